@@ -1,0 +1,33 @@
+# Everything runs in .venv, made here with the pinned versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo_output
+SAMPLE := sample_tiles/valley
+
+.PHONY: demo test lint bench sample clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/python benchmarks/demo.py $(DEMO)
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
+
+sample: $(VENV)/.ready
+	$(BIN)/python -m geo_refdiff.sample_tiles.generate
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info $(DEMO)

@@ -1,0 +1,31 @@
+"""The error tree: one root, one line each, always with the value at fault and the way out."""
+
+from __future__ import annotations
+
+
+class GeoRefDiffError(Exception):
+    """Root of every error raised on purpose by this package; its text is one line for a person."""
+
+
+class InputError(GeoRefDiffError):
+    """An input file cannot be used: unreadable, not georeferenced, wrong bands or kind of data."""
+
+
+class GridError(GeoRefDiffError):
+    """Grids do not fit: no overlap, an empty area of interest, an impossible or doubtful projection."""
+
+
+class ModelError(GeoRefDiffError):
+    """A model folder is unknown, damaged, or not made for what is asked of it."""
+
+
+class OptionError(GeoRefDiffError, ValueError):
+    """An option has a value that makes no sense; the command line exits with 2."""
+
+
+class OutputError(GeoRefDiffError):
+    """The output cannot be written: it exists, the folder is missing or read-only, the disk is full."""
+
+
+class ResumeError(GeoRefDiffError):
+    """A run cannot be resumed: the plan on disk is not the plan that is asked for, or another run holds it."""
