@@ -1,1 +1,1 @@
-
+"""Bringing two dates together: radiometry (and, later, registration)."""

@@ -1,1 +1,1 @@
-
+"""How good an image is: figures against a truth."""

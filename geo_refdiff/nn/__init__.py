@@ -1,1 +1,1 @@
-
+"""Networks: plain torch, without noise schedules and without geography."""

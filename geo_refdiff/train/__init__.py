@@ -1,1 +1,1 @@
-
+"""Training: pairs of dates, samples with synthetic change, one loop."""

@@ -1,0 +1,119 @@
+"""Figures of merit of images against their truth; all take (N, C, H, W) float tensors in DN (0..255), give (N,)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_PEAK = 255.0
+_C, _ALPHA = 30.0, 4.2
+_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def psnr(image: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over all bands, dB, peak 255."""
+    mse = (image - truth).square().mean(dim=(1, 2, 3)).clamp(min=1e-12)
+    return 10.0 * torch.log10(_PEAK**2 / mse)
+
+
+def haarpsi_map(image: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Local Haar similarities and their weights: two (N, 2 or 3, H / 2, W / 2): horizontal, vertical and, with colour, chroma.
+
+    Reisenhofer et al. 2018, "A Haar wavelet-based perceptual similarity index for image quality assessment", equations 7 to
+    11 and section 2.3 (colour), C = 30, alpha = 4.2, after the authors' 2 x 2 mean. The first three bands are red, green,
+    blue; with fewer bands the first one alone is luma.
+    """
+    a, b = (F.avg_pool2d(_yiq(x), 2) for x in (image, truth))
+    similarities, weights = [], []
+    for turned in (False, True):
+        responses = [[_haar(x[:, :1], scale, turned).abs() for scale in (1, 2, 3)] for x in (a, b)]
+        parts = [_similarity(p, q) for p, q in zip(responses[0][:2], responses[1][:2], strict=True)]
+        similarities.append((parts[0] + parts[1]) / 2.0)
+        weights.append(torch.maximum(responses[0][2], responses[1][2]))
+    if a.shape[1] == 3:
+        p, q = (F.avg_pool2d(F.pad(x[:, 1:], (0, 1, 0, 1)), 2, stride=1).abs() for x in (a, b))
+        similarities.append(_similarity(p, q).mean(dim=1, keepdim=True))
+        weights.append((weights[0] + weights[1]) / 2.0)
+    return torch.sigmoid(_ALPHA * torch.cat(similarities, dim=1)), torch.cat(weights, dim=1)
+
+
+def _similarity(p: Tensor, q: Tensor) -> Tensor:
+    return (2.0 * p * q + _C) / (p.square() + q.square() + _C)
+
+
+def haarpsi(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Haar wavelet-based perceptual similarity index, 0..1, higher is better.
+
+    Args:
+        where: (N, 1, H, W) bool, pixels that count; None = all. NaN where none count.
+    """
+    similarity, weight = haarpsi_map(image, truth)
+    if where is not None:
+        weight = weight * (F.avg_pool2d(where.to(weight.dtype), 2) > 0.5)
+    mean = (similarity * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+    return (torch.log(mean / (1.0 - mean)) / _ALPHA).square()
+
+
+def gradient_energy_ratio(image: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared gradient of the image over that of the truth; 1 = as sharp, or as noisy."""
+    return _gradient_energy(image).mean(dim=(1, 2, 3)) / _gradient_energy(truth).mean(dim=(1, 2, 3))
+
+
+def flat_noise_ratio(image: Tensor, truth: Tensor) -> Tensor:
+    """High-pass deviation where the truth is flattest (lowest 20 % of local contrast), over the truth's."""
+    energy = F.avg_pool2d(_gradient_energy(truth).mean(dim=1, keepdim=True), 9, stride=1, padding=4)
+    flat = energy <= energy.flatten(1).quantile(0.2, dim=1).view(-1, 1, 1, 1)
+    spreads = []
+    for x in (image, truth):
+        high = x - F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+        spreads.append((high.square() * flat).sum(dim=(1, 2, 3)).sqrt())
+    return spreads[0] / spreads[1].clamp(min=1e-6)
+
+
+def lattice_peak_ratio(image: Tensor, truth: Tensor, period: int = 4) -> Tensor:
+    """Power at the frequencies of a lattice of `period` px over that beside them, against the truth; 1 = none."""
+    ratios = []
+    for x in (image, truth):
+        power = torch.fft.rfft2(_yiq(x)[:, 0]).abs().square()
+        height = power.shape[1]
+        at = height // period
+        lines = torch.stack([power[:, at, 1:9].mean(dim=1), power[:, 1:9, at].mean(dim=1)]).mean(dim=0)
+        beside = torch.stack(
+            [power[:, at + k, 1:9].mean(dim=1) for k in (-6, -4, 4, 6)]
+            + [power[:, 1:9, at + k].mean(dim=1) for k in (-6, -4, 4, 6)]
+        ).mean(dim=0)
+        ratios.append(lines / beside.clamp(min=1e-9))
+    return ratios[0] / ratios[1]
+
+
+def _yiq(x: Tensor) -> Tensor:
+    """(N, 3, H, W) luma, I and Q of the first three bands; the first band alone where there are fewer."""
+    if x.shape[1] < 3:
+        return x[:, :1]
+    matrix = torch.tensor(_YIQ, dtype=x.dtype, device=x.device)
+    return torch.einsum("kc,nchw->nkhw", matrix, x[:, :3])
+
+
+def _haar(x: Tensor, scale: int, turned: bool) -> Tensor:
+    size = 2**scale
+    kernel = torch.full((size, size), 1.0 / size, dtype=x.dtype, device=x.device)
+    kernel[size // 2 :] *= -1.0
+    kernel = kernel.t() if turned else kernel
+    left = size // 2 - 1
+    padded = F.pad(x, (left, size - 1 - left, left, size - 1 - left))
+    return F.conv2d(padded, kernel[None, None])
+
+
+def _gradient_energy(x: Tensor) -> Tensor:
+    rows = F.pad(x.diff(dim=2), (0, 0, 0, 1))
+    cols = F.pad(x.diff(dim=3), (0, 1, 0, 0))
+    return rows.square() + cols.square()
+
+
+def standard_error(values: Tensor) -> float:
+    """Standard error of the mean of (N,) values, NaN left out."""
+    kept = values[torch.isfinite(values)]
+    return float(kept.std() / math.sqrt(max(len(kept), 1)))

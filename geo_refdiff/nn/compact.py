@@ -1,0 +1,300 @@
+"""The compact network: Ref-Diff made affordable.
+
+Two networks share the learned extractors of the guidance. What does not depend on noise (extractors, mean, gate)
+is computed once a window; only the small change-aware U-Net runs at every noise level. All is local: per-pixel norm,
+convolutions, no attention, so the receptive field is finite and the same everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geo_refdiff.nn.layers import (
+    ChangeAwareBlock,
+    NoiseEmbedding,
+    PixelNorm,
+    ResidualBlock,
+    down,
+    up,
+)
+
+_DETAIL_SIGMAS = (1.2, 4.0)
+"""Gaussian blurs, HR pixels, that split the reference's high-pass into a fine and a medium band."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactSize:
+    """What the network's size is made of; `config.json` holds these under "network".
+
+    Attributes:
+        unshuffle: HR pixels along one feature pixel of the first level.
+        widths: channels of each level, finest first.
+        full_width: channels of the convolutions at full resolution.
+        hidden: hidden channels of the SFT modules.
+        embedding: width of the noise embedding.
+    """
+
+    unshuffle: int = 4
+    widths: tuple[int, ...] = (64, 96, 128)
+    full_width: int = 16
+    hidden: int = 64
+    embedding: int = 64
+
+    @property
+    def multiple(self) -> int:
+        """Window height and width must be divisible by this."""
+        return int(self.unshuffle * 2 ** (len(self.widths) - 1))
+
+
+class Guidance(NamedTuple):
+    """All that the denoiser needs of the conditions; does not depend on noise.
+
+    Attributes:
+        mean: (N, C, H, W) estimate of the conditional mean, model units.
+        gate: (N, 2, H, W) in 0..1, the share of the truth's fine and medium detail that the reference's predicts.
+        detail: (N, 2 C, H, W) the reference's fine and medium detail, model units, 0 where it is missing.
+        entry: features added at the U-Net's entrance, (N, widths[0], h, w).
+        prepared: the guidance's half of both SFT modules, a pair for each decoder level, coarsest first.
+    """
+
+    mean: Tensor
+    gate: Tensor
+    detail: Tensor
+    entry: Tensor
+    prepared: tuple[tuple[Tensor, Tensor], ...]
+
+
+class DetailBands(nn.Module):
+    """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight."""
+
+    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+        """Image (N, C, H, W), valid (N, 1, H, W) 0/1 -> (N, 2 C, H, W): fine, then medium; 0 where invalid."""
+        fine = self._blur(image, valid, _DETAIL_SIGMAS[0])
+        wide = self._blur(image, valid, _DETAIL_SIGMAS[1])
+        return torch.cat([image - fine, fine - wide], dim=1) * valid
+
+    @staticmethod
+    def _blur(image: Tensor, valid: Tensor, sigma: float) -> Tensor:
+        taps = torch.tensor(_gaussian(sigma), dtype=image.dtype, device=image.device)
+        stacked = torch.cat([image, valid], dim=1)
+        n, c, h, w = stacked.shape
+        r = taps.numel() // 2
+        x = F.pad(stacked.reshape(n * c, 1, h, w), (r, r, r, r), mode="replicate")
+        x = F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1)).reshape(n, c, h, w)
+        return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
+
+
+class Extractor(nn.Module):
+    """Guidance image -> features F_e at each level."""
+
+    def __init__(self, channels: int, size: CompactSize) -> None:
+        super().__init__()
+        w = size.widths
+        self.stem = nn.Sequential(nn.PixelUnshuffle(size.unshuffle), nn.Conv2d(channels * size.unshuffle**2, w[0], 1))
+        self.blocks = nn.ModuleList([ResidualBlock(c, c) for c in w])
+        self.downs = nn.ModuleList([down(a, b) for a, b in itertools.pairwise(w)])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = [self.blocks[0](self.stem(x))]
+        for shrink, block in zip(self.downs, list(self.blocks)[1:], strict=True):
+            features.append(block(shrink(features[-1])))
+        return features
+
+
+class FullResolutionHead(nn.Module):
+    """Coarse features -> pixels: channels to pixels, then 3 x 3 convolutions at full resolution.
+
+    Without the latter the shuffle leaves a visible lattice of the unshuffle's period.
+    """
+
+    def __init__(self, inputs: int, extra: int, outputs: int, size: CompactSize) -> None:
+        super().__init__()
+        f = size.full_width
+        self.norm = PixelNorm(inputs)
+        self.spread = nn.Conv2d(inputs, f * size.unshuffle**2, 1)
+        self.shuffle = nn.PixelShuffle(size.unshuffle)
+        self.conv0 = nn.Conv2d(f + extra, f, 3, padding=1)
+        self.conv1 = nn.Conv2d(f, f, 3, padding=1)
+        self.conv2 = nn.Conv2d(f, outputs, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, features: Tensor, extra: Tensor) -> Tensor:
+        x = self.shuffle(self.spread(F.silu(self.norm(features))))
+        x = F.silu(self.conv0(torch.cat([x, extra], dim=1)))
+        x = F.silu(self.conv1(x)) + x
+        result: Tensor = self.conv2(x)
+        return result
+
+
+class _Guided(NamedTuple):
+    lr_features: list[Tensor]
+    ref_features: list[Tensor]
+    finest: Tensor
+    mean: Tensor
+    gate: Tensor
+    detail: Tensor
+
+
+class GuidanceNet(nn.Module):
+    """Conditions -> guidance features, mean estimate and gate."""
+
+    def __init__(self, bands: int, classes: int, size: CompactSize) -> None:
+        super().__init__()
+        self.bands, self.classes = bands, classes
+        w = size.widths
+        self.lr_extractor = Extractor(bands + classes, size)
+        self.ref_extractor = Extractor(2 * bands + 1 + classes, size)
+        self.blocks = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        below = 0
+        for level in reversed(range(len(w))):
+            self.blocks.append(ResidualBlock(2 * w[level] + below, w[level]))
+            if level:
+                below = w[level - 1]
+                self.ups.append(up(w[level], below))
+        self.head = FullResolutionHead(w[0], 4 * bands, bands + 2, size)
+        self.detail_bands = DetailBands()
+
+    def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
+        changes = one_hot(mask, self.classes, lr.dtype)
+        known = torch.isfinite(ref).all(dim=1, keepdim=True)
+        ref = torch.where(known, ref, torch.zeros_like(ref))
+        valid = known.to(ref.dtype)
+        detail = self.detail_bands(ref, valid)
+        lr_features = self.lr_extractor(torch.cat([lr, changes], dim=1))
+        difference = (ref - lr) * valid
+        ref_features = self.ref_extractor(torch.cat([ref, difference, valid, changes], dim=1))
+        x: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            level = len(self.blocks) - 1 - index
+            parts = [lr_features[level], ref_features[level]]
+            if x is not None:
+                parts.append(self.ups[index - 1](x))
+            x = block(torch.cat(parts, dim=1))
+        if x is None:
+            raise ValueError("a network needs at least one level")
+        out = self.head(x, torch.cat([lr, difference, detail], dim=1))
+        mean = lr + out[:, : self.bands]
+        gate = torch.sigmoid(out[:, self.bands :] - 1.0) * valid
+        return _Guided(lr_features, ref_features, x, mean, gate, detail)
+
+
+class CompactNet(nn.Module):
+    """Guidance once a window, then a change-aware U-Net at each noise level.
+
+    Args:
+        bands: image channels.
+        classes: mask classes, class 0 (no change) included.
+        size: widths.
+        gate_gain: factor on the gate before it passes the reference's own detail into `start`; 0 = the mean alone.
+        receptive_field: HR pixels beyond which nothing changes a pixel of one evaluation; stated by the model's config.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        classes: int,
+        size: CompactSize,
+        gate_gain: float = 1.0,
+        receptive_field: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.size, self.gate_gain, self.receptive_field = size, gate_gain, receptive_field
+        self.multiple = size.multiple
+        w, e = size.widths, size.embedding
+        self.guide_net = GuidanceNet(bands, classes, size)
+        self.embedding = NoiseEmbedding(e)
+        self.entry = nn.Conv2d(3 * w[0], w[0], 1)
+        self.stem = nn.Sequential(nn.PixelUnshuffle(size.unshuffle), nn.Conv2d(bands * size.unshuffle**2, w[0], 1))
+        self.encoder = nn.ModuleList([ResidualBlock(c, c, e) for c in w])
+        self.downs = nn.ModuleList([down(a, b) for a, b in itertools.pairwise(w)])
+        self.decoder = nn.ModuleList()
+        self.ups = nn.ModuleList()
+        below = 0
+        for level in reversed(range(len(w))):
+            self.decoder.append(ChangeAwareBlock(w[level] + below, w[level], w[level], size.hidden, e))
+            if level:
+                below = w[level - 1]
+                self.ups.append(up(w[level], below))
+        self.head = FullResolutionHead(w[0], bands, bands, size)
+
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Guidance:
+        """Everything that does not depend on noise.
+
+        Args:
+            lr: (N, C, H, W) the scene up-sampled to the HR grid (`degrade.upsample`), model units.
+            ref: (N, C, H, W) reference in the scene's radiometry, model units; NaN = missing.
+            mask: (N, 1, H, W) class indices, 255 = no change known.
+        """
+        g = self.guide_net(lr, ref, mask)
+        entry = self.entry(torch.cat([g.lr_features[0], g.ref_features[0], g.finest], dim=1))
+        prepared = tuple(
+            block.prepare(lr_guidance, ref_guidance)
+            for block, lr_guidance, ref_guidance in zip(
+                self._decoder_blocks(), reversed(g.lr_features), reversed(g.ref_features), strict=True
+            )
+        )
+        return Guidance(g.mean, g.gate, g.detail, entry, prepared)
+
+    def base(self, guidance: Guidance) -> Tensor:
+        """The image around which noise is preconditioned: the mean estimate, (N, C, H, W)."""
+        return guidance.mean
+
+    def start(self, guidance: Guidance) -> Tensor:
+        """The mean estimate with its detail replaced by the reference's as far as the gate opens, (N, C, H, W)."""
+        own = self.guide_net.detail_bands(guidance.mean, torch.ones_like(guidance.gate[:, :1]))
+        opened = (guidance.gate * self.gate_gain).clamp(max=1.0)
+        fine, medium = (guidance.detail - own).chunk(2, dim=1)
+        result: Tensor = guidance.mean + opened[:, :1] * fine + opened[:, 1:] * medium
+        return result
+
+    def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
+        """F of EDM equation 7: x (N, C, H, W), already scaled by c_in; c_noise (N,)."""
+        embedding = self.embedding(c_noise)
+        h = self.stem(x) + guidance.entry
+        skips: list[Tensor] = []
+        for index, block in enumerate(self.encoder):
+            h = block(h if index == 0 else self.downs[index - 1](h), embedding)
+            skips.append(h)
+        result = self.decoder[0](skips[-1], embedding, guidance.prepared[0])
+        for index in range(1, len(self.decoder)):
+            joined = torch.cat([skips[-1 - index], self.ups[index - 1](result)], dim=1)
+            result = self.decoder[index](joined, embedding, guidance.prepared[index])
+        out: Tensor = self.head(result, x)
+        return out
+
+    def _decoder_blocks(self) -> list[ChangeAwareBlock]:
+        return [block for block in self.decoder if isinstance(block, ChangeAwareBlock)]
+
+
+def one_hot(mask: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """Class indices (N, 1, H, W) -> (N, classes, H, W) of 0 and 1; a value outside 0..classes-1 gives zeros."""
+    indices = torch.arange(classes, device=mask.device).view(1, -1, 1, 1)
+    return (mask.round().long() if mask.is_floating_point() else mask.long()).eq(indices).to(dtype)
+
+
+def _gaussian(sigma: float) -> list[float]:
+    reach = max(1, round(3 * sigma))
+    taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
+    return [tap / sum(taps) for tap in taps]
+
+
+def build_compact(config: Mapping[str, Any]) -> CompactNet:
+    """The network that a config.json describes ("bands", "classes", "network", "gate_gain", "receptive_field")."""
+    network = dict(config["network"])
+    size = CompactSize(**{**network, "widths": tuple(network["widths"])})
+    return CompactNet(
+        len(config["bands"]),
+        len(config["classes"]),
+        size,
+        gate_gain=float(config.get("gate_gain", 1.0)),
+        receptive_field=config.get("receptive_field"),
+    )

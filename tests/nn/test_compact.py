@@ -1,0 +1,127 @@
+"""The compact network: finite receptive field, states of the conditions, equation 3, sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geo_refdiff.nn.compact import CompactNet, CompactSize, build_compact, one_hot
+from geo_refdiff.nn.layers import SpatialFeatureTransform
+from geo_refdiff.nn.receptive_field import receptive_radius
+
+SMALL = CompactSize(widths=(8, 12, 16), full_width=4, hidden=8, embedding=8)
+
+
+def network(size: CompactSize = SMALL, bands: int = 3, classes: int = 4) -> CompactNet:
+    """A network whose every weight matters: nothing left at the zeros of its start."""
+    torch.manual_seed(0)
+    net = CompactNet(bands, classes, size)
+    for parameter in net.parameters():
+        if parameter.abs().max() == 0:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return net.eval().requires_grad_(False)
+
+
+def conditions(height: int = 64, width: int = 48, bands: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    lr, ref = (torch.randn(2, bands, height, width, generator=draw) * 0.3 for _ in range(2))
+    mask = torch.randint(0, 4, (2, 1, height, width), generator=draw).to(torch.uint8)
+    return lr, ref, mask
+
+
+def evaluate(net: CompactNet, lr: torch.Tensor, ref: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    guidance = net.guidance(lr, ref, mask)
+    x = torch.randn(lr.shape, generator=torch.Generator().manual_seed(2))
+    return net(x, torch.full((len(lr),), -0.5), guidance) + net.start(guidance)
+
+
+def test_every_condition_matters() -> None:
+    net = network()
+    lr, ref, mask = conditions()
+    result = evaluate(net, lr, ref, mask)
+    assert result.shape == lr.shape
+    unknown, missing = torch.full_like(mask, 255), torch.full_like(ref, torch.nan)
+    for other in (
+        (lr + 0.1, ref, mask),
+        (lr, ref + 0.1, mask),
+        (lr, ref, unknown),
+        (lr, ref, mask * 0),
+        (lr, missing, mask),
+    ):
+        changed = evaluate(net, *other)
+        assert torch.isfinite(changed).all()
+        assert (changed - result).abs().mean() > 1e-4
+
+
+def test_unknown_is_a_state_of_its_own() -> None:
+    mask = torch.tensor([[[[0, 1], [3, 255]]]], dtype=torch.uint8)
+    planes = one_hot(mask, 4, torch.float32)
+    assert planes.sum(dim=1).tolist() == [[[1.0, 1.0], [1.0, 0.0]]]
+    assert planes[0, 0, 0, 0] == planes[0, 1, 0, 1] == planes[0, 3, 1, 0] == 1.0
+
+
+def test_a_missing_reference_pixel_poisons_nothing() -> None:
+    net = network()
+    lr, ref, mask = conditions()
+    ref[:, :, 20:30, 10:20] = torch.nan
+    guidance = net.guidance(lr, ref, mask)
+    assert torch.isfinite(net.start(guidance)).all()
+    assert (guidance.gate[:, :, 20:30, 10:20] == 0).all()
+    ref[:, 1, 40, 40] = torch.nan  # one band alone: the pixel is missing
+    assert (net.guidance(lr, ref, mask).gate[:, :, 40, 40] == 0).all()
+
+
+def test_the_receptive_field_is_finite_and_no_larger_than_found() -> None:
+    net = network()
+    radius = receptive_radius(net, bands=3)
+    size = 2 * radius + 64
+    size += -size % net.multiple
+    lr, ref, mask = (tensor[:1] for tensor in conditions(size, size))
+    result = evaluate(net, lr, ref, mask)
+    middle = size // 2
+    for which in range(3):
+        touched = [lr.clone(), ref.clone(), mask.clone()]
+        touched[which][..., middle, middle] += 1
+        difference = (evaluate(net, *touched) - result).abs().amax(dim=(0, 1))
+        assert difference[middle, middle] > 0
+        rows, cols = difference.nonzero(as_tuple=True)
+        assert max((rows - middle).abs().max(), (cols - middle).abs().max()) <= radius
+
+
+def test_sft_is_equation_3_with_the_guidance_half_computed_once() -> None:
+    torch.manual_seed(3)
+    sft = SpatialFeatureTransform(5, 7, 6)
+    torch.nn.init.normal_(sft.to_maps.weight)
+    guidance, features = torch.randn(1, 5, 9, 9), torch.randn(1, 7, 9, 9)
+    joined = torch.nn.Conv2d(12, 6, 3, padding=1)  # one convolution over the concatenation (+) of both
+    with torch.no_grad():
+        joined.weight.zero_()
+        joined.weight[:, :5] = sft.from_guidance.weight
+        joined.weight[:, 5:, 1:2, 1:2] = sft.from_features.weight
+        joined.bias.copy_(sft.from_guidance.bias)  # type: ignore[union-attr, arg-type]
+        hidden = torch.nn.functional.leaky_relu(joined(torch.cat([guidance, features], dim=1)), 0.1)
+        gamma, beta = sft.to_maps(hidden).chunk(2, dim=1)
+        expected = 2 * torch.sigmoid(gamma) * features + beta
+        torch.testing.assert_close(sft(features, sft.prepare(guidance)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_sizes_by_config(bands: int) -> None:
+    names = ["red", "green", "blue", "nir"][:bands]
+    for widths, low, high in (((48, 72, 96), 1e6, 3e6), ((112, 160, 208), 10e6, 15e6)):
+        config = {"bands": names, "classes": ["no change", "water"], "network": {"widths": list(widths), "hidden": 48}}
+        with torch.device("meta"):
+            net = build_compact(config)
+        assert low < sum(parameter.numel() for parameter in net.parameters()) < high
+
+
+def test_gate_gain_zero_leaves_the_mean_alone() -> None:
+    net = network()
+    guidance = net.guidance(*conditions())
+    net.gate_gain = 0.0
+    assert torch.equal(net.start(guidance), guidance.mean)
+    net.gate_gain = 1e9  # fully open: the detail is the reference's own
+    whole = torch.ones_like(guidance.gate[:, :1])
+    own = net.guide_net.detail_bands(guidance.mean, whole)
+    expected = guidance.mean + sum((guidance.detail - own).chunk(2, dim=1))
+    torch.testing.assert_close(net.start(guidance), expected)
