@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
-SAMPLE := sample_tiles/valley
 
 .PHONY: demo test lint bench sample clean
 
@@ -13,7 +12,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/python benchmarks/demo.py $(DEMO)
+	$(BIN)/geo-refdiff demo $(DEMO)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest

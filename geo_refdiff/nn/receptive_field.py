@@ -14,8 +14,7 @@ def receptive_radius(network: CompactNet, bands: int) -> int:
     """HR pixels beyond which no input changes an output pixel of one evaluation, guidance included.
 
     A NaN in the up-sampled LR spreads over exactly the pixels that depend on it; the farthest over all phases of the
-    network's lattice is the radius. The mask and the reference enter through the same layers; the reference also through
-    the detail bands, which reach less far.
+    network's lattice is the radius. Mask and reference enter through the same layers; the detail bands reach less far.
 
     Raises:
         ValueError: beyond 2048 pixels, as for a network that looks at the whole window.

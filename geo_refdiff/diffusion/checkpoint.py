@@ -1,0 +1,141 @@
+"""Checkpoints: from a model folder to a denoiser, and back.
+
+Only architectures that this package knows are built; weights are numbers and config.json is data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geo_refdiff.diffusion.denoiser import Denoiser, wrap_network
+from geo_refdiff.diffusion.model_folder import (
+    bundled_models,
+    model_digest,
+    one_line,
+    read_config,
+    read_weights,
+    resolve_model,
+    save_model,
+    weight_files,
+)
+from geo_refdiff.errors import ModelError
+
+__all__ = [
+    "build_denoiser",
+    "bundled_models",
+    "describe_model",
+    "load_denoiser",
+    "match_weights",
+    "model_digest",
+    "read_config",
+    "read_weights",
+    "resolve_model",
+    "save_model",
+]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def load_denoiser(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Denoiser:
+    """Load a model as a denoiser in eval mode, called as ``denoiser(x, sigma, lr, ref, mask)``, all (N, C, H, W).
+
+    Args:
+        folder: name of a bundled model, or a folder with config.json and weights.safetensors, model.safetensors or
+            model-0000i-of-0000n.safetensors.
+        device: where the network runs.
+        dtype: in which the network runs (float32, bfloat16); preconditioning stays in float32.
+
+    Raises:
+        ModelError: in one line, on a missing, damaged or mismatching file.
+    """
+    path = resolve_model(folder)
+    if dtype not in _DTYPES:
+        raise ModelError(f"a model cannot run in {dtype}: choose float32 or bfloat16")
+    config = read_config(path)
+    state = {key: value.to(dtype) for key, value in read_weights(path).items()}
+    with torch.device("meta"):  # first without memory: a wrong config may ask for any amount
+        match_weights(build_denoiser(config).network, state, path)
+    with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers; the caller's generator stays as it is
+        denoiser = build_denoiser(config)
+    denoiser.network.load_state_dict(state, strict=True, assign=True)
+    return denoiser.to(device).eval().requires_grad_(False)
+
+
+def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
+    """The denoiser that a config describes, with fresh weights.
+
+    ``architecture`` is "published" (the default where it is absent) or "compact".
+    """
+    architecture = config.get("architecture", "published")
+    try:
+        return wrap_network(_build_network(architecture, dict(config)), config)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        reason = f"no {architecture} network can be made from the model's config"
+        raise ModelError(f"{reason}: {type(error).__name__} {one_line(error)}") from error
+
+
+def _build_network(architecture: Any, config: dict[str, Any]) -> nn.Module:
+    """Networks are imported where they are used: a reader of published models does not need the compact network."""
+    if architecture == "published":
+        from geo_refdiff.nn.published import build_published
+
+        return build_published(config)
+    if architecture == "compact":
+        from geo_refdiff.nn.compact import build_compact
+
+        return build_compact(config)
+    raise ModelError(f"the model's architecture is {architecture!r}: known are 'published' and 'compact'")
+
+
+def describe_model(folder: str | Path) -> dict[str, Any]:
+    """What a model folder holds, without loading its weights: JSON-ready facts in reading order.
+
+    Raises:
+        ModelError: it is unknown or damaged.
+    """
+    path = resolve_model(folder)
+    config = read_config(path)
+    with torch.device("meta"):
+        denoiser = build_denoiser(config)
+    files = weight_files(path)
+    return {
+        "name": path.name,
+        "folder": str(path),
+        "architecture": config.get("architecture", "published"),
+        "bands": list(denoiser.bands),
+        "classes": config.get("classes"),
+        "parameters": sum(value.numel() for value in denoiser.network.parameters()),
+        "receptive_field": denoiser.receptive_field,
+        "halo": denoiser.halo,
+        "multiple": denoiser.multiple,
+        "sampler": denoiser.sampler,
+        "weights_bytes": sum(file.stat().st_size for file in files),
+        "sha256": model_digest(path),
+    }
+
+
+def match_weights(network: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Check names and shapes of weights against the network's (ModelError names the first that do not fit)."""
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        raise ModelError(f"the weights in {folder} do not fit the network: missing {_some(missing)}")
+    unexpected = [key for key in state if key not in wanted]
+    if unexpected:
+        raise ModelError(f"the weights in {folder} do not fit the network: unexpected {_some(unexpected)}")
+    for key, value in wanted.items():
+        found, needed = tuple(state[key].shape), tuple(value.shape)
+        if found != needed:
+            raise ModelError(f"the weights in {folder} do not fit the network: {key} is {found}, not {needed}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

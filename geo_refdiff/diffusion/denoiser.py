@@ -1,0 +1,221 @@
+"""Preconditioning: from a plain network F to a denoiser D(x; sigma) of images in model units.
+
+"EDM" is Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv 2206.00364).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from geo_refdiff.errors import ModelError
+
+UNKNOWN_CLASS = 255
+"""Mask value that means "no change known" in integer masks."""
+
+
+def c_skip(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Weight of the noisy image in the output, EDM table 1: sd^2 / (s^2 + sd^2)."""
+    return sigma_data**2 / (sigma**2 + sigma_data**2)
+
+
+def c_out(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Weight of the network in the output, EDM table 1: s sd / sqrt(s^2 + sd^2)."""
+    return sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+
+
+def c_in(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Scale of the noisy image before the network, EDM table 1: 1 / sqrt(s^2 + sd^2)."""
+    return 1.0 / (sigma**2 + sigma_data**2).sqrt()
+
+
+def c_noise(sigma: Tensor) -> Tensor:
+    """Noise level as the network sees it, EDM table 1: ln(s) / 4."""
+    return sigma.log() / 4.0
+
+
+@runtime_checkable
+class GuidedNetwork(Protocol):
+    """A network whose guidance depends on the conditions only, so that it is computed once a window.
+
+    ``guidance(lr, ref, mask)`` gives what the passes share; calling the network with ``(x, c_noise, guidance)``, x
+    (N, C, H, W) already scaled by c_in and c_noise (N,), gives F (N, C, H, W). Two methods are optional:
+    ``base(guidance)`` gives the image around which noise is preconditioned (left out: zero), and ``start(guidance)``
+    a mean estimate of the clean image, both (N, C, H, W) in model units.
+    """
+
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any: ...
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma | lr, ref, mask): the estimate of the clean image, EDM equation 7.
+
+    Attributes: ``config`` (dict, as in config.json), ``bands`` (names of the image's channels), ``sigma_data``,
+    ``sigma_min``, ``sigma_max`` and ``rho`` (noise levels in model units), ``sampler`` (the config's sampler block),
+    ``receptive_field`` (radius in HR pixels outside which nothing changes a pixel in ONE evaluation, None = the whole
+    window), ``halo`` (HR pixels to drop at each side of a window) and ``multiple`` (height and width must be
+    multiples of it). The network runs in its own dtype (float32, bfloat16); preconditioning stays in float32 or
+    better.
+    """
+
+    def __init__(self, network: nn.Module, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.config: dict[str, Any] = dict(config)
+        sampler = config.get("sampler") or {}
+        self.sampler: dict[str, Any] = dict(sampler)
+        self.sigma_data = _positive(config, "sigma_data", 0.5)
+        self.sigma_min = _positive(sampler, "sigma_min", 0.002)
+        self.sigma_max = _positive(sampler, "sigma_max", 80.0)
+        self.rho = _positive(sampler, "rho", 7.0)
+        bands = config.get("bands") or ("red", "green", "blue")[: int(config.get("img_channels", 3))]
+        self.bands: tuple[str, ...] = tuple(str(band) for band in bands)
+        if len(self.bands) != config.get("img_channels", len(self.bands)):
+            raise ModelError(f"the model's config names {len(self.bands)} bands for {config['img_channels']} channels")
+        field = getattr(network, "receptive_field", None)
+        self.receptive_field: int | None = None if field is None else int(field)
+        self.multiple: int = int(getattr(network, "multiple", 1))
+        self.halo: int = int(config.get("halo", 32 if field is None else int(field)))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the network runs."""
+        return next(self.network.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the network runs."""
+        return next(self.network.parameters()).device
+
+    def forward(self, x: Tensor, sigma: Tensor, lr: Tensor, ref: Tensor, mask: Tensor, **options: Any) -> Tensor:
+        """Denoise x.
+
+        Args:
+            x: (N, C, H, W), the clean image plus sigma times unit normal noise, model units.
+            sigma: (N,) or scalar, noise level in model units.
+            lr: (N, C, H, W), the scene up-sampled to the HR grid, model units.
+            ref: (N, C, H, W), the reference, model units; NaN where it is missing.
+            mask: (N, 1, H, W), class indices in an integer dtype, or whatever the network was trained with in a
+                floating dtype.
+            options: ``guidance``, for networks that have one.
+
+        Returns:
+            (N, C, H, W), float32 (float64 for a float64 network), model units.
+
+        Raises:
+            ModelError: on shapes that do not fit.
+        """
+        self._check(x, lr, ref, mask)
+        return self._denoise(x, sigma, (lr, ref, mask), **options)
+
+    def _denoise(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        lr, ref, mask = plain_conditions(*conditions)
+        x, level = self._levels(x, sigma)
+        inner = self.dtype
+        raw: Tensor = self.network(
+            (c_in(level, self.sigma_data) * x).to(inner),
+            c_noise(level).flatten(),
+            lr.to(inner),
+            ref.to(inner),
+            mask.to(inner),
+        )
+        return c_skip(level, self.sigma_data) * x + c_out(level, self.sigma_data) * raw.to(x.dtype)
+
+    def _levels(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """x and sigma (N, 1, 1, 1) in the dtype of the preconditioning."""
+        work = torch.promote_types(self.dtype, torch.float32)
+        level = torch.as_tensor(sigma, device=x.device).to(work).reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
+        return x.to(work), level
+
+    def _check(self, x: Tensor, lr: Tensor, ref: Tensor, mask: Tensor) -> None:
+        channels, size = len(self.bands), x.shape[-2:]
+        wanted = (x.shape[0], channels, *size)
+        for name, tensor, shape in (
+            ("x", x, wanted),
+            ("lr", lr, wanted),
+            ("ref", ref, wanted),
+            ("mask", mask, (x.shape[0], 1, *size)),
+        ):
+            if tuple(tensor.shape) != shape:
+                raise ModelError(f"{name} has shape {tuple(tensor.shape)}, the model needs {shape} (N, C, H, W)")
+        if size[0] % self.multiple or size[1] % self.multiple:
+            raise ModelError(
+                f"a window of {size[0]} x {size[1]} pixels does not fit: the model needs multiples of {self.multiple}"
+            )
+
+
+class GuidedDenoiser(Denoiser):
+    """A denoiser over a `GuidedNetwork`: guidance once a window, evaluations as often as needed.
+
+    With a base image b (from ``network.base``) the noise is preconditioned around it: D(x) = b + c_skip (x - b) +
+    c_out F(c_in (x - b)), EDM equation 7 for the residual x - b, whose standard deviation is sigma_data.
+    """
+
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any:
+        """What all evaluations of one window share; shapes as in `Denoiser.forward`."""
+        self._check(lr, lr, ref, mask)
+        inner = self.dtype
+        held = mask.to(inner) if mask.is_floating_point() else mask
+        return self.network.guidance(lr.to(inner), ref.to(inner), held)  # type: ignore[operator]
+
+    def start(self, guidance: Any) -> Tensor:
+        """The network's mean estimate of the clean image, (N, C, H, W), model units; ModelError where it has none."""
+        if not self.has_start:
+            raise ModelError(
+                "this model has no mean estimate to start from: choose the heun, euler or dpmpp-2m sampler"
+            )
+        mean: Tensor = self.network.start(guidance)  # type: ignore[operator]
+        return mean.to(torch.promote_types(self.dtype, torch.float32))
+
+    @property
+    def has_start(self) -> bool:
+        """Whether `start` gives a mean estimate."""
+        return hasattr(self.network, "start")
+
+    def _denoise(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...], guidance: Any = None) -> Tensor:
+        if guidance is None:
+            guidance = self.guidance(*conditions)
+        x, level = self._levels(x, sigma)
+        base = self.base(guidance, x)
+        residual = x - base
+        scaled = (c_in(level, self.sigma_data) * residual).to(self.dtype)
+        raw: Tensor = self.network(scaled, c_noise(level).flatten(), guidance)
+        estimate = c_skip(level, self.sigma_data) * residual + c_out(level, self.sigma_data) * raw.to(x.dtype)
+        return base + estimate
+
+    def base(self, guidance: Any, x: Tensor) -> Tensor:
+        """The image around which noise is preconditioned, in shape and dtype of x; zero where the network has none."""
+        if not hasattr(self.network, "base"):
+            return torch.zeros_like(x)
+        base: Tensor = self.network.base(guidance)  # type: ignore[operator]
+        return base.to(x.dtype)
+
+
+def wrap_network(network: nn.Module, config: Mapping[str, Any]) -> Denoiser:
+    """The denoiser class that fits the network."""
+    if isinstance(network, Denoiser):
+        return network
+    return GuidedDenoiser(network, config) if isinstance(network, GuidedNetwork) else Denoiser(network, config)
+
+
+def plain_conditions(lr: Tensor, ref: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Conditions for a network that knows neither missing references nor unknown classes, as the published one.
+
+    A missing reference pixel (NaN) becomes the LR's; an integer mask becomes index / 255, with 0 (no change) for "no
+    change known", which is how the published network was trained. Floating masks pass as they are.
+    """
+    ref = torch.where(torch.isnan(ref), lr.to(ref.dtype), ref)
+    if not mask.is_floating_point():
+        mask = torch.where(mask == UNKNOWN_CLASS, torch.zeros_like(mask), mask).to(lr.dtype) / 255.0
+    return lr, ref, mask
+
+
+def _positive(block: Mapping[str, Any], key: str, default: float) -> float:
+    value = block.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise ModelError(f"the model's config has {key} = {value!r}; it must be a positive number")
+    return float(value)

@@ -1,0 +1,233 @@
+"""Import of a published checkpoint: a torch.save file of pickled modules, read without running anything in it.
+
+A published file holds {'ema': module, 'net': module, 'step': ...}, each module pickled as a call of
+``torch_utils.persistence._reconstruct_persistent_obj`` with {type, version, module_src, class_name, state}.
+module_src is source code that a plain unpickle would execute; here it is text that nobody looks at. Tensors come from
+walking `state`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geo_refdiff.diffusion.checkpoint import match_weights, save_model
+from geo_refdiff.diffusion.inert_pickle import Call
+from geo_refdiff.diffusion.schedule import ChurnSettings
+from geo_refdiff.diffusion.torch_archive import TensorRef, TorchFile
+from geo_refdiff.errors import ModelError, OutputError
+from geo_refdiff.nn.published import build_published
+
+_PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
+_BRANCHES = ("ema", "net", "model", "state_dict")
+_MAX_DEPTH = 32
+_MAX_MODULES = 100_000
+_FIXED = {"skip_scale": math.sqrt(0.5), "num_heads": 1, "adaptive_scale": False}
+"""Block settings that leave no trace in a tensor's shape, and the values that the published network has."""
+
+
+def read_foreign(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The network in a published file: its tensors by name (``model.enc....``), and a config that describes it.
+
+    Raises:
+        ModelError: the file is damaged, or holds no published network; names what it would have called.
+    """
+    with TorchFile(path) as archive:
+        branch, root = _branch(archive.content)
+        found = dict(_tensors(root))
+        anchor = [name for name in found if name.endswith("map_layer0.weight")]
+        if len(anchor) != 1:
+            raise ModelError(f"{archive.path} holds no published network{_left_alone(archive)}")
+        prefix = anchor[0].removesuffix("map_layer0.weight")
+        state = {
+            "model." + name.removeprefix(prefix): archive.read(tensor)
+            for name, tensor in found.items()
+            if name.startswith(prefix)
+        }
+        config = _config(state, root, archive.path)
+        config["provenance"] = {"file": archive.path.name, "sha256": _sha256(archive.path), "branch": branch}
+        step = archive.content.get("step") if isinstance(archive.content, dict) else None
+        if isinstance(step, int):
+            config["provenance"]["step"] = step
+    return state, config
+
+
+def import_published(path: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a model folder (config.json, model.safetensors, README.md) from a published file; the folder's path.
+
+    Raises:
+        ModelError: see `read_foreign`.
+        OutputError: the folder holds something already and `overwrite` is not set, or cannot be written.
+    """
+    target = Path(folder)
+    if target.exists() and not overwrite and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError(f"{target} exists already: choose another folder, or say --overwrite")
+    state, config = read_foreign(path)
+    return save_model(target, config, state, _card(config, state), shard_bytes=None)
+
+
+def _branch(content: Any) -> tuple[str, Any]:
+    """The part of the file that holds the network, averaged weights first."""
+    if isinstance(content, dict):
+        for name in _BRANCHES:
+            if isinstance(content.get(name), dict | Call):
+                return name, content[name]
+    return "", content
+
+
+def _state(thing: Any) -> dict[Any, Any]:
+    """The attributes that a pickled object would have been given; {} for anything else."""
+    if not isinstance(thing, Call):
+        return {}
+    if str(thing.function) == _PERSISTENT and isinstance(thing.args, tuple) and thing.args:
+        meta = thing.args[0]
+        state = meta.get("state") if isinstance(meta, dict) else None
+    else:
+        state = thing.state
+    return state if isinstance(state, dict) else {}
+
+
+def _modules(root: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Name prefix and attributes of each module below `root`, itself first."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, root)]
+    for _ in range(_MAX_MODULES):
+        if not waiting:
+            return
+        prefix, depth, thing = waiting.pop()
+        state = _state(thing)
+        yield prefix, state
+        children = state.get("_modules")
+        if isinstance(children, dict):
+            if depth >= _MAX_DEPTH:
+                raise ModelError("its modules are nested too deeply for a network")
+            named = [(key, child) for key, child in children.items() if isinstance(key, str)]
+            waiting.extend((f"{prefix}{key}.", depth + 1, child) for key, child in reversed(named))
+    raise ModelError("it holds too many modules for a network")
+
+
+def _tensors(root: Any) -> Iterator[tuple[str, TensorRef]]:
+    """Parameters and buffers by their dotted names, from pickled modules or from a plain state dict."""
+    if isinstance(root, dict):
+        yield from (
+            (key, value) for key, value in root.items() if isinstance(key, str) and isinstance(value, TensorRef)
+        )
+        return
+    for prefix, state in _modules(root):
+        for kind in ("_parameters", "_buffers"):
+            held = state.get(kind)
+            if isinstance(held, dict):
+                for key, value in held.items():
+                    if isinstance(key, str) and isinstance(value, TensorRef):
+                        yield prefix + key, value
+
+
+def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> dict[str, Any]:
+    """config.json from the tensors' names and shapes; what they do not tell comes from the modules' attributes."""
+    attributes = {} if isinstance(root, dict) else dict(_modules(root))
+    outer = attributes.get("", {})
+    try:
+        config = _shape_config(state)
+        network = build_published(config)
+    except (KeyError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
+        raise ModelError(f"{path} holds a network of another kind: {' '.join(str(error).split())}") from error
+    match_weights(network, state, path)
+    for name, value in state.items():
+        if name.endswith("resample_filter") and not bool((value == 0.25).all()):
+            raise ModelError(f"{path} holds a network of another kind: {name} is no box filter")
+    for prefix, held in attributes.items():
+        for key, wanted in _FIXED.items():
+            value = held.get(key, wanted)
+            if "affine" in (held.get("_modules") or {}) and value != wanted and not (key == "num_heads" and value == 0):
+                raise ModelError(f"{path} holds a network of another kind: {prefix}{key} is {_plain(value)}")
+        if isinstance(rate := held.get("dropout"), float) and 0.0 <= rate < 1.0:
+            config["dropout"] = rate
+    sampler = ChurnSettings()
+    config["sigma_data"] = _number(outer, "sigma_data", 0.5)
+    config["bands"] = ["red", "green", "blue"][: config["img_channels"]]
+    if config["img_channels"] > 3:
+        config["bands"] = [f"band{index}" for index in range(1, config["img_channels"] + 1)]
+    config["sampler"] = {
+        "sigma_min": sampler.sigma_min,
+        "sigma_max": sampler.sigma_max,
+        "rho": sampler.rho,
+        "S_churn": sampler.s_churn,
+        "S_min": sampler.s_min,
+        "S_max": sampler.s_max,
+        "S_noise": sampler.s_noise,
+    }
+    return config
+
+
+def _shape_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The published settings that the tensors' names and shapes tell."""
+    entry = re.compile(r"model\.enc\.(\d{1,5})x\1_(conv|block(\d{1,3})\.conv0)\.weight")
+    found = [(match, tensor) for name, tensor in state.items() if (match := entry.fullmatch(name))]
+    stem = [(int(match[1]), tensor) for match, tensor in found if match[2] == "conv"]
+    blocks = {(int(match[1]), int(match[3])): tensor for match, tensor in found if match[3]}
+    if len(stem) != 1 or not blocks:
+        raise ValueError("its encoder has no first convolution or no blocks")
+    resolution, width = stem[0][0], stem[0][1].shape[0]
+    sizes = sorted({size for size, _ in blocks}, reverse=True)
+    attention = [size for size in sizes if f"model.enc.{size}x{size}_block0.qkv.weight" in state]
+    return {
+        "architecture": "published",
+        "img_resolution": resolution,
+        "img_channels": state[f"model.dec.{resolution}x{resolution}_aux_conv.weight"].shape[0],
+        "model_channels": width,
+        "channel_mult": [blocks[size, 0].shape[0] // width for size in sizes],
+        "num_blocks": 1 + max(index for _, index in blocks),
+        "attn_resolutions": attention,
+        "dropout": 0.2,
+    }
+
+
+def _number(attributes: Mapping[Any, Any], key: str, default: float) -> float:
+    value = attributes.get(key, default)
+    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return float(value) if valid else default
+
+
+def _left_alone(archive: TorchFile) -> str:
+    """What the file would have called, for the error message."""
+    names = sorted(name for name in archive.called if name != _PERSISTENT)
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" (it asks for {', '.join(_plain(name) for name in names[:3])}{more}; nothing in it was executed)"
+
+
+def _plain(value: Any) -> str:
+    """A short printable form of a foreign value."""
+    if isinstance(value, str | int | float):
+        return "".join(char if char.isprintable() else "?" for char in str(value)[:80])
+    return f"a {type(value).__name__}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _card(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+    count = sum(value.numel() for name, value in state.items() if not name.endswith("resample_filter"))
+    source = config["provenance"]
+    dtypes = ", ".join(
+        sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} - {"", str(torch.bool)})
+    )
+    return f"""# {source["file"]}, imported
+
+The published Ref-Diff network (Dong et al., CVPR 2024), read from `{source["file"]}` without running anything in it.
+
+- SHA-256 of the source: `{source["sha256"]}`; part: `{source["branch"] or "whole file"}`
+- {count:,} parameters, {dtypes}
+- Bands: {", ".join(config["bands"])}, trained on windows of {config["img_resolution"]} pixels
+- The change mask goes in as class index / 255, 0 = no change
+- The weights stay under the terms of whoever published them; importing changes nothing about that.
+"""
