@@ -85,7 +85,7 @@ def model_config(size: CompactSize) -> dict[str, Any]:
             "hidden": size.hidden,
             "embedding": size.embedding,
         },
-        "scales": [4, 16],
+        "scales": list(range(4, 17)),
         "sigma_data": SIGMA_DATA,
         "gate_gain": 1.0,
         "halo": 64,

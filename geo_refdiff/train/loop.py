@@ -30,6 +30,7 @@ class Recipe:
 
     Attributes:
         minutes: wall time after which training stops; the learning rate falls to 0 by then (cosine).
+        steps: steps after which it stops, if that comes first; None = time alone.
         batch: samples a step.
         rate: peak learning rate of Adam.
         warmup: steps of linear warm-up.
@@ -42,6 +43,7 @@ class Recipe:
     """
 
     minutes: float
+    steps: int | None = None
     batch: int = 8
     rate: float = 3e-4
     warmup: int = 200
@@ -136,7 +138,8 @@ def train(
     begun = saved = time.monotonic()
     sums: dict[str, float] = {}
     for step, batch in enumerate(prefetched(maker, recipe.batch), start=1):
-        share = (time.monotonic() - begun) / (60.0 * recipe.minutes)
+        elapsed = (time.monotonic() - begun) / 60.0
+        share = max(elapsed / recipe.minutes, (step - 1) / recipe.steps if recipe.steps else 0.0)
         if share >= 1.0:
             break
         for group in optimizer.param_groups:
@@ -159,7 +162,7 @@ def train(
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach())
         if step % 50 == 0:
-            line = {"step": step, "minutes": round(share * recipe.minutes, 2)}
+            line = {"step": step, "minutes": round(elapsed, 2)}
             line |= {name: round(value / 50, 4) for name, value in sums.items()}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")

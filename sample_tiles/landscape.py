@@ -1,0 +1,156 @@
+"""A deterministic landscape at two dates: `render_pair` is the whole public face of this package's painter.
+
+Everything is computed, nothing is copied: parcels by repeated cutting (parcels, planning), their ground (ground),
+buildings (settlement, buildings), trees (planting, trees), sun, shadows and camera (spectra, light). One seed gives
+one landscape, whatever machine it is drawn on (but for the last bit of the processor's sine).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.sample_tiles.buildings import paint_building, paint_slab
+from geo_refdiff.sample_tiles.built import Built
+from geo_refdiff.sample_tiles.canvas import Canvas
+from geo_refdiff.sample_tiles.changes import Wanted, alter
+from geo_refdiff.sample_tiles.ground import Fields, draw_fields, paint_ground, paint_roads, paint_water
+from geo_refdiff.sample_tiles.landcover import Edge, Use
+from geo_refdiff.sample_tiles.light import expose
+from geo_refdiff.sample_tiles.parcels import Parcel, Survey, survey
+from geo_refdiff.sample_tiles.planning import Character, draw_character, lay_out
+from geo_refdiff.sample_tiles.planting import plant
+from geo_refdiff.sample_tiles.settlement import settle
+from geo_refdiff.sample_tiles.solar import paint_solar
+from geo_refdiff.sample_tiles.spectra import Season, draw_season, spectrum
+from geo_refdiff.sample_tiles.texture import F32, Warp, smooth_field
+from geo_refdiff.sample_tiles.trees import Grove, paint_trees
+from geo_refdiff.sample_tiles.water import Waters, draw_waters
+
+U8 = NDArray[np.uint8]
+MARGIN = 14.0
+"""Metres drawn beyond the border, so that shadows and blur come in from outside."""
+SOILS = ("brown soil", "dark soil", "pale soil", "red soil")
+
+
+@dataclass(frozen=True)
+class LandscapePair:
+    """One place at two dates.
+
+    old, new: uint8 (4, H, W) red, green, blue, near infrared, DN 1..255.
+    old_classes, new_classes: uint8 (H, W) land cover, see `landcover.CLASSES`.
+    mask: uint8 (H, W) change class: 0 = no change, otherwise the land cover that the pixel has now.
+    """
+
+    old: U8
+    new: U8
+    old_classes: U8
+    new_classes: U8
+    mask: U8
+    seed: int
+    gsd: float
+
+
+def render_pair(
+    seed: int, shape: tuple[int, int], gsd: float = 1.0, *, theme: str | None = None, changes: Wanted = ()
+) -> LandscapePair:
+    """Draw the landscape of `seed` on (H, W) pixels of `gsd` metres at two dates.
+
+    `theme` fixes the mix of zones (`planning.THEMES`), `changes` what becomes of some parcels; by default the seed
+    draws both. Raises OptionError for a shape
+    below 16 x 16 or a GSD outside 0.3..4 m.
+    """
+    if min(shape) < 16:
+        raise OptionError(f"a landscape needs at least 16 x 16 pixels, not {shape[0]} x {shape[1]}; ask for more")
+    if not 0.3 <= gsd <= 4:
+        raise OptionError(f"a landscape of GSD {gsd} m is not drawn; ask for 0.3 to 4 m")
+    margin = int(np.ceil(MARGIN / gsd))
+    full = (shape[0] + 2 * margin, shape[1] + 2 * margin)
+    rng = np.random.default_rng([seed, 20])
+    char = draw_character(rng, theme)
+    warp = Warp.random(rng, float(rng.uniform(0.2, 1.0)))
+    root = _root(rng, warp, full, gsd, char)
+    alter(root, rng, full[0] * full[1] * gsd * gsd, changes)
+    y, x = np.mgrid[: full[0], : full[1]]
+    u, v = warp.forward((x + 0.5) * gsd, (y + 0.5) * gsd)
+    marks = survey(root, u, v)
+    leaves = list(root.leaves())
+    fields = draw_fields(rng, full, gsd)
+    waters = draw_waters(rng, leaves, warp, full, gsd, char)
+    seen = [leaves[int(i)] for i in np.unique(marks.leaf)]
+    built = settle(seen, warp, char).on_land(waters.shore, gsd)
+    grove = plant(rng, marks, leaves, warp, built, fields.patches, waters.shore, gsd, char)
+    lumps = (0.75 * smooth_field(rng, full, 2.4 / gsd), 0.75 * smooth_field(rng, full, 2.4 / gsd))
+    soils = tuple(str(s) for s in rng.choice(SOILS, 2, p=[0.45, 0.2, 0.2, 0.15]))
+    uv = (u.astype(np.float32), v.astype(np.float32))
+    inner = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
+    sky = np.random.default_rng([seed, 21])
+    first = draw_season(sky, char.dry)
+    second = draw_season(sky, char.dry, first)
+    images, covers = [], []
+    for date, season in enumerate((first, second)):
+        canvas = Canvas.blank(full, gsd)
+        scene = _Scene(marks, leaves, uv, fields, waters, built, grove, lumps, soils, char)
+        _draw(canvas, scene, season, date)
+        shot = np.random.default_rng([seed, 30 + date])
+        images.append(expose(canvas, season, fields.relief, shot)[:, inner[0], inner[1]].copy())
+        covers.append(canvas.classes[inner].copy())
+    mask = np.where(covers[0] != covers[1], covers[1], 0).astype(np.uint8)
+    return LandscapePair(images[0], images[1], covers[0], covers[1], mask, seed, gsd)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    marks: Survey
+    leaves: list[Parcel]
+    uv: tuple[F32, F32]
+    fields: Fields
+    waters: Waters
+    built: Built
+    grove: Grove
+    lumps: tuple[F32, F32]
+    soils: tuple[str, ...]
+    char: Character
+
+
+def _root(rng: np.random.Generator, warp: Warp, full: tuple[int, int], gsd: float, char: Character) -> Parcel:
+    """The uncut plan: a rectangle in plan metres that holds the canvas with room to spare."""
+    rows, cols = full[0] * gsd, full[1] * gsd
+    rim = np.linspace(0, 1, 9)
+    xs = np.concatenate([rim * cols, rim * cols, 0 * rim, 0 * rim + cols])
+    ys = np.concatenate([0 * rim, 0 * rim + rows, rim * rows, rim * rows])
+    u, v = warp.forward(xs, ys)
+    spare = rng.uniform(15, 140, 4)
+    u0, u1, v0, v1 = u.min() - spare[0], u.max() + spare[1], v.min() - spare[2], v.max() + spare[3]
+    corners = np.array([[u0, v0], [u1, v0], [u1, v1], [u0, v1]])
+    root = Parcel(corners, (Use.MEADOW, Use.MEADOW), int(rng.integers(1 << 31)))
+    lay_out(root, rng, char, float(rng.uniform(190, 300)))
+    return root
+
+
+def _draw(canvas: Canvas, scene: _Scene, season: Season, date: int) -> None:
+    """Paint one date, from the ground up."""
+    fields, marks = scene.fields, scene.marks
+    paint_ground(canvas, marks, scene.leaves, scene.uv, fields, season, scene.char, scene.soils, date)
+    for slab in scene.built.slabs:
+        if slab.dates[date]:
+            paint_slab(canvas, slab, season, fields.clumps)
+    for water in scene.waters.bodies:
+        if water.dates[date]:
+            beach = spectrum("pale soil") * np.float32(0.9) if water.raw else season.grass(-0.4)
+            paint_water(canvas, water.signed, water.name, fields, water.bank, beach)
+    paint_solar(canvas, marks, scene.leaves, scene.uv, scene.waters.shore[date], date)
+    paint_roads(canvas, marks, fields, date)
+    for car in scene.built.cars:
+        if car.dates[date]:
+            paint_slab(canvas, car, season, fields.grain)
+    for building in scene.built.buildings:
+        if building.dates[date]:
+            paint_building(canvas, building, season, fields.clumps)
+    paint_trees(canvas, scene.grove, season, date, scene.lumps, fields.grain)
+
+
+__all__ = ["Edge", "LandscapePair", "render_pair"]
