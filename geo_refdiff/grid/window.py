@@ -1,0 +1,89 @@
+"""Integer pixel rectangles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """A half-open integer pixel rectangle: rows `row .. row + height - 1`, columns `col .. col + width - 1`.
+
+    `row` and `col` may be negative (lattice coordinates); `height` and `width` are at least 1.
+
+    Raises:
+        ValueError: a height or width below 1.
+    """
+
+    row: int
+    col: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"a window needs at least one pixel, got height={self.height}, width={self.width}")
+
+    @property
+    def stop_row(self) -> int:
+        """First row below the window."""
+        return self.row + self.height
+
+    @property
+    def stop_col(self) -> int:
+        """First column right of the window."""
+        return self.col + self.width
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    def intersect(self, other: Window) -> Window | None:
+        """The pixels common to both, or None."""
+        row, col = max(self.row, other.row), max(self.col, other.col)
+        height = min(self.stop_row, other.stop_row) - row
+        width = min(self.stop_col, other.stop_col) - col
+        return Window(row, col, height, width) if height > 0 and width > 0 else None
+
+    def pad(self, n: int) -> Window:
+        """The window with `n` more pixels on each side (fewer for a negative `n`)."""
+        return Window(self.row - n, self.col - n, self.height + 2 * n, self.width + 2 * n)
+
+    def shift(self, drow: int, dcol: int) -> Window:
+        """The window moved down by `drow` and right by `dcol` pixels."""
+        return Window(self.row + drow, self.col + dcol, self.height, self.width)
+
+    def contains(self, other: Window) -> bool:
+        """Whether every pixel of `other` lies in this window."""
+        return (
+            self.row <= other.row
+            and self.col <= other.col
+            and self.stop_row >= other.stop_row
+            and self.stop_col >= other.stop_col
+        )
+
+    def within(self, outer: Window) -> tuple[slice, slice]:
+        """This window's (rows, columns) slices in an array that covers `outer`.
+
+        Raises:
+            ValueError: a pixel of this window lies outside `outer`.
+        """
+        if not outer.contains(self):
+            raise ValueError(f"{self} is not inside {outer}")
+        row, col = self.row - outer.row, self.col - outer.col
+        return slice(row, row + self.height), slice(col, col + self.width)
+
+    def divide(self, n: int) -> Window:
+        """The smallest window of pixels `n` times larger that covers this one (HR to LR)."""
+        row, col = self.row // n, self.col // n
+        return Window(row, col, -(-self.stop_row // n) - row, -(-self.stop_col // n) - col)
+
+    def multiply(self, n: int) -> Window:
+        """The same ground in pixels `n` times smaller (LR to HR)."""
+        return Window(self.row * n, self.col * n, self.height * n, self.width * n)

@@ -1,0 +1,43 @@
+"""What every use of GDAL here shares: settings with bounded memory, and its errors in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+
+CACHE_BYTES = 64 * 2**20
+"""GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
+
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
+"""What rasterio raises when GDAL refuses a file or fails on it."""
+
+
+def gdal_env(**options: Any) -> rasterio.Env:
+    """A rasterio environment with a small fixed block cache, for the length of a run.
+
+    Sources:
+        https://gdal.org/en/stable/user/configoptions.html
+    """
+    settings: dict[str, Any] = {
+        "GDAL_CACHEMAX": CACHE_BYTES,
+        "GDAL_MAX_DATASET_POOL_SIZE": 8,  # open files of a VRT: each holds its own decoding buffers
+        "GDAL_TIFF_INTERNAL_MASK": True,
+        "GDAL_HTTP_CONNECTTIMEOUT": 10,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_MAX_RETRY": 3,
+    }
+    settings.update(options)
+    return rasterio.Env(**settings)
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What went wrong, on one line of at most `limit` characters: GDAL's own error where rasterio only points to it."""
+    text = str(error)
+    cause = error.__cause__ or error.__context__
+    if cause is not None and ("previous exception" in text or not text):
+        text = str(cause)
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,84 @@
+"""Areas of interest from text: a box, or a vector file."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.io.gdal import one_line
+
+_NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
+_BOX = re.compile(rf"^{_NUMBER}(?:,{_NUMBER})*$")
+
+
+def read_aoi(text: str, crs: Any) -> BaseGeometry:
+    """The area of interest as a polygon or multipolygon in `crs`.
+
+    Args:
+        text: "xmin,ymin,xmax,ymax" in units of `crs`, or a vector file in any CRS, `FILE|layername=NAME` for one
+            layer of several.
+        crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
+
+    Raises:
+        GridError: an empty area, or a box that is not four numbers.
+        InputError: the file is missing, unreadable or has no CRS.
+    """
+    if _BOX.match(text):
+        return _box(text)
+    return _from_file(text, crs)
+
+
+def _box(text: str) -> BaseGeometry:
+    values = [float(v) for v in text.split(",")]
+    if len(values) != 4 or not all(isfinite(v) for v in values):
+        raise GridError(f"area of interest '{text}': {len(values)} numbers; give xmin,ymin,xmax,ymax")
+    xmin, ymin, xmax, ymax = values
+    if xmin >= xmax or ymin >= ymax:
+        raise GridError(f"area of interest '{text}' is empty; give xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax")
+    return shapely.box(xmin, ymin, xmax, ymax)
+
+
+def _from_file(text: str, crs: Any) -> BaseGeometry:
+    import geopandas
+    import pyproj
+
+    name, _, layer = text.partition("|layername=")
+    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
+        raise InputError(f"{name}: no such file; give xmin,ymin,xmax,ymax or a vector file as area of interest")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
+            frame = geopandas.read_file(name, layer=layer or None, columns=[])
+    except Exception as error:  # pyogrio, GEOS and pandas each have their own
+        raise InputError(
+            f"{name}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from error
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.geometry.isna().all():
+        raise InputError(f"{name}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
+    if frame.crs is None:
+        raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    target = pyproj.CRS.from_user_input(str(crs))
+    area = polygons(shapely.union_all(shapely.make_valid(frame.geometry.dropna().array)))
+    if area.is_empty:
+        raise GridError(f"{name}: holds no polygon with an area; give polygons as area of interest")
+    if frame.crs.equals(target, ignore_axis_order=True):
+        return area
+    xmin, ymin, xmax, ymax = area.bounds
+    dense = shapely.segmentize(area, max(xmax - xmin, ymax - ymin) / 64)  # straight edges may be curves there
+    moved = polygons(shapely.make_valid(geopandas.GeoSeries([dense], crs=frame.crs).to_crs(target).iloc[0]))
+    if moved.is_empty or not all(isfinite(v) for v in moved.bounds):
+        raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")
+    return moved
+
+
+def polygons(geometry: BaseGeometry) -> BaseGeometry:
+    """The polygonal part of a geometry, possibly empty."""
+    parts = [g for g in shapely.get_parts(geometry, return_index=False) if g.geom_type in ("Polygon", "MultiPolygon")]
+    return shapely.union_all(parts) if parts else shapely.Polygon()

@@ -1,0 +1,148 @@
+"""Mosaics of block files as GDAL VRT, written as XML.
+
+Source: https://gdal.org/en/stable/drivers/raster/vrt.html
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.grid.geobox import crs_wkt
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.atomic import write_bytes_atomic
+
+GDAL_TYPES = {
+    "uint8": "Byte",
+    "int8": "Int8",
+    "uint16": "UInt16",
+    "int16": "Int16",
+    "uint32": "UInt32",
+    "int32": "Int32",
+    "uint64": "UInt64",
+    "int64": "Int64",
+    "float32": "Float32",
+    "float64": "Float64",
+}
+"""GDAL's name for each numpy dtype."""
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Statistics of one band over its valid pixels, in the output's digital numbers."""
+
+    minimum: float
+    maximum: float
+    mean: float
+    stddev: float
+    valid_percent: float
+
+    def tags(self) -> dict[str, str]:
+        """GDAL's metadata items."""
+        return {
+            "STATISTICS_MAXIMUM": repr(float(self.maximum)),
+            "STATISTICS_MEAN": repr(float(self.mean)),
+            "STATISTICS_MINIMUM": repr(float(self.minimum)),
+            "STATISTICS_STDDEV": repr(float(self.stddev)),
+            "STATISTICS_VALID_PERCENT": f"{self.valid_percent:.4g}",
+        }
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """What the published file will be.
+
+    Attributes:
+        geobox: its grid.
+        dtype: numpy name.
+        count: number of bands.
+        sources: (file name relative to the VRT, window in pixels of `geobox`) of each block file, not overlapping.
+        nodata: nodata value, or None.
+        with_mask: whether the block files carry an internal mask; where there is no source, nothing is valid.
+        descriptions, scales, offsets, units, colorinterp: one for each band, or empty.
+        statistics: one for each band, or empty.
+        tags: dataset metadata.
+        crs_wkt: the scene's own CRS text, if it is to be kept to the letter; else that of `geobox`.
+    """
+
+    geobox: GeoBox
+    dtype: str
+    count: int
+    sources: tuple[tuple[str, Window], ...]
+    nodata: float | None = None
+    with_mask: bool = False
+    descriptions: tuple[str | None, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
+    units: tuple[str | None, ...] = ()
+    colorinterp: tuple[str, ...] = ()
+    statistics: tuple[BandStatistics, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    crs_wkt: str | None = None
+
+
+def write_vrt(path: str | Path, mosaic: Mosaic) -> None:
+    """Writes the VRT of a mosaic, whole or not at all.
+
+    Raises:
+        OutputError: disk full, no permission, no such folder.
+    """
+    height, width = mosaic.geobox.shape
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    add_grid(root, mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
+    _metadata(root, mosaic.tags)
+    for index in range(mosaic.count):
+        _band(root, mosaic, index)
+    if mosaic.with_mask:
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        for name, window in mosaic.sources:
+            add_source(mask, name, "mask,1", window, relative=True)
+    write_bytes_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=False))
+
+
+def add_grid(root: ET.Element, geobox: GeoBox, crs_wkt: str) -> None:
+    """Adds CRS and affine; without an axis mapping GDAL takes x before y, whatever the CRS's own axis order."""
+    ET.SubElement(root, "SRS").text = crs_wkt
+    a, b, c, d, e, f = (float(v) for v in geobox.affine[:6])
+    ET.SubElement(root, "GeoTransform").text = ", ".join(repr(v) for v in (c, a, b, f, d, e))
+
+
+def add_source(band: ET.Element, name: str, source_band: str, window: Window, *, relative: bool) -> None:
+    """Adds the upper left part of a file, as large as `window`, as a source of `band` under `window`."""
+    source = ET.SubElement(band, "SimpleSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT=str(int(relative)), shared="0").text = name
+    ET.SubElement(source, "SourceBand").text = source_band
+    height, width = (str(v) for v in window.shape)
+    ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
+    ET.SubElement(source, "DstRect", xOff=str(window.col), yOff=str(window.row), xSize=width, ySize=height)
+
+
+def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
+    band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
+    if mosaic.statistics:
+        _metadata(band, mosaic.statistics[index].tags())
+    if mosaic.descriptions and mosaic.descriptions[index]:
+        ET.SubElement(band, "Description").text = mosaic.descriptions[index]
+    if mosaic.nodata is not None:
+        ET.SubElement(band, "NoDataValue").text = repr(mosaic.nodata)
+    if mosaic.units and mosaic.units[index]:
+        ET.SubElement(band, "UnitType").text = mosaic.units[index]
+    if mosaic.offsets and mosaic.offsets[index] != 0:
+        ET.SubElement(band, "Offset").text = repr(float(mosaic.offsets[index]))
+    if mosaic.scales and mosaic.scales[index] != 1:
+        ET.SubElement(band, "Scale").text = repr(float(mosaic.scales[index]))
+    if mosaic.colorinterp:
+        ET.SubElement(band, "ColorInterp").text = mosaic.colorinterp[index].capitalize()
+    for name, window in mosaic.sources:
+        add_source(band, name, str(index + 1), window, relative=True)
+
+
+def _metadata(parent: ET.Element, items: Mapping[str, str]) -> None:
+    if items:
+        metadata = ET.SubElement(parent, "Metadata")
+        for key, value in items.items():
+            ET.SubElement(metadata, "MDI", key=key).text = value

@@ -1,0 +1,241 @@
+"""One exact warp of a raster to the output grid, the same pixels however it is cut into windows."""
+
+from __future__ import annotations
+
+import threading
+import xml.etree.ElementTree as ET
+from collections import OrderedDict
+from collections.abc import Sequence
+from math import isnan, sqrt
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RioWindow
+
+from geo_refdiff.errors import InputError
+from geo_refdiff.grid.affine import translated
+from geo_refdiff.grid.geobox import crs_wkt, scene_geobox
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.gdal import GDAL_ERRORS, one_line
+from geo_refdiff.io.projection import find_overlap, horizontal_crs
+from geo_refdiff.io.raster import RasterReader, ThreadHandles, check_bands
+from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
+
+WarpResampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode"]
+
+TILE = 256
+"""Pixels are warped in fixed tiles of this size, counted from the target's corner."""
+
+MARGIN = 8 * TILE
+"""How far (target pixels) windows may reach outside the target and still find pixels."""
+
+_TOLERANCE = 1e-6  # source pixels; with fixed tiles even a coarse one would not depend on the windows
+_CACHE_BYTES = 64 * 2**20
+_CLASSES = ("nearest", "mode")
+
+
+def gsd_ratio(info: RasterInfo, target: GeoBox) -> float:
+    """The raster's ground sampling distance in target pixels at the overlap's centre: above 1 is coarser.
+
+    Raises:
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+    """
+    along_cols, along_rows = find_overlap(info, target).gsd
+    return sqrt(along_cols * along_rows)
+
+
+def overlap_fraction(info: RasterInfo, target: GeoBox) -> float:
+    """The part of the target's area that the raster's extent covers, in (0, 1].
+
+    Raises:
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+    """
+    return find_overlap(info, target).fraction
+
+
+class WarpedReader:
+    """Reads a raster on another grid, from any thread.
+
+    The pixels do not depend on how the windows are cut: the grid is warped in fixed tiles, with an exact
+    transformation (no error beyond 1e-6 source pixels) and kernel sizes fixed for the whole target. A source
+    finer than the target is averaged by a kernel widened accordingly. A source on the target's own grid, but for
+    a shift by whole pixels, is passed through bit-exact.
+
+    Args:
+        info: from `inspect`.
+        bands: 1-based band indices, in the order wanted.
+        target: the output grid of the whole scene, also for a run on a part of it.
+        resampling: "cubic" etc. give float32; "nearest" and "mode" keep the file's dtype.
+
+    Raises:
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+        InputError: a band that the file does not have.
+
+    Sources:
+        https://gdal.org/en/stable/api/gdalwarp_cpp.html (XSCALE, YSCALE, UNIFIED_SRC_NODATA)
+    """
+
+    def __init__(
+        self, info: RasterInfo, bands: Sequence[int], target: GeoBox, resampling: WarpResampling = "cubic"
+    ) -> None:
+        self.info = info
+        self.bands = check_bands(info, bands)
+        self.target = target
+        self.resampling = resampling
+        self.dtype = np.dtype(info.dtype if resampling in _CLASSES else "float32")
+        overlap = find_overlap(info, target)
+        self._offset = overlap.offset
+        self._handles: ThreadHandles
+        if self._offset is None:
+            self._handles = _WarpHandles(info, self.bands, target, resampling, self.dtype, overlap.gsd)
+        else:
+            self._handles = RasterReader(info, self.bands)
+        height, width = target.shape
+        self._reach = Window(0, 0, height, width).pad(MARGIN)
+        self._tiles: OrderedDict[tuple[int, int], tuple[NDArray[Any], NDArray[np.bool_]]] = OrderedDict()
+        tile_bytes = TILE * TILE * (len(self.bands) * self.dtype.itemsize + 1)
+        self._lock = threading.Lock()
+        self._capacity = max(16, _CACHE_BYTES // tile_bytes)
+
+    def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The pixels of `window`, in the target's pixel coordinates; it may reach outside the target.
+
+        Returns:
+            The values (C, height, width), float32 or the file's dtype, and valid (height, width), True = valid in
+            every band; values are 0 where not valid.
+
+        Raises:
+            InputError: the file cannot be read there.
+        """
+        if self._offset is not None:
+            return self._read_aligned(window, self._offset)
+        values = np.zeros((len(self.bands), *window.shape), dtype=self.dtype)
+        valid = np.zeros(window.shape, dtype=np.bool_)
+        inside = window.intersect(self._reach)
+        if inside is None:
+            return values, valid
+        for row in range(inside.row // TILE * TILE, inside.stop_row, TILE):
+            for col in range(inside.col // TILE * TILE, inside.stop_col, TILE):
+                tile = Window(row, col, TILE, TILE)
+                part = tile.intersect(inside)
+                if part is None:
+                    continue
+                tile_values, tile_valid = self._tile(tile)
+                to, at = part.within(window), part.within(tile)
+                values[:, to[0], to[1]] = tile_values[:, at[0], at[1]]
+                valid[to] = tile_valid[at]
+        return values, valid
+
+    def close(self) -> None:
+        """Closes the files of all threads; call it when no thread reads any more."""
+        self._handles.close()
+        self._tiles.clear()
+
+    def __enter__(self) -> WarpedReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read_aligned(self, window: Window, offset: tuple[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        assert isinstance(self._handles, RasterReader)
+        values, ok = self._handles.read(window.shift(-offset[0], -offset[1]))
+        valid = np.asarray(ok.all(axis=0), dtype=np.bool_)
+        values = values.astype(self.dtype, copy=False)
+        values[:, ~valid] = 0
+        return values, valid
+
+    def _tile(self, tile: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """A whole tile, from the cache of the tiles last used or warped now."""
+        key = (tile.row, tile.col)
+        with self._lock:
+            found = self._tiles.pop(key, None)
+        if found is None:
+            found = self._warp(tile)
+        with self._lock:
+            self._tiles[key] = found
+            while len(self._tiles) > self._capacity:
+                self._tiles.popitem(last=False)
+        return found
+
+    def _warp(self, tile: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        window = RioWindow(tile.col + MARGIN, tile.row + MARGIN, TILE, TILE)
+        try:
+            everything = self._handles.get().read(window=window)
+        except GDAL_ERRORS as error:
+            raise InputError(
+                f"{self.info.path}: cannot be read for output pixels {tile} ({one_line(error, 160)}); "
+                f"it is damaged or cut short: fetch it again"
+            ) from error
+        values = everything[:-1]
+        valid = np.asarray(everything[-1] > 0, dtype=np.bool_)
+        if values.dtype.kind == "f":
+            valid = np.logical_and(valid, np.isfinite(values).all(axis=0))
+        values[:, ~valid] = 0
+        return values, valid
+
+
+class _WarpHandles(ThreadHandles):
+    """A warped view for each thread: the wanted bands as a VRT, warped to the target with a margin around it."""
+
+    def __init__(
+        self,
+        info: RasterInfo,
+        bands: tuple[int, ...],
+        target: GeoBox,
+        resampling: WarpResampling,
+        dtype: np.dtype[Any],
+        gsd: tuple[float, float],
+    ) -> None:
+        super().__init__(info)
+        self._xml = source_vrt(info, bands)
+        height, width = target.shape
+        self._options: dict[str, Any] = {
+            "crs": horizontal_crs(crs_wkt(target)).to_wkt(),
+            "transform": translated(target.affine, -MARGIN, -MARGIN),
+            "width": width + 2 * MARGIN,
+            "height": height + 2 * MARGIN,
+            "resampling": Resampling[resampling],
+            "tolerance": _TOLERANCE,
+            "dtype": dtype.name,
+            "add_alpha": True,
+            "XSCALE": _kernel_scale(gsd[0]),
+            "YSCALE": _kernel_scale(gsd[1]),
+            "UNIFIED_SRC_NODATA": "YES",
+            "ALLOW_BALLPARK": "NO",
+        }
+
+    def open(self) -> list[Any]:
+        source = rasterio.open(self._xml)
+        return [WarpedVRT(source, **self._options), source]
+
+
+def _kernel_scale(gsd: float) -> float:
+    """GDAL's XSCALE or YSCALE: target pixels a source pixel, 1 for a source as coarse as the target or coarser."""
+    return 1.0 if gsd > 0.99 else gsd
+
+
+def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
+    """A VRT of some bands of a raster, with grid and validity as `inspect` found them and nothing else (no RPCs,
+    no control points), so that the warp uses what was checked."""
+    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+    geobox = scene_geobox(info)
+    add_grid(root, geobox, horizontal_crs(info.crs_wkt).to_wkt())
+    whole = Window(0, 0, info.height, info.width)
+    nodata = info.nodata if info.nodata is not None else (float("nan") if info.validity == "nan" else None)
+    for index, band in enumerate(bands, 1):
+        element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index))
+        if nodata is not None and info.validity != "mask":
+            ET.SubElement(element, "NoDataValue").text = "nan" if isnan(nodata) else repr(nodata)
+        add_source(element, info.path, str(band), whole, relative=False)
+    alpha = sorted(set(range(1, info.count + 1)) - set(info.data_bands))
+    if info.validity in ("alpha", "mask"):
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        add_source(mask, info.path, "mask,1" if info.validity == "mask" else str(alpha[0]), whole, relative=False)
+    return ET.tostring(root, encoding="unicode")
