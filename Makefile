@@ -20,7 +20,9 @@ test: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf build/typed && mkdir -p build/typed/geo_refdiff   # the import names, as links to the folders, for mypy
+	ln -s $(CURDIR)/geo_refdiff/* $(CURDIR)/cli $(CURDIR)/models $(CURDIR)/sample_tiles build/typed/geo_refdiff
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks

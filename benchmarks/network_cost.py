@@ -1,7 +1,7 @@
 """What one 256 x 256 tile costs: the published network and ours, side by side: `python -m benchmarks.network_cost`.
 
-GFLOP are 2 x multiply-adds, counted by torch. The published sampler needs 511 evaluations a tile (256 Heun steps); its tile
-time is one measured evaluation times that number.
+GFLOP are 2 x multiply-adds, counted by torch. The published sampler needs 511 evaluations a tile (256 Heun steps);
+its tile time is one measured evaluation times that number.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def tensors(denoiser: Denoiser) -> tuple[torch.Tensor, ...]:
 
 @click.command()
 @click.argument("model", default="default")
-@click.option("--published/--ours-alone", default=True, help="One evaluation of the published network takes half a minute.")
+@click.option(
+    "--published/--ours-alone", default=True, help="One evaluation of the published network takes half a minute."
+)
 def main(model: str, published: bool) -> None:
     """Print evaluations, GFLOP and seconds a tile."""
     rows: list[tuple[str, float, float, int, float, float]] = []

@@ -1,8 +1,8 @@
 """Quality on places never trained on, beside the classical baselines: `python -m benchmarks.quality [MODEL]`.
 
-Each place of the city gives two tiles of 256 px, one for each order of its two dates. LR = the declared sensor (PSF sigma
-0.35 LR px + area mean). No change mask is given. "registered": the reference shifted by a global estimate from the truth, as
-a good co-registration would; otherwise as it comes.
+Each place of the city gives two tiles of 256 px, one for each order of its two dates. LR = the declared sensor (PSF
+sigma 0.35 LR px + area mean). No change mask is given. "registered": the reference shifted by a global estimate from
+the truth, as a good co-registration would; otherwise as it comes.
 """
 
 from __future__ import annotations

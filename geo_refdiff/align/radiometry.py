@@ -35,8 +35,9 @@ def fit_radiometry(
 ) -> RadiometricFit:
     """Fit the reference, as the LR sensor would see it, to the scene.
 
-    The gain is the ratio of standard deviations (reduced major axis), which, unlike least squares, does not shrink where
-    the two dates agree badly; it is taken over the 70 % of pixels that agree best in all bands, found in rounds.
+    The gain is the ratio of standard deviations (reduced major axis), which, unlike least squares, does not shrink
+    where the two dates agree badly; it is taken over the 70 % of pixels that agree best in all bands, found in
+    rounds.
 
     Args:
         reference: (C, n) values of the reference on LR pixels, any units.

@@ -1,8 +1,9 @@
 """Back-projection: the smallest smooth correction after which an image, seen by the sensor, is the LR scene.
 
-Iterative back-projection (Irani and Peleg 1991) repeats x <- x + U (lr - A x), with A the sensor and U an up-sampling. Both
-are shift-invariant on the LR grid, so k rounds of it are one: x + U G (lr - A x), where G is the LR-grid filter with the
-frequency response (1 - (1 - t)^k) / t and t that of A U. One pass costs what a single round costs, and its reach is known.
+Iterative back-projection (Irani and Peleg 1991) repeats x <- x + U (lr - A x), with A the sensor and U an
+up-sampling. Both are shift-invariant on the LR grid, so k rounds of it are one: x + U G (lr - A x), where G is the
+LR-grid filter with the frequency response (1 - (1 - t)^k) / t and t that of A U. One pass costs what a single round
+costs, and its reach is known.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ def project(x: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
         sensor: the declared operator.
 
     Returns:
-        (N, C, H, W). Away from the border (`reach`), `sensor.observe` of it equals `lr` up to what the cubic kernel cannot
-        express (the highest diagonal frequencies of the LR grid).
+        (N, C, H, W). Away from the border (`reach`), `sensor.observe` of it equals `lr` up to what the cubic kernel
+        cannot express (the highest diagonal frequencies of the LR grid).
     """
     residual = lr - sensor.observe(x)
     n, c, h, w = residual.shape

@@ -27,7 +27,7 @@ def _keys(distance: float) -> float:
 
 @lru_cache(maxsize=64)
 def cubic_phases(scale: int) -> tuple[tuple[int, tuple[float, float, float, float]], ...]:
-    """For each of the `scale` HR pixels inside an LR pixel: (offset of the first of four taps in LR pixels, the weights)."""
+    """For each of the `scale` HR pixels inside an LR pixel: (LR offset of the first of four taps, the weights)."""
     phases = []
     for p in range(scale):
         position = (p + 0.5) / scale - 0.5
@@ -75,4 +75,4 @@ def upsample(lr: Tensor, scale: int, margin: int = 0) -> Tensor:
     else:
         cut = margin - CONTEXT
         x = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
-    return _along(_along(x, scale, 2), scale, 3)
+    return _along(_along(x, scale, 3), scale, 2)  # the larger pass along whole rows, which is faster

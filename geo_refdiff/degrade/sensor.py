@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from geo_refdiff.errors import OptionError
 
 DEFAULT_PSF_SIGMA = 0.35
-"""LR pixels; the modulation at Nyquist is then exp(-2 (pi 0.35 / 2)^2) = 0.55 for the PSF and 0.35 with the area mean."""
+"""LR pixels; the modulation at Nyquist is then exp(-2 (pi 0.35 / 2)^2) = 0.55, and 0.35 with the area mean."""
 
 _TRUNCATE = 4.0
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from geo_refdiff.errors import ModelError, OutputError
-from geo_refdiff.io.atomic import atomic_path, write_bytes_atomic, write_json_atomic
+from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
 
 SHARD_BYTES = 15_000_000
 """A saved weights file stays under 16 MB: larger models are cut into shards."""
@@ -142,8 +142,7 @@ def save_model(
         single = len(parts) == 1
         name = "model.safetensors" if single else f"model-{index:05d}-of-{len(parts):05d}.safetensors"
         try:
-            with atomic_path(path / name) as temporary:
-                save_file(part, temporary, metadata={"format": "pt"})
+            write_bytes_atomic(path / name, save(part, metadata={"format": "pt"}))
         except SafetensorError as error:
             raise OutputError(f"{path / name}: cannot be written: {one_line(error)}; check the disk") from error
         written.add(name)

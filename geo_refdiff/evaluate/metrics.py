@@ -20,11 +20,11 @@ def psnr(image: Tensor, truth: Tensor) -> Tensor:
 
 
 def haarpsi_map(image: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """Local Haar similarities and their weights: two (N, 2 or 3, H / 2, W / 2): horizontal, vertical and, with colour, chroma.
+    """Local Haar similarities and their weights, (N, 2 or 3, H / 2, W / 2): horizontal, vertical, with colour chroma.
 
-    Reisenhofer et al. 2018, "A Haar wavelet-based perceptual similarity index for image quality assessment", equations 7 to
-    11 and section 2.3 (colour), C = 30, alpha = 4.2, after the authors' 2 x 2 mean. The first three bands are red, green,
-    blue; with fewer bands the first one alone is luma.
+    Reisenhofer et al. 2018, "A Haar wavelet-based perceptual similarity index for image quality assessment",
+    equations 7 to 11 and section 2.3 (colour), C = 30, alpha = 4.2, after the authors' 2 x 2 mean. The first three
+    bands are red, green, blue; with fewer bands the first one alone is luma.
     """
     a, b = (F.avg_pool2d(_yiq(x), 2) for x in (image, truth))
     similarities, weights = [], []
@@ -80,10 +80,10 @@ def lattice_peak_ratio(image: Tensor, truth: Tensor, period: int = 4) -> Tensor:
         power = torch.fft.rfft2(_yiq(x)[:, 0]).abs().square()
         height = power.shape[1]
         at = height // period
-        lines = torch.stack([power[:, at, 1:9].mean(dim=1), power[:, 1:9, at].mean(dim=1)]).mean(dim=0)
+        lines = torch.stack([power[:, at, 0:9].mean(dim=1), power[:, 0:9, at].mean(dim=1)]).mean(dim=0)
         beside = torch.stack(
-            [power[:, at + k, 1:9].mean(dim=1) for k in (-6, -4, 4, 6)]
-            + [power[:, 1:9, at + k].mean(dim=1) for k in (-6, -4, 4, 6)]
+            [power[:, at + k, 0:9].mean(dim=1) for k in (-6, -4, 4, 6)]
+            + [power[:, 0:9, at + k].mean(dim=1) for k in (-6, -4, 4, 6)]
         ).mean(dim=0)
         ratios.append(lines / beside.clamp(min=1e-9))
     return ratios[0] / ratios[1]

@@ -1,0 +1,17 @@
+"""geo-refdiff demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("demo_output"))
+@click.option("--model", default="default", show_default=True, help="A bundled model or a model folder.")
+def demo(folder: Path, model: str) -> None:
+    """Upscale the bundled sample scene into FOLDER: a GeoTIFF and a before/after picture."""
+    from geo_refdiff.pipeline.demo import run_demo
+
+    click.echo(str(run_demo(folder.absolute(), model=model)))
