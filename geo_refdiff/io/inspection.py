@@ -24,6 +24,10 @@ from geo_refdiff.io.raster_info import RasterInfo, Role, Validity
 MAX_CHUNK_BYTES = 512 * 2**20
 """Largest tile or strip that is read: one has to fit into memory whole."""
 
+_ALPHA_TILE = 32
+_ALPHA_SHARE = 0.2
+"""An alpha band may be soft at edges: up to this share of its values may lie between 0 and the maximum."""
+
 _VIRTUAL = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.]*://|[A-Z0-9_]{2,}:)")
 
 
@@ -75,7 +79,9 @@ def _checked(dataset: Any, name: str, role: Role) -> RasterInfo:
     _check_georeference(dataset, name)
     _check_crs(dataset, name)
     interp, dtypes = dataset.colorinterp, dataset.dtypes  # lists over all bands, made anew at each access
-    data_bands = tuple(b for b, c in enumerate(interp, 1) if c != ColorInterp.alpha)
+    if ColorInterp.alpha in interp:
+        _check_chunks(dataset, name)
+    data_bands = tuple(b for b, c in enumerate(interp, 1) if c != ColorInterp.alpha or not _is_alpha(dataset, b))
     _check_bands(name, role, data_bands, interp, dtypes)
     _check_chunks(dataset, name)
     _check_readable(dataset, name)
@@ -102,6 +108,28 @@ def _checked(dataset: Any, name: str, role: Role) -> RasterInfo:
         size_bytes=size,
         mtime_ns=mtime,
     )
+
+
+def _is_alpha(dataset: Any, band: int) -> bool:
+    """Whether a band that is flagged as alpha is one.
+
+    GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
+    what its name says; one without is alpha if hardly any of its values lies between transparent and opaque.
+    """
+    name = (dataset.descriptions[band - 1] or "").strip().lower()
+    if name:
+        return "alpha" in name or "mask" in name
+    between = total = 0
+    for row in (0.0, 0.5, 1.0):
+        for col in (0.0, 0.5, 1.0):
+            height, width = min(_ALPHA_TILE, dataset.height), min(_ALPHA_TILE, dataset.width)
+            at = RioWindow(int(col * (dataset.width - width)), int(row * (dataset.height - height)), width, height)
+            values = dataset.read(band, window=at)
+            between += (
+                int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum()) if values.dtype.kind == "u" else 0
+            )
+            total += values.size
+    return between < _ALPHA_SHARE * total
 
 
 def _check_shape(dataset: Any, name: str) -> None:

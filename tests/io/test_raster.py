@@ -168,3 +168,30 @@ def test_a_palette_may_be_a_mask_only(tmp_path: Path) -> None:
     assert inspect(path, "mask").colorinterp == ("palette",)
     with pytest.raises(InputError, match=r"palette.*-expand rgb"):
         inspect(path, "scene")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named: bool) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "rgbn.tif"
+    profile = {"driver": "GTiff", "count": 4, "height": 50, "width": 60, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", **profile, transform=Affine(8, 0, 500000, 0, -8, 5000000)) as target:
+        target.write(rng.integers(1, 250, (4, 50, 60), dtype=np.uint8))
+        if named:
+            target.set_band_description(4, "nir")
+        assert target.colorinterp[3].name == "alpha"
+    info = inspect(path, "scene")
+    assert (info.data_bands, info.validity) == ((1, 2, 3, 4), "none")
+    with RasterReader(info, (4,)) as reader:
+        assert reader.read(Window(0, 0, 50, 60))[1].all()
+
+
+def test_soft_edged_alpha_is_alpha(tmp_path: Path) -> None:
+    path = tmp_path / "rgba.tif"
+    alpha = np.full((50, 60), 255, np.uint8)
+    alpha[:, :10], alpha[:, 10:12] = 0, 128
+    profile = {"driver": "GTiff", "count": 4, "height": 50, "width": 60, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", **profile, transform=Affine(8, 0, 500000, 0, -8, 5000000)) as target:
+        target.write(np.stack([np.full((50, 60), 90, np.uint8)] * 3 + [alpha]))
+    info = inspect(path, "scene")
+    assert (info.data_bands, info.validity) == ((1, 2, 3), "alpha")
