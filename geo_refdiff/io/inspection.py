@@ -26,7 +26,7 @@ MAX_CHUNK_BYTES = 512 * 2**20
 
 _ALPHA_TILE = 32
 _ALPHA_SHARE = 0.2
-"""An alpha band may be soft at edges: up to this share of its values may lie between 0 and the maximum."""
+"""An alpha band may be soft at edges: up to this share of its values above 0 may lie below the maximum."""
 
 _VIRTUAL = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.]*://|[A-Z0-9_]{2,}:)")
 
@@ -114,22 +114,22 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values lies between transparent and opaque.
+    what its name says; one without is alpha if hardly any of its values that are not 0 lies below opaque.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:
         return "alpha" in name or "mask" in name
-    between = total = 0
+    if np.dtype(dataset.dtypes[band - 1]).kind != "u":
+        return True
+    soft = shown = 0
     for row in (0.0, 0.5, 1.0):
         for col in (0.0, 0.5, 1.0):
             height, width = min(_ALPHA_TILE, dataset.height), min(_ALPHA_TILE, dataset.width)
             at = RioWindow(int(col * (dataset.width - width)), int(row * (dataset.height - height)), width, height)
             values = dataset.read(band, window=at)
-            between += (
-                int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum()) if values.dtype.kind == "u" else 0
-            )
-            total += values.size
-    return between < _ALPHA_SHARE * total
+            soft += int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum())
+            shown += int((values > 0).sum())
+    return soft <= _ALPHA_SHARE * shown
 
 
 def _check_shape(dataset: Any, name: str) -> None:

@@ -1,0 +1,76 @@
+"""The command line: output, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geo_refdiff.cli.main import run
+
+
+def test_summary_for_people_and_machines(make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene, _ = make_pair(16, 20)
+    assert run(["upscale", str(scene), "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "a.tif")]) == 0
+    told = capsys.readouterr()
+    assert "40 x 32 pixels of 20 CRS units in EPSG:26914" in told.out
+    assert told.err == ""
+    assert (
+        run(["upscale", str(scene), "--model", "bicubic", "--json", "-o", str(tmp_path / "b.tif"), "--bands", "3,1"])
+        == 0
+    )
+    told = capsys.readouterr()
+    data = json.loads(told.out)
+    assert data["grid"]["shape"] == [128, 160]
+    assert data["bands"] == ["blue", "red"]
+    assert data["counts"]["pixels"] == 128 * 160
+    assert data["timings"]["total"] > 0
+    assert told.err == ""
+
+
+def test_default_output_lies_beside_the_scene(make_pair: Any) -> None:
+    scene, _ = make_pair(16, 20)
+    assert run(["upscale", str(scene), "--model", "bicubic"]) == 0
+    assert scene.with_name("scene_8x.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["upscale"], 2, "Missing argument 'SCENE'"),
+        (["upscale", "SCENE", "--scale", "big"], 2, "'big' is not a valid integer"),
+        (["upscale", "SCENE", "--nonsense"], 2, "--nonsense"),
+        (["nonsense"], 2, "nonsense"),
+        (["upscale", "SCENE", "--model", "bicubic", "--scale", "-3"], 2, "scale -3"),
+        (["upscale", "none.tif", "--model", "bicubic"], 1, "no such file"),
+        (["upscale", "SCENE", "--model", "unheard-of"], 1, "unknown model"),
+        (["upscale", "SCENE", "--model", "bicubic", "--aoi", "1,2,3,4"], 1, "outside"),
+    ],
+)
+def test_errors_are_one_line(
+    make_pair: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, text: str
+) -> None:
+    scene, _ = make_pair(16, 20)
+    assert run([str(scene) if a == "SCENE" else a for a in arguments]) == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: ")
+    assert told.err.count("\n") == 1
+    assert text in told.err
+
+
+def test_debug_shows_where(make_pair: Any) -> None:
+    with pytest.raises(Exception, match="no such file"):
+        run(["--debug", "upscale", "none.tif", "--model", "bicubic"])
+
+
+def test_help_and_version_are_quick_and_plain() -> None:
+    code = "import sys; from geo_refdiff.cli.main import run; run(sys.argv[1:]); assert 'torch' not in sys.modules"
+    for arguments in (["--help"], ["--version"], ["upscale", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout
+        assert done.stderr == ""

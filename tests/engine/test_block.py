@@ -1,0 +1,75 @@
+"""Batches: padded to a fixed shape off the CPU, halved where memory does not suffice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from geo_refdiff.engine.block import BlockComputer
+from geo_refdiff.engine.restorers import BicubicBackProjected, Conditions
+from geo_refdiff.errors import OptionError
+from geo_refdiff.pipeline.planning import Request, make_plan
+
+
+class Small(BicubicBackProjected):
+    """Has memory for `room` windows."""
+
+    room = 2
+    shapes: ClassVar[set[int]] = set()
+
+    def restore(self, batch: Conditions) -> torch.Tensor:
+        if len(batch.windows) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.shapes.add(len(batch.windows))
+        return super().restore(batch)
+
+
+@pytest.fixture
+def request_small(make_pair: Any) -> Request:
+    scene: Path = make_pair(30, 30)[0]
+    return Request(scene, model=Small, scale=4, window=128, block_size=128)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_the_batch_is_halved_until_it_fits(request_small: Request, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = make_plan(request_small)
+    with BlockComputer(planned.plan, planned.restorer, 1) as computer:
+        expected = computer.compute(0).pixels
+    monkeypatch.setattr(Small, "room", room)
+    monkeypatch.setattr(Small, "shapes", set())
+    with BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 8) as computer:
+        found = computer.compute(0).pixels
+        assert computer.batch_size == room
+    assert Small.shapes == {room}
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_one_window_too_many_is_told(request_small: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Small, "room", 0)
+    planned = make_plan(request_small)
+    with (
+        BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 4) as computer,
+        pytest.raises(OptionError, match="smaller --window"),
+    ):
+        computer.compute(0)
+
+
+def test_windows_of_the_next_block_are_not_computed_twice(make_pair: Any) -> None:
+    scene = make_pair(40, 40)[0]
+    planned = make_plan(Request(scene, model=BicubicBackProjected, scale=4, window=160, block_size=80))
+    plan = planned.plan
+    assert plan.windows is not None
+    with BlockComputer(plan, planned.restorer) as computer:
+        computer.compute(0, 1)
+        first = computer.windows_restored
+        computer.compute(1)
+        second = computer.windows_restored - first
+    layout = plan.windows
+    shared = set(layout.meeting(plan.on_lattice(plan.block(0)))) & set(layout.meeting(plan.on_lattice(plan.block(1))))
+    assert shared
+    assert second == len(layout.meeting(plan.on_lattice(plan.block(1)))) - len(shared)

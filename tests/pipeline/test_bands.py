@@ -1,0 +1,64 @@
+"""Which bands play which part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rasterio.enums import ColorInterp
+
+from geo_refdiff.engine.plan import Bands
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.io.raster import inspect
+from geo_refdiff.pipeline.bands import choose_bands
+
+MODEL = ("red", "green", "blue", "nir")
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@pytest.fixture
+def make_info(make_raster: Any) -> Any:
+    def make(count: int, name: str = "a.tif", **options: Any) -> Any:
+        path = make_raster(name, np.ones((count, 4, 4), np.uint8), **options)
+        return inspect(path, "scene" if name == "a.tif" else "reference")
+
+    return make
+
+
+def test_by_name_in_any_order(make_info: Any) -> None:
+    scene = make_info(5, names=("nir", "swir", "Blue", "green", "RED"))
+    found = choose_bands(scene, None, None, MODEL, ("nir",))
+    assert found == Bands((5, 4, 3, 1), (), ("RED", "green", "Blue", "nir"), (0, 1, 2, 3))
+
+
+def test_by_number_where_names_do_not_help(make_info: Any) -> None:
+    scene = make_info(4, colorinterp=(*RGB, ColorInterp.undefined), photometric="rgb")
+    assert choose_bands(scene, None, None, MODEL, ("nir",)).scene == (1, 2, 3, 4)
+    assert choose_bands(make_info(3), None, None, MODEL, ("nir",)).channels == (0, 1, 2, None)
+
+
+def test_an_optional_band_may_be_missing(make_info: Any) -> None:
+    scene = make_info(5, names=("blue", "green", "red", "thermal", "haze"))
+    found = choose_bands(scene, None, ["3", "2", "blue"], MODEL, ("nir",))
+    assert (found.scene, found.channels) == ((3, 2, 1), (0, 1, 2, None))
+    assert choose_bands(scene, None, None, MODEL, ("nir",)).scene == (3, 2, 1)
+    with pytest.raises(InputError, match=r"2 bands, but the model takes red, green, blue, nir \(optional\)"):
+        choose_bands(scene, None, [1, 2], MODEL, ("nir",))
+
+
+def test_too_many_without_names(make_info: Any) -> None:
+    with pytest.raises(InputError, match="7 bands, but the model takes"):
+        choose_bands(make_info(7), None, None, MODEL, ())
+    with pytest.raises(OptionError, match="name each band once"):
+        choose_bands(make_info(4), None, [1, 1], (), ())
+
+
+def test_the_reference_follows_the_scene(make_info: Any) -> None:
+    scene = make_info(4, names=MODEL)
+    named = make_info(4, "b.tif", names=("nir", "red", "green", "blue"))
+    assert choose_bands(scene, named, None, (), ()).reference == (2, 3, 4, 1)
+    plain = make_info(4, "c.tif")
+    assert choose_bands(scene, plain, ["nir", "red"], (), ()).reference == (4, 1)
+    with pytest.raises(InputError, match="3 bands, but 4 of the scene are used"):
+        choose_bands(scene, make_info(3, "d.tif"), None, (), ())
