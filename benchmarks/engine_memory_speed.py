@@ -38,13 +38,13 @@ class Run:
     output: int
 
 
-def make_source(folder: Path, side: int) -> Path:
-    """A textured scene of `side` x `side` pixels as a COG, and a VRT over it, which is returned."""
+def make_source(folder: Path, side: int, pixel: float = 10.0) -> Path:
+    """A textured scene of `side` x `side` pixels of `pixel` metres as a COG, and a VRT over it, which is returned."""
     plain, cog, vrt = folder / f"{side}_plain.tif", folder / f"{side}.tif", folder / f"{side}.vrt"
     rng = np.random.default_rng(side)
     profile = {
         "driver": "GTiff", "count": 3, "height": side, "width": side, "dtype": "uint8", "crs": "EPSG:32633",
-        "transform": Affine(10, 0, 400_000, 0, -10, 5_800_000), "tiled": True, "compress": "zstd",
+        "transform": Affine(pixel, 0, 400_000, 0, -pixel, 5_800_000), "tiled": True, "compress": "zstd",
     }  # fmt: skip
     with rasterio.open(plain, "w", **profile) as dataset:
         dataset.descriptions = ("red", "green", "blue")

@@ -8,7 +8,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-CACHE_BYTES = 64 * 2**20
+CACHE_BYTES = 8 * 2**20
 """GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)

@@ -1,0 +1,106 @@
+"""The command `geo-refdiff`: sub-commands, and how errors are told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from geo_refdiff import __version__
+from geo_refdiff.errors import GeoRefDiffError, OptionError
+
+_COMMANDS = {
+    "upscale": ("geo_refdiff.cli.upscale", "Turn a coarse scene into a sharp GeoTIFF."),
+    "demo": ("geo_refdiff.cli.demo", "Upscale the bundled sample scene and draw a picture."),
+    "models": ("geo_refdiff.cli.models", "List, describe and import models."),
+}
+INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a sub-command when it is used, so that `--help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order in which they are shown."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The sub-command, imported now."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of sub-commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="geo-refdiff")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Sharp, georeferenced pictures of now: reference-based diffusion super-resolution of satellite scenes."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: runs the command and exits with 0, 1 (error), 2 (usage) or 130 (Ctrl-C)."""
+    sys.exit(run(list(sys.argv[1:] if args is None else args)))
+
+
+def run(args: list[str]) -> int:
+    """Runs the command; errors become one line on stderr.
+
+    Returns:
+        The exit code.
+    """
+    debug = "--debug" in args
+    if not debug:
+        warnings.simplefilter("ignore")
+        logging.getLogger("rasterio").addHandler(logging.NullHandler())
+    try:
+        outcome: Any = cli.main(args=args, prog_name="geo-refdiff", standalone_mode=False)
+        return outcome if isinstance(outcome, int) else 0
+    except (KeyboardInterrupt, click.Abort) as stop:
+        _say(str(stop) or "interrupted")
+        return INTERRUPTED
+    except click.ClickException as error:
+        _say(f"error: {_one_line(error.format_message())}")
+        return error.exit_code
+    except GeoRefDiffError as error:
+        if debug:
+            raise
+        _say(f"error: {_one_line(str(error))}")
+        return 2 if isinstance(error, OptionError) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError:
+        if debug:
+            raise
+        _say("error: out of memory; give a smaller --window, --block-size or --batch-size")
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"error: unexpected {type(error).__name__}: {_one_line(str(error))}; geo-refdiff --debug shows where")
+        return 1
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    main()

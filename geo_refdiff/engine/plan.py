@@ -1,0 +1,315 @@
+"""The plan: everything that decides a pixel of the output, written down as JSON that people can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.engine.layout import BlockLayout, WindowLayout
+from geo_refdiff.errors import ResumeError
+from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.raster_info import RasterInfo
+
+VERSION = 1
+"""Version of the plan's format."""
+
+_NO_PIXELS = ("software", "blocks")
+_NOT_IN_DIGEST = ("path", "mtime_ns")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The output's grid.
+
+    Attributes:
+        scale: HR pixels along an LR pixel.
+        origin: (row, col) of the scene's corner on the LR lattice.
+        crop: what is worked on, in pixels of the scene.
+        aoi: polygon in the scene's CRS as WKT, outside of which nothing is valid; None: all of `crop`.
+    """
+
+    scale: int
+    origin: tuple[int, int]
+    crop: Window
+    aoi: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bands:
+    """Which bands play which part.
+
+    Attributes:
+        scene: 1-based bands of the scene, in the output's order.
+        reference: those of the reference that belong to them; empty without a reference.
+        names: their names, or "band N".
+        channels: for each channel of the model the position in `scene`, None where the scene lacks it; empty:
+            one to one.
+    """
+
+    scene: tuple[int, ...]
+    reference: tuple[int, ...]
+    names: tuple[str, ...]
+    channels: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Radiometry:
+    """Digital numbers to model units: `(v - centre) / half_range`; the reference becomes `gain v + offset` before.
+
+    Attributes:
+        centre, half_range: of the scene, in its digital numbers; 0 and 1 for restorers that work in digital numbers.
+        fill: per band, stands for pixels far from any valid one, digital numbers.
+        gain, offset: per band, reference to scene; empty without a reference.
+        correlation: per band, of reference and scene after the fit, -1..1.
+        pixels: LR pixels that the fit rests on.
+    """
+
+    centre: float
+    half_range: float
+    fill: tuple[float, ...]
+    gain: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+    correlation: tuple[float, ...] = ()
+    pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings."""
+
+    name: str
+    sha256: str = ""
+    bands: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How the output tells its pixels.
+
+    Attributes:
+        dtype: numpy name, the scene's.
+        nodata: value of missing pixels (NaN for floating data), None if a mask tells them or nothing is missing.
+        mask: whether an internal mask band tells missing pixels.
+    """
+
+    dtype: str
+    nodata: float | None
+    mask: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, decided. Immutable; `to_dict` and `from_dict` go through JSON without loss."""
+
+    scene: RasterInfo
+    reference: RasterInfo | None
+    mask: RasterInfo | None
+    grid: Grid
+    bands: Bands
+    windows: WindowLayout | None
+    blocks: BlockLayout
+    radiometry: Radiometry
+    psf_sigma: float
+    model: ModelRecord
+    seed: int
+    device: str
+    dtype: str
+    output: Output
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def target(self) -> GeoBox:
+        """The whole scene's output grid, AOI or not."""
+        return output_geobox(scene_geobox(self.scene), self.grid.scale)
+
+    @cached_property
+    def geobox(self) -> GeoBox:
+        """The output's grid."""
+        return crop(self.target, self.grid.crop.multiply(self.grid.scale))
+
+    @cached_property
+    def crs_name(self) -> str:
+        """EPSG:N where the CRS has a number, else its WKT."""
+        number = self.geobox.crs.to_epsg() if self.geobox.crs else None
+        return self.scene.crs_wkt if number is None else f"EPSG:{number}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the output, pixels."""
+        return self.grid.crop.height * self.grid.scale, self.grid.crop.width * self.grid.scale
+
+    @property
+    def lr_origin(self) -> tuple[int, int]:
+        """(row, col) of the scene's corner on the LR lattice."""
+        return self.grid.origin
+
+    def block(self, index: int) -> Window:
+        """Block `index` in output pixels."""
+        return self.blocks.window(index, self.shape)
+
+    def on_lattice(self, window: Window) -> Window:
+        """A window of output pixels on the HR lattice."""
+        scale = self.grid.scale
+        row, col = self.grid.origin[0] + self.grid.crop.row, self.grid.origin[1] + self.grid.crop.col
+        return window.shift(row * scale, col * scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with what a reader wants to know of the grid spelled out."""
+        height, width = self.shape
+        inputs = {"scene": self.scene, "reference": self.reference, "mask": self.mask}
+        nodata = self.output.nodata
+        return {
+            "version": VERSION,
+            "inputs": {k: v.to_dict() if v else None for k, v in inputs.items()},
+            "bands": _plain(asdict(self.bands)),
+            "grid": {
+                "crs": self.crs_name,
+                "transform": [float(v) for v in self.geobox.affine[:6]],
+                "shape": [height, width],
+                "scale": self.grid.scale,
+                "crop": _plain(asdict(self.grid.crop)),
+                "lattice_origin": list(self.grid.origin),
+                "aoi": self.grid.aoi,
+            },
+            "windows": asdict(self.windows) if self.windows else None,
+            "blocks": asdict(self.blocks),
+            "radiometry": _plain(asdict(self.radiometry)),
+            "sensor": {"psf_sigma": self.psf_sigma},
+            "model": {
+                "name": self.model.name,
+                "sha256": self.model.sha256,
+                "bands": list(self.model.bands),
+                "classes": list(self.model.classes),
+            },
+            "sampler": dict(self.model.sampler),
+            "seed": self.seed,
+            "device": self.device,
+            "dtype": self.dtype,
+            "output": {
+                "dtype": self.output.dtype,
+                "nodata": str(nodata) if nodata is not None and not _finite(nodata) else nodata,
+                "mask": self.output.mask,
+            },
+            "software": dict(self.software),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ResumeError: another version of the format, or a field that is missing or wrong.
+        """
+        if data.get("version") != VERSION:
+            raise ResumeError(
+                f"the plan has format version {data.get('version')}, this program writes {VERSION}; start anew "
+                f"with --overwrite"
+            )
+        try:
+            return _parsed(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResumeError(
+                f"the plan is damaged ({type(error).__name__}: {error}); start anew with --overwrite"
+            ) from error
+
+    def digest(self) -> str:
+        """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
+        data = {k: v for k, v in self.to_dict().items() if k not in _NO_PIXELS}
+        data["inputs"] = {
+            role: {k: v for k, v in info.items() if k not in _NOT_IN_DIGEST} if info else None
+            for role, info in data["inputs"].items()
+        }
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from plan.json.
+
+    Raises:
+        ResumeError: it is missing or damaged.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResumeError(f"{path}: the plan cannot be read ({error}); start anew with --overwrite") from error
+    if not isinstance(data, dict):
+        raise ResumeError(f"{path}: holds no plan; start anew with --overwrite")
+    return Plan.from_dict(data)
+
+
+def differences(old: Plan, new: Plan) -> list[str]:
+    """What differs between two plans and changes pixels or block files, as "key: old -> new"; empty if nothing does."""
+    flat_old, flat_new = _flat(old.to_dict()), _flat(new.to_dict())
+    keys = [k for k in [*flat_old, *flat_new] if not k.startswith("software.")]
+    found = []
+    for key in dict.fromkeys(keys):
+        before, after = flat_old.get(key), flat_new.get(key)
+        if before != after:
+            found.append(f"{key}: {_short(before)} -> {_short(after)}")
+    return found
+
+
+def _parsed(data: Mapping[str, Any]) -> Plan:
+    inputs, grid, model = data["inputs"], data["grid"], data["model"]
+    scene, reference, mask = (
+        RasterInfo.from_dict(inputs[k]) if inputs[k] else None for k in ("scene", "reference", "mask")
+    )
+    if scene is None:
+        raise ValueError("no scene")
+    nodata = data["output"]["nodata"]
+    return Plan(
+        scene=scene,
+        reference=reference,
+        mask=mask,
+        grid=Grid(grid["scale"], tuple(grid["lattice_origin"]), Window(**grid["crop"]), grid["aoi"]),
+        bands=Bands(**_tuples(data["bands"])),
+        windows=WindowLayout(**data["windows"]) if data["windows"] else None,
+        blocks=BlockLayout(**data["blocks"]),
+        radiometry=Radiometry(**_tuples(data["radiometry"])),
+        psf_sigma=data["sensor"]["psf_sigma"],
+        model=ModelRecord(
+            model["name"], model["sha256"], tuple(model["bands"]), tuple(model["classes"]), dict(data["sampler"])
+        ),
+        seed=data["seed"],
+        device=data["device"],
+        dtype=data["dtype"],
+        output=Output(data["output"]["dtype"], None if nodata is None else float(nodata), data["output"]["mask"]),
+        software=dict(data["software"]),
+    )
+
+
+def _tuples(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in block.items()}
+
+
+def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in block.items()}
+
+
+def _finite(value: float) -> bool:
+    return value == value and value not in (float("inf"), float("-inf"))
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,161 @@
+"""Restorers turn conditions into HR images: what the engine asks of them, and the classical ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from geo_refdiff.degrade.backproject import project, reach
+from geo_refdiff.degrade.resize import CONTEXT, upsample
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.errors import OptionError
+from geo_refdiff.grid.window import Window
+
+LR_MARGIN = CONTEXT
+"""LR pixels of context that a condition carries on each side of its window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units.
+
+    Attributes:
+        windows: the N windows on the HR lattice.
+        lr: (N, C, H / scale + 2 LR_MARGIN, W / scale + 2 LR_MARGIN) float32, missing pixels filled in.
+        ref: (N, C, H, W) float32 in the scene's radiometry, NaN in every band where missing; None without a reference.
+        mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
+        noise: (N, channels, H, W) float32 unit normal noise of step 0; None for restorers without noise.
+    """
+
+    windows: tuple[Window, ...]
+    lr: Tensor
+    ref: Tensor | None = None
+    mask: Tensor | None = None
+    noise: Tensor | None = None
+
+    @property
+    def inner_lr(self) -> Tensor:
+        """`lr` without its margin, (N, C, H / scale, W / scale)."""
+        m = LR_MARGIN
+        return self.lr[..., m : self.lr.shape[-2] - m, m : self.lr.shape[-1] - m]
+
+
+class Restorer(Protocol):
+    """What the engine asks of a restorer.
+
+    Attributes:
+        name: as the user calls it.
+        halo: HR pixels at each side of a window that are not to be trusted.
+        multiple: divides the sides of its windows.
+        window, overlap: defaults, HR pixels.
+        local: whether a pixel is the same, to the last bit, in whatever window it lies; such a restorer is
+            not run window by window.
+        model_units: whether it works in model units; else in the scene's digital numbers.
+        uses_reference, uses_mask: whether it looks at them.
+        noise_channels: channels of noise that it wants, 0 = none.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def multiple(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def overlap(self) -> int: ...
+    @property
+    def local(self) -> bool: ...
+    @property
+    def model_units(self) -> bool: ...
+    @property
+    def uses_reference(self) -> bool: ...
+    @property
+    def uses_mask(self) -> bool: ...
+    @property
+    def noise_channels(self) -> int: ...
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """HR images (N, C, H, W) float32, on the CPU."""
+        ...
+
+
+class Classical:
+    """What the classical restorers share: no model units, no mask, no noise."""
+
+    name: ClassVar[str] = ""
+    local: ClassVar[bool] = False
+    model_units: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
+    uses_mask: ClassVar[bool] = False
+    noise_channels: ClassVar[int] = 0
+    multiple: ClassVar[int] = 1
+    window: ClassVar[int] = 1024
+
+    def __init__(self, sensor: SensorModel) -> None:
+        self.sensor = sensor
+
+    @property
+    def halo(self) -> int:
+        """HR pixels that back-projection reaches."""
+        return reach(self.sensor)
+
+    @property
+    def overlap(self) -> int:
+        """HR pixels; two LR pixels."""
+        return 2 * self.sensor.scale
+
+
+class Bicubic(Classical):
+    """Plain cubic convolution of the scene."""
+
+    name = "bicubic"
+    local = True
+
+    @property
+    def halo(self) -> int:
+        """None: conditions carry the context of the kernel."""
+        return 0
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        return upsample(batch.lr, self.sensor.scale, LR_MARGIN)
+
+
+class BicubicBackProjected(Classical):
+    """Cubic convolution, then back-projected so that the sensor would have seen the scene."""
+
+    name = "bicubic-ibp"
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        lr = batch.inner_lr
+        image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
+        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+
+
+class MatchedReference(Classical):
+    """The reference in the scene's radiometry, cubic convolution where it is missing, then back-projected."""
+
+    name = "matched-ref"
+    uses_reference = True
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        if batch.ref is None:
+            raise OptionError("matched-ref needs a reference: give --ref, or use --model bicubic-ibp")
+        lr = batch.inner_lr
+        image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
+        image = torch.where(torch.isnan(batch.ref), image, batch.ref)
+        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+
+
+CLASSICAL: dict[str, Callable[[SensorModel], Restorer]] = {
+    r.name: r for r in (Bicubic, BicubicBackProjected, MatchedReference)
+}
+"""Classical restorers by name."""

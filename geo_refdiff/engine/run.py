@@ -1,0 +1,166 @@
+"""Runs a plan: every block that is not finished yet, written while the next one is computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from geo_refdiff.engine.block import Block, BlockComputer
+from geo_refdiff.engine.finish import BandSums, dump_sums
+from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.grid.geobox import crop
+from geo_refdiff.io.block_file import write_block
+from geo_refdiff.io.gdal import gdal_env
+
+SUMS_TAG = "GEO_REFDIFF_SUMS"
+"""Name of a block file's metadata item that holds its statistics."""
+
+_WRITES_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        stage: "blocks" or "publish".
+        done, total: blocks; in between windows count as parts of a block.
+    """
+
+    stage: str
+    done: float
+    total: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    """What a run did.
+
+    Attributes:
+        blocks: of the plan.
+        found: finished before this run.
+        windows: restored in this run.
+        batch_size: at the end; smaller than asked for where memory did not suffice.
+        restore_seconds: spent in the restorer.
+        seconds: all in all.
+    """
+
+    blocks: int
+    found: int
+    windows: int
+    batch_size: int
+    restore_seconds: float
+    seconds: float
+
+
+def run_blocks(
+    plan: Plan,
+    workdir: Workdir,
+    restorer: Restorer,
+    *,
+    batch_size: int = 1,
+    order: Iterable[int] | None = None,
+    progress: ProgressCallback | None = None,
+) -> RunCounts:
+    """Compute and write every block that the folder does not hold yet.
+
+    Args:
+        plan: the run; `workdir` was prepared for it.
+        workdir: where the blocks go; locked by the caller.
+        restorer: made for the plan.
+        batch_size: windows restored together.
+        order: block indices; by default each block is next to the one before.
+        progress: called now and then, in this thread.
+
+    Raises:
+        InputError: an input cannot be read.
+        OutputError: a block cannot be written.
+        KeyboardInterrupt: passed on; finished blocks stay.
+    """
+    started = perf_counter()
+    found = workdir.done(plan.blocks)
+    todo = [i for i in (plan.blocks.serpentine() if order is None else order) if i not in found]
+    finished = len(found)
+
+    def tell(part: float) -> None:
+        if progress:
+            progress(Progress("blocks", finished + part, plan.blocks.count))
+
+    with (
+        gdal_env(),
+        _torch_threads(1 if restorer.local else None),
+        BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
+        ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
+    ):
+        writing: deque[Future[None]] = deque()
+        try:
+            for position, index in enumerate(todo):
+                tell(0.0)
+                following = todo[position + 1] if position + 1 < len(todo) else None
+                block = computer.compute(index, following)
+                if len(writing) >= _WRITES_AHEAD:
+                    writing.popleft().result()
+                writing.append(writer.submit(_write, plan, workdir, index, block))
+                finished += 1
+            for future in writing:
+                future.result()
+        finally:
+            for future in writing:
+                future.cancel()
+        tell(0.0)
+        return RunCounts(
+            plan.blocks.count,
+            len(found),
+            computer.windows_restored,
+            computer.batch_size,
+            computer.restore_seconds,
+            perf_counter() - started,
+        )
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Runs torch with `count` threads: many small operations lose more by handing work out than they gain."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:
+    valid = block.valid
+    if valid is not None and not valid.any():
+        workdir.mark_empty(index, plan.blocks)
+        return
+    sums = [BandSums.of(band, None if valid is None else valid[i]) for i, band in enumerate(block.pixels)]
+    mask = None
+    if plan.output.mask:
+        mask = np.full(block.window.shape, 255, dtype=np.uint8)
+        if valid is not None:
+            mask[~valid.any(axis=0)] = 0
+    nodata = plan.output.nodata
+    with gdal_env():
+        write_block(
+            workdir.block(index, plan.blocks),
+            block.pixels,
+            mask,
+            crop(plan.geobox, block.window).affine,
+            plan.scene.crs_wkt,
+            nodata,
+            {SUMS_TAG: dump_sums(sums)},
+        )

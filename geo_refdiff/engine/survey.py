@@ -1,0 +1,177 @@
+"""What the plan needs to know of the pixels: ranges and the radiometric fit, from fixed small tiles of the whole scene.
+
+The tiles do not depend on the area of interest, so that a cut-out is treated like the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import rasterio.warp
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.align.radiometry import fit_radiometry
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.plan import Radiometry
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.raster import RasterReader
+from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.io.warp import TILE, WarpedReader
+
+_TILES = 8
+"""Tiles along each axis for the scene's range."""
+
+_REFERENCE_TILES = 4
+"""Tiles along each axis for the radiometric fit, each of some 256 x 256 output pixels: warping them takes time."""
+
+_SCENE_TILE = 64
+"""Side of a tile for the scene's range, LR pixels."""
+
+_EDGE_POINTS = 33
+
+_LOW, _HIGH = 0.5, 99.5
+"""Percentiles of the range."""
+
+
+def survey_scene(
+    info: RasterInfo, bands: Sequence[int], *, model_units: bool, scene_range: tuple[float, float] | None
+) -> Radiometry:
+    """Range of the scene, and the mid value of each band.
+
+    Args:
+        info: the scene.
+        bands: 1-based.
+        model_units: whether the restorer wants model units: uint8 is then `v / 127.5 - 1`, other types map
+            the 0.5 .. 99.5 percentile range over all bands to [-1, 1], without clipping.
+        scene_range: (low, high) that map to -1 and 1 instead.
+    """
+    samples: list[NDArray[np.float64]] = []
+    with RasterReader(info, bands) as reader:
+        for window in _spread(Window(0, 0, info.height, info.width), _SCENE_TILE, 1, _TILES):
+            values, valid = reader.read(window)
+            samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
+    sample = np.concatenate(samples, axis=1)
+    fill = tuple(_middle(band) for band in sample)
+    if scene_range is not None:
+        low, high = scene_range
+    elif not model_units:
+        return Radiometry(0.0, 1.0, fill)
+    elif info.dtype == "uint8":
+        low, high = 0.0, 255.0
+    else:
+        low, high = _range(sample)
+    return Radiometry((low + high) / 2, (high - low) / 2, fill)
+
+
+def fit_reference(
+    radiometry: Radiometry,
+    scene: RasterInfo,
+    scene_bands: Sequence[int],
+    reference: RasterInfo,
+    reference_bands: Sequence[int],
+    target: GeoBox,
+    sensor: SensorModel,
+) -> Radiometry:
+    """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
+
+    Args:
+        radiometry: of the scene; comes back with the fit added.
+        target: the whole scene's output grid.
+        sensor: the declared operator.
+    """
+    footprint = _footprint(reference, scene)
+    seen: list[NDArray[np.float64]] = []
+    truth: list[NDArray[np.float64]] = []
+    side = max(8, TILE // sensor.scale)
+    with RasterReader(scene, scene_bands) as lr, WarpedReader(reference, reference_bands, target, "cubic") as hr:
+        for window in _spread(footprint, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
+            image, known = hr.read(window.multiply(sensor.scale))
+            values, valid = lr.read(window)
+            shape = (window.height, sensor.scale, window.width, sensor.scale)
+            good = known.reshape(shape).all(axis=(1, 3)) & valid.all(axis=0)
+            if not good.any():
+                continue
+            observed = sensor.observe(torch.from_numpy(image.astype(np.float32))[None])[0].numpy()
+            seen.append(observed[:, good].astype(np.float64))
+            truth.append(values[:, good].astype(np.float64))
+    count = len(scene_bands)
+    a = np.concatenate(seen, axis=1) if seen else np.zeros((count, 0))
+    b = np.concatenate(truth, axis=1) if truth else np.zeros((count, 0))
+    return _fitted(radiometry, a, b, same_units=scene.dtype == reference.dtype)
+
+
+def _fitted(
+    radiometry: Radiometry, reference: NDArray[np.float64], scene: NDArray[np.float64], *, same_units: bool
+) -> Radiometry:
+    """The fit; data of different types are first brought to the same range, since the fit is made for like units."""
+    gain, offset = 1.0, 0.0
+    if not same_units and scene.shape[1]:
+        (low, high), (ref_low, ref_high) = _range(scene), _range(reference)
+        gain = (high - low) / (ref_high - ref_low)
+        offset = low - gain * ref_low
+    fit = fit_radiometry(gain * reference + offset, scene, np.ones(scene.shape[1], dtype=bool))
+    return Radiometry(
+        radiometry.centre,
+        radiometry.half_range,
+        radiometry.fill,
+        tuple(g * gain for g in fit.gain),
+        tuple(g * offset + o for g, o in zip(fit.gain, fit.offset, strict=True)),
+        fit.correlation,
+        fit.pixels,
+    )
+
+
+def _spread(area: Window, side: int, grid: int, tiles: int) -> Iterator[Window]:
+    """Up to `tiles` x `tiles` tiles of `side` pixels, evenly over `area`, from multiples of `grid`, none twice."""
+    rows = _starts(area.row, area.height, side, grid, tiles)
+    cols = _starts(area.col, area.width, side, grid, tiles)
+    for row in rows:
+        for col in cols:
+            tile = Window(row, col, side, side).intersect(area)
+            if tile is not None:
+                yield tile
+
+
+def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[int]:
+    if length <= tiles * side:
+        return list(range(start, start + length, side))
+    places = np.linspace(start, start + length - side, tiles)
+    return sorted({max(start, int(p) // grid * grid) for p in places})
+
+
+def _footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
+    """The scene's pixels that the reference may cover."""
+    t = np.linspace(0, 1, _EDGE_POINTS)
+    zero, one = np.zeros_like(t), np.ones_like(t)
+    cols = np.concatenate([t, one, t, zero]) * reference.width
+    rows = np.concatenate([zero, t, one, t]) * reference.height
+    a, b, c, d, e, f = reference.transform
+    x, y = rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, a * cols + b * rows + c, d * cols + e * rows + f)[
+        :2
+    ]
+    a, b, c, d, e, f = (~Affine(*scene.transform))[:6]
+    cols, rows = (p * np.asarray(x) + q * np.asarray(y) + r for p, q, r in ((a, b, c), (d, e, f)))
+    whole = Window(0, 0, scene.height, scene.width)
+    if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
+        return whole
+    top, left = int(np.floor(rows.min())), int(np.floor(cols.min()))
+    height, width = int(np.ceil(rows.max())) - top, int(np.ceil(cols.max())) - left
+    return whole.intersect(Window(top, left, max(height, 1), max(width, 1))) or whole
+
+
+def _range(sample: NDArray[np.float64]) -> tuple[float, float]:
+    """(0.5, 99.5) percentile over all bands; a flat or empty sample gives a range of 1 around its value."""
+    known = sample[np.isfinite(sample)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(known, [_LOW, _HIGH]))
+    return (low, high) if high - low > 1e-9 * max(abs(low), abs(high), 1e-12) else (low - 0.5, low + 0.5)
+
+
+def _middle(band: NDArray[np.float64]) -> float:
+    known = band[np.isfinite(band)]
+    return float(np.float32(np.median(known))) if known.size else 0.0

@@ -1,0 +1,198 @@
+"""The folder of a run: plan, lock, finished blocks. All that a crash can leave behind lies in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from geo_refdiff.engine.layout import BlockLayout
+from geo_refdiff.engine.plan import Plan, differences, read_plan
+from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.io.atomic import output_error, write_json_atomic
+
+_BLOCKS = "blocks"
+_PLAN = "plan.json"
+_LOCK = "lock"
+_EMPTY = ".empty"
+_SHOWN = 6
+
+
+def workdir_of(out: Path) -> Path:
+    """The folder of the run that makes `out`: beside it, on the same disk."""
+    return out.with_name(f"{out.name}.parts")
+
+
+class Workdir:
+    """Names within the folder of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def plan(self) -> Path:
+        """plan.json."""
+        return self.path / _PLAN
+
+    @property
+    def mosaic(self) -> Path:
+        """The VRT over the blocks."""
+        return self.path / "mosaic.vrt"
+
+    @property
+    def published(self) -> Path:
+        """The output, until it is complete."""
+        return self.path / "published.tif"
+
+    def block_name(self, index: int, layout: BlockLayout) -> str:
+        """File of block `index`, relative to the folder."""
+        row, col = divmod(index, layout.cols)
+        return f"{_BLOCKS}/r{row:05d}_c{col:05d}.tif"
+
+    def block(self, index: int, layout: BlockLayout) -> Path:
+        """File of block `index`."""
+        return self.path / self.block_name(index, layout)
+
+    def done(self, layout: BlockLayout) -> set[int]:
+        """Blocks that are finished; a block file appears complete or not at all."""
+        return self.filled(layout) | self._with_suffix(layout, _EMPTY)
+
+    def filled(self, layout: BlockLayout) -> set[int]:
+        """Finished blocks that have a file; in the others nothing is valid."""
+        return self._with_suffix(layout, ".tif")
+
+    def mark_empty(self, index: int, layout: BlockLayout) -> None:
+        """Notes that nothing is valid in block `index`.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        file = self.block(index, layout).with_suffix(_EMPTY)
+        try:
+            file.touch()
+        except OSError as error:
+            raise output_error(file, error) from error
+
+    def _with_suffix(self, layout: BlockLayout, suffix: str) -> set[int]:
+        try:
+            names = {entry.name for entry in os.scandir(self.path / _BLOCKS)}
+        except FileNotFoundError:
+            return set()
+        return {i for i in range(layout.count) if self.block(i, layout).with_suffix(suffix).name in names}
+
+    def prepare(self, plan: Plan, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder for a plan, or check that the one there belongs to it.
+
+        Call it with the lock held.
+
+        Raises:
+            ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
+                lies there and neither `resume` nor `overwrite` was said.
+            OutputError: the folder cannot be written.
+        """
+        if self.plan.exists() and resume:
+            changed = differences(read_plan(self.plan), plan)
+            if changed:
+                more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
+                raise ResumeError(
+                    f"{self.path}: cannot be resumed, this is not the same run: {'; '.join(changed[:_SHOWN])}{more}; "
+                    f"give the same inputs and options, or start anew with --overwrite"
+                )
+            self.clean()
+            return
+        if self.plan.exists() and not overwrite:
+            raise ResumeError(
+                f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
+            )
+        try:
+            if (self.path / _BLOCKS).exists():
+                shutil.rmtree(self.path / _BLOCKS)
+            (self.path / _BLOCKS).mkdir()
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        write_json_atomic(self.plan, plan.to_dict())
+
+    def clean(self) -> None:
+        """Remove what a killed run left half-written."""
+        for pattern in (f"{_BLOCKS}/.*.tmp-*", ".*.tmp-*", "published*"):
+            for leftover in self.path.glob(pattern):
+                with suppress(OSError):
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def remove(self) -> None:
+        """Remove the folder, the plan first, so that a kill in between leaves nothing that looks like a run."""
+        with suppress(OSError):
+            self.plan.unlink()
+        shutil.rmtree(self.path / _BLOCKS, ignore_errors=True)
+        self.clean()
+        for file in (self.mosaic, self.path / _LOCK):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: somebody else's files
+            self.path.rmdir()
+
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Hold the folder for this process, made if it is missing; gives whether it was there before.
+
+        Raises:
+            ResumeError: another process holds it; names process and host.
+            OutputError: the folder cannot be made, or it is not that of a run.
+        """
+        existed = self.path.exists()
+        if existed and not (self.path / _LOCK).exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise OutputError(
+                f"{self.path}: is needed for unfinished blocks, but holds something else; move it away or choose "
+                f"another output"
+            )
+        try:
+            self.path.mkdir(exist_ok=True)
+            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ResumeError(
+                    f"{self.path}: another run holds it ({_holder(descriptor)}); wait for it or choose another output"
+                ) from error
+            note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+            with suppress(OSError):  # a note for people, not needed on a full disk
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, note.encode(), 0)
+            yield existed
+        finally:
+            os.close(descriptor)
+
+
+def check_output_path(out: Path) -> None:
+    """Whether a file can be made there, as far as can be told without writing.
+
+    Raises:
+        OutputError: the folder is missing, no folder or read-only, or `out` is a folder.
+    """
+    folder = out.parent
+    if not folder.exists():
+        raise OutputError(f"{out}: its folder {folder} does not exist; create it first")
+    if not folder.is_dir():
+        raise OutputError(f"{out}: {folder} is not a folder; choose another path")
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder; choose a file name")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OutputError(f"{out}: the disk of {folder} is read-only; choose another folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{out}: no permission to write in {folder}; choose another folder")
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        note = json.loads(os.pread(descriptor, 400, 0))
+        return f"process {note['pid']} on {note['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown process"

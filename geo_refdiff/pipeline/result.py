@@ -1,0 +1,83 @@
+"""What `upscale` gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """A finished (or only planned) run.
+
+    Attributes:
+        out: the GeoTIFF; it does not exist after `plan_only`.
+        plan_path: plan.json of a run that is only planned, or kept; None once the run's folder is gone.
+        crs: of the output.
+        transform: pixel (col, row) to CRS units, (a, b, c, d, e, f).
+        shape: (height, width), pixels.
+        bands: names.
+        scale: HR pixels along an LR pixel.
+        model, model_sha256: the model.
+        device: where it ran.
+        timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".
+        counts: "blocks", "blocks_found" (finished before, resumed), "windows", "batch_size", "pixels".
+        notes: what was decided without being asked, and what deserves a look.
+    """
+
+    out: Path
+    plan_path: Path | None
+    crs: str
+    transform: tuple[float, ...]
+    shape: tuple[int, int]
+    bands: tuple[str, ...]
+    scale: int
+    model: str
+    model_sha256: str
+    device: str
+    timings: Mapping[str, float]
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "out": str(self.out),
+            "plan": None if self.plan_path is None else str(self.plan_path),
+            "grid": {
+                "crs": self.crs,
+                "transform": list(self.transform),
+                "shape": list(self.shape),
+                "scale": self.scale,
+            },
+            "bands": list(self.bands),
+            "model": {"name": self.model, "sha256": self.model_sha256},
+            "device": self.device,
+            "timings": {k: round(v, 3) for k, v in self.timings.items()},
+            "counts": dict(self.counts),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        height, width = self.shape
+        pixel = (self.transform[0] ** 2 + self.transform[3] ** 2) ** 0.5
+        size = f"{width} x {height} pixels of {pixel:.6g} CRS units in {_short(self.crs)}"
+        head = f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x by {self.model}"
+        if self.plan_path is not None:
+            return "\n".join([f"planned: {head}", f"  plan: {self.plan_path}", *self._notes()])
+        total = self.timings.get("total", 0.0)
+        speed = self.counts.get("pixels", 0) / 1e6 / total if total else 0.0
+        found = self.counts.get("blocks_found", 0)
+        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({found} from before)" if found else "")
+        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}, {speed:.2f} MPix/s", *self._notes()])
+
+    __repr__ = __str__
+
+    def _notes(self) -> list[str]:
+        return [f"  note: {note}" for note in self.notes]
+
+
+def _short(crs: str) -> str:
+    return crs if len(crs) < 40 else crs[:37] + "..."
