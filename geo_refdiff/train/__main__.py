@@ -37,6 +37,7 @@ landscapes with exact change masks. Never trained on: {excluded}.
 @click.option("--crop", default=144, show_default=True, help="Crop size to aim at, HR pixels.")
 @click.option("--batch", default=8, show_default=True)
 @click.option("--seed", default=1, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def main(
     out: Path,
     aerial: Path | None,
@@ -47,6 +48,7 @@ def main(
     crop: int,
     batch: int,
     seed: int,
+    device: str,
 ) -> None:
     """Train a compact model and write it to the model folder OUT."""
     pairs: list[Pair] = list(aerial_pairs(aerial, exclude)) if aerial else []
@@ -56,7 +58,7 @@ def main(
     size = CompactSize(widths=(48, 72, 96), hidden=48) if width == "small" else CompactSize(widths=(112, 160, 208))
     torch.manual_seed(seed)
     network = CompactNet(len(BANDS), len(CLASSES), size)
-    recipe = Recipe(minutes=minutes, batch=batch, seed=seed)
+    recipe = Recipe(minutes=minutes, batch=batch, seed=seed, device=device)
     maker = SampleMaker(pairs, SCALES, size.multiple, crop, len(CLASSES), seed)
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     places = sorted({pair.name.split("/")[0] for pair in pairs[:from_air]})

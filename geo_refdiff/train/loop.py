@@ -39,6 +39,7 @@ class Recipe:
         p_mean, p_std: ln sigma ~ N(p_mean, p_std^2), model units.
         seed: of data and noise.
         save_minutes: time between saved models.
+        device: "cpu" or "cuda".
         bf16: convolutions in bfloat16; losses, preconditioning and weights stay in float32.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     seed: int = 1
     save_minutes: float = 5.0
     bf16: bool = True
+    device: str = "cpu"
 
 
 def prefetched(maker: SampleMaker, batch: int, depth: int = 4) -> Iterator[Batch]:
@@ -90,8 +92,9 @@ def losses(
         [guidance.gate[:, k : k + 1] * part for k, part in enumerate(guidance.detail.chunk(2, dim=1))], dim=1
     )
     fixed = guidance._replace(mean=guidance.mean.detach())
-    sigma = draw_sigmas(len(batch.truth), p_mean=recipe.p_mean, p_std=recipe.p_std, generator=draw)
-    noise = torch.randn(batch.truth.shape, generator=draw)
+    device = batch.truth.device
+    sigma = draw_sigmas(len(batch.truth), p_mean=recipe.p_mean, p_std=recipe.p_std, generator=draw).to(device)
+    noise = torch.randn(batch.truth.shape, generator=draw).to(device)
     edm = edm_loss(
         lambda x, s: denoiser(x, s, batch.lr, batch.ref, batch.mask, guidance=fixed),
         batch.truth,
@@ -129,7 +132,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     draw = torch.Generator().manual_seed(recipe.seed)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(device=recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     denoiser = GuidedDenoiser(network, config).train()
     average = copy.deepcopy(network).eval().requires_grad_(False)
     bands = DetailBands()
@@ -144,8 +147,8 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = recipe.rate * min(1.0, step / recipe.warmup) * 0.5 * (1.0 + math.cos(math.pi * share))
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            terms = losses(denoiser, bands, batch, recipe, draw)
+        with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.bf16):
+            terms = losses(denoiser, bands, batch.to(recipe.device), recipe, draw)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             raise GeoRefDiffError(
@@ -169,6 +172,6 @@ def train(
             sums = {}
         if time.monotonic() - saved > 60.0 * recipe.save_minutes:
             saved = time.monotonic()
-            save_model(folder, config | {"trained": asdict(recipe) | {"steps": step}}, average.state_dict(), card)
-    save_model(folder, config | {"trained": asdict(recipe) | {"steps": step - 1}}, average.state_dict(), card)
+            save_model(folder, config | {"trained": asdict(recipe) | {"steps_done": step}}, average.state_dict(), card)
+    save_model(folder, config | {"trained": asdict(recipe) | {"steps_done": step - 1}}, average.state_dict(), card)
     return folder

@@ -61,6 +61,11 @@ class Batch:
     weight: Tensor
     scale: int
 
+    def to(self, device: str) -> Batch:
+        """The same batch on another device."""
+        tensors = (self.truth, self.lr, self.ref, self.mask, self.weight)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.scale)
+
 
 def crop_size(scale: int, multiple: int, target: int) -> int:
     """The crop nearest to `target` that both the scale and the network's multiple divide."""
