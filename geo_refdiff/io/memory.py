@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 
 _M_MMAP_THRESHOLD = -3
-_BYTES = 4 * 2**20
+_BYTES = 32 * 2**20
 
 
 def steady_heap() -> bool:
-    """Tell the C library to give large buffers back to the system when they are freed.
+    """Tell the C library from which size on it gives freed buffers back to the system, for the whole run.
 
-    glibc's malloc raises the size from which it does so up to 32 MiB as such buffers come and go, and keeps
-    the rest in heaps that fragment, so that memory would slowly grow with the length of a run. Does nothing
-    with other C libraries.
+    Left alone, glibc's malloc shifts that size as buffers come and go, and its heaps fragment, so that memory would
+    slowly grow with the length of a run. A much lower size costs page faults. Does nothing with other C libraries.
 
     Returns:
         Whether it took effect.
