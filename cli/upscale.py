@@ -92,7 +92,7 @@ def upscale(scene: str, out: str | None, bands: str | None, as_json: bool, debug
 
 def _again() -> str:
     """The same command line, resumed."""
-    args = [a for a in sys.argv[1:] if a not in ("--resume", "--overwrite")]
+    args = [a for a in sys.argv[1:] if a != "--resume"]
     return shlex.join(["geo-refdiff", *args, "--resume"])
 
 

@@ -15,7 +15,7 @@ from geo_refdiff.degrade.resize import upsample
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
-from geo_refdiff.diffusion.samplers import SAMPLERS, heun, published_start
+from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
 from geo_refdiff.diffusion.schedule import karras_sigmas, published_settings
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions
 from geo_refdiff.errors import ModelError, OptionError
@@ -68,6 +68,8 @@ def sampler_settings(denoiser: Denoiser, name: str | None, steps: int | None) ->
     chosen = (name or default).replace("_", "-")
     if chosen not in NAMES:
         raise OptionError(f"unknown sampler '{chosen}': choose {', '.join(NAMES)}")
+    if chosen == PUBLISHED and denoiser.config.get("architecture", "published") != "published":
+        raise OptionError(f"the {PUBLISHED} sampler is for published networks: choose {', '.join(NAMES[:-1])}")
     if chosen == BETTER_START and not able:
         raise ModelError(f"this model has no mean estimate to start from: choose {', '.join(SAMPLERS)}")
     preset = block.get("steps") if chosen == default else None
@@ -126,12 +128,12 @@ class DiffusionRestorer:
 
     def _restore(self, batch: Conditions) -> Tensor:
         device = self.denoiser.device
-        scene_lr = self._to_model(batch.lr.to(device), 0.0)
+        scene_lr = self._to_model(batch.lr.to(device))
         lr = upsample(scene_lr, self.sensor.scale, LR_MARGIN)
         if batch.ref is None:
             ref = torch.full_like(lr, math.nan)
         else:
-            ref = self._to_model(batch.ref.to(device), 0.0)
+            ref = self._to_model(batch.ref.to(device))
             ref = torch.where(torch.isnan(ref).any(dim=1, keepdim=True), math.nan, ref)
         shape = (lr.shape[0], 1, *lr.shape[-2:])
         if batch.mask is None:
@@ -165,7 +167,7 @@ class DiffusionRestorer:
             return base
         if batch.noise is None:
             raise ValueError("the conditions carry no noise")
-        start = base + settings.sigma_start * batch.noise.to(lr.device)
+        start = noisy_start(base, settings.sigma_start, batch.noise.to(lr.device))
         sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_start, settings.rho, lr.device)
         sampler = heun if settings.name == BETTER_START else SAMPLERS[settings.name]
         return sampler(denoise, start, sigmas)
@@ -188,11 +190,11 @@ class DiffusionRestorer:
             s_noise=published.s_noise,
         )
 
-    def _to_model(self, image: Tensor, missing: float) -> Tensor:
+    def _to_model(self, image: Tensor) -> Tensor:
         """Scene bands -> the model's channels."""
         if self.channels == tuple(range(image.shape[1])):
             return image
-        blank = torch.full_like(image[:, :1], missing)
+        blank = torch.zeros_like(image[:, :1])
         return torch.cat([blank if c is None else image[:, c : c + 1] for c in self.channels], dim=1)
 
     def _to_scene(self, image: Tensor) -> Tensor:

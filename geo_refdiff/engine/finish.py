@@ -16,6 +16,7 @@ from geo_refdiff.io.raster import equals_nodata
 
 _HISTOGRAM = ("uint8", "uint16")
 _CHUNK = 2**20
+_FLOAT_STEPS = 16
 
 
 def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -87,7 +88,9 @@ def keep_valid(
         return
     value = pixels[collides].flat[0]
     if pixels.dtype.kind == "f":
-        moved = np.nextafter(value, pixels.dtype.type(0 if value > 0 else np.inf))
+        moved = value  # GDAL compares floating nodata with a tolerance of a few of the least steps
+        for _ in range(_FLOAT_STEPS):
+            moved = np.nextafter(moved, pixels.dtype.type(0 if value > 0 else np.inf))
     else:
         moved = value - 1 if value == np.iinfo(pixels.dtype).max else value + 1
     pixels[collides] = moved

@@ -21,6 +21,10 @@ from geo_refdiff.io.raster_info import RasterInfo
 VERSION = 1
 """Version of the plan's format."""
 
+THREADS = "torch_threads"
+"""Key of the plan's software: threads that torch computes with. They move the last bits of convolutions, so a resumed
+run takes over those of its plan."""
+
 _NO_PIXELS = ("software", "blocks")
 _NOT_IN_DIGEST = ("path", "mtime_ns")
 
@@ -250,7 +254,7 @@ def read_plan(path: Path) -> Plan:
 def differences(old: Plan, new: Plan) -> list[str]:
     """What differs between two plans and changes pixels or block files, as "key: old -> new"; empty if nothing does."""
     flat_old, flat_new = _flat(old.to_dict()), _flat(new.to_dict())
-    keys = [k for k in [*flat_old, *flat_new] if not k.startswith("software.")]
+    keys = [k for k in [*flat_old, *flat_new] if k != f"software.{THREADS}"]
     found = []
     for key in dict.fromkeys(keys):
         before, after = flat_old.get(key), flat_new.get(key)

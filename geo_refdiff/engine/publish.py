@@ -18,6 +18,8 @@ from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vrt import BandStatistics, Mosaic, write_vrt
 
+_SIDECARS = (".aux.xml", ".msk", ".ovr")
+
 PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
 """Metadata item of the output with the plan's digest."""
 
@@ -34,8 +36,8 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_SAMPLER": sampler,
         "GEO_REFDIFF_SEED": str(plan.seed),
         "GEO_REFDIFF_SCALE": str(plan.grid.scale),
-        "GEO_REFDIFF_REFERENCE": "yes" if plan.reference else "no",
-        "GEO_REFDIFF_MASK": "yes" if plan.mask else "no",
+        "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
+        "GEO_REFDIFF_MASK": "yes" if plan.mask and plan.model.sha256 else "no",
     }
 
 
@@ -60,6 +62,8 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
     try:
         os.replace(workdir.published, out)
+        for suffix in _SIDECARS:  # of the file that was replaced: GDAL would believe them
+            out.with_name(out.name + suffix).unlink(missing_ok=True)
         _fsync(out.parent)
     except OSError as error:
         raise output_error(out, error) from error

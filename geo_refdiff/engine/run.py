@@ -14,7 +14,7 @@ import torch
 
 from geo_refdiff.engine.block import Block, BlockComputer
 from geo_refdiff.engine.finish import BandSums, dump_sums
-from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.grid.geobox import crop
@@ -100,7 +100,7 @@ def run_blocks(
 
     with (
         gdal_env(),
-        _torch_threads(1 if restorer.local else None),
+        _torch_threads(1 if restorer.local else int(plan.software.get(THREADS, 0))),
         BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
         ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
     ):
@@ -131,10 +131,10 @@ def run_blocks(
 
 
 @contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """Runs torch with `count` threads: many small operations lose more by handing work out than they gain."""
+def _torch_threads(count: int) -> Iterator[None]:
+    """Runs torch with `count` threads (0 = as it is): small operations lose more by handing work out than they gain."""
     before = torch.get_num_threads()
-    if count is not None:
+    if count:
         torch.set_num_threads(count)
     try:
         yield

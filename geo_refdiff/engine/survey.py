@@ -13,6 +13,7 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from scipy.ndimage import minimum_filter
 
 from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.degrade.sensor import SensorModel
@@ -92,7 +93,8 @@ def fit_reference(
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
             shape = (window.height, sensor.scale, window.width, sensor.scale)
-            good = known.reshape(shape).all(axis=(1, 3)) & valid.all(axis=0)
+            sees = minimum_filter(known, 2 * sensor.reach + 1, mode="nearest")  # all that the sensor sees is there
+            good = sees.reshape(shape).all(axis=(1, 3)) & valid.all(axis=0)
             if not good.any():
                 continue
             observed = sensor.observe(torch.from_numpy(image.astype(np.float32))[None])[0].numpy()

@@ -85,10 +85,13 @@ class Workdir:
             return set()
         return {i for i in range(layout.count) if self.block(i, layout).with_suffix(suffix).name in names}
 
-    def prepare(self, plan: Plan, *, resume: bool, overwrite: bool) -> None:
+    def prepare(self, plan: Plan, *, resume: bool, overwrite: bool) -> Plan:
         """Make the folder for a plan, or check that the one there belongs to it.
 
         Call it with the lock held.
+
+        Returns:
+            The plan to run: `plan`, or the one of the run that is resumed.
 
         Raises:
             ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
@@ -96,7 +99,8 @@ class Workdir:
             OutputError: the folder cannot be written.
         """
         if self.plan.exists() and resume:
-            changed = differences(read_plan(self.plan), plan)
+            old = read_plan(self.plan)
+            changed = differences(old, plan)
             if changed:
                 more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
                 raise ResumeError(
@@ -104,18 +108,21 @@ class Workdir:
                     f"give the same inputs and options, or start anew with --overwrite"
                 )
             self.clean()
-            return
+            (self.path / _BLOCKS).mkdir(exist_ok=True)
+            return old
         if self.plan.exists() and not overwrite:
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
             )
         try:
+            self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
             if (self.path / _BLOCKS).exists():
                 shutil.rmtree(self.path / _BLOCKS)
             (self.path / _BLOCKS).mkdir()
         except OSError as error:
             raise output_error(self.path, error) from error
         write_json_atomic(self.plan, plan.to_dict())
+        return plan
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""

@@ -18,6 +18,11 @@ _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^{_NUMBER}(?:,{_NUMBER})*$")
 
 
+def is_box(text: str) -> bool:
+    """Whether an area of interest is given as numbers, not as a file."""
+    return _BOX.match(text) is not None
+
+
 def read_aoi(text: str, crs: Any) -> BaseGeometry:
     """The area of interest as a polygon or multipolygon in `crs`.
 
@@ -30,7 +35,7 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
         GridError: an empty area, or a box that is not four numbers.
         InputError: the file is missing, unreadable or has no CRS.
     """
-    if _BOX.match(text):
+    if is_box(text):
         return _box(text)
     return _from_file(text, crs)
 

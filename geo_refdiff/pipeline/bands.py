@@ -8,6 +8,12 @@ from geo_refdiff.engine.plan import Bands
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.raster_info import RasterInfo
 
+_SENTINEL_2 = {"b02": "blue", "b2": "blue", "b03": "green", "b3": "green", "b04": "red", "b4": "red"} | {
+    "b08": "nir",
+    "b8": "nir",
+}
+"""What the bands of the most common coarse scenes are called in their files."""
+
 
 def choose_bands(
     scene: RasterInfo,
@@ -55,7 +61,8 @@ def _name(info: RasterInfo, position: int) -> str:
 
 
 def _keys(info: RasterInfo) -> list[str]:
-    return [_name(info, p).strip().lower() for p in range(len(info.data_bands))]
+    names = [_name(info, p).strip().lower() for p in range(len(info.data_bands))]
+    return [_SENTINEL_2.get(name, name) for name in names]
 
 
 def _position(info: RasterInfo, band: str | int) -> int:
@@ -77,10 +84,12 @@ def _for_model(scene: RasterInfo, channels: Sequence[str], optional: Sequence[st
     needed = [c for c in channels if c not in optional]
     count = len(scene.data_bands)
     if len(named) < len(channels) and count == len(channels):
+        _check_order(scene, keys, [c.lower() for c in channels])
         return list(range(count))
     if named and all(c in named for c in needed):
         return [keys.index(c.lower()) for c in named]
     if count == len(needed):
+        _check_order(scene, keys, [c.lower() for c in needed])
         return list(range(count))
     raise InputError(_wrong_count(scene, count, channels, optional))
 
@@ -91,7 +100,7 @@ def _assign(
     """For each channel the position among the chosen bands."""
     if not channels or len(names) == len(channels):
         return tuple(range(len(names)))
-    lowered = [n.strip().lower() for n in names]
+    lowered = [_SENTINEL_2.get(key, key) for key in (n.strip().lower() for n in names)]
     if all(c.lower() in lowered or c in optional for c in channels) and set(lowered) <= {c.lower() for c in channels}:
         return tuple(lowered.index(c.lower()) if c.lower() in lowered else None for c in channels)
     needed = [c for c in channels if c not in optional]
@@ -107,15 +116,28 @@ def _wrong_count(scene: RasterInfo, count: int, channels: Sequence[str], optiona
 
 def _matching(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) -> tuple[int, ...]:
     """Bands of the reference for the chosen bands of the scene."""
-    keys, wanted = _keys(reference), [_name(scene, p).strip().lower() for p in positions]
+    own = _keys(scene)
+    keys, wanted = _keys(reference), [own[p] for p in positions]
     if all(keys.count(w) == 1 for w in wanted):
         return tuple(reference.data_bands[keys.index(w)] for w in wanted)
     count = len(reference.data_bands)
     if count == len(scene.data_bands):
+        _check_order(reference, [keys[p] for p in positions], wanted)
         return tuple(reference.data_bands[p] for p in positions)
     if count == len(positions):
+        _check_order(reference, keys, wanted)
         return reference.data_bands
     raise InputError(
         f"{reference.path}: {count} bands, but {len(positions)} of the scene are used ({', '.join(wanted)}); "
         f"name its bands like the scene's, or choose bands that both have with --bands"
     )
+
+
+def _check_order(info: RasterInfo, keys: Sequence[str], wanted: Sequence[str]) -> None:
+    """Bands that are taken by their place must not say by their names that they belong elsewhere."""
+    for place, name in enumerate(wanted):
+        if name in keys and keys[place] != name:
+            raise InputError(
+                f"{info.path}: its band {keys.index(name) + 1} is called {name}, but {name} is expected as band {place + 1}; "
+                f"name all bands ({', '.join(wanted)}) or choose them with --bands"
+            )

@@ -15,7 +15,7 @@ from affine import Affine
 from geo_refdiff import __version__
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.layout import WindowLayout, plan_blocks, plan_windows
-from geo_refdiff.engine.plan import Grid, ModelRecord, Output, Plan, Radiometry
+from geo_refdiff.engine.plan import THREADS, Grid, ModelRecord, Output, Plan, Radiometry
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.survey import fit_reference, survey_scene
 from geo_refdiff.errors import GridError, InputError, OptionError, OutputError
@@ -24,17 +24,21 @@ from geo_refdiff.grid.lattice import lattice_origin
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.vector import read_aoi
+from geo_refdiff.io.vector import is_box, read_aoi
 from geo_refdiff.io.warp import gsd_ratio, overlap_fraction
 from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.models import Model, RestorerFactory, open_model
 from geo_refdiff.prior.raster import check_classes
+
+MAX_PSF_SIGMA = 0.6
+"""Scene pixels; beyond it back-projection would have to restore what the PSF has destroyed."""
 
 DEFAULT_SCALE = 8
 """Where there is no reference to tell."""
 
 _BLOCK = 2048
 _EDGE = 1e-6
+_SHARPER = 1.5
 _LEAST_BYTES = 0.25
 _DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 
@@ -151,8 +155,10 @@ def _check_options(request: Request) -> None:
         low, high = request.scene_range
         if not (np.isfinite([low, high]).all() and low < high):
             raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
-    if request.psf_sigma is not None and not 0 <= request.psf_sigma <= 4:
-        raise OptionError(f"PSF sigma {request.psf_sigma}: give 0 to 4 LR pixels")
+    if request.psf_sigma is not None and not 0 <= request.psf_sigma <= MAX_PSF_SIGMA:
+        raise OptionError(f"PSF sigma {request.psf_sigma}: give 0 to {MAX_PSF_SIGMA} scene pixels")
+    if request.window is not None and request.window < 1:
+        raise OptionError(f"window {request.window}: give at least 1 pixel")
 
 
 def _device(name: str) -> str:
@@ -194,6 +200,10 @@ def _scale(wanted: int | None, ratio: float | None, model: Model, notes: list[st
     if ratio is None:
         scale = model.nearest_scale(DEFAULT_SCALE)
         notes.append(f"scale {scale} by default; choose it with --scale")
+    elif 1 / ratio < _SHARPER:
+        raise OptionError(
+            f"the reference's pixels are only {1 / ratio:.3g} times finer than the scene's: say which --scale is wanted"
+        )
     else:
         scale = model.nearest_scale(1 / ratio)
         notes.append(
@@ -222,10 +232,9 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
         xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
         raise GridError(
             f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
-            f"{ymin:.10g} to {ymax:.10g}"
+            f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"
         )
-    is_box = not Path(aoi.partition("|layername=")[0]).exists()
-    return crop, None if is_box else shapely.to_wkt(geometry, rounding_precision=-1)
+    return crop, None if is_box(aoi) else shapely.to_wkt(geometry, rounding_precision=-1)
 
 
 def _windows(request: Request, restorer: Restorer, scale: int, notes: list[str]) -> WindowLayout | None:
@@ -303,4 +312,5 @@ def _software() -> dict[str, str]:
         "torch": str(torch.__version__),
         "rasterio": str(rasterio.__version__),
         "gdal": str(rasterio.__gdal_version__),
+        THREADS: str(torch.get_num_threads()),
     }

@@ -66,7 +66,13 @@ class UpscaleResult:
         size = f"{width} x {height} pixels of {pixel:.6g} CRS units in {_short(self.crs)}"
         head = f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x by {self.model}"
         if self.plan_path is not None:
-            return "\n".join([f"planned: {head}", f"  plan: {self.plan_path}", *self._notes()])
+            return "\n".join(
+                [
+                    f"planned: {head}",
+                    f"  plan: {self.plan_path}; run it with the same command and --resume",
+                    *self._notes(),
+                ]
+            )
         total = self.timings.get("total", 0.0)
         speed = self.counts.get("pixels", 0) / 1e6 / total if total else 0.0
         found = self.counts.get("blocks_found", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -97,17 +98,18 @@ def upscale(
     plan = planned.plan
     final = _default_out(plan) if out is None else Path(out).absolute()
     _check_out(final, resume=resume, overwrite=overwrite)
+    _check_not_an_input(final, request)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
     if resume and _complete(plan, final):
         done = ("everything was finished already", *planned.notes)
         return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
-    if final.exists() and not overwrite and not (resume and workdir_of(final).exists()):
+    if final.exists() and not overwrite:
         raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
         try:
-            workdir.prepare(plan, resume=resume, overwrite=overwrite)
+            planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
             counts = _run(planned, workdir, final, batch_size, overwrite, keep, timings, progress)
@@ -170,6 +172,14 @@ def _check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
     check_output_path(out)
     if out.exists() and not (overwrite or resume):
         raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+
+
+def _check_not_an_input(out: Path, request: Request) -> None:
+    """Overwriting is for outputs: never what is being read."""
+    aoi = None if request.aoi is None else request.aoi.partition("|layername=")[0]
+    for given in (request.scene, request.ref, request.mask, aoi):
+        if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
+            raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
 
 
 def _complete(plan: Plan, out: Path) -> bool:

@@ -63,8 +63,8 @@ class Batch:
 
     def to(self, device: str) -> Batch:
         """The same batch on another device."""
-        tensors = (self.truth, self.lr, self.ref, self.mask, self.weight)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.scale)
+        truth, lr, ref = self.truth.to(device), self.lr.to(device), self.ref.to(device)
+        return Batch(truth, lr, ref, self.mask.to(device), self.weight.to(device), self.scale)
 
 
 def crop_size(scale: int, multiple: int, target: int) -> int:

@@ -78,11 +78,11 @@ def test_valid_pixels_never_look_missing(dtype: str, nodata: float, moved: float
     assert pixels[:, 0, 2].tolist() == [nodata, nodata]
 
 
-def test_floating_nodata_moves_by_the_least_step() -> None:
+def test_floating_nodata_moves_as_far_as_gdal_can_tell() -> None:
     pixels = np.full((1, 1, 1), -9999, np.float32)
     keep_valid(pixels, None, None, -9999.0)
     assert pixels[0, 0, 0] != -9999
-    assert abs(pixels[0, 0, 0] + 9999) < 0.01
+    assert 0.005 < abs(pixels[0, 0, 0] + 9999) < 0.02
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])

@@ -62,3 +62,15 @@ def test_the_reference_follows_the_scene(make_info: Any) -> None:
     assert choose_bands(scene, plain, ["nir", "red"], (), ()).reference == (4, 1)
     with pytest.raises(InputError, match="3 bands, but 4 of the scene are used"):
         choose_bands(scene, make_info(3, "d.tif"), None, (), ())
+
+
+def test_sentinel_2_names_are_known(make_info: Any) -> None:
+    stack = make_info(4, names=("B02", "B03", "B04", "B08"))
+    chosen = choose_bands(stack, None, None, ("red", "green", "blue", "nir"), ("nir",))
+    assert chosen.scene == (3, 2, 1, 4)
+
+
+def test_names_that_contradict_the_order_are_told(make_info: Any) -> None:
+    scene = make_info(4, names=("blue", "green", "red", "other"))
+    with pytest.raises(InputError, match="is called red"):
+        choose_bands(scene, None, None, ("red", "green", "blue", "nir"), ("nir",))
