@@ -138,6 +138,6 @@ def _check_order(info: RasterInfo, keys: Sequence[str], wanted: Sequence[str]) -
     for place, name in enumerate(wanted):
         if name in keys and keys[place] != name:
             raise InputError(
-                f"{info.path}: its band {keys.index(name) + 1} is called {name}, but {name} is expected as band {place + 1}; "
+                f"{info.path}: its band {keys.index(name) + 1} is called {name}, expected as band {place + 1}; "
                 f"name all bands ({', '.join(wanted)}) or choose them with --bands"
             )
