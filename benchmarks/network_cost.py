@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from geo_refdiff.diffusion.checkpoint import build_denoiser, load_denoiser
 from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
+from geo_refdiff.diffusion.samplers import evaluations
 
 PUBLISHED = {
     "img_resolution": 256,
@@ -70,9 +71,11 @@ def main(model: str, published: bool) -> None:
             guide_flop, guide_seconds = measured(lambda: ours.guidance(lr, ref, mask), 5)
             guidance = ours.guidance(lr, ref, mask)
             flop, seconds = measured(lambda: ours(x, sigma, lr, ref, mask, guidance=guidance), 5)
-            n = 2 * int(ours.config["sampler"]["steps"])
+            n = evaluations("heun", int(ours.sampler["steps"]))
             size = sum(p.numel() for p in ours.parameters()) / 1e6
-            rows.append((f"ours, {model}", size, flop, n, guide_flop + n * flop, guide_seconds + n * seconds))
+            rows.append(
+                (f"ours, {model} (and guidance)", size, flop, n, guide_flop + n * flop, guide_seconds + n * seconds)
+            )
     click.echo(f"{'a 256 x 256 tile':36}{'M params':>10}{'GFLOP/ev.':>11}{'ev.':>6}{'GFLOP':>12}{'seconds':>12}")
     for name, size, flop, n, total, seconds in rows:
         click.echo(f"{name:36}{size:10.2f}{flop:11.2f}{n:6d}{total:12.1f}{seconds:12.2f}")

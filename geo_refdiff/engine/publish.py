@@ -12,7 +12,7 @@ from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.run import SUMS_TAG
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OutputError
-from geo_refdiff.io.atomic import output_error
+from geo_refdiff.io.atomic import output_error, sync
 from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
@@ -64,7 +64,7 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         os.replace(workdir.published, out)
         for suffix in _SIDECARS:  # of the file that was replaced: GDAL would believe them
             out.with_name(out.name + suffix).unlink(missing_ok=True)
-        _fsync(out.parent)
+        sync(out.parent)
     except OSError as error:
         raise output_error(out, error) from error
 
@@ -113,11 +113,3 @@ def _statistics(sums: BandSums, pixels: int) -> BandStatistics:
     mean = sums.total / sums.count
     variance = max(0.0, sums.squares / sums.count - mean * mean)
     return BandStatistics(sums.minimum, sums.maximum, mean, sqrt(variance), 100.0 * sums.count / pixels)
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

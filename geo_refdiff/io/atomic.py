@@ -45,9 +45,9 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.tmp-{os.getpid()}{final.suffix}")
     try:
         yield temporary
-        _fsync(temporary)
+        sync(temporary)
         os.replace(temporary, final)
-        _fsync(final.parent)
+        sync(final.parent)
     except OSError as error:
         raise output_error(final, error) from error
     finally:
@@ -76,7 +76,8 @@ def write_json_atomic(path: str | Path, obj: Any) -> None:
     write_bytes_atomic(path, text.encode())
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the system write a file, or a folder's list of files, to the disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
