@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--aoi",
     metavar="FILE|XMIN,YMIN,XMAX,YMAX",
-    help="Area of interest: a vector file (any CRS), or a box in the scene's CRS.",
+    help="Area of interest: a vector file (any CRS), or a box in the scene's CRS, or XMIN,YMIN,XMAX,YMAX,EPSG:4326.",
 )
 @click.option("--scale", type=int, help="Output pixels along a scene pixel.  [default: from the reference, else 8]")
 @click.option(

@@ -15,7 +15,7 @@ from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.io.gdal import one_line
 
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
-_BOX = re.compile(rf"^{_NUMBER}(?:,{_NUMBER})*$")
+_BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
 
 
 def is_box(text: str) -> bool:
@@ -27,7 +27,8 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     """The area of interest as a polygon or multipolygon in `crs`.
 
     Args:
-        text: "xmin,ymin,xmax,ymax" in units of `crs`, or a vector file in any CRS, `FILE|layername=NAME` for one
+        text: "xmin,ymin,xmax,ymax" in units of `crs`, or "xmin,ymin,xmax,ymax,EPSG:4326" in those of another CRS (x is
+            the easting or longitude), or a vector file in any CRS, `FILE|layername=NAME` for one
             layer of several.
         crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
 
@@ -35,9 +36,11 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
         GridError: an empty area, or a box that is not four numbers.
         InputError: the file is missing, unreadable or has no CRS.
     """
-    if is_box(text):
-        return _box(text)
-    return _from_file(text, crs)
+    numbers = _BOX.match(text)
+    if numbers is None:
+        return _from_file(text, crs)
+    box = _box(numbers.group(1))
+    return box if numbers.group(2) is None else _moved(box, numbers.group(2), crs, text)
 
 
 def _box(text: str) -> BaseGeometry:
@@ -52,7 +55,6 @@ def _box(text: str) -> BaseGeometry:
 
 def _from_file(text: str, crs: Any) -> BaseGeometry:
     import geopandas
-    import pyproj
 
     name, _, layer = text.partition("|layername=")
     if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
@@ -69,15 +71,26 @@ def _from_file(text: str, crs: Any) -> BaseGeometry:
         raise InputError(f"{name}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
     if frame.crs is None:
         raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
-    target = pyproj.CRS.from_user_input(str(crs))
     area = polygons(shapely.union_all(shapely.make_valid(frame.geometry.dropna().array)))
     if area.is_empty:
         raise GridError(f"{name}: holds no polygon with an area; give polygons as area of interest")
-    if frame.crs.equals(target, ignore_axis_order=True):
+    return _moved(area, frame.crs, crs, name)
+
+
+def _moved(area: BaseGeometry, source: Any, crs: Any, name: str) -> BaseGeometry:
+    """Polygons from one CRS to another, their edges made dense first."""
+    import geopandas
+    import pyproj
+
+    try:
+        source, target = pyproj.CRS.from_user_input(source), pyproj.CRS.from_user_input(str(crs))
+    except pyproj.exceptions.CRSError as error:
+        raise GridError(f"area of interest '{name}': unknown CRS ({one_line(error, 80)}); give an EPSG code") from error
+    if source.equals(target, ignore_axis_order=True):
         return area
     xmin, ymin, xmax, ymax = area.bounds
     dense = shapely.segmentize(area, max(xmax - xmin, ymax - ymin) / 64)  # straight edges may be curves there
-    moved = polygons(shapely.make_valid(geopandas.GeoSeries([dense], crs=frame.crs).to_crs(target).iloc[0]))
+    moved = polygons(shapely.make_valid(geopandas.GeoSeries([dense], crs=source).to_crs(target).iloc[0]))
     if moved.is_empty or not all(isfinite(v) for v in moved.bounds):
         raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")
     return moved

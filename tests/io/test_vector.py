@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas
+import pyproj
 import pytest
 import shapely
 
@@ -55,3 +56,13 @@ def test_files_that_are_no_area(tmp_path: Path) -> None:
     ]:
         with pytest.raises(kind, match=says):
             read_aoi(str(tmp_path / name), UTM)
+
+
+def test_a_box_in_another_crs_is_moved() -> None:
+    west, south, east, north = 15.80, 48.39, 15.81, 48.40
+    moved = read_aoi(f"{west},{south},{east},{north},EPSG:4326", "EPSG:32633")
+    to_utm = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32633", always_xy=True)
+    x, y = to_utm.transform([west, east, east, west], [south, south, north, north])
+    assert moved.bounds == pytest.approx((min(x), min(y), max(x), max(y)), abs=1.0)
+    with pytest.raises(GridError, match="unknown CRS"):
+        read_aoi(f"{west},{south},{east},{north},EPSG:999999", "EPSG:32633")
