@@ -235,12 +235,4 @@ def _padded(batch: Conditions, start: int, size: int) -> tuple[Conditions, int]:
     chosen = list(range(start, min(start + size, len(batch.windows))))
     if start == 0 and len(chosen) == size == len(batch.windows):
         return batch, size
-    index = torch.tensor(chosen + chosen[-1:] * (size - len(chosen)))
-    part = Conditions(
-        tuple(batch.windows[int(i)] for i in index),
-        batch.lr[index],
-        None if batch.ref is None else batch.ref[index],
-        None if batch.mask is None else batch.mask[index],
-        None if batch.noise is None else batch.noise[index],
-    )
-    return part, len(chosen)
+    return batch.take(chosen + chosen[-1:] * (size - len(chosen))), len(chosen)

@@ -17,7 +17,7 @@ from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenois
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
 from geo_refdiff.diffusion.schedule import karras_sigmas, published_settings
-from geo_refdiff.engine.restorers import LR_MARGIN, Conditions
+from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, without_margin
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.grid.window import Window
 
@@ -123,7 +123,7 @@ class DiffusionRestorer:
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W) float32 on the CPU, model units."""
         if self.denoiser.device.type == "cpu":
-            return torch.cat([self._restore(_single(batch, n)) for n in range(len(batch.windows))])
+            return torch.cat([self._restore(batch.take([n])) for n in range(len(batch.windows))])
         return self._restore(batch).cpu()
 
     def _restore(self, batch: Conditions) -> Tensor:
@@ -142,10 +142,7 @@ class DiffusionRestorer:
             mask = batch.mask.to(device)
         image = self._sample(lr, ref, mask, batch).to(torch.float32)
         if self.settings.back_project:
-            inner = scene_lr[
-                ..., LR_MARGIN : scene_lr.shape[-2] - LR_MARGIN, LR_MARGIN : scene_lr.shape[-1] - LR_MARGIN
-            ]
-            image = project(image, inner, self.sensor)
+            image = project(image, without_margin(scene_lr), self.sensor)
         return self._to_scene(image)
 
     def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions) -> Tensor:
@@ -204,17 +201,6 @@ class DiffusionRestorer:
             return image
         order = [self.channels.index(b) for b in sorted(bands)]
         return image[:, order]
-
-
-def _single(batch: Conditions, n: int) -> Conditions:
-    part = slice(n, n + 1)
-    return Conditions(
-        batch.windows[part],
-        batch.lr[part],
-        None if batch.ref is None else batch.ref[part],
-        None if batch.mask is None else batch.mask[part],
-        None if batch.noise is None else batch.noise[part],
-    )
 
 
 def _size(config: Mapping[str, Any], key: str, default: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -40,8 +40,23 @@ class Conditions:
     @property
     def inner_lr(self) -> Tensor:
         """`lr` without its margin, (N, C, H / scale, W / scale)."""
-        m = LR_MARGIN
-        return self.lr[..., m : self.lr.shape[-2] - m, m : self.lr.shape[-1] - m]
+        return without_margin(self.lr)
+
+    def take(self, indices: Sequence[int]) -> Conditions:
+        """The conditions of some of the windows, in the order given; a window may come more than once."""
+        index = torch.tensor(indices)
+        return Conditions(
+            tuple(self.windows[i] for i in indices),
+            self.lr[index],
+            None if self.ref is None else self.ref[index],
+            None if self.mask is None else self.mask[index],
+            None if self.noise is None else self.noise[index],
+        )
+
+
+def without_margin(lr: Tensor) -> Tensor:
+    """An LR image (N, C, h, w) without its LR_MARGIN pixels on each side."""
+    return lr[..., LR_MARGIN : lr.shape[-2] - LR_MARGIN, LR_MARGIN : lr.shape[-1] - LR_MARGIN]
 
 
 class Restorer(Protocol):

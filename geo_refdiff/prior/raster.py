@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import WarpedReader, gsd_ratio
-
-UNKNOWN = 255
-"""Class index that means "no change known here"."""
 
 _SCAN = 1024
 
@@ -42,7 +40,7 @@ class MaskPrior:
             window: in pixels of the target; may reach outside.
         """
         values, valid = self._reader.read(window)
-        return np.where(valid, values[0], UNKNOWN).astype(np.uint8)
+        return np.where(valid, values[0], UNKNOWN_CLASS).astype(np.uint8)
 
     def close(self) -> None:
         """Closes the files."""
@@ -59,7 +57,7 @@ def check_classes(info: RasterInfo, classes: Sequence[str]) -> None:
     Raises:
         InputError: names the value and the classes.
     """
-    highest = len(classes) - 1 if classes else UNKNOWN - 1
+    highest = len(classes) - 1 if classes else UNKNOWN_CLASS - 1
     with RasterReader(info, [info.data_bands[0]]) as reader:
         for row in range(0, info.height, _SCAN):
             for col in range(0, info.width, _SCAN):
@@ -70,7 +68,7 @@ def check_classes(info: RasterInfo, classes: Sequence[str]) -> None:
 
 def _check(info: RasterInfo, values: NDArray[np.generic], highest: int, classes: Sequence[str]) -> None:
     for value in np.unique(values).tolist():
-        if value == UNKNOWN or (0 <= value <= highest and value == int(value)):
+        if value == UNKNOWN_CLASS or (0 <= value <= highest and value == int(value)):
             continue
         known = ", ".join(f"{i} {name}" for i, name in enumerate(classes)) or f"0 to {highest}"
         raise InputError(
