@@ -16,7 +16,8 @@ CONTEXT = 2
 """LR pixels of context on each side that an up-sampled pixel depends on."""
 
 
-def _keys(distance: float) -> float:
+def keys(distance: float) -> float:
+    """Keys' kernel, a = -1/2; `distance` in samples of what is interpolated, 0 from 2 on."""
     d = abs(distance)
     if d <= 1.0:
         return 1.5 * d**3 - 2.5 * d**2 + 1.0
@@ -32,7 +33,7 @@ def cubic_phases(scale: int) -> tuple[tuple[int, tuple[float, float, float, floa
     for p in range(scale):
         position = (p + 0.5) / scale - 0.5
         first = -2 if position < 0 else -1
-        weights = [_keys(position - (first + k)) for k in range(4)]
+        weights = [keys(position - (first + k)) for k in range(4)]
         total = sum(weights)
         w0, w1, w2, w3 = (w / total for w in weights)
         phases.append((first, (w0, w1, w2, w3)))

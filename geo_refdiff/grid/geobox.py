@@ -39,6 +39,22 @@ def output_geobox(gbox: GeoBox, scale: int) -> GeoBox:
     return GeoBox((height * scale, width * scale), affine, gbox.crs)
 
 
+def coarse_geobox(gbox: GeoBox, scale: int) -> GeoBox:
+    """The grid with one pixel for each whole `scale` x `scale` pixels of `gbox`: same corner, same CRS.
+
+    Rows and columns of `gbox` that do not fill a pixel are left out.
+
+    Raises:
+        ValueError: `scale` below 1, or not one whole pixel.
+    """
+    height, width = (int(n) // scale if scale >= 1 else 0 for n in gbox.shape)
+    if height < 1 or width < 1:
+        raise ValueError(f"a grid of {gbox.shape[0]} x {gbox.shape[1]} pixels holds no pixel of the scale {scale}")
+    a, b, c, d, e, f = gbox.affine[:6]
+    affine = Affine(a * scale, b * scale, c, d * scale, e * scale, f)
+    return GeoBox((height, width), affine, gbox.crs)
+
+
 def crs_wkt(gbox: GeoBox) -> str:
     """The CRS of a georeferenced grid as WKT.
 

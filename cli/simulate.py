@@ -1,0 +1,60 @@
+"""geo-refdiff simulate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("hr", type=click.Path(path_type=str))
+@click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="GeoTIFF to write.")
+@click.option("--scale", type=int, required=True, help="Input pixels along an output pixel, 1 to 64.")
+@click.option("--preset", metavar="NAME", help="bicubic, area, default, sentinel-2 or landsat.  [default: default]")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.json",
+    help="Instead of a preset, drawn once by --seed: sensor, published, a preset's name or a JSON file.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of the draw and of the noise.")
+@click.option("--noise", type=float, metavar="DN", help="Standard deviation of the noise.  [default: the recipe's]")
+@click.option(
+    "--range",
+    "value_range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Values that a recipe's noise and JPEG take for 0 and 255.  [default: 0 255]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
+    """Write the coarse scene that a sensor would have taken of the fine raster HR.
+
+    \b
+    geo-refdiff simulate aerial.tif -o lr.tif --scale 8
+    geo-refdiff simulate aerial.tif -o lr.tif --scale 16 --preset sentinel-2 --noise 1.5
+    """
+    from geo_refdiff.io.memory import steady_heap
+    from geo_refdiff.pipeline.simulate import simulate as run
+
+    steady_heap()
+    try:
+        result = run(hr, progress=_show, **options)
+    finally:
+        _clear()
+    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+
+
+def _show(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[Kblock {done} of {total}", nl=False, err=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
