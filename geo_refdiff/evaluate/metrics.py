@@ -1,4 +1,9 @@
-"""Figures of merit of images against their truth; all take (N, C, H, W) float tensors in DN (0..255), give (N,)."""
+"""Figures of merit of images against their truth; all take (N, C, H, W) float tensors in DN (0..255), give (N,).
+
+The truth may also be one for all images, (1, C, H, W).
+`where`, (N, 1, H, W) bool, says which pixels count; None = all. A figure is NaN where none count. Structural
+similarities are in `structure`, figures by deep networks in `lpips` and `frechet`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,9 @@ _C, _ALPHA = 30.0, 4.2
 _YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def psnr(image: Tensor, truth: Tensor) -> Tensor:
+def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio over all bands, dB, peak 255."""
-    mse = (image - truth).square().mean(dim=(1, 2, 3)).clamp(min=1e-12)
+    mse = mean_where((image - truth).square(), where).clamp(min=1e-12)
     return 10.0 * torch.log10(_PEAK**2 / mse)
 
 
@@ -45,21 +50,21 @@ def _similarity(p: Tensor, q: Tensor) -> Tensor:
 
 
 def haarpsi(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Haar wavelet-based perceptual similarity index, 0..1, higher is better.
+    """Haar wavelet-based perceptual similarity index, 0..1, higher is better."""
+    return haarpsi_mean(*haarpsi_map(image, truth), where)
 
-    Args:
-        where: (N, 1, H, W) bool, pixels that count; None = all. NaN where none count.
-    """
-    similarity, weight = haarpsi_map(image, truth)
+
+def haarpsi_mean(similarity: Tensor, weight: Tensor, where: Tensor | None = None) -> Tensor:
+    """The index from what `haarpsi_map` gives, equation 10, over the pixels that count."""
     if where is not None:
-        weight = weight * (F.avg_pool2d(where.to(weight.dtype), 2) > 0.5)
+        weight = weight * halved(where)
     mean = (similarity * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
     return (torch.log(mean / (1.0 - mean)) / _ALPHA).square()
 
 
-def gradient_energy_ratio(image: Tensor, truth: Tensor) -> Tensor:
+def gradient_energy_ratio(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """Mean squared gradient of the image over that of the truth; 1 = as sharp, or as noisy."""
-    return _gradient_energy(image).mean(dim=(1, 2, 3)) / _gradient_energy(truth).mean(dim=(1, 2, 3))
+    return mean_where(_gradient_energy(image), where) / mean_where(_gradient_energy(truth), where)
 
 
 def flat_noise_ratio(image: Tensor, truth: Tensor) -> Tensor:
@@ -89,6 +94,32 @@ def lattice_peak_ratio(image: Tensor, truth: Tensor, period: int = 4) -> Tensor:
     return ratios[0] / ratios[1]
 
 
+def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+    """Every image and band of (N, C, H, W) with one kernel (h, w), without a border; depthwise, which is quicker."""
+    n, c, h, w = x.shape
+    taps = kernel.expand(n * c, 1, *kernel.shape)
+    result = F.conv2d(x.reshape(1, n * c, h, w), taps, groups=n * c)
+    return result.reshape(n, c, *result.shape[-2:])
+
+
+def luma(x: Tensor) -> Tensor:
+    """(N, 1, H, W), 0.299 red + 0.587 green + 0.114 blue; the first band where there are fewer than three."""
+    return _yiq(x)[:, :1]
+
+
+def halved(where: Tensor) -> Tensor:
+    """Which pixels of half the resolution count, (N, 1, H / 2, W / 2): those of which more than half does."""
+    return F.avg_pool2d(where.to(torch.float32), 2) > 0.5
+
+
+def mean_where(values: Tensor, where: Tensor | None) -> Tensor:
+    """Mean of (N, C, H, W) over bands and the pixels that count, (N,)."""
+    if where is None:
+        return values.mean(dim=(1, 2, 3))
+    counted = torch.where(where, values, 0.0).sum(dim=(1, 2, 3))
+    return counted / (where.sum(dim=(1, 2, 3)) * values.shape[1])
+
+
 def _yiq(x: Tensor) -> Tensor:
     """(N, 3, H, W) luma, I and Q of the first three bands; the first band alone where there are fewer."""
     if x.shape[1] < 3:
@@ -103,8 +134,7 @@ def _haar(x: Tensor, scale: int, turned: bool) -> Tensor:
     kernel[size // 2 :] *= -1.0
     kernel = kernel.t() if turned else kernel
     left = size // 2 - 1
-    padded = F.pad(x, (left, size - 1 - left, left, size - 1 - left))
-    return F.conv2d(padded, kernel[None, None])
+    return convolved(F.pad(x, (left, size - 1 - left, left, size - 1 - left)), kernel)
 
 
 def _gradient_energy(x: Tensor) -> Tensor:

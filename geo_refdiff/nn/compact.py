@@ -28,6 +28,8 @@ from geo_refdiff.nn.layers import (
 
 _DETAIL_SIGMAS = (1.2, 4.0)
 """Gaussian blurs, HR pixels, that split the reference's high-pass into a fine and a medium band."""
+_UNSHARP_SIGMA = 0.9
+"""HR pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class CompactSize:
         full_width: channels of the convolutions at full resolution.
         hidden: hidden channels of the SFT modules.
         embedding: width of the noise embedding.
+        texture: whether the start has detail of its own beside the mean and the reference's.
+        ref, mask: whether the network looks at the reference and at the mask at all.
+        ref_sft, semantic_sft: whether decoder blocks have the texture-guided and the semantics-guided SFT module.
     """
 
     unshuffle: int = 4
@@ -47,6 +52,11 @@ class CompactSize:
     full_width: int = 16
     hidden: int = 64
     embedding: int = 64
+    texture: bool = False
+    ref: bool = True
+    mask: bool = True
+    ref_sft: bool = True
+    semantic_sft: bool = True
 
     @property
     def multiple(self) -> int:
@@ -61,6 +71,8 @@ class Guidance(NamedTuple):
         mean: (N, C, H, W) estimate of the conditional mean, model units.
         gate: (N, 2, H, W) in 0..1, the share of the truth's fine and medium detail that the reference's predicts.
         detail: (N, 2 C, H, W) the reference's fine and medium detail, model units, 0 where it is missing.
+        copy: (N, 2, H, W) in 0..1, how much of the mean's detail gives way to the reference's in `CompactNet.start`.
+        texture: (N, C, H, W) detail that `CompactNet.start` adds of itself, model units.
         entry: features added at the U-Net's entrance, (N, widths[0], h, w).
         prepared: the guidance's half of both SFT modules, a pair for each decoder level, coarsest first.
     """
@@ -68,8 +80,10 @@ class Guidance(NamedTuple):
     mean: Tensor
     gate: Tensor
     detail: Tensor
+    copy: Tensor
+    texture: Tensor
     entry: Tensor
-    prepared: tuple[tuple[Tensor, Tensor], ...]
+    prepared: tuple[tuple[Tensor | None, Tensor | None], ...]
 
 
 class DetailBands(nn.Module):
@@ -77,12 +91,13 @@ class DetailBands(nn.Module):
 
     def forward(self, image: Tensor, valid: Tensor) -> Tensor:
         """Image (N, C, H, W), valid (N, 1, H, W) 0/1 -> (N, 2 C, H, W): fine, then medium; 0 where invalid."""
-        fine = self._blur(image, valid, _DETAIL_SIGMAS[0])
-        wide = self._blur(image, valid, _DETAIL_SIGMAS[1])
+        fine = self.blur(image, valid, _DETAIL_SIGMAS[0])
+        wide = self.blur(image, valid, _DETAIL_SIGMAS[1])
         return torch.cat([image - fine, fine - wide], dim=1) * valid
 
     @staticmethod
-    def _blur(image: Tensor, valid: Tensor, sigma: float) -> Tensor:
+    def blur(image: Tensor, valid: Tensor, sigma: float) -> Tensor:
+        """Gaussian mean of the valid pixels, sigma in HR pixels."""
         taps = torch.tensor(_gaussian(sigma), dtype=image.dtype, device=image.device)
         stacked = torch.cat([image, valid], dim=1)
         n, c, h, w = stacked.shape
@@ -141,14 +156,16 @@ class _Guided(NamedTuple):
     mean: Tensor
     gate: Tensor
     detail: Tensor
+    copy: Tensor
+    texture: Tensor
 
 
 class GuidanceNet(nn.Module):
-    """Conditions -> guidance features, mean estimate and gate."""
+    """Conditions -> guidance features, mean estimate, gate and detail."""
 
     def __init__(self, bands: int, classes: int, size: CompactSize) -> None:
         super().__init__()
-        self.bands, self.classes = bands, classes
+        self.bands, self.classes, self.size = bands, classes, size
         w = size.widths
         self.lr_extractor = Extractor(bands + classes, size)
         self.ref_extractor = Extractor(2 * bands + 1 + classes, size)
@@ -160,12 +177,16 @@ class GuidanceNet(nn.Module):
             if level:
                 below = w[level - 1]
                 self.ups.append(up(w[level], below))
-        self.head = FullResolutionHead(w[0], 4 * bands, bands + 2, size)
+        self.head = FullResolutionHead(w[0], 4 * bands, 2 * bands + 4 if size.texture else bands + 2, size)
         self.detail_bands = DetailBands()
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
         changes = one_hot(mask, self.classes, lr.dtype)
+        if not self.size.mask:
+            changes = torch.zeros_like(changes)
         known = torch.isfinite(ref).all(dim=1, keepdim=True)
+        if not self.size.ref:
+            known = torch.zeros_like(known)
         ref = torch.where(known, ref, torch.zeros_like(ref))
         valid = known.to(ref.dtype)
         detail = self.detail_bands(ref, valid)
@@ -182,9 +203,16 @@ class GuidanceNet(nn.Module):
         if x is None:
             raise ValueError("a network needs at least one level")
         out = self.head(x, torch.cat([lr, difference, detail], dim=1))
-        mean = lr + out[:, : self.bands]
-        gate = torch.sigmoid(out[:, self.bands :] - 1.0) * valid
-        return _Guided(lr_features, ref_features, x, mean, gate, detail)
+        c = self.bands
+        mean = lr + out[:, :c]
+        gate = torch.sigmoid(out[:, c : c + 2] - 1.0) * valid
+        if self.size.texture:
+            copy = torch.sigmoid(out[:, c + 2 : c + 4] - 1.0) * valid
+            texture = out[:, c + 4 :]
+        else:
+            copy = gate
+            texture = torch.zeros_like(mean)
+        return _Guided(lr_features, ref_features, x, mean, gate, detail, copy, texture)
 
 
 class CompactNet(nn.Module):
@@ -194,7 +222,8 @@ class CompactNet(nn.Module):
         bands: image channels.
         classes: mask classes, class 0 (no change) included.
         size: widths.
-        gate_gain: factor on the gate before it passes the reference's own detail into `start`; 0 = the mean alone.
+        gate_gain: factor on the fine gate before it lets more of the reference's fine detail into `start`; 0 = none.
+        sharpen: gain of an unsharp mask on `start`, which gives fine detail the strength that it lacks; 0 = none.
         receptive_field: HR pixels beyond which nothing changes a pixel of one evaluation; stated by the model's config.
     """
 
@@ -203,11 +232,13 @@ class CompactNet(nn.Module):
         bands: int,
         classes: int,
         size: CompactSize,
-        gate_gain: float = 1.0,
+        gate_gain: float = 0.0,
+        sharpen: float = 0.0,
         receptive_field: int | None = None,
     ) -> None:
         super().__init__()
-        self.size, self.gate_gain, self.receptive_field = size, gate_gain, receptive_field
+        self.size, self.receptive_field = size, receptive_field
+        self.gate_gain, self.sharpen = gate_gain, sharpen
         self.multiple = size.multiple
         w, e = size.widths, size.embedding
         self.guide_net = GuidanceNet(bands, classes, size)
@@ -220,7 +251,9 @@ class CompactNet(nn.Module):
         self.ups = nn.ModuleList()
         below = 0
         for level in reversed(range(len(w))):
-            self.decoder.append(ChangeAwareBlock(w[level] + below, w[level], w[level], size.hidden, e))
+            self.decoder.append(
+                ChangeAwareBlock(w[level] + below, w[level], w[level], size.hidden, e, size.semantic_sft, size.ref_sft)
+            )
             if level:
                 below = w[level - 1]
                 self.ups.append(up(w[level], below))
@@ -242,19 +275,32 @@ class CompactNet(nn.Module):
                 self._decoder_blocks(), reversed(g.lr_features), reversed(g.ref_features), strict=True
             )
         )
-        return Guidance(g.mean, g.gate, g.detail, entry, prepared)
+        return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, entry, prepared)
 
     def base(self, guidance: Guidance) -> Tensor:
         """The image around which noise is preconditioned: the mean estimate, (N, C, H, W)."""
         return guidance.mean
 
+    def plain_start(self, guidance: Guidance) -> Tensor:
+        """What training shapes: the mean, its detail replaced by the reference's as `copy` says, and texture."""
+        fine, medium = (guidance.detail - self._detail(guidance.mean)).chunk(2, dim=1)
+        result: Tensor = guidance.mean + guidance.copy[:, :1] * fine + guidance.copy[:, 1:] * medium
+        return result + guidance.texture
+
     def start(self, guidance: Guidance) -> Tensor:
-        """The mean estimate with its detail replaced by the reference's as far as the gate opens, (N, C, H, W)."""
-        own = self.guide_net.detail_bands(guidance.mean, torch.ones_like(guidance.gate[:, :1]))
-        opened = (guidance.gate * self.gate_gain).clamp(max=1.0)
-        fine, medium = (guidance.detail - own).chunk(2, dim=1)
-        result: Tensor = guidance.mean + opened[:, :1] * fine + opened[:, 1:] * medium
+        """The image where sampling begins, (N, C, H, W): `plain_start`, finished by `gate_gain` and `sharpen`."""
+        result = self.plain_start(guidance)
+        if self.gate_gain > 0:
+            opened = (guidance.gate[:, :1] * self.gate_gain).clamp(max=1.0)
+            result = result + opened * (guidance.detail - self._detail(result)).chunk(2, dim=1)[0]
+        if self.sharpen > 0:
+            whole = torch.ones_like(result[:, :1])
+            result = result + self.sharpen * (result - self.guide_net.detail_bands.blur(result, whole, _UNSHARP_SIGMA))
         return result
+
+    def _detail(self, image: Tensor) -> Tensor:
+        detail: Tensor = self.guide_net.detail_bands(image, torch.ones_like(image[:, :1]))
+        return detail
 
     def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
         """F of EDM equation 7: x (N, C, H, W), already scaled by c_in; c_noise (N,)."""
@@ -288,13 +334,14 @@ def _gaussian(sigma: float) -> list[float]:
 
 
 def build_compact(config: Mapping[str, Any]) -> CompactNet:
-    """The network that a config.json describes ("bands", "classes", "network", "gate_gain", "receptive_field")."""
+    """The network that a config.json describes (bands, classes, network, gate_gain, sharpen, receptive_field)."""
     network = dict(config["network"])
     size = CompactSize(**{**network, "widths": tuple(network["widths"])})
     return CompactNet(
         len(config["bands"]),
         len(config["classes"]),
         size,
-        gate_gain=float(config.get("gate_gain", 1.0)),
+        gate_gain=float(config.get("gate_gain", 0.0)),
+        sharpen=float(config.get("sharpen", 0.0)),
         receptive_field=config.get("receptive_field"),
     )

@@ -92,31 +92,54 @@ class SpatialFeatureTransform(nn.Module):
 
 
 class ChangeAwareBlock(nn.Module):
-    """Decoder block of Ref-Diff, figure 2(c): semantics-guided SFT [LR, mask], then texture-guided SFT [Ref, mask]."""
+    """Decoder block of Ref-Diff, figure 2(c): semantics-guided SFT [LR, mask], then texture-guided SFT [Ref, mask].
 
-    def __init__(self, inputs: int, outputs: int, guidance: int, hidden: int, embedding: int) -> None:
+    Either module can be left out, as in the paper's ablation.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        guidance: int,
+        hidden: int,
+        embedding: int,
+        semantic_sft: bool = True,
+        ref_sft: bool = True,
+    ) -> None:
         super().__init__()
         self.norm0 = PixelNorm(inputs)
-        self.sft_lr = SpatialFeatureTransform(guidance, inputs, hidden)
+        self.sft_lr = SpatialFeatureTransform(guidance, inputs, hidden) if semantic_sft else None
         self.conv0 = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.norm1 = PixelNorm(outputs)
-        self.sft_ref = SpatialFeatureTransform(guidance, outputs, hidden)
+        self.sft_ref = SpatialFeatureTransform(guidance, outputs, hidden) if ref_sft else None
         self.affine = nn.Linear(embedding, outputs)
         self.conv1 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.skip = nn.Conv2d(inputs, outputs, 1)
         nn.init.zeros_(self.conv1.weight)
         nn.init.zeros_(_bias(self.conv1))
 
-    def prepare(self, lr_guidance: Tensor, ref_guidance: Tensor) -> tuple[Tensor, Tensor]:
-        """The parts that do not depend on noise."""
-        return self.sft_lr.prepare(lr_guidance), self.sft_ref.prepare(ref_guidance)
+    def prepare(self, lr_guidance: Tensor, ref_guidance: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The parts that do not depend on noise; None for a module that is left out."""
+        return (
+            None if self.sft_lr is None else self.sft_lr.prepare(lr_guidance),
+            None if self.sft_ref is None else self.sft_ref.prepare(ref_guidance),
+        )
 
-    def forward(self, x: Tensor, embedding: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
-        h = self.conv0(F.silu(self.sft_lr(self.norm0(x), prepared[0])))
-        h = self.sft_ref(self.norm1(h), prepared[1])
+    def forward(self, x: Tensor, embedding: Tensor, prepared: tuple[Tensor | None, Tensor | None]) -> Tensor:
+        h = _transform(self.sft_lr, self.norm0(x), prepared[0])
+        h = self.conv0(F.silu(h))
+        h = _transform(self.sft_ref, self.norm1(h), prepared[1])
         h = h + self.affine(embedding)[..., None, None]
         result: Tensor = self.skip(x) + self.conv1(F.silu(h))
         return result
+
+
+def _transform(module: SpatialFeatureTransform | None, features: Tensor, prepared: Tensor | None) -> Tensor:
+    if module is None or prepared is None:
+        return features
+    result: Tensor = module(features, prepared)
+    return result
 
 
 def down(inputs: int, outputs: int) -> nn.Module:

@@ -1,177 +1,223 @@
-"""The training loop: EDM loss for the denoiser, plain losses for the mean estimate and the gate, all in one pass."""
+"""The training loop. Every step is a function of the configuration, the data and the weights before it."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import queue
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from geo_refdiff.diffusion.checkpoint import save_model
-from geo_refdiff.diffusion.denoiser import GuidedDenoiser
-from geo_refdiff.diffusion.loss import draw_sigmas, edm_loss
-from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.nn.compact import CompactNet, DetailBands, Guidance
+from geo_refdiff.diffusion.denoiser import Denoiser
+from geo_refdiff.errors import GeoRefDiffError, OutputError
+from geo_refdiff.train.config import TrainConfig, TrainingConfig
+from geo_refdiff.train.distributed import Team
+from geo_refdiff.train.feed import Lane, feed
+from geo_refdiff.train.monitor import Monitor
+from geo_refdiff.train.objective import Objective
 from geo_refdiff.train.samples import Batch, SampleMaker
+from geo_refdiff.train.state import Progress, find_state, load_state, read_progress, save_state
+from geo_refdiff.train.stopping import Interrupted, StopRequest, stop_request
+
+Feed = Iterator[tuple[Batch, float]]
+Validate = Callable[[nn.Module, int], dict[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; all of it goes into the model card.
-
-    Attributes:
-        minutes: wall time after which training stops; the learning rate falls to 0 by then (cosine).
-        steps: steps after which it stops, if that comes first; None = time alone.
-        batch: samples a step.
-        rate: peak learning rate of Adam.
-        warmup: steps of linear warm-up.
-        ema: decay of the averaged weights.
-        gradient_weight, gate_weight: of these losses beside the mean's L1 and the EDM loss, which have weight 1.
-        p_mean, p_std: ln sigma ~ N(p_mean, p_std^2), model units.
-        seed: of data and noise.
-        save_minutes: time between saved models.
-        device: "cpu" or "cuda".
-        bf16: convolutions in bfloat16; losses, preconditioning and weights stay in float32.
-    """
-
-    minutes: float
-    steps: int | None = None
-    batch: int = 8
-    rate: float = 3e-4
-    warmup: int = 200
-    ema: float = 0.999
-    gradient_weight: float = 0.5
-    gate_weight: float = 1.0
-    p_mean: float = -2.4
-    p_std: float = 1.2
-    seed: int = 1
-    save_minutes: float = 5.0
-    bf16: bool = True
-    device: str = "cpu"
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Of step 1, 2, ...: linear warm-up, constant, cosine to 0 over the last share `decay` of the steps."""
+    rate = config.rate * min(1.0, step / max(config.warmup, 1))
+    if config.decay == 0:
+        return rate
+    left = (config.steps - step) / (config.decay * config.steps)
+    return rate if left >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(left, 0.0)))
 
 
-def prefetched(maker: SampleMaker, batch: int, depth: int = 4) -> Iterator[Batch]:
-    """Batches made by one thread ahead of their use, always in the same order."""
-    waiting: queue.Queue[Batch | BaseException] = queue.Queue(depth)
-
-    def produce() -> None:
-        try:
-            while True:
-                waiting.put(maker.batch(batch))
-        except BaseException as error:
-            waiting.put(error)
-
-    threading.Thread(target=produce, daemon=True, name="samples").start()
-    while True:
-        item = waiting.get()
-        if isinstance(item, BaseException):
-            raise item
-        yield item
-
-
-def losses(
-    denoiser: GuidedDenoiser, bands: DetailBands, batch: Batch, recipe: Recipe, draw: torch.Generator
-) -> dict[str, Tensor]:
-    """The terms of the loss for one batch, each a scalar: mean (L1), gradient (L1), gate (L2), edm."""
-    weight, scale = batch.weight, denoiser.sigma_data
-    guidance: Guidance = denoiser.guidance(batch.lr, batch.ref, batch.mask)
-    error = (batch.truth - guidance.mean) * weight
-    rows, cols = error.diff(dim=-2), error.diff(dim=-1)
-    whole = torch.ones_like(guidance.gate[:, :1])
-    target = bands(batch.truth, whole)
-    gated = torch.cat(
-        [guidance.gate[:, k : k + 1] * part for k, part in enumerate(guidance.detail.chunk(2, dim=1))], dim=1
-    )
-    fixed = guidance._replace(mean=guidance.mean.detach())
-    device = batch.truth.device
-    sigma = draw_sigmas(len(batch.truth), p_mean=recipe.p_mean, p_std=recipe.p_std, generator=draw).to(device)
-    noise = torch.randn(batch.truth.shape, generator=draw).to(device)
-    edm = edm_loss(
-        lambda x, s: denoiser(x, s, batch.lr, batch.ref, batch.mask, guidance=fixed),
-        batch.truth,
-        noise,
-        sigma,
-        scale,
-        valid=weight.expand_as(batch.truth),
-    )
-    return {
-        "mean": error.abs().mean() / scale,
-        "gradient": recipe.gradient_weight * (rows.abs().mean() + cols.abs().mean()) / scale,
-        "gate": recipe.gate_weight * ((target - gated) * weight.repeat(1, 2, 1, 1)).square().mean() / scale**2,
-        "edm": edm,
-    }
-
-
-def train(
-    network: CompactNet, config: dict[str, Any], maker: SampleMaker, recipe: Recipe, folder: Path, card: str
-) -> Path:
-    """Train a compact network and write model folders as it goes; the last one holds the averaged weights.
+class Trainer:
+    """One run: network, averaged network, optimizer and where it stands.
 
     Args:
-        network: trained in place.
-        config: of the model, as in config.json; written with the weights.
-        maker: where batches come from.
-        recipe: see `Recipe`.
-        folder: model folder to write; `log.jsonl` lies in it, too.
-        card: text of the model card.
-
-    Returns:
-        the folder.
+        denoiser: the network to train, float32.
+        config: of the run.
+        maker: of samples.
+        fingerprint: of the data.
+        out: folder of the run.
+        team: this process's place.
 
     Raises:
-        GeoRefDiffError: the loss is not finite; the last saved model stays.
+        OptionError: a batch that cannot be shared by the processes alike.
     """
-    torch.manual_seed(recipe.seed)
-    draw = torch.Generator().manual_seed(recipe.seed)
-    network.to(device=recipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    denoiser = GuidedDenoiser(network, config).train()
-    average = copy.deepcopy(network).eval().requires_grad_(False)
-    bands = DetailBands()
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
-    folder.mkdir(parents=True, exist_ok=True)
-    begun = saved = time.monotonic()
-    sums: dict[str, float] = {}
-    for step, batch in enumerate(prefetched(maker, recipe.batch), start=1):
-        elapsed = (time.monotonic() - begun) / 60.0
-        share = max(elapsed / recipe.minutes, (step - 1) / recipe.steps if recipe.steps else 0.0)
-        if share >= 1.0:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.rate * min(1.0, step / recipe.warmup) * 0.5 * (1.0 + math.cos(math.pi * share))
-        with torch.autocast(recipe.device, torch.bfloat16, enabled=recipe.bf16):
-            terms = losses(denoiser, bands, batch.to(recipe.device), recipe, draw)
-        total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total):
-            raise GeoRefDiffError(
-                f"the loss is {float(total.detach())} at step {step}; the last saved model is {folder}"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        decay = min(recipe.ema, step / (step + 10.0))
+
+    def __init__(
+        self, denoiser: Denoiser, config: TrainConfig, maker: SampleMaker, fingerprint: str, out: Path, team: Team
+    ) -> None:
+        self.config, self.maker, self.fingerprint, self.out, self.team = config, maker, fingerprint, out, team
+        training = config.training
+        self.shares = team.shares(training.batch, training.accumulate)
+        memory = torch.channels_last if training.channels_last else torch.contiguous_format
+        denoiser.to(device=team.device).train()
+        denoiser.network.to(memory_format=memory)  # type: ignore[call-overload]
+        self.denoiser = denoiser
+        self.average: nn.Module = copy.deepcopy(denoiser.network).eval().requires_grad_(False)
+        self.objective: nn.Module = Objective(denoiser, training)
+        on_gpu = team.device.startswith("cuda")
+        if training.compile == "on" or (training.compile == "auto" and on_gpu):
+            _compile(denoiser.network)
+        if team.world > 1:
+            self.objective = DistributedDataParallel(self.objective)
+        self.parameters: list[Tensor] = list(denoiser.network.parameters())
+        self.optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=training.rate,
+            betas=(training.beta1, training.beta2),
+            fused=on_gpu,
+            foreach=not on_gpu,
+        )
+        self.step, self.seconds, self.sums = 0, 0.0, dict[str, float]()
+
+    def resume(self) -> int:
+        """Go on where the newest checkpoint stands; its step, 0 where there is none."""
+        state = find_state(self.out)
+        if state is None:
+            return 0
+        progress = read_progress(state)
+        load_state(state, self.denoiser.network, self.average, self.optimizer)
+        self.step, self.seconds, self.sums = progress.step, progress.seconds, dict(progress.sums)
+        return self.step
+
+    def run(self, monitor: Monitor, validate: Validate | None = None) -> None:
+        """Train to the last step; checkpoints, lines of the log and validations on the way.
+
+        A checkpoint that cannot be written is told, and tried again with the next; the last one must be.
+
+        Raises:
+            GeoRefDiffError: loss or gradient are not finite; names step, files and the last good checkpoint.
+            Interrupted: asked to stop; a checkpoint was written.
+            OutputError: the last checkpoint cannot be written.
+        """
+        training, report = self.config.training, self.config.report
+        saved = time.monotonic()
+        jobs = ((step, share) for step in range(self.step + 1, training.steps + 1) for share in self.shares)
+        coming = feed(self.maker, jobs, training.workers, Lane(self.team.device))
+        with stop_request() as stop:
+            while self.step < training.steps:
+                asked = self._one(coming, stop, monitor)
+                step, last = self.step, self.step == training.steps
+                if step % report.log_steps == 0 or last:
+                    count = step % report.log_steps or report.log_steps
+                    monitor.line(step, {k: v / count for k, v in self.sums.items()}, learning_rate(step, training))
+                    self.sums = {}
+                if validate is not None and (last or (report.validate_steps and step % report.validate_steps == 0)):
+                    monitor.validation(step, validate(self.average, step))
+                if self.team.leads and (last or asked):
+                    self.save()
+                elif self.team.leads and time.monotonic() - saved > 60.0 * report.save_minutes:
+                    self._try_to_save(monitor)
+                    saved = time.monotonic()
+                if asked and not last:
+                    self.team.wait()
+                    raise Interrupted(f"stopped after step {step}, kept in {find_state(self.out)}; go on with --resume")
+
+    def save(self) -> None:
+        """Write a checkpoint (OutputError where it cannot be)."""
+        progress = Progress(
+            self.step,
+            self.seconds,
+            self.sums,
+            self.config.to_dict(),
+            self.fingerprint,
+            self.team.world,
+            torch.get_num_threads(),
+        )
+        save_state(self.out, progress, self.denoiser.network, self.average, self.optimizer)
+
+    def _try_to_save(self, monitor: Monitor) -> None:
+        try:
+            self.save()
+        except OutputError as error:
+            monitor.tell(f"warning: {error}; training goes on, the next checkpoint is tried in a while")
+
+    def _one(self, coming: Feed, stop: StopRequest, monitor: Monitor) -> bool:
+        """One step; whether any process was asked to stop."""
+        begun = time.perf_counter()
+        terms, waited, asked = self._update(self.step + 1, coming, stop)
+        self.step += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        spent = time.perf_counter() - begun
+        self.seconds += spent
+        monitor.step(self.config.training.batch, spent - waited, waited)
+        return asked
+
+    def _update(self, step: int, coming: Feed, stop: StopRequest) -> tuple[dict[str, float], float, bool]:
+        """One optimizer step: the loss terms over all processes, seconds of waiting for data, whether to stop."""
+        training = self.config.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, training)
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        names: list[str] = []
+        waited = 0.0
+        for share in self.shares:
+            batch, seconds = next(coming)
+            waited += seconds
+            names += batch.names
+            for name, term in self._backward(step, share, batch).items():
+                sums[name] = sums[name] + term if name in sums else term
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip or math.inf)
+        own = torch.stack([*sums.values(), norm, norm.new_tensor(float(stop.asked))])
+        fine = torch.isfinite(own).all()
+        *values, length, stops = self.team.mean(own).tolist()  # the only time in a step that a GPU is waited for
+        terms = dict(zip(sums, values, strict=True))
+        if not all(map(math.isfinite, (*values, length))):
+            raise self._lost(step, terms, names, bool(fine))
+        self.optimizer.step()
+        decay = min(training.ema, step / (step + 10.0))
         with torch.no_grad():
-            for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                slow.lerp_(fast, 1.0 - decay)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach())
-        if step % 50 == 0:
-            line = {"step": step, "minutes": round(elapsed, 2)}
-            line |= {name: round(value / 50, 4) for name, value in sums.items()}
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            sums = {}
-        if time.monotonic() - saved > 60.0 * recipe.save_minutes:
-            saved = time.monotonic()
-            save_model(folder, config | {"trained": asdict(recipe) | {"steps_done": step}}, average.state_dict(), card)
-    save_model(folder, config | {"trained": asdict(recipe) | {"steps_done": step - 1}}, average.state_dict(), card)
-    return folder
+            torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1.0 - decay)
+        return terms, waited, stops > 0
+
+    def _backward(self, step: int, share: range, batch: Batch) -> dict[str, Tensor]:
+        """Add the gradient of one share; its loss terms."""
+        training, part = self.config.training, 1.0 / len(self.shares)
+        torch.manual_seed(_seed(training.seed, step, share.start))  # of dropout
+        draw = torch.Generator().manual_seed(_seed(training.seed, step, share.start, 0))
+        quiet = share is not self.shares[-1] and isinstance(self.objective, DistributedDataParallel)
+        with (
+            self.objective.no_sync() if quiet else nullcontext(),  # type: ignore[operator]
+            torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=training.bf16),
+        ):
+            terms: dict[str, Tensor] = self.objective(batch, draw)
+            total = torch.stack(list(terms.values())).sum() * part
+        torch.autograd.backward(total)
+        return {name: term.detach() * part for name, term in terms.items()}
+
+    def _lost(self, step: int, terms: dict[str, float], names: list[str], fine: bool) -> GeoRefDiffError:
+        """What to say when loss or gradient are not finite: no weights were changed by this step."""
+        told = self.team.gather((fine, names))
+        guilty = [name for good, some in told if not good for name in some]
+        state = find_state(self.out)
+        what = "gradient" if all(map(math.isfinite, terms.values())) else "loss"
+        values = ", ".join(f"{name} {value:g}" for name, value in terms.items())
+        kept = f"{state} (step {read_progress(state).step})" if state else "none yet"
+        return GeoRefDiffError(
+            f"the {what} is not finite at step {step} ({values}) on {', '.join(guilty)}; the last good checkpoint is "
+            f"{kept}: look at these data, or go on from there with a lower training.rate"
+        )
+
+
+def _compile(network: Any) -> None:
+    """Have torch compile what takes the time: the guidance and the evaluation at a noise level."""
+    network.forward = torch.compile(network.forward)
+    if hasattr(network, "guidance"):
+        network.guidance = torch.compile(network.guidance)
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -1,23 +1,22 @@
-"""Pairs of dates to learn from: aerial images of a folder tree, and the generated landscape."""
+"""Pairs of dates held whole, as the first trainer draws from them; `train.datasets` is what they are made by."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.errors import InputError
+from geo_refdiff.train.datasets.cover import land_cover
+from geo_refdiff.train.datasets.generated import LandscapeDataset
+from geo_refdiff.train.datasets.matching import find_shift, match, moved
 
-_MAX_SHIFT = 8.0
-_MIN_PEAK = 7.0
-_COARSE = 8
+__all__ = ["Pair", "aerial_pairs", "estimate_shift", "generated_pairs", "land_cover", "matched_pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,83 +45,20 @@ class Pair:
 
 
 def estimate_shift(fixed: NDArray[np.uint8], moving: NDArray[np.uint8]) -> tuple[float, float]:
-    """(rows, cols) by which `moving` must be moved to lie on `fixed`; (0, 0) where no clear peak is found.
-
-    Normalised phase correlation (Kuglin and Hines 1975) of gradient magnitudes, peak refined by parabolas.
-    """
-    spectra = []
-    for image in (fixed, moving):
-        grey = image.astype(np.float32).mean(axis=0)
-        gradient = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
-        window = np.hanning(grey.shape[0])[:, None] * np.hanning(grey.shape[1])[None]
-        spectra.append(np.fft.rfft2((gradient - gradient.mean()) * window))
-    cross = spectra[0] * np.conj(spectra[1])
-    surface = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=fixed.shape[1:])
-    surface = ndimage.gaussian_filter(np.fft.fftshift(surface), 1.0)
-    row, col = np.unravel_index(int(np.argmax(surface)), surface.shape)
-    middle = np.array(surface.shape) // 2
-    if surface[row, col] < _MIN_PEAK * surface.std() or np.abs(np.array([row, col]) - middle).max() > _MAX_SHIFT:
-        return 0.0, 0.0
-    return (
-        float(row - middle[0]) + _parabola(*surface[row - 1 : row + 2, col].tolist()),
-        float(col - middle[1]) + _parabola(*surface[row, col - 1 : col + 2].tolist()),
-    )
-
-
-def _parabola(left: float, mid: float, right: float) -> float:
-    bend = left - 2 * mid + right
-    return 0.0 if bend == 0 else 0.5 * (left - right) / bend
+    """(rows, cols) by which `moving` must be moved to lie on `fixed`; (0, 0) where no clear peak is found."""
+    return find_shift(fixed, moving) or (0.0, 0.0)
 
 
 def matched_pair(
     name: str, new: NDArray[np.uint8], old: NDArray[np.uint8], classes: NDArray[np.uint8], register: bool = True
 ) -> Pair:
     """A pair from two images on one grid: the old one shifted onto the new one (if asked), its radiometry fitted."""
-    shift = estimate_shift(new, old) if register else (0.0, 0.0)
-    moved = ndimage.shift(old.astype(np.float32), (0.0, *shift), order=3, mode="nearest")
-    inside = ndimage.shift(np.ones(old.shape[1:], np.float32), shift, order=1, mode="constant") > 0.999
-    fit = fit_radiometry(_coarse(moved), _coarse(new), np.ones(_coarse(new).shape[1], dtype=bool))
-    matched = np.array(fit.gain)[:, None, None] * moved + np.array(fit.offset)[:, None, None]
-    ref = np.clip(np.rint(matched), 0, 255).astype(np.uint8)
-    return Pair(name, new, ref, inside, classes, np.full(classes.shape, 255, np.uint8))
-
-
-def _coarse(image: NDArray[np.generic]) -> NDArray[np.float64]:
-    c, h, w = image.shape
-    h, w = h - h % _COARSE, w - w % _COARSE
-    cells = image[:, :h, :w].astype(np.float64).reshape(c, h // _COARSE, _COARSE, w // _COARSE, _COARSE)
-    means: NDArray[np.float64] = cells.mean(axis=(2, 4)).reshape(c, -1)
-    return means
-
-
-def land_cover(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Rough land cover of one date from red, green, blue and near infrared.
-
-    Rules on smoothed bands: normalised difference vegetation index (Rouse 1974) and water index (McFeeters 1996),
-    brightness, local contrast and warmth (red against blue).
-
-    Args:
-        image: (4, H, W) uint8 red, green, blue, nir.
-
-    Returns:
-        (H, W) uint8: 1 water, 2 bare ground, 3 low vegetation, 4 tree, 5 built-up.
-    """
-    red, green, blue, nir = (ndimage.uniform_filter(band.astype(np.float32), 3) for band in image)
-    ndvi = (nir - red) / np.maximum(nir + red, 1.0)
-    ndwi = (green - nir) / np.maximum(green + nir, 1.0)
-    brightness = (red + green + blue) / 3.0
-    grey = image[:3].astype(np.float32).mean(axis=0)
-    mean = ndimage.uniform_filter(grey, 9)
-    contrast = np.sqrt(np.maximum(ndimage.uniform_filter(grey**2, 9) - mean**2, 0.0))
-    classes = np.full(red.shape, 5, np.uint8)
-    classes[(red - blue > 18) & (brightness > 90)] = 2
-    classes[ndvi > 0.12] = 3
-    classes[(ndvi > 0.18) & ((brightness < 85) | (contrast > 22))] = 4
-    classes[(ndwi > 0.15) & (brightness < 110) & (contrast < 8)] = 1
-    # the majority within 5 x 5 pixels
-    votes = [ndimage.uniform_filter((classes == k).astype(np.float32), 5) for k in range(1, 6)]
-    winners: NDArray[np.uint8] = (np.argmax(votes, axis=0) + 1).astype(np.uint8)
-    return winners
+    everywhere = np.ones(new.shape[1:], np.bool_)
+    found = match([(new, everywhere, old, everywhere)], register)
+    ref, inside = moved(old, found.shift)
+    gain, offset = (np.array(v)[:, None, None] for v in (found.gain, found.offset))
+    matched = np.clip(np.rint(gain * ref + offset), 0, 255).astype(np.uint8)
+    return Pair(name, new, matched, inside, classes, np.full(classes.shape, 255, np.uint8))
 
 
 def aerial_pairs(
@@ -150,14 +86,7 @@ def aerial_pairs(
 
 def generated_pairs(seeds: Iterable[int], size: int = 256) -> Iterator[Pair]:
     """The generated landscape, both directions in time alternating, with exact change masks."""
-    from geo_refdiff.sample_tiles.landscape import render_pair
-
     for seed in seeds:
-        scene = render_pair(seed, (size, size))
-        changed = scene.old_classes != scene.new_classes
-        back = seed % 2 == 1
-        new, old = (scene.old, scene.new) if back else (scene.new, scene.old)
-        classes = scene.old_classes if back else scene.new_classes
-        mask = np.where(changed, classes, 0).astype(np.uint8)
-        pair = matched_pair(f"landscape {seed}{' reversed' if back else ''}", new, old, classes)
-        yield replace(pair, mask=mask)
+        dataset = LandscapeDataset(seed, seed, size)
+        new, ref, _, ref_valid, classes, mask = dataset.read(0, 0, 0, size, size)
+        yield Pair(dataset.name(0), new, ref, ref_valid, classes, mask)  # type: ignore[arg-type]

@@ -115,13 +115,38 @@ def test_sizes_by_config(bands: int) -> None:
         assert low < sum(parameter.numel() for parameter in net.parameters()) < high
 
 
-def test_gate_gain_zero_leaves_the_mean_alone() -> None:
+def test_gate_gain_lets_the_references_fine_detail_in() -> None:
     net = network()
     guidance = net.guidance(*conditions())
-    net.gate_gain = 0.0
-    assert torch.equal(net.start(guidance), guidance.mean)
-    net.gate_gain = 1e9  # fully open: the detail is the reference's own
-    whole = torch.ones_like(guidance.gate[:, :1])
-    own = net.guide_net.detail_bands(guidance.mean, whole)
-    expected = guidance.mean + sum((guidance.detail - own).chunk(2, dim=1))
-    torch.testing.assert_close(net.start(guidance), expected)
+    plain = net.plain_start(guidance)
+    assert torch.equal(net.start(guidance), plain)
+    net.gate_gain = 1e9  # fully open: the fine detail is the reference's own
+    bands = net.guide_net.detail_bands
+    whole = torch.ones_like(plain[:, :1])
+    fine = (guidance.detail - bands(plain, whole)).chunk(2, dim=1)[0]
+    torch.testing.assert_close(net.start(guidance), plain + fine)
+
+
+def test_sharpen_makes_fine_detail_stronger_and_leaves_flat_ground_alone() -> None:
+    net = network()
+    guidance = net.guidance(*conditions())
+    plain = net.plain_start(guidance)
+    net.sharpen = 1.0
+    sharp = net.start(guidance)
+    assert sharp.diff(dim=-1).square().mean() > 1.2 * plain.diff(dim=-1).square().mean()
+    flat = guidance._replace(
+        mean=torch.full_like(plain, 0.3),
+        copy=torch.zeros_like(guidance.copy),
+        texture=torch.zeros_like(plain),
+    )
+    torch.testing.assert_close(net.start(flat), torch.full_like(plain, 0.3), atol=1e-5, rtol=0)
+
+
+def test_the_start_holds_the_reference_where_copy_is_open_and_adds_texture() -> None:
+    net = network()
+    guidance = net.guidance(*conditions())
+    texture = torch.randn_like(guidance.mean)
+    opened = guidance._replace(copy=torch.ones_like(guidance.copy), texture=texture)
+    own = net.guide_net.detail_bands(guidance.mean, torch.ones_like(guidance.gate[:, :1]))
+    expected = guidance.mean + sum((guidance.detail - own).chunk(2, dim=1)) + texture
+    torch.testing.assert_close(net.plain_start(opened), expected)

@@ -1,67 +1,46 @@
-"""Pairs and samples: alignment, exact labels, every fault, and the same draw for the same seed."""
+"""Samples: alignment, exact labels, every fault, the same draw for the same seed, and what cannot be used."""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from geo_refdiff.degrade.resize import upsample
 from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.train.pairs import Pair, estimate_shift, land_cover, matched_pair
-from geo_refdiff.train.samples import Faults, SampleMaker, crop_size
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.train.config import FaultsConfig, SamplesConfig
+from geo_refdiff.train.samples import Batch, SampleMaker, Source, crop_size
 
-NONE = Faults(0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-
-
-def texture(seed: int, size: int = 256) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    field = ndimage.gaussian_filter(rng.normal(0, 1, (4, size, size)), (0, 2, 2)) * 160 + 120
-    return np.clip(field, 1, 254).astype(np.uint8)
+NONE = dict.fromkeys(("paste", "mask_unknown", "mask_wrong", "no_reference", "part_reference", "wrong_place"), 0.0)
+NONE |= {"no_nir": 0.0, "shift_sigma": 0.0, "ref_gain_sigma": 0.0, "ref_offset_sigma": 0.0}
 
 
-def pair(seed: int = 0, mask: int = 0) -> Pair:
-    image = texture(seed)
-    classes = np.full(image.shape[1:], 3, np.uint8)
-    labels = np.full(classes.shape, mask, np.uint8)
-    return Pair("made up", image, image.copy(), np.ones(classes.shape, bool), classes, labels)
+def maker(
+    *datasets: Any, scale: int = 8, crop: int = 144, seed: int = 1, faults: dict[str, Any] | None = None, **options: Any
+) -> SampleMaker:
+    scales = options.pop("scales", {str(scale): 1.0})
+    config = SamplesConfig(
+        crop=crop,
+        scales=scales,
+        degradation=options.pop("degradation", "sensor"),
+        faults=FaultsConfig() if faults is None else FaultsConfig(**(NONE | faults)),
+    )
+    return SampleMaker([Source(data, 1.0) for data in datasets], config, 16, seed, **options)
 
 
-@pytest.mark.parametrize("shift", [(2.3, -1.6), (-4.0, 0.5), (0.0, 0.0)])
-def test_shift_is_found_with_its_sign(shift: tuple[float, float]) -> None:
-    fixed = texture(1)
-    moved = np.clip(ndimage.shift(fixed.astype(float), (0, *shift), order=3, mode="nearest"), 0, 255).astype(np.uint8)
-    assert estimate_shift(fixed, moved) == pytest.approx((-shift[0], -shift[1]), abs=0.15)
-
-
-def test_no_shift_is_claimed_between_strangers() -> None:
-    assert estimate_shift(texture(2), texture(3)) == (0.0, 0.0)
-
-
-def test_matched_pair_is_registered_and_in_the_new_radiometry() -> None:
-    new = texture(4)
-    old = np.clip(ndimage.shift(new * 0.7 + 30.0, (0, 1.5, -2.0), order=3, mode="nearest"), 0, 255).astype(np.uint8)
-    made = matched_pair("x", new, old, np.full(new.shape[1:], 3, np.uint8))
-    inner = (slice(None), slice(16, -16), slice(16, -16))
-    assert np.abs(made.ref[inner].astype(float) - new[inner]).mean() < 3.0
-    assert not made.ref_valid[0].any() or not made.ref_valid[-1].any()
-    assert (made.mask == 255).all()
-
-
-def test_land_cover_of_plain_surfaces() -> None:
-    surfaces = {1: (20, 35, 40, 12), 2: (170, 140, 110, 150), 3: (110, 125, 90, 190), 4: (45, 60, 45, 130)}
-    surfaces[5] = (140, 140, 145, 130)
-    for expected, colour in surfaces.items():
-        image = np.broadcast_to(np.array(colour, np.uint8)[:, None, None], (4, 32, 32)).copy()
-        assert (land_cover(image) == expected).all(), expected
+def same(one: Batch, other: Batch) -> bool:
+    tensors = zip(one.tensors(), other.tensors(), strict=True)
+    return one.names == other.names and all(torch.equal(a.nan_to_num(9), b.nan_to_num(9)) for a, b in tensors)
 
 
 @pytest.mark.parametrize("scale", [4, 6, 8, 10, 16])
-def test_truth_reference_and_lr_lie_on_each_other(scale: int) -> None:
-    maker = SampleMaker([pair(5)], {scale: 1.0}, 16, 144, 6, seed=1, faults=NONE)
-    batch = maker.batch(3)
-    assert batch.truth.shape[-1] == crop_size(scale, 16, 144)
+def test_truth_reference_and_lr_lie_on_each_other(scale: int, textures: Any) -> None:
+    batch = maker(textures((5,)), scale=scale, faults={}).batch(3, range(6))
+    assert batch.truth.shape == (6, 4, *[crop_size(scale, 16, 144)] * 2)
     # the same image twice: only alignment can differ
     torch.testing.assert_close(batch.truth, batch.ref, atol=1e-5, rtol=0)
     for sigma in (0.0, 0.35):
@@ -72,34 +51,154 @@ def test_truth_reference_and_lr_lie_on_each_other(scale: int) -> None:
         assert abs(float(noise.mean())) < 0.01
 
 
-def test_a_pasted_change_is_labelled_with_what_is_there_now() -> None:
-    faults = Faults(1, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-    maker = SampleMaker([pair(6), pair(7)], {8: 1.0}, 16, 144, 6, seed=2, faults=faults)
-    batch = maker.batch(12)
+def test_a_pasted_change_is_labelled_with_what_is_there_now(textures: Any) -> None:
+    batch = maker(textures((6, 7)), seed=2, faults={"paste": 1.0}).batch(1, range(12))
     differs = ((batch.truth - batch.ref).abs() > 0.02).any(dim=1, keepdim=True)
     assert differs.any()
     assert (batch.mask[differs] == 3).all()
     assert set(batch.mask.unique().tolist()) == {0, 3}
 
 
-def test_faults_show() -> None:
-    maker = SampleMaker([pair(8), pair(9)], {8: 1.0}, 16, 144, 6, 3, Faults(0, 1, 0, 1, 0, 0, 1, 0, 0, 0))
-    batch = maker.batch(4)
+def test_what_is_missing_is_missing(textures: Any) -> None:
+    batch = maker(textures((8, 9)), faults={"mask_unknown": 1.0, "no_reference": 1.0, "no_nir": 1.0}).batch(1, range(4))
     assert (batch.mask == 255).all()
     assert batch.ref.isnan().all()
     assert (batch.lr[:, 3] == 0).all()
     assert (batch.truth[:, 3] == 0).all()
     assert batch.weight[:, :, 0, 0].tolist() == [[1, 1, 1, 0]] * 4
-    part = SampleMaker([pair(8)], {8: 1.0}, 16, 144, 6, 3, Faults(0, 0, 0, 0, 1, 0, 0, 0, 0, 0)).batch(6)
+    part = maker(textures((8,)), faults={"part_reference": 1.0}).batch(1, range(6))
     assert 0 < part.ref.isnan().float().mean() < 1
 
 
-def test_the_same_seed_draws_the_same_batches() -> None:
-    makers = [SampleMaker([pair(1), pair(2)], {8: 0.5, 16: 0.5}, 16, 96, 6, seed=s) for s in (4, 4, 5)]
-    first, again, other = ([maker.batch(2) for _ in range(3)] for maker in makers)
-    for a, b in zip(first, again, strict=True):
-        assert torch.equal(a.truth, b.truth)
-        assert torch.equal(a.lr, b.lr)
-        assert torch.equal(a.mask, b.mask)
-    differs = [a.scale != b.scale or not torch.equal(a.truth, b.truth) for a, b in zip(first, other, strict=True)]
-    assert any(differs)
+def test_a_wrong_place_is_another_one_and_its_mask_unknown(textures: Any) -> None:
+    data = textures((8, 9, 10, 11), mask=0)
+    batch = maker(data, faults={"wrong_place": 1.0, "exposure": False}).batch(1, range(4))
+    assert (batch.mask == 255).all()
+    assert (batch.ref - batch.truth).abs().mean() > 0.1
+
+
+def test_a_misregistered_reference_is_off_by_whole_pixels(textures: Any) -> None:
+    batch = maker(textures((8,)), crop=96, faults={"shift_sigma": 2.0}).batch(1, range(8))
+    found = []
+    for truth, ref in zip(batch.truth, batch.ref, strict=True):
+        inner = (slice(None), slice(8, -8), slice(8, -8))
+        off = {
+            (r, c): float((torch.roll(truth, (r, c), (1, 2)) - ref)[inner].abs().max())
+            for r in range(-4, 5)
+            for c in range(-4, 5)
+        }
+        shift = min(off, key=lambda at: off[at])
+        assert off[shift] < 1e-5
+        found.append(shift)
+    assert len(set(found)) > 4
+
+
+def test_a_wrong_mask_is_wrong_in_each_of_four_ways(textures: Any) -> None:
+    made = maker(textures((8,), mask=2), faults={"mask_wrong": 1.0})
+    masks = made.batch(1, range(40)).mask
+    seen = [tuple(mask.unique().tolist()) for mask in masks]
+    assert (0, 2) in seen  # missed changes
+    assert any(2 in values and set(values) - {0, 2} for values in seen)  # invented changes
+    assert any(len(values) == 1 and values != (2,) for values in seen)  # whole classes wrong
+    assert (2,) in seen  # shifted borders of a mask that is 2 everywhere
+
+
+def test_exposure_is_left_alone_if_so_wanted(textures: Any) -> None:
+    values = set((torch.from_numpy(textures((3,)).images[0][0]).float() / 127.5 - 1).flatten().tolist())
+    plain = maker(textures((3,)), faults={"exposure": False}).batch(1, range(2)).truth
+    assert set(plain[:, 0].flatten().tolist()) <= values
+    jittered = maker(textures((3,)), faults={}).batch(1, range(2)).truth
+    assert len(set(jittered[:, 0].flatten().tolist()) & values) < 0.1 * len(values)
+
+
+def test_the_same_seed_draws_the_same_batches_in_any_order_and_thread(textures: Any) -> None:
+    scales = {"8": 0.5, "16": 0.5}
+    one, two, other = (maker(textures((1, 2)), crop=48, seed=s, scales=scales) for s in (4, 4, 5))
+    steps = range(1, 6)
+    first = [one.batch(step, range(1, 4, 2)) for step in steps]
+    with ThreadPoolExecutor(3) as pool:
+        again = list(pool.map(lambda step: two.batch(step, range(1, 4, 2)), reversed(steps)))[::-1]
+    assert all(same(a, b) for a, b in zip(first, again, strict=True))
+    assert {batch.scale for batch in first} == {8, 16}
+    assert not any(same(a, other.batch(step, range(1, 4, 2))) for step, a in zip(steps, first, strict=True))
+    assert not same(first[0], first[1])
+
+
+def test_a_sample_does_not_depend_on_those_beside_it(textures: Any) -> None:
+    made = maker(textures((1, 2)), crop=96, degradation="bicubic")
+    whole, part = made.batch(2, range(6)), made.batch(2, range(1, 6, 2))
+    for all_of_it, some in zip(whole.tensors(), part.tensors(), strict=True):
+        assert torch.equal(all_of_it[1::2].nan_to_num(9), some.nan_to_num(9))
+
+
+@pytest.mark.parametrize(
+    ("step", "scale", "names", "means", "spreads"),
+    [
+        (10, 16, "112", (-0.0259, -0.0284, -0.0370, 0.9039, 0.9167), (0.2084, 0.1079, 0.2005, 1.3881, 0.2764)),
+        (11, 4, "331", (-0.1578, -0.1574, -0.1327, 85.0, 0.9167), (0.2608, 0.232, 0.2677, 120.2169, 0.2764)),
+        (12, 8, "213", (-0.1839, -0.1841, -0.1925, 85.8594, 1.0), (0.2435, 0.1995, 0.2239, 119.6153, 0.0)),
+    ],
+)
+def test_draws_are_those_that_made_the_bundled_model(
+    step: int, scale: int, names: str, means: tuple[float, ...], spreads: tuple[float, ...], textures: Any
+) -> None:
+    made = maker(textures((1, 2, 3)), crop=48, scales={"8": 0.5, "16": 0.3, "4": 0.2})
+    batch = made.batch(step, range(1, 6, 2))
+    assert (batch.scale, batch.names) == (scale, tuple(f"texture {name}" for name in names))
+    flat = [tensor.float().nan_to_num(0) for tensor in batch.tensors()]
+    assert [float(t.mean()) for t in flat] == pytest.approx(means, abs=2e-4)
+    assert [float(t.std()) for t in flat] == pytest.approx(spreads, abs=2e-4)
+
+
+def test_pixels_that_stay_on_the_device_make_the_same_batches(textures: Any) -> None:
+    hole = np.ones((256, 256), bool)
+    hole[:40] = False
+    streamed, held = (textures((1, 2), new_valid=hole), textures((1, 2), new_valid=hole))
+    one, two = maker(streamed, crop=96), maker(held, crop=96, room=2**30)
+    batches = [(one.batch(step, range(3)), two.batch(step, range(3))) for step in range(1, 5)]
+    assert all(same(a, b) for a, b in batches)
+    assert any((batch.weight == 0).any() for batch, _ in batches)
+    assert sorted(held.reads) == [0, 1]  # each pair once
+    assert len(streamed.reads) >= 12
+    some = textures((1, 2))
+    tight = maker(some, crop=96, room=256 * 256 * 13)
+    assert all(tight.batch(step, range(3)).names for step in range(1, 5))
+    assert len(some.reads) > 2  # there is room for one; the other is streamed
+
+
+def test_a_pair_that_cannot_be_read_is_passed_over_by_name(textures: Any) -> None:
+    data = textures((1, 2, 3), broken=(1,))
+    made = maker(data, crop=96, faults={})
+    names = {name for step in range(1, 9) for name in made.batch(step, range(3)).names}
+    assert names == {"texture 1", "texture 3"}
+    assert made.unusable == {"texture 2": "gone.tif: no such file"}
+    with pytest.raises(InputError, match=r"texture 2: gone.tif: no such file; .*on_error"):
+        for step in range(1, 9):
+            maker(data, crop=96, on_error="stop").batch(step, range(3))
+    with pytest.raises(InputError, match="20 pairs in a row"):
+        maker(textures((1,), broken=(0,))).batch(1, range(1))
+
+
+def test_pairs_smaller_than_a_crop_are_found_beforehand_and_passed_over(textures: Any) -> None:
+    made = maker(textures((1,), size=64), textures((2,)), crop=96, faults={})
+    assert made.small_pairs() == ["texture 1: 64 x 64 px, smaller than a crop of 96"]
+    assert {name for step in range(1, 5) for name in made.batch(step, range(3)).names} == {"texture 2"}
+    with pytest.raises(InputError, match="texture 1: 64 x 64 px, smaller than a crop of 96"):
+        for step in range(1, 5):
+            maker(textures((1,), size=64), textures((2,)), crop=96, on_error="stop").batch(step, range(3))
+
+
+def test_what_the_truth_lacks_has_no_weight(textures: Any) -> None:
+    hole = np.ones((256, 256), bool)
+    hole[:, :60] = False
+    batch = maker(textures((1,), new_valid=hole), crop=144, faults={}).batch(1, range(6))
+    assert 0.5 < batch.weight.mean() < 1
+    assert (batch.truth[batch.weight == 0] == 0).all()
+    assert torch.isfinite(batch.lr).all()
+
+
+def test_sources_that_differ_and_unknown_degradations_are_told(textures: Any) -> None:
+    with pytest.raises(OptionError, match="the sources differ: bands red, green, blue, nir and red"):
+        maker(textures((1,)), textures((2,), bands=("red",)))
+    with pytest.raises(OptionError, match="samples.degradation is 'fog': choose"):
+        maker(textures((1,)), degradation="fog")

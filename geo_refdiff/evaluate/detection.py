@@ -1,0 +1,70 @@
+"""The change mask that the product finds by itself, for a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.errors import OptionError
+from geo_refdiff.evaluate.job import to_units
+from geo_refdiff.grid.window import Window
+from geo_refdiff.prior.detected import DetectedPrior
+from geo_refdiff.prior.features import BANDS
+from geo_refdiff.prior.network import Detector
+
+
+class TileDetector:
+    """Compares the LR of a tile with a reference; the tile is a scene of its own.
+
+    Args:
+        detector: loaded.
+        bands: of the data set.
+
+    Raises:
+        OptionError: red, green or blue is missing.
+    """
+
+    def __init__(self, detector: Detector, bands: Sequence[str]) -> None:
+        named = [band.lower() for band in bands]
+        self.detector = detector
+        self.channels = tuple(named.index(band) if band in named else None for band in BANDS)
+        if None in self.channels[:3]:
+            raise OptionError(f"mask auto needs the bands {', '.join(BANDS[:3])}; the data set has {', '.join(bands)}")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of what it tells apart."""
+        return self.detector.classes
+
+    def find(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
+        """(1, 1, H, W) uint8 in the detector's classes, 255 = not known.
+
+        Args:
+            lr: (1, C, h, w) DN.
+            ref: (1, C, H, W) DN in the radiometry of the LR, NaN = missing.
+            sensor: the true operator.
+        """
+        scene, reference = (to_units(x)[0].numpy() for x in (lr, ref))
+
+        def read_scene(window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+            values = _cut(scene, window)
+            return np.nan_to_num(values), np.isfinite(values)
+
+        prior = DetectedPrior(self.detector, sensor, read_scene, lambda window: _cut(reference, window), self.channels)
+        height, width = ref.shape[-2:]
+        return torch.from_numpy(prior.read(Window(0, 0, height, width)))[None, None]
+
+
+def _cut(image: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+    """A window of (C, h, w); NaN outside."""
+    found = np.full((image.shape[0], *window.shape), np.nan, dtype=np.float32)
+    whole = Window(0, 0, image.shape[1], image.shape[2])
+    inside = window.intersect(whole)
+    if inside is not None:
+        found[:, *inside.within(window)] = image[:, *inside.within(whole)]
+    return found

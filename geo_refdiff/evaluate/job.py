@@ -1,0 +1,39 @@
+"""One tile as every method sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.evaluate.tiles import Tile
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tile as a method sees it; images (1, C, ...) float32 in DN.
+
+    Attributes:
+        tile: with the truth, which methods leave alone.
+        lr: as the sensor saw the truth.
+        sensor: the true operator.
+        other: the reference of another place in the radiometry of the LR, where a method asks for it.
+        consistency: "window", or how the product corrects the whole; see `Request`.
+    """
+
+    tile: Tile
+    lr: Tensor
+    sensor: SensorModel
+    other: Tensor | None = None
+    consistency: str = "window"
+
+
+def to_units(dn: Tensor) -> Tensor:
+    """DN 0..255 to model units."""
+    return dn / 127.5 - 1.0
+
+
+def to_dn(image: Tensor) -> Tensor:
+    """Model units to DN 0..255."""
+    return (image + 1.0) * 127.5

@@ -1,0 +1,147 @@
+"""What is compared: models run as the product runs them, classical baselines, results of other methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geo_refdiff.degrade.resize import upsample
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.diffusion.noise import lattice_noise
+from geo_refdiff.engine.consistency import LrConsistency, Mode
+from geo_refdiff.engine.diffusion_restorer import DiffusionRestorer, SamplerSettings
+from geo_refdiff.engine.restorers import CLASSICAL, LR_MARGIN, Conditions, Restorer
+from geo_refdiff.evaluate.image_folder import ImageFolder
+from geo_refdiff.evaluate.job import Job, to_dn, to_units
+from geo_refdiff.evaluate.loading import LoadedModel, class_map
+from geo_refdiff.evaluate.masks import Masks
+
+Kind = Literal["model", "baseline", "outputs"]
+_MODES: dict[str, Mode] = {"standard": "standard", "strict": "strict"}
+
+
+class Method(Protocol):
+    """Something that gives an HR image for a job."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+
+    def restore(self, job: Job) -> Tensor:
+        """(1, C, H, W) float32, DN, neither rounded nor clipped."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A classical restorer of the engine, or "ref": the reference as the files hold it, bicubic where it is missing."""
+
+    name: str
+    kind: Kind = "baseline"
+
+    def restore(self, job: Job) -> Tensor:
+        """(1, C, H, W), DN."""
+        if self.name == "ref":
+            up = upsample(job.lr, job.sensor.scale)
+            return torch.where(torch.isnan(job.tile.raw).any(dim=1, keepdim=True), up, job.tile.raw)
+        batch = Conditions((job.tile.spec.lattice,), _with_margin(job.lr), job.tile.ref)
+        return _restored(CLASSICAL[self.name](job.sensor), batch, job)
+
+
+BASELINES = ("bicubic", "bicubic-ibp", "ref", "matched-ref")
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Result images of another method."""
+
+    name: str
+    folder: ImageFolder
+    kind: Kind = "outputs"
+
+    def restore(self, job: Job) -> Tensor:
+        """(1, C, H, W), DN."""
+        return self.folder.read(job.tile.spec)
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """A model with the conditions that it is given.
+
+    Attributes:
+        name: label, and what differs between the runs of this evaluation.
+        model: loaded.
+        settings: of the sampler.
+        masks, reference: what it is given; see `Request`.
+        classes: number of mask classes of the data set.
+        seed: of the noise.
+    """
+
+    name: str
+    model: LoadedModel
+    settings: SamplerSettings
+    masks: Masks
+    reference: str
+    classes: int
+    seed: int
+    kind: Kind = "model"
+    _restorers: dict[SensorModel, DiffusionRestorer] = field(default_factory=dict, repr=False)
+
+    def restore(self, job: Job) -> Tensor:
+        """(1, C, H, W), DN."""
+        return _restored(self.restorer(job.sensor), self.conditions(job), job)
+
+    def restorer(self, sensor: SensorModel) -> DiffusionRestorer:
+        """The model for a sensor, as the engine runs it."""
+        if sensor not in self._restorers:
+            model = self.model
+            self._restorers[sensor] = DiffusionRestorer(
+                model.denoiser, self.settings, sensor, self.seed, model.channels, model.label
+            )
+        return self._restorers[sensor]
+
+    def conditions(self, job: Job) -> Conditions:
+        """What the model is told of a tile, model units; the tile is a scene of its own, with noise of its own."""
+        spec, channels = job.tile.spec, self.restorer(job.sensor).noise_channels
+        ref = {"given": job.tile.ref, "raw": job.tile.raw, "none": None, "other": job.other}[self.reference]
+        mask = self._mask(job, ref)
+        noise = torch.from_numpy(lattice_noise(spec.lattice, channels, self.seed, 0))[None] if channels else None
+        return Conditions(
+            (spec.lattice,),
+            to_units(_with_margin(job.lr)),
+            None if ref is None else to_units(ref),
+            mask,
+            noise,
+        )
+
+    def _mask(self, job: Job, ref: Tensor | None) -> Tensor | None:
+        if self.masks.detector is not None:
+            if ref is None:
+                return None
+            table, _ = class_map(self.model.classes, self.masks.detector.classes)
+            return table[self.masks.detector.find(job.lr, ref, job.sensor).long()]
+        mask = self.masks.of(job.tile, self.classes)
+        return None if mask is None else self.model.class_map[mask.long()]
+
+
+def _restored(restorer: Restorer, batch: Conditions, job: Job) -> Tensor:
+    """What a restorer gives, in DN: back-projected by itself, or corrected as the product corrects the whole."""
+    by_itself = job.consistency == "window" or not restorer.consistent
+    image = restorer.restore(replace(batch, project=by_itself)).to(torch.float32)
+    image = to_dn(image) if restorer.model_units else image
+    if by_itself:
+        return image
+    values, lr = image[0].numpy().copy(), job.lr[0].numpy()
+    sensors = (job.sensor,) * len(lr)
+    correction = LrConsistency(sensors, _MODES[job.consistency], np.dtype("uint8"))
+    correction.correct(values, lr, np.ones(lr.shape, dtype=np.bool_))
+    return torch.from_numpy(values)[None]
+
+
+def _with_margin(lr: Tensor) -> Tensor:
+    return torch.nn.functional.pad(lr, (LR_MARGIN,) * 4, mode="replicate")

@@ -1,0 +1,271 @@
+"""Trains the change detector: `python -m geo_refdiff.train.detector OUT --data INDEX --landscapes FIRST-LAST`.
+
+Each pair of dates becomes a few samples on the LR grid (other scales, sensors, exposures, small shifts); a part of them
+shows the same date twice, a part real change of another place pasted into the reference. Labels are the shares of each
+class within an LR pixel, so that pixels on borders teach what they can.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, SensorModel
+from geo_refdiff.diffusion.model_folder import read_weights, save_model
+from geo_refdiff.errors import InputError
+from geo_refdiff.prior.features import BANDS, change_features
+from geo_refdiff.prior.network import ChangeNetwork, detector_config
+from geo_refdiff.train.datasets import Crop, PairDataset, open_dataset
+from geo_refdiff.train.datasets.taxonomy import CLASSES
+from geo_refdiff.train.faults import region
+
+SCALES = (6, 8, 8, 8, 8, 12, 16, 16, 16, 16)
+_SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
+_SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
+_MIN_KNOWN = 0.5
+_BATCH_PIXELS = 9216
+
+
+@dataclass(frozen=True)
+class LrSample:
+    """One sample on the LR grid.
+
+    Attributes:
+        features: (CHANNELS, h, w) float16, as of `change_features`.
+        shares: (K, h, w) float16 share of each class among the HR pixels whose change is known.
+        weight: (h, w) float16, 0 where nothing is known.
+        scale: HR pixels along an LR pixel.
+    """
+
+    features: Tensor
+    shares: Tensor
+    weight: Tensor
+    scale: int
+
+
+def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float = 0.0, seed: int = 0) -> LrSample:
+    """A pair of dates as the detector sees it: `crop.new` through the sensor, `crop.ref` as the reference.
+
+    Args:
+        crop: red, green, blue, nir, DN 0..255; rows and columns that do not fill an LR pixel are left out.
+        sensor: makes the LR scene, and is what the detector believes in.
+        nir: whether both have near infrared.
+        noise: standard deviation of the LR scene's noise, DN.
+        seed: of the noise.
+    """
+    scale = sensor.scale
+    height, width = (n // scale * scale for n in crop.mask.shape)
+    cut = (slice(height), slice(width))
+    new, ref = (torch.from_numpy(np.ascontiguousarray(a[:, *cut])).float() / 127.5 - 1 for a in (crop.new, crop.ref))
+    ref[:, torch.from_numpy(~crop.ref_valid[cut])] = torch.nan
+    lr = sensor.observe(new[None])[0]
+    if noise:
+        draw = torch.Generator().manual_seed(seed)
+        lr += torch.randn(lr.shape, generator=draw) * (noise / 127.5)
+    whole = torch.from_numpy(crop.new_valid[cut]).float()[None]
+    valid = F.avg_pool2d(whole, scale)[0] > 0.999
+    mask = torch.from_numpy(crop.mask[cut].astype(np.int64))
+    one_hot = F.one_hot(mask.clamp(max=len(CLASSES)), len(CLASSES) + 1)[..., : len(CLASSES)].permute(2, 0, 1).float()
+    shares = F.avg_pool2d(one_hot, scale)
+    known = shares.sum(0)
+    features = change_features(lr, valid, ref, sensor, nir=nir)
+    weight = torch.where((known >= _MIN_KNOWN) & (features[-1] > 0) & valid, 1.0, 0.0)
+    shares = shares / known.clamp(min=1e-3)
+    return LrSample(features.half(), shares.half(), weight.half(), scale)
+
+
+def drawn(crop: Crop, other: Crop, rng: np.random.Generator) -> LrSample:
+    """One of the many samples of a pair; `other`: a pair of another place, of which content may be pasted."""
+    chance = rng.random()
+    if chance < _SAME:
+        crop = crop._replace(ref=crop.new, ref_valid=crop.new_valid, mask=np.zeros_like(crop.mask))
+    elif chance < _SAME + _PASTED:
+        crop = _pasted(crop, other, rng)
+    new, ref = crop.new.astype(np.float64), crop.ref.astype(np.float64)
+    shift = tuple(int(v) for v in np.clip(np.rint(rng.normal(0, 0.7, 2)), -2, 2))
+    ref = np.roll(ref, shift, (1, 2))
+    one = (4, 1, 1)
+    ref = (ref - 110) * rng.normal(1, 0.05, one) + 110 + rng.normal(0, 4, one)
+    gain, offset = (
+        rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, one),
+        rng.uniform(-15, 15) + rng.uniform(-5, 5, one),
+    )
+    crop = crop._replace(new=(new * gain + offset).clip(0, 255), ref=(ref * gain + offset).clip(0, 255))
+    sensor = SensorModel(int(rng.choice(SCALES)), float(rng.choice(_SIGMAS)))
+    return lr_sample(
+        crop, sensor, nir=rng.random() >= _NO_NIR, noise=float(rng.uniform(0, 2)), seed=int(rng.integers(1 << 31))
+    )
+
+
+def _pasted(crop: Crop, other: Crop, rng: np.random.Generator) -> Crop:
+    """Another place in a part of the reference; changed is where its class differs from the one there is now."""
+    side = min(*crop.mask.shape, *other.mask.shape)
+    at = (slice(side), slice(side))
+    where = region(side, rng, torch.device("cpu")).numpy()
+    there, here = other.classes[at], crop.classes[at]
+    where = where & (there > 0) & (here > 0) & other.new_valid[at]
+    ref, mask = crop.ref.copy(), crop.mask.copy()
+    ref[:, :side, :side] = np.where(where, other.new[:, *at], ref[:, :side, :side])
+    mask[at] = np.where(where, np.where(there == here, 0, here), mask[at])
+    return crop._replace(ref=ref, mask=mask)
+
+
+def crops(dataset: PairDataset, every: int = 1) -> Iterator[Crop]:
+    """Every `every`-th pair of a data set, whole."""
+    for index in range(0, len(dataset), every):
+        yield dataset.read(index, 0, 0, *dataset.shape(index))
+
+
+def train(
+    samples: Sequence[LrSample], minutes: float, width: int, seed: int = 0, start: Mapping[str, Tensor] | None = None
+) -> ChangeNetwork:
+    """A network trained on samples for some minutes: Adam, one cosine, soft cross-entropy, batches turned, mirrored."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    network = ChangeNetwork(width, len(CLASSES))
+    if start is not None:
+        network.load_state_dict(start)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    groups: dict[tuple[int, ...], list[LrSample]] = {}
+    for sample in samples:
+        groups.setdefault(tuple(sample.weight.shape), []).append(sample)
+    keys = list(groups)
+    odds = np.array([len(groups[k]) for k in keys]) / len(samples)
+    started, step, smooth = perf_counter(), 0, 0.0
+    while (done := (perf_counter() - started) / (60 * minutes)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 3e-3 * (0.5 + 0.5 * np.cos(np.pi * done)) * min(1.0, (step + 1) / 50) + 1e-5
+        group_key = keys[int(rng.choice(len(keys), p=odds))]
+        count = max(4, _BATCH_PIXELS // (group_key[0] * group_key[1]))
+        chosen = [groups[group_key][int(i)] for i in rng.integers(len(groups[group_key]), size=min(count, 32))]
+        loss = _loss(network, chosen, int(rng.integers(4)), bool(rng.integers(2)))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        smooth = float(loss.detach()) if step == 1 else 0.98 * smooth + 0.02 * float(loss.detach())
+        if step % 100 == 0:
+            print(f"step {step}, {60 * minutes * done:.0f} s, loss {smooth:.4f}", flush=True)
+    return network.eval()
+
+
+def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip: bool) -> Tensor:
+    parts = [torch.stack([getattr(s, name) for s in batch]).float() for name in ("features", "shares", "weight")]
+    features, shares, weight = (torch.rot90(p.flip(-1) if flip else p, quarters, (-2, -1)) for p in parts)
+    reach = network.reach
+    logits = network(F.pad(features, (reach, reach, reach, reach)))
+    loss = -(shares * torch.log_softmax(logits, 1)).sum(1)
+    return (loss * weight).sum() / weight.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Changed LR pixels: found and true, found but not true, true but not found; and all known."""
+
+    hits: int
+    false: int
+    missed: int
+    pixels: int
+
+    @property
+    def f1(self) -> float:
+        """F1 score of change."""
+        return 2 * self.hits / max(1, 2 * self.hits + self.false + self.missed)
+
+
+def probabilities(network: ChangeNetwork, sample: LrSample) -> Tensor:
+    """(K, h, w) float32 probability of each class."""
+    reach = network.reach
+    with torch.inference_mode():
+        features = F.pad(sample.features.float()[None], (reach, reach, reach, reach))
+        return torch.softmax(network(features), 1)[0]
+
+
+def count(network: ChangeNetwork, samples: Sequence[LrSample], threshold: float) -> Counts:
+    """Changed is an LR pixel of whose known area at least half changed."""
+    totals = np.zeros(4, np.int64)
+    for sample in samples:
+        known = sample.weight > 0
+        found = (1 - probabilities(network, sample)[0] >= threshold)[known]
+        true = (sample.shares[0] <= 0.5)[known]
+        totals += [int((found & true).sum()), int((found & ~true).sum()), int((~found & true).sum()), int(known.sum())]
+    return Counts(*(int(n) for n in totals))
+
+
+def best_threshold(network: ChangeNetwork, samples: Sequence[LrSample]) -> float:
+    """The probability of change with the best F1 score."""
+    steps = [round(0.2 + 0.05 * i, 2) for i in range(9)]
+    return max(steps, key=lambda t: count(network, samples, t).f1)
+
+
+def collect(sources: Sequence[Sequence[Crop]], draws: Sequence[int], seed: int) -> list[LrSample]:
+    """Some samples of each pair, as many as `draws` says for its source; content is pasted from the same source."""
+    rng = np.random.default_rng(seed)
+    return [
+        drawn(crop, source[int(rng.integers(len(source)))], rng)
+        for source, number in zip(sources, draws, strict=True)
+        for crop in source
+        for _ in range(number)
+    ]
+
+
+def write(
+    out: Path, sources: Sequence[Sequence[Crop]], draws: Sequence[int], minutes: float, width: int, init: Path | None
+) -> Counts:
+    """Trains on nine of ten pairs, chooses the threshold on the tenth (of the first source) and writes the model.
+
+    The model card in `out` stays; without one a line stands in for it.
+    """
+    held = [crop for i, crop in enumerate(sources[0]) if i % 10 == 9]
+    kept = [[crop for i, crop in enumerate(source) if i % 10 != 9] for source in sources]
+    network = train(collect(kept, draws, 0), minutes, width, start=None if init is None else read_weights(init))
+    checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
+    threshold = best_threshold(network, checks)
+    found = count(network, checks, threshold)
+    config = detector_config(width, CLASSES, threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=list(BANDS))
+    card = out / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
+    save_model(out, config, network.state_dict(), text)
+    print(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out LR pixels")
+    return found
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The command line of this script."""
+    parser = argparse.ArgumentParser(description="Train the change detector.")
+    parser.add_argument("out", type=Path, help="model folder to write")
+    parser.add_argument("--landscapes", nargs="+", default=["20000-20149"], metavar="FIRST-LAST", help="seeds")
+    parser.add_argument("--size", type=int, default=384, help="side of a landscape, pixels")
+    parser.add_argument("--data", help="index of pairs, pseudo-labelled by rules where it names no mask")
+    parser.add_argument("--root", help="folder that the index's paths are relative to")
+    parser.add_argument("--every", type=int, default=6, help="take every n-th pair of the index")
+    parser.add_argument("--draws", type=int, nargs=2, default=(5, 1), help="samples of each landscape and real pair")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--init", type=Path, help="model folder to go on from")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(args)
+    torch.set_num_threads(given.threads)
+    painted = [
+        crop for seeds in given.landscapes for crop in crops(open_dataset(f"landscape:{seeds}", size=given.size))
+    ]
+    sources = [painted]
+    if given.data:
+        real = open_dataset(given.data, root=given.root, bands=BANDS, pseudo_change=True, resident=False)
+        sources.append(list(crops(real, given.every)))
+    if min(len(source) for source in sources) < 10:
+        raise InputError("fewer than 10 pairs to train on: give more --landscapes, or a smaller --every")
+    write(given.out, sources, given.draws[: len(sources)], given.minutes, given.width, given.init)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""One training run from a configuration: data, network, loop, model folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geo_refdiff import __version__
+from geo_refdiff.diffusion.checkpoint import model_digest, save_model
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
+from geo_refdiff.train.building import new_denoiser
+from geo_refdiff.train.card import Making, model_card
+from geo_refdiff.train.claim import claim, held
+from geo_refdiff.train.config import DataConfig, TrainConfig
+from geo_refdiff.train.datasets import OpenedDataset, open_dataset
+from geo_refdiff.train.distributed import Team, team
+from geo_refdiff.train.loop import Trainer
+from geo_refdiff.train.monitor import Monitor
+from geo_refdiff.train.samples import SampleMaker, Source
+from geo_refdiff.train.validation import Validation, ValidationPlan
+
+Tell = Callable[[str], None]
+_GIB = 2**30
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a run learns from and is judged by; `fingerprint` covers the former."""
+
+    train: list[Source]
+    validation: list[OpenedDataset]
+    fingerprint: str
+
+
+def open_data(config: DataConfig, tell: Tell) -> Data:
+    """Open the sources of a configuration; tells counts, and pairs that cannot be used, by name.
+
+    Raises:
+        InputError, OptionError: a source that cannot be used; with on_error "stop", a pair.
+    """
+    if not config.train:
+        raise OptionError("there is nothing to learn from: name sources under [data] train")
+    room = int(config.resident_gib * _GIB)
+    opened = []
+    for text in (*config.train, *config.validation):
+        data = _open(text, config, room)
+        if getattr(data, "resident", False):
+            room -= sum(_pair_bytes(data, index) for index in range(len(data)))
+        tell(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
+        opened.append(data)
+    weights = config.weights or [float(len(data)) for data in opened]
+    sources = [Source(data, weight) for data, weight in zip(opened, weights[: len(config.train)], strict=False)]
+    prints = [source.dataset.fingerprint() for source in sources]
+    fingerprint = hashlib.sha256(json.dumps(prints).encode()).hexdigest()
+    return Data(sources, opened[len(sources) :], fingerprint)
+
+
+def _open(text: str, config: DataConfig, room: int) -> OpenedDataset:
+    source, _, split = text.partition("#")
+    return open_dataset(
+        source,
+        split=split or None,
+        root=config.root or None,
+        pseudo_change=config.pseudo_change,
+        on_error=config.on_error,
+        budget=max(room, 0),
+    )
+
+
+def _pair_bytes(data: OpenedDataset, index: int) -> int:
+    """What a pair takes in memory, about."""
+    height, width = data.shape(index)
+    return height * width * (2 * len(data.bands) + 4)
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    command: str = "",
+    tell: Tell = print,
+) -> Path | None:
+    """Train what a configuration describes and write the model folder `out`/model.
+
+    Args:
+        config: see `TrainConfig`.
+        out: folder of the run: config.toml, log.jsonl, state (checkpoint), pictures, model, model.json (its SHA-256).
+        device: "auto", "cpu" or "cuda"; one of several processes where torchrun started them.
+        resume: go on with the run that lies in `out`, if one does.
+        overwrite: begin anew although one does; what it made is removed.
+        dry_run: check configuration and data, make one batch, train nothing, write nothing.
+        command: that started it, for the model card.
+        tell: takes lines for the terminal.
+
+    Returns:
+        The model folder; None after a dry run.
+
+    Raises:
+        OptionError, InputError, ModelError: a configuration or data that cannot be used.
+        ResumeError: a run lies in `out` that was asked neither to go on nor to be replaced, or is another one.
+        OutputError: a folder or checkpoint cannot be written.
+        Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
+        GeoRefDiffError: the loss is not finite.
+    """
+    torch.set_flush_denormal(True)
+    with team(device) as place, ExitStack() as stack:
+        say: Tell = tell if place.leads else _nothing
+        if place.leads and not dry_run:
+            stack.enter_context(held(out))
+        data = open_data(config.data, say)
+        first = data.train[0].dataset
+        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
+        maker = SampleMaker(
+            data.train,
+            config.samples,
+            denoiser.multiple,
+            config.training.seed,
+            place.device,
+            on_error=config.data.on_error,
+            room=_room(config.data.device_gib, place.device),
+        )
+        small = maker.small_pairs()
+        if small and config.data.on_error == "stop":
+            raise InputError(f"{len(small)} pair(s) are too small, {small[0]}; leave them out or lower samples.crop")
+        _tell_list(say, "passed over", small)
+        parameters = sum(p.numel() for p in denoiser.network.parameters())
+        say(f"{parameters / 1e6:.2f} M parameters, {place.world} process(es) on {place.device}")
+        if dry_run:
+            share = place.shares(config.training.batch, config.training.accumulate)[0]
+            batch = maker.batch(1, share)
+            side = batch.truth.shape[-1]
+            say(f"a batch of {len(batch.names)} at {batch.scale}x, {side} px: {', '.join(batch.names)}")
+            return None
+        if place.leads:
+            for warning in claim(config, data.fingerprint, out, place.world, resume=resume, overwrite=overwrite):
+                say(warning)
+        place.wait()
+        trainer = Trainer(denoiser, config, maker, data.fingerprint, out, place)
+        done = trainer.resume() if resume else 0
+        if done:
+            say(f"going on after step {done}")
+        figures = _run(trainer, data, place, say)
+        if place.leads:
+            _publish(trainer, data, figures, command, say)
+        return out / "model"
+
+
+def _run(trainer: Trainer, data: Data, place: Team, say: Tell) -> dict[str, float]:
+    """Train to the end; the last figures."""
+    config, report, out = trainer.config, trainer.config.report, trainer.out
+    monitor = Monitor(
+        out if place.leads else None, config.training.steps, trainer.step, say, report.tensorboard and place.leads
+    )
+    try:
+        validation = None
+        if data.validation and place.leads:
+            scale = max(config.samples.factors(), key=lambda s: config.samples.scales[str(s)])
+            plan = ValidationPlan(scale, report.validation_tiles, report.pictures, out / "pictures")
+            validation = Validation(data.validation, trainer.denoiser, plan, place.device, say)
+        trainer.run(monitor, validation)
+        say(monitor.summary())
+    finally:
+        monitor.close()
+        told = trainer.maker.unusable
+        _tell_list(say, "passed over", [f"{name}: {reason}" for name, reason in sorted(told.items())])
+    return monitor.last_validation
+
+
+def _publish(trainer: Trainer, data: Data, figures: dict[str, float], command: str, say: Tell) -> None:
+    """Write the model folder, and its SHA-256 where it is looked for."""
+    config, place, folder = trainer.config, trainer.team, trainer.out / "model"
+    name = torch.cuda.get_device_name(place.device) if place.device.startswith("cuda") else place.device
+    versions = {"geo-refdiff": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    making = Making(
+        command or "called from Python",
+        data.fingerprint,
+        trainer.step,
+        trainer.seconds,
+        place.world,
+        torch.get_num_threads(),
+        name,
+        versions,
+    )
+    described = trainer.denoiser.config | {"trained": {"config": config.to_dict(), **asdict(making)}}
+    save_model(folder, described, trainer.average.state_dict(), "")
+    sha256 = model_digest(folder)
+    parameters = sum(p.numel() for p in trainer.parameters)
+    card = model_card(trainer.out.name, described, config, data.train, making, figures, parameters, sha256)
+    write_bytes_atomic(folder / "README.md", card.encode())
+    write_json_atomic(trainer.out / "model.json", {"folder": str(folder), "sha256": sha256})
+    say(f"{folder}: sha256 {sha256}")
+
+
+def _room(gib: float, device: str) -> int:
+    """Device memory for pairs that stay there: what is asked for, a quarter of what is free at most; none on a CPU."""
+    if not device.startswith("cuda"):
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return min(int(gib * _GIB), int(free) // 4)
+
+
+def _tell_list(say: Tell, what: str, lines: list[str]) -> None:
+    """The count, then some of the lines."""
+    if lines:
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        say("\n  ".join([f"{len(lines)} pair(s) {what}:", *lines[:_SHOWN], *more]))
+
+
+def _nothing(text: str) -> None:
+    return None

@@ -1,0 +1,359 @@
+"""Whole evaluations on small pairs: compared on the same tiles, measured as the parts measure, told as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from pairs import Numbered, write_pairs, write_refsr
+from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
+
+from geo_refdiff import upscale
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
+from geo_refdiff.evaluate import metrics
+from geo_refdiff.evaluate.detection import TileDetector
+from geo_refdiff.evaluate.pictures import choose
+from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.run import evaluate
+from geo_refdiff.evaluate.tiles import TileSource
+from geo_refdiff.prior.network import ChangeNetwork, Detector
+from geo_refdiff.train.datasets import open_dataset
+
+NAMES = ["town_000_2016_2020", "town_001_2016_2020"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return str(write_pairs(folder))
+
+
+def means(told: dict[str, Any], method: str, scale: int = 8) -> dict[str, float]:
+    figures: dict[str, float] = told["scales"][str(scale)]["methods"][method]["means"]
+    return figures
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as source:
+        return source.read()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_figures_and_files_of_a_whole_report(data: str, tiny_compact: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    request = Request(data=data, models=(str(tiny_compact),), tile=64, pictures=1, images=True, masks=("none", "true"))
+    found = evaluate(request, tmp_path / "out", lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == found.told
+    assert (tmp_path / "out" / "table.md").read_text() == found.text
+    scale = found.told["scales"]["8"]
+    assert scale["tiles"] == NAMES
+    assert scale["labelled_tiles"] == 2
+    runs = ["tiny-compact, mask none", "tiny-compact, mask true"]
+    assert list(scale["methods"]) == ["bicubic", "bicubic-ibp", "ref", "matched-ref", *runs]
+    written = sorted((tmp_path / "out" / "images" / "8x").iterdir())
+    assert {path.name for path in written} >= {"LR", "Ref", "mask", "truth", "bicubic-ibp", runs[0]}
+    with Image.open(tmp_path / "out" / "grid_8x.png") as grid:
+        assert grid.size[1] > 2 * 64
+    assert len(list((tmp_path / "out" / "pictures" / "8x").iterdir())) == 1
+    # every figure is what the metric says of the image that was written
+    folder = tmp_path / "out" / "images" / "8x"
+    for method in scale["methods"]:
+        for number, name in enumerate(NAMES):
+            image, truth = (
+                torch.from_numpy(pixels(folder / kind / f"{name}.png")).float()[None] for kind in (method, "truth")
+            )
+            changed = torch.from_numpy(pixels(folder / "mask" / f"{name}.png"))[None] == 2
+            assert int(changed.sum()) == 16 * 16
+            lr = SensorModel(8).observe(truth)
+            per_tile = scale["methods"][method]["per_tile"]
+            for key, value in {
+                "psnr": metrics.psnr(image, truth),
+                "haarpsi": metrics.haarpsi(image, truth),
+                "haarpsi_changed": metrics.haarpsi(image, truth, changed),
+                "psnr_unchanged": metrics.psnr(image, truth, ~changed),
+                "energy": metrics.gradient_energy_ratio(image, truth),
+                "lr_rmse": (SensorModel(8).observe(image) - lr).square().mean().sqrt(),
+            }.items():
+                assert per_tile[key][number] == pytest.approx(float(value), rel=1e-4), (method, key)
+    assert means(found.told, "ref")["psnr_unchanged"] == pytest.approx(120.0 + 20 * np.log10(255) - 0, abs=1)
+    assert means(found.told, "matched-ref")["haarpsi_unchanged"] > means(found.told, "matched-ref")["haarpsi_changed"]
+    assert means(found.told, "bicubic-ibp")["lr_rmse"] < means(found.told, "bicubic")["lr_rmse"]
+
+
+def test_differences_are_paired_by_tile(data: str, tiny_compact: Path, tmp_path: Path) -> None:
+    found = evaluate(Request(data=data, models=(str(tiny_compact),), tile=64, grid=0), tmp_path / "out")
+    methods = found.told["scales"]["8"]["methods"]
+    ours, theirs = (np.array(methods[m]["per_tile"]["haarpsi"]) for m in ("tiny-compact", "bicubic-ibp"))
+    told = found.told["scales"]["8"]["differences"]["tiny-compact"]["bicubic-ibp"]["haarpsi"]
+    assert told["mean"] == pytest.approx(float((ours - theirs).mean()), abs=1e-6)
+    assert told["standard_error"] == pytest.approx(float((ours - theirs).std(ddof=1) / np.sqrt(2)), abs=1e-6)
+    assert told["tiles"] == 2
+    assert f"{told['mean']:+.3f} ± {told['standard_error']:.4f}" in found.text
+    assert not (tmp_path / "out" / "grid_8x.png").exists()
+
+
+def test_a_method_of_perfect_images_is_perfect_and_only_common_tiles_count(data: str, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    truth = pixels(Path(data).parent / "1_new.tif")
+    Image.fromarray(truth.transpose(1, 2, 0).copy()).save(theirs / f"{NAMES[1]}.png")
+    found = evaluate(Request(data=data, tile=64, outputs={"DATSR": theirs}, grid=1), tmp_path / "out")
+    scale = found.told["scales"]["8"]
+    assert scale["tiles"] == NAMES[1:]
+    assert list(scale["missing"]["DATSR"]) == NAMES[:1]
+    assert f"8x, missing in DATSR: 1 tiles ({NAMES[0]})" in found.text
+    figures = means(found.told, "DATSR")
+    assert figures["ssim"] == pytest.approx(1)
+    assert figures["gmsd"] == pytest.approx(0, abs=1e-5)
+    assert figures["lr_rmse"] == pytest.approx(0, abs=1e-4)
+    for key in ("energy", "flat_noise", "lattice", "haarpsi", "haarpsi_changed"):
+        assert figures[key] == pytest.approx(1, abs=1e-4)
+    assert len(scale["methods"]["bicubic"]["per_tile"]["psnr"]) == 1
+    (theirs / f"{NAMES[1]}.png").rename(theirs / "other.png")
+    with pytest.raises(GeoRefDiffError, match="no tile can be compared: DATSR lacks 2 of them"):
+        evaluate(Request(data=data, tile=64, outputs={"DATSR": theirs}), tmp_path / "empty")
+
+
+def test_scales_have_folders_of_their_own(data: str, tmp_path: Path) -> None:
+    first = evaluate(Request(data=data, tile=64, scales=(4, 8), images=True, grid=0), tmp_path / "first")
+    given = tmp_path / "first" / "images"
+    again = tmp_path / "again"
+    for scale in (4, 8):
+        (again / f"{scale}x").mkdir(parents=True)
+        for path in (given / f"{scale}x" / "bicubic-ibp").iterdir():
+            path.rename(again / f"{scale}x" / path.name)
+    second = evaluate(Request(data=data, tile=64, scales=(4, 8), outputs={"copy": again}, grid=0), tmp_path / "second")
+    for scale in (4, 8):
+        assert means(second.told, "copy", scale) == pytest.approx(means(first.told, "bicubic-ibp", scale), abs=1e-4)
+    (again / "4x").rename(again / "four")
+    with pytest.raises(GeoRefDiffError, match="has no folder 4x"):
+        evaluate(Request(data=data, tile=64, scales=(4, 8), outputs={"copy": again}), tmp_path / "third")
+
+
+def test_lr_images_of_a_protocol_take_the_place_of_simulated_ones(data: str, tmp_path: Path) -> None:
+    plain = evaluate(Request(data=data, tile=64, images=True, grid=0), tmp_path / "plain")
+    lr = tmp_path / "plain" / "images" / "8x" / "LR"
+    same = evaluate(Request(data=data, tile=64, lr=lr, grid=0), tmp_path / "same")
+    assert means(same.told, "bicubic")["psnr"] == pytest.approx(means(plain.told, "bicubic")["psnr"], abs=0.02)
+    for path in lr.iterdir():
+        Image.fromarray(np.full((8, 8, 3), 9, np.uint8)).save(path)
+    dark = evaluate(Request(data=data, tile=64, lr=lr, grid=0), tmp_path / "dark")
+    assert means(dark.told, "bicubic")["psnr"] < 12
+    assert f"images of {lr}" in dark.text
+
+
+def test_the_protocol_of_the_paper_in_one_go(tiny_published: Path, tmp_path: Path) -> None:
+    data = write_refsr(tmp_path / "SECOND")
+    theirs = tmp_path / "ttsr"
+    theirs.mkdir()
+    for path in (data / "test" / "HR_64").iterdir():
+        (theirs / path.name).write_bytes(path.read_bytes())
+    request = Request(
+        data=str(data), split="test", models=(str(tiny_published),), tile=64, lr=Path("own"), degradation="bicubic",
+        masks=("true",), references=("raw",), outputs={"TTSR": theirs}, steps=2,
+    )  # fmt: skip
+    found = evaluate(request, tmp_path / "out")
+    scale = found.told["scales"]["8"]
+    assert scale["tiles"] == ["test_00000", "test_00001"]
+    assert scale["labelled_tiles"] == 2
+    assert "- changed pixels: the data set's masks" in found.text
+    assert means(found.told, "TTSR")["ssim"] == pytest.approx(1)
+    assert means(found.told, "TTSR")["lr_rmse"] == pytest.approx(0.29, abs=0.05)  # the LR images are rounded
+    assert means(found.told, "ref")["psnr_changed"] < 20 < means(found.told, "ref")["psnr_unchanged"]
+    with pytest.raises(GeoRefDiffError, match="brings no LR images for 4x, only bic 8x"):
+        evaluate(Request(data=str(data), tile=64, scales=(4,), lr=Path("own")), tmp_path / "four")
+
+
+def test_what_is_measured_is_what_the_product_writes(tiny_compact: Path, tmp_path: Path) -> None:
+    """The same pixels as `upscale` writes for the tile as a scene, away from its border; without noise."""
+    folder = tmp_path / "one"
+    folder.mkdir()
+    data = write_pairs(folder, places=1, side=256, mask=False)
+    (folder / "0_old.tif").write_bytes((folder / "0_new.tif").read_bytes())  # so that the radiometric fit is 1
+    request = Request(
+        data=str(data), models=(str(tiny_compact),), tile=256, steps=0, images=True, grid=0, scales=(4,),
+        consistency="standard",
+    )  # fmt: skip
+    evaluate(request, tmp_path / "out")
+    images = tmp_path / "out" / "images" / "4x"
+    with rasterio.open(folder / "0_new.tif") as source:
+        truth, profile = source.read(), source.profile
+    lr = SensorModel(4).observe(torch.from_numpy(truth).float()[None])[0].numpy()
+    profile.update(height=64, width=64, dtype="float32", transform=profile["transform"] @ rasterio.Affine.scale(4))
+    with rasterio.open(tmp_path / "scene.tif", "w", **profile) as target:
+        target.write(lr)
+        target.descriptions = ("red", "green", "blue")
+    for name, model, options in (("tiny-compact", str(tiny_compact), {"steps": 0}), ("bicubic-ibp", "bicubic-ibp", {})):
+        out = upscale(
+            tmp_path / "scene.tif", ref=None if name == "bicubic-ibp" else folder / "0_old.tif", scale=4, model=model,
+            out=tmp_path / f"{name}.tif", scene_range=(0.0, 255.0), device="cpu", **options,
+        ).out  # fmt: skip
+        with pytest.warns(NotGeoreferencedWarning):
+            measured = pixels(images / name / f"{NAMES[0]}.png")
+        gap = np.abs(np.clip(pixels(out), 0, 255) - measured)[:, 64:-64, 64:-64]
+        assert gap.max() <= 0.75, name  # the scene is float32, so that the product does not round
+
+
+def test_masks_reference_and_detail_reach_the_model(data: str, tiny_compact: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for name in NAMES:
+        Image.fromarray(np.zeros((64, 64), np.uint8)).save(masks / f"{name}.png")
+    models = {"models": (str(tiny_compact),), "tile": 64, "grid": 0, "places": 2}
+    request = Request(data=data, masks=("none", "true", "wrong", str(masks)), references=("none", "given"), **models)
+    found = evaluate(request, tmp_path / "out")
+    runs = {name: tuple(means(found.told, name).values()) for name in found.told["models"]}
+    assert list(runs)[-1] == "tiny-compact, mask masks, ref given"
+    assert len(runs) == len(set(runs.values())) == 4 * 2
+    other = evaluate(Request(data=data, references=("given", "other"), details=(0.0, 0.5), **models), tmp_path / "b")
+    runs = {name: tuple(means(other.told, name).values()) for name in other.told["models"]}
+    assert list(runs)[-1] == "tiny-compact, ref other, detail 0.5"
+    assert len(runs) == len(set(runs.values())) == 2 * 2
+    strangers = next(iter(found.told["models"].values()))["classes_it_does_not_know"]
+    assert strangers == ["bare ground", "low vegetation", "tree", "built-up"]
+
+
+def test_the_mask_that_the_product_finds_by_itself(
+    tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "four"
+    folder.mkdir()
+    data = str(write_pairs(folder, places=1, bands=3, mask=False))
+    torch.manual_seed(0)
+    network = ChangeNetwork(8, 3).double().eval().requires_grad_(False)
+    detector = Detector(network, ("no change", "water", "tree"), 0.6, 0.35, "0")
+    monkeypatch.setattr("geo_refdiff.evaluate.opening.load_detector", lambda: detector)
+    request = Request(data=data, models=(str(tiny_compact),), tile=64, grid=0, masks=("none", "auto"))
+    found = evaluate(request, tmp_path / "out")
+    plain, auto = (means(found.told, f"tiny-compact, mask {name}")["psnr"] for name in ("none", "auto"))
+    assert plain != auto
+    pair = TileSource(open_dataset(data), size=64)
+    tile = pair.read(pair.specs[0])
+    lr = SensorModel(8).observe(tile.truth)
+    mask = TileDetector(detector, ("red", "green", "blue")).find(lr, tile.ref, SensorModel(8))
+    assert mask.shape == (1, 1, 64, 64)
+    assert torch.equal(mask[..., ::8, ::8].repeat_interleave(8, -1).repeat_interleave(8, -2), mask)
+    missing = TileDetector(detector, ("red", "green", "blue")).find(lr, tile.ref * torch.nan, SensorModel(8))
+    assert missing.unique().tolist() == [255]
+    with pytest.raises(OptionError, match="mask auto needs the bands red, green, blue"):
+        TileDetector(detector, ("red", "nir"))
+
+
+def test_pasted_change_is_where_the_mask_says(data: str, tmp_path: Path) -> None:
+    folder = tmp_path / "four"
+    folder.mkdir()
+    found = evaluate(Request(data=str(write_pairs(folder, 3, 64, 4)), tile=64, paste=True, grid=1), tmp_path / "out")
+    figures = means(found.told, "matched-ref")
+    assert figures["psnr_changed"] < figures["psnr_unchanged"]
+    assert found.told["data"]["pasted_change"] is True
+    assert "changed pixels: pasted into the reference from other places, exact" in found.text
+
+
+def test_window_disagreement_is_measured_at_the_stated_halo(tiny_compact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    data = str(write_pairs(folder, places=1, side=128))
+    found = evaluate(Request(data=data, models=(str(tiny_compact),), tile=128, windows=True, grid=0), tmp_path / "out")
+    assert 0 <= means(found.told, "tiny-compact")["windows"] < 255
+    assert "windows" not in means(found.told, "bicubic")
+    small = Request(data=data, models=(str(tiny_compact),), tile=64, windows=True)
+    with pytest.raises(OptionError, match="too small for two windows"):
+        evaluate(small, tmp_path / "small")
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_deep_figures_are_there_with_their_weights_and_else_told_to_be_missing(
+    data: str, tmp_path: Path, lpips_files: tuple[Path, Path], inception_file: Path, wanted: bool
+) -> None:
+    weights = {"alexnet": lpips_files[0], "lpips": lpips_files[1], "inception": inception_file} if wanted else {}
+    found = evaluate(Request(data=data, tile=64, grid=0, **weights), tmp_path / "out")  # type: ignore[arg-type]
+    figures = means(found.told, "matched-ref")
+    fids = [method["fid"] for method in found.told["scales"]["8"]["methods"].values()]
+    if wanted:
+        assert 0 < figures["lpips_unchanged"] < figures["lpips"] < figures["lpips_changed"]
+        assert means(found.told, "bicubic")["lpips"] > figures["lpips"]
+        assert min(fids) > 0
+        assert "| FID" in found.text
+        assert str(inception_file) in found.text
+    else:
+        assert not any(key.startswith("lpips") for key in figures)
+        assert fids == [None] * 4
+        assert "- LPIPS: not measured: no weights were named" in found.text
+        assert "- FID: not measured: no weights were named" in found.text
+        assert "| FID" not in found.text
+
+
+def test_an_earlier_report_is_not_overwritten(data: str, tmp_path: Path) -> None:
+    evaluate(Request(data=data, tile=64, grid=0), tmp_path / "out")
+    before = (tmp_path / "out" / "metrics.json").read_bytes()
+    with pytest.raises(OutputError, match="holds a report already"):
+        evaluate(Request(data=data, tile=64, grid=0, degradation="bicubic"), tmp_path / "out")
+    assert (tmp_path / "out" / "metrics.json").read_bytes() == before
+    evaluate(Request(data=data, tile=64, grid=0, degradation="bicubic", overwrite=True), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["degradation"]["kernel"] == "bicubic"
+
+
+def test_a_torn_pair_is_left_out_by_name(data: str, tmp_path: Path) -> None:
+    file = Path(data).parent / "0_old.tif"
+    file.write_bytes(file.read_bytes()[:2000])
+    found = evaluate(Request(data=data, tile=64, grid=0), tmp_path / "out")
+    scale = found.told["scales"]["8"]
+    assert scale["tiles"] == NAMES[1:]
+    lost = {**scale["left_out"], **found.told["data"]["pairs_left_out"]}
+    assert len(lost) == 1
+    assert "0_old.tif" in next(iter(lost.values()))
+    assert "left out" in found.text
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tile": 60}, "scale 8: give 2 to 64, and a --tile that is a multiple of it, not 60"),
+        ({"scales": (8, 8)}, "give each once"),
+        ({"scales": ()}, "at least one"),
+        ({"degradation": "nearest"}, "degradation 'nearest': give psf or bicubic"),
+        ({"references": ("mine",)}, "reference 'mine'"),
+        ({"alexnet": Path("a.pth")}, "give both --alexnet and --lpips"),
+        ({"consistency": "loose"}, "consistency 'loose': give window, standard, strict"),
+        ({"places": 0}, "places 0"),
+        ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"device": "tpu9"}, "device 'tpu9': give auto, cpu, cuda"),
+        ({"models": ("unheard-of",)}, "unknown model 'unheard-of'"),
+        ({"scales": (2,), "models": ("TINY",)}, "does not know scale 2; its scales are 4, 8"),
+        ({"bands": ("red",), "models": ("TINY",)}, "takes the bands red, green, blue, the data set has red"),
+        ({"bands": ("nir",)}, "band 'nir'"),
+        ({"masks": ("nowhere",)}, "nowhere: no such folder"),
+        ({"show": ("nobody",)}, "'nobody' is no tile"),
+        ({"models": ("TINY", "TINY")}, "named twice"),
+        ({"inception": Path("none.pt")}, r"none\.pt: no such file"),
+        ({"lr": Path("own")}, "brings no LR images; name a folder"),
+        ({"details": (2.0,), "models": ("TINY",)}, "detail 2"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    data: str, tiny_compact: Path, tmp_path: Path, options: dict[str, Any], text: str
+) -> None:
+    if "models" in options:
+        options = {**options, "models": tuple(str(tiny_compact) if m == "TINY" else m for m in options["models"])}
+    with pytest.raises(GeoRefDiffError, match=text) as caught:
+        evaluate(Request(**{"data": data, "tile": 64, **options}), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_random_tiles_are_shown_by_seed_and_more_of_them_include_the_fewer(tmp_path: Path) -> None:
+    specs = TileSource(Numbered([f"p{n} a->b" for n in range(20)]), size=96).specs
+    few, more = choose(specs, (), 3, 1), choose(specs, (), 8, 1)
+    assert set(few) < set(more)
+    assert more == sorted(more, key=[spec.name for spec in specs].index)
+    assert choose(specs, (), 3, 2) != few
+    assert choose(specs, ("p7 a->b", "p3_a_b"), 1, 0) == ["p3_a_b", "p7_a_b"]

@@ -1,0 +1,63 @@
+"""A good output passes; one with a shifted value, a hole or another grid does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
+from geo_refdiff.errors import InputError
+from geo_refdiff.evaluate.validation import validate_product
+
+
+def damaged(out: Path, path: Path, change: Any, **profile: Any) -> Path:
+    """A copy as a plain GeoTIFF with the same tags, its pixels or its grid changed."""
+    with rasterio.open(out) as source:
+        pixels, options, tags = source.read(), source.profile, source.tags()
+    change(pixels)
+    with rasterio.open(path, "w", **(options | {"driver": "GTiff"} | profile)) as target:
+        target.write(pixels)
+        target.update_tags(**tags)
+    return path
+
+
+def test_validate(make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scene, ref = make_pair(40, 44)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.nodata = 0
+        dataset.write(np.zeros((3, 4, 6), np.uint8), window=rasterio.windows.Window(12, 35, 6, 4))
+    out = upscale(
+        scene, ref=ref, model="matched-ref", scale=8, out=tmp_path / "o.tif", consistency="strict", products="source"
+    ).out
+    good = validate_product(out, scene, truth=ref)
+    assert not good.broken
+    assert (good.lost, good.invented, good.residual.beyond) == (0, 0, 0)
+    assert 1000 < good.residual.count < 3 * 40 * 44
+    assert good.residual.largest <= 0.5
+    assert 0.8 < good.seams < 1.25
+    assert good.sources["reference"] == 64 * (40 * 44 - 24)
+    assert good.truth["PSNR"] > 15
+
+    def brighten(pixels: np.ndarray) -> None:
+        pixels[0, 40:64, 40:64] = np.minimum(pixels[0, 40:64, 40:64], 200) + 9
+
+    bright = validate_product(damaged(out, tmp_path / "bright.tif", brighten), scene)
+    assert "LR consistency" in bright.broken[0]
+
+    def hole(pixels: np.ndarray) -> None:
+        pixels[:, 200:203, 100:105] = 0
+
+    assert validate_product(damaged(out, tmp_path / "hole.tif", hole), scene).lost == 15
+    with rasterio.open(out) as dataset:
+        moved = dataset.transform @ rasterio.Affine.translation(3, 0)
+    path = damaged(out, tmp_path / "moved.tif", lambda pixels: None, transform=moved)
+    assert run(["validate", str(path), "--scene", str(scene), "--json"]) == 1
+    assert "grid" in json.loads(capsys.readouterr().out)["broken"][0]
+    with pytest.raises(InputError, match="no tags of geo-refdiff"):
+        validate_product(scene, scene)

@@ -1,0 +1,167 @@
+"""Checkpoints: all of a run's state comes back, layouts included; no kill and no full disk loses the last one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.train import state as states
+from geo_refdiff.train.state import Progress, find_state, load_state, read_progress, remove_state, save_state
+
+NOTE = Progress(7, 1.5, {"mean": 0.1 + 0.2}, {"training": {"steps": 9}}, "print", 2, 1)
+
+
+def trained(seed: int, steps: int = 2) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1))
+    optimizer = torch.optim.Adam(network.parameters(), foreach=True)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        network(torch.randn(1, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+    return network, average, optimizer
+
+
+def contents(network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    moments = [value for entry in optimizer.state.values() for _, value in sorted(entry.items())]
+    return [*network.state_dict().values(), *average.state_dict().values(), *moments]
+
+
+def test_everything_comes_back_with_its_layout(tmp_path: Path) -> None:
+    one, other = trained(1), trained(2, steps=0)
+    save_state(tmp_path, NOTE, *one)
+    found = find_state(tmp_path)
+    assert found == tmp_path / "state"
+    assert read_progress(found) == NOTE
+    assert {path.suffix for path in found.iterdir()} == {".safetensors", ".json"}
+    load_state(found, *other)
+    for a, b in zip(contents(*one), contents(*other), strict=True):
+        assert torch.equal(a, b)
+        assert a.stride() == b.stride()
+    assert list(tmp_path.iterdir()) == [found]
+
+
+def test_a_new_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
+    parts = trained(1)
+    for step in (3, 4):
+        save_state(tmp_path, Progress(step, 0.0, {}, {}, "", 1), *parts)
+    assert read_progress(tmp_path / "state").step == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
+
+
+@pytest.mark.parametrize("moment", ["while writing", "before the first rename", "between the renames", "at the end"])
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = trained(1)
+    save_state(tmp_path, Progress(1, 0.0, {}, {}, "", 1), *parts)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "while writing":
+            patch.setattr(states, "write_json_atomic", killed)
+        elif moment == "before the first rename":
+            patch.setattr(Path, "rename", killed)
+        elif moment == "between the renames":
+            rename = Path.rename
+            patch.setattr(Path, "rename", lambda a, b: killed() if a.name == "state.next" else rename(a, b))
+        else:
+            kept = shutil.rmtree
+            patch.setattr(
+                states.shutil, "rmtree", lambda p, **k: killed() if p.name == "state.last" and p.exists() else kept(p, **k)
+            )
+        with pytest.raises(Killed):
+            save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)
+    found = find_state(tmp_path)
+    assert found is not None
+    assert read_progress(found).step == (2 if moment == "at the end" else 1)
+    load_state(found, *trained(2, steps=0))
+    # and the next one is killed again while it is written: the one that is there must not have been touched
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write_json_atomic", killed)
+        with pytest.raises(Killed):
+            save_state(tmp_path, Progress(3, 0.0, {}, {}, "", 1), *parts)
+    again = find_state(tmp_path)
+    assert again is not None
+    load_state(again, *trained(2, steps=0))
+    save_state(tmp_path, Progress(4, 0.0, {}, {}, "", 1), *parts)
+    assert read_progress(tmp_path / "state").step == 4
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = trained(1)
+    save_state(tmp_path, Progress(1, 0.0, {}, {}, "", 1), *parts)
+    written = Path.write_bytes
+
+    def full(path: Path, data: Any) -> int:
+        if "optimizer" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"the disk is full.*; the last one is kept"):
+        save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)
+    assert read_progress(tmp_path / "state").step == 1
+    load_state(tmp_path / "state", *trained(2, steps=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]  # what was begun is not left in the way
+
+
+def test_a_really_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = os.geteuid() == 0 and shutil.which("mount") is not None
+    mounted = mounted and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk]).returncode == 0
+    if not mounted:
+        pytest.skip("a small disk of its own needs the right to mount one")
+    try:
+        parts = trained(1)
+        save_state(disk, Progress(1, 0.0, {}, {}, "", 1), *parts)
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
+        with pytest.raises(OutputError, match="the disk is full"):
+            save_state(disk, Progress(2, 0.0, {}, {}, "", 1), *parts)
+        assert read_progress(disk / "state").step == 1
+        load_state(disk / "state", *trained(2, steps=0))
+        (disk / "filler").unlink()
+        save_state(disk, Progress(3, 0.0, {}, {}, "", 1), *parts)
+        assert read_progress(disk / "state").step == 3
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    parts = trained(1)
+    save_state(tmp_path, NOTE, *parts)
+    state = tmp_path / "state"
+    (state / "average.safetensors").write_bytes(b"none")
+    with pytest.raises(ResumeError, match="does not fit"):
+        load_state(state, *parts)
+    (state / "progress.json").write_text('{"step": 3}')
+    with pytest.raises(ResumeError, match="is damaged"):
+        read_progress(state)
+    wrong = nn.Linear(2, 2)
+    save_state(tmp_path, NOTE, *parts)
+    with pytest.raises(ResumeError, match="does not fit"):
+        load_state(state, wrong, wrong, torch.optim.Adam(wrong.parameters()))
+
+
+def test_checkpoints_are_removed_whole(tmp_path: Path) -> None:
+    save_state(tmp_path, NOTE, *trained(1))
+    shutil.copytree(tmp_path / "state", tmp_path / "state.last")
+    remove_state(tmp_path)
+    assert find_state(tmp_path) is None
+    assert not list(tmp_path.iterdir())
