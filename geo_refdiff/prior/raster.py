@@ -1,8 +1,8 @@
-"""The change prior from a raster of classes."""
+"""The change prior from a raster of classes, or of colours that stand for classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,27 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import WarpedReader, gsd_ratio
+from geo_refdiff.prior.class_map import Key, known_classes
 
 _SCAN = 1024
 
 
 class MaskPrior:
-    """Class indices on the output grid: nearest where the mask is coarser, the most frequent class where it is finer.
+    """Class indices on the output grid: nearest where the mask is coarser, the most frequent value where it is finer.
 
     Args:
         info: from `inspect(path, "mask")`.
         target: the whole scene's output grid.
+        values: value in the mask -> class index; others are unknown. Empty: values are class indices.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is known.
     """
 
-    def __init__(self, info: RasterInfo, target: GeoBox) -> None:
+    def __init__(self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int] | None = None) -> None:
         finer = gsd_ratio(info, target) < 1 - 1e-6
         self._reader = WarpedReader(info, [info.data_bands[0]], target, "mode" if finer else "nearest")
+        self._values = {k: v for k, v in (values or {}).items() if isinstance(k, int)}
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """(height, width) uint8 class indices, 255 = unknown: nodata, outside the mask, or 255 in the mask.
@@ -40,38 +43,114 @@ class MaskPrior:
             window: in pixels of the target; may reach outside.
         """
         values, valid = self._reader.read(window)
-        return np.where(valid, values[0], UNKNOWN_CLASS).astype(np.uint8)
+        classes = _looked_up(values[0], self._values) if self._values else values[0]
+        return np.where(valid, classes, UNKNOWN_CLASS).astype(np.uint8)
 
     def close(self) -> None:
         """Closes the files."""
         self._reader.close()
 
 
-def check_classes(info: RasterInfo, classes: Sequence[str]) -> None:
+class ColourPrior:
+    """Class indices on the output grid from a raster of colours, by the nearest pixel.
+
+    Args:
+        info: from `inspect(path, "mask")`, its first three bands are red, green and blue.
+        target: the whole scene's output grid.
+        values: colour -> class index; other colours are unknown.
+
+    Raises:
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+    """
+
+    def __init__(self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int]) -> None:
+        self._reader = WarpedReader(info, info.data_bands[:3], target, "nearest")
+        self._values = {_packed_key(k): v for k, v in values.items() if isinstance(k, tuple)}
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """(height, width) uint8 class indices, 255 = unknown; `window` as for `MaskPrior`."""
+        values, valid = self._reader.read(window)
+        return np.where(valid, _looked_up(packed(values), self._values), UNKNOWN_CLASS).astype(np.uint8)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._reader.close()
+
+
+def packed(bands: NDArray[np.generic]) -> NDArray[np.int64]:
+    """(3, h, w) uint8 red, green, blue -> (h, w) one number a colour."""
+    wide = bands.astype(np.int64)
+    mixed: NDArray[np.int64] = (wide[0] << 16) | (wide[1] << 8) | wide[2]
+    return mixed
+
+
+def _packed_key(colour: tuple[int, int, int]) -> int:
+    return (colour[0] << 16) | (colour[1] << 8) | colour[2]
+
+
+def _looked_up(values: NDArray[np.generic], table: Mapping[int, int]) -> NDArray[np.uint8]:
+    keys = np.array(sorted(table), dtype=np.int64)
+    found = np.array([table[int(k)] for k in keys], dtype=np.uint8)
+    at = np.clip(np.searchsorted(keys, values), 0, len(keys) - 1)
+    return np.where(keys[at] == values, found[at], UNKNOWN_CLASS).astype(np.uint8)
+
+
+def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key, int] | None = None) -> None:
     """Look through the whole mask, window by window, for values that are no class.
 
     Args:
         info: the mask.
         classes: the model's class names, index by index; empty: any value from 0 to 254 will do.
+        values: value in the mask -> class index; None or empty: values are class indices.
 
     Raises:
         InputError: names the value and the classes.
     """
     highest = len(classes) - 1 if classes else UNKNOWN_CLASS - 1
-    with RasterReader(info, [info.data_bands[0]]) as reader:
+
+    def known(value: float) -> bool:
+        return value in values if values else value == UNKNOWN_CLASS or (0 <= value <= highest and value == int(value))
+
+    for value in _strangers(info, info.data_bands[:1], lambda bands: bands[0], known):
+        if values:
+            listed = f"known values are {', '.join(str(k) for k in values)}; the model's classes are"
+            way = "; say what it means with --class-map"
+        else:
+            listed, way = "known are", ""
+        raise InputError(
+            f"{info.path}: the mask holds {value:g}, which is no class of the model; {listed} "
+            f"{known_classes(classes)}, and 255 for unknown{way}"
+        )
+
+
+def check_colours(info: RasterInfo, values: Mapping[Key, int], classes: Sequence[str]) -> None:
+    """Look through the whole mask, window by window, for colours that are no class.
+
+    Raises:
+        InputError: names the colour, the known ones and the classes.
+    """
+    table = {_packed_key(k) for k in values if isinstance(k, tuple)}
+    for value in _strangers(info, info.data_bands[:3], packed, lambda v: int(v) in table):
+        colour = f"#{int(value):06x}"
+        listed = ", ".join(f"#{k:06x}" for k in sorted(table))
+        raise InputError(
+            f"{info.path}: the mask holds the colour {colour}, which stands for no class; known are {listed}; give a "
+            f"--class-map from colours to {known_classes(classes)}"
+        )
+
+
+def _strangers(
+    info: RasterInfo,
+    bands: Sequence[int],
+    merged: Callable[[NDArray[np.generic]], NDArray[np.generic]],
+    known: Callable[[float], bool],
+) -> Iterator[float]:
+    """Values of valid pixels that are not known, window by window."""
+    with RasterReader(info, bands) as reader:
         for row in range(0, info.height, _SCAN):
             for col in range(0, info.width, _SCAN):
                 window = Window(row, col, min(_SCAN, info.height - row), min(_SCAN, info.width - col))
                 values, valid = reader.read(window)
-                _check(info, values[0][valid[0]], highest, classes)
-
-
-def _check(info: RasterInfo, values: NDArray[np.generic], highest: int, classes: Sequence[str]) -> None:
-    for value in np.unique(values).tolist():
-        if value == UNKNOWN_CLASS or (0 <= value <= highest and value == int(value)):
-            continue
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(classes)) or f"0 to {highest}"
-        raise InputError(
-            f"{info.path}: the mask holds {value:g}, which is no class of the model; known are {known}, and 255 "
-            f"for unknown"
-        )
+                for value in np.unique(merged(values)[valid.all(axis=0)]).tolist():
+                    if not known(value):
+                        yield value

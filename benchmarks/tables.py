@@ -1,0 +1,33 @@
+"""Small Markdown tables of means, standard errors and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geo_refdiff.evaluate.figures import mean_and_error
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Head and rows as a table; its columns have equal widths in the source, too."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[c]) for line in lines) for c in range(len(head))]
+    told = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([told[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *told[1:]])
+
+
+def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Mean over the tiles of (one - other) and its standard error; tiles that lack a figure (NaN) are left out."""
+    mean, error, _ = mean_and_error([a - b for a, b in zip(one, other, strict=True)])
+    return mean, error
+
+
+def plus_minus(mean: float, error: float, digits: int = 4, signed: bool = True) -> str:
+    """ "+0.0123 ± 0.0012"."""
+    return f"{mean:{'+' if signed else ''}.{digits}f} ± {error:.{digits}f}"
+
+
+def verdict(mean: float, error: float, least: float = 0.0) -> str:
+    """Whether a difference is at least `least`: "yes" or "no" where two standard errors leave no doubt."""
+    if abs(mean - least) > 2.0 * error:
+        return "yes" if mean > least else "no"
+    return f"{'yes' if mean >= least else 'no'} by the mean, not settled by two standard errors"

@@ -1,0 +1,277 @@
+"""Detect change between a coarse scene and a fine reference, from files to a class raster, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geo_refdiff import __version__
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.engine.conditions import ConditionReader
+from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.restorers import Classical, Conditions
+from geo_refdiff.engine.workdir import check_output_path
+from geo_refdiff.errors import OptionError, OutputError
+from geo_refdiff.grid.geobox import crop, scene_geobox
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.block_file import write_block
+from geo_refdiff.io.cog import publish_cog
+from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.vrt import Mosaic, write_vrt
+from geo_refdiff.pipeline.models import Model
+from geo_refdiff.pipeline.planning import Planned, Request, make_plan
+from geo_refdiff.prior.deciding import AUTO
+from geo_refdiff.prior.detected import STEPS, DetectedPrior
+from geo_refdiff.prior.features import BANDS
+from geo_refdiff.prior.legend import class_colours, write_legend
+from geo_refdiff.prior.network import Detector, load_detector
+
+Grid = Literal["lr", "hr"]
+Progress = Callable[[int, int], None]
+
+_SIDE = 2048
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class DetectChangeResult:
+    """A detected change mask.
+
+    Attributes:
+        out: class raster.
+        confidence: how sure it is, 0 to 1 after its scale.
+        shape: (height, width) of both, pixels.
+        grid: "lr", the scene's, or "hr", that of the upscaled scene.
+        scale: HR pixels along an LR pixel.
+        shares: class name -> share of the known LR pixels.
+        unknown: share of all LR pixels.
+        notes: what was decided without being asked, and what deserves a look.
+    """
+
+    out: Path
+    confidence: Path
+    shape: tuple[int, int]
+    grid: Grid
+    scale: int
+    shares: dict[str, float]
+    unknown: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "out": str(self.out),
+            "confidence": str(self.confidence),
+            "shape": list(self.shape),
+            "grid": self.grid,
+            "scale": self.scale,
+            "shares": {name: round(share, 6) for name, share in self.shares.items()},
+            "unknown": round(self.unknown, 6),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        height, width = self.shape
+        told = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        lines = [f"{self.out}: {width} x {height} pixels, {told}; unknown {self.unknown:.1%}"]
+        return "\n".join([*lines, f"  confidence: {self.confidence}", *(f"  note: {note}" for note in self.notes)])
+
+
+def detect_change(
+    scene: str | Path,
+    ref: str | Path,
+    out: str | Path,
+    *,
+    grid: Grid = "lr",
+    scale: int | None = None,
+    bands: Sequence[str | int] | None = None,
+    scene_range: tuple[float, float] | None = None,
+    psf: str | float | None = None,
+    min_confidence: float | None = None,
+    overwrite: bool = False,
+    block_size: int | None = None,
+    progress: Progress | None = None,
+) -> DetectChangeResult:
+    """Write the change mask that `upscale --mask auto` would use, and how sure it is.
+
+    Beside `out` (uint8, 0 = no change, else the class now, 255 = unknown) appear its category names (`.aux.xml`), a
+    QGIS style (`.qml`) and `<stem>.confidence.tif` (uint8, scale 1/250, 255 = unknown). Memory depends on the scale,
+    not on the size.
+
+    Args:
+        scene, ref: coarse scene with red, green, blue and, if there is one, nir; older, finer reference of any CRS.
+        out: GeoTIFF (COG) to write.
+        grid: "lr", the scene's grid, or "hr", `scale` times finer.
+        scale: HR pixels along an LR pixel at which the reference is looked at; default from its pixel size.
+        bands: names or 1-based numbers of red, green, blue, nir in the scene.
+        scene_range: digital numbers that stand for black and white.
+        psf: of the scene's sensor: a preset, or its width in LR pixels.
+        min_confidence: what is less sure becomes unknown.
+        overwrite: replace files that are there.
+        block_size: LR pixels along a block, a multiple of 16; changes no pixel.
+        progress: called after each block.
+
+    Raises:
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
+    """
+    out = Path(out).absolute()
+    sure = out.with_name(f"{out.stem}.confidence.tif")
+    if grid not in get_args(Grid):
+        raise OptionError(f"grid '{grid}': give lr (the scene's) or hr (that of the upscaled scene)")
+    if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
+        raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
+    for path in (out, sure):
+        check_output_path(path)
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path}: exists already; choose another name or say --overwrite")
+        if path.exists() and any(Path(given).exists() and path.samefile(given) for given in (scene, ref)):
+            raise OutputError(f"{path}: is one of the inputs; choose another name for the output")
+    found = load_detector()
+    with gdal_env():
+        planned = make_plan(
+            Request(
+                scene,
+                ref,
+                mask=AUTO,
+                scale=scale,
+                model=_model(found),
+                device="cpu",
+                bands=bands,
+                scene_range=scene_range,
+                psf=psf,
+                other_bands="drop",
+                min_confidence=min_confidence,
+            )
+        )
+        counts = _written(planned, found, (out, sure), grid, block_size, overwrite, progress)
+    write_legend(out, found.classes, class_colours(len(found.classes)))
+    known = max(1, int(counts[:UNKNOWN_CLASS].sum()))
+    height, width = _mosaic(planned.plan, grid, (), {}).geobox.shape
+    return DetectChangeResult(
+        out=out,
+        confidence=sure,
+        shape=(int(height), int(width)),
+        grid=grid,
+        scale=planned.plan.grid.scale,
+        shares={name: float(counts[i]) / known for i, name in enumerate(found.classes)},
+        unknown=float(counts[UNKNOWN_CLASS]) / float(counts.sum()),
+        notes=planned.notes,
+    )
+
+
+class _Looker(Classical):
+    """Restores nothing; says what has to be opened to detect change."""
+
+    name: ClassVar[str] = "the change detector"
+    local: ClassVar[bool] = True
+    model_units: ClassVar[bool] = True
+    uses_reference: ClassVar[bool] = True
+    uses_mask: ClassVar[bool] = True
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """The LR itself: there is nothing to restore."""
+        return batch.inner_lr
+
+
+def _model(detector: Detector) -> Model:
+    def make(sensor: SensorModel, channels: tuple[int | None, ...], seed: int) -> _Looker:
+        return _Looker(sensor)
+
+    return Model(
+        name=_Looker.name,
+        make=make,
+        sha256=detector.sha256,
+        bands=BANDS,
+        optional_bands=("nir",),
+        classes=detector.classes,
+        psf_sigma=detector.psf_sigma,
+    )
+
+
+def _written(
+    planned: Planned,
+    detector: Detector,
+    paths: tuple[Path, Path],
+    grid: Grid,
+    block_size: int | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> NDArray[np.int64]:
+    """Writes classes and confidence; how many LR pixels have each class."""
+    plan = planned.plan
+    windows = list(_windows(plan, block_size))
+    counts = np.zeros(256, np.int64)
+    with (
+        TemporaryDirectory(prefix=f".{paths[0].name}.parts-", dir=paths[0].parent) as name,
+        ConditionReader(plan, planned.restorer) as conditions,
+    ):
+        folder = Path(name)
+        sources: list[tuple[str, Window]] = []
+        for number, window in enumerate(windows):
+            classes, sure = _detected(conditions, window)
+            counts += np.bincount(classes.ravel(), minlength=256)
+            sure[classes == UNKNOWN_CLASS] = UNKNOWN_CLASS
+            sources.append((f"{number:06d}.tif", window if grid == "lr" else window.multiply(plan.grid.scale)))
+            for kind, layer in (("c", classes), ("s", sure)):
+                fine = layer if grid == "lr" else np.repeat(np.repeat(layer, plan.grid.scale, 0), plan.grid.scale, 1)
+                affine = crop(_mosaic(plan, grid, (), {}).geobox, sources[-1][1]).affine
+                write_block(
+                    folder / f"{kind}{number:06d}.tif", fine[None], None, affine, plan.scene.crs_wkt, UNKNOWN_CLASS
+                )
+            if progress:
+                progress(number + 1, len(windows))
+        tags = {
+            "AREA_OR_POINT": "Area",
+            "GEO_REFDIFF_VERSION": __version__,
+            "GEO_REFDIFF_DETECTOR_SHA256": detector.sha256,
+            "GEO_REFDIFF_SCALE": str(plan.grid.scale),
+        }
+        for path, kind in zip(paths, "cs", strict=True):
+            mosaic = _mosaic(plan, grid, [(kind + file, at) for file, at in sources], tags, confidence=kind == "s")
+            write_vrt(folder / f"{kind}.vrt", mosaic)
+            publish_cog(folder / f"{kind}.vrt", path, overview_resampling="nearest", overwrite=overwrite)
+    return counts
+
+
+def _detected(conditions: ConditionReader, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Classes and confidence of a window in pixels of the scene."""
+    prior = conditions.mask
+    if not isinstance(prior, DetectedPrior):
+        raise OptionError("the plan has no detected change mask: give a reference")
+    return prior.detect(window.shift(*conditions.plan.lr_origin))
+
+
+def _windows(plan: Plan, block_size: int | None) -> Iterator[Window]:
+    """Blocks of the scene, row by row, LR pixels."""
+    side = block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK)
+    whole = Window(0, 0, plan.scene.height, plan.scene.width)
+    for row in range(0, whole.height, side):
+        for col in range(0, whole.width, side):
+            part = Window(row, col, side, side).intersect(whole)
+            if part is not None:
+                yield part
+
+
+def _mosaic(
+    plan: Plan, grid: Grid, sources: Sequence[tuple[str, Window]], tags: dict[str, str], *, confidence: bool = False
+) -> Mosaic:
+    return Mosaic(
+        geobox=scene_geobox(plan.scene) if grid == "lr" else plan.target,
+        dtype="uint8",
+        count=1,
+        sources=tuple(sources),
+        nodata=float(UNKNOWN_CLASS),
+        descriptions=("confidence" if confidence else "change class",),
+        scales=(1.0 / STEPS,) if confidence else (),
+        offsets=(0.0,) if confidence else (),
+        tags=tags,
+        crs_wkt=plan.scene.crs_wkt,
+    )

@@ -1,0 +1,63 @@
+"""Whether a run finds its change mask by itself, and what it needs for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geo_refdiff.engine.plan import Bands
+from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.errors import OptionError
+from geo_refdiff.pipeline.models import Model
+from geo_refdiff.prior.deciding import AUTO, MaskRequest
+from geo_refdiff.prior.features import BANDS
+from geo_refdiff.prior.record import MaskRecord
+from geo_refdiff.prior.taxonomy import class_index
+
+
+def automatic_mask(
+    request: MaskRequest, model: Model, restorer: Restorer, bands: Bands, reference: bool, notes: list[str]
+) -> MaskRecord | None:
+    """The record of a detected mask, where one is asked for and the model uses masks; else None.
+
+    Raises:
+        OptionError: there is no reference, or the model lacks the bands or the classes of the detector.
+        ModelError: the detector is damaged.
+    """
+    if str(request.mask) != AUTO:
+        return None
+    if not reference:
+        raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
+    if not restorer.uses_mask:
+        notes.append(f"{restorer.name} does not use the mask")
+        return None
+    from geo_refdiff.prior.network import load_detector
+
+    detector = load_detector()
+    channels = detector_channels(model.bands, bands.channels)
+    if not model.classes or channels is None:
+        lacks = "names no classes" if not model.classes else f"takes the bands {', '.join(model.bands)}"
+        raise OptionError(
+            f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
+            f"say --mask none"
+        )
+    classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
+    return MaskRecord(
+        "auto",
+        values=tuple((index, 255 if own is None else own) for index, own in classes),
+        min_confidence=request.least or 0.0,
+        channels=channels,
+        detector=detector.sha256,
+    )
+
+
+def detector_channels(names: Sequence[str], positions: Sequence[int | None]) -> tuple[int | None, ...] | None:
+    """For the detector's bands the position among a plan's bands; None where red, green or blue is missing.
+
+    Args:
+        names: of the model's channels.
+        positions: for each channel the position among the plan's bands, as `Bands.channels`; empty: one to one.
+    """
+    own = [name.strip().lower() for name in names]
+    at = list(positions) or list(range(len(own)))
+    found = tuple(at[own.index(band)] if band in own else None for band in BANDS)
+    return None if None in found[:3] else found

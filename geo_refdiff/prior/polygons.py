@@ -1,0 +1,269 @@
+"""The change prior from polygons of any vector file in any CRS, rasterised tile by tile onto the output grid."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import rasterio.features
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.transform import IDENTITY
+
+from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.grid.geobox import crop, crs_wkt
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.gdal import one_line
+from geo_refdiff.prior.class_map import Key, as_key
+from geo_refdiff.prior.taxonomy import NO_CHANGE
+
+TILE = 512
+"""Polygons are rasterised in fixed tiles of this size, counted from the target's corner."""
+
+_SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
+_TILES_KEPT = 64
+_PARTS = 16
+"""Pieces into which the longest side of a polygon is cut before it is projected: straight edges may be curves there."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorInfo:
+    """A layer of polygons that can be used.
+
+    Attributes:
+        path: absolute path, or a GDAL name.
+        layer: its name.
+        field: whose values tell the class; None: every polygon is a change to an unknown class.
+        crs_wkt: CRS as WKT.
+        bounds: xmin, ymin, xmax, ymax in it.
+        features: number of them.
+        size_bytes, mtime_ns: size and time of last change of the file; 0 if unknown.
+    """
+
+    path: str
+    layer: str
+    field: str | None
+    crs_wkt: str
+    bounds: tuple[float, float, float, float]
+    features: int
+    size_bytes: int
+    mtime_ns: int
+
+
+def is_vector(text: str) -> bool:
+    """Whether a mask is given as a vector file: by `|layername=`, or by a suffix and layers in the file."""
+    import pyogrio
+
+    name, _, layer = text.partition("|layername=")
+    if layer:
+        return True
+    if not name.casefold().endswith(_SUFFIXES):
+        return False
+    try:
+        return len(pyogrio.list_layers(name)) > 0
+    except Exception:  # pyogrio's own errors; what cannot be listed is told by whoever opens it
+        return not name.casefold().endswith((".zip", ".json"))
+
+
+def inspect_polygons(text: str, field: str | None) -> VectorInfo:
+    """What a layer of polygons holds.
+
+    Args:
+        text: FILE, or FILE|layername=NAME.
+        field: whose values tell the class.
+
+    Raises:
+        InputError: missing, unreadable, several layers and none named, no CRS, no polygons, or no such field.
+    """
+    import pyogrio
+
+    name, _, layer = text.partition("|layername=")
+    virtual = name.startswith("/vsi") or "://" in name
+    if not virtual and not Path(name).exists():
+        raise InputError(f"{name}: no such file; give a raster or a vector file as mask")
+    path = name if virtual else str(Path(name).absolute())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layers = [str(n) for n, kind in pyogrio.list_layers(path) if kind is not None]
+            if not layer and len(layers) != 1:
+                raise InputError(
+                    f"{name}: has {len(layers)} layers with geometry ({', '.join(layers[:8])}); name one: "
+                    f"'{name}|layername=NAME'"
+                )
+            found = pyogrio.read_info(path, layer=layer or layers[0], force_feature_count=True, force_total_bounds=True)
+    except InputError:
+        raise
+    except Exception as error:  # pyogrio and GDAL each have their own
+        raise InputError(
+            f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from (error)
+    return _checked(found, path, layer or layers[0], field)
+
+
+def _checked(found: Mapping[str, Any], path: str, layer: str, field: str | None) -> VectorInfo:
+    if not found["crs"]:
+        raise InputError(f"{path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    kind = str(found["geometry_type"] or "Unknown")
+    if not found["features"] or not any(word in kind for word in ("Polygon", "Surface", "Unknown", "Collection")):
+        raise InputError(
+            f"{path}: layer '{layer}' holds {found['features']} features of type {kind}; give a layer of polygons"
+        )
+    fields = [str(f) for f in found["fields"]]
+    if field is not None and field not in fields:
+        have = ", ".join(fields) or "none"
+        raise InputError(f"{path}: layer '{layer}' has no field '{field}'; its fields are {have}")
+    bounds = found["total_bounds"]
+    if bounds is None or not all(isfinite(v) for v in bounds):
+        raise InputError(f"{path}: layer '{layer}' has no finite extent; check it with ogrinfo")
+    file = Path(path)
+    size, mtime = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
+    crs = pyproj.CRS.from_user_input(found["crs"]).to_wkt()
+    xmin, ymin, xmax, ymax = (float(v) for v in bounds)
+    return VectorInfo(path, layer, field, crs, (xmin, ymin, xmax, ymax), int(found["features"]), size, mtime)
+
+
+def field_values(info: VectorInfo) -> list[Key]:
+    """The distinct values of the class field, empty without one; None and NaN are left out: such polygons are unknown.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if info.field is None:
+        return []
+    frame = _read(info, read_geometry=False)
+    return sorted({as_key(v) for v in frame[info.field].dropna().unique().tolist()}, key=str)
+
+
+def _read(info: VectorInfo, **options: Any) -> Any:
+    import pyogrio
+
+    columns = [] if info.field is None else [info.field]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pyogrio.read_dataframe(info.path, layer=info.layer, columns=columns, fid_as_index=True, **options)
+    except Exception as error:  # pyogrio, GEOS and pandas each have their own
+        raise InputError(
+            f"{info.path}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from error
+
+
+class PolygonPrior:
+    """Class indices on the output grid: those of the last polygon (in the file's order) that holds the pixel's centre.
+
+    Polygons are read tile by tile, by the tile's extent, and the tiles do not depend on what is asked for, so the
+    pixels do not depend on windows, and memory depends on the polygons of a few tiles.
+
+    Args:
+        info: from `inspect_polygons`.
+        target: the whole scene's output grid.
+        values: value of the field -> class index; others are unknown.
+
+    Raises:
+        GridError: the polygons' CRS cannot be brought to the target's.
+    """
+
+    def __init__(self, info: VectorInfo, target: GeoBox, values: Mapping[Key, int]) -> None:
+        self.info, self.target, self._values = info, target, dict(values)
+        self._source, self._to = pyproj.CRS.from_wkt(info.crs_wkt), pyproj.CRS.from_wkt(crs_wkt(target))
+        self._same = self._source.equals(self._to, ignore_axis_order=True)
+        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def meets_target(self) -> bool:
+        """Whether the extents have anything in common."""
+        height, width = self.target.shape
+        xmin, ymin, xmax, ymax = self._extent(Window(0, 0, height, width))
+        left, bottom, right, top = self.info.bounds
+        return left <= xmax and right >= xmin and bottom <= ymax and top >= ymin
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """(height, width) uint8 class indices: 0 outside the polygons, 255 in polygons of unknown class.
+
+        Args:
+            window: in pixels of the target; may reach outside.
+        """
+        out = np.empty(window.shape, dtype=np.uint8)
+        for row in range(window.row // TILE * TILE, window.stop_row, TILE):
+            for col in range(window.col // TILE * TILE, window.stop_col, TILE):
+                tile = Window(row, col, TILE, TILE)
+                part = tile.intersect(window)
+                if part is not None:
+                    out[part.within(window)] = self._tile(tile)[part.within(tile)]
+        return out
+
+    def close(self) -> None:
+        """Forgets the tiles."""
+        self._tiles.clear()
+
+    def _tile(self, tile: Window) -> NDArray[np.uint8]:
+        key = (tile.row, tile.col)
+        with self._lock:
+            found = self._tiles.pop(key, None)
+        if found is None:
+            found = self._rasterised(tile)
+        with self._lock:
+            self._tiles[key] = found
+            while len(self._tiles) > _TILES_KEPT:
+                self._tiles.popitem(last=False)
+        return found
+
+    def _extent(self, tile: Window) -> tuple[float, float, float, float]:
+        """Of a window, in the polygons' CRS, a little wider."""
+        xmin, ymin, xmax, ymax = crop(self.target, tile.pad(2)).extent.boundingbox.bbox
+        if self._same:
+            return xmin, ymin, xmax, ymax
+        back = pyproj.Transformer.from_crs(self._to, self._source, always_xy=True)
+        bounds = back.transform_bounds(xmin, ymin, xmax, ymax, densify_pts=21)
+        if not all(isfinite(v) for v in bounds):
+            raise GridError(
+                f"{self.info.path}: the scene's extent cannot be projected to the polygons' CRS '{self._source.name}'; "
+                f"reproject them: ogr2ogr -t_srs"
+            )
+        left, bottom, right, top = bounds
+        spare = 0.01 * max(right - left, top - bottom)
+        return left - spare, bottom - spare, right + spare, top + spare
+
+    def _rasterised(self, tile: Window) -> NDArray[np.uint8]:
+        classes = np.full(tile.shape, NO_CHANGE, dtype=np.uint8)
+        frame = _read(self.info, bbox=self._extent(tile)).sort_index(kind="stable")
+        a, b, c, d, e, f = (~self.target.affine)[:6]
+        shapes = []
+        for position, geometry in enumerate(frame.geometry):
+            moved = None if geometry is None or geometry.is_empty else self._moved(geometry)
+            if moved is not None:
+                local = shapely.affinity.affine_transform(moved, (a, b, d, e, c - tile.col, f - tile.row))
+                shapes.append((local, self._class(frame, position)))
+        if shapes:
+            rasterio.features.rasterize(shapes, out=classes, transform=IDENTITY)
+        return classes
+
+    def _class(self, frame: Any, position: int) -> int:
+        value = None if self.info.field is None else frame[self.info.field].iloc[position]
+        missing = value is None or value != value
+        return 255 if missing else self._values.get(as_key(value), 255)
+
+    def _moved(self, geometry: Any) -> Any:
+        """A polygon in the target's CRS; None where nothing of it has an area there."""
+        if not self._same:
+            xmin, ymin, xmax, ymax = geometry.bounds
+            dense = shapely.segmentize(geometry, max(max(xmax - xmin, ymax - ymin) / _PARTS, 1e-9))
+            forth = pyproj.Transformer.from_crs(self._source, self._to, always_xy=True)
+            geometry = shapely.transform(dense, lambda xy: np.column_stack(forth.transform(xy[:, 0], xy[:, 1])))
+        if not np.isfinite(shapely.get_coordinates(geometry)).all():
+            raise GridError(
+                f"{self.info.path}: a polygon cannot be projected to the scene's CRS; clip the layer to the scene first"
+            )
+        solid = shapely.make_valid(shapely.force_2d(geometry))
+        return solid if solid.area > 0 else None

@@ -1,0 +1,89 @@
+"""The classes that data sets, masks and bundled models share, and what others call and colour them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.sample_tiles.landcover import BARE, BUILT, LOW, NO_CHANGE, TREE, WATER
+from geo_refdiff.sample_tiles.landcover import CLASSES as _NAMES
+
+__all__ = [
+    "BARE",
+    "BUILT",
+    "CLASSES",
+    "CLASS_MAP",
+    "LOW",
+    "NO_CHANGE",
+    "SECOND_COLOURS",
+    "TREE",
+    "WATER",
+    "class_index",
+]
+
+CLASSES: tuple[str, ...] = tuple(_NAMES[index] for index in sorted(_NAMES))
+"""0 no change, 1 water, 2 bare ground, 3 low vegetation, 4 tree, 5 built-up."""
+
+CLASS_MAP: dict[str, int] = {
+    "no change": NO_CHANGE,
+    "unchanged": NO_CHANGE,
+    "background": NO_CHANGE,
+    "water": WATER,
+    "non-vegetated ground": BARE,
+    "non-vegetated ground surface": BARE,
+    "n.v.g. surface": BARE,
+    "ground": BARE,
+    "bare ground": BARE,
+    "bare land": BARE,
+    "bareland": BARE,
+    "soil": BARE,
+    "low vegetation": LOW,
+    "vegetation": LOW,
+    "grass": LOW,
+    "tree": TREE,
+    "trees": TREE,
+    "forest": TREE,
+    "building": BUILT,
+    "buildings": BUILT,
+    "built-up": BUILT,
+    "impervious": BUILT,
+    "impervious surface": BUILT,
+    "playground": BUILT,
+    "playgrounds": BUILT,
+    "road": BUILT,
+    "others": UNKNOWN_CLASS,
+    "other": UNKNOWN_CLASS,
+    "unknown": UNKNOWN_CLASS,
+}
+"""Class names of other data sets (lower case) -> index in CLASSES; 255: changed to what has no class here."""
+
+SECOND_COLOURS: dict[tuple[int, int, int], str] = {
+    (255, 255, 255): "unchanged",
+    (0, 0, 255): "water",
+    (128, 128, 128): "non-vegetated ground",
+    (0, 128, 0): "low vegetation",
+    (0, 255, 0): "tree",
+    (128, 0, 0): "building",
+    (255, 0, 0): "playground",
+}
+"""Label colours of the data set SECOND (Yang et al. 2020), red, green, blue."""
+
+
+def class_index(name: str, classes: Sequence[str]) -> int | None:
+    """What a class is called -> its index among a model's classes, 255 for "unknown"; None: no such class.
+
+    Args:
+        name: one of `classes` or of the names in CLASS_MAP, in any case, or a number: an index or 255.
+        classes: the model's class names; empty: any index from 0 to 254 will do.
+    """
+    text = name.strip().casefold()
+    if text.isdecimal():
+        index = int(text)
+        return index if index < (len(classes) or UNKNOWN_CLASS) or index == UNKNOWN_CLASS else None
+    own = [c.strip().casefold() for c in classes]
+    if text in own:
+        return own.index(text)
+    shared = CLASS_MAP.get(text)
+    if shared in (None, UNKNOWN_CLASS, NO_CHANGE):
+        return shared
+    return own.index(CLASSES[shared]) if CLASSES[shared] in own else None
