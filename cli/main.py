@@ -17,7 +17,13 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError
 
 _COMMANDS = {
     "upscale": ("geo_refdiff.cli.upscale", "Turn a coarse scene into a sharp GeoTIFF."),
+    "detect-change": ("geo_refdiff.cli.detect_change", "Find where a coarse scene has changed since a fine reference."),
+    "simulate": ("geo_refdiff.cli.simulate", "Make a coarse scene of a fine one, as a sensor would."),
     "demo": ("geo_refdiff.cli.demo", "Upscale the bundled sample scene and draw a picture."),
+    "train": ("geo_refdiff.cli.train", "Train a model from pairs of dates."),
+    "index": ("geo_refdiff.cli.index", "Make the index of a folder of dates, for training and evaluation."),
+    "evaluate": ("geo_refdiff.cli.evaluate", "Measure models on pairs with a known truth, beside baselines."),
+    "validate": ("geo_refdiff.cli.validate", "Check that an output keeps what it promises."),
     "models": ("geo_refdiff.cli.models", "List, describe and import models."),
 }
 INTERRUPTED = 130
@@ -34,7 +40,7 @@ class LazyGroup(click.Group):
         """The sub-command, imported now."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,7 +20,22 @@ if TYPE_CHECKING:
 @click.command(context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
 @click.option("--ref", metavar="FILE", help="Older, finer reference image, any CRS.")
-@click.option("--mask", metavar="FILE", help="Change mask: one band of class indices, 0 = no change, any CRS.")
+@click.option(
+    "--mask",
+    metavar="FILE|auto|none",
+    help="Change mask in any CRS: a raster of classes (0 = no change) or colours, or polygons; auto compares the scene "
+    "with the reference.  [default: none]",
+)
+@click.option("--no-change", type=int, metavar="VALUE", help="Value of the mask that means no change.  [default: 0]")
+@click.option("--class-map", metavar="FILE", help="JSON or CSV: values, colours or names of the mask to classes.")
+@click.option("--mask-field", metavar="NAME", help="Field of a vector mask that tells the class.")
+@click.option("--mask-confidence", metavar="FILE", help="Raster of 0 to 1: how sure the mask is.")
+@click.option(
+    "--min-confidence",
+    type=float,
+    metavar="0..1",
+    help="Where the mask is less sure, it is unknown.  [default: 0.5 with --mask-confidence]",
+)
 @click.option("-o", "--out", metavar="FILE", help="GeoTIFF to write.  [default: SCENE_<scale>x.tif beside the scene]")
 @click.option(
     "--aoi",
@@ -35,6 +50,12 @@ if TYPE_CHECKING:
     help="A bundled model, a model folder, bicubic, bicubic-ibp or matched-ref.",
 )
 @click.option("--steps", type=int, help="Sampling steps.  [default: the model's]")
+@click.option(
+    "--detail",
+    type=float,
+    metavar="0..1",
+    help="0 = conditional mean: soft and safe; 1 = a full sample: crisp and partly invented.  [default: the model's]",
+)
 @click.option("--sampler", help="better-start, heun, euler, dpmpp-2m or published.  [default: the model's]")
 @click.option("--seed", type=int, default=0, help="Seed of the noise.")
 @click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the model runs.")
@@ -50,7 +71,29 @@ if TYPE_CHECKING:
     metavar="LOW HIGH",
     help="Values of the scene that the model sees as black and white.",
 )
-@click.option("--psf-sigma", type=float, help="Width of the sensor's PSF, scene pixels.  [default: the model's]")
+@click.option(
+    "--psf",
+    metavar="NAME|SIGMA",
+    help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the width of its PSF in scene pixels.  "
+    "[default: the model's]",
+)
+@click.option(
+    "--consistency",
+    metavar="strict|standard|off",
+    help="How closely the output, seen by that sensor, is the scene: strict means half a digital number in the file, "
+    "saturated pixels included.  [default: standard; off for bicubic]",
+)
+@click.option(
+    "--other-bands",
+    metavar="transfer|drop",
+    help="Bands that the model does not know.  [default: transfer, without --bands]",
+)
+@click.option(
+    "--products",
+    default="source,stac,quicklook",
+    metavar="P,P,...|all|none",
+    help="What is written beside the output: source (where each pixel's detail comes from), stac, quicklook.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
 @click.option("--plan-only", is_flag=True, help="Check everything and write the plan, compute nothing.")

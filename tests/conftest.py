@@ -39,6 +39,12 @@ def texture(shape: tuple[int, ...], seed: int = 0, smooth: float = 1.5) -> np.nd
     return np.clip((total - low) / (high - low), 0, 1)
 
 
+@pytest.fixture(scope="session")
+def make_texture() -> Callable[..., np.ndarray]:
+    """`texture` for tests that need no file."""
+    return texture
+
+
 @pytest.fixture
 def make_raster(tmp_path: Path) -> MakeRaster:
     """Writes a GeoTIFF: make_raster(name, array (C, h, w), pixel=40.0, ...) -> path."""

@@ -37,7 +37,8 @@ LEAVES = {"models", "sample_tiles"}
 
 def sources() -> list[tuple[str, Path]]:
     """(room, file) of every module of the package."""
-    found = [(path.parent.name, path) for path in (ROOT / "geo_refdiff").glob("*/*.py")]
+    top = ROOT / "geo_refdiff"
+    found = [(path.relative_to(top).parts[0], path) for path in top.glob("*/**/*.py")]
     for name, folder in MAPPED.items():
         found += [(name.split(".")[1], path) for path in (ROOT / folder).glob("*.py")]
     return found
@@ -60,7 +61,7 @@ def imported_rooms(path: Path, room: str) -> set[str]:
 
 def test_every_package_is_listed_for_the_wheel() -> None:
     listed = set(SETUPTOOLS["packages"])
-    on_disk = {"geo_refdiff"} | {f"geo_refdiff.{p.parent.name}" for p in (ROOT / "geo_refdiff").glob("*/__init__.py")}
+    on_disk = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "geo_refdiff").glob("**/__init__.py")}
     on_disk |= {name for name, folder in MAPPED.items() if (ROOT / folder / "__init__.py").exists()}
     assert on_disk == listed
 

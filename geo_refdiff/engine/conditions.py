@@ -10,13 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.warp import WarpedReader
-from geo_refdiff.prior.raster import MaskPrior
+from geo_refdiff.prior.confidence import Prior
+from geo_refdiff.prior.deciding import open_prior
+from geo_refdiff.prior.detected import DetectedPrior
+from geo_refdiff.prior.network import load_detector
 
 
 class ConditionReader:
@@ -38,13 +42,14 @@ class ConditionReader:
         self.rounds = LR_MARGIN + -(-halo // scale)
         self._closing = ExitStack()
         self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.scene))
+        self.output = self._closing.enter_context(RasterReader(plan.scene, plan.bands.output))
         self.reference: WarpedReader | None = None
-        self.mask: MaskPrior | None = None
+        self.mask: Prior | None = None
         if plan.reference and restorer.uses_reference:
             self.reference = WarpedReader(plan.reference, plan.bands.reference, plan.target, "cubic")
             self._closing.callback(self.reference.close)
         if plan.mask and restorer.uses_mask:
-            self.mask = MaskPrior(plan.mask, plan.target)
+            self.mask = open_prior(plan.mask, plan.target, self._detected if self.reference else None)
             self._closing.callback(self.mask.close)
 
     def __enter__(self) -> Self:
@@ -64,6 +69,11 @@ class ConditionReader:
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
 
+    def output_bands(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """As `footprint`, for all bands of the output."""
+        row, col = self.plan.lr_origin
+        return self.output.read(window.shift(-row, -col))
+
     def read(self, windows: tuple[Window, ...]) -> Conditions:
         """The conditions of windows of one shape on the HR lattice; sides and starts are multiples of the scale."""
         lr = torch.stack([torch.from_numpy(self._lr(w)) for w in windows])
@@ -74,7 +84,7 @@ class ConditionReader:
             mask = torch.stack([torch.from_numpy(self._mask(w))[None] for w in windows])
         if self.restorer.noise_channels:
             noise = torch.stack([torch.from_numpy(self._noise(w)) for w in windows])
-        return Conditions(windows, lr, ref, mask, noise)
+        return Conditions(windows, lr, ref, mask, noise, self.plan.sensor.consistency == "off")
 
     def _lr(self, window: Window) -> NDArray[np.float32]:
         values, valid = self.footprint(window.divide(self.scale).pad(LR_MARGIN + self.rounds))
@@ -99,6 +109,20 @@ class ConditionReader:
     def _mask(self, window: Window) -> NDArray[np.uint8]:
         assert self.mask is not None
         return self.mask.read(self._local(window))
+
+    def _detected(self) -> Prior:
+        record = self.plan.mask
+        assert record is not None
+        sensor = SensorModel(self.scale, self.plan.psf_sigma)
+        return DetectedPrior(
+            load_detector(), sensor, self._units, self._ref, record.channels, record.classes,
+            record.min_confidence, self.plan.lr_origin,
+        )  # fmt: skip
+
+    def _units(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The scene on the LR lattice in the restorer's units, and validity band by band."""
+        values, valid = self.footprint(window)
+        return self._to_units(values.astype(np.float32)), valid
 
     def _noise(self, window: Window) -> NDArray[np.float32]:
         from geo_refdiff.diffusion.noise import lattice_noise

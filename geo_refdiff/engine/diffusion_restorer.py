@@ -18,6 +18,7 @@ from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
 from geo_refdiff.diffusion.schedule import karras_sigmas, published_settings
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, without_margin
+from geo_refdiff.engine.sources import trace
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.grid.window import Window
 
@@ -26,6 +27,9 @@ PUBLISHED = "published"
 NAMES = (BETTER_START, *SAMPLERS, PUBLISHED)
 """Samplers that the user can name."""
 
+_PLAIN_START = 0.5
+"""The amount of detail at which a sample begins at the model's start with its sigma_start."""
+_FULL_STEPS = 4
 _STEPS = {"heun": 18, "euler": 32, "dpmpp-2m": 20, BETTER_START: 2, PUBLISHED: 256}
 
 
@@ -37,10 +41,11 @@ class SamplerSettings:
         name: "heun", "euler", "dpmpp-2m": from the LR plus noise at sigma_max; "better-start": from the
             model's mean estimate plus moderate noise, by Heun; "published": as the published code does, from
             the LR times sigma_max, with churn.
-        steps: noise levels; 0 for "better-start" gives the mean estimate alone.
+        steps: noise levels; 0 for "better-start" gives the start without diffusion.
         sigma_start, sigma_min: first and last noise level above 0, model units.
         rho: exponent of the schedule.
         back_project: whether the result is back-projected to the LR.
+        blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean.
     """
 
     name: str
@@ -49,17 +54,27 @@ class SamplerSettings:
     sigma_min: float
     rho: float
     back_project: bool
+    blend: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
 
 
-def sampler_settings(denoiser: Denoiser, name: str | None, steps: int | None) -> SamplerSettings:
+def sampler_settings(
+    denoiser: Denoiser, name: str | None, steps: int | None, detail: float | None = None
+) -> SamplerSettings:
     """The settings asked for, with the model's own defaults.
 
+    Args:
+        denoiser: the model.
+        name: of the sampler.
+        steps: noise levels.
+        detail: for "better-start", 0..1: 0 gives the conditional mean, up to 0.5 more and more of the start's detail
+            (with noise of up to the model's sigma_start), beyond that noise up to sigma_full: a sample.
+
     Raises:
-        OptionError: an unknown sampler, or a number of steps that it cannot do.
+        OptionError: an unknown sampler, or a number of steps or an amount of detail that it cannot do.
         ModelError: "better-start" for a model without a mean estimate.
     """
     block = denoiser.sampler
@@ -77,10 +92,33 @@ def sampler_settings(denoiser: Denoiser, name: str | None, steps: int | None) ->
     least = 0 if chosen == BETTER_START else 1
     if not least <= count <= 1000:
         raise OptionError(f"steps {count}: the {chosen} sampler takes {least} to 1000")
-    sigma_start = float(block.get("sigma_start", 1.0)) if chosen == BETTER_START else denoiser.sigma_max
-    return SamplerSettings(
-        chosen, count, sigma_start, denoiser.sigma_min, denoiser.rho, bool(denoiser.config.get("back_project", False))
-    )
+    back_project = bool(denoiser.config.get("back_project", False))
+    if chosen != BETTER_START:
+        if detail is not None:
+            raise OptionError(f"the {chosen} sampler draws full samples: leave out --detail, or use {BETTER_START}")
+        return SamplerSettings(chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project)
+    blend, sigma, more = _detailed(denoiser, detail)
+    if steps is None and more is not None:
+        count = more
+    if sigma <= denoiser.sigma_min:
+        count = 0
+    return SamplerSettings(chosen, count, sigma, denoiser.sigma_min, denoiser.rho, back_project, blend)
+
+
+def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, int | None]:
+    """(blend, first noise level, steps or None for the model's own) of an amount of detail."""
+    block = denoiser.sampler
+    sigma = float(block.get("sigma_start", 1.0))
+    full = max(sigma, float(block.get("sigma_full", sigma)))
+    amount = float(denoiser.config.get("detail", _PLAIN_START)) if detail is None else detail
+    if not 0.0 <= amount <= 1.0:
+        raise OptionError(f"detail {amount:g}: give a number from 0 (conditional mean) to 1 (a full sample)")
+    if amount <= _PLAIN_START:
+        share = amount / _PLAIN_START
+        return share, sigma * share, None
+    share = (amount - _PLAIN_START) / (1.0 - _PLAIN_START)
+    level = sigma * (full / sigma) ** share
+    return 1.0, level, _FULL_STEPS if level > 2 * sigma else None
 
 
 class DiffusionRestorer:
@@ -113,6 +151,7 @@ class DiffusionRestorer:
     ) -> None:
         self.denoiser, self.settings, self.sensor, self.seed = denoiser, settings, sensor, seed
         self.channels, self.name = channels, name
+        self.consistent = settings.back_project
         self.halo, self.multiple = denoiser.halo, denoiser.multiple
         config = denoiser.config
         self.window = _size(config, "window", int(config.get("img_resolution", 512)))
@@ -122,11 +161,18 @@ class DiffusionRestorer:
 
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W) float32 on the CPU, model units."""
-        if self.denoiser.device.type == "cpu":
-            return torch.cat([self._restore(batch.take([n])) for n in range(len(batch.windows))])
-        return self._restore(batch).cpu()
+        return self._one_by_one(batch, traced=False)
 
-    def _restore(self, batch: Conditions) -> Tensor:
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """(N, C + 2, H, W) float32 on the CPU; detail from the reference is what the gate lets through."""
+        return self._one_by_one(batch, traced=True)
+
+    def _one_by_one(self, batch: Conditions, *, traced: bool) -> Tensor:
+        if self.denoiser.device.type == "cpu":
+            return torch.cat([self._restore(batch.take([n]), traced) for n in range(len(batch.windows))])
+        return self._restore(batch, traced).cpu()
+
+    def _restore(self, batch: Conditions, traced: bool) -> Tensor:
         device = self.denoiser.device
         scene_lr = self._to_model(batch.lr.to(device))
         lr = upsample(scene_lr, self.sensor.scale, LR_MARGIN)
@@ -140,16 +186,29 @@ class DiffusionRestorer:
             mask = torch.full(shape, UNKNOWN_CLASS, dtype=torch.uint8, device=device)
         else:
             mask = batch.mask.to(device)
-        image = self._sample(lr, ref, mask, batch).to(torch.float32)
-        if self.settings.back_project:
+        guidance = self.denoiser.guidance(lr, ref, mask) if isinstance(self.denoiser, GuidedDenoiser) else None
+        image = self._sample(lr, ref, mask, batch, guidance).to(torch.float32)
+        traces = self._traces(image, lr, guidance) if traced else None
+        if self.settings.back_project and batch.project:
             image = project(image, without_margin(scene_lr), self.sensor)
-        return self._to_scene(image)
+        image = self._to_scene(image)
+        return image if traces is None else torch.cat([image, traces], dim=1)
 
-    def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions) -> Tensor:
+    def _traces(self, image: Tensor, lr: Tensor, guidance: Any) -> Tensor:
+        """What was copied from the reference, and what the image has beyond that and the mean estimate."""
+        copied, known = torch.zeros_like(image), lr
+        denoiser, blend = self.denoiser, self.settings.blend
+        if self.settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
+            mean = known = denoiser.base(guidance, image)
+            if hasattr(guidance, "copy"):
+                fine, medium = guidance.detail.chunk(2, dim=1)
+                copied = blend * torch.cat([guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium], dim=1)
+                known = mean + blend * (denoiser.start(guidance) - guidance.texture - mean)
+        return trace(copied.to(torch.float32), image - known)
+
+    def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions, guidance: Any) -> Tensor:
         denoiser, settings = self.denoiser, self.settings
-        options: dict[str, Any] = {}
-        if isinstance(denoiser, GuidedDenoiser):
-            options["guidance"] = denoiser.guidance(lr, ref, mask)
+        options: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             result: Tensor = denoiser(x, sigma, lr, ref, mask, **options)
@@ -159,7 +218,9 @@ class DiffusionRestorer:
             return self._published(denoise, lr, batch.windows)
         base = lr
         if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
-            base = denoiser.start(options["guidance"])
+            base = denoiser.start(guidance)
+            if settings.blend < 1.0:
+                base = torch.lerp(denoiser.base(guidance, base), base, settings.blend)
         if settings.steps == 0:
             return base
         if batch.noise is None:

@@ -19,18 +19,22 @@ _CHUNK = 2**20
 _FLOAT_STEPS = 16
 
 
-def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Restorer's units -> the scene's dtype, rounded half to even and clipped; `image` is used up.
+def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry) -> NDArray[np.float32]:
+    """Restorer's units -> the scene's digital numbers, not rounded; in place.
 
     Args:
         image: (C, height, width).
         radiometry: of the plan.
-        dtype: of the output.
     """
     if radiometry.half_range != 1.0:
         image *= np.float32(radiometry.half_range)
     if radiometry.centre != 0.0:
         image += np.float32(radiometry.centre)
+    return image
+
+
+def rounded(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Digital numbers in the scene's dtype, rounded half to even and clipped; `image` (C, height, width) is used up."""
     if dtype.kind == "f":
         return image.astype(dtype, copy=False)
     bounds = np.iinfo(dtype)

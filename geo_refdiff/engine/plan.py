@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.degrade.sensor import Kernel, SensorModel
+from geo_refdiff.engine.consistency import Mode
 from geo_refdiff.engine.layout import BlockLayout, WindowLayout
 from geo_refdiff.errors import ResumeError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.prior.record import MaskRecord
 
-VERSION = 1
+VERSION = 2
 """Version of the plan's format."""
 
 THREADS = "torch_threads"
@@ -56,12 +58,30 @@ class Bands:
         names: their names, or "band N".
         channels: for each channel of the model the position in `scene`, None where the scene lacks it; empty:
             one to one.
+        other: 1-based bands of the scene that the model does not know; they follow in the output.
+        other_names: their names.
+        weights: for each of `other` a weight for each of `scene`: how much of its detail goes over.
+        fitness: for each of `other` the correlation of what the weights make of `scene` with it, 0..1.
     """
 
     scene: tuple[int, ...]
     reference: tuple[int, ...]
     names: tuple[str, ...]
     channels: tuple[int | None, ...] = ()
+    other: tuple[int, ...] = ()
+    other_names: tuple[str, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
+    fitness: tuple[float, ...] = ()
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """1-based bands of the scene, as the output holds them."""
+        return self.scene + self.other
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the output's bands."""
+        return self.names + self.other_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +103,23 @@ class Radiometry:
     offset: tuple[float, ...] = ()
     correlation: tuple[float, ...] = ()
     pixels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SensorRecord:
+    """The declared sensor, and how strictly the output keeps to the scene as it sees it.
+
+    Attributes:
+        name: preset, or the width as the user gave it.
+        kernel: as of `SensorModel`.
+        sigmas: width of the PSF for each band of the output, LR pixels.
+        consistency: see `engine.consistency`.
+    """
+
+    name: str
+    kernel: Kernel
+    sigmas: tuple[float, ...]
+    consistency: Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +150,27 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, decided. Immutable; `to_dict` and `from_dict` go through JSON without loss."""
+    """A run, decided. Immutable; `to_dict` and `from_dict` go through JSON without loss.
+
+    `source_map`: whether it is written where each pixel's detail comes from.
+    """
 
     scene: RasterInfo
     reference: RasterInfo | None
-    mask: RasterInfo | None
+    mask: MaskRecord | None
     grid: Grid
     bands: Bands
     windows: WindowLayout | None
     blocks: BlockLayout
     radiometry: Radiometry
     psf_sigma: float
+    sensor: SensorRecord
     model: ModelRecord
     seed: int
     device: str
     dtype: str
     output: Output
+    source_map: bool = False
     software: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -156,6 +198,11 @@ class Plan:
     def lr_origin(self) -> tuple[int, int]:
         """(row, col) of the scene's corner on the LR lattice."""
         return self.grid.origin
+
+    @property
+    def sensors(self) -> tuple[SensorModel, ...]:
+        """The declared sensor for each band of the output."""
+        return tuple(SensorModel(self.grid.scale, sigma, self.sensor.kernel) for sigma in self.sensor.sigmas)
 
     def block(self, index: int) -> Window:
         """Block `index` in output pixels."""
@@ -188,7 +235,7 @@ class Plan:
             "windows": asdict(self.windows) if self.windows else None,
             "blocks": asdict(self.blocks),
             "radiometry": _plain(asdict(self.radiometry)),
-            "sensor": {"psf_sigma": self.psf_sigma},
+            "sensor": {"psf_sigma": self.psf_sigma, **_plain(asdict(self.sensor))},
             "model": {
                 "name": self.model.name,
                 "sha256": self.model.sha256,
@@ -203,6 +250,7 @@ class Plan:
                 "dtype": self.output.dtype,
                 "nodata": str(nodata) if nodata is not None and not _finite(nodata) else nodata,
                 "mask": self.output.mask,
+                "source_map": self.source_map,
             },
             "software": dict(self.software),
         }
@@ -229,58 +277,28 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
         data = {k: v for k, v in self.to_dict().items() if k not in _NO_PIXELS}
-        data["inputs"] = {
-            role: {k: v for k, v in info.items() if k not in _NOT_IN_DIGEST} if info else None
-            for role, info in data["inputs"].items()
-        }
+        data["inputs"] = _without(data["inputs"], _NOT_IN_DIGEST)
+        data["output"] = _without(data["output"], ("source_map",))
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def read_plan(path: Path) -> Plan:
-    """A plan from plan.json.
-
-    Raises:
-        ResumeError: it is missing or damaged.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResumeError(f"{path}: the plan cannot be read ({error}); start anew with --overwrite") from error
-    if not isinstance(data, dict):
-        raise ResumeError(f"{path}: holds no plan; start anew with --overwrite")
-    return Plan.from_dict(data)
-
-
-def differences(old: Plan, new: Plan) -> list[str]:
-    """What differs between two plans and changes pixels or block files, as "key: old -> new"; empty if nothing does."""
-    flat_old, flat_new = _flat(old.to_dict()), _flat(new.to_dict())
-    keys = [k for k in [*flat_old, *flat_new] if k != f"software.{THREADS}"]
-    found = []
-    for key in dict.fromkeys(keys):
-        before, after = flat_old.get(key), flat_new.get(key)
-        if before != after:
-            found.append(f"{key}: {_short(before)} -> {_short(after)}")
-    return found
 
 
 def _parsed(data: Mapping[str, Any]) -> Plan:
     inputs, grid, model = data["inputs"], data["grid"], data["model"]
-    scene, reference, mask = (
-        RasterInfo.from_dict(inputs[k]) if inputs[k] else None for k in ("scene", "reference", "mask")
-    )
+    scene, reference = (RasterInfo.from_dict(inputs[k]) if inputs[k] else None for k in ("scene", "reference"))
     if scene is None:
         raise ValueError("no scene")
     nodata = data["output"]["nodata"]
     return Plan(
         scene=scene,
         reference=reference,
-        mask=mask,
+        mask=MaskRecord.from_dict(inputs["mask"]) if inputs["mask"] else None,
         grid=Grid(grid["scale"], tuple(grid["lattice_origin"]), Window(**grid["crop"]), grid["aoi"]),
         bands=Bands(**_tuples(data["bands"])),
         windows=WindowLayout(**data["windows"]) if data["windows"] else None,
         blocks=BlockLayout(**data["blocks"]),
         radiometry=Radiometry(**_tuples(data["radiometry"])),
         psf_sigma=data["sensor"]["psf_sigma"],
+        sensor=SensorRecord(**_tuples({k: v for k, v in data["sensor"].items() if k != "psf_sigma"})),
         model=ModelRecord(
             model["name"], model["sha256"], tuple(model["bands"]), tuple(model["classes"]), dict(data["sampler"])
         ),
@@ -288,32 +306,31 @@ def _parsed(data: Mapping[str, Any]) -> Plan:
         device=data["device"],
         dtype=data["dtype"],
         output=Output(data["output"]["dtype"], None if nodata is None else float(nodata), data["output"]["mask"]),
+        source_map=data["output"]["source_map"],
         software=dict(data["software"]),
     )
 
 
 def _tuples(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in block.items()}
+    return {k: _tuple(v) for k, v in block.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
 
 
 def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in block.items()}
+    return {k: _listed(v) for k, v in block.items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _without(block: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Without some keys, at any depth."""
+    return {k: _without(v, keys) if isinstance(v, Mapping) else v for k, v in block.items() if k not in keys}
 
 
 def _finite(value: float) -> bool:
     return value == value and value not in (float("inf"), float("-inf"))
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."

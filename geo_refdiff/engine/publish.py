@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
 from math import sqrt
 from pathlib import Path
 
 from geo_refdiff import __version__
+from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import EMPTY, BandSums, load_sums
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.run import SUMS_TAG
+from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG
+from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OutputError
 from geo_refdiff.io.atomic import output_error, sync
 from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.styles import write_category_names, write_class_style
 from geo_refdiff.io.vrt import BandStatistics, Mosaic, write_vrt
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
 PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
 """Metadata item of the output with the plan's digest."""
+
+BAND_TAG = "GEO_REFDIFF_BAND"
+"""Metadata item of a band: "model", or "transfer" where the model does not know the band."""
 
 
 def provenance(plan: Plan) -> dict[str, str]:
@@ -36,9 +43,35 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_SAMPLER": sampler,
         "GEO_REFDIFF_SEED": str(plan.seed),
         "GEO_REFDIFF_SCALE": str(plan.grid.scale),
+        "GEO_REFDIFF_BANDS": ",".join(map(str, plan.bands.output)),
+        "GEO_REFDIFF_AOI": "none" if plan.grid.aoi is None else "polygon",
+        "GEO_REFDIFF_PSF": plan.sensor.name,
+        "GEO_REFDIFF_PSF_KERNEL": plan.sensor.kernel,
+        "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{s:.6g}" for s in plan.sensor.sigmas),
+        "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
         "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
         "GEO_REFDIFF_MASK": "yes" if plan.mask and plan.model.sha256 else "no",
     }
+
+
+def consistency_tags(left: Residual) -> dict[str, str]:
+    """What was measured of the finished pixels, digital numbers; nothing where consistency was off."""
+    if not left.count:
+        return {}
+    return {
+        "GEO_REFDIFF_LR_RESIDUAL_MAX": f"{left.largest:.4g}",
+        "GEO_REFDIFF_LR_RESIDUAL_RMS": f"{left.rms:.4g}",
+        "GEO_REFDIFF_LR_PIXELS": str(left.count),
+        "GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN": str(left.beyond),
+    }
+
+
+def band_tags(plan: Plan) -> tuple[dict[str, str], ...]:
+    """Metadata of each band: made by the model, or by transfer of its detail."""
+    made = tuple({BAND_TAG: "model"} for _ in plan.bands.scene)
+    return made + tuple(
+        {BAND_TAG: "transfer", "GEO_REFDIFF_TRANSFER_CORRELATION": f"{r:.4f}"} for r in plan.bands.fitness
+    )
 
 
 def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False, threads: int = 2) -> None:
@@ -69,6 +102,48 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         raise output_error(out, error) from error
 
 
+def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2) -> dict[str, int]:
+    """Write the map of where detail comes from (classes of `engine.sources`) from the finished blocks, replacing `out`.
+
+    Returns:
+        pixels of each class.
+
+    Raises:
+        OutputError: it cannot be written.
+        InputError: a block file cannot be read.
+    """
+    filled = sorted(workdir.filled(plan.blocks))
+    counts = [0] * len(CLASSES)
+    for index in filled:
+        found = json.loads(read_block_tags(workdir.side_block(index, plan.blocks, SOURCE))[SHARES_TAG])
+        counts = [a + b for a, b in zip(counts, found, strict=True)]
+    shares = dict(zip(CLASSES, counts, strict=True))
+    height, width = plan.shape
+    shares[CLASSES[NOTHING]] = height * width - sum(counts[1:])
+    mosaic = Mosaic(
+        geobox=plan.geobox,
+        dtype="uint8",
+        count=1,
+        sources=tuple((workdir.side_block_name(i, plan.blocks, SOURCE), plan.block(i)) for i in filled),
+        nodata=NOTHING,
+        descriptions=("source of detail",),
+        colorinterp=("palette",),
+        colours=COLOURS,
+        tags={
+            "AREA_OR_POINT": "Area",
+            PLAN_TAG: plan.digest(),
+            **{f"GEO_REFDIFF_CLASS_{v}": name for v, name in enumerate(CLASSES)},
+            **{f"GEO_REFDIFF_PIXELS_{name.upper()}": str(n) for name, n in shares.items()},
+        },
+    )
+    with gdal_env():
+        write_vrt(workdir.mosaic, mosaic)
+        publish_cog(workdir.mosaic, out, overview_resampling="mode", threads=threads, overwrite=True)
+    write_category_names(out, CLASSES)
+    write_class_style(out.with_suffix(".qml"), CLASSES, COLOURS)
+    return shares
+
+
 def published_digest(out: Path) -> str | None:
     """The plan's digest that a file carries, None if it carries none or is no raster."""
     import rasterio
@@ -83,13 +158,15 @@ def published_digest(out: Path) -> str | None:
 
 
 def _mosaic(plan: Plan, workdir: Workdir) -> Mosaic:
-    scene, bands = plan.scene, plan.bands.scene
+    scene, bands = plan.scene, plan.bands.output
     count = len(bands)
+    left = Residual()
     sums: list[BandSums] = [EMPTY] * count
     filled = sorted(workdir.filled(plan.blocks))
     for index in filled:  # always in this order: sums of floating numbers depend on it
-        found = load_sums(read_block_tags(workdir.block(index, plan.blocks))[SUMS_TAG])
-        sums = [a.plus(b) for a, b in zip(sums, found, strict=True)]
+        block_tags = read_block_tags(workdir.block(index, plan.blocks))
+        sums = [a.plus(b) for a, b in zip(sums, load_sums(block_tags[SUMS_TAG]), strict=True)]
+        left = left.plus(Residual(**json.loads(block_tags[LEFT_TAG])))
     height, width = plan.shape
     at = [b - 1 for b in bands]
     return Mosaic(
@@ -104,12 +181,14 @@ def _mosaic(plan: Plan, workdir: Workdir) -> Mosaic:
         offsets=tuple(scene.offsets[i] for i in at),
         units=tuple(scene.units[i] for i in at),
         colorinterp=tuple("undefined" if scene.colorinterp[i] == "alpha" else scene.colorinterp[i] for i in at),
-        statistics=tuple(_statistics(s, height * width) for s in sums) if all(s.count for s in sums) else (),
-        tags=provenance(plan),
+        statistics=tuple(statistics(s, height * width) for s in sums) if all(s.count for s in sums) else (),
+        tags=provenance(plan) | consistency_tags(left),
+        band_tags=band_tags(plan),
     )
 
 
-def _statistics(sums: BandSums, pixels: int) -> BandStatistics:
+def statistics(sums: BandSums, pixels: int) -> BandStatistics:
+    """A band's statistics from its sums, which count at least one valid pixel of `pixels`."""
     mean = sums.total / sums.count
     variance = max(0.0, sums.squares / sums.count - mean * mean)
     return BandStatistics(sums.minimum, sums.maximum, mean, sqrt(variance), 100.0 * sums.count / pixels)

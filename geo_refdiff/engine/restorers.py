@@ -12,6 +12,7 @@ from torch import Tensor
 from geo_refdiff.degrade.backproject import project, reach
 from geo_refdiff.degrade.resize import CONTEXT, upsample
 from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.sources import TRACES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.grid.window import Window
 
@@ -29,6 +30,7 @@ class Conditions:
         ref: (N, C, H, W) float32 in the scene's radiometry, NaN in every band where missing; None without a reference.
         mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
         noise: (N, channels, H, W) float32 unit normal noise of step 0; None for restorers without noise.
+        project: whether restorers that keep to the scene do so window by window; not where that is done to the whole.
     """
 
     windows: tuple[Window, ...]
@@ -36,6 +38,7 @@ class Conditions:
     ref: Tensor | None = None
     mask: Tensor | None = None
     noise: Tensor | None = None
+    project: bool = True
 
     @property
     def inner_lr(self) -> Tensor:
@@ -51,6 +54,7 @@ class Conditions:
             None if self.ref is None else self.ref[index],
             None if self.mask is None else self.mask[index],
             None if self.noise is None else self.noise[index],
+            self.project,
         )
 
 
@@ -71,6 +75,7 @@ class Restorer(Protocol):
             not run window by window.
         model_units: whether it works in model units; else in the scene's digital numbers.
         uses_reference, uses_mask: whether it looks at them.
+        consistent: whether the scene, as the sensor would see it, is to be kept unless the user says otherwise.
         noise_channels: channels of noise that it wants, 0 = none.
     """
 
@@ -93,10 +98,16 @@ class Restorer(Protocol):
     @property
     def uses_mask(self) -> bool: ...
     @property
+    def consistent(self) -> bool: ...
+    @property
     def noise_channels(self) -> int: ...
 
     def restore(self, batch: Conditions) -> Tensor:
         """HR images (N, C, H, W) float32, on the CPU."""
+        ...
+
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """HR images with two channels (`sources.trace`) that say where their detail comes from, (N, C + 2, H, W)."""
         ...
 
 
@@ -108,12 +119,32 @@ class Classical:
     model_units: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
+    consistent: ClassVar[bool] = False
     noise_channels: ClassVar[int] = 0
     multiple: ClassVar[int] = 1
     window: ClassVar[int] = 1024
 
     def __init__(self, sensor: SensorModel) -> None:
         self.sensor = sensor
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        raise NotImplementedError
+
+    def projected(self, image: Tensor, batch: Conditions) -> Tensor:
+        """Back-projected to each window's scene, where that is asked for."""
+        if not batch.project:
+            return image
+        lr = batch.inner_lr
+        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """(N, C + 2, H, W): no detail but what a known reference brings."""
+        image = self.restore(batch)
+        traces = torch.zeros(image.shape[0], TRACES, *image.shape[-2:])
+        if self.uses_reference and batch.ref is not None:
+            traces[:, 0] = torch.isfinite(batch.ref).all(dim=1)
+        return torch.cat([image, traces], dim=1)
 
     @property
     def halo(self) -> int:
@@ -146,12 +177,11 @@ class BicubicBackProjected(Classical):
     """Cubic convolution, then back-projected so that the sensor would have seen the scene."""
 
     name = "bicubic-ibp"
+    consistent = True
 
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W), digital numbers."""
-        lr = batch.inner_lr
-        image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
-        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+        return self.projected(upsample(batch.lr, self.sensor.scale, LR_MARGIN), batch)
 
 
 class MatchedReference(Classical):
@@ -159,15 +189,14 @@ class MatchedReference(Classical):
 
     name = "matched-ref"
     uses_reference = True
+    consistent = True
 
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W), digital numbers."""
         if batch.ref is None:
             raise OptionError("matched-ref needs a reference: give --ref, or use --model bicubic-ibp")
-        lr = batch.inner_lr
         image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
-        image = torch.where(torch.isnan(batch.ref), image, batch.ref)
-        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+        return self.projected(torch.where(torch.isnan(batch.ref), image, batch.ref), batch)
 
 
 CLASSICAL: dict[str, Callable[[SensorModel], Restorer]] = {

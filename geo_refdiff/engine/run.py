@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from geo_refdiff.engine.block import Block, BlockComputer
 from geo_refdiff.engine.finish import BandSums, dump_sums
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.engine.sources import CLASSES, NOTHING
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.grid.geobox import crop
 from geo_refdiff.io.block_file import write_block
@@ -23,6 +25,15 @@ from geo_refdiff.io.gdal import gdal_env
 
 SUMS_TAG = "GEO_REFDIFF_SUMS"
 """Name of a block file's metadata item that holds its statistics."""
+
+SOURCE = "source"
+"""Name of the product that says where detail comes from."""
+
+SHARES_TAG = "GEO_REFDIFF_CLASS_COUNTS"
+"""Pixels of each class in a block of it, as JSON."""
+
+LEFT_TAG = "GEO_REFDIFF_LEFT"
+"""What is left between the scene and the block as the declared sensor sees it, as JSON."""
 
 _WRITES_AHEAD = 2
 
@@ -154,13 +165,11 @@ def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:
         if valid is not None:
             mask[~valid.any(axis=0)] = 0
     nodata = plan.output.nodata
+    affine, crs = crop(plan.geobox, block.window).affine, plan.scene.crs_wkt
+    tags = {SUMS_TAG: dump_sums(sums), LEFT_TAG: json.dumps(asdict(block.left))}
     with gdal_env():
-        write_block(
-            workdir.block(index, plan.blocks),
-            block.pixels,
-            mask,
-            crop(plan.geobox, block.window).affine,
-            plan.scene.crs_wkt,
-            nodata,
-            {SUMS_TAG: dump_sums(sums)},
-        )
+        if block.sources is not None:
+            sources, name = block.sources[None], workdir.side_block(index, plan.blocks, SOURCE)
+            shares = np.bincount(block.sources.ravel(), minlength=len(CLASSES)).tolist()
+            write_block(name, sources, None, affine, crs, NOTHING, {SHARES_TAG: json.dumps(shares)})
+        write_block(workdir.block(index, plan.blocks), block.pixels, mask, affine, crs, nodata, tags)

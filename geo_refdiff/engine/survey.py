@@ -6,6 +6,7 @@ The tiles do not depend on the area of interest, so that a cut-out is treated li
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import rasterio.warp
@@ -17,7 +18,8 @@ from scipy.ndimage import minimum_filter
 
 from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.plan import Radiometry
+from geo_refdiff.engine.plan import Bands, Radiometry
+from geo_refdiff.engine.transfer import fit_transfer
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
@@ -50,12 +52,7 @@ def survey_scene(
             the 0.5 .. 99.5 percentile range over all bands to [-1, 1], without clipping.
         scene_range: (low, high) that map to -1 and 1 instead.
     """
-    samples: list[NDArray[np.float64]] = []
-    with RasterReader(info, bands) as reader:
-        for window in _spread(Window(0, 0, info.height, info.width), _SCENE_TILE, 1, _TILES):
-            values, valid = reader.read(window)
-            samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
-    sample = np.concatenate(samples, axis=1)
+    sample = _sample(info, bands)
     fill = tuple(_middle(band) for band in sample)
     if scene_range is not None:
         low, high = scene_range
@@ -66,6 +63,28 @@ def survey_scene(
     else:
         low, high = _range(sample)
     return Radiometry((low + high) / 2, (high - low) / 2, fill)
+
+
+def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tuple[Bands, Radiometry]:
+    """How the bands that the model does not know depend on those that it knows, and their mid values."""
+    if not bands.other:
+        return bands, radiometry
+    sample = _sample(info, bands.output)
+    count = len(bands.scene)
+    fits = [fit_transfer(sample[:count], band) for band in sample[count:]]
+    weights, fitness = tuple(f.weights for f in fits), tuple(f.correlation for f in fits)
+    fill = radiometry.fill + tuple(_middle(band) for band in sample[count:])
+    return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
+
+
+def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
+    """(C, n) pixels of tiles over the whole scene, NaN = missing."""
+    samples: list[NDArray[np.float64]] = []
+    with RasterReader(info, bands) as reader:
+        for window in _spread(Window(0, 0, info.height, info.width), _SCENE_TILE, 1, _TILES):
+            values, valid = reader.read(window)
+            samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
+    return np.concatenate(samples, axis=1)
 
 
 def fit_reference(

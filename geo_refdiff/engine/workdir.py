@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geo_refdiff.engine.layout import BlockLayout
-from geo_refdiff.engine.plan import Plan, differences, read_plan
+from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.plan_file import differences, read_plan
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import output_error, write_json_atomic
 
@@ -57,6 +58,14 @@ class Workdir:
     def block(self, index: int, layout: BlockLayout) -> Path:
         """File of block `index`."""
         return self.path / self.block_name(index, layout)
+
+    def side_block_name(self, index: int, layout: BlockLayout, product: str) -> str:
+        """File of block `index` of another product, relative to the folder; written before the block itself."""
+        return self.block_name(index, layout).removesuffix(".tif") + f".{product}.tif"
+
+    def side_block(self, index: int, layout: BlockLayout, product: str) -> Path:
+        """File of block `index` of another product."""
+        return self.path / self.side_block_name(index, layout, product)
 
     def done(self, layout: BlockLayout) -> set[int]:
         """Blocks that are finished; a block file appears complete or not at all."""

@@ -16,7 +16,7 @@ def compose(outer: Affine, inner: Affine) -> Affine:
     return Affine(a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f)
 
 
-def translated(affine: Affine, row: int, col: int) -> Affine:
+def translated(affine: Affine, row: float, col: float) -> Affine:
     """The affine of the grid whose corner is pixel (row, col) of the grid of `affine`."""
     a, b, c, d, e, f = affine[:6]
     return Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)

@@ -157,9 +157,10 @@ def _check_bands(
         raise InputError(
             f"{name}: holds palette colours, not measurements; as a {role} expand it: gdal_translate -expand rgb"
         )
-    if role == "mask" and len(data_bands) != 1:
+    if role == "mask" and len(data_bands) != 1 and not (len(data_bands) == 3 and dtypes == ["uint8"]):
         raise InputError(
-            f"{name}: has {len(data_bands)} bands; a change mask has one, e.g. gdal_translate -b 1 picks it"
+            f"{name}: has {len(data_bands)} bands; a change mask has one (or three, colours of uint8), e.g. "
+            f"gdal_translate -b 1 picks it"
         )
 
 

@@ -66,6 +66,8 @@ class Mosaic:
         descriptions, scales, offsets, units, colorinterp: one for each band, or empty.
         statistics: one for each band, or empty.
         tags: dataset metadata.
+        band_tags: metadata of each band, or empty.
+        colours: red, green, blue by value, for a single band of classes.
         crs_wkt: the scene's own CRS text, if it is to be kept to the letter; else that of `geobox`.
     """
 
@@ -82,6 +84,8 @@ class Mosaic:
     colorinterp: tuple[str, ...] = ()
     statistics: tuple[BandStatistics, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    band_tags: tuple[Mapping[str, str], ...] = ()
+    colours: tuple[tuple[int, int, int], ...] = ()
     crs_wkt: str | None = None
 
 
@@ -123,8 +127,10 @@ def add_source(band: ET.Element, name: str, source_band: str, window: Window, *,
 
 def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
     band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
+    tags = dict(mosaic.band_tags[index]) if mosaic.band_tags else {}
     if mosaic.statistics:
-        _metadata(band, mosaic.statistics[index].tags())
+        tags |= mosaic.statistics[index].tags()
+    _metadata(band, tags)
     if mosaic.descriptions and mosaic.descriptions[index]:
         ET.SubElement(band, "Description").text = mosaic.descriptions[index]
     if mosaic.nodata is not None:
@@ -137,6 +143,10 @@ def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
         ET.SubElement(band, "Scale").text = repr(float(mosaic.scales[index]))
     if mosaic.colorinterp:
         ET.SubElement(band, "ColorInterp").text = mosaic.colorinterp[index].capitalize()
+    if mosaic.colours:
+        table = ET.SubElement(band, "ColorTable")
+        for red, green, blue in mosaic.colours:
+            ET.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
     for name, window in mosaic.sources:
         add_source(band, name, str(index + 1), window, relative=True)
 

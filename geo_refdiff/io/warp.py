@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
@@ -18,7 +19,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.grid.affine import translated
+from geo_refdiff.grid.affine import apply, translated
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crs_wkt, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import GDAL_ERRORS, one_line
@@ -36,6 +38,8 @@ MARGIN = 8 * TILE
 """How far (target pixels) windows may reach outside the target and still find pixels."""
 
 _TOLERANCE = 1e-6  # source pixels; with fixed tiles even a coarse one would not depend on the windows
+_BENT_TOLERANCE = 0.01  # of a field of shifts, which is known to a few tenths of a target pixel at best
+_BENT_POINTS = 5
 _CACHE_BYTES = 64 * 2**20
 _CLASSES = ("nearest", "mode")
 
@@ -72,6 +76,8 @@ class WarpedReader:
         bands: 1-based band indices, in the order wanted.
         target: the output grid of the whole scene, also for a run on a part of it.
         resampling: "cubic" etc. give float32; "nearest" and "mode" keep the file's dtype.
+        displacement: what belongs at p of the target lies, by the raster's own georeference, at p + displacement, in
+            target pixels; None: where it says. Part of the one warp: nothing is resampled twice.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is known.
@@ -82,18 +88,28 @@ class WarpedReader:
     """
 
     def __init__(
-        self, info: RasterInfo, bands: Sequence[int], target: GeoBox, resampling: WarpResampling = "cubic"
+        self,
+        info: RasterInfo,
+        bands: Sequence[int],
+        target: GeoBox,
+        resampling: WarpResampling = "cubic",
+        displacement: Displacement | None = None,
     ) -> None:
         self.info = info
         self.bands = check_bands(info, bands)
         self.target = target
         self.resampling = resampling
         self.dtype = np.dtype(info.dtype if resampling in _CLASSES else "float32")
+        bent = None
+        if displacement is not None and displacement.is_linear:
+            target = GeoBox(target.shape, displacement.moved(target.affine), target.crs)
+        elif displacement is not None and not displacement.is_zero:
+            bent = displacement
         overlap = find_overlap(info, target)
-        self._offset = overlap.offset
+        self._offset = overlap.offset if bent is None else None
         self._handles: ThreadHandles
         if self._offset is None:
-            self._handles = _WarpHandles(info, self.bands, target, resampling, self.dtype, overlap.gsd)
+            self._handles = _WarpHandles(info, self.bands, target, resampling, self.dtype, overlap.gsd, bent)
         else:
             self._handles = RasterReader(info, self.bands)
         height, width = target.shape
@@ -165,9 +181,9 @@ class WarpedReader:
         return found
 
     def _warp(self, tile: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        window = RioWindow(tile.col + MARGIN, tile.row + MARGIN, TILE, TILE)
+        assert isinstance(self._handles, _WarpHandles)
         try:
-            everything = self._handles.get().read(window=window)
+            everything = self._handles.read(tile)
         except GDAL_ERRORS as error:
             raise InputError(
                 f"{self.info.path}: cannot be read for output pixels {tile} ({one_line(error, 160)}); "
@@ -192,9 +208,11 @@ class _WarpHandles(ThreadHandles):
         resampling: WarpResampling,
         dtype: np.dtype[Any],
         gsd: tuple[float, float],
+        bent: Displacement | None,
     ) -> None:
         super().__init__(info)
         self._xml = source_vrt(info, bands)
+        self._affine, self._bent = target.affine, bent
         height, width = target.shape
         self._options: dict[str, Any] = {
             "crs": horizontal_crs(crs_wkt(target)).to_wkt(),
@@ -202,7 +220,7 @@ class _WarpHandles(ThreadHandles):
             "width": width + 2 * MARGIN,
             "height": height + 2 * MARGIN,
             "resampling": Resampling[resampling],
-            "tolerance": _TOLERANCE,
+            "tolerance": _TOLERANCE if bent is None else _BENT_TOLERANCE,
             "dtype": dtype.name,
             "add_alpha": True,
             "XSCALE": _kernel_scale(gsd[0]),
@@ -214,6 +232,50 @@ class _WarpHandles(ThreadHandles):
     def open(self) -> list[Any]:
         source = rasterio.open(self._xml)
         return [WarpedVRT(source, **self._options), source]
+
+    def read(self, tile: Window) -> NDArray[Any]:
+        """All bands and the alpha of a tile of the target."""
+        if self._bent is None:
+            window = RioWindow(tile.col + MARGIN, tile.row + MARGIN, TILE, TILE)
+            return np.asarray(self.get().read(window=window))
+        straight = self.get().tags(ns="xml:VRT")["xml:VRT"]
+        with rasterio.open(_bent_tile(straight, tile, self._affine, self._bent)) as dataset:
+            return np.asarray(dataset.read())
+
+
+def _bent_tile(straight: str, tile: Window, affine: Affine, displacement: Displacement) -> str:
+    """The VRT of one tile of a warped view whose pixels are displaced.
+
+    Within a tile the displacement is a polynomial of second order, given to GDAL as control points of the target.
+    """
+    root = ET.fromstring(straight)
+    for name, value in (("rasterXSize", tile.width), ("rasterYSize", tile.height)):
+        root.set(name, str(value))
+    sides = (("BlockXSize", tile.width), ("BlockYSize", tile.height))
+    for name, value in sides:
+        element = root.find(name)
+        if element is not None:
+            element.text = str(value)
+    transformer = root.find(".//GenImgProjTransformer")
+    corner, inverse = (root.find(f".//{name}") for name in ("DstGeoTransform", "DstInvGeoTransform"))
+    if transformer is None or corner is None or inverse is None:
+        raise InputError("this version of GDAL describes warped views in a way that is not known; use rasterio 1.4")
+    place = list(transformer).index(corner)
+    transformer.remove(corner)
+    transformer.remove(inverse)
+    bent = ET.Element("DstGCPTransformer")
+    polynomial = ET.SubElement(bent, "GCPTransformer")
+    ET.SubElement(polynomial, "Order").text = "2"
+    ET.SubElement(polynomial, "Reversed").text = "0"
+    points = ET.SubElement(polynomial, "GCPList")
+    rows, cols = (v.ravel() for v in np.meshgrid(*(np.linspace(0, n, _BENT_POINTS) for n in tile.shape), indexing="ij"))
+    drows, dcols = displacement.at(tile.row + rows, tile.col + cols)
+    x, y = apply(affine, tile.col + cols + dcols, tile.row + rows + drows)
+    for number, values in enumerate(zip(cols, rows, x, y, strict=True)):
+        names = zip(("Pixel", "Line", "X", "Y"), values, strict=True)
+        ET.SubElement(points, "GCP", {"Id": str(number)} | {name: repr(float(v)) for name, v in names})
+    transformer.insert(place, bent)
+    return ET.tostring(root, encoding="unicode")
 
 
 def _kernel_scale(gsd: float) -> float:

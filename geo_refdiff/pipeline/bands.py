@@ -21,6 +21,7 @@ def choose_bands(
     wanted: Sequence[str | int] | None,
     channels: Sequence[str],
     optional: Sequence[str],
+    others: bool = False,
 ) -> Bands:
     """Bands of the scene for the model's channels, and those of the reference that belong to them.
 
@@ -33,6 +34,7 @@ def choose_bands(
             by themselves.
         channels: the model's; empty: any bands will do.
         optional: channels that the scene may lack.
+        others: whether the scene's other bands follow in the output.
 
     Raises:
         OptionError: a band that the scene does not have.
@@ -48,7 +50,15 @@ def choose_bands(
     bands = tuple(scene.data_bands[p] for p in positions)
     assigned = _assign(scene, names, channels, optional)
     matched = () if reference is None else _matching(scene, reference, positions)
-    return Bands(bands, matched, tuple(names), assigned)
+    rest = [p for p in range(len(scene.data_bands)) if others and p not in positions]
+    return Bands(
+        bands,
+        matched,
+        tuple(names),
+        assigned,
+        tuple(scene.data_bands[p] for p in rest),
+        tuple(_name(scene, p) for p in rest),
+    )
 
 
 def _name(info: RasterInfo, position: int) -> str:

@@ -76,27 +76,37 @@ class Model:
 
 
 def open_model(
-    model: str | Path | RestorerFactory, *, sampler: str | None, steps: int | None, device: str, dtype: str
+    model: str | Path | RestorerFactory | Model,
+    *,
+    sampler: str | None,
+    steps: int | None,
+    detail: float | None,
+    device: str,
+    dtype: str,
 ) -> Model:
-    """Open a model by name, by folder, or from a function that makes a restorer.
+    """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
 
     Raises:
         ModelError: unknown, damaged, or not able to do what is asked.
-        OptionError: a sampler or number of steps that makes no sense, also any for a classical restorer.
+        OptionError: a sampler, number of steps or detail that makes no sense, also any for a classical restorer.
     """
+    if isinstance(model, Model):
+        return model
     if callable(model):
         factory = model
     elif str(model) in CLASSICAL:
         factory = CLASSICAL[str(model)]
     else:
-        return _diffusion(str(model), sampler, steps, device, dtype)
+        return _diffusion(str(model), sampler, steps, detail, device, dtype)
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
-    if sampler is not None or steps is not None:
-        raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler and --steps")
+    if sampler is not None or steps is not None or detail is not None:
+        raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     return Model(name, lambda sensor, channels, seed: factory(sensor))
 
 
-def _diffusion(name: str, sampler: str | None, steps: int | None, device: str, dtype: str) -> Model:
+def _diffusion(
+    name: str, sampler: str | None, steps: int | None, detail: float | None, device: str, dtype: str
+) -> Model:
     import torch
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest
@@ -106,7 +116,7 @@ def _diffusion(name: str, sampler: str | None, steps: int | None, device: str, d
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
     denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
-    settings = sampler_settings(denoiser, sampler, steps)
+    settings = sampler_settings(denoiser, sampler, steps, detail)
     config = denoiser.config
     label = name if name in bundled_models() else Path(name).expanduser().resolve().name
 

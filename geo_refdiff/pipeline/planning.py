@@ -13,11 +13,10 @@ import numpy as np
 from affine import Affine
 
 from geo_refdiff import __version__
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.layout import WindowLayout, plan_blocks, plan_windows
-from geo_refdiff.engine.plan import THREADS, Grid, ModelRecord, Output, Plan, Radiometry
+from geo_refdiff.engine.plan import THREADS, Bands, Grid, ModelRecord, Output, Plan, Radiometry
 from geo_refdiff.engine.restorers import Restorer
-from geo_refdiff.engine.survey import fit_reference, survey_scene
+from geo_refdiff.engine.survey import fit_reference, survey_others, survey_scene
 from geo_refdiff.errors import GridError, InputError, OptionError, OutputError
 from geo_refdiff.grid.geobox import output_geobox, scene_geobox
 from geo_refdiff.grid.lattice import lattice_origin
@@ -27,11 +26,11 @@ from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.vector import is_box, read_aoi
 from geo_refdiff.io.warp import gsd_ratio, overlap_fraction
 from geo_refdiff.pipeline.bands import choose_bands
+from geo_refdiff.pipeline.declared import chosen_consistency, declared_sensor, sensor_record, transfers
 from geo_refdiff.pipeline.models import Model, RestorerFactory, open_model
-from geo_refdiff.prior.raster import check_classes
-
-MAX_PSF_SIGMA = 0.6
-"""Scene pixels; beyond it back-projection would have to restore what the PSF has destroyed."""
+from geo_refdiff.pipeline.priors import automatic_mask
+from geo_refdiff.prior.deciding import MaskRequest, decide_mask
+from geo_refdiff.prior.record import MaskRecord
 
 DEFAULT_SCALE = 8
 """Where there is no reference to tell."""
@@ -52,8 +51,9 @@ class Request:
     mask: str | Path | None = None
     aoi: str | None = None
     scale: int | None = None
-    model: str | Path | RestorerFactory = "default"
+    model: str | Path | RestorerFactory | Model = "default"
     steps: int | None = None
+    detail: float | None = None
     sampler: str | None = None
     seed: int = 0
     device: str = "auto"
@@ -63,7 +63,22 @@ class Request:
     block_size: int | None = None
     bands: Sequence[str | int] | None = None
     scene_range: tuple[float, float] | None = None
-    psf_sigma: float | None = None
+    psf: str | float | None = None
+    consistency: str | None = None
+    other_bands: str | None = None
+    source_map: bool = False
+    no_change: int | None = None
+    class_map: str | Path | None = None
+    mask_field: str | None = None
+    mask_confidence: str | Path | None = None
+    min_confidence: float | None = None
+
+    @property
+    def prior(self) -> MaskRequest:
+        """What is said of the mask."""
+        return MaskRequest(
+            self.mask, self.no_change, self.class_map, self.mask_field, self.mask_confidence, self.min_confidence
+        )
 
 
 @dataclass(frozen=True)
@@ -86,26 +101,34 @@ def make_plan(request: Request) -> Planned:
     device, dtype = _device(request.device), _dtype(request.dtype)
     scene = inspect(request.scene, "scene")
     reference = None if request.ref is None else inspect(request.ref, "reference")
-    mask = None if request.mask is None else inspect(request.mask, "mask")
     gbox = scene_geobox(scene)
     ratio = None if reference is None else _reference_ratio(reference, gbox)
-    model = open_model(request.model, sampler=request.sampler, steps=request.steps, device=device, dtype=dtype)
-    bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands)
+    model = open_model(
+        request.model,
+        sampler=request.sampler,
+        steps=request.steps,
+        detail=request.detail,
+        device=device,
+        dtype=dtype,
+    )
+    others = transfers(request.other_bands, request.bands is not None)
+    bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
     scale = _scale(request.scale, ratio, model, notes)
-    sensor = SensorModel(scale, model.psf_sigma if request.psf_sigma is None else request.psf_sigma)
+    psf, sensor = declared_sensor(request.psf, model.psf_sigma, scale)
     restorer = model.make(sensor, bands.channels, request.seed)
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference: give --ref, or use --model bicubic-ibp")
     crop, polygon = _area(request.aoi, scene)
     target = output_geobox(gbox, scale)
-    if mask is not None:
-        overlap_fraction(mask, target)
-        check_classes(mask, model.classes)
+    mask = decide_mask(request.prior, model.classes, target)
+    if mask is None:
+        mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, notes)
     radiometry = survey_scene(scene, bands.scene, model_units=restorer.model_units, scene_range=request.scene_range)
     if reference is not None and restorer.uses_reference:
         radiometry = fit_reference(radiometry, scene, bands.scene, reference, bands.reference, target, sensor)
         _note_reference(reference, target, radiometry, notes)
-    _note_unused(restorer, reference, mask, bands.names, scene, notes)
+    bands, radiometry = survey_others(scene, bands, radiometry)
+    _note_unused(restorer, reference, mask, bands, scene, notes)
     origin = lattice_origin(Affine(*scene.transform))
     shape = (crop.height * scale, crop.width * scale)
     windows = _windows(request, restorer, scale, notes)
@@ -119,11 +142,13 @@ def make_plan(request: Request) -> Planned:
         blocks=plan_blocks(request.block_size or _BLOCK, shape),
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
+        sensor=sensor_record(psf, sensor, bands, chosen_consistency(request.consistency, restorer.consistent)),
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
         seed=request.seed,
         device=device,
         dtype=dtype,
-        output=_output(scene, polygon is not None),
+        output=output_of(scene, polygon is not None),
+        source_map=request.source_map,
         software=_software(),
     )
     return Planned(plan, restorer, tuple(notes))
@@ -136,7 +161,7 @@ def check_space(plan: Plan, folder: Path) -> None:
         OutputError: says how much is needed and how much is free.
     """
     height, width = plan.shape
-    raw = height * width * len(plan.bands.scene) * np.dtype(plan.output.dtype).itemsize
+    raw = height * width * len(plan.bands.output) * np.dtype(plan.output.dtype).itemsize
     free = shutil.disk_usage(folder).free
     if raw * _LEAST_BYTES > free:
         raise OutputError(
@@ -147,6 +172,7 @@ def check_space(plan: Plan, folder: Path) -> None:
 
 
 def _check_options(request: Request) -> None:
+    request.prior.check()
     for name in ("scale", "steps", "window", "overlap", "block_size", "seed"):
         value: Any = getattr(request, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
@@ -155,8 +181,6 @@ def _check_options(request: Request) -> None:
         low, high = request.scene_range
         if not (np.isfinite([low, high]).all() and low < high):
             raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
-    if request.psf_sigma is not None and not 0 <= request.psf_sigma <= MAX_PSF_SIGMA:
-        raise OptionError(f"PSF sigma {request.psf_sigma}: give 0 to {MAX_PSF_SIGMA} scene pixels")
     if request.window is not None and request.window < 1:
         raise OptionError(f"window {request.window}: give at least 1 pixel")
 
@@ -253,7 +277,8 @@ def _windows(request: Request, restorer: Restorer, scale: int, notes: list[str])
     return layout
 
 
-def _output(scene: RasterInfo, polygon: bool) -> Output:
+def output_of(scene: RasterInfo, polygon: bool) -> Output:
+    """How an output with the scene's data type tells its missing pixels; `polygon`: there are some of an AOI."""
     if scene.validity == "nodata" and scene.nodata is not None and _representable(scene.nodata, scene.dtype):
         return Output(scene.dtype, scene.nodata, False)
     if np.dtype(scene.dtype).kind == "f" and scene.validity in ("nodata", "nan", "none"):
@@ -287,8 +312,8 @@ def _note_reference(reference: RasterInfo, target: Any, radiometry: Radiometry, 
 def _note_unused(
     restorer: Restorer,
     reference: RasterInfo | None,
-    mask: RasterInfo | None,
-    names: Sequence[str],
+    mask: MaskRecord | None,
+    bands: Bands,
     scene: RasterInfo,
     notes: list[str],
 ) -> None:
@@ -298,8 +323,14 @@ def _note_unused(
         notes.append(f"{restorer.name} does not use the reference")
     if mask is not None and not restorer.uses_mask:
         notes.append(f"{restorer.name} does not use the mask")
-    if len(names) < len(scene.data_bands):
-        notes.append(f"bands {', '.join(names)} of {len(scene.data_bands)} are used; choose them with --bands")
+    if bands.other:
+        told = ", ".join(f"{n} ({r:.2f})" for n, r in zip(bands.other_names, bands.fitness, strict=True))
+        notes.append(
+            f"detail is transferred to bands that the model does not know, as far as they depend on the others "
+            f"(correlation): {told}; leave them out with --other-bands drop"
+        )
+    elif len(bands.names) < len(scene.data_bands):
+        notes.append(f"bands {', '.join(bands.names)} of {len(scene.data_bands)} are used; choose them with --bands")
 
 
 def _software() -> dict[str, str]:

@@ -16,6 +16,7 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, Resume
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.pipeline.models import RestorerFactory
 from geo_refdiff.pipeline.planning import Planned, Request, check_space, make_plan
+from geo_refdiff.pipeline.products import chosen_products, product_files, write_products
 from geo_refdiff.pipeline.result import UpscaleResult
 
 __all__ = ["Interrupted", "UpscaleResult", "upscale"]
@@ -37,6 +38,7 @@ def upscale(
     scale: int | None = None,
     model: str | Path | RestorerFactory = "default",
     steps: int | None = None,
+    detail: float | None = None,
     sampler: str | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -47,7 +49,15 @@ def upscale(
     block_size: int | None = None,
     bands: Sequence[str | int] | None = None,
     scene_range: tuple[float, float] | None = None,
-    psf_sigma: float | None = None,
+    psf: str | float | None = None,
+    consistency: str | None = None,
+    other_bands: str | None = None,
+    products: str | Sequence[str] | None = None,
+    no_change: int | None = None,
+    class_map: str | Path | None = None,
+    mask_field: str | None = None,
+    mask_confidence: str | Path | None = None,
+    min_confidence: float | None = None,
     resume: bool = False,
     overwrite: bool = False,
     plan_only: bool = False,
@@ -59,12 +69,15 @@ def upscale(
     Args:
         scene: raster with affine and CRS; any number of bands for classical models.
         ref: older, finer reference, any CRS; None: plain super-resolution.
-        mask: change mask, one band of class indices (0 = no change), any CRS; None: no change known.
+        mask: change mask in any CRS: a raster of class indices (0 = no change), of other values (see `class_map`) or
+            of colours (SECOND's by default), or polygons, `FILE|layername=NAME` for one layer of several; "auto": found
+            by comparing scene and reference; "none" or None: no change known.
         out: GeoTIFF to write; default `<scene>_<scale>x.tif` beside the scene.
         aoi: "xmin,ymin,xmax,ymax" in the scene's CRS, snapped outwards to its pixels, or a vector file in any CRS.
         scale: whole factor; default from the reference's pixel size, else 8.
         model: a bundled model, a model folder, "bicubic", "bicubic-ibp" or "matched-ref".
         steps, sampler: of the diffusion; default as the model says.
+        detail: 0 (the conditional mean) to 1 (a full sample); default as the model says.
         seed: of the noise.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "float32" or "bfloat16", in which the network runs.
@@ -73,7 +86,19 @@ def upscale(
         block_size: side of the blocks that are written one by one, a multiple of 16; changes no pixel.
         bands: names or 1-based numbers, in the order of the model's channels.
         scene_range: digital numbers that become -1 and 1 for the model.
-        psf_sigma: of the declared sensor, LR pixels.
+        psf: the declared sensor: "sentinel-2", "landsat", "area", "default", "bicubic", or the width of its Gaussian
+            PSF in LR pixels; default what the model was made for.
+        consistency: "standard": the output seen by that sensor is the scene, before values are clipped and rounded;
+            "strict": to half a digital number in the file, too; "off". Default "standard", but for plain "bicubic".
+        other_bands: "transfer" or "drop" bands that the model does not know; default "transfer", unless `bands` says
+            which are wanted.
+        products: what is written beside the output, of "source" (where each pixel's detail comes from), "stac" and
+            "quicklook", or "all"; None or "none": nothing.
+        no_change: value of a raster mask that means "no change".
+        class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
+        mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.
+        mask_confidence: raster of 0 to 1 that says how sure the mask is.
+        min_confidence: below it the mask is taken for unknown; default 0.5 with `mask_confidence`, 0 with "auto".
         resume: go on with an unfinished run of the same inputs and options.
         overwrite: replace a finished output and drop an unfinished run.
         plan_only: write plan.json, compute nothing.
@@ -89,30 +114,38 @@ def upscale(
         raise OptionError(f"batch size {batch_size}: give 1 or more")
     if out is not None:
         _check_out(Path(out).absolute(), resume=resume, overwrite=overwrite)
+    wanted = chosen_products(products)
     request = Request(
-        scene, ref, mask, aoi, scale, model, steps, sampler, seed, device, dtype,
-        window, overlap, block_size, bands, scene_range, psf_sigma,
+        scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
+        window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted,
+        no_change, class_map, mask_field, mask_confidence, min_confidence,
     )  # fmt: skip
     with gdal_env():
         planned = make_plan(request)
     plan = planned.plan
     final = _default_out(plan) if out is None else Path(out).absolute()
     _check_out(final, resume=resume, overwrite=overwrite)
-    _check_not_an_input(final, request)
+    beside = product_files(final, wanted)
+    for file in (final, *beside):
+        _check_not_an_input(file, request)
+    _check_out(*beside, resume=resume, overwrite=overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final):
+    if resume and _complete(plan, final) and all(file.exists() for file in beside):
         done = ("everything was finished already", *planned.notes)
         return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
-    if final.exists() and not overwrite:
+    if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
         raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
+    replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
         try:
             planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
-            counts = _run(planned, workdir, final, batch_size, overwrite, keep, timings, progress)
+            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress)
+            if not keep:
+                workdir.remove()
         except KeyboardInterrupt as stop:
             done_blocks = len(workdir.done(plan.blocks))
             raise Interrupted(
@@ -135,7 +168,7 @@ def _run(
     final: Path,
     batch_size: int | None,
     overwrite: bool,
-    keep: bool,
+    products: tuple[str, ...],
     timings: dict[str, float],
     progress: ProgressCallback | None,
 ) -> RunCounts:
@@ -148,8 +181,7 @@ def _run(
         progress(Progress("publish", plan.blocks.count, plan.blocks.count))
     publish(plan, workdir, final, overwrite=overwrite)
     timings["publish"] = perf_counter() - before
-    if not keep:
-        workdir.remove()
+    write_products(plan, workdir, final, products, planned.notes)
     return counts
 
 
@@ -168,16 +200,17 @@ def _default_out(plan: Plan) -> Path:
     return folder / f"{scene.stem}_{plan.grid.scale}x.tif"
 
 
-def _check_out(out: Path, *, resume: bool, overwrite: bool) -> None:
-    check_output_path(out)
-    if out.exists() and not (overwrite or resume):
-        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
+    for out in files:
+        check_output_path(out)
+        if out.exists() and not (overwrite or resume):
+            raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
 
 
 def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
     aoi = None if request.aoi is None else request.aoi.partition("|layername=")[0]
-    for given in (request.scene, request.ref, request.mask, aoi):
+    for given in (request.scene, request.ref, *request.prior.files, aoi):
         if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
             raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
 
@@ -204,7 +237,7 @@ def _result(
         crs=plan.crs_name,
         transform=tuple(float(v) for v in plan.geobox.affine[:6]),
         shape=plan.shape,
-        bands=plan.bands.names,
+        bands=plan.bands.output_names,
         scale=plan.grid.scale,
         model=plan.model.name,
         model_sha256=plan.model.sha256,

@@ -69,7 +69,6 @@ def test_windows_of_the_next_block_are_not_computed_twice(make_pair: Any) -> Non
         first = computer.windows_restored
         computer.compute(1)
         second = computer.windows_restored - first
-    layout = plan.windows
-    shared = set(layout.meeting(plan.on_lattice(plan.block(0)))) & set(layout.meeting(plan.on_lattice(plan.block(1))))
-    assert shared
-    assert second == len(layout.meeting(plan.on_lattice(plan.block(1)))) - len(shared)
+        shared = set(computer.windows_of(0)) & set(computer.windows_of(1))
+        assert shared
+        assert second == len(computer.windows_of(1)) - len(shared)

@@ -9,6 +9,7 @@ from geo_refdiff.engine.finish import (
     expand,
     keep_valid,
     load_sums,
+    rounded,
     to_digital_numbers,
 )
 from geo_refdiff.engine.plan import Radiometry
@@ -30,7 +31,7 @@ BYTES = Radiometry(127.5, 127.5, (0.0,))
 )
 def test_rounding_and_clipping(dtype: str, values: list[float], expected: list[float]) -> None:
     image = np.array(values, np.float32).reshape(1, 1, -1)
-    out = to_digital_numbers(image, PLAIN, np.dtype(dtype))
+    out = rounded(to_digital_numbers(image, PLAIN), np.dtype(dtype))
     assert out.dtype == dtype
     assert out.ravel().tolist() == expected
 
@@ -40,7 +41,7 @@ def test_model_units_of_bytes_come_back_exactly() -> None:
     units = (numbers - np.float32(127.5)) / np.float32(127.5)
     assert units.min() == -1
     assert units.max() == 1
-    np.testing.assert_array_equal(to_digital_numbers(units, BYTES, np.dtype("uint8")), numbers)
+    np.testing.assert_array_equal(rounded(to_digital_numbers(units, BYTES), np.dtype("uint8")), numbers)
 
 
 def test_expand_covers_lr_pixels_cut_by_the_block() -> None:

@@ -16,7 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from geo_refdiff import upscale
 from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.plan import read_plan
+from geo_refdiff.engine.plan_file import read_plan
 from geo_refdiff.grid.affine import compose
 
 pytestmark = pytest.mark.slow

@@ -55,7 +55,7 @@ CASES: dict[str, tuple[Case, type[GeoRefDiffError], str]] = {
     "mask without overlap": (lambda m, f: {"mask": m("r.tif", FLAT[:1], transform=FAR)}, GridError, "does not overlap"),
     "coarser reference": (lambda m, f: {"ref": m("r.tif", FLAT, pixel=90)}, InputError, "coarser than the scene"),
     "reference bands": (lambda m, f: {"ref": m("r.tif", FLAT[:2], pixel=5)}, InputError, "2 bands, but 3"),
-    "mask bands": (lambda m, f: {"mask": m("r.tif", FLAT, pixel=5)}, InputError, "a change mask has one"),
+    "mask bands": (lambda m, f: {"mask": m("r.tif", FLAT[:2], pixel=5)}, InputError, "a change mask has one"),
     "scene bands": (lambda m, f: {"bands": ["swir"]}, OptionError, "no band 'swir'"),
     "no area": (lambda m, f: {"aoi": "5,5,5,9"}, GridError, "empty"),
     "area outside": (lambda m, f: {"aoi": "0,0,10,10"}, GridError, "outside"),

@@ -33,6 +33,7 @@ def command(scene: Path, out: Path, *more: str) -> list[str]:
         str(out),
         "--device",
         "cpu",
+        "--products=none",
         *more,
     ]
 
@@ -125,7 +126,7 @@ def interrupted(scene: Path, out: Path, **options: Any) -> None:
         ({"seed": 5}, "seed: 0 -> 5"),
         ({"window": 320}, "windows.size"),
         ({"block_size": 64}, "blocks.size: 32 -> 64"),
-        ({"psf_sigma": 0.5}, "sensor.psf_sigma: 0.35 -> 0.5"),
+        ({"psf": 0.5}, "sensor.psf_sigma: 0.35 -> 0.5"),
         ({"bands": [1]}, "bands.scene"),
     ],
 )
@@ -165,7 +166,7 @@ def test_two_runs_do_not_share_a_folder(make_pair: Any, tmp_path: Path) -> None:
 def test_plan_only_then_resume(make_pair: Any, tmp_path: Path) -> None:
     import json
 
-    from geo_refdiff.engine.plan import differences, read_plan
+    from geo_refdiff.engine.plan_file import differences, read_plan
 
     scene, ref = make_pair()
     out = tmp_path / "out.tif"

@@ -1,0 +1,95 @@
+"""The enhanced correlation coefficient of two images over the pixels that both know.
+
+Source: G. D. Evangelidis and E. Z. Psarakis, "Parametric image alignment using enhanced correlation coefficient
+maximization", IEEE TPAMI 30 (2008), in OpenCV's implementation; where to start is found over all whole shifts at once
+by D. Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21 (2012).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from geo_refdiff.align.peak import vertex
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Shift = tuple[float, float]
+
+_ROUNDS = 30
+_PRECISION = 1e-5
+_HALVED = 192
+"""Images from this size on are compared at half their size first."""
+
+_CAPTURE = 2.0
+"""How far, along an axis, an iteration may go from where it started, pixels."""
+
+_FULL = 0.9
+_LEAST_OVERLAP = 0.3
+
+
+def search(first: Image, second: Image, mask: Mask, radius: int) -> Shift:
+    """The shift with the highest correlation of all within `radius`; for large images good to half a pixel.
+
+    Args:
+        first, second: (h, w) float32, 0 where masked out.
+        mask: (h, w), True = both are known.
+        radius: pixels, along each axis.
+    """
+    step = 2 if min(first.shape) >= _HALVED else 1
+    counted = mask.astype(np.float32)
+    if step == 2:
+        first, second, counted = (cv2.resize(x, None, None, 0.5, 0.5, cv2.INTER_AREA) for x in (first, second, counted))
+    reach = -(-radius // step)
+    surface = _masked_correlation(first, second, counted, reach)
+    row, col = (int(k) for k in np.unravel_index(int(surface.argmax()), surface.shape))
+    start = row - reach + vertex(surface[:, col], row), col - reach + vertex(surface[row], col)
+    found = refine(first, second, counted > _FULL, start)
+    row_shift, col_shift = start if found is None else found[0]
+    return row_shift * step, col_shift * step
+
+
+def refine(first: Image, second: Image, mask: Mask, start: Shift = (0.0, 0.0)) -> tuple[Shift, float] | None:
+    """The shift of highest correlation near `start`, found by OpenCV.
+
+    Args:
+        first, second: (h, w) float32.
+        mask: (h, w), True = both are known.
+        start: (rows, columns) by which the second image's content lies further down and right, pixels.
+
+    Returns:
+        The shift and the correlation coefficient, -1..1; None if the iteration does not converge or leaves the
+        neighbourhood of `start`.
+    """
+    matrix = np.array([[1, 0, start[1]], [0, 1, start[0]]], dtype=np.float32)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ROUNDS, _PRECISION)
+    try:
+        value, matrix = cv2.findTransformECC(
+            first, second, matrix, cv2.MOTION_TRANSLATION, criteria, mask.astype(np.uint8) * 255, 1
+        )
+    except cv2.error:
+        return None
+    shift = float(matrix[1, 2]), float(matrix[0, 2])
+    near = max(abs(a - b) for a, b in zip(shift, start, strict=True)) <= _CAPTURE  # NaN is not near
+    return (shift, float(value)) if near else None
+
+
+def _masked_correlation(a: Image, b: Image, known: Image, reach: int) -> NDArray[np.floating]:
+    """Pearson's r of the overlap for shifts -reach..reach along both axes, (2 reach + 1, 2 reach + 1)."""
+    height, width = (fft.next_fast_len(n + reach, real=True) for n in a.shape)
+    spectra = [fft.rfft2(x, (height, width)) for x in (known, a, a * a, b, b * b)]
+    at = np.arange(-reach, reach + 1)
+
+    def lagged(i: int, j: int) -> NDArray[np.floating]:
+        full = fft.irfft2(np.conj(spectra[i]) * spectra[j], (height, width))
+        return np.asarray(full[at[:, None] % height, at[None] % width], dtype=np.float64)
+
+    count = np.maximum(lagged(0, 0), 1.0)
+    sum_a, sum_b = lagged(1, 0), lagged(0, 3)
+    spread_a = np.maximum(lagged(2, 0) - sum_a**2 / count, 0.0)
+    spread_b = np.maximum(lagged(0, 4) - sum_b**2 / count, 0.0)
+    spread = np.sqrt(spread_a * spread_b)
+    enough = (count > _LEAST_OVERLAP * count.max()) & (spread > 1e-6 * max(float(spread.max()), 1e-12))
+    return np.where(enough, (lagged(1, 3) - sum_a * sum_b / count) / np.where(enough, spread, 1.0), -1.0)

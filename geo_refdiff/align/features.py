@@ -1,0 +1,161 @@
+"""What two images of one place have in common across gains, seasons and spectral bands: where their edges are.
+
+Two descriptions are made of the gradient, neither of which knows the sign of a contrast. The *orientation* is the
+gradient as a complex number with its angle doubled (Granlund 1978): it tells which way an edge runs. The *edge strength*
+is the logarithm of the gradient's magnitude. Both are sums over bands, so that red can be compared with near infrared.
+
+Both images are always described over the same pixels: what the rim of a hole does to one of them, it does to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_SMOOTH = 0.5
+"""Standard deviation of the smoothing within the gradient, LR pixels: more costs accuracy."""
+
+_FILL = 1.0
+"""Standard deviation of the neighbourhood from which holes are filled, LR pixels."""
+
+_STRONGEST = 4.0
+"""Orientation is cut at so many times its mean, or single shores and roofs would decide alone."""
+
+_LOCAL = 4.0
+"""Standard deviation of the neighbourhood whose mean edge strength is taken off, and of that in which two images
+are said to agree, LR pixels."""
+
+_TAPER = 3.0
+"""LR pixels over which an image fades to nothing towards missing pixels and borders."""
+
+_AGREEMENT = (0.1, 0.4)
+"""Pixels whose neighbourhood agrees less do not count at all, those that agree more count in full."""
+
+_LEAST_KNOWN = 0.5
+"""Part of the 3 x 3 pixels around one that must be known: stray missing pixels are bridged, holes are not."""
+
+Image = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Complex = NDArray[np.complex64]
+
+
+class Gradient(NamedTuple):
+    """Of one band, each (h, w): along columns, along rows, length; and the mean length over the pixels used."""
+
+    x: Image
+    y: Image
+    length: Image
+    mean: float
+
+
+def usable(known: Mask) -> Mask:
+    """Pixels whose gradient can be told: most of their 3 x 3 neighbourhood is known; none at the border."""
+    share = cv2.boxFilter(known.astype(np.float32), cv2.CV_32F, (3, 3), None, (-1, -1), True, cv2.BORDER_CONSTANT)
+    enough = np.asarray(share > _LEAST_KNOWN)
+    enough[[0, -1]] = enough[:, [0, -1]] = False
+    return enough
+
+
+def gradients(image: Image, known: Mask, used: Mask) -> list[Gradient]:
+    """Derivatives of a Gaussian, a band each; bands without any contrast are left out.
+
+    Args:
+        image: (C, h, w) float32, any units.
+        known: (h, w), True = the pixel's value counts; others are filled from their neighbours.
+        used: (h, w), over which the mean is taken.
+    """
+    along, across = _kernels()
+    counted = None if known.all() else known.astype(np.float32)
+    spread = None if counted is None else np.maximum(_blur(counted, _FILL), np.float32(1e-3))
+    chosen = used.view(np.uint8)
+    found = []
+    for band in image:
+        if counted is not None and spread is not None:
+            band = np.where(known, band, _blur(band * counted, _FILL) / spread)
+        x = cv2.sepFilter2D(band, cv2.CV_32F, along, across)
+        y = cv2.sepFilter2D(band, cv2.CV_32F, across, along)
+        length = cv2.magnitude(x, y)
+        mean = float(cv2.mean(length, chosen)[0])
+        if mean > 1e-6 * max(float(np.abs(band).max()), 1e-12):
+            found.append(Gradient(x, y, length, mean))
+    return found
+
+
+def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
+    """(h, w) complex64, zero where not used; its mean magnitude is about 1."""
+    real, imag = np.zeros(used.shape, np.float32), np.zeros(used.shape, np.float32)
+    for x, y, length, mean in bands:
+        per = cv2.divide(np.float32(1 / mean), length + np.float32(1e-6 * mean))
+        real += cv2.multiply(x - y, cv2.multiply(x + y, per))
+        imag += cv2.multiply(x, cv2.multiply(y, per), None, 2.0)
+    size = cv2.magnitude(real, imag)
+    mean = max(float(cv2.mean(size, used.view(np.uint8))[0]), 1e-12)
+    factor = np.minimum(np.float32(1 / mean), np.float32(_STRONGEST) / (size + np.float32(1e-6 * mean))) * used
+    out = np.empty(used.shape, np.complex64)
+    out.real, out.imag = real * factor, imag * factor
+    return out
+
+
+def edges(bands: Sequence[Gradient], used: Mask) -> Image:
+    """(h, w) float32, without its local mean; zero where not used."""
+    total = np.zeros(used.shape, np.float32)
+    for _, _, length, mean in bands:
+        total += cv2.log(cv2.add(cv2.multiply(length, 1.0, None, 1 / mean), 1.0))
+    counted = used.astype(np.float32)
+    local = cv2.divide(_blur(total * counted, _LOCAL), np.maximum(_blur(counted, _LOCAL), np.float32(1e-3)))
+    return np.asarray((total - local) * counted)
+
+
+def taper(used: Mask) -> Image:
+    """Weights (h, w) that rise from 0 at missing pixels and borders to 1 within three LR pixels."""
+    framed = cv2.copyMakeBorder(used.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, None, (0.0,))
+    distance = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return np.asarray(0.5 - 0.5 * np.cos(np.minimum(distance, _TAPER) * np.float32(np.pi / _TAPER)))
+
+
+def agreement(first: Complex, second: Complex) -> Image:
+    """Weights (h, w), 0..1, by how far two orientations agree around each pixel: low where the land has changed."""
+    common = _blur(first.real * second.real + first.imag * second.imag, _LOCAL)
+    size = _blur(first.real**2 + first.imag**2, _LOCAL) * _blur(second.real**2 + second.imag**2, _LOCAL)
+    low, high = _AGREEMENT
+    return np.asarray(np.clip((common / np.sqrt(size + np.float32(1e-6)) - low) / (high - low), 0, 1), np.float32)
+
+
+def structure(image: Image, known: Mask) -> float:
+    """How far an image is more than noise, -1..1: the correlation of pixels two apart, without the local mean, in the
+    band where it is highest; about 0 for white noise.
+
+    Args:
+        image: (C, h, w).
+        known: (h, w), True = the pixel's value counts.
+    """
+    counted = known.astype(np.float32)
+    spread = np.maximum(_blur(counted, _LOCAL), np.float32(1e-3))
+    highest = -1.0
+    for band in image:
+        fine = (band - _blur(band * counted, _LOCAL) / spread) * counted
+        products = [
+            (fine[2:] * fine[:-2], counted[2:] * counted[:-2]),
+            (fine[:, 2:] * fine[:, :-2], counted[:, 2:] * counted[:, :-2]),
+        ]
+        variance = float((fine**2).sum()) / max(float(counted.sum()), 1.0)
+        common = [float(p.sum()) / max(float(n.sum()), 1.0) for p, n in products]
+        highest = max(highest, sum(common) / 2 / max(variance, 1e-30))
+    return highest
+
+
+def _kernels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Derivative and value of the Gaussian, 7 taps."""
+    at = np.arange(-3.0, 4.0)
+    smooth = np.exp(-0.5 * (at / _SMOOTH) ** 2)
+    smooth = np.convolve(smooth, [1.0, 2.0, 1.0], "same")
+    slope = np.convolve(np.exp(-0.5 * (at / _SMOOTH) ** 2), [1.0, 0.0, -1.0], "same")
+    return (slope / np.abs(slope).sum()).astype(np.float32), (smooth / smooth.sum()).astype(np.float32)
+
+
+def _blur(image: Image, sigma: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, None, sigma, cv2.BORDER_REFLECT_101))

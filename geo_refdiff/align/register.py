@@ -1,0 +1,262 @@
+"""Registration of a reference against a scene: one shift, an affine or a smooth field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import hypot
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_refdiff.align.estimate import RADIUS, Estimate, Pair, Shift, Verdict, estimate_shift
+from geo_refdiff.align.field import Smooth, fit_affine, fit_constant, fit_field
+from geo_refdiff.align.registration import Kind, Mode, Registration, rms
+from geo_refdiff.align.sites import LEAST_SCENE, Site, measure_sites
+from geo_refdiff.align.view import Placement, View
+from geo_refdiff.grid.displacement import Displacement
+from geo_refdiff.grid.window import Window
+
+NEGLIGIBLE = 0.03
+"""LR pixels: a displacement this small is within the method's error, and the reference is left where it is."""
+
+_SITE_RADIUS = 4
+_PASSES = 3
+_EVIDENT = 10.0
+"""Natural logarithm of how much likelier a field must make the measurements than one shift."""
+
+_VISIBLE = 0.1
+"""LR pixels, root mean square, by which a field must differ from one shift to be worth it."""
+
+_LEAST_SITES = 6
+_LEAST_TO_VARY = 12
+"""Sites from which on a field may be preferred to one shift without being asked for."""
+
+_LEAST_TILES = 3
+_LEAST_PART = 0.3
+"""Of the places with something to see that must agree."""
+
+_NODES = 13
+_NODE_DISTANCE = 32.0
+
+
+def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Registration:
+    """Register a scene that is compared as a whole.
+
+    Args:
+        view: scene and reference.
+        mode: "global": one shift. "affine", "local": refined by windows all over the scene. "auto": one shift, or a
+            local field where the windows leave no doubt that one shift does not do.
+        radius: greatest shift along an axis that is looked for, LR pixels.
+    """
+    whole = estimate_shift(view, radius)
+    if whole.verdict in ("too small", "featureless"):
+        return _not_registered(whole.verdict, whole.reason, whole)
+    roomy = min(view.shape) >= LEAST_SCENE
+    if not roomy and mode in ("affine", "local"):
+        why = f"a scene of {view.shape[0]} x {view.shape[1]} LR pixels is too small for {_A[mode]}"
+        return _not_registered("too small", why, whole)
+    if not roomy or (mode == "global" and not whole.registered):
+        return _by_one_shift(whole, ()) if whole.registered else _not_registered("mismatch", whole.reason, whole)
+    sites = measure_sites(Pair(view, whole.candidate), _SITE_RADIUS)
+    smooth = None if mode == "global" else _fitted(sites, view.shape, mode)
+    if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites)):
+        return _by_one_shift(whole, sites) if whole.registered else _not_registered("mismatch", whole.reason, whole)
+    for _ in range(_PASSES - 1):
+        sites = measure_sites(Pair(view, _placement(smooth.displacement, view.shape)), None)
+        smooth = _fitted(sites, view.shape, mode) or smooth
+    sites = measure_sites(Pair(view, _placement(smooth.displacement, view.shape)), None)
+    return _by_field(smooth, sites, view.shape, "affine" if mode == "affine" else "local", whole)
+
+
+def register_tiles(tiles: Iterable[tuple[Window, View]], shape: tuple[int, int], mode: Mode = "auto") -> Registration:
+    """Register a large scene from tiles, each of which is one measurement; one tile is held at a time.
+
+    Args:
+        tiles: (window in LR pixels of the scene, view of it).
+        shape: of the scene, LR pixels.
+        mode: as for `register_view`.
+    """
+    estimates: list[Estimate] = []
+    sites: list[Site] = []
+    for window, view in tiles:
+        estimate = estimate_shift(view)
+        estimates.append(estimate)
+        if estimate.verdict in ("registered", "mismatch"):
+            sites.append(_as_site(estimate, window))
+    good = [s for s in sites if s.accepted]
+    summary = _summary(estimates)
+    if len(good) < max(_LEAST_TILES, _LEAST_PART * len(sites)):
+        return _tiles_refused(estimates, len(good), summary)
+    smooth = _constant(sites)
+    if mode != "global":
+        fitted = _fitted(sites, shape, mode)
+        if fitted is None:
+            why = f"only {len(good)} of {len(estimates)} tiles agree, too few for {_A[mode]}"
+            return _not_registered("mismatch", why, summary)
+        if mode != "auto" or _worth(fitted, sites):
+            left = _with_residuals(sites, fitted.displacement)
+            return _by_field(fitted, left, shape, "affine" if mode == "affine" else "local", summary)
+    if smooth.inlier.mean() < 0.5:
+        why = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
+        return _not_registered("mismatch", why, summary)
+    matrix = smooth.displacement.matrix
+    one = replace(summary, verdict="registered", candidate=(matrix[2], matrix[5]), sigma=float(smooth.sigma[0, 0]))
+    return _by_one_shift(one, sites)
+
+
+_A = {"affine": "an affine", "local": "a local field", "auto": "a field", "global": "a shift"}
+
+
+class _Good(NamedTuple):
+    points: NDArray[np.float64]
+    shifts: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+
+
+def _arrays(sites: Sequence[Site]) -> _Good:
+    good = [s for s in sites if s.accepted]
+    points = np.array([(s.row, s.col) for s in good], dtype=np.float64).reshape(-1, 2)
+    shifts = np.array([s.shift for s in good], dtype=np.float64).reshape(-1, 2)
+    return _Good(points, shifts, np.array([s.sigma for s in good], dtype=np.float64))
+
+
+def _constant(sites: Sequence[Site]) -> Smooth:
+    good = _arrays(sites)
+    return fit_constant(good.shifts, good.sigma)
+
+
+def _fitted(sites: Sequence[Site], shape: tuple[int, int], mode: Mode) -> Smooth | None:
+    """A field or affine through the accepted sites; None if too few are."""
+    good = _arrays(sites)
+    if len(good.points) < max(_LEAST_SITES, _LEAST_PART * len(sites)):
+        return None
+    if mode == "affine":
+        return fit_affine(*good)
+    rows, cols = (np.linspace(0, n, int(np.clip(round(n / _NODE_DISTANCE) + 1, 4, _NODES))) for n in shape)
+    return fit_field(*good, rows, cols)
+
+
+def _worth(smooth: Smooth, sites: Sequence[Site]) -> bool:
+    """Whether a field says clearly and visibly more than one shift."""
+    good = _arrays(sites)
+    if len(good.points) < _LEAST_TO_VARY:
+        return False
+    d = np.stack(smooth.displacement.at(good.points[:, 0], good.points[:, 1]), axis=1)
+    return smooth.gain > _EVIDENT and rms(d - d.mean(axis=0)) > _VISIBLE
+
+
+def _placement(displacement: Displacement, shape: tuple[int, int]) -> Placement:
+    return displacement.on_pixels(shape)
+
+
+def _by_one_shift(whole: Estimate, sites: Sequence[Site]) -> Registration:
+    shift = whole.candidate
+    small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
+    displacement = Displacement() if small else Displacement.constant(*shift).rounded()
+    left = _with_residuals(sites, displacement)
+    good = [s for s in left if s.accepted]
+    own = displacement.matrix
+    return Registration(
+        verdict="registered",
+        reason=whole.reason,
+        kind="none" if small else "global",
+        displacement=displacement,
+        shift=(own[2], own[5]),
+        sigma=whole.sigma,
+        score=whole.score,
+        correlation=whole.correlation,
+        disagreement=whole.disagreement,
+        before=rms(s.shift for s in good) if good else hypot(*shift),
+        after=rms(s.residual for s in good) if good else hypot(shift[0] - own[2], shift[1] - own[5]),
+        sites=left,
+    )
+
+
+def _by_field(
+    smooth: Smooth, sites: Sequence[Site], shape: tuple[int, int], kind: Kind, whole: Estimate
+) -> Registration:
+    displacement = smooth.displacement.rounded()
+    good = [s for s in sites if s.accepted]
+    rows, cols = (np.linspace(0, n, 33) for n in shape)
+    d = displacement.at(rows[:, None], cols[None])
+    mean = float(np.mean(d[0])), float(np.mean(d[1]))
+    return Registration(
+        verdict="registered",
+        reason=f"two witnesses agree in {len(good)} of {len(sites)} places",
+        kind=kind,
+        displacement=displacement,
+        shift=mean,
+        sigma=float(np.median(smooth.sigma)),
+        score=float(np.median([s.score for s in good])),
+        correlation=float(np.median([s.correlation for s in good])),
+        disagreement=float(np.median([s.disagreement for s in good])),
+        before=rms(s.shift for s in good),
+        after=rms(s.residual for s in good),
+        sites=tuple(sites),
+    )
+
+
+def _not_registered(verdict: Verdict, reason: str, whole: Estimate) -> Registration:
+    return Registration(
+        verdict=verdict,
+        reason=reason,
+        kind="none",
+        displacement=Displacement(),
+        shift=(0.0, 0.0),
+        sigma=float("inf"),
+        score=whole.score,
+        correlation=whole.correlation,
+        disagreement=whole.disagreement,
+        before=float("inf"),
+        after=float("inf"),
+    )
+
+
+def _with_residuals(sites: Sequence[Site], displacement: Displacement) -> tuple[Site, ...]:
+    """The sites with what a displacement leaves of their shifts."""
+    return tuple(replace(s, residual=_left(s, displacement)) for s in sites)
+
+
+def _left(site: Site, displacement: Displacement) -> Shift:
+    row, col = displacement.at(np.array(site.row), np.array(site.col))
+    return site.shift[0] - float(row), site.shift[1] - float(col)
+
+
+def _as_site(estimate: Estimate, window: Window) -> Site:
+    """A tile's shift, at the tile's centre."""
+    return Site(
+        row=window.row + window.height / 2,
+        col=window.col + window.width / 2,
+        shift=estimate.candidate,
+        residual=estimate.candidate,
+        sigma=estimate.sigma,
+        score=estimate.score,
+        correlation=estimate.correlation,
+        disagreement=estimate.disagreement,
+        accepted=estimate.registered,
+    )
+
+
+def _summary(estimates: Sequence[Estimate]) -> Estimate:
+    """What the tiles say on the whole: medians over those that are registered, else over all."""
+    chosen = [e for e in estimates if e.registered] or list(estimates)
+    if not chosen:
+        return Estimate("too small", (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), 0)
+    score, correlation, apart = (
+        float(np.median([getattr(e, name) for e in chosen])) for name in ("score", "correlation", "disagreement")
+    )
+    pixels = sum(e.pixels for e in chosen)
+    return Estimate("mismatch", (0.0, 0.0), float("inf"), score, correlation, apart, pixels)
+
+
+def _tiles_refused(estimates: Sequence[Estimate], good: int, summary: Estimate) -> Registration:
+    """Why too few tiles agree: what most of them say."""
+    verdicts: list[Verdict] = [e.verdict for e in estimates]
+    if verdicts.count("mismatch") >= _LEAST_TILES:
+        why = f"only {good} of {len(estimates)} tiles match ({summary.reason})"
+        return _not_registered("mismatch", why, summary)
+    if verdicts.count("featureless") > verdicts.count("too small"):
+        return _not_registered("featureless", "there are no edges to go by in any tile", summary)
+    return _not_registered("too small", f"only {summary.pixels} LR pixels are known in both images", summary)

@@ -1,0 +1,113 @@
+"""What is written beside the output: where detail comes from, a catalogue entry, a small picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.publish import publish_sources
+from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.errors import OptionError
+from geo_refdiff.io.atomic import write_json_atomic
+from geo_refdiff.io.gdal import gdal_env
+
+PRODUCTS = ("source", "stac", "quicklook")
+"""In the order in which they are written."""
+
+
+def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Names from "source,stac", "all", "none" or a list of names.
+
+    Raises:
+        OptionError: unknown.
+    """
+    if products is None:
+        return ()
+    names = [n.strip() for n in (products.split(",") if isinstance(products, str) else products)]
+    if names == ["none"]:
+        return ()
+    if names == ["all"]:
+        return PRODUCTS
+    unknown = [n for n in names if n not in PRODUCTS]
+    if unknown or not names:
+        raise OptionError(f"products '{','.join(names)}': choose of {', '.join(PRODUCTS)}, or all, or none")
+    return tuple(p for p in PRODUCTS if p in names)
+
+
+def product_path(out: Path, product: str) -> Path:
+    """Where a product of `out` lies: out.source.tif, out.json, out.png."""
+    return out.with_suffix({"source": ".source.tif", "stac": ".json", "quicklook": ".png"}[product])
+
+
+def product_files(out: Path, products: Iterable[str]) -> list[Path]:
+    """All files that the products make."""
+    files = [product_path(out, p) for p in products]
+    source = product_path(out, "source")
+    if source in files:
+        files += [source.with_suffix(".qml"), source.with_name(f"{source.name}.aux.xml")]
+    return files
+
+
+def write_products(
+    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str]
+) -> dict[str, Any]:
+    """Write the products of a published output; files that are there are replaced.
+
+    Returns:
+        what they told: "sources", pixels of each class, where that map was made.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    from geo_refdiff.io.quicklook import write_quicklook
+
+    wanted, told = tuple(products), {}
+    with gdal_env(GDAL_PAM_ENABLED=False):
+        if "source" in wanted:
+            told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
+        if "quicklook" in wanted:
+            write_quicklook(out, product_path(out, "quicklook"))
+        if "stac" in wanted:
+            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes)))
+    return told
+
+
+def _item(
+    plan: Plan, out: Path, products: tuple[str, ...], told: Mapping[str, Any], notes: tuple[str, ...]
+) -> dict[str, Any]:
+    from geo_refdiff.io.stac import COG, Asset, acquired, item
+
+    taken = acquired(plan.scene.path)
+    when = taken or datetime.fromtimestamp(plan.scene.mtime_ns / 1e9, UTC)
+    assets = {"data": Asset(out, "output", ("data",), COG)}
+    if "source" in products:
+        path = product_path(out, "source")
+        assets["source"] = Asset(path, "where each pixel's detail comes from", ("metadata",), COG)
+    if "quicklook" in products:
+        assets["thumbnail"] = Asset(product_path(out, "quicklook"), "quicklook", ("thumbnail",), "image/png")
+    properties: dict[str, Any] = {
+        "geo_refdiff:datetime_from": "scene metadata" if taken else "file time of the scene",
+        "geo_refdiff:plan_sha256": plan.digest(),
+        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256},
+        "geo_refdiff:sampler": dict(plan.model.sampler),
+        "geo_refdiff:seed": plan.seed,
+        "geo_refdiff:scale": plan.grid.scale,
+        "geo_refdiff:sensor": plan.to_dict()["sensor"],
+        "geo_refdiff:bands": {
+            "model": list(plan.bands.names),
+            "transferred": dict(zip(plan.bands.other_names, plan.bands.fitness, strict=True)),
+        },
+        "geo_refdiff:inputs": {
+            role: None if info is None else Path(info.path).name
+            for role, info in (("scene", plan.scene), ("reference", plan.reference))
+        },
+        "geo_refdiff:radiometry": plan.to_dict()["radiometry"],
+        "geo_refdiff:software": dict(plan.software),
+        "geo_refdiff:notes": list(notes),
+    }
+    if "sources" in told:
+        properties["geo_refdiff:sources"] = told["sources"]
+    return item(out, assets, when, properties)

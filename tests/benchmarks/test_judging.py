@@ -1,0 +1,269 @@
+"""What the benchmarks of ablation and mask say: tables, differences, verdicts, conditions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import ablation, mask_value
+from benchmarks.tables import markdown, paired, plus_minus, verdict
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.diffusion.checkpoint import save_model
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.evaluate.job import Job
+from geo_refdiff.evaluate.opening import open_all
+from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.tiles import Tile
+from geo_refdiff.train.building import new_denoiser
+from geo_refdiff.train.config import load_config
+
+BANDS = ("red", "green", "blue", "nir")
+CLASSES = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
+LANDSCAPES = "landscape:9000-9001"
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six tiny models with the switches of the rows and random weights."""
+    small = ("model.widths=[8, 8]", "model.hidden=8", "model.full_width=4", "model.embedding=8")
+    folders = []
+    for name in ablation.ROWS:
+        denoiser = new_denoiser(load_config(name, small), BANDS, CLASSES)
+        draw = torch.Generator().manual_seed(1)
+        state = {
+            key: value + 0.05 * torch.randn(value.shape, generator=draw)
+            for key, value in denoiser.network.state_dict().items()
+        }
+        folder = tmp_path_factory.mktemp("rows") / name
+        folders.append(save_model(folder, denoiser.config, state, "For tests.\n"))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def tile(rows: list[Path]) -> Tile:
+    """Of a generated landscape, with other landscapes pasted into its reference."""
+    source = open_all(Request(LANDSCAPES, (str(rows[-1]),), paste=True, tile=128)).source
+    return source.read(source.specs[0])
+
+
+def test_markdown_columns_are_as_wide_as_their_widest_cell() -> None:
+    lines = markdown(["", "long title"], [["row", "1"], ["b", "22"]]).splitlines()
+    assert lines == [
+        "|     | long title |",
+        "|-----|------------|",
+        "| row | 1          |",
+        "| b   | 22         |",
+    ]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=20))
+def test_paired_difference_is_that_of_the_means(values: list[tuple[float, float]]) -> None:
+    one, other = zip(*values, strict=True)
+    mean, error = paired(one, other)
+    assert mean == pytest.approx(np.mean(one) - np.mean(other), abs=1e-9)
+    assert error == pytest.approx(np.std(np.subtract(one, other), ddof=1) / math.sqrt(len(one)), abs=1e-9)
+    back, same = paired(other, one)
+    assert (back, same) == pytest.approx((-mean, error))
+
+
+def test_tiles_without_a_figure_are_left_out_of_both() -> None:
+    assert paired([1.0, math.nan, 3.0], [0.5, 9.0, 2.0])[0] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "least", "said"),
+    [(0.05, 0.01, 0.02, "yes"), (0.0, 0.005, 0.02, "no"), (-0.02, 0.001, -0.01, "no"), (-0.005, 0.001, -0.01, "yes")],
+)
+def test_a_verdict_beyond_two_standard_errors(mean: float, error: float, least: float, said: str) -> None:
+    assert verdict(mean, error, least) == said
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.021, "yes"), (0.019, "no")])
+def test_a_verdict_within_two_standard_errors_is_not_settled(mean: float, said: str) -> None:
+    assert verdict(mean, 0.001, 0.02) == f"{said} by the mean, not settled by two standard errors"
+
+
+def test_plus_minus() -> None:
+    assert plus_minus(0.01234, 0.00126) == "+0.0123 ± 0.0013"
+    assert plus_minus(0.5, 0.04, 2, signed=False) == "0.50 ± 0.04"
+
+
+def test_masks_that_a_tile_is_given(tile: Tile) -> None:
+    told = {name: t.mask for name, t in mask_value.with_masks(tile, len(CLASSES)).items()}
+    true, changed = tile.mask, tile.mask > 0
+    count = int(changed.sum())
+    assert count > 500
+    assert torch.equal(told[mask_value.TRUE], true)
+    assert (told[mask_value.NONE] == UNKNOWN_CLASS).all()
+    assert (told["no change said everywhere"] == 0).all()
+    missed, invented, wrong = told["30% missed"], told["30% invented"], told[mask_value.WRONG]
+    assert int((changed & (missed == 0)).sum()) == pytest.approx(0.3 * count, rel=0.02)
+    assert torch.equal(missed[~changed], true[~changed])
+    assert int((~changed & (invented > 0)).sum()) == pytest.approx(0.3 * count, rel=0.02)
+    assert torch.equal(invented[changed], true[changed])
+    assert torch.equal(wrong[changed], missed[changed])
+    assert torch.equal(wrong[~changed], invented[~changed])
+
+
+def test_only_the_mask_and_the_reference_of_a_tile_are_altered(tile: Tile) -> None:
+    other = replace(tile, ref=tile.ref.flip(-1))
+    told = mask_value.with_masks(tile, len(CLASSES)) | mask_value.with_references(tile, other)
+    for altered in told.values():
+        assert torch.equal(altered.truth, tile.truth)
+        assert torch.equal(altered.changed, tile.changed)
+
+
+def test_references_that_a_tile_is_given(tile: Tile) -> None:
+    other = replace(tile, ref=0.5 * tile.ref.flip(-1) + 20.0)
+    told = mask_value.with_references(tile, other)
+    assert all((t.mask == UNKNOWN_CLASS).all() for t in told.values())
+    assert torch.isnan(told[mask_value.NO_REFERENCE].ref).all()
+    assert torch.equal(told["its own"].ref.nan_to_num(), tile.ref.nan_to_num())
+    assert not torch.equal(told[mask_value.TURNED].ref.nan_to_num(), tile.ref.nan_to_num())
+    assert not torch.equal(told[mask_value.ELSEWHERE].ref.nan_to_num(), tile.ref.nan_to_num())
+    black = told[mask_value.BLACK].ref
+    assert (black.amax(dim=(2, 3)) == black.amin(dim=(2, 3))).all()
+
+
+def test_a_reference_comes_into_the_radiometry_of_the_truth(tile: Tile) -> None:
+    assert (mask_value.in_radiometry(0.5 * tile.truth + 20.0, tile.truth) - tile.truth).abs().max() <= 3
+    one, other = (mask_value.in_radiometry(ref, tile.truth) for ref in (tile.truth.flip(-1), 0.7 * tile.truth.flip(-1)))
+    assert (one - other).abs().mean() < 2
+
+
+def test_missing_pixels_of_a_reference_stay_missing(tile: Tile) -> None:
+    holed = tile.ref.clone()
+    holed[..., :16] = torch.nan
+    fitted = mask_value.in_radiometry(holed, tile.truth)
+    assert torch.isnan(fitted[..., :16]).all()
+    assert torch.isfinite(fitted[..., 16:]).all()
+
+
+def test_claims_are_paired_and_say_the_numbers() -> None:
+    draw = np.random.default_rng(0)
+    base = draw.normal(0.5, 0.1, 30)
+
+    def run(gain: float) -> dict[str, list[float]]:
+        return {region: list(base + gain + draw.normal(0, 0.002, 30)) for region in mask_value.REGIONS}
+
+    found = {mask_value.TRUE: run(0.03), mask_value.NONE: run(0.0), mask_value.WRONG: run(-0.01)}
+    claims = mask_value.mask_claims(found)
+    assert claims[0].startswith("a true mask brings at least 0.02 in changed pixels: yes (+0.0")
+    assert [": no (-0.0" in claim for claim in claims] == [False, True, True, True]
+    wrong = {name: run(gain) for name, gain in [(mask_value.NO_REFERENCE, 0.0), (mask_value.ELSEWHERE, -0.004)]}
+    wrong |= {mask_value.BLACK: run(-0.03), mask_value.TURNED: run(0.01)}
+    assert [claim.split(": ")[2].split(" (")[0] for claim in mask_value.reference_claims(wrong)] == ["yes", "no", "yes"]
+
+
+def told_of(haarpsi: list[float]) -> dict[str, Any]:
+    """As metrics.json holds it: six rows whose HaarPSI is given, in three outputs."""
+    names = [f"{row}, detail {detail:g}" for row in ablation.ROWS for detail in ablation.OUTPUTS]
+    value = {name: haarpsi[k // 3] for k, name in enumerate(names)} | dict.fromkeys(ablation.BASELINES, 0.4)
+    keys = ("haarpsi", "haarpsi_changed", "haarpsi_unchanged", "ssim", "gmsd", "energy")
+    methods = {
+        name: {"means": dict.fromkeys(keys, v), "standard_errors": dict.fromkeys(keys, 0.01)}
+        for name, v in value.items()
+    }
+    differences = {
+        one: {
+            other: {key: {"mean": value[one] - value[other], "standard_error": 0.002} for key in keys}
+            for other in value
+            if other != one
+        }
+        for one in names
+    }
+    scale = {"methods": methods, "differences": differences, "tiles": ["a", "b"]}
+    return {"models": dict.fromkeys(names), "scales": {"8": scale}}
+
+
+def test_the_order_of_the_rows_is_told_as_it_is() -> None:
+    judged = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.549, 0.52, 0.70]))
+    order = judged.order(2)
+    assert len(order) == 8
+    assert order[0] == "+ mask better than LR in HaarPSI: yes (+0.1000 ± 0.0020)"
+    assert order[3].startswith("+ Ref SFT better than + Ref in HaarPSI: no by the mean, not settled")
+    assert order[5] == "+ semantic SFT better than + Ref in HaarPSI: no (-0.0300 ± 0.0020)"
+
+
+def test_steps_compare_rows_that_differ_in_one_thing() -> None:
+    lines = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
+    told = [line.split("|")[1].strip() + line.split("|")[2] for line in lines]
+    assert [text.split(" ± ")[0] for text in told] == [
+        "+ Ref, less LR +0.0500",
+        "+ mask, less + Ref +0.0500",
+        "+ Ref SFT, less + mask +0.0100",
+        "+ semantic SFT, less + mask +0.0300",
+        "both SFT, less + Ref SFT +0.0900",
+        "both SFT, less + semantic SFT +0.0700",
+    ]
+
+
+def test_each_step_adds_one_switch_but_the_row_of_the_mask() -> None:
+    switches = [
+        {name for name in ("ref", "mask", "ref_sft", "semantic_sft") if getattr(load_config(preset).model, name)}
+        for preset in ablation.ROWS
+    ]
+    for row, before in ablation.STEPS:
+        assert switches[before] < switches[row]
+        assert len(switches[row] - switches[before]) == 1
+
+
+def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile) -> None:
+    request = Request(LANDSCAPES, tuple(map(str, rows)), masks=("true",), paste=True, tile=128, details=(1.0,))
+    setup, sensor = open_all(request), SensorModel(8)
+    job = Job(tile, sensor.observe(tile.truth), sensor)
+    with torch.inference_mode():
+        errors = [ablation.denoising_errors(run, job) for run in setup.runs]
+    assert set(errors[0]) == {
+        f"{n} {r}" for n in ("mean", "0.05", "0.15", "0.4", "1.2") for r in ("changed", "unchanged")
+    }
+    for told in errors:
+        # little noise leaves little to guess: whatever the weights, c_skip passes the image through
+        assert told["0.05 unchanged"] < told["1.2 unchanged"]
+    nothing = replace(job, tile=replace(tile, changed=torch.zeros_like(tile.changed)))
+    with torch.inference_mode():
+        assert math.isnan(ablation.denoising_errors(setup.runs[0], nothing)["mean changed"])
+
+
+def test_six_models_give_the_tables(rows: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = [*map(str, rows), "--data", LANDSCAPES, "--landscapes", LANDSCAPES, "--places", "1", "--tile", "64"]
+    done = CliRunner().invoke(ablation.main, [*asked, "-o", "out"], catch_exceptions=False)
+    assert done.exit_code == 0
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert done.output.strip() == text.strip()
+    assert text.count("### error of the denoiser") == 2
+    for title in ablation.ROWS.values():
+        assert f"| {title} " in text
+
+
+def test_nothing_trained_is_said_and_a_wrong_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "nothing to judge" in CliRunner().invoke(ablation.main, []).output
+    few = CliRunner().invoke(ablation.main, ["one", "two"])
+    assert few.exit_code == 2
+    assert "2 model folders: give 6" in few.output
+
+
+def test_the_mask_is_judged_on_a_model(rows: list[Path]) -> None:
+    asked = [str(rows[-1]), "--data", LANDSCAPES, "--places", "1", "--tile", "64"]
+    done = CliRunner().invoke(mask_value.main, asked, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "a 30% wrong mask is no worse than none, changed pixels" in done.output
+    assert done.output.count("costs at most 0.01") == 3
+
+
+def test_an_index_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(mask_value.main, ["default", "--data", str(tmp_path / "no.csv")])
+    assert done.exit_code == 2
+    assert "no.csv" in done.output

@@ -1,0 +1,139 @@
+"""Seen through the declared sensor, the output is the scene; wherever it was cut, with or without missing pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geo_refdiff import upscale
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.consistency import LrConsistency, Mode
+
+SENSORS = [SensorModel(8), SensorModel(4, 0.0), SensorModel(5, 0.46), SensorModel(4, kernel="bicubic")]
+ALL = (slice(None), slice(None))
+
+
+def problem(
+    texture: Any, sensor: SensorModel, size: int = 40, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An image that has nothing to do with the scene, the scene (1, h, w) float32, and what of it is valid."""
+    side = size * sensor.scale
+    truth = torch.from_numpy(20 + 200 * texture((1, 1, side, side), seed)).float()
+    image = (20 + 200 * texture((1, side, side), seed + 50)).astype(np.float32)
+    return image, sensor.observe(truth)[0].numpy(), np.ones((1, size, size), dtype=bool)
+
+
+@pytest.mark.parametrize("sensor", SENSORS, ids=str)
+def test_what_the_sensor_sees_is_the_scene(sensor: SensorModel, make_texture: Any) -> None:
+    image, lr, valid = problem(make_texture, sensor)
+    before = np.abs(sensor.observe(torch.from_numpy(image)[None])[0].numpy() - lr)
+    LrConsistency((sensor,), "standard", np.dtype("uint8")).correct(image, lr, valid)
+    after = np.abs(sensor.observe(torch.from_numpy(image)[None])[0].numpy() - lr)[:, 6:-6, 6:-6]
+    assert before.max() > 20
+    assert after.max() < 0.25
+    assert np.sqrt((after**2).mean()) < 0.05
+
+
+@pytest.mark.parametrize("mode", ["standard", "strict"])
+@settings(max_examples=3, deadline=None)
+@given(row=st.integers(0, 8), col=st.integers(0, 8), seed=st.integers(0, 3))
+def test_a_cut_out_has_the_same_bits(make_texture: Any, mode: Mode, row: int, col: int, seed: int) -> None:
+    sensor = SensorModel(2, 0.2)
+    consistency = LrConsistency((sensor,), mode, np.dtype("uint8"))
+    margin = consistency.margin
+    image, lr, valid = problem(make_texture, sensor, 2 * margin + 24, seed)
+    valid[:, margin + 9 : margin + 12, margin + 6] = False
+    whole, part = image.copy(), image[:, 2 * row :, 2 * col :].copy()
+    consistency.correct(whole, lr, valid)
+    consistency.correct(part, lr[:, row:, col:].copy(), valid[:, row:, col:])
+    sure = slice(2 * margin, None)
+    np.testing.assert_array_equal(part[:, sure, sure], whole[:, 2 * row :, 2 * col :][:, sure, sure])
+
+
+def test_missing_pixels_do_not_count(make_texture: Any) -> None:
+    """Whatever lies under nodata, in the scene or in the image, valid pixels stay the same."""
+    sensor = SensorModel(4)
+    image, lr, valid = problem(make_texture, sensor, 30)
+    valid[:, 10:14, 5:20] = False
+    hidden = np.repeat(np.repeat(~valid, 4, 1), 4, 2)
+    results = []
+    for seed in (0, 1):
+        x, y = image.copy(), lr.copy()
+        x[hidden] = np.random.default_rng(seed).uniform(-999, 999, int(hidden.sum()))
+        y[~valid] = -9999.0 * seed
+        consistency = LrConsistency((sensor,), "strict", np.dtype("uint8"))
+        consistency.correct(x, y, valid)
+        left = consistency.measure(np.rint(x), y, valid, ALL)
+        assert 0 < left.count < valid.sum()
+        assert left.largest <= 0.5
+        results.append(x[~hidden])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_strict_holds_in_the_file_where_the_scene_is_saturated(
+    make_raster: Any, make_texture: Any, tmp_path: Path
+) -> None:
+    fine = np.clip(np.round(-60 + 380 * make_texture((2, 320, 320), 5, 1.0)), 0, 255)
+    sensor = SensorModel(8)
+    scene = np.rint(sensor.observe(torch.from_numpy(fine).float()[None])[0].numpy()).astype(np.uint8)
+    assert (fine == 0).mean() > 0.05
+    assert (fine == 255).mean() > 0.05
+    old = np.clip(np.round(-60 + 380 * make_texture((2, 320, 320), 6, 1.0)), 0, 255).astype(np.uint8)
+    path, ref = make_raster("scene.tif", scene), make_raster("ref.tif", old, pixel=5.0)
+    beyond = {}
+    for mode in ("standard", "strict"):
+        out = upscale(path, ref=ref, model="matched-ref", out=tmp_path / f"{mode}.tif", consistency=mode).out
+        with rasterio.open(out) as dataset:
+            seen = sensor.observe(torch.from_numpy(dataset.read()).float()[None])[0].numpy()
+            tags = dataset.tags()
+        beyond[mode] = int((np.abs(seen - scene) > 0.5)[:, 3:-3, 3:-3].sum())
+        assert tags["GEO_REFDIFF_CONSISTENCY"] == mode
+        assert tags["GEO_REFDIFF_PSF_SIGMAS"] == "0.35,0.35"
+    assert beyond["strict"] == 0 < beyond["standard"]
+    assert float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]) <= 0.5
+    assert tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] == "0"
+
+
+def test_blocks_and_cut_outs_do_not_change_a_pixel(make_pair: Any, tmp_path: Path) -> None:
+    scene, ref = make_pair(70, 60)
+    options: dict[str, Any] = {"ref": ref, "model": "matched-ref", "scale": 4, "psf": "landsat", "window": 128}
+    pixels = {}
+    for name, more in {
+        "one": {},
+        "many": {"block_size": 112},
+        "aoi": {"aoi": "486304,5206900,487504,5208000", "block_size": 96},
+    }.items():
+        result = upscale(scene, out=tmp_path / f"{name}.tif", consistency="standard", **options, **more)
+        with rasterio.open(result.out) as dataset:
+            pixels[name] = dataset.read()
+            window = rasterio.windows.from_bounds(*dataset.bounds, rasterio.open(tmp_path / "one.tif").transform)
+    np.testing.assert_array_equal(pixels["many"], pixels["one"])
+    rows, cols = (slice(round(a), round(b)) for a, b in window.toranges())
+    np.testing.assert_array_equal(pixels["aoi"], pixels["one"][:, rows, cols])
+
+
+def test_no_blocks_of_lr_pixels_are_seen(shared_data: Path) -> None:
+    """Real places: another year's detail, corrected; gradients across LR borders are those inside, within 2 %."""
+    sensor = SensorModel(8)
+    steps = np.zeros(8)
+    for place in ("000", "016", "032", "048", "064", "080"):
+        images = []
+        for year in (2016, 2020):
+            with rasterio.open(shared_data / "naip-ca" / "santa_monica" / place / f"{year}.tif") as dataset:
+                images.append(dataset.read().astype(np.float32))
+        old, truth = images
+        lr = sensor.observe(torch.from_numpy(truth)[None])[0].numpy()
+        spread = truth.std(axis=(1, 2), keepdims=True) / old.std(axis=(1, 2), keepdims=True)
+        image = (old - old.mean(axis=(1, 2), keepdims=True)) * spread + truth.mean(axis=(1, 2), keepdims=True)
+        LrConsistency((sensor,) * 4, "standard", np.dtype("uint8")).correct(image, lr, np.ones(lr.shape, dtype=bool))
+        for axis in (1, 2):
+            profile = np.abs(np.diff(image, axis=axis)).mean(axis=(0, 3 - axis))[:248]
+            steps += profile.reshape(-1, 8).mean(axis=0)
+    assert steps[7] / steps[:7].mean() == pytest.approx(1.0, abs=0.02)
