@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
 
-.PHONY: demo test lint bench sample clean
+.PHONY: demo test lint bench sample train-default clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,24 @@ bench: $(VENV)/.ready
 
 sample: $(VENV)/.ready
 	$(BIN)/python -m geo_refdiff.sample_tiles.generate
+
+# The bundled model `default` anew: indexes of the data, then both stages on two processes. Goes on where it stopped.
+DATA ?= $(or $(GEO_REFDIFF_DATA),../shared/data)
+KEPT := $(foreach city,chico claremont long_beach palm_springs,$(city)/007 $(city)/050)
+TRAIN := OMP_NUM_THREADS=1 GEO_REFDIFF_DATA=$(DATA) $(BIN)/torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train
+
+build/naip-train.csv: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/geo-refdiff index $(DATA)/naip-ca -o $@ --root $(DATA) --overwrite \
+	    --exclude santa_monica $(foreach place,$(KEPT),--exclude $(place))
+
+build/naip-validation.csv: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/geo-refdiff index $(DATA)/naip-ca -o $@ --root $(DATA) --overwrite $(foreach place,$(KEPT),--only $(place))
+
+train-default: build/naip-train.csv build/naip-validation.csv
+	$(TRAIN) default-1 -o runs/default-1 --resume
+	$(TRAIN) default-2 -o runs/default-2 --resume
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info $(DEMO)

@@ -23,7 +23,7 @@ from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.engine.restorers import LR_MARGIN
 from geo_refdiff.errors import ModelError
 from geo_refdiff.evaluate.figures import mean_and_error
-from geo_refdiff.evaluate.job import Job
+from geo_refdiff.evaluate.job import Job, to_dn
 from geo_refdiff.evaluate.methods import ModelRun
 from geo_refdiff.evaluate.metrics import mean_where
 from geo_refdiff.evaluate.opening import open_all
@@ -164,7 +164,7 @@ def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
         images[f"{sigma:g}"] = denoiser(noisy, torch.tensor(sigma), *conditions, guidance=guidance)
     told = {}
     for name, image in images.items():
-        error = (run.in_dn(image) - truth).square()
+        error = (to_dn(image) - truth).square()
         for region in ("changed", "unchanged"):
             told[f"{name} {region}"] = float(mean_where(error, getattr(job.tile, region)).sqrt())
     return told

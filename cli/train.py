@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from geo_refdiff.cli.main import INTERRUPTED
+
 
 @click.command(context_settings={"show_default": True})
 @click.argument("config", type=str)
@@ -47,20 +49,25 @@ def train(
 
     from geo_refdiff.train.config import load_config
     from geo_refdiff.train.run import train as run
+    from geo_refdiff.train.stopping import Interrupted
 
     if init is not None:
         overrides = (*overrides, f"model.init={json.dumps(init)}")
     settings = load_config(config, overrides)
-    run(
-        settings,
-        out or Path("runs") / Path(config).stem,
-        device=device,
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
-        command=_command(),
-        tell=lambda line: click.echo(line, file=sys.stderr),
-    )
+    try:
+        run(
+            settings,
+            out or Path("runs") / Path(config).stem,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            command=_command(),
+            tell=lambda line: click.echo(line, file=sys.stderr),
+        )
+    except Interrupted as stop:
+        click.echo(str(stop), err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from stop
 
 
 def _command() -> str:

@@ -25,14 +25,14 @@ Verdict = Literal["registered", "too small", "featureless", "mismatch"]
 RADIUS = 16
 """Greatest shift along an axis that is looked for, LR pixels."""
 
-LEAST_SCORE = 9.0
+LEAST_SCORE = 8.0
 LEAST_CORRELATION = 0.05
 
 _LEAST_PIXELS = 600
 _LEAST_SIDE = 24
 _ROUNDS = 3
 _SETTLED = 0.1
-_STILL = 0.05
+_STILL = 0.02
 _LEAST_STRUCTURE = 0.1
 
 Shift = tuple[float, float]
@@ -170,16 +170,16 @@ def weighted_peak(first: Complex, second: Complex, weight: Image, radius: int | 
 
 
 def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
-    """The first witness: a search, then steps without what has changed; the score counts all pixels."""
-    pair = pair.moved(weighted_peak(*pair.orientations, taper(pair.used), radius).shift)
-    score = weighted_peak(*pair.orientations, taper(pair.used), None).score
-    for last in (False, True):
+    """The first witness: a search, whose score counts, then steps without what has changed."""
+    found = weighted_peak(*pair.orientations, taper(pair.used), radius)
+    step = found.shift
+    for _ in range(_ROUNDS):
+        pair = pair.moved(step)
         weight = taper(pair.used) * agreement(*pair.orientations)
         step = weighted_peak(*pair.orientations, weight, None).shift
-        if last or max(map(abs, step)) < _STILL:
+        if max(map(abs, step)) < _STILL:
             break
-        pair = pair.moved(step)
-    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), score, pair
+    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), found.score, pair
 
 
 def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float]:

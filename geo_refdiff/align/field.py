@@ -21,6 +21,9 @@ _AMPLITUDES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _REACHES = (1.0, 2.0, 4.0, 8.0)
 """Correlation lengths in distances between measurements."""
 
+_NOISES = (0.25, 0.5, 1.0, 2.0)
+"""By how much the errors of all measurements may differ from what is said of them."""
+
 _UNKNOWN = 0.02
 """Error that no measurement is without, LR pixels."""
 
@@ -105,12 +108,14 @@ def fit_field(points: Array, shifts: Array, sigma: Array, rows: Array, cols: Arr
         points, shifts, sigma: as for `fit_affine`.
         rows, cols: positions of the lattice's nodes, LR pixels.
     """
-    noise = (sigma**2 + _UNKNOWN**2) / 2  # of each component
+    said = (sigma**2 + _UNKNOWN**2) / 2  # of each component
+    noise = said
     inlier = np.ones(len(points), dtype=bool)
     unit = _spacing(points)
     amplitude, reach, gain = 0.0, unit, 0.0
     for _ in range(_ROUNDS):
-        amplitude, reach, gain = _likeliest(points[inlier], shifts[inlier], noise[inlier], unit)
+        amplitude, reach, factor, gain = _likeliest(points[inlier], shifts[inlier], said[inlier], unit)
+        noise = said * factor**2
         expected, variance = _left_out(points, shifts, noise, inlier, amplitude, reach)
         off = np.abs(shifts - expected) / np.sqrt(variance + noise)[:, None]
         kept = off.max(axis=1) <= _OUTLIER
@@ -136,16 +141,19 @@ def _covariance(a: Array, b: Array, amplitude: float, reach: float) -> Array:
     return np.asarray(amplitude**2 * (1 + d + d**2 / 3) * np.exp(-d) + _VAGUE)
 
 
-def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple[float, float, float]:
-    """(amplitude, reach, gain in log likelihood over a constant)."""
-    constant = _log_likelihood(points, shifts, noise, 0.0, unit)
+def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple[float, float, float, float]:
+    """(amplitude, reach, factor of the errors, gain in log likelihood over a constant)."""
+    constant = max((_log_likelihood(points, shifts, noise * f**2, 0.0, unit), f) for f in _NOISES)
     tried = [
-        (_log_likelihood(points, shifts, noise, amplitude, unit * reach), amplitude, unit * reach)
+        (_log_likelihood(points, shifts, noise * f**2, amplitude, unit * reach), amplitude, unit * reach, f)
         for amplitude in _AMPLITUDES
         for reach in _REACHES
+        for f in _NOISES
     ]
-    best, amplitude, reach = max(tried)
-    return (amplitude, reach, best - constant) if best > constant else (0.0, unit, 0.0)
+    best, amplitude, reach, factor = max(tried)
+    if best <= constant[0]:
+        return 0.0, unit, constant[1], 0.0
+    return amplitude, reach, factor, best - constant[0]
 
 
 def _log_likelihood(points: Array, shifts: Array, noise: Array, amplitude: float, reach: float) -> float:

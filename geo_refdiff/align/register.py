@@ -14,7 +14,7 @@ from geo_refdiff.align.estimate import RADIUS, Estimate, Pair, Shift, Verdict, e
 from geo_refdiff.align.field import Smooth, fit_affine, fit_constant, fit_field
 from geo_refdiff.align.registration import Kind, Mode, Registration, rms
 from geo_refdiff.align.sites import LEAST_SCENE, Site, measure_sites
-from geo_refdiff.align.view import Placement, View
+from geo_refdiff.align.view import View
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.window import Window
 
@@ -52,61 +52,59 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     """
     whole = estimate_shift(view, radius)
     if whole.verdict in ("too small", "featureless"):
-        return _not_registered(whole.verdict, whole.reason, whole)
+        return _not_registered(whole)
     roomy = min(view.shape) >= LEAST_SCENE
-    if not roomy and mode in ("affine", "local"):
-        why = f"a scene of {view.shape[0]} x {view.shape[1]} LR pixels is too small for {_A[mode]}"
-        return _not_registered("too small", why, whole)
-    if not roomy or (mode == "global" and not whole.registered):
-        return _by_one_shift(whole, ()) if whole.registered else _not_registered("mismatch", whole.reason, whole)
+    if not (roomy and (whole.registered or mode != "global")):
+        return _by_one_shift(whole, (), mode) if whole.registered else _not_registered(whole)
     sites = measure_sites(Pair(view, whole.candidate), _SITE_RADIUS)
-    smooth = None if mode == "global" else _fitted(sites, view.shape, mode)
+    area = Window(*view.origin, *view.shape)
+    smooth = None if mode == "global" else _fitted(sites, area, mode)
     if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites)):
-        return _by_one_shift(whole, sites) if whole.registered else _not_registered("mismatch", whole.reason, whole)
+        return _by_one_shift(whole, sites, mode) if whole.registered else _not_registered(whole)
     for _ in range(_PASSES - 1):
-        sites = measure_sites(Pair(view, _placement(smooth.displacement, view.shape)), None)
-        smooth = _fitted(sites, view.shape, mode) or smooth
-    sites = measure_sites(Pair(view, _placement(smooth.displacement, view.shape)), None)
-    return _by_field(smooth, sites, view.shape, "affine" if mode == "affine" else "local", whole)
+        sites = measure_sites(_placed(view, smooth.displacement), None)
+        smooth = _fitted(sites, area, mode) or smooth
+    sites = measure_sites(_placed(view, smooth.displacement), None)
+    return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local", whole)
 
 
-def register_tiles(tiles: Iterable[tuple[Window, View]], shape: tuple[int, int], mode: Mode = "auto") -> Registration:
+def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> Registration:
     """Register a large scene from tiles, each of which is one measurement; one tile is held at a time.
 
     Args:
-        tiles: (window in LR pixels of the scene, view of it).
-        shape: of the scene, LR pixels.
+        views: the tiles.
+        area: of the scene that they stand for, LR pixels.
         mode: as for `register_view`.
     """
     estimates: list[Estimate] = []
     sites: list[Site] = []
-    for window, view in tiles:
+    for view in views:
         estimate = estimate_shift(view)
         estimates.append(estimate)
         if estimate.verdict in ("registered", "mismatch"):
-            sites.append(_as_site(estimate, window))
+            sites.append(_as_site(estimate, view))
     good = [s for s in sites if s.accepted]
     summary = _summary(estimates)
     if len(good) < max(_LEAST_TILES, _LEAST_PART * len(sites)):
         return _tiles_refused(estimates, len(good), summary)
     smooth = _constant(sites)
     if mode != "global":
-        fitted = _fitted(sites, shape, mode)
-        if fitted is None:
-            why = f"only {len(good)} of {len(estimates)} tiles agree, too few for {_A[mode]}"
-            return _not_registered("mismatch", why, summary)
-        if mode != "auto" or _worth(fitted, sites):
+        fitted = _fitted(sites, area, mode)
+        if fitted is not None and (mode != "auto" or _worth(fitted, sites)):
             left = _with_residuals(sites, fitted.displacement)
-            return _by_field(fitted, left, shape, "affine" if mode == "affine" else "local", summary)
+            return _by_field(fitted, left, area, "affine" if mode == "affine" else "local", summary)
     if smooth.inlier.mean() < 0.5:
         why = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
-        return _not_registered("mismatch", why, summary)
+        return _not_registered(summary, "mismatch", why)
     matrix = smooth.displacement.matrix
     one = replace(summary, verdict="registered", candidate=(matrix[2], matrix[5]), sigma=float(smooth.sigma[0, 0]))
-    return _by_one_shift(one, sites)
+    return _by_one_shift(one, sites, mode)
 
 
-_A = {"affine": "an affine", "local": "a local field", "auto": "a field", "global": "a shift"}
+_INSTEAD = {
+    "affine": "; too few places can be compared for an affine: one shift",
+    "local": "; too few places can be compared for a local field: one shift",
+}
 
 
 class _Good(NamedTuple):
@@ -127,15 +125,18 @@ def _constant(sites: Sequence[Site]) -> Smooth:
     return fit_constant(good.shifts, good.sigma)
 
 
-def _fitted(sites: Sequence[Site], shape: tuple[int, int], mode: Mode) -> Smooth | None:
+def _fitted(sites: Sequence[Site], area: Window, mode: Mode) -> Smooth | None:
     """A field or affine through the accepted sites; None if too few are."""
     good = _arrays(sites)
     if len(good.points) < max(_LEAST_SITES, _LEAST_PART * len(sites)):
         return None
     if mode == "affine":
         return fit_affine(*good)
-    rows, cols = (np.linspace(0, n, int(np.clip(round(n / _NODE_DISTANCE) + 1, 4, _NODES))) for n in shape)
-    return fit_field(*good, rows, cols)
+    return fit_field(*good, _nodes(area.row, area.height), _nodes(area.col, area.width))
+
+
+def _nodes(first: int, length: int) -> NDArray[np.float64]:
+    return np.linspace(first, first + length, int(np.clip(round(length / _NODE_DISTANCE) + 1, 4, _NODES)))
 
 
 def _worth(smooth: Smooth, sites: Sequence[Site]) -> bool:
@@ -147,20 +148,20 @@ def _worth(smooth: Smooth, sites: Sequence[Site]) -> bool:
     return smooth.gain > _EVIDENT and rms(d - d.mean(axis=0)) > _VISIBLE
 
 
-def _placement(displacement: Displacement, shape: tuple[int, int]) -> Placement:
-    return displacement.on_pixels(shape)
+def _placed(view: View, displacement: Displacement) -> Pair:
+    return Pair(view, displacement.on_pixels(view.shape, view.origin))
 
 
-def _by_one_shift(whole: Estimate, sites: Sequence[Site]) -> Registration:
+def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registration:
     shift = whole.candidate
-    small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
+    small = hypot(*shift) <= max(NEGLIGIBLE, 2 * whole.sigma)
     displacement = Displacement() if small else Displacement.constant(*shift).rounded()
     left = _with_residuals(sites, displacement)
     good = [s for s in left if s.accepted]
     own = displacement.matrix
     return Registration(
         verdict="registered",
-        reason=whole.reason,
+        reason=whole.reason + _INSTEAD.get(mode, ""),
         kind="none" if small else "global",
         displacement=displacement,
         shift=(own[2], own[5]),
@@ -175,11 +176,11 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site]) -> Registration:
 
 
 def _by_field(
-    smooth: Smooth, sites: Sequence[Site], shape: tuple[int, int], kind: Kind, whole: Estimate
+    smooth: Smooth, sites: Sequence[Site], area: Window, kind: Kind, whole: Estimate
 ) -> Registration:
     displacement = smooth.displacement.rounded()
     good = [s for s in sites if s.accepted]
-    rows, cols = (np.linspace(0, n, 33) for n in shape)
+    rows, cols = np.linspace(area.row, area.stop_row, 33), np.linspace(area.col, area.stop_col, 33)
     d = displacement.at(rows[:, None], cols[None])
     mean = float(np.mean(d[0])), float(np.mean(d[1]))
     return Registration(
@@ -198,10 +199,10 @@ def _by_field(
     )
 
 
-def _not_registered(verdict: Verdict, reason: str, whole: Estimate) -> Registration:
+def _not_registered(whole: Estimate, verdict: Verdict | None = None, reason: str | None = None) -> Registration:
     return Registration(
-        verdict=verdict,
-        reason=reason,
+        verdict=verdict or whole.verdict,
+        reason=reason or whole.reason,
         kind="none",
         displacement=Displacement(),
         shift=(0.0, 0.0),
@@ -224,11 +225,11 @@ def _left(site: Site, displacement: Displacement) -> Shift:
     return site.shift[0] - float(row), site.shift[1] - float(col)
 
 
-def _as_site(estimate: Estimate, window: Window) -> Site:
+def _as_site(estimate: Estimate, view: View) -> Site:
     """A tile's shift, at the tile's centre."""
     return Site(
-        row=window.row + window.height / 2,
-        col=window.col + window.width / 2,
+        row=view.origin[0] + view.shape[0] / 2,
+        col=view.origin[1] + view.shape[1] / 2,
         shift=estimate.candidate,
         residual=estimate.candidate,
         sigma=estimate.sigma,
@@ -256,7 +257,7 @@ def _tiles_refused(estimates: Sequence[Estimate], good: int, summary: Estimate) 
     verdicts: list[Verdict] = [e.verdict for e in estimates]
     if verdicts.count("mismatch") >= _LEAST_TILES:
         why = f"only {good} of {len(estimates)} tiles match ({summary.reason})"
-        return _not_registered("mismatch", why, summary)
+        return _not_registered(summary, "mismatch", why)
     if verdicts.count("featureless") > verdicts.count("too small"):
-        return _not_registered("featureless", "there are no edges to go by in any tile", summary)
-    return _not_registered("too small", f"only {summary.pixels} LR pixels are known in both images", summary)
+        return _not_registered(summary, "featureless", "there are no edges to go by in any tile")
+    return _not_registered(summary, "too small", f"only {summary.pixels} LR pixels are known in both images")

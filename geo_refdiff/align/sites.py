@@ -104,8 +104,8 @@ def _measured(
     pixels = int((window > 0).sum())
     correlation = other[1] if other else 0.0
     return Site(
-        row=at[0].start + centre[0],
-        col=at[1].start + centre[1],
+        row=pair.view.origin[0] + at[0].start + centre[0],
+        col=pair.view.origin[1] + at[1].start + centre[1],
         shift=(base[0] + residual[0], base[1] + residual[1]),
         residual=residual,
         sigma=_HARDER * standard_error(peak.score),

@@ -41,6 +41,7 @@ class View:
         support: ((h + 2 pad) 4, (w + 2 pad) 4) float32, the part of the sensor's response there that falls on
             valid pixels of the reference, 0..1.
         pad: LR pixels by which the reference reaches beyond the scene on each side.
+        origin: (row, col) of the view's first pixel in the scene; displacements are counted from the scene's corner.
     """
 
     scene: NDArray[np.float32]
@@ -48,6 +49,7 @@ class View:
     seen: NDArray[np.float32]
     support: NDArray[np.float32]
     pad: int
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,6 +91,7 @@ def make_view(
     reference: NDArray[np.floating],
     reference_valid: NDArray[np.bool_],
     sensor: SensorModel,
+    origin: tuple[int, int] = (0, 0),
 ) -> View:
     """Let the sensor look at the reference.
 
@@ -98,6 +101,7 @@ def make_view(
         reference: (C, (h + 2 pad) 4, (w + 2 pad) 4) on a grid four times finer than the scene's, bands as the scene's.
         reference_valid: the same height and width, True = valid.
         sensor: the declared operator; its scale does not matter, its PSF is in LR pixels.
+        origin: of the view in the scene.
     """
     pad = (reference_valid.shape[0] // OVERSAMPLING - valid.shape[0]) // 2
     taps = _taps(SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
@@ -107,7 +111,7 @@ def make_view(
         known = np.where(reference_valid, band, 0).astype(np.float32)
         np.divide(_look(known, taps), np.maximum(support, _LEAST_SUPPORT), out=into)
     filled = np.where(valid, scene, 0).astype(np.float32)
-    return View(filled, np.asarray(valid), seen, support, pad)
+    return View(filled, np.asarray(valid), seen, support, pad, origin)
 
 
 def _look(image: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import rasterio.warp
 import torch
-from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from scipy.ndimage import minimum_filter
@@ -21,6 +19,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import Bands, Radiometry
 from geo_refdiff.engine.transfer import fit_transfer
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.projection import footprint
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import TILE, WarpedReader
@@ -33,8 +32,6 @@ _REFERENCE_TILES = 4
 
 _SCENE_TILE = 64
 """Side of a tile for the scene's range, LR pixels."""
-
-_EDGE_POINTS = 33
 
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles of the range."""
@@ -103,12 +100,12 @@ def fit_reference(
         target: the whole scene's output grid.
         sensor: the declared operator.
     """
-    footprint = _footprint(reference, scene)
+    area = footprint(reference, scene)
     seen: list[NDArray[np.float64]] = []
     truth: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)
     with RasterReader(scene, scene_bands) as lr, WarpedReader(reference, reference_bands, target, "cubic") as hr:
-        for window in _spread(footprint, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
+        for window in _spread(area, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
             shape = (window.height, sensor.scale, window.width, sensor.scale)
@@ -162,26 +159,6 @@ def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[i
         return list(range(start, start + length, side))
     places = np.linspace(start, start + length - side, tiles)
     return sorted({max(start, int(p) // grid * grid) for p in places})
-
-
-def _footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
-    """The scene's pixels that the reference may cover."""
-    t = np.linspace(0, 1, _EDGE_POINTS)
-    zero, one = np.zeros_like(t), np.ones_like(t)
-    cols = np.concatenate([t, one, t, zero]) * reference.width
-    rows = np.concatenate([zero, t, one, t]) * reference.height
-    a, b, c, d, e, f = reference.transform
-    x, y = rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, a * cols + b * rows + c, d * cols + e * rows + f)[
-        :2
-    ]
-    a, b, c, d, e, f = (~Affine(*scene.transform))[:6]
-    cols, rows = (p * np.asarray(x) + q * np.asarray(y) + r for p, q, r in ((a, b, c), (d, e, f)))
-    whole = Window(0, 0, scene.height, scene.width)
-    if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
-        return whole
-    top, left = int(np.floor(rows.min())), int(np.floor(cols.min()))
-    height, width = int(np.ceil(rows.max())) - top, int(np.ceil(cols.max())) - left
-    return whole.intersect(Window(top, left, max(height, 1), max(width, 1))) or whole
 
 
 def _range(sample: NDArray[np.float64]) -> tuple[float, float]:

@@ -17,6 +17,8 @@ Coordinates = NDArray[np.float64]
 Rows = tuple[tuple[float, ...], ...]
 
 _DIGITS = 4
+_INVERSIONS = 6
+_CHECKED = 65
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,23 @@ class Displacement:
         down, right = (_spline(self.rows, self.cols, values) for values in (self.drows, self.dcols))
         return np.asarray(down.ev(rows, cols)), np.asarray(right.ev(rows, cols))
 
-    def on_pixels(self, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """d at the pixels' centres, (2, height, width)."""
-        rows, cols = (np.arange(n) + 0.5 for n in shape)
+    def came_from(self, rows: Coordinates, cols: Coordinates) -> tuple[Coordinates, Coordinates]:
+        """The positions p with p + d(p) = (rows, cols), for fields that vary slowly."""
+        row, col = rows, cols
+        for _ in range(_INVERSIONS):
+            drow, dcol = self.at(row, col)
+            row, col = rows - drow, cols - dcol
+        return np.asarray(row), np.asarray(col)
+
+    def reach(self, shape: tuple[int, int]) -> int:
+        """Pixels that no shift exceeds, along an axis, on a grid of `shape` (height, width) and a little beyond."""
+        rows, cols = (np.linspace(0.0, n, _CHECKED) for n in shape)
+        d = self.at(rows[:, None], cols[None])
+        return int(np.ceil(max(float(np.abs(v).max()) for v in d) * 1.1)) if not self.is_zero else 0
+
+    def on_pixels(self, shape: tuple[int, int], origin: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
+        """d at the centres of (height, width) pixels, the first of which is `origin`; (2, height, width)."""
+        rows, cols = (np.arange(n) + first + 0.5 for n, first in zip(shape, origin, strict=True))
         if self.is_linear:
             d = self.at(rows[:, None], cols[None])
         else:

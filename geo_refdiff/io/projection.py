@@ -18,6 +18,7 @@ from pyproj.transformer import AreaOfInterest, TransformerGroup
 from geo_refdiff.errors import GridError
 from geo_refdiff.grid.affine import apply, apply_linear
 from geo_refdiff.grid.geobox import crs_wkt
+from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.raster_info import RasterInfo
 
@@ -89,6 +90,23 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
         gsd=(float(1 / along_cols), float(1 / along_rows)),
         offset=_whole_offset(source_affine, target_affine, info) if same else None,
     )
+
+
+def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
+    """The scene's pixels that the reference may cover."""
+    t = np.linspace(0, 1, _EDGE_POINTS)
+    zero, one = np.zeros_like(t), np.ones_like(t)
+    cols = np.concatenate([t, one, t, zero]) * reference.width
+    rows = np.concatenate([zero, t, one, t]) * reference.height
+    x, y = apply(Affine(*reference.transform), cols, rows)
+    x, y = (np.asarray(v) for v in rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, x, y)[:2])
+    cols, rows = apply(~Affine(*scene.transform), x, y)
+    whole = Window(0, 0, scene.height, scene.width)
+    if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
+        return whole
+    top, left = int(np.floor(rows.min())), int(np.floor(cols.min()))
+    height, width = int(np.ceil(rows.max())) - top, int(np.ceil(cols.max())) - left
+    return whole.intersect(Window(top, left, max(height, 1), max(width, 1))) or whole
 
 
 def _extent(target: GeoBox) -> str:

@@ -20,8 +20,7 @@ from geo_refdiff.diffusion.checkpoint import (
 )
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError
-from geo_refdiff.nn.compact import CompactNet, CompactSize
-from geo_refdiff.nn.receptive_field import receptive_radius
+from geo_refdiff.nn.compact import CompactSize
 from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig
 from geo_refdiff.train.strict import merged
 
@@ -71,9 +70,6 @@ def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str
         match_weights(denoiser.network, state, folder)
         denoiser.network.load_state_dict(state)
         denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
-    if isinstance(denoiser.network, CompactNet):
-        denoiser.network.receptive_field = receptive_radius(denoiser.network, len(bands))
-        denoiser.config["receptive_field"] = denoiser.network.receptive_field
     return denoiser.requires_grad_(True)
 
 

@@ -52,30 +52,38 @@ def held(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def claim(config: TrainConfig, fingerprint: str, out: Path, world: int, *, resume: bool, overwrite: bool) -> list[str]:
-    """Make sure that the folder may be used for a run, and write the run's config there. Call it while it is held.
+def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Whether a run may be made or gone on with in a folder as far as can be told without its data.
+
+    Raises:
+        ResumeError: a run lies there that was asked neither to go on nor to be replaced.
+    """
+    state = find_state(out)
+    if state is not None and not resume and not overwrite:
+        raise ResumeError(f"{out} holds a run at step {read_progress(state).step}: give --resume or --overwrite")
+
+
+def claim(config: TrainConfig, fingerprint: str, out: Path, world: int, *, resume: bool) -> list[str]:
+    """Make the folder ready for a run, and write the run's config there. Call it while it is held.
 
     Args:
         config: of the run.
         fingerprint: of the data.
         out: the folder.
         world: number of processes.
-        resume: go on with the run that lies there, if one does.
-        overwrite: begin anew although one does: all that it made is removed.
+        resume: go on with the run that lies there, if one does; otherwise all that it made is removed.
 
     Returns:
         Warnings.
 
     Raises:
-        ResumeError: a run lies there that was asked neither to go on nor to be replaced, or is another one.
+        ResumeError: the run that lies there is another one.
         OutputError: the folder cannot be written.
     """
     state = find_state(out)
     told: list[str] = []
     if state is not None and resume:
         told = _check(read_progress(state), config, fingerprint, out, world)
-    elif state is not None and not overwrite:
-        raise ResumeError(f"{out} holds a run at step {read_progress(state).step}: give --resume or --overwrite")
     else:
         _clean(out)
     write_bytes_atomic(out / CONFIG, config.to_toml().encode())

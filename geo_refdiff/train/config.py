@@ -27,8 +27,8 @@ ARCHITECTURES = ("compact", "published")
 COMPILE = ("auto", "off", "on")
 PUBLISHED_KEYS = ("attn_resolutions", "channel_mult", "dropout", "img_resolution", "model_channels", "num_blocks")
 INFERENCE_KEYS = (
-    "back_project", "detail", "gate_gain", "sharpen", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
-    "window",
+    "back_project", "detail", "gate_gain", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
+    "sharpen", "window",
 )  # fmt: skip
 SAMPLER_KEYS = (
     "name", "rho", "sigma_full", "sigma_max", "sigma_min", "sigma_start", "steps",
@@ -277,7 +277,7 @@ class TrainConfig:
 def presets() -> dict[str, Path]:
     """Names and files of the presets that come with the package."""
     folder = Path(str(resources.files("geo_refdiff.train"))) / "presets"
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainConfig:

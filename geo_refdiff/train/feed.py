@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -54,7 +54,9 @@ class Lane:
         return batch
 
 
-def feed(maker: SampleMaker, jobs: Iterable[Job], workers: int, lane: Lane) -> Iterator[tuple[Batch, float]]:
+def feed(
+    maker: SampleMaker, jobs: Iterable[Job], workers: int, lane: Lane
+) -> Generator[tuple[Batch, float], None, None]:
     """The batches of the jobs in order, each with the seconds that it was waited for.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from geo_refdiff.train.samples import Batch, SampleMaker
 from geo_refdiff.train.state import Progress, find_state, load_state, read_progress, save_state
 from geo_refdiff.train.stopping import Interrupted, StopRequest, stop_request
 
-Feed = Iterator[tuple[Batch, float]]
+Feed = Generator[tuple[Batch, float], None, None]
 Validate = Callable[[nn.Module, int], dict[str, float]]
 
 
@@ -105,7 +105,7 @@ class Trainer:
         saved = time.monotonic()
         jobs = ((step, share) for step in range(self.step + 1, training.steps + 1) for share in self.shares)
         coming = feed(self.maker, jobs, training.workers, Lane(self.team.device))
-        with stop_request() as stop:
+        with closing(coming), stop_request() as stop:
             while self.step < training.steps:
                 asked = self._one(coming, stop, monitor)
                 step, last = self.step, self.step == training.steps
@@ -146,7 +146,7 @@ class Trainer:
     def _one(self, coming: Feed, stop: StopRequest, monitor: Monitor) -> bool:
         """One step; whether any process was asked to stop."""
         begun = time.perf_counter()
-        terms, waited, asked = self._update(self.step + 1, coming, stop)
+        terms, waited, asked = self.update(self.step + 1, coming, stop)
         self.step += 1
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -155,7 +155,7 @@ class Trainer:
         monitor.step(self.config.training.batch, spent - waited, waited)
         return asked
 
-    def _update(self, step: int, coming: Feed, stop: StopRequest) -> tuple[dict[str, float], float, bool]:
+    def update(self, step: int, coming: Feed, stop: StopRequest) -> tuple[dict[str, float], float, bool]:
         """One optimizer step: the loss terms over all processes, seconds of waiting for data, whether to stop."""
         training = self.config.training
         for group in self.optimizer.param_groups:
@@ -171,7 +171,7 @@ class Trainer:
             for name, term in self._backward(step, share, batch).items():
                 sums[name] = sums[name] + term if name in sums else term
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip or math.inf)
-        own = torch.stack([*sums.values(), norm, norm.new_tensor(float(stop.asked))])
+        own = torch.stack([*sums.values(), norm, torch.full_like(norm, float(stop.asked))])
         fine = torch.isfinite(own).all()
         *values, length, stops = self.team.mean(own).tolist()  # the only time in a step that a GPU is waited for
         terms = dict(zip(sums, values, strict=True))

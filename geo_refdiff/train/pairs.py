@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from geo_refdiff.errors import InputError
 from geo_refdiff.train.datasets.cover import land_cover
 from geo_refdiff.train.datasets.generated import LandscapeDataset
-from geo_refdiff.train.datasets.matching import find_shift, match, moved
-
-__all__ = ["Pair", "aerial_pairs", "estimate_shift", "generated_pairs", "land_cover", "matched_pair"]
+from geo_refdiff.train.datasets.matching import match, moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,6 @@ class Pair:
     def __post_init__(self) -> None:
         if self.new.shape != self.ref.shape or self.new.shape[1:] != self.mask.shape:
             raise InputError(f"pair {self.name}: shapes {self.new.shape}, {self.ref.shape}, {self.mask.shape} differ")
-
-
-def estimate_shift(fixed: NDArray[np.uint8], moving: NDArray[np.uint8]) -> tuple[float, float]:
-    """(rows, cols) by which `moving` must be moved to lie on `fixed`; (0, 0) where no clear peak is found."""
-    return find_shift(fixed, moving) or (0.0, 0.0)
 
 
 def matched_pair(

@@ -16,9 +16,11 @@ from geo_refdiff import __version__
 from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
+from geo_refdiff.nn.compact import CompactNet
+from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.card import Making, model_card
-from geo_refdiff.train.claim import claim, held
+from geo_refdiff.train.claim import check_free, claim, held
 from geo_refdiff.train.config import DataConfig, TrainConfig
 from geo_refdiff.train.datasets import OpenedDataset, open_dataset
 from geo_refdiff.train.distributed import Team, team
@@ -120,6 +122,7 @@ def train(
         say: Tell = tell if place.leads else _nothing
         if place.leads and not dry_run:
             stack.enter_context(held(out))
+            check_free(out, resume=resume, overwrite=overwrite)
         data = open_data(config.data, say)
         first = data.train[0].dataset
         denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
@@ -130,7 +133,7 @@ def train(
             config.training.seed,
             place.device,
             on_error=config.data.on_error,
-            room=_room(config.data.device_gib, place.device),
+            room=device_room(config.data.device_gib, place.device),
         )
         small = maker.small_pairs()
         if small and config.data.on_error == "stop":
@@ -145,7 +148,7 @@ def train(
             say(f"a batch of {len(batch.names)} at {batch.scale}x, {side} px: {', '.join(batch.names)}")
             return None
         if place.leads:
-            for warning in claim(config, data.fingerprint, out, place.world, resume=resume, overwrite=overwrite):
+            for warning in claim(config, data.fingerprint, out, place.world, resume=resume):
                 say(warning)
         place.wait()
         trainer = Trainer(denoiser, config, maker, data.fingerprint, out, place)
@@ -195,6 +198,8 @@ def _publish(trainer: Trainer, data: Data, figures: dict[str, float], command: s
         versions,
     )
     described = trainer.denoiser.config | {"trained": {"config": config.to_dict(), **asdict(making)}}
+    if isinstance(trainer.average, CompactNet):
+        described["receptive_field"] = receptive_radius(trainer.average, len(described["bands"]))
     save_model(folder, described, trainer.average.state_dict(), "")
     sha256 = model_digest(folder)
     parameters = sum(p.numel() for p in trainer.parameters)
@@ -204,7 +209,7 @@ def _publish(trainer: Trainer, data: Data, figures: dict[str, float], command: s
     say(f"{folder}: sha256 {sha256}")
 
 
-def _room(gib: float, device: str) -> int:
+def device_room(gib: float, device: str) -> int:
     """Device memory for pairs that stay there: what is asked for, a quarter of what is free at most; none on a CPU."""
     if not device.startswith("cuda"):
         return 0

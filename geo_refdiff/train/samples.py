@@ -229,15 +229,19 @@ class SampleMaker:
             return None
 
     def _pass_over(self, name: str, error: GeoRefDiffError) -> None:
-        text = str(error)
-        reason = text.removeprefix(f"{name}: ")
+        why = reason(name, error)
         if self.on_error == "stop":
-            raise InputError(f'{name}: {reason}; mend it, leave it out, or give data.on_error = "skip"') from error
-        self.unusable[name] = reason
+            raise InputError(f'{name}: {why}; mend it, leave it out, or give data.on_error = "skip"') from error
+        self.unusable[name] = why
 
     def _exhausted(self) -> InputError:
-        some = "; ".join(f"{name}: {reason}" for name, reason in list(self.unusable.items())[:3])
+        some = "; ".join(f"{name}: {why}" for name, why in list(self.unusable.items())[:3])
         return InputError(f"{_TRIES} pairs in a row cannot be used ({some or 'all too small'}); check the data")
+
+
+def reason(name: str, error: GeoRefDiffError) -> str:
+    """Why a pair cannot be used, without its name."""
+    return str(error).removeprefix(f"{name}: ")
 
 
 def _too_small(height: int, width: int, crop: int) -> str:

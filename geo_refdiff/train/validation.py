@@ -24,6 +24,7 @@ from geo_refdiff.io.picture import Panel, write_panels
 from geo_refdiff.train.datasets.base import PairDataset
 from geo_refdiff.train.faults import Sample
 from geo_refdiff.train.pixels import Planes
+from geo_refdiff.train.samples import reason
 
 _SIDE = 256
 _STEPS = 8
@@ -90,7 +91,7 @@ class Validation:
         try:
             crop = data.read(index, (height - side) // 2, (width - side) // 2, side, side)
         except GeoRefDiffError as error:
-            self.tell(f"not validated on: {data.name(index)}: {error}")
+            self.tell(f"not validated on: {data.name(index)}: {reason(data.name(index), error)}")
             return None
         sample = Sample.of(Planes.of(crop, torch.device("cpu")))
         return sample.truth[None], sample.ref[None]

@@ -49,7 +49,8 @@ for number, file in enumerate(files):
             fine = compose(source.transform, rasterio.Affine.translation(round(col), round(row)))
             fine = compose(fine, rasterio.Affine.scale(1 / scale))
             record["grid"] = bool(made.crs == source.crs and np.allclose(made.transform[:6], fine[:6], rtol=1e-9))
-        out.unlink()
+        for made in Path(folder).iterdir():
+            made.unlink()
     print(json.dumps(record), flush=True)
 """
 

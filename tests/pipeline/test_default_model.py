@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 WINDOW = 256
 """Small windows: more of them, and less to compute for a small area."""
-AREAS = 20
+AREAS = 8
 
 
 def pixels(path: Path) -> np.ndarray:

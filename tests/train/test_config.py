@@ -1,4 +1,4 @@
-"""Configs are strict: unknown keys, wrong kinds and senseless values are one line; presets load; what is written reads."""
+"""Configs are strict: unknown keys, wrong kinds, senseless values are one line; presets load; what is written reads."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_extending_lays_one_config_over_another(tmp_path: Path) -> None:
 
 def test_overrides_come_last_and_need_no_quotes(tmp_path: Path) -> None:
     text = "[training]\nsteps = 3\n[samples]\nscales = { 4 = 1.0 }"
-    config = read(text, tmp_path, "training.steps=5", "training.compile=off", 'data.train=["a b"]', "samples.scales.8=2")
+    config = read(
+        text, tmp_path, "training.steps=5", "training.compile=off", 'data.train=["a b"]', "samples.scales.8=2"
+    )
     assert (config.training.steps, config.training.compile) == (5, "off")
     assert config.data.train == ("a b",)
     assert config.samples.scales == {"4": 1.0, "8": 2.0}
@@ -110,7 +112,9 @@ def test_the_paper_learns_from_images_as_they_are() -> None:
 
 
 _TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)
-_VALUES = st.one_of(st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False), _TEXTS)
+_VALUES = st.one_of(
+    st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False), _TEXTS
+)
 _TABLES: st.SearchStrategy[dict[str, Any]] = st.recursive(
     st.dictionaries(_TEXTS, st.one_of(_VALUES, st.lists(_VALUES, max_size=3)), max_size=4),
     lambda inner: st.dictionaries(_TEXTS, st.one_of(_VALUES, inner), max_size=3),

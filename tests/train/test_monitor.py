@@ -87,13 +87,15 @@ def test_tensorboard_events_are_written(tmp_path: Path) -> None:
     again = monitor(tmp_path, [], first=10, tensorboard=True)  # step 20 is done again
     again.step(4, 1, 0)
     again.line(20, {"mean": 3.0}, 1e-3)
+    again.validation(20, {"sample psnr": 22.0})
     again.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
-        "loss/mean", "loss/rate", "loss/images_per_s", "validation/sample_psnr",
+        "loss/mean", "loss/rate", "loss/images_per_s", "validation/sample psnr",
     }  # fmt: skip
     assert [(event.step, event.value) for event in events.Scalars("loss/mean")] == [(10, 1.0), (20, 3.0)]
+    assert [(event.step, event.value) for event in events.Scalars("validation/sample psnr")] == [(20, 22.0)]
 
 
 def test_without_tensorboard_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

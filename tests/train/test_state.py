@@ -83,7 +83,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
         else:
             kept = shutil.rmtree
             patch.setattr(
-                states.shutil, "rmtree", lambda p, **k: killed() if p.name == "state.last" and p.exists() else kept(p, **k)
+                states.shutil,
+                "rmtree",
+                lambda p, **k: killed() if p.name == "state.last" and p.exists() else kept(p, **k),
             )
         with pytest.raises(Killed):
             save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)

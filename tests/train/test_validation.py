@@ -45,8 +45,8 @@ def test_figures_are_those_of_the_methods_and_come_again(make: Make, textures: A
     torch.manual_seed(7)
     assert validation(denoiser.network, 5) == figures
     assert figures["bicubic-ibp psnr"] == pytest.approx(figures["mean psnr"], abs=0.5)  # a network without training
-    picture = Image.open(tmp_path / "pictures" / "step-0000005.png")
-    assert picture.width > 6 * 256  # LR, Ref, four results, truth
+    with Image.open(tmp_path / "pictures" / "step-0000005.png") as picture:
+        assert picture.width > 7 * 256  # LR, Ref, four results, truth
 
 
 def test_the_network_is_left_as_it_was(make: Make, textures: Any) -> None:
@@ -75,9 +75,7 @@ def test_missing_pixels_of_the_truth_are_filled(make: Make, textures: Any) -> No
     assert all(np.isfinite(value) for value in validation(denoiser.network, 1).values())
 
 
-def test_pictures_that_cannot_be_written_are_told(
-    make: Make, textures: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_that_cannot_be_written_are_told(make: Make, textures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     validation, denoiser = make(textures((1,), size=64), told)
 

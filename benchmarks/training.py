@@ -1,0 +1,116 @@
+"""What data cost a training run: the loop against the network alone on ready batches: `python -m benchmarks.training`.
+
+Both are measured in turns in one run, so that a shared machine slows both alike. On a CPU samples are made by the cores
+that the network needs, so waiting alone would hide their cost: look at the last column.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import click
+import torch
+
+from geo_refdiff.train.building import new_denoiser
+from geo_refdiff.train.config import TrainConfig, load_config
+from geo_refdiff.train.distributed import Team, team
+from geo_refdiff.train.feed import Lane, feed
+from geo_refdiff.train.loop import Trainer
+from geo_refdiff.train.run import device_room, open_data
+from geo_refdiff.train.samples import Batch, SampleMaker
+from geo_refdiff.train.stopping import StopRequest
+
+READY = 4
+"""Batches that are made beforehand for the network alone."""
+
+
+class Clock:
+    """Seconds of steps, and of waiting in them."""
+
+    def __init__(self) -> None:
+        self.steps, self.seconds, self.waited = 0, 0.0, 0.0
+
+    def run(self, trainer: Trainer, coming: Generator[tuple[Batch, float], None, None], steps: int) -> None:
+        """Take some steps."""
+        begun = time.perf_counter()
+        for _ in range(steps):
+            trainer.step += 1
+            _, waited, _ = trainer.update(trainer.step, coming, StopRequest())
+            self.waited += waited
+        self.seconds += time.perf_counter() - begun
+        self.steps += steps
+
+    def row(self, name: str, batch: int, alone: Clock | None = None) -> str:
+        """A row of the table."""
+        speed = batch * self.steps / self.seconds
+        share = speed * alone.seconds / (batch * alone.steps) if alone else 1.0
+        return f"| {name} | {speed:.2f} | {100 * self.waited / self.seconds:.1f} % | {100 * share:.1f} % |"
+
+
+def trainer_of(config: TrainConfig, place: Team, out: Path) -> Trainer:
+    """A trainer with its data, as a run has it."""
+    data = open_data(config.data, lambda text: click.echo(text, err=True))
+    first = data.train[0].dataset
+    denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
+    room = device_room(config.data.device_gib, place.device)
+    seed = config.training.seed
+    maker = SampleMaker(data.train, config.samples, denoiser.multiple, seed, place.device, room=room)
+    return Trainer(denoiser, config, maker, data.fingerprint, out, place)
+
+
+def ready(batches: list[Batch]) -> Generator[tuple[Batch, float], None, None]:
+    """The same batches for ever, without waiting."""
+    for batch in itertools.cycle(batches):
+        yield batch, 0.0
+
+
+@click.command()
+@click.argument("config", default="cpu-hours")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting.")
+@click.option(
+    "--data",
+    default='["landscape:10000-10019"]',
+    show_default=True,
+    help="Sources to train on, in place of the config's.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--steps", default=5, show_default=True, help="Steps of either kind in a round.")
+@click.option("--rounds", default=4, show_default=True)
+def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps: int, rounds: int) -> None:
+    """Print images/s, waiting and the share of the speed of the network alone."""
+    sources = (f"data.train={data}", "data.weights=[]", "data.validation=[]")
+    settings = load_config(config, (*sources, *overrides, f"training.steps={10 * steps * rounds + 100}"))
+    torch.set_flush_denormal(True)
+    with team(device) as place, tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_of(settings, place, Path(folder))
+        share = trainer.shares[0]
+        batches = [trainer.maker.batch(step, share) for step in range(1, READY + 1)]
+        begun = time.perf_counter()
+        for step in range(READY + 1, 2 * READY + 1):
+            trainer.maker.batch(step, share)
+        made = READY * len(share) / (time.perf_counter() - begun)
+        jobs = ((step, share) for step in itertools.count(2 * READY + 1))
+        coming = feed(trainer.maker, jobs, settings.training.workers, Lane(place.device))
+        alone, loop, prepared = Clock(), Clock(), ready(batches)
+        for warm in (prepared, coming):
+            Clock().run(trainer, warm, 2)
+        for _ in range(rounds):
+            alone.run(trainer, prepared, steps)
+            loop.run(trainer, coming, steps)
+        coming.close()
+        images = settings.training.batch // place.world
+        name = torch.cuda.get_device_name(place.device) if place.device.startswith("cuda") else "CPU"
+        click.echo(f"{config} on {name}, {torch.get_num_threads()} thread(s), {settings.training.workers} worker(s):\n")
+        click.echo("| | images/s | waiting for data | of the network alone |")
+        click.echo("|---|---|---|---|")
+        click.echo(alone.row("network alone, ready batches", images))
+        click.echo(loop.row("training loop", images, alone))
+        click.echo(f"\nsamples alone, one thread: {made:.1f} images/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""`geo-refdiff train` as it is typed: presets, dry runs, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geo_refdiff.cli.main import run
+from geo_refdiff.train.config import presets
+from geo_refdiff.train.stopping import Interrupted
+
+TINY = [
+    "cpu-minutes",
+    *("--set", 'data.train=["landscape:1-1"]'),
+    *("--set", "data.validation=[]"),
+    *("--set", "model.widths=[8,8]"),
+    *("--set", "samples.crop=32"),
+    *("--set", "training.steps=1"),
+    *("--device", "cpu"),
+]
+
+
+def test_presets_are_listed_each_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(presets())
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", *TINY, "-o", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "a batch of 4 at 8x, 32 px" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_where_the_config_s_name_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["geo-refdiff", "train", *TINY, "--overwrite"])
+    assert run(["train", *TINY]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "step 1/1" in captured.err
+    model = tmp_path / "runs" / "cpu-minutes" / "model"
+    assert "    geo-refdiff train cpu-minutes --set 'data.train=" in (model / "README.md").read_text()
+    assert run(["train", *TINY]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: runs/cpu-minutes holds a run at step 1: give --resume or --overwrite")
+    assert run(["train", *TINY, "--init", "runs/cpu-minutes/model", "-o", "fine"]) == 0
+    assert "It began with the weights of runs/cpu-minutes/model" in (tmp_path / "fine/model/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        (["nowhere"], 2, "error: no config nowhere: give a TOML file or a preset ("),
+        (
+            [*TINY, "--set", "training.stepz=3"],
+            2,
+            "unknown key 'training.stepz'; the nearest known one is 'training.steps'",
+        ),
+        ([*TINY, "--set", "training.compile=maybe"], 2, "training.compile is 'maybe': one of auto, off, on is needed"),
+        ([*TINY, "--set", 'data.train=["gone.csv"]'], 1, "gone.csv"),
+        ([*TINY, "--init", "nowhere"], 1, "unknown model 'nowhere'"),
+        ([*TINY, "--init", "default"], 1, "cannot be trained on here: it has model.widths = "),
+        ([*TINY, "--set", "training.rate=1e30", "--set", "training.steps=9"], 1, "is not finite at step"),
+        ([*TINY, "-o", "/proc/nowhere"], 1, "/proc/nowhere: cannot be written"),
+        (["cpu-minutes", "--steps", "3"], 2, "No such option"),
+    ],
+)
+def test_an_error_is_one_line(
+    args: list[str],
+    code: int,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", *args]) == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert told in last
+
+
+def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(*args: object, **kwargs: object) -> None:
+        raise Interrupted("stopped after step 3, kept in runs/x/state; go on with --resume")
+
+    monkeypatch.setattr("geo_refdiff.train.run.train", stopped)
+    assert run(["train", *TINY]) == 130
+    assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; go on with --resume\n"

@@ -1,0 +1,107 @@
+"""Two processes by torchrun over gloo learn what one does with the same batch; the first alone writes; they go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.train.config import TrainConfig
+from geo_refdiff.train.distributed import team
+from geo_refdiff.train.run import train
+
+SETTINGS = ("training.bf16=false", "training.decay=0", "report.log_steps=1", "training.workers=2")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def two(toml: Path, out: Path, *settings: str, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    parts = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
+    command = [
+        *TORCHRUN,
+        "-m",
+        "geo_refdiff.cli.main",
+        "train",
+        str(toml),
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+        *parts,
+        *more,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def losses(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def check_alike(one: Path, other: Path) -> None:
+    names = ("mean", "gradient", "gate", "wavelet", "start", "edm", "loss")
+    for a, b in zip(losses(one), losses(other), strict=True):
+        assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-4)
+    for file in ("network", "average"):
+        first, second = (load_file(out / "state" / f"{file}.safetensors") for out in (one, other))
+        for key, value in first.items():
+            torch.testing.assert_close(value, second[key], atol=1e-4, rtol=1e-3)
+
+
+def test_two_processes_learn_what_one_does(
+    tiny_config: Callable[..., TrainConfig], tiny_toml: Path, tmp_path: Path
+) -> None:
+    pair, alone = tmp_path / "pair", tmp_path / "alone"
+    ran = two(tiny_toml, pair, "training.steps=6", 'data.validation=["landscape:1-1"]')
+    assert ran.returncode == 0, ran.stderr
+    assert "2 process(es) on cpu" in ran.stderr
+    assert ran.stderr.count("step 6/6  mean") == 1  # one tells
+    assert [line["step"] for line in losses(pair) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert "torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train" in (pair / "model" / "README.md").read_text()
+
+    config = tiny_config(*SETTINGS, "training.steps=6", "training.accumulate=2")
+    train(config, alone, device="cpu", tell=lambda text: None)
+    (pair / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in losses(pair) if "loss" in line))
+    check_alike(pair, alone)
+
+    # a run of one process is gone on with by two
+    half = tmp_path / "half"
+    short = tiny_config(*SETTINGS, "training.steps=3", "training.accumulate=2")
+    train(short, half, device="cpu", tell=lambda text: None)
+    assert [line["step"] for line in losses(half)] == [1, 2, 3]
+    ran = two(tiny_toml, half, "training.steps=6", more=("--resume",))
+    assert ran.returncode == 0, ran.stderr
+    assert "going on after step 3" in ran.stderr
+    check_alike(half, alone)
+
+
+def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with team("cpu") as place:
+        assert (place.rank, place.world, place.device) == (0, 1, "cpu")
+        assert place.leads
+        assert place.gather("a") == ["a"]
+        place.wait()
+        assert place.mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match="--device cuda: no CUDA device is to be seen"), team("cuda"):
+        pass
+    with team("auto") as place:
+        assert place.device == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(OptionError, match="process 2 has no GPU of its own: start 2 processes"), team("cuda"):
+        pass
