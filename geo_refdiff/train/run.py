@@ -117,8 +117,9 @@ def train(
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
     """
-    torch.set_flush_denormal(True)
     with team(device) as place, ExitStack() as stack:
+        torch.set_flush_denormal(True)
+        stack.callback(torch.set_flush_denormal, False)
         say: Tell = tell if place.leads else _nothing
         if place.leads and not dry_run:
             stack.enter_context(held(out))
