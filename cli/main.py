@@ -17,6 +17,8 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError
 
 _COMMANDS = {
     "upscale": ("geo_refdiff.cli.upscale", "Turn a coarse scene into a sharp GeoTIFF."),
+    "batch": ("geo_refdiff.cli.batch", "Upscale many areas of interest, on one machine or a dask cluster."),
+    "coregister": ("geo_refdiff.cli.coregister", "Measure how a fine reference lies on a coarse scene, and align it."),
     "detect-change": ("geo_refdiff.cli.detect_change", "Find where a coarse scene has changed since a fine reference."),
     "simulate": ("geo_refdiff.cli.simulate", "Make a coarse scene of a fine one, as a sensor would."),
     "demo": ("geo_refdiff.cli.demo", "Upscale the bundled sample scene and draw a picture."),

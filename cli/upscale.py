@@ -94,6 +94,27 @@ if TYPE_CHECKING:
     metavar="P,P,...|all|none",
     help="What is written beside the output: source (where each pixel's detail comes from), stac, quicklook.",
 )
+@click.option(
+    "--uncertainty",
+    type=int,
+    metavar="RUNS",
+    help="Also write out.uncertainty.tif, from so many runs with other noise: half-widths of 90 % intervals.",
+)
+@click.option(
+    "--coregister",
+    default="auto",
+    metavar="auto|global|local|off",
+    help="How reference and mask are moved onto the scene: by one shift, or by a field of shifts.",
+)
+@click.option(
+    "--max-residual", type=float, default=1.0, metavar="PIXELS", help="What may be left after that, scene pixels."
+)
+@click.option(
+    "--on-misregistration",
+    default="stop",
+    metavar="stop|no-ref",
+    help="Where more is left, or the reference does not match the scene: stop, or go on without it there.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
 @click.option("--plan-only", is_flag=True, help="Check everything and write the plan, compute nothing.")
@@ -161,7 +182,7 @@ class _Meter:
             made = progress.done - self.first
             left = (now - self.started) / made * (progress.total - progress.done) if made > 0 else None
             text = f"block {min(int(progress.done) + 1, progress.total)} of {progress.total} ({share:.0%})"
-            text += "" if left is None else f", {_duration(left)} left"
+            text += "" if left is None else f", {duration(left)} left"
         click.echo(f"\r\033[K{text}", nl=False, err=True)
         self.shown = True
 
@@ -172,7 +193,8 @@ class _Meter:
             self.shown = False
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words: "1 h 02 min", "3 min 20 s", "12 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

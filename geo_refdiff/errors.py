@@ -29,3 +29,7 @@ class OutputError(GeoRefDiffError):
 
 class ResumeError(GeoRefDiffError):
     """A run cannot be resumed: the plan on disk is not the plan that is asked for, or another run holds it."""
+
+
+class BusyError(ResumeError):
+    """Another process is at work on the same output; the message names it."""

@@ -30,6 +30,7 @@ LEVELS = {
     "train": 5,
     "pipeline": 6,
     "cli": 7,
+    "xarray": 7,
 }
 LEAVES = {"models", "sample_tiles"}
 """Data folders: anybody may import them; they look at nothing above room 2."""
@@ -79,7 +80,7 @@ def test_imports_point_down_only() -> None:
 def test_import_is_quick_and_brings_nothing_heavy() -> None:
     code = (
         "import time, sys; t = time.perf_counter(); import geo_refdiff; s = time.perf_counter() - t;"
-        "print(s, [m for m in ('torch', 'rasterio', 'geopandas', 'dask', 'numpy') if m in sys.modules])"
+        "print(s, [m for m in ('torch', 'rasterio', 'geopandas', 'dask', 'numpy', 'cv2', 'scipy') if m in sys.modules])"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     seconds = min(float(run.stdout.split()[0]) for run in runs)

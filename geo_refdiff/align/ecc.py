@@ -26,6 +26,9 @@ _HALVED = 192
 _CAPTURE = 2.0
 """How far, along an axis, an iteration may go from where it started, pixels."""
 
+_SMOOTHINGS = (1, 3)
+"""Taps of OpenCV's own smoothing: none is the most accurate; edges too fine for an iteration to follow get some."""
+
 _FULL = 0.9
 _LEAST_OVERLAP = 0.3
 
@@ -41,7 +44,7 @@ def search(first: Image, second: Image, mask: Mask, radius: int) -> Shift:
     step = 2 if min(first.shape) >= _HALVED else 1
     counted = mask.astype(np.float32)
     if step == 2:
-        first, second, counted = (cv2.resize(x, None, None, 0.5, 0.5, cv2.INTER_AREA) for x in (first, second, counted))
+        first, second, counted = (_halved(x) for x in (first, second, counted))
     reach = -(-radius // step)
     surface = _masked_correlation(first, second, counted, reach)
     row, col = (int(k) for k in np.unravel_index(int(surface.argmax()), surface.shape))
@@ -63,17 +66,23 @@ def refine(first: Image, second: Image, mask: Mask, start: Shift = (0.0, 0.0)) -
         The shift and the correlation coefficient, -1..1; None if the iteration does not converge or leaves the
         neighbourhood of `start`.
     """
-    matrix = np.array([[1, 0, start[1]], [0, 1, start[0]]], dtype=np.float32)
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _ROUNDS, _PRECISION)
-    try:
-        value, matrix = cv2.findTransformECC(
-            first, second, matrix, cv2.MOTION_TRANSLATION, criteria, mask.astype(np.uint8) * 255, 1
-        )
-    except cv2.error:
-        return None
-    shift = float(matrix[1, 2]), float(matrix[0, 2])
-    near = max(abs(a - b) for a, b in zip(shift, start, strict=True)) <= _CAPTURE  # NaN is not near
-    return (shift, float(value)) if near else None
+    for smoothing in _SMOOTHINGS:
+        matrix = np.array([[1, 0, start[1]], [0, 1, start[0]]], dtype=np.float32)
+        try:
+            value, warp = cv2.findTransformECC(
+                first, second, matrix, cv2.MOTION_TRANSLATION, criteria, mask.astype(np.uint8) * 255, smoothing
+            )
+        except cv2.error:  # it does not converge
+            continue
+        (_, _, col), (_, _, row) = np.asarray(warp, np.float64).tolist()
+        if max(abs(row - start[0]), abs(col - start[1])) <= _CAPTURE:  # NaN is not
+            return (row, col), float(value)
+    return None
+
+
+def _halved(image: Image) -> Image:
+    return np.asarray(cv2.resize(image, None, None, 0.5, 0.5, cv2.INTER_AREA), np.float32)
 
 
 def _masked_correlation(a: Image, b: Image, known: Image, reach: int) -> NDArray[np.floating]:

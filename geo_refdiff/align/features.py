@@ -1,8 +1,9 @@
 """What two images of one place have in common across gains, seasons and spectral bands: where their edges are.
 
 Two descriptions are made of the gradient, neither of which knows the sign of a contrast. The *orientation* is the
-gradient as a complex number with its angle doubled (Granlund 1978): it tells which way an edge runs. The *edge strength*
-is the logarithm of the gradient's magnitude. Both are sums over bands, so that red can be compared with near infrared.
+gradient as a complex number with its angle doubled (G. H. Granlund, "In search of a general picture processing
+operator", 1978): it tells which way an edge runs. The *edge strength* is the logarithm of the gradient's magnitude.
+Both are sums over bands, so that red can be compared with near infrared.
 
 Both images are always described over the same pixels: what the rim of a hole does to one of them, it does to both.
 """
@@ -78,10 +79,10 @@ def gradients(image: Image, known: Mask, used: Mask) -> list[Gradient]:
             band = np.where(known, band, _blur(band * counted, _FILL) / spread)
         x = cv2.sepFilter2D(band, cv2.CV_32F, along, across)
         y = cv2.sepFilter2D(band, cv2.CV_32F, across, along)
-        length = cv2.magnitude(x, y)
+        length = np.asarray(cv2.magnitude(x, y), np.float32)
         mean = float(cv2.mean(length, chosen)[0])
         if mean > 1e-6 * max(float(np.abs(band).max()), 1e-12):
-            found.append(Gradient(x, y, length, mean))
+            found.append(Gradient(np.asarray(x, np.float32), np.asarray(y, np.float32), length, mean))
     return found
 
 
@@ -89,7 +90,7 @@ def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
     """(h, w) complex64, zero where not used; its mean magnitude is about 1."""
     real, imag = np.zeros(used.shape, np.float32), np.zeros(used.shape, np.float32)
     for x, y, length, mean in bands:
-        per = cv2.divide(np.float32(1 / mean), length + np.float32(1e-6 * mean))
+        per = cv2.divide(1 / mean, length + np.float32(1e-6 * mean))
         real += cv2.multiply(x - y, cv2.multiply(x + y, per))
         imag += cv2.multiply(x, cv2.multiply(y, per), None, 2.0)
     size = cv2.magnitude(real, imag)
@@ -104,7 +105,7 @@ def edges(bands: Sequence[Gradient], used: Mask) -> Image:
     """(h, w) float32, without its local mean; zero where not used."""
     total = np.zeros(used.shape, np.float32)
     for _, _, length, mean in bands:
-        total += cv2.log(cv2.add(cv2.multiply(length, 1.0, None, 1 / mean), 1.0))
+        total += cv2.log(length * np.float32(1 / mean) + np.float32(1))
     counted = used.astype(np.float32)
     local = cv2.divide(_blur(total * counted, _LOCAL), np.maximum(_blur(counted, _LOCAL), np.float32(1e-3)))
     return np.asarray((total - local) * counted)

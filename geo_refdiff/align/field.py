@@ -86,12 +86,13 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
     design = np.column_stack([points, np.ones(len(points))])
     inlier = np.ones(len(points), dtype=bool)
     error = np.hypot(sigma, _UNKNOWN)
-    coefficients = np.zeros((3, 2))
+    coefficients: Array = np.zeros((3, 2))
     for _ in range(_ROUNDS):
         if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / np.abs(design).max(axis=0), tol=0.05) < 3:
             return None
         scaled = design[inlier] / error[inlier, None]
-        coefficients = np.linalg.lstsq(scaled, shifts[inlier] / error[inlier, None], rcond=None)[0]
+        solved = np.linalg.lstsq(scaled, shifts[inlier] / error[inlier, None], rcond=None)[0]
+        coefficients = np.asarray(solved, dtype=np.float64)
         off = np.linalg.norm(shifts - design @ coefficients, axis=1)
         spread = 1.4826 * float(np.median(off[inlier]))
         inlier = off <= np.maximum(_OUTLIER * error, 2.5 * spread)

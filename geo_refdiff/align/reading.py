@@ -70,7 +70,7 @@ def register_rasters(
 def _read(window: Window, lr: RasterReader, hr: WarpedReader, sensor: SensorModel) -> View:
     values, valid = lr.read(window)
     reference, known = hr.read(window.pad(RADIUS + _SPARE).multiply(OVERSAMPLING))
-    return make_view(values, valid.all(axis=0), reference, known, sensor, (window.row, window.col))
+    return make_view(values, np.asarray(valid.all(axis=0)), reference, known, sensor, (window.row, window.col))
 
 
 def _tiles(area: Window) -> Iterator[Window]:

@@ -26,6 +26,9 @@ _PASSES = 3
 _EVIDENT = 10.0
 """Natural logarithm of how much likelier a field must make the measurements than one shift."""
 
+_POSSIBLE = 3.0
+"""The same for a first look, which is worth a closer one."""
+
 _VISIBLE = 0.1
 """LR pixels, root mean square, by which a field must differ from one shift to be worth it."""
 
@@ -36,6 +39,9 @@ _LEAST_TO_VARY = 12
 _LEAST_TILES = 3
 _LEAST_PART = 0.3
 """Of the places with something to see that must agree."""
+
+_COHERENT = 0.6
+"""Of the places that agree by themselves that must agree with each other."""
 
 _NODES = 13
 _NODE_DISTANCE = 32.0
@@ -59,12 +65,16 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     sites = measure_sites(Pair(view, whole.candidate), _SITE_RADIUS)
     area = Window(*view.origin, *view.shape)
     smooth = None if mode == "global" else _fitted(sites, area, mode)
-    if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites)):
+    if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites, _POSSIBLE)):
         return _by_one_shift(whole, sites, mode) if whole.registered else _not_registered(whole)
+    if not whole.registered and smooth.inlier.mean() < _COHERENT:
+        return _not_registered(whole)
     for _ in range(_PASSES - 1):
         sites = measure_sites(_placed(view, smooth.displacement), None)
         smooth = _fitted(sites, area, mode) or smooth
     sites = measure_sites(_placed(view, smooth.displacement), None)
+    if mode == "auto" and whole.registered and not _worth(smooth, sites):  # seen closely, it is one shift after all
+        return _by_one_shift(whole, sites, mode)
     return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local", whole)
 
 
@@ -93,7 +103,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
         if fitted is not None and (mode != "auto" or _worth(fitted, sites)):
             left = _with_residuals(sites, fitted.displacement)
             return _by_field(fitted, left, area, "affine" if mode == "affine" else "local", summary)
-    if smooth.inlier.mean() < 0.5:
+    if smooth.inlier.mean() < _COHERENT:
         why = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
         return _not_registered(summary, "mismatch", why)
     matrix = smooth.displacement.matrix
@@ -139,13 +149,13 @@ def _nodes(first: int, length: int) -> NDArray[np.float64]:
     return np.linspace(first, first + length, int(np.clip(round(length / _NODE_DISTANCE) + 1, 4, _NODES)))
 
 
-def _worth(smooth: Smooth, sites: Sequence[Site]) -> bool:
+def _worth(smooth: Smooth, sites: Sequence[Site], least: float = _EVIDENT) -> bool:
     """Whether a field says clearly and visibly more than one shift."""
     good = _arrays(sites)
     if len(good.points) < _LEAST_TO_VARY:
         return False
     d = np.stack(smooth.displacement.at(good.points[:, 0], good.points[:, 1]), axis=1)
-    return smooth.gain > _EVIDENT and rms(d - d.mean(axis=0)) > _VISIBLE
+    return smooth.gain > least and rms(d - d.mean(axis=0)) > _VISIBLE
 
 
 def _placed(view: View, displacement: Displacement) -> Pair:
@@ -175,9 +185,7 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
     )
 
 
-def _by_field(
-    smooth: Smooth, sites: Sequence[Site], area: Window, kind: Kind, whole: Estimate
-) -> Registration:
+def _by_field(smooth: Smooth, sites: Sequence[Site], area: Window, kind: Kind, whole: Estimate) -> Registration:
     displacement = smooth.displacement.rounded()
     good = [s for s in sites if s.accepted]
     rows, cols = np.linspace(area.row, area.stop_row, 33), np.linspace(area.col, area.stop_col, 33)
@@ -260,4 +268,4 @@ def _tiles_refused(estimates: Sequence[Estimate], good: int, summary: Estimate) 
         return _not_registered(summary, "mismatch", why)
     if verdicts.count("featureless") > verdicts.count("too small"):
         return _not_registered(summary, "featureless", "there are no edges to go by in any tile")
-    return _not_registered(summary, "too small", f"only {summary.pixels} LR pixels are known in both images")
+    return _not_registered(summary, "too small", None)

@@ -11,7 +11,7 @@ from affine import Affine
 
 from geo_refdiff.align.estimate import Shift, Verdict
 from geo_refdiff.align.sites import Site
-from geo_refdiff.grid.affine import apply_linear
+from geo_refdiff.grid.affine import apply, apply_linear
 from geo_refdiff.grid.displacement import Displacement
 
 Mode = Literal["auto", "global", "local", "affine"]
@@ -100,19 +100,7 @@ class Registration:
             "witnesses_apart_lr_pixels": _number(self.disagreement),
             "residual_lr_pixels": {"before": _number(self.before), "after": _number(self.after)},
             "displacement_lr_pixels": self.displacement.to_dict(),
-            "sites": [
-                {
-                    "row": round(s.row, 2),
-                    "col": round(s.col, 2),
-                    "shift": [round(v, 4) for v in s.shift],
-                    "residual": [round(v, 4) for v in s.residual],
-                    "standard_error": _number(s.sigma),
-                    "phase_score": _number(s.score),
-                    "edge_correlation": _number(s.correlation),
-                    "accepted": s.accepted,
-                }
-                for s in self.sites
-            ],
+            "sites": [_site(s, affine) for s in self.sites],
         }
 
 
@@ -120,6 +108,22 @@ def rms(shifts: Any) -> float:
     """Root mean square length of shifts (n, 2); 0 of none."""
     array = np.asarray(list(shifts), dtype=np.float64).reshape(-1, 2)
     return float(np.sqrt((array**2).sum(axis=1).mean())) if len(array) else 0.0
+
+
+def _site(site: Site, affine: Affine) -> dict[str, Any]:
+    x, y = apply(affine, np.array(site.col), np.array(site.row))
+    return {
+        "row": round(site.row, 2),
+        "col": round(site.col, 2),
+        "x": round(float(x), 3) if abs(float(x)) > 1000 else float(x),
+        "y": round(float(y), 3) if abs(float(y)) > 1000 else float(y),
+        "shift": [round(v, 4) for v in site.shift],
+        "residual": [round(v, 4) for v in site.residual],
+        "standard_error": _number(site.sigma),
+        "phase_score": _number(site.score),
+        "edge_correlation": _number(site.correlation),
+        "accepted": site.accepted,
+    }
 
 
 def _number(value: float) -> float | None:

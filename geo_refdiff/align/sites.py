@@ -97,9 +97,9 @@ def _measured(
     residual = peak.shift
     if radius is None:
         residual = weighted_peak(scene, reference, window * agreed, None).shift
-    edges = tuple(e[at] for e in pair.edges)
-    start = (0.0, 0.0) if radius is None else ecc.search(*edges, solid, radius)
-    other = ecc.refine(*edges, solid, start)
+    first, second = (e[at] for e in pair.edges)
+    start = (0.0, 0.0) if radius is None else ecc.search(first, second, solid, radius)
+    other = ecc.refine(first, second, solid, start)
     apart = hypot(residual[0] - other[0][0], residual[1] - other[0][1]) if other else float("inf")
     pixels = int((window > 0).sum())
     correlation = other[1] if other else 0.0

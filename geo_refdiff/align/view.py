@@ -1,8 +1,8 @@
 """The reference as the LR sensor would have seen it, wherever it is put on the ground.
 
 Two images of different resolution can only be compared after one has gone through the other's sensor, and what a
-coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of an LR pixel, and
-a placement of it is then a cheap interpolation of a well sampled image.
+coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of an LR pixel,
+and a placement of it is then a cheap interpolation of a well sampled image.
 """
 
 from __future__ import annotations

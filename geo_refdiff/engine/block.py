@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.degrade.resize import CONTEXT
 from geo_refdiff.engine.aoi import AreaOfInterest
+from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.consistency import LrConsistency, Residual
@@ -26,7 +27,8 @@ from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.engine.sources import INTERPOLATED, NOTHING, TRACES, source_classes
 from geo_refdiff.engine.transfer import transfer_detail
-from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.engine.uncertainty import margin, region_half_widths
+from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import equals_nodata
 
@@ -48,6 +50,8 @@ class Block:
         valid: (C, height, width), True = valid; None: all are.
         left: between the scene and the pixels as the declared sensor sees them; empty where consistency is off.
         sources: (height, width) uint8, where detail comes from, see `sources`; None where it is not asked for.
+        widths: (bands of the model, height, width) half-widths of intervals, see `uncertainty`, digital numbers, NaN
+            where missing; None where they are not asked for, or nothing is valid.
     """
 
     window: Window
@@ -55,6 +59,7 @@ class Block:
     valid: NDArray[np.bool_] | None
     left: Residual = field(default_factory=Residual)
     sources: NDArray[np.uint8] | None = None
+    widths: NDArray[np.float32] | None = None
 
 
 class BlockComputer:
@@ -82,12 +87,13 @@ class BlockComputer:
         self.windows_restored = 0
         self.conditions = ConditionReader(plan, restorer)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="conditions")
-        self._kept: dict[Index, NDArray[np.float32]] = {}
+        self._kept: dict[int, dict[Index, NDArray[np.float32]]] = {}
+        self._traced = plan.source_map or plan.uncertainty is not None
         self._aoi = AreaOfInterest(plan) if plan.grid.aoi else None
         self._consistency = LrConsistency(
             plan.sensors, plan.sensor.consistency, np.dtype(plan.output.dtype), plan.output.nodata
         )
-        self._margin = self._consistency.margin
+        self._margin = self._consistency.margin + (margin(plan.grid.scale) if plan.uncertainty else 0)
 
     def __enter__(self) -> Self:
         return self
@@ -123,14 +129,14 @@ class BlockComputer:
                 valid = np.broadcast_to(inside, scene_valid.shape[:1] + inside.shape) & (
                     True if valid is None else valid
                 )
-        left, sources = Residual(), None
+        left, sources, widths = Residual(), None, None
         if valid is not None and not valid.any():
             pixels = np.zeros(valid.shape, dtype=plan.output.dtype)
-        elif plan.windows is None and not self._consistency.margin and not plan.bands.other:
+        elif plan.windows is None and not self._margin and not plan.bands.other:
             pixels = self._local(region, cover)
         else:
-            pixels, left, traces = self._corrected(region, outer, lr, lr_valid, following)
-            sources = None if traces is None else source_classes(traces)
+            pixels, left, traces, widths = self._corrected(region, outer, lr, lr_valid, following)
+            sources = source_classes(traces) if plan.source_map and traces is not None else None
         if plan.source_map and sources is None:
             sources = np.full(window.shape, INTERPOLATED, dtype=np.uint8)
         nodata = plan.output.nodata
@@ -141,7 +147,9 @@ class BlockComputer:
             apply_missing(pixels, valid, nodata)
             if sources is not None:
                 sources[~valid.any(axis=0)] = NOTHING
-        return Block(window, pixels, valid, left, sources)
+            if widths is not None:
+                widths[~valid[: len(widths)]] = np.nan
+        return Block(window, pixels, valid, left, sources, widths)
 
     def windows_of(self, index: int) -> list[Index]:
         """Windows that block `index` may need: those of its context, too."""
@@ -157,19 +165,12 @@ class BlockComputer:
 
     def _corrected(
         self, region: Window, outer: Window, lr: NDArray[Any], valid: NDArray[np.bool_], following: int | None
-    ) -> tuple[NDArray[Any], Residual, NDArray[np.float32] | None]:
-        """Finished values over `region`, what is left between them and the scene, and the traces of their detail."""
-        plan, scale, count = self.plan, self.plan.grid.scale, len(self.plan.bands.scene)
+    ) -> tuple[NDArray[Any], Residual, NDArray[np.float32] | None, NDArray[np.float32] | None]:
+        """Finished values over `region`, what is left between them and the scene, traces of detail, half-widths."""
+        plan, scale = self.plan, self.plan.grid.scale
         context = outer.multiply(scale)
-        if plan.windows is None:
-            restored = self._restore(self.conditions.read((context,)))[0]
-        else:
-            restored = self._windowed(context, plan.windows, np.asarray(valid.any(axis=0)), following)
-        image = to_digital_numbers(restored[:count], plan.radiometry)
-        traces = restored[count:] if plan.source_map else None
-        if plan.bands.other:
-            image = np.concatenate([image, self._transferred(image, outer)])
-        self._consistency.correct(image, lr, valid)
+        image, traces = self._image(outer, lr, valid, following)
+        widths = None if traces is None else self._half_widths(region, outer, image, traces, lr, valid, following)
         pixels = rounded(image, np.dtype(plan.output.dtype))
         nodata = plan.output.nodata
         if self._consistency.margin and nodata is not None and not np.isnan(nodata):
@@ -180,7 +181,53 @@ class BlockComputer:
         if self._consistency.margin and cells is not None:
             left = self._consistency.measure(pixels, lr, valid, cells.within(outer))
         at = (slice(None), *region.within(context))
-        return np.ascontiguousarray(pixels[at]), left, None if traces is None else traces[at]
+        return np.ascontiguousarray(pixels[at]), left, None if traces is None else traces[at], widths
+
+    def _image(
+        self, outer: Window, lr: NDArray[Any], valid: NDArray[np.bool_], following: int | None, member: int = 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """One run over `outer`: digital numbers, not rounded, and the traces of their detail."""
+        plan, count = self.plan, len(self.plan.bands.scene)
+        context = outer.multiply(plan.grid.scale)
+        if plan.windows is None:
+            restored = self._restore(self.conditions.read((context,), member))[0]
+        else:
+            restored = self._windowed(context, plan.windows, np.asarray(valid.any(axis=0)), following, member)
+        image = to_digital_numbers(restored[:count], plan.radiometry)
+        traces = restored[count:] if self._traced else None
+        if plan.bands.other:
+            image = np.concatenate([image, self._transferred(image, outer)])
+        self._consistency.correct(image, lr, valid)
+        return image, traces
+
+    def _half_widths(
+        self,
+        region: Window,
+        outer: Window,
+        image: NDArray[np.float32],
+        traces: NDArray[np.float32],
+        lr: NDArray[Any],
+        valid: NDArray[np.bool_],
+        following: int | None,
+    ) -> NDArray[np.float32] | None:
+        """Of the model's bands over `region`, from this run and others with other noise."""
+        plan, record, scale = self.plan, self.plan.uncertainty, self.plan.grid.scale
+        near = region.divide(scale).pad(margin(scale)).intersect(outer)
+        if record is None or near is None:
+            return None
+        count, cells = len(plan.bands.scene), near.within(outer)
+        at = near.multiply(scale).within(outer.multiply(scale))
+
+        def runs() -> Iterator[NDArray[np.float32]]:
+            yield image[(slice(count), *at)]
+            for member in range(1, record.runs):
+                yield self._image(outer, lr, valid, following, member)[0][(slice(count), *at)]
+
+        coarse = (slice(count), *cells)
+        widths = region_half_widths(
+            runs(), traces[(slice(None), *at)], lr[coarse], valid[coarse], record, plan.radiometry.half_range, scale
+        )
+        return np.ascontiguousarray(widths[(slice(None), *region.within(near.multiply(scale)))])
 
     def _transferred(self, image: NDArray[np.float32], outer: Window) -> NDArray[np.float32]:
         """The bands that the model does not know, digital numbers over `outer`."""
@@ -210,30 +257,37 @@ class BlockComputer:
         return pixels
 
     def _windowed(
-        self, region: Window, layout: WindowLayout, valid: NDArray[np.bool_], following: int | None
+        self,
+        region: Window,
+        layout: WindowLayout,
+        valid: NDArray[np.bool_],
+        following: int | None,
+        member: int,
     ) -> NDArray[np.float32]:
-        meeting = layout.meeting(region)
+        meeting, found = layout.meeting(region), self._kept.get(member, {})
         wanted = [i for i in meeting if _wanted(layout.kept(*i), region, valid, self.plan.grid.scale)]
-        missing = [i for i in wanted if i not in self._kept]
-        fresh = self._fresh(layout, missing)
+        missing = [i for i in wanted if i not in found]
+        fresh = self._fresh(layout, missing, member)
         keep = set() if following is None else set(self.windows_of(following))
-        kept = {i: tile for i, tile in self._kept.items() if i in keep}
-        channels = len(self.plan.bands.scene) + (TRACES if self.plan.source_map else 0)
+        kept = {i: tile for i, tile in found.items() if i in keep}
+        channels = len(self.plan.bands.scene) + (TRACES if self._traced else 0)
         blender = Blender(region, layout, channels)
         for index in meeting:
             tile: NDArray[np.float32] | None = None
-            if index in self._kept:
-                tile = self._kept[index]
+            if index in found:
+                tile = found[index]
             elif index in wanted:
                 done, tile = next(fresh)
                 assert done == index
             if tile is not None and index in keep:
                 kept[index] = tile
             blender.feed(*index, tile)
-        self._kept = kept
+        self._kept[member] = kept
         return blender.result()
 
-    def _fresh(self, layout: WindowLayout, indices: list[Index]) -> Iterator[tuple[Index, NDArray[np.float32]]]:
+    def _fresh(
+        self, layout: WindowLayout, indices: list[Index], member: int
+    ) -> Iterator[tuple[Index, NDArray[np.float32]]]:
         """Restores windows in order, while the next ones are being read."""
         size = self.batch_size
         batches = [indices[i : i + size] for i in range(0, len(indices), size)]
@@ -243,7 +297,7 @@ class BlockComputer:
             for ahead in range(len(batches) + _PREFETCH):
                 if ahead < len(batches):
                     windows = tuple(layout.seen(*i) for i in batches[ahead])
-                    queue.append((batches[ahead], self._pool.submit(self.conditions.read, windows)))
+                    queue.append((batches[ahead], self._pool.submit(self.conditions.read, windows, member)))
                 if ahead >= _PREFETCH and queue:
                     batch, future = queue.popleft()
                     images = self._restore(future.result())
@@ -261,36 +315,16 @@ class BlockComputer:
     def _restore(self, conditions: Conditions) -> NDArray[np.float32]:
         started = perf_counter()
         with torch.inference_mode():
-            image = self._in_batches(conditions)
+            if self.plan.device == "cpu":
+                image = self._call(conditions)
+            else:
+                image, self.batch_size = in_batches(self._call, conditions, self.batch_size)
         self.restore_seconds += perf_counter() - started
         self.windows_restored += len(conditions.windows)
         return image.numpy()
 
     def _call(self, conditions: Conditions) -> torch.Tensor:
-        return self.restorer.restore_traced(conditions) if self.plan.source_map else self.restorer.restore(conditions)
-
-    def _in_batches(self, conditions: Conditions) -> torch.Tensor:
-        """Restores, in smaller batches where the device's memory does not suffice."""
-        if self.plan.device == "cpu":
-            return self._call(conditions)
-        count = len(conditions.windows)
-        while True:
-            try:
-                parts = []
-                for start in range(0, count, self.batch_size):
-                    part, size = _padded(conditions, start, self.batch_size)
-                    parts.append(self._call(part)[:size])
-                return parts[0] if len(parts) == 1 else torch.cat(parts)
-            except torch.OutOfMemoryError as error:
-                if self.batch_size == 1:
-                    layout = self.plan.windows
-                    side = layout.size if layout else self.plan.blocks.size
-                    raise OptionError(
-                        f"the device has not enough memory for one window of {side} pixels; give a smaller --window"
-                    ) from error
-            self.batch_size = max(1, self.batch_size // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        return self.restorer.restore_traced(conditions) if self._traced else self.restorer.restore(conditions)
 
 
 def _wanted(kept: Window, region: Window, valid: NDArray[np.bool_], scale: int) -> bool:
@@ -306,11 +340,3 @@ def _cells_of(region: Window, scale: int) -> Window | None:
     row, col = -(-region.row // scale), -(-region.col // scale)
     height, width = -(-region.stop_row // scale) - row, -(-region.stop_col // scale) - col
     return Window(row, col, height, width) if height > 0 and width > 0 else None
-
-
-def _padded(batch: Conditions, start: int, size: int) -> tuple[Conditions, int]:
-    """`size` windows from `start`; a short batch is filled up with its last window: the shape stays the same."""
-    chosen = list(range(start, min(start + size, len(batch.windows))))
-    if start == 0 and len(chosen) == size == len(batch.windows):
-        return batch, size
-    return batch.take(chosen + chosen[-1:] * (size - len(chosen))), len(chosen)

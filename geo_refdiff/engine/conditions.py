@@ -46,10 +46,13 @@ class ConditionReader:
         self.reference: WarpedReader | None = None
         self.mask: Prior | None = None
         if plan.reference and restorer.uses_reference:
-            self.reference = WarpedReader(plan.reference, plan.bands.reference, plan.target, "cubic")
+            self.reference = WarpedReader(
+                plan.reference, plan.bands.reference, plan.target, "cubic", plan.coregistration.on_target(scale)
+            )
             self._closing.callback(self.reference.close)
         if plan.mask and restorer.uses_mask:
-            self.mask = open_prior(plan.mask, plan.target, self._detected if self.reference else None)
+            detected = self._detected if self.reference else None
+            self.mask = open_prior(plan.mask, plan.target, detected, plan.coregistration.on_target(scale))
             self._closing.callback(self.mask.close)
 
     def __enter__(self) -> Self:
@@ -74,8 +77,11 @@ class ConditionReader:
         row, col = self.plan.lr_origin
         return self.output.read(window.shift(-row, -col))
 
-    def read(self, windows: tuple[Window, ...]) -> Conditions:
-        """The conditions of windows of one shape on the HR lattice; sides and starts are multiples of the scale."""
+    def read(self, windows: tuple[Window, ...], member: int = 0) -> Conditions:
+        """The conditions of windows of one shape on the HR lattice; sides and starts are multiples of the scale.
+
+        `member`: of the runs that differ in their noise, 0 = the output's own.
+        """
         lr = torch.stack([torch.from_numpy(self._lr(w)) for w in windows])
         ref = mask = noise = None
         if self.reference is not None:
@@ -83,7 +89,7 @@ class ConditionReader:
         if self.mask is not None:
             mask = torch.stack([torch.from_numpy(self._mask(w))[None] for w in windows])
         if self.restorer.noise_channels:
-            noise = torch.stack([torch.from_numpy(self._noise(w)) for w in windows])
+            noise = torch.stack([torch.from_numpy(self._noise(w, member)) for w in windows])
         return Conditions(windows, lr, ref, mask, noise, self.plan.sensor.consistency == "off")
 
     def _lr(self, window: Window) -> NDArray[np.float32]:
@@ -94,7 +100,11 @@ class ConditionReader:
 
     def _ref(self, window: Window) -> NDArray[np.float32]:
         assert self.reference is not None
-        values, valid = self.reference.read(self._local(window))
+        local = self._local(window)
+        values, valid = self.reference.read(local)
+        kept = self.plan.coregistration.kept(local, self.scale)
+        if kept is not None:
+            valid = valid & kept
         radiometry = self.plan.radiometry
         image = values.astype(np.float32, copy=True)
         for band, (gain, offset) in enumerate(zip(radiometry.gain, radiometry.offset, strict=True)):
@@ -124,10 +134,10 @@ class ConditionReader:
         values, valid = self.footprint(window)
         return self._to_units(values.astype(np.float32)), valid
 
-    def _noise(self, window: Window) -> NDArray[np.float32]:
+    def _noise(self, window: Window, member: int) -> NDArray[np.float32]:
         from geo_refdiff.diffusion.noise import lattice_noise
 
-        return lattice_noise(window, self.restorer.noise_channels, self.plan.seed, 0)
+        return lattice_noise(window, self.restorer.noise_channels, self.plan.seed + member, 0)
 
     def _local(self, window: Window) -> Window:
         row, col = self.plan.lr_origin

@@ -19,21 +19,25 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
+from scipy.ndimage import maximum_filter
 
 from geo_refdiff.degrade.resize import CONTEXT, upsample
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.fill import fill_missing
+from geo_refdiff.io.raster import equals_nodata
 
 Mode = Literal["strict", "standard", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-_ROUNDS: dict[Mode, int] = {"strict": 13, "standard": 3, "off": 0}
-"""Small steps after the pass: at borders, where G is not quite the inverse, and, in strict mode, within the range of
-the type; enough for half a digital number on scenes with dark water beside bright fields."""
+_ROUNDS: dict[Mode, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "off": (0, 0)}
+"""Steps after the pass, smooth ones and then ones within LR pixels: near borders and missing pixels, where G is not
+quite the inverse, and, in strict mode, within the range of the type. Smooth steps hand on to neighbours what a
+saturated LR pixel cannot take and leave no edges; those within LR pixels end it: A restricted to them is close to the
+identity, whatever is missing, so that heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
 HALF = 0.5
 """Digital numbers: what strict mode promises."""
-_STEP, _MOMENTUM, _LEAST_FREE = np.float32(1.5), np.float32(0.5), np.float32(0.1)
+_STEP, _LEAST_FREE = np.float32(1.5), np.float32(0.1)
+_MOMENTUM = {"smooth": np.float32(0.5), "within": np.float32(0.4)}
 _TAIL = 1e-3
 _FILL = 3
 _LOBES = 4
@@ -60,16 +64,18 @@ class Residual:
     """What is left between the scene and the output as the sensor sees it, over LR pixels, in digital numbers.
 
     Attributes:
-        count: LR pixels, bands counted apart, with no missing pixel in the sensor's sight.
+        count: valid LR pixels, bands counted apart.
         largest: absolute value.
         beyond: how many are off by more than half a digital number.
         squares: sum of squares.
+        saturated: of those beyond, how many see pixels at a limit of the data type, which is why.
     """
 
     count: int = 0
     largest: float = 0.0
     beyond: int = 0
     squares: float = 0.0
+    saturated: int = 0
 
     def plus(self, other: Residual) -> Residual:
         """Both together."""
@@ -78,6 +84,7 @@ class Residual:
             max(self.largest, other.largest),
             self.beyond + other.beyond,
             self.squares + other.squares,
+            self.saturated + other.saturated,
         )
 
     @property
@@ -95,7 +102,8 @@ class LrConsistency:
             into the range that a whole-number type holds, so that saturated pixels hand on what they cannot take.
             "off": none.
         dtype: of the output.
-        nodata: a limit of the type that stands for missing pixels is not used for others in strict mode.
+        nodata: a limit of the type that stands for missing pixels is not used for others in strict mode, but where
+            the scene's own valid pixels hold it in a band.
     """
 
     def __init__(
@@ -103,10 +111,8 @@ class LrConsistency:
     ) -> None:
         self.sensors, self.mode = sensors, mode
         self.scale = sensors[0].scale
-        limits = None if dtype.kind == "f" or mode != "strict" else np.iinfo(dtype)
-        bounds = (-np.inf, np.inf) if limits is None else (limits.min, limits.max)
-        low, high = (float(b) for b in bounds)
-        self.bounds = np.float32(low + (nodata == low)), np.float32(high - (nodata == high))
+        self.nodata = None if nodata is None or np.isnan(nodata) else nodata
+        self.limits = None if dtype.kind == "f" else (np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max))
         self.sees = max(-(-s.reach // self.scale) for s in sensors)
         """LR pixels beyond its own that the sensor sees for one."""
 
@@ -116,7 +122,8 @@ class LrConsistency:
         if self.mode == "off":
             return 0
         spreads = max(len(inverse_taps(s)) // 2 for s in self.sensors) + _LOBES + _FILL
-        return self.sees + spreads + _ROUNDS[self.mode] * (self.sees + CONTEXT) + self.sees
+        smooth, within = _ROUNDS[self.mode]
+        return self.sees + spreads + smooth * (self.sees + CONTEXT) + within * self.sees + self.sees
 
     def correct(self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Correct a region in place; right but for `margin` LR pixels where more of the scene lies beyond.
@@ -140,24 +147,41 @@ class LrConsistency:
 
         What is left of an LR pixel goes to those of its HR pixels that are not at the limit it pushes to.
         """
-        low, high = self.bounds
+        low, high = self._bounds(lr, valid)
         np.clip(image, low, high, out=image)
-        moved = np.zeros_like(image)
-        for _ in range(_ROUNDS[self.mode]):
-            residual = self._residual(image, lr, valid, sensor)
-            up = np.repeat(np.repeat(residual > 0, self.scale, axis=0), self.scale, axis=1)
-            free = np.where(up, image < high, image > low)
-            share = _cell_means(free, self.scale)
-            before = image.copy()
-            push = (_STEP * residual / np.maximum(share, _LEAST_FREE)).astype(np.float32, copy=False)
-            image += _enlarged(push, self.scale)
-            moved *= _MOMENTUM
-            image += moved
-            np.clip(image, low, high, out=image)
-            np.subtract(image, before, out=moved)
+        for kind, rounds in zip(_MOMENTUM, _ROUNDS[self.mode], strict=True):
+            moved = np.zeros_like(image)
+            for _ in range(rounds):
+                residual = self._residual(image, lr, valid, sensor)
+                free = np.where(repeated(residual > 0, self.scale), image < high, image > low)
+                share = np.maximum(_cell_means(free, self.scale), _LEAST_FREE)
+                before = image.copy()
+                push = (_STEP * residual / share).astype(np.float32, copy=False)
+                image += enlarged(push, self.scale) if kind == "smooth" else repeated(push, self.scale)
+                moved *= _MOMENTUM[kind]
+                image += moved
+                np.clip(image, low, high, out=image)
+                np.subtract(image, before, out=moved)
+
+    def _bounds(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """The least and the greatest value that HR pixels may take; numbers, or (h scale, w scale)."""
+        if self.limits is None or self.mode != "strict":
+            return -np.float32(np.inf), np.float32(np.inf)
+        low, high = self.limits
+        if self.nodata is None or self.nodata not in self.limits:
+            return low, high
+        held = equals_nodata(lr, self.nodata) & valid
+        inwards = np.float32(1 if self.nodata == low else -1)
+        edge = np.where(repeated(held, self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
+        return (edge, high) if inwards > 0 else (low, edge)
 
     def measure(
-        self, pixels: NDArray[Any], lr: NDArray[Any], valid: NDArray[np.bool_], inner: tuple[slice, slice]
+        self,
+        pixels: NDArray[Any],
+        lr: NDArray[Any],
+        valid: NDArray[np.bool_],
+        inner: tuple[slice, slice],
+        cut: NDArray[np.bool_] | None = None,
     ) -> Residual:
         """What is left in finished pixels.
 
@@ -165,25 +189,42 @@ class LrConsistency:
             pixels: (C, h scale, w scale) in the output's dtype.
             lr, valid: as for `correct`.
             inner: rows and columns of LR pixels to look at.
+            cut: (C, h, w), LR pixels that are valid in the scene but were cut off the pixels; what sees them is left
+                out. None: none.
         """
         total = Residual()
         for band, sensor in enumerate(self.sensors):
-            clean = minimum_filter(valid[band], 2 * self.sees + 1, mode="constant", cval=True)[inner]
-            if clean.any():
-                left = np.abs(self._residual(pixels[band], lr[band], valid[band], sensor)[inner][clean])
+            known = valid[band][inner]
+            if cut is not None and cut[band].any():
+                known = known & ~maximum_filter(cut[band], 2 * self.sees + 1, mode="constant")[inner]
+            if known.any():
+                left = np.abs(self._residual(pixels[band], lr[band], valid[band], sensor))
+                wrong = np.asarray((left > HALF)[inner] & known)
+                limited = self._at_limit(pixels[band], valid[band])[inner] if wrong.any() else wrong
+                values = left[inner][known]
                 found = Residual(
-                    int(left.size),
-                    float(left.max()),
-                    int((left > HALF).sum()),
-                    float(np.square(left, dtype=np.float64).sum()),
+                    int(values.size),
+                    float(values.max()),
+                    int(wrong.sum()),
+                    float(np.square(values, dtype=np.float64).sum()),
+                    int((wrong & limited).sum()),
                 )
                 total = total.plus(found)
         return total
 
+    def _at_limit(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which LR pixels see a valid pixel at a limit of the type, or next to nodata that is there."""
+        if self.limits is None:
+            return np.zeros(valid.shape, dtype=np.bool_)
+        low, high = self.limits
+        at = (pixels <= low + (self.nodata == low)) | (pixels >= high - (self.nodata == high))
+        at &= repeated(valid, self.scale)
+        return np.asarray(maximum_filter(_cell_means(at, self.scale) > 0, 2 * self.sees + 1, mode="constant"))
+
     def _residual(
         self, image: NDArray[Any], lr: NDArray[Any], valid: NDArray[np.bool_], sensor: SensorModel
     ) -> NDArray[np.float32]:
-        known = np.repeat(np.repeat(valid, self.scale, axis=0), self.scale, axis=1)
+        known = repeated(valid, self.scale)
         seen = _reduced(np.where(known, image, 0).astype(np.float32, copy=False), sensor)
         seen /= np.maximum(_reduced(known.astype(np.float32), sensor), _LEAST_WEIGHT)
         return np.where(valid, lr - seen, 0.0).astype(np.float32)
@@ -250,8 +291,12 @@ def _lanczos_along(lr: NDArray[np.float32], scale: int, axis: int) -> NDArray[np
     return out
 
 
-def _enlarged(lr: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+def enlarged(lr: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     return np.asarray(upsample(torch.from_numpy(np.ascontiguousarray(lr))[None, None], scale)[0, 0].numpy())
+
+
+def repeated(lr: NDArray[Any], scale: int) -> NDArray[Any]:
+    return np.repeat(np.repeat(lr, scale, axis=0), scale, axis=1)
 
 
 def _cell_means(mask: NDArray[np.bool_], scale: int) -> NDArray[np.float32]:

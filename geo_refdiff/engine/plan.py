@@ -13,14 +13,16 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.degrade.sensor import Kernel, SensorModel
 from geo_refdiff.engine.consistency import Mode
+from geo_refdiff.engine.coregistration import Coregistration
 from geo_refdiff.engine.layout import BlockLayout, WindowLayout
+from geo_refdiff.engine.uncertainty import UncertaintyRecord
 from geo_refdiff.errors import ResumeError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.prior.record import MaskRecord
 
-VERSION = 2
+VERSION = 3
 """Version of the plan's format."""
 
 THREADS = "torch_threads"
@@ -152,7 +154,7 @@ class Output:
 class Plan:
     """A run, decided. Immutable; `to_dict` and `from_dict` go through JSON without loss.
 
-    `source_map`: whether it is written where each pixel's detail comes from.
+    `source_map`: whether it is written where each pixel's detail comes from; `uncertainty`: how sure it is, None: not.
     """
 
     scene: RasterInfo
@@ -170,7 +172,9 @@ class Plan:
     device: str
     dtype: str
     output: Output
+    coregistration: Coregistration
     source_map: bool = False
+    uncertainty: UncertaintyRecord | None = None
     software: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -234,6 +238,7 @@ class Plan:
             },
             "windows": asdict(self.windows) if self.windows else None,
             "blocks": asdict(self.blocks),
+            "coregistration": self.coregistration.to_dict(),
             "radiometry": _plain(asdict(self.radiometry)),
             "sensor": {"psf_sigma": self.psf_sigma, **_plain(asdict(self.sensor))},
             "model": {
@@ -251,6 +256,7 @@ class Plan:
                 "nodata": str(nodata) if nodata is not None and not _finite(nodata) else nodata,
                 "mask": self.output.mask,
                 "source_map": self.source_map,
+                "uncertainty": None if self.uncertainty is None else self.uncertainty.to_dict(),
             },
             "software": dict(self.software),
         }
@@ -278,7 +284,7 @@ class Plan:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
         data = {k: v for k, v in self.to_dict().items() if k not in _NO_PIXELS}
         data["inputs"] = _without(data["inputs"], _NOT_IN_DIGEST)
-        data["output"] = _without(data["output"], ("source_map",))
+        data["output"] = _without(data["output"], ("source_map", "uncertainty"))
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -287,7 +293,7 @@ def _parsed(data: Mapping[str, Any]) -> Plan:
     scene, reference = (RasterInfo.from_dict(inputs[k]) if inputs[k] else None for k in ("scene", "reference"))
     if scene is None:
         raise ValueError("no scene")
-    nodata = data["output"]["nodata"]
+    nodata, widths = data["output"]["nodata"], data["output"]["uncertainty"]
     return Plan(
         scene=scene,
         reference=reference,
@@ -306,7 +312,9 @@ def _parsed(data: Mapping[str, Any]) -> Plan:
         device=data["device"],
         dtype=data["dtype"],
         output=Output(data["output"]["dtype"], None if nodata is None else float(nodata), data["output"]["mask"]),
+        coregistration=Coregistration.from_dict(data["coregistration"]),
         source_map=data["output"]["source_map"],
+        uncertainty=None if widths is None else UncertaintyRecord.from_dict(widths),
         software=dict(data["software"]),
     )
 

@@ -11,10 +11,10 @@ from geo_refdiff import __version__
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import EMPTY, BandSums, load_sums
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG
+from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCERTAINTY
 from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.errors import OutputError
+from geo_refdiff.errors import GeoRefDiffError, OutputError
 from geo_refdiff.io.atomic import output_error, sync
 from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
@@ -63,6 +63,7 @@ def consistency_tags(left: Residual) -> dict[str, str]:
         "GEO_REFDIFF_LR_RESIDUAL_RMS": f"{left.rms:.4g}",
         "GEO_REFDIFF_LR_PIXELS": str(left.count),
         "GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN": str(left.beyond),
+        "GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED": str(left.saturated),
     }
 
 
@@ -142,6 +143,44 @@ def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2
     write_category_names(out, CLASSES)
     write_class_style(out.with_suffix(".qml"), CLASSES, COLOURS)
     return shares
+
+
+def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2) -> None:
+    """Write the map of half-widths (`engine.uncertainty`) from the finished blocks, replacing `out`.
+
+    float32, NaN = missing; a band for each of the model's bands, in the output's digital numbers (its scale applies, an
+    offset does not: these are differences).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    record, at = plan.uncertainty, [b - 1 for b in plan.bands.scene]
+    if record is None:
+        raise GeoRefDiffError("the plan asks for no map of uncertainty")
+    mosaic = Mosaic(
+        geobox=plan.geobox,
+        dtype="float32",
+        count=len(at),
+        sources=tuple(
+            (workdir.side_block_name(i, plan.blocks, UNCERTAINTY), plan.block(i))
+            for i in sorted(workdir.filled(plan.blocks))
+        ),
+        nodata=float("nan"),
+        descriptions=plan.bands.names,
+        scales=tuple(plan.scene.scales[i] for i in at),
+        units=tuple(plan.scene.units[i] for i in at),
+        tags={
+            "AREA_OR_POINT": "Area",
+            PLAN_TAG: plan.digest(),
+            "TIFFTAG_IMAGEDESCRIPTION": record.meaning,
+            "GEO_REFDIFF_UNCERTAINTY_COVERAGE": f"{record.coverage:g}",
+            "GEO_REFDIFF_UNCERTAINTY_RUNS": str(record.runs),
+            "GEO_REFDIFF_UNCERTAINTY_CALIBRATED": "yes" if record.calibrated else "no",
+        },
+    )
+    with gdal_env():
+        write_vrt(workdir.mosaic, mosaic)
+        publish_cog(workdir.mosaic, out, threads=threads, overwrite=True)
 
 
 def published_digest(out: Path) -> str | None:

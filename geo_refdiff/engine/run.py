@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ SUMS_TAG = "GEO_REFDIFF_SUMS"
 
 SOURCE = "source"
 """Name of the product that says where detail comes from."""
+
+UNCERTAINTY = "uncertainty"
+"""Name of the product that says how sure each pixel is."""
 
 SHARES_TAG = "GEO_REFDIFF_CLASS_COUNTS"
 """Pixels of each class in a block of it, as JSON."""
@@ -61,7 +65,7 @@ class RunCounts:
 
     Attributes:
         blocks: of the plan.
-        found: finished before this run.
+        found: finished before this run, of those asked for.
         windows: restored in this run.
         batch_size: at the end; smaller than asked for where memory did not suffice.
         restore_seconds: spent in the restorer.
@@ -74,6 +78,20 @@ class RunCounts:
     batch_size: int
     restore_seconds: float
     seconds: float
+
+
+class BlockRunner(Protocol):
+    """Finishes all blocks of a plan: `run_blocks` in this process, or others that have workers do it."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        workdir: Workdir,
+        restorer: Restorer,
+        *,
+        batch_size: int = 1,
+        progress: ProgressCallback | None = None,
+    ) -> RunCounts: ...
 
 
 def run_blocks(
@@ -92,7 +110,7 @@ def run_blocks(
         workdir: where the blocks go; locked by the caller.
         restorer: made for the plan.
         batch_size: windows restored together.
-        order: block indices; by default each block is next to the one before.
+        order: block indices; by default all, each next to the one before.
         progress: called now and then, in this thread.
 
     Raises:
@@ -101,8 +119,9 @@ def run_blocks(
         KeyboardInterrupt: passed on; finished blocks stay.
     """
     started = perf_counter()
-    found = workdir.done(plan.blocks)
-    todo = [i for i in (plan.blocks.serpentine() if order is None else order) if i not in found]
+    wanted = list(plan.blocks.serpentine() if order is None else order)
+    found = workdir.done(plan.blocks, None if order is None else wanted)
+    todo = [i for i in wanted if i not in found]
     finished = len(found)
 
     def tell(part: float) -> None:
@@ -111,7 +130,7 @@ def run_blocks(
 
     with (
         gdal_env(),
-        _torch_threads(1 if restorer.local else int(plan.software.get(THREADS, 0))),
+        torch_threads(1 if restorer.local else int(plan.software.get(THREADS, 0))),
         BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
         ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
     ):
@@ -142,7 +161,7 @@ def run_blocks(
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Runs torch with `count` threads (0 = as it is): small operations lose more by handing work out than they gain."""
     before = torch.get_num_threads()
     if count:
@@ -172,4 +191,7 @@ def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:
             sources, name = block.sources[None], workdir.side_block(index, plan.blocks, SOURCE)
             shares = np.bincount(block.sources.ravel(), minlength=len(CLASSES)).tolist()
             write_block(name, sources, None, affine, crs, NOTHING, {SHARES_TAG: json.dumps(shares)})
+        if block.widths is not None:
+            name = workdir.side_block(index, plan.blocks, UNCERTAINTY)
+            write_block(name, block.widths, None, affine, crs, float("nan"))
         write_block(workdir.block(index, plan.blocks), block.pixels, mask, affine, crs, nodata, tags)

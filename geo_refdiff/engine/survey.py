@@ -18,6 +18,7 @@ from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import Bands, Radiometry
 from geo_refdiff.engine.transfer import fit_transfer
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.projection import footprint
 from geo_refdiff.io.raster import RasterReader
@@ -92,6 +93,7 @@ def fit_reference(
     reference_bands: Sequence[int],
     target: GeoBox,
     sensor: SensorModel,
+    displacement: Displacement | None = None,
 ) -> Radiometry:
     """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
 
@@ -99,12 +101,16 @@ def fit_reference(
         radiometry: of the scene; comes back with the fit added.
         target: the whole scene's output grid.
         sensor: the declared operator.
+        displacement: of the reference, pixels of the target.
     """
     area = footprint(reference, scene)
     seen: list[NDArray[np.float64]] = []
     truth: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)
-    with RasterReader(scene, scene_bands) as lr, WarpedReader(reference, reference_bands, target, "cubic") as hr:
+    with (
+        RasterReader(scene, scene_bands) as lr,
+        WarpedReader(reference, reference_bands, target, "cubic", displacement) as hr,
+    ):
         for window in _spread(area, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from geo_refdiff.engine.layout import BlockLayout
@@ -16,10 +13,12 @@ from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.plan_file import differences, read_plan
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import output_error, write_json_atomic
+from geo_refdiff.io.lock import held
 
 _BLOCKS = "blocks"
 _PLAN = "plan.json"
 _LOCK = "lock"
+_WORKERS = "workers"
 _EMPTY = ".empty"
 _SHOWN = 6
 
@@ -39,6 +38,11 @@ class Workdir:
     def plan(self) -> Path:
         """plan.json."""
         return self.path / _PLAN
+
+    @property
+    def workers(self) -> Path:
+        """Lock that other processes hold, shared, while they write blocks: a plan is not replaced meanwhile."""
+        return self.path / _WORKERS
 
     @property
     def mosaic(self) -> Path:
@@ -67,8 +71,11 @@ class Workdir:
         """File of block `index` of another product."""
         return self.path / self.side_block_name(index, layout, product)
 
-    def done(self, layout: BlockLayout) -> set[int]:
-        """Blocks that are finished; a block file appears complete or not at all."""
+    def done(self, layout: BlockLayout, among: Sequence[int] | None = None) -> set[int]:
+        """Blocks that are finished, of all or of some; a block file appears complete or not at all."""
+        if among is not None:
+            files = {i: self.block(i, layout) for i in among}
+            return {i for i, file in files.items() if file.exists() or file.with_suffix(_EMPTY).exists()}
         return self.filled(layout) | self._with_suffix(layout, _EMPTY)
 
     def filled(self, layout: BlockLayout) -> set[int]:
@@ -103,6 +110,7 @@ class Workdir:
             The plan to run: `plan`, or the one of the run that is resumed.
 
         Raises:
+            BusyError: workers of a run before are still writing there.
             ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
                 lies there and neither `resume` nor `overwrite` was said.
             OutputError: the folder cannot be written.
@@ -123,14 +131,16 @@ class Workdir:
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
             )
-        try:
-            self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
-            if (self.path / _BLOCKS).exists():
-                shutil.rmtree(self.path / _BLOCKS)
-            (self.path / _BLOCKS).mkdir()
-        except OSError as error:
-            raise output_error(self.path, error) from error
-        write_json_atomic(self.plan, plan.to_dict())
+        left = self.workers.exists()
+        with held(self.workers, str(self.path), "wait for its workers") if left else nullcontext():
+            try:
+                self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
+                if (self.path / _BLOCKS).exists():
+                    shutil.rmtree(self.path / _BLOCKS)
+                (self.path / _BLOCKS).mkdir()
+            except OSError as error:
+                raise output_error(self.path, error) from error
+            write_json_atomic(self.plan, plan.to_dict())
         return plan
 
     def clean(self) -> None:
@@ -146,7 +156,7 @@ class Workdir:
             self.plan.unlink()
         shutil.rmtree(self.path / _BLOCKS, ignore_errors=True)
         self.clean()
-        for file in (self.mosaic, self.path / _LOCK):
+        for file in (self.mosaic, self.workers, self.path / _LOCK):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: somebody else's files
@@ -157,7 +167,7 @@ class Workdir:
         """Hold the folder for this process, made if it is missing; gives whether it was there before.
 
         Raises:
-            ResumeError: another process holds it; names process and host.
+            BusyError: another process holds it; names process and host.
             OutputError: the folder cannot be made, or it is not that of a run.
         """
         existed = self.path.exists()
@@ -168,23 +178,10 @@ class Workdir:
             )
         try:
             self.path.mkdir(exist_ok=True)
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise output_error(self.path, error) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ResumeError(
-                    f"{self.path}: another run holds it ({_holder(descriptor)}); wait for it or choose another output"
-                ) from error
-            note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
-            with suppress(OSError):  # a note for people, not needed on a full disk
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, note.encode(), 0)
+        with held(self.path / _LOCK, str(self.path), "wait for it or choose another output"):
             yield existed
-        finally:
-            os.close(descriptor)
 
 
 def check_output_path(out: Path) -> None:
@@ -204,11 +201,3 @@ def check_output_path(out: Path) -> None:
         raise OutputError(f"{out}: the disk of {folder} is read-only; choose another folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: no permission to write in {folder}; choose another folder")
-
-
-def _holder(descriptor: int) -> str:
-    try:
-        note = json.loads(os.pread(descriptor, 400, 0))
-        return f"process {note['pid']} on {note['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown process"

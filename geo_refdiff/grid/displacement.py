@@ -93,7 +93,7 @@ class Displacement:
 
     def on_pixels(self, shape: tuple[int, int], origin: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
         """d at the centres of (height, width) pixels, the first of which is `origin`; (2, height, width)."""
-        rows, cols = (np.arange(n) + first + 0.5 for n, first in zip(shape, origin, strict=True))
+        rows, cols = (np.arange(n, dtype=np.float64) + (first + 0.5) for n, first in zip(shape, origin, strict=True))
         if self.is_linear:
             d = self.at(rows[:, None], cols[None])
         else:
@@ -105,9 +105,9 @@ class Displacement:
     def scaled(self, factor: float) -> Displacement:
         """The same field in pixels `factor` times smaller."""
         a, b, c, d, e, f = self.matrix
-        many = tuple(tuple(tuple(v * factor for v in line) for line in part) for part in (self.drows, self.dcols))
-        positions = tuple(tuple(v * factor for v in part) for part in (self.rows, self.cols))
-        return Displacement((a, b, c * factor, d, e, f * factor), *positions, *many)
+        many = (tuple(tuple(v * factor for v in line) for line in part) for part in (self.drows, self.dcols))
+        rows, cols = (tuple(v * factor for v in part) for part in (self.rows, self.cols))
+        return Displacement((a, b, c * factor, d, e, f * factor), rows, cols, *many)
 
     def rounded(self) -> Displacement:
         """Shifts rounded to 1e-4 pixels, so that they are written down, and compared, in few digits."""

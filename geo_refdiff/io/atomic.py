@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,7 +43,8 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
         OutputError: from any OSError: disk full, no permission, no such folder.
     """
     final = Path(final)
-    temporary = final.with_name(f".{final.stem}.tmp-{os.getpid()}{final.suffix}")
+    own = f"{os.getpid()}-{secrets.token_hex(4)}"  # processes of several machines may share a folder
+    temporary = final.with_name(f".{final.stem}.tmp-{own}{final.suffix}")
     try:
         yield temporary
         sync(temporary)

@@ -53,7 +53,7 @@ def item(raster: Path, assets: Mapping[str, Asset], when: datetime, properties: 
         properties: more of them.
     """
     with rasterio.open(raster) as dataset:
-        ring = _ring(dataset)
+        ring = outline(dataset)
         lon, lat = [p[0] for p in ring], [p[1] for p in ring]
         grid = _grid(dataset)
     return {
@@ -97,8 +97,8 @@ def _grid(dataset: Any) -> dict[str, Any]:
     return grid
 
 
-def _ring(dataset: Any) -> list[list[float]]:
-    """The outline in longitude and latitude, counter-clockwise where the raster is north-up."""
+def outline(dataset: Any) -> list[list[float]]:
+    """The closed outline of an open raster in longitude and latitude, counter-clockwise where it is north-up."""
     steps = [k / (_EDGE - 1) for k in range(_EDGE)]
     path = [(0.0, t) for t in steps] + [(t, 1.0) for t in steps[1:]]
     path += [(1.0, 1.0 - t) for t in steps[1:]] + [(1.0 - t, 0.0) for t in steps[1:]]

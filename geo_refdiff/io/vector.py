@@ -16,11 +16,17 @@ from geo_refdiff.io.gdal import one_line
 
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
+_WKT = re.compile(r"^([^;]+);\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)
 
 
 def is_box(text: str) -> bool:
     """Whether an area of interest is given as numbers, not as a file."""
     return _BOX.match(text) is not None
+
+
+def is_wkt(text: str) -> bool:
+    """Whether an area of interest is given as "CRS;POLYGON ((...))"."""
+    return _WKT.match(text) is not None
 
 
 def read_aoi(text: str, crs: Any) -> BaseGeometry:
@@ -29,7 +35,7 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     Args:
         text: "xmin,ymin,xmax,ymax" in units of `crs`, or "xmin,ymin,xmax,ymax,EPSG:4326" in those of another CRS (x is
             the easting or longitude), or a vector file in any CRS, `FILE|layername=NAME` for one
-            layer of several.
+            layer of several, or "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))".
         crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
 
     Raises:
@@ -38,7 +44,8 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     """
     numbers = _BOX.match(text)
     if numbers is None:
-        return _from_file(text, crs)
+        written = _WKT.match(text)
+        return _from_file(text, crs) if written is None else _from_wkt(written.group(1), written.group(2), crs)
     box = _box(numbers.group(1))
     return box if numbers.group(2) is None else _moved(box, numbers.group(2), crs, text)
 
@@ -51,6 +58,17 @@ def _box(text: str) -> BaseGeometry:
     if xmin >= xmax or ymin >= ymax:
         raise GridError(f"area of interest '{text}' is empty; give xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax")
     return shapely.box(xmin, ymin, xmax, ymax)
+
+
+def _from_wkt(source: str, wkt: str, crs: Any) -> BaseGeometry:
+    name = wkt if len(wkt) <= 40 else wkt[:37] + "..."
+    try:
+        area = polygons(shapely.make_valid(shapely.from_wkt(wkt)))
+    except shapely.errors.ShapelyError as error:
+        raise GridError(f"area of interest '{name}': is no polygon ({one_line(error, 80)}); correct its WKT") from error
+    if area.is_empty:
+        raise GridError(f"area of interest '{name}': is empty; give a polygon with an area")
+    return _moved(area, source.strip(), crs, name)
 
 
 def _from_file(text: str, crs: Any) -> BaseGeometry:

@@ -115,14 +115,17 @@ def add_grid(root: ET.Element, geobox: GeoBox, crs_wkt: str) -> None:
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(v) for v in (c, a, b, f, d, e))
 
 
-def add_source(band: ET.Element, name: str, source_band: str, window: Window, *, relative: bool) -> None:
+def add_source(
+    band: ET.Element, name: str, source_band: str, window: Window, *, relative: bool, kind: str = "SimpleSource"
+) -> ET.Element:
     """Adds the upper left part of a file, as large as `window`, as a source of `band` under `window`."""
-    source = ET.SubElement(band, "SimpleSource")
+    source = ET.SubElement(band, kind)
     ET.SubElement(source, "SourceFilename", relativeToVRT=str(int(relative)), shared="0").text = name
     ET.SubElement(source, "SourceBand").text = source_band
     height, width = (str(v) for v in window.shape)
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
     ET.SubElement(source, "DstRect", xOff=str(window.col), yOff=str(window.row), xSize=width, ySize=height)
+    return source
 
 
 def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:

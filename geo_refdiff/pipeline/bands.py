@@ -61,6 +61,17 @@ def choose_bands(
     )
 
 
+def comparable_bands(scene: RasterInfo, reference: RasterInfo) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bands of both that can be compared with each other, pair by pair: those of one name, else those of one place."""
+    own, other = _keys(scene), _keys(reference)
+    common = [k for k in own if own.count(k) == other.count(k) == 1]
+    if common:
+        pairs = [(own.index(k), other.index(k)) for k in common]
+    else:
+        pairs = [(p, p) for p in range(min(len(own), len(other)))]
+    return tuple(scene.data_bands[a] for a, _ in pairs), tuple(reference.data_bands[b] for _, b in pairs)
+
+
 def _name(info: RasterInfo, position: int) -> str:
     band = info.data_bands[position]
     text = info.descriptions[band - 1]

@@ -36,6 +36,7 @@ class Model:
         psf_sigma: of the sensor that it was made for, LR pixels.
         sampler: settings as the plan records them.
         make: (sensor, channels, seed) -> restorer.
+        folder: of its files, None for a classical restorer.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Model:
     scales: tuple[int, ...] = ()
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
@@ -109,7 +111,7 @@ def _diffusion(
 ) -> Model:
     import torch
 
-    from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest
+    from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.engine.diffusion_restorer import DiffusionRestorer, sampler_settings
 
     if name not in bundled_models() and not Path(name).expanduser().exists():
@@ -133,6 +135,7 @@ def _diffusion(
         scales=_numbers(config, "scales"),
         psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
         sampler=settings.to_dict(),
+        folder=resolve_model(name),
     )
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.publish import publish_sources
+from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
+from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError
 from geo_refdiff.io.atomic import write_json_atomic
 from geo_refdiff.io.gdal import gdal_env
 
 PRODUCTS = ("source", "stac", "quicklook")
-"""In the order in which they are written."""
+"""In the order in which they are written; a map of uncertainty comes with `uncertainty` runs."""
 
 
 def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -38,8 +39,9 @@ def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def product_path(out: Path, product: str) -> Path:
-    """Where a product of `out` lies: out.source.tif, out.json, out.png."""
-    return out.with_suffix({"source": ".source.tif", "stac": ".json", "quicklook": ".png"}[product])
+    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.json, out.png."""
+    suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "stac": ".json", "quicklook": ".png"}
+    return out.with_suffix(suffixes[product])
 
 
 def product_files(out: Path, products: Iterable[str]) -> list[Path]:
@@ -68,6 +70,8 @@ def write_products(
     with gdal_env(GDAL_PAM_ENABLED=False):
         if "source" in wanted:
             told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
+        if UNCERTAINTY in wanted:
+            publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:
@@ -86,6 +90,9 @@ def _item(
     if "source" in products:
         path = product_path(out, "source")
         assets["source"] = Asset(path, "where each pixel's detail comes from", ("metadata",), COG)
+    if UNCERTAINTY in products and plan.uncertainty:
+        path = product_path(out, UNCERTAINTY)
+        assets[UNCERTAINTY] = Asset(path, plan.uncertainty.meaning, ("metadata",), COG)
     if "quicklook" in products:
         assets["thumbnail"] = Asset(product_path(out, "quicklook"), "quicklook", ("thumbnail",), "image/png")
     properties: dict[str, Any] = {

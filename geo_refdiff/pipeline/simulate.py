@@ -23,7 +23,7 @@ from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.vrt import write_vrt
 from geo_refdiff.pipeline.bands import choose_bands
-from geo_refdiff.pipeline.planning import output_of
+from geo_refdiff.pipeline.outline import output_of
 from geo_refdiff.pipeline.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
 
 MAX_SCALE = 64

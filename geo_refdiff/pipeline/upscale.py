@@ -10,11 +10,13 @@ from time import perf_counter
 
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.publish import publish, published_digest
-from geo_refdiff.engine.run import Progress, ProgressCallback, RunCounts, run_blocks
+from geo_refdiff.engine.run import UNCERTAINTY, BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
 from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.pipeline.models import RestorerFactory
+from geo_refdiff.io.vector import is_wkt
+from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
+from geo_refdiff.pipeline.models import Model, RestorerFactory
 from geo_refdiff.pipeline.planning import Planned, Request, check_space, make_plan
 from geo_refdiff.pipeline.products import chosen_products, product_files, write_products
 from geo_refdiff.pipeline.result import UpscaleResult
@@ -36,7 +38,7 @@ def upscale(
     out: str | Path | None = None,
     aoi: str | None = None,
     scale: int | None = None,
-    model: str | Path | RestorerFactory = "default",
+    model: str | Path | RestorerFactory | Model = "default",
     steps: int | None = None,
     detail: float | None = None,
     sampler: str | None = None,
@@ -53,16 +55,21 @@ def upscale(
     consistency: str | None = None,
     other_bands: str | None = None,
     products: str | Sequence[str] | None = None,
+    uncertainty: int | None = None,
     no_change: int | None = None,
     class_map: str | Path | None = None,
     mask_field: str | None = None,
     mask_confidence: str | Path | None = None,
     min_confidence: float | None = None,
+    coregister: str = "auto",
+    max_residual: float = MAX_RESIDUAL,
+    on_misregistration: str = "stop",
     resume: bool = False,
     overwrite: bool = False,
     plan_only: bool = False,
     keep: bool = False,
     progress: ProgressCallback | None = None,
+    runner: BlockRunner = run_blocks,
 ) -> UpscaleResult:
     """Turn a coarse scene into a sharp one on a grid `scale` times finer, as a cloud-optimised GeoTIFF.
 
@@ -75,7 +82,7 @@ def upscale(
         out: GeoTIFF to write; default `<scene>_<scale>x.tif` beside the scene.
         aoi: "xmin,ymin,xmax,ymax" in the scene's CRS, snapped outwards to its pixels, or a vector file in any CRS.
         scale: whole factor; default from the reference's pixel size, else 8.
-        model: a bundled model, a model folder, "bicubic", "bicubic-ibp" or "matched-ref".
+        model: an open model, a bundled one, a model folder, "bicubic", "bicubic-ibp" or "matched-ref".
         steps, sampler: of the diffusion; default as the model says.
         detail: 0 (the conditional mean) to 1 (a full sample); default as the model says.
         seed: of the noise.
@@ -94,16 +101,23 @@ def upscale(
             which are wanted.
         products: what is written beside the output, of "source" (where each pixel's detail comes from), "stac" and
             "quicklook", or "all"; None or "none": nothing.
+        uncertainty: runs with other noise for `out.uncertainty.tif`, half-widths of 90 % intervals; 2 to 64. None: no map.
         no_change: value of a raster mask that means "no change".
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.
         mask_confidence: raster of 0 to 1 that says how sure the mask is.
         min_confidence: below it the mask is taken for unknown; default 0.5 with `mask_confidence`, 0 with "auto".
+        coregister: "auto", "global", "local" or "off": whether and how reference and mask are moved onto the scene
+            before they are used; "auto" finds out which it takes, and leaves alone what is too small or too plain.
+        max_residual: what may be left of the shifts after that, LR pixels.
+        on_misregistration: what happens where more is left, or where the reference does not match the scene at all:
+            "stop", or "no-ref": go on without the reference there.
         resume: go on with an unfinished run of the same inputs and options.
         overwrite: replace a finished output and drop an unfinished run.
         plan_only: write plan.json, compute nothing.
         keep: keep the run's folder with plan and blocks.
         progress: called now and then with a `Progress`.
+        runner: who computes the blocks: this process, or workers.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
@@ -114,11 +128,12 @@ def upscale(
         raise OptionError(f"batch size {batch_size}: give 1 or more")
     if out is not None:
         _check_out(Path(out).absolute(), resume=resume, overwrite=overwrite)
-    wanted = chosen_products(products)
+    wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
         scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
-        window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted,
+        window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted, uncertainty,
         no_change, class_map, mask_field, mask_confidence, min_confidence,
+        coregister, max_residual, on_misregistration,
     )  # fmt: skip
     with gdal_env():
         planned = make_plan(request)
@@ -143,7 +158,7 @@ def upscale(
             planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
-            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress)
+            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress, runner)
             if not keep:
                 workdir.remove()
         except KeyboardInterrupt as stop:
@@ -171,10 +186,11 @@ def _run(
     products: tuple[str, ...],
     timings: dict[str, float],
     progress: ProgressCallback | None,
+    runner: BlockRunner,
 ) -> RunCounts:
     plan = planned.plan
     batch = batch_size or _BATCH[plan.device.partition(":")[0]]
-    counts = run_blocks(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
+    counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()
     if progress:
@@ -209,7 +225,7 @@ def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
 
 def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
-    aoi = None if request.aoi is None else request.aoi.partition("|layername=")[0]
+    aoi = None if request.aoi is None or is_wkt(request.aoi) else request.aoi.partition("|layername=")[0]
     for given in (request.scene, request.ref, *request.prior.files, aoi):
         if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
             raise OutputError(f"{out}: is one of the inputs; choose another name for the output")

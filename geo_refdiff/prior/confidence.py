@@ -10,10 +10,11 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.warp import WarpedReader, gsd_ratio
+from geo_refdiff.io.warp import WarpedReader, WarpResampling, gsd_ratio
 
 MIN_CONFIDENCE = 0.5
 """Where a confidence is given and no limit."""
@@ -43,16 +44,24 @@ class ConfidentPrior:
             the nearest pixel, a finer one is averaged.
         target: the whole scene's output grid.
         least: the limit, 0 to 1.
+        displacement: of the confidence, as for `WarpedReader`.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is known.
     """
 
-    def __init__(self, prior: Prior, confidence: RasterInfo, target: GeoBox, least: float) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        confidence: RasterInfo,
+        target: GeoBox,
+        least: float,
+        displacement: Displacement | None = None,
+    ) -> None:
         self._prior, self._least = prior, least
-        finer = gsd_ratio(confidence, target) < 1 - 1e-6
+        how: WarpResampling = "average" if gsd_ratio(confidence, target) < 1 - 1e-6 else "nearest"
         band = confidence.data_bands[0]
-        self._reader = WarpedReader(confidence, [band], target, "average" if finer else "nearest")
+        self._reader = WarpedReader(confidence, [band], target, how, displacement)
         self._scale, self._offset = confidence.scales[band - 1], confidence.offsets[band - 1]
 
     def read(self, window: Window) -> NDArray[np.uint8]:

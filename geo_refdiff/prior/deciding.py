@@ -10,6 +10,7 @@ from pathlib import Path
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError, OptionError
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import overlap_fraction
@@ -200,13 +201,19 @@ def _sorted(values: Mapping[Key, int]) -> tuple[tuple[Key, int], ...]:
     return tuple(sorted(values.items(), key=lambda item: str(item[0])))
 
 
-def open_prior(record: MaskRecord, target: GeoBox, detected: Callable[[], Prior] | None = None) -> Prior:
+def open_prior(
+    record: MaskRecord,
+    target: GeoBox,
+    detected: Callable[[], Prior] | None = None,
+    displacement: Displacement | None = None,
+) -> Prior:
     """The prior that a plan remembers.
 
     Args:
         record: of the plan.
         target: the whole scene's output grid.
         detected: makes the prior for "auto", in pixels of the target as the others.
+        displacement: of a mask from a file, pixels of the target: what belongs at p it has at p + displacement.
 
     Raises:
         GridError, InputError: a file cannot be opened or placed on the grid.
@@ -218,13 +225,13 @@ def open_prior(record: MaskRecord, target: GeoBox, detected: Callable[[], Prior]
             raise InputError("a detected change mask needs a reference: give --ref, or --mask none")
         return detected()
     if record.kind == "polygons" and record.polygons:
-        prior = PolygonPrior(record.polygons, target, values)
+        prior = PolygonPrior(record.polygons, target, values, displacement)
     elif record.kind == "colours" and record.raster:
-        prior = ColourPrior(record.raster, target, values)
+        prior = ColourPrior(record.raster, target, values, displacement)
     elif record.raster:
-        prior = MaskPrior(record.raster, target, values)
+        prior = MaskPrior(record.raster, target, values, displacement)
     else:
         raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start anew")
     if record.confidence is None:
         return prior
-    return ConfidentPrior(prior, record.confidence, target, record.min_confidence)
+    return ConfidentPrior(prior, record.confidence, target, record.min_confidence, displacement)

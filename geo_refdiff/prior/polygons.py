@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import IDENTITY
 
 from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, crs_wkt
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
@@ -32,6 +33,9 @@ TILE = 512
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
 _TILES_KEPT = 64
+_STEP = 64.0
+"""Target pixels between the points of an edge that a field of shifts may bend."""
+
 _PARTS = 16
 """Pieces into which the longest side of a polygon is cut before it is projected: straight edges may be curves there."""
 
@@ -169,17 +173,22 @@ class PolygonPrior:
         info: from `inspect_polygons`.
         target: the whole scene's output grid.
         values: value of the field -> class index; others are unknown.
+        displacement: what belongs at p of the target lies, by the polygons' coordinates, at p + displacement.
 
     Raises:
         GridError: the polygons' CRS cannot be brought to the target's.
     """
 
-    def __init__(self, info: VectorInfo, target: GeoBox, values: Mapping[Key, int]) -> None:
+    def __init__(
+        self, info: VectorInfo, target: GeoBox, values: Mapping[Key, int], displacement: Displacement | None = None
+    ) -> None:
         self.info, self.target, self._values = info, target, dict(values)
         self._source, self._to = pyproj.CRS.from_wkt(info.crs_wkt), pyproj.CRS.from_wkt(crs_wkt(target))
         self._same = self._source.equals(self._to, ignore_axis_order=True)
         self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
         self._lock = threading.Lock()
+        self._displacement = displacement
+        self._reach = 2 if displacement is None else 2 + displacement.reach((target.height, target.width))
 
     def meets_target(self) -> bool:
         """Whether the extents have anything in common."""
@@ -221,7 +230,7 @@ class PolygonPrior:
 
     def _extent(self, tile: Window) -> tuple[float, float, float, float]:
         """Of a window, in the polygons' CRS, a little wider."""
-        xmin, ymin, xmax, ymax = crop(self.target, tile.pad(2)).extent.boundingbox.bbox
+        xmin, ymin, xmax, ymax = crop(self.target, tile.pad(self._reach)).extent.boundingbox.bbox
         if self._same:
             return xmin, ymin, xmax, ymax
         back = pyproj.Transformer.from_crs(self._to, self._source, always_xy=True)
@@ -243,11 +252,24 @@ class PolygonPrior:
         for position, geometry in enumerate(frame.geometry):
             moved = None if geometry is None or geometry.is_empty else self._moved(geometry)
             if moved is not None:
-                local = shapely.affinity.affine_transform(moved, (a, b, d, e, c - tile.col, f - tile.row))
-                shapes.append((local, self._class(frame, position)))
+                local = self._placed(shapely.affinity.affine_transform(moved, (a, b, d, e, c, f)))
+                near = shapely.affinity.translate(local, -tile.col, -tile.row)
+                shapes.append((near, self._class(frame, position)))
         if shapes:
             rasterio.features.rasterize(shapes, out=classes, transform=IDENTITY)
         return classes
+
+    def _placed(self, geometry: Any) -> Any:
+        """A polygon in pixels of the target, where it belongs."""
+        if self._displacement is None:
+            return geometry
+        displacement = self._displacement
+
+        def belongs(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            rows, cols = displacement.came_from(xy[:, 1], xy[:, 0])
+            return np.column_stack([cols, rows])
+
+        return shapely.transform(geometry if displacement.is_linear else shapely.segmentize(geometry, _STEP), belongs)
 
     def _class(self, frame: Any, position: int) -> int:
         value = None if self.info.field is None else frame[self.info.field].iloc[position]

@@ -10,10 +10,11 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
+from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.warp import WarpedReader, gsd_ratio
+from geo_refdiff.io.warp import WarpedReader, WarpResampling, gsd_ratio
 from geo_refdiff.prior.class_map import Key, known_classes
 
 _SCAN = 1024
@@ -26,14 +27,21 @@ class MaskPrior:
         info: from `inspect(path, "mask")`.
         target: the whole scene's output grid.
         values: value in the mask -> class index; others are unknown. Empty: values are class indices.
+        displacement: of the mask, as for `WarpedReader`.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is known.
     """
 
-    def __init__(self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int] | None = None) -> None:
-        finer = gsd_ratio(info, target) < 1 - 1e-6
-        self._reader = WarpedReader(info, [info.data_bands[0]], target, "mode" if finer else "nearest")
+    def __init__(
+        self,
+        info: RasterInfo,
+        target: GeoBox,
+        values: Mapping[Key, int] | None = None,
+        displacement: Displacement | None = None,
+    ) -> None:
+        how: WarpResampling = "mode" if gsd_ratio(info, target) < 1 - 1e-6 else "nearest"
+        self._reader = WarpedReader(info, [info.data_bands[0]], target, how, displacement)
         self._values = {k: v for k, v in (values or {}).items() if isinstance(k, int)}
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -58,13 +66,16 @@ class ColourPrior:
         info: from `inspect(path, "mask")`, its first three bands are red, green and blue.
         target: the whole scene's output grid.
         values: colour -> class index; other colours are unknown.
+        displacement: of the mask, as for `WarpedReader`.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is known.
     """
 
-    def __init__(self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int]) -> None:
-        self._reader = WarpedReader(info, info.data_bands[:3], target, "nearest")
+    def __init__(
+        self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int], displacement: Displacement | None = None
+    ) -> None:
+        self._reader = WarpedReader(info, info.data_bands[:3], target, "nearest", displacement)
         self._values = {_packed_key(k): v for k, v in values.items() if isinstance(k, tuple)}
 
     def read(self, window: Window) -> NDArray[np.uint8]:

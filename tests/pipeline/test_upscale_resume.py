@@ -21,21 +21,39 @@ from geo_refdiff.pipeline.upscale import Interrupted
 OPTIONS: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32}
 
 
-def command(scene: Path, out: Path, *more: str) -> list[str]:
-    arguments = [str(scene), "--model", "bicubic-ibp", "--scale", "4", "--window", "160", "--block-size", "32"]
-    return [
-        sys.executable,
-        "-m",
-        "geo_refdiff.cli.main",
-        "upscale",
-        *arguments,
-        "-o",
-        str(out),
-        "--device",
-        "cpu",
-        "--products=none",
-        *more,
-    ]
+HELD = """
+import sys, time
+from geo_refdiff.cli.main import main
+from geo_refdiff.engine.block import BlockComputer
+
+left, compute = int(sys.argv.pop(1)), BlockComputer.compute
+
+def held(*args):
+    global left
+    left -= 1
+    if left < 0:
+        time.sleep(300)
+    return compute(*args)
+
+BlockComputer.compute = held
+main()
+"""
+"""The command line, but that it waits for a signal once it has computed some blocks: it cannot end before one comes."""
+
+
+def started(scene: Path, out: Path, blocks: int, *more: str, **streams: Any) -> subprocess.Popen[str]:
+    """`geo-refdiff upscale` in a process that waits after so many blocks."""
+    options = ["--model", "bicubic-ibp", "--scale", "4", "--window", "160", "--block-size", "32", "--products=none"]
+    program = [sys.executable, "-c", HELD, str(blocks), "upscale", str(scene), *options, "-o", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*program, "--device", "cpu", *more], text=True, env=environment, **streams)
+
+
+def wait_for(blocks: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until so many blocks lie there."""
+    while len(list(blocks.glob("r*.tif"))) < count:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
 
 
 def test_kill_and_resume_gives_the_same_file(make_pair: Any, tmp_path: Path) -> None:
@@ -43,16 +61,11 @@ def test_kill_and_resume_gives_the_same_file(make_pair: Any, tmp_path: Path) -> 
     expected = upscale(scene, model="bicubic-ibp", out=tmp_path / "whole.tif", **OPTIONS).out.read_bytes()
     out = tmp_path / "killed.tif"
     blocks = tmp_path / "killed.tif.parts" / "blocks"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for wanted in (1, 7, 16):
-        process = subprocess.Popen(command(scene, out, "--resume"), stdout=subprocess.DEVNULL, env=environment)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if blocks.exists() and len(list(blocks.glob("r*.tif"))) >= wanted:
-                process.kill()
-                process.wait()
-            time.sleep(0.002)
-        assert process.wait(10) == -signal.SIGKILL
+    for wanted, held in ((1, 4), (7, 10), (16, 14)):  # of 30
+        with started(scene, out, held, "--resume") as process:
+            wait_for(blocks, wanted, process)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
         assert not out.exists()
         assert list(blocks.iterdir())
     result = upscale(scene, model="bicubic-ibp", out=out, resume=True, **OPTIONS)
@@ -93,17 +106,10 @@ def test_ctrl_c_on_the_command_line_says_how_to_go_on(make_pair: Any, tmp_path: 
     scene, _ = make_pair(64, 64)
     out = tmp_path / "out.tif"
     blocks = tmp_path / "out.tif.parts" / "blocks"
-    process = subprocess.Popen(
-        command(scene, out),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    while process.poll() is None and not (blocks.exists() and list(blocks.glob("r*.tif"))):
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with started(scene, out, 1, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_for(blocks, 1, process)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stdout == ""
     assert stderr.count("\n") == 1

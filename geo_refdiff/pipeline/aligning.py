@@ -1,0 +1,158 @@
+"""Whether and how a run moves its reference, and what it says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot
+from typing import Literal, get_args
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.align.reading import register_rasters
+from geo_refdiff.align.registration import Registration
+from geo_refdiff.align.sites import Site
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.coregistration import Coregistration
+from geo_refdiff.engine.plan import Bands, Radiometry
+from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.io.warp import overlap_fraction
+
+Coregister = Literal["auto", "global", "local", "off"]
+Misregistered = Literal["stop", "no-ref"]
+
+MAX_RESIDUAL = 1.0
+"""LR pixels."""
+
+_HALF = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class AlignRequest:
+    """What the user says of co-registration.
+
+    Attributes:
+        mode: "auto": one shift, or a local field where one shift clearly does not do; "global", "local", "off".
+        max_residual: what may be left of the shifts after correction, LR pixels.
+        on_misregistration: "stop", or "no-ref": go on without the reference where it does not lie right.
+    """
+
+    mode: str = "auto"
+    max_residual: float = MAX_RESIDUAL
+    on_misregistration: str = "stop"
+
+    def check(self) -> None:
+        """Whether the options make sense.
+
+        Raises:
+            OptionError: one line.
+        """
+        if self.mode not in get_args(Coregister):
+            raise OptionError(f"coregister '{self.mode}': choose {', '.join(get_args(Coregister))}")
+        if self.on_misregistration not in get_args(Misregistered):
+            raise OptionError(
+                f"on misregistration '{self.on_misregistration}': choose {' or '.join(get_args(Misregistered))}"
+            )
+        if not (np.isfinite(self.max_residual) and self.max_residual > 0):
+            raise OptionError(f"max residual {self.max_residual:g}: give a number of LR pixels above 0")
+
+
+def align_reference(
+    request: AlignRequest,
+    scene: RasterInfo,
+    reference: RasterInfo | None,
+    bands: Bands,
+    sensor: SensorModel,
+    restorer: Restorer,
+    notes: list[str],
+) -> Coregistration:
+    """Measure how the reference lies on the scene, and decide what is done about it, and about the mask with it.
+
+    The whole scene is looked at, whatever the area of interest.
+
+    Raises:
+        InputError: the reference does not lie right, and the run is to stop then.
+    """
+    if request.mode == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
+        return Coregistration("off", "off")
+    mode: Literal["auto", "global", "local"] = "auto"
+    if request.mode in ("global", "local"):
+        mode = "global" if request.mode == "global" else "local"
+    found = register_rasters(scene, bands.scene, reference, bands.reference, sensor, mode)
+    if not found.registered:
+        return _not_registered(request, found, reference, notes)
+    beyond = found.beyond(request.max_residual)
+    if not found.exceeds(request.max_residual):
+        _tell(found, sensor.scale, scene, notes)
+        return Coregistration.of(found, request.mode)
+    told = (
+        f"the reference does not lie right on the scene: after correction {found.after:.2f} LR pixels are left (root "
+        f"mean square), in {len(beyond)} of {len(found.accepted)} places more than {request.max_residual:g}"
+    )
+    if request.on_misregistration == "stop":
+        raise InputError(
+            f"{reference.path}: {told}; try --coregister local, raise --max-residual, or say "
+            f"--on-misregistration no-ref"
+        )
+    if not found.accepted or len(beyond) > _HALF * len(found.accepted):
+        notes.append(f"{told}; it is not used")
+        return Coregistration.of(found, request.mode, unused=True)
+    notes.append(f"{told}; it is not used there")
+    return Coregistration.of(found, request.mode, _cells(beyond, found.sites, scene))
+
+
+def note_reference(reference: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]) -> None:
+    """Tell how much of the scene the reference covers, and how well it agrees."""
+    share = overlap_fraction(reference, target)
+    if share < 0.999:
+        notes.append(f"the reference covers {share:.1%} of the scene; elsewhere there is none")
+    if radiometry.pixels == 0:
+        notes.append("too few common pixels to match the reference's radiometry: it is taken as it is")
+    elif min(radiometry.correlation) < 0.3:
+        notes.append(
+            f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f}): "
+            f"check its place, bands and date"
+        )
+
+
+def _not_registered(
+    request: AlignRequest, found: Registration, reference: RasterInfo, notes: list[str]
+) -> Coregistration:
+    """What cannot be told is taken as it is in "auto"; what is seen not to match is not."""
+    told = f"the reference is not registered: {found.reason}"
+    if request.mode == "auto" and found.verdict != "mismatch":
+        notes.append(f"{told}; it is taken where it says it lies")
+        return Coregistration.of(found, request.mode)
+    if request.on_misregistration == "stop":
+        raise InputError(
+            f"{reference.path}: {told}; check its place, bands and date, say --on-misregistration no-ref to go on "
+            f"without it, or --coregister off to take it as it is"
+        )
+    notes.append(f"{told}; it is not used")
+    return Coregistration.of(found, request.mode, unused=True)
+
+
+def _tell(found: Registration, scale: int, scene: RasterInfo, notes: list[str]) -> None:
+    if found.kind == "none":
+        return
+    length = hypot(*found.shift)
+    x, y = found.lengths(scale, Affine(*scene.transform))["crs_units"]
+    what = f"the reference is moved by {length:.2f} LR pixels (content lies x {x:+.4g}, y {y:+.4g} CRS units off)"
+    if found.kind == "local":
+        what = f"the reference is moved by a local field, {length:.2f} LR pixels on average"
+    notes.append(f"{what}; {found.before:.2f} LR pixels before, {found.after:.2f} after")
+
+
+def _cells(beyond: tuple[Site, ...], sites: tuple[Site, ...], scene: RasterInfo) -> tuple[Window, ...]:
+    """Squares around places, as wide as places are apart."""
+    points = np.array([(s.row, s.col) for s in sites])
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    np.fill_diagonal(apart, np.inf)
+    side = max(1, int(np.ceil(np.median(apart.min(axis=1)))))
+    whole = Window(0, 0, scene.height, scene.width)
+    found = (Window(round(s.row - side / 2), round(s.col - side / 2), side, side).intersect(whole) for s in beyond)
+    return tuple(w for w in found if w is not None)

@@ -1,0 +1,232 @@
+"""What a run will make, told from what is known of its inputs before any pixel is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil, floor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.engine.layout import BlockLayout, plan_blocks
+from geo_refdiff.engine.plan import Bands, Output
+from geo_refdiff.errors import GridError, InputError, OptionError
+from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.io.vector import is_box, read_aoi
+from geo_refdiff.io.warp import gsd_ratio
+from geo_refdiff.pipeline.bands import choose_bands
+from geo_refdiff.pipeline.declared import transfers
+from geo_refdiff.pipeline.models import Model, open_model
+
+if TYPE_CHECKING:
+    from geo_refdiff.pipeline.planning import Request
+
+DEFAULT_SCALE = 8
+"""Where there is no reference to tell."""
+
+_BLOCK = 2048
+_EDGE = 1e-6
+_SHARPER = 1.5
+_DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A run in outline; a plan agrees with it in all that is told here, but for a reference that turns out useless.
+
+    Attributes:
+        scene, reference: as inspected.
+        model: opened.
+        bands: which play which part.
+        scale: HR pixels along an LR pixel.
+        device, dtype: where and in what the network runs.
+        crop: what is worked on, in pixels of the scene.
+        polygon: the area of interest in the scene's CRS as WKT, None if it is just a box.
+        blocks: of the output.
+        notes: what was decided without being asked.
+    """
+
+    scene: RasterInfo
+    reference: RasterInfo | None
+    model: Model
+    bands: Bands
+    scale: int
+    device: str
+    dtype: str
+    crop: Window
+    polygon: str | None
+    blocks: BlockLayout
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def target(self) -> GeoBox:
+        """The whole scene's output grid."""
+        return output_geobox(scene_geobox(self.scene), self.scale)
+
+    @cached_property
+    def geobox(self) -> GeoBox:
+        """The output's grid."""
+        return crop(self.target, self.crop.multiply(self.scale))
+
+    @property
+    def output(self) -> Output:
+        """How the output tells its pixels."""
+        return output_of(self.scene, self.polygon is not None)
+
+
+def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
+    """Open the model and decide all that can be decided without pixels.
+
+    Args:
+        request: what the user asks for.
+        scene, reference: the rasters that it names, or that will stand for them.
+
+    Raises:
+        InputError, GridError, ModelError, OptionError: one line each.
+    """
+    notes: list[str] = []
+    device, dtype = chosen_device(request.device), chosen_dtype(request.dtype)
+    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
+    model = open_model(
+        request.model,
+        sampler=request.sampler,
+        steps=request.steps,
+        detail=request.detail,
+        device=device,
+        dtype=dtype,
+    )
+    others = transfers(request.other_bands, request.bands is not None)
+    bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
+    scale = _scale(request.scale, ratio, model, notes)
+    area, polygon = _area(request.aoi, scene)
+    blocks = plan_blocks(request.block_size or _BLOCK, (area.height * scale, area.width * scale))
+    return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
+
+
+def output_of(scene: RasterInfo, polygon: bool) -> Output:
+    """How an output with the scene's data type tells its missing pixels; `polygon`: there are some of an AOI."""
+    if scene.validity == "nodata" and scene.nodata is not None and _representable(scene.nodata, scene.dtype):
+        return Output(scene.dtype, scene.nodata, False)
+    if np.dtype(scene.dtype).kind == "f" and scene.validity in ("nodata", "nan", "none"):
+        return Output(scene.dtype, float("nan"), False)
+    return Output(scene.dtype, None, scene.validity in ("alpha", "mask") or polygon)
+
+
+def _representable(value: float, dtype: str) -> bool:
+    if not np.isfinite(value):
+        return False
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return True
+    bounds = np.iinfo(kind)
+    return value == int(value) and bounds.min <= value <= bounds.max
+
+
+def check_options(request: Request) -> None:
+    """Whether numbers are numbers and options go together.
+
+    Raises:
+        OptionError: one line.
+    """
+    request.prior.check()
+    request.alignment.check()
+    for name in ("scale", "steps", "window", "overlap", "block_size", "seed"):
+        value: Any = getattr(request, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise OptionError(f"{name} {value!r}: give a whole number")
+    if request.scene_range is not None:
+        low, high = request.scene_range
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
+    if request.window is not None and request.window < 1:
+        raise OptionError(f"window {request.window}: give at least 1 pixel")
+
+
+def chosen_device(name: str) -> str:
+    """ "cpu", "cuda" or "cuda:N", also for "auto".
+
+    Raises:
+        OptionError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(number or 0) >= count:
+            raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
+    return name
+
+
+def chosen_dtype(name: str) -> str:
+    """ "float32" or "bfloat16", also from their short names.
+
+    Raises:
+        OptionError: another.
+    """
+    if name not in _DTYPES:
+        raise OptionError(f"dtype '{name}': give float32 or bfloat16")
+    return _DTYPES[name]
+
+
+def _reference_ratio(reference: RasterInfo, gbox: Any) -> float:
+    """GSD of the reference in scene pixels."""
+    ratio = gsd_ratio(reference, gbox)
+    if ratio > 1 + 1e-3:
+        raise InputError(
+            f"{reference.path}: the reference is coarser than the scene ({ratio:.3g} scene pixels a pixel); "
+            f"give a finer one, or swap scene and reference"
+        )
+    return ratio
+
+
+def _scale(wanted: int | None, ratio: float | None, model: Model, notes: list[str]) -> int:
+    if wanted is not None:
+        model.check_scale(wanted)
+        return wanted
+    if ratio is None:
+        scale = model.nearest_scale(DEFAULT_SCALE)
+        notes.append(f"scale {scale} by default; choose it with --scale")
+    elif 1 / ratio < _SHARPER:
+        raise OptionError(
+            f"the reference's pixels are only {1 / ratio:.3g} times finer than the scene's: say which --scale is wanted"
+        )
+    else:
+        scale = model.nearest_scale(1 / ratio)
+        notes.append(
+            f"scale {scale} from the reference, whose pixels are {1 / ratio:.3g} times finer; choose it with --scale"
+        )
+    return scale
+
+
+def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
+    """The crop in pixels of the scene, snapped outwards, and the polygon if the area is not just a box."""
+    whole = Window(0, 0, scene.height, scene.width)
+    if aoi is None:
+        return whole, None
+    import shapely
+
+    gbox = scene_geobox(scene)
+    geometry = read_aoi(aoi, gbox.crs)
+    a, b, c, d, e, f = (~gbox.affine)[:6]
+    xy = shapely.get_coordinates(geometry)
+    cols, rows = a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f
+    left, top = floor(cols.min() + _EDGE), floor(rows.min() + _EDGE)
+    right, bottom = ceil(cols.max() - _EDGE), ceil(rows.max() - _EDGE)
+    snapped = Window(top, left, max(1, bottom - top), max(1, right - left))
+    crop = snapped.intersect(whole)
+    if crop is None:
+        xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
+        raise GridError(
+            f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
+            f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"
+        )
+    return crop, None if is_box(aoi) else shapely.to_wkt(geometry, rounding_precision=-1)

@@ -1,0 +1,197 @@
+"""The accessor `DataArray.refdiff`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import rioxarray  # noqa: F401  (registers .rio)
+import torch
+import xarray
+from dask.base import tokenize
+from dask.delayed import delayed
+
+from geo_refdiff import __version__
+from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.grid.geobox import crs_wkt
+from geo_refdiff.io.raster import inspect
+from geo_refdiff.pipeline.outline import Outline, check_options, make_outline
+from geo_refdiff.pipeline.planning import Request
+from geo_refdiff.xarray.arrays import Layers, centres, layers
+from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
+from geo_refdiff.xarray.tasks import Job, get_block, get_ready
+
+OPTIONS = tuple(f.name for f in fields(Request) if f.name not in ("scene", "ref", "mask", "source_map", "uncertainty"))
+"""Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file."""
+
+_ARRAYS = ("ref", "mask", "mask_confidence")
+_STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
+_BATCH = {"cpu": 1, "cuda": 8}
+
+
+@xarray.register_dataarray_accessor("refdiff")
+class RefdiffAccessor:
+    """`DataArray.refdiff`: geo-refdiff on arrays."""
+
+    def __init__(self, array: xarray.DataArray) -> None:
+        self._array = array
+
+    def upscale(
+        self,
+        ref: str | Path | xarray.DataArray | None = None,
+        mask: str | Path | xarray.DataArray | None = None,
+        *,
+        folder: str | Path | None = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> xarray.DataArray:
+        """The array on a grid `scale` times finer: a lazy array, whose pixels are those of `geo_refdiff.upscale`.
+
+        Nothing is computed until it is asked for; grid, type, nodata and chunks are known at once. The first block
+        that is computed needs the whole coarse array, as the command surveys the whole scene, too: its chunks are
+        written to files once, the plan is made, and from then on each block reads what it needs.
+
+        Args:
+            ref: older, finer reference: a file or an array, any CRS.
+            mask: change mask: a file or an array, any CRS; "auto" or "none".
+            folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
+                temporary one of this machine, removed when the process ends.
+            batch_size: windows restored together; default 1 on a CPU, 8 on a GPU.
+            options: as of `geo_refdiff.upscale`: scale, model, aoi, seed, block_size and so on; `mask_confidence` may
+                be an array.
+
+        Returns:
+            The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
+            plan's blocks (`block_size`). Each step of another dimension, such as time, is a scene of its own.
+
+        Raises:
+            InputError, GridError, ModelError, OptionError: one line each; what only pixels can tell is raised when
+                they are computed.
+        """
+        unknown = sorted(options.keys() - set(OPTIONS))
+        if unknown:
+            raise OptionError(f"option '{unknown[0]}': is not one of an array's; choose of {', '.join(OPTIONS)}")
+        if batch_size is not None and batch_size < 1:
+            raise OptionError(f"batch size {batch_size}: give 1 or more")
+        base = _folder(folder)
+        scenes = layers(self._array, "the array")
+        stored = [store_image(image, base, "the array") for image in scenes.images]
+        inputs = {"ref": ref, "mask": mask, "mask_confidence": options.get("mask_confidence")}
+        beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, xarray.DataArray)}
+        given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
+        requests = [Request(scene=s.store.info.path, **given) for s in stored]
+        check_options(requests[0])
+        _check_files(requests[0], [s.store for s in beside.values()])
+        outline = _outline(requests[0], stored[0].store, beside.get("ref"))
+        batch = batch_size or _BATCH[outline.device.partition(":")[0]]
+        blocks = [_blocks(r, s, beside, outline, batch) for r, s in zip(requests, stored, strict=True)]
+        return _as_array(self._array, scenes, blocks, outline)
+
+
+def _folder(folder: str | Path | None) -> Path:
+    if folder is None:
+        return temporary_folder()
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise OutputError(f"{path}: no such folder; create it first")
+    return path
+
+
+def _stored(array: xarray.DataArray, folder: Path, role: str) -> Stored:
+    found = layers(array, f"{role} array")
+    if len(found.images) != 1:
+        raise InputError(
+            f"{role} array: has {len(found.images)} steps along {found.stack}; choose one: .isel({found.stack}=0)"
+        )
+    return store_image(found.images[0], folder, f"{role} array")
+
+
+def _check_files(request: Request, stores: list[Store]) -> None:
+    """What is named must be there now, though it is read later."""
+    arrays = {s.info.path for s in stores}
+    for name in request.prior.files:
+        if name not in arrays and "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
+            raise InputError(f"{name}: no such file; give a raster or vector file, or an array")
+
+
+def _outline(request: Request, scene: Store, reference: Stored | None) -> Outline:
+    if reference is not None:
+        return make_outline(request, scene.info, reference.store.info)
+    return make_outline(request, scene.info, None if request.ref is None else inspect(request.ref, "reference"))
+
+
+def _blocks(
+    request: Request, scene: Stored, beside: dict[str, Stored], outline: Outline, batch: int
+) -> dask.array.Array:
+    """(band, y, x) pixels; a chunk is a block."""
+    stored = [scene, *beside.values()]
+    files = [(f, Path(f).stat().st_mtime_ns) for f in request.prior.files if Path(f).exists()]
+    threads = torch.get_num_threads()
+    token = tokenize(
+        request, outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
+        [s.store.info.path for s in stored],
+    )  # fmt: skip
+    job = Job(token, request, tuple(s.store for s in stored), batch, threads)
+    ready = delayed(get_ready, pure=True)(job, [s.written for s in stored], dask_key_name=f"refdiff-plan-{token}")
+    layout, (height, width) = outline.blocks, outline.geobox.shape
+    dtype = np.dtype(outline.output.dtype)
+    chunks = tuple(
+        tuple(min(layout.size, length - start) for start in range(0, length, layout.size))
+        for length in (int(height), int(width))
+    )
+    pixels: dask.array.Array = dask.array.map_blocks(
+        get_block,
+        ready,
+        dtype=dtype,
+        chunks=((len(outline.bands.output),), *chunks),
+        meta=np.empty((0, 0, 0), dtype=dtype),
+        name=f"refdiff-upscale-{token}",
+    )
+    return pixels
+
+
+def _as_array(
+    array: xarray.DataArray, scenes: Layers, blocks: list[dask.array.Array], outline: Outline
+) -> xarray.DataArray:
+    """Pixels with dimensions, coordinates and attributes as the array has them."""
+    y, x = array.rio.y_dim, array.rio.x_dim
+    positions = [b - 1 for b in outline.bands.output]
+    banded, stack = scenes.band in array.dims, scenes.stack
+    dims = [*([stack] if stack is not None else []), scenes.band, y, x]
+    pixels = blocks[0] if stack is None else dask.array.stack(blocks)
+    kept = array.isel({scenes.band: positions}) if banded else array
+    mapping = array.rio.grid_mapping
+    coords = {
+        name: coord
+        for name, coord in kept.coords.items()
+        if not {x, y} & set(coord.dims) and name not in (x, y, mapping)
+    }
+    affine, (height, width) = outline.geobox.affine, outline.geobox.shape
+    if affine.b == affine.d == 0:
+        for name, values in zip((x, y), centres(affine, int(height), int(width)), strict=True):
+            attrs = array.coords[name].attrs if name in array.coords else {}
+            coords[name] = xarray.DataArray(values, dims=(name,), attrs=attrs)
+    if not banded:
+        pixels, dims = pixels[..., 0, :, :], [d for d in dims if d != scenes.band]
+    result: xarray.DataArray = xarray.DataArray(pixels, coords, dims, attrs=_attributes(array, positions, outline))
+    result = result.rename(array.name).transpose(*array.dims)
+    result = result.rio.set_spatial_dims(x_dim=x, y_dim=y).rio.write_crs(crs_wkt(outline.geobox), mapping)
+    result = result.rio.write_transform(affine, mapping)
+    result.encoding = {k: v for k, v in array.encoding.items() if k == "_FillValue"}
+    return result
+
+
+def _attributes(array: xarray.DataArray, positions: list[int], outline: Outline) -> dict[str, Any]:
+    attrs = {k: v for k, v in array.attrs.items() if k not in _STALE and not str(k).startswith("STATISTICS_")}
+    names = attrs.get("long_name")
+    if isinstance(names, tuple | list) and max(positions) < len(names):
+        attrs["long_name"] = tuple(names[p] for p in positions)
+    return attrs | {
+        "geo_refdiff_version": __version__,
+        "geo_refdiff_model": outline.model.name,
+        "geo_refdiff_model_sha256": outline.model.sha256 or "none",
+        "geo_refdiff_scale": outline.scale,
+    }

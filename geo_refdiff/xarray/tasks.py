@@ -1,0 +1,145 @@
+"""What dask's workers do: plan once the scene is there, then compute blocks, one after the other in a process."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.block import BlockComputer
+from geo_refdiff.engine.plan import THREADS, Plan
+from geo_refdiff.engine.plan_file import read_plan
+from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.engine.run import torch_threads
+from geo_refdiff.errors import ModelError
+from geo_refdiff.io.atomic import write_json_atomic
+from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.pipeline.models import open_model
+from geo_refdiff.pipeline.planning import Request, make_plan
+from geo_refdiff.xarray.store import Store
+
+_LOG = logging.getLogger("geo_refdiff.xarray")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to upscale.
+
+    Attributes:
+        token: names it; jobs of one token have the same pixels.
+        request: as of the command; scene and maybe reference and mask are VRTs of `stores`.
+        stores: the arrays among the inputs.
+        batch_size: windows restored together.
+        threads: that torch computes with, as in the process that asked: they move last bits.
+    """
+
+    token: str
+    request: Request
+    stores: tuple[Store, ...]
+    batch_size: int
+    threads: int
+
+    @property
+    def plan_file(self) -> Path:
+        """Beside the scene's pixels."""
+        return self.stores[0].folder / f"plan-{self.token}.json"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job whose inputs are there and whose plan is made."""
+
+    job: Job
+    plan: Plan
+
+
+def get_ready(job: Job, written: Any) -> Ready:
+    """Plan a job; call it when all chunks are written. A plan that was made before is taken over.
+
+    Raises:
+        GeoRefDiffError: as the command's.
+    """
+    del written
+    with _BENCH.lock:
+        if not job.plan_file.exists():
+            for store in job.stores:
+                store.finish()
+            with gdal_env(), torch_threads(job.threads):
+                planned = make_plan(job.request)
+            for note in planned.notes:
+                _LOG.info("%s", note)
+            write_json_atomic(job.plan_file, planned.plan.to_dict())
+            _BENCH.restorer = job.token, planned.restorer
+        return Ready(job, read_plan(job.plan_file))
+
+
+def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[Any]:
+    """The pixels of a block, (band, y, x) in the output's dtype.
+
+    Raises:
+        GeoRefDiffError: as the command's.
+    """
+    layout = ready.plan.blocks
+    index = block_id[-2] * layout.cols + block_id[-1]
+    following = index + 1 if block_id[-1] + 1 < layout.cols else None
+    with _BENCH.lock, gdal_env():
+        computer = _BENCH.computer(ready)
+        threads = 1 if computer.restorer.local else int(ready.plan.software.get(THREADS, 0))
+        with torch_threads(threads):
+            return np.ascontiguousarray(computer.compute(index, following).pixels)
+
+
+class _Bench:
+    """What a process keeps between blocks: the model and the open files of the job that it worked at last."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.restorer: tuple[str, Restorer] | None = None
+        self._open = ExitStack()
+        self._at: tuple[str, BlockComputer] | None = None
+
+    def computer(self, ready: Ready) -> BlockComputer:
+        """That of the job; the one of another job is closed."""
+        token = ready.job.token
+        if self._at is None or self._at[0] != token:
+            self._open.close()
+            self._at = None
+            if self.restorer is None or self.restorer[0] != token:
+                self.restorer = token, _restorer(ready)
+            computer = BlockComputer(ready.plan, self.restorer[1], ready.job.batch_size)
+            self._at = token, self._open.enter_context(computer)
+        return self._at[1]
+
+
+_BENCH = _Bench()
+
+
+def _restorer(ready: Ready) -> Restorer:
+    """The plan's restorer, made anew in a process that did not plan.
+
+    Raises:
+        ModelError: the model here is not the plan's.
+    """
+    request, plan = ready.job.request, ready.plan
+    model = open_model(
+        request.model,
+        sampler=request.sampler,
+        steps=request.steps,
+        detail=request.detail,
+        device=plan.device,
+        dtype=plan.dtype,
+    )
+    if model.sha256 != plan.model.sha256:
+        raise ModelError(
+            f"model '{plan.model.name}' here has SHA-256 {model.sha256[:12]}, the plan was made with "
+            f"{plan.model.sha256[:12]}; install the same model on all workers"
+        )
+    sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
+    return model.make(sensor, plan.bands.channels, plan.seed)
