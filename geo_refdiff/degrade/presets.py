@@ -1,17 +1,21 @@
 """Declared sensors by name.
 
-Modulation transfer functions (MTF) at the Nyquist frequency are the system's, as measured on or specified for images,
-so they hold the detector's area: the Gaussian PSF here is what is left of them when the area mean (0.637 at Nyquist) is
+Modulation transfer functions (MTF) at the Nyquist frequency are the system's, as published or specified for images, so
+they hold the detector's area: the Gaussian PSF here is what is left of them when the area mean (0.637 at Nyquist) is
 taken out, since the operator applies both.
 
-- "sentinel-2": Sentinel-2 MSI, B1 .32, B2 .26, B3 .28, B4 .24, B5 .38, B6 .34, B7 .34, B8 .26, B8A .33, B9 .26,
-  B11 .22, B12 .23, as in the software of Ulfarsson, Palsson, Dalla Mura and Sveinsson, "Sentinel-2 sharpening using a
-  reduced-rank method", IEEE TGRS 57(9), 2019, after ESA's data quality reports. Widths 0.32 to 0.46 LR px; a band
-  without a known name gets the mean of B2, B3, B4 and B8, the bands of 10 m.
-- "landsat": Landsat-8 OLI, multispectral bands: the specified edge response of at least 0.027 a metre at 30 m, 0.81 a
-  pixel (Knight and Kvaran, "Landsat-8 Operational Land Imager design, characterization and performance", Remote Sensing
-  6(11), 2014). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s = 0.38
-  LR px and 0.31 at Nyquist. The same for all bands, and an upper limit of the blur: the instrument surpasses it.
+- "sentinel-2": Sentinel-2 MSI, a figure for each band: B1 .32, B2 .26, B3 .28, B4 .24, B5 .38, B6 .34, B7 .34, B8 .26,
+  B8A .33, B9 .26, B11 .22, B12 .23. They stand so, as those of the bands, in the public programs of Lanaras,
+  Bioucas-Dias, Baltsavias and Schindler, "Super-resolution of multispectral multiresolution images from a single
+  sensor", CVPRW 2017 (SupReME), and of Ulfarsson, Palsson, Dalla Mura and Sveinsson, "Sentinel-2 sharpening using a
+  reduced-rank method", IEEE TGRS 57(9), 2019 (S2Sharp), which take them from an older source; that one, and which of
+  the satellites was measured along which axis, was not looked up. Widths 0.32 to 0.46 LR px; a band without a known
+  name gets the mean of B2, B3, B4 and B8, the bands of 10 m.
+- "landsat": Landsat-8 OLI, one typical figure for all its bands of 30 m, which is not a measurement: an edge response
+  of 0.027 a metre, 0.81 a pixel, as the least that was asked of the instrument (Knight and Kvaran, "Landsat-8
+  Operational Land Imager design, characterization and performance", Remote Sensing 6(11), 2014; cited without the
+  document at hand). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s =
+  0.38 LR px and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
 - "area": the mean over each LR pixel, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
   test protocol of the Ref-Diff paper.
 """

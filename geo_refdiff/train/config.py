@@ -118,6 +118,7 @@ class FaultsConfig:
         no_reference, part_reference, wrong_place: reference missing, missing in part, of another place.
         no_nir: the sample does without its near infrared band.
         exposure: whether every sample gets an exposure of its own: a gain and an offset a band, both dates alike.
+        season: the reference's vegetation greener or drier than it is now.
         shift_sigma: standard deviation of the misregistration, HR pixels.
         ref_gain_sigma: of the reference's gain; ref_offset_sigma: of its offset, DN.
     """
@@ -130,13 +131,14 @@ class FaultsConfig:
     wrong_place: float = 0.06
     no_nir: float = 0.2
     exposure: bool = True
+    season: float = 0.0
     shift_sigma: float = 0.6
     ref_gain_sigma: float = 0.06
     ref_offset_sigma: float = 4.0
 
     def __post_init__(self) -> None:
-        chances = ("paste", "mask_unknown", "mask_wrong", "no_reference", "part_reference", "wrong_place", "no_nir")
-        shares(self, "samples.faults", *chances)
+        masks, references = ("mask_unknown", "mask_wrong"), ("no_reference", "part_reference", "wrong_place", "season")
+        shares(self, "samples.faults", "paste", "no_nir", *masks, *references)
         at_least(self, "samples.faults", 0, "shift_sigma", "ref_gain_sigma", "ref_offset_sigma")
 
 

@@ -16,6 +16,8 @@ from geo_refdiff.train.config import FaultsConfig
 from geo_refdiff.train.pixels import Planes
 
 _NIR = 3
+_SEASON = torch.tensor([0.35, 0.1, 0.25, -0.3])
+"""What drought does to red, green, blue and near infrared of vegetation, as a share."""
 _FARTHEST = 4
 Other = Callable[[], tuple[Tensor, Tensor]]
 
@@ -59,6 +61,8 @@ def spoil(
         ref, mask = other()[0], torch.full_like(mask, UNKNOWN_CLASS)
     elif rng.random() < faults.paste:
         ref, mask = _paste(ref, mask, cover, rng, other)
+    if faults.season and rng.random() < faults.season:
+        ref = _season(ref, rng)
     ref = _shift(ref, rng, faults.shift_sigma)
     truth, ref = _radiometry(truth, ref, faults, rng)
     mask = _spoil_mask(mask, faults, classes, rng)
@@ -115,6 +119,23 @@ def _shift(ref: Tensor, rng: np.random.Generator, sigma: float) -> Tensor:
     moved[:, slice(0, rows) if rows > 0 else slice(height + rows, height)] = torch.nan
     moved[:, :, slice(0, cols) if cols > 0 else slice(width + cols, width)] = torch.nan
     return moved
+
+
+def _season(ref: Tensor, rng: np.random.Generator) -> Tensor:
+    """Vegetation of another season, as far as a pixel looks like it: greener (up to -1) or drier (up to 1).
+
+    Without near infrared, what is greener than it is red and blue looks like vegetation.
+    """
+    drier = float(rng.uniform(-1, 1)) * _SEASON.to(ref)[: len(ref), None, None]
+    if ref.shape[0] > _NIR:
+        red, infrared = ref[0], ref[_NIR]
+        likeness = ((infrared - red) / (infrared + red + 1) - 0.1) / 0.3
+    elif ref.shape[0] == _NIR:
+        red, green, blue = ref
+        likeness = ((2 * green - red - blue) / (red + green + blue + 1) - 0.05) / 0.15
+    else:
+        return ref
+    return (ref * (1 + drier * likeness.clamp(0, 1))).clamp(0, 255)
 
 
 def _radiometry(truth: Tensor, ref: Tensor, faults: FaultsConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,7 @@ class Trainer:
         for share in self.shares:
             batch, seconds = next(coming)
             waited += seconds
-            names += batch.names
+            names += batch.pairs()
             for name, term in self._backward(step, share, batch).items():
                 sums[name] = sums[name] + term if name in sums else term
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip or math.inf)

@@ -23,6 +23,7 @@ from geo_refdiff.train.card import Making, model_card
 from geo_refdiff.train.claim import check_free, claim, held
 from geo_refdiff.train.config import DataConfig, TrainConfig
 from geo_refdiff.train.datasets import OpenedDataset, open_dataset
+from geo_refdiff.train.denormals import denormals_flushed
 from geo_refdiff.train.distributed import Team, team
 from geo_refdiff.train.loop import Trainer
 from geo_refdiff.train.monitor import Monitor
@@ -118,8 +119,7 @@ def train(
         GeoRefDiffError: the loss is not finite.
     """
     with team(device) as place, ExitStack() as stack:
-        torch.set_flush_denormal(True)
-        stack.callback(torch.set_flush_denormal, False)
+        stack.enter_context(denormals_flushed())
         say: Tell = tell if place.leads else _nothing
         if place.leads and not dry_run:
             stack.enter_context(held(out))

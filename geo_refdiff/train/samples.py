@@ -41,6 +41,7 @@ class Batch:
         weight: (N, C, H, W), 0 where the truth has no data and in a band that the sample does without.
         scale: the factor of this batch.
         names: of the N pairs.
+        files: of the N pairs: their images' names.
     """
 
     truth: Tensor
@@ -50,11 +51,16 @@ class Batch:
     weight: Tensor
     scale: int
     names: tuple[str, ...]
+    files: tuple[tuple[str, ...], ...]
 
     def first(self, n: int) -> Batch:
         """The first n samples."""
-        tensors = {f.name: getattr(self, f.name)[:n] for f in fields(self) if f.name not in ("scale", "names")}
-        return Batch(**tensors, scale=self.scale, names=self.names[:n])
+        parts = {f.name: getattr(self, f.name)[:n] for f in fields(self) if f.name != "scale"}
+        return Batch(**parts, scale=self.scale)
+
+    def pairs(self) -> list[str]:
+        """Names and files of its pairs, for messages."""
+        return [f"{n} ({', '.join(f)})" if f else n for n, f in zip(self.names, self.files, strict=True)]
 
     def tensors(self) -> list[Tensor]:
         """All its tensors."""
@@ -150,12 +156,13 @@ class SampleMaker:
         """
         scale = self.scale(step)
         crop = self.crop(scale)
-        samples, names = [], []
+        samples, names, files = [], [], []
         for number in numbers:
             rng = np.random.default_rng((self.seed, step, number + 1))
-            sample, name = self._sample(rng, crop, scale)
+            sample, dataset, index = self._sample(rng, crop, scale)
             samples.append(sample)
-            names.append(name)
+            names.append(dataset.name(index))
+            files.append(dataset.files(index))
         truth, ref, mask, weight = (torch.stack(parts) for parts in zip(*samples, strict=True))
         context = (truth.shape[-1] - crop) // 2
         degradation = draw(self.recipe, np.random.default_rng((self.seed, step, 0, numbers[0])), len(samples), scale)
@@ -171,20 +178,21 @@ class SampleMaker:
             weight=weight.contiguous(),
             scale=scale,
             names=tuple(names),
+            files=tuple(files),
         )
 
-    def _sample(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Sample, str]:
-        planes, name = self._crop(rng, crop, scale)
+    def _sample(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Sample, PairDataset, int]:
+        planes, dataset, index = self._crop(rng, crop, scale)
         sample = Sample.of(planes)
         area = sample.truth.shape[-1]
         sample = spoil(sample, planes.classes, self.config.faults, self.classes, rng, lambda: self._other(rng, area))
-        return turn(sample, int(rng.integers(4)), bool(rng.integers(2))), name
+        return turn(sample, int(rng.integers(4)), bool(rng.integers(2))), dataset, index
 
     def _pick(self, rng: np.random.Generator) -> tuple[PixelSource, int]:
         pixels = self._pixels[int(rng.choice(len(self._pixels), p=self._source_weights))]
         return pixels, int(rng.integers(len(pixels.dataset)))
 
-    def _crop(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Planes, str]:
+    def _crop(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Planes, PairDataset, int]:
         """A crop with context for the LR, mostly valid; another pair where one cannot be read."""
         found = None
         for _ in range(_TRIES):
@@ -200,7 +208,7 @@ class SampleMaker:
             planes = self._cut(rng, pixels, index, area)
             if planes is None:
                 continue
-            found = planes, name
+            found = planes, pixels.dataset, index
             if planes.filled >= _LEAST_VALID:
                 return found
         if found is None:

@@ -28,6 +28,18 @@ def centroid(kernel: np.ndarray, scale: int) -> tuple[float, float]:
     return float((kernel.sum(1) * at).sum()), float((kernel.sum(0) * at).sum())
 
 
+@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("scale", range(2, 17))
+def test_no_kind_of_kernel_moves_the_image_at_any_factor(scale: int, resize: Resize) -> None:
+    """Without blur, isotropic, anisotropic, motion and both."""
+    blurs = (((0.0, 0.0), 0.0), ((0.35, 0.35), 0.0), ((0.6, 0.2), 0.0), ((0.3, 0.3), 1.0), ((0.5, 0.2), 0.7))
+    for sigma, motion in blurs:
+        kernel = dense(*oriented(scale, sigma, motion, 0.7, resize))
+        assert centroid(kernel, scale) == pytest.approx((0.0, 0.0), abs=0.001)
+    taps = separable(scale, 0.35, resize)
+    assert centroid(dense(taps[None], taps[None]), scale) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
 @settings(deadline=None, max_examples=120)
 @given(
     scale=st.sampled_from(SCALES),

@@ -35,6 +35,9 @@ class Numbered:
     def name(self, index: int) -> str:
         return self.names[index]
 
+    def files(self, index: int) -> tuple[str, ...]:
+        return ()
+
     def shape(self, index: int) -> tuple[int, int]:
         return self.size
 

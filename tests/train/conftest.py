@@ -79,6 +79,9 @@ class TexturePairs:
     def name(self, index: int) -> str:
         return f"texture {self.seeds[index]}"
 
+    def files(self, index: int) -> tuple[str, ...]:
+        return f"{self.seeds[index]}.tif", "same.tif"
+
     def shape(self, index: int) -> tuple[int, int]:
         return self.size, self.size
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,14 @@ SETTINGS = ("training.bf16=false", "training.decay=0", "report.log_steps=1", "tr
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def two(toml: Path, out: Path, *settings: str, more: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def two(toml: Path, out: Path, *settings: str, more: tuple[str, ...] = ()) -> str:
+    """What two processes told on their way to the end."""
     parts = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
-    command = [
-        *TORCHRUN,
-        "-m",
-        "geo_refdiff.cli.main",
-        "train",
-        str(toml),
-        "-o",
-        str(out),
-        "--device",
-        "cpu",
-        *parts,
-        *more,
-    ]
+    train = ["-m", "geo_refdiff.cli.main", "train", str(toml), "-o", str(out), "--device", "cpu", *parts, *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    ran = subprocess.run([*TORCHRUN, *train], capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stderr
 
 
 def losses(out: Path) -> list[dict[str, Any]]:
@@ -48,7 +40,8 @@ def losses(out: Path) -> list[dict[str, Any]]:
 
 def check_alike(one: Path, other: Path) -> None:
     names = ("mean", "gradient", "gate", "wavelet", "start", "edm", "loss")
-    for a, b in zip(losses(one), losses(other), strict=True):
+    lines = ([line for line in losses(out) if "loss" in line] for out in (one, other))
+    for a, b in zip(*lines, strict=True):
         assert [a[name] for name in names] == pytest.approx([b[name] for name in names], rel=1e-4)
     for file in ("network", "average"):
         first, second = (load_file(out / "state" / f"{file}.safetensors") for out in (one, other))
@@ -59,27 +52,22 @@ def check_alike(one: Path, other: Path) -> None:
 def test_two_processes_learn_what_one_does(
     tiny_config: Callable[..., TrainConfig], tiny_toml: Path, tmp_path: Path
 ) -> None:
-    pair, alone = tmp_path / "pair", tmp_path / "alone"
-    ran = two(tiny_toml, pair, "training.steps=6", 'data.validation=["landscape:1-1"]')
-    assert ran.returncode == 0, ran.stderr
-    assert "2 process(es) on cpu" in ran.stderr
-    assert ran.stderr.count("step 6/6  mean") == 1  # one tells
-    assert [line["step"] for line in losses(pair) if "loss" in line] == [1, 2, 3, 4, 5, 6]
-    assert "torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train" in (pair / "model" / "README.md").read_text()
-
-    config = tiny_config(*SETTINGS, "training.steps=6", "training.accumulate=2")
+    pair, alone, half = tmp_path / "pair", tmp_path / "alone", tmp_path / "half"
+    config = tiny_config(*SETTINGS, "training.steps=4", "training.accumulate=2")
     train(config, alone, device="cpu", tell=lambda text: None)
-    (pair / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in losses(pair) if "loss" in line))
+    train(replace(config, training=replace(config.training, steps=2)), half, device="cpu", tell=lambda text: None)
+    assert [line["step"] for line in losses(half)] == [1, 2]
+
+    told = two(tiny_toml, pair, "training.steps=4", 'data.validation=["landscape:1-1"]')
+    assert told.count("2 process(es) on cpu") == told.count("step 4/4  mean") == 1  # one of two tells
+    lines = losses(pair)
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines if "validation" in line] == [4]
+    assert "torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train" in (pair / "model" / "README.md").read_text()
     check_alike(pair, alone)
 
-    # a run of one process is gone on with by two
-    half = tmp_path / "half"
-    short = tiny_config(*SETTINGS, "training.steps=3", "training.accumulate=2")
-    train(short, half, device="cpu", tell=lambda text: None)
-    assert [line["step"] for line in losses(half)] == [1, 2, 3]
-    ran = two(tiny_toml, half, "training.steps=6", more=("--resume",))
-    assert ran.returncode == 0, ran.stderr
-    assert "going on after step 3" in ran.stderr
+    # what one began, two go on with
+    assert "going on after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
     check_alike(half, alone)
 
 

@@ -63,9 +63,9 @@ def close(one: list[torch.Tensor], other: list[torch.Tensor], tolerance: float =
 
 def test_training_lowers_the_losses(make: Make) -> None:
     lines = run(
-        make("training.steps=80", "training.rate=5e-3", "report.log_steps=20", "samples.faults.mask_unknown=1.0")
+        make("training.steps=60", "training.rate=5e-3", "report.log_steps=20", "samples.faults.mask_unknown=1.0")
     )
-    assert [line["step"] for line in lines] == [20, 40, 60, 80]
+    assert [line["step"] for line in lines] == [20, 40, 60]
     assert lines[-1]["mean"] < 0.9 * lines[0]["mean"]
     assert lines[-1]["edm"] < lines[0]["edm"]
     assert all(0 <= line["waiting"] <= 1 and line["images_per_s"] > 0 for line in lines)
@@ -199,7 +199,7 @@ def test_a_lost_loss_stops_with_step_files_and_checkpoint(make: Make, monkeypatc
     told = str(caught.value)
     assert "the loss is not finite at step 4" in told
     assert "gate nan" in told
-    assert "texture 1" in told
+    assert "texture 1 (1.tif, same.tif)" in told
     assert f"the last good checkpoint is {trainer.out / 'state'} (step 3)" in told
     assert "\n" not in told
     assert all(torch.isfinite(w).all() for w in weights(trainer))  # a poisoned gradient is not stepped along

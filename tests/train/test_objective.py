@@ -32,7 +32,7 @@ def image(seed: int, n: int = 2) -> torch.Tensor:
 def batch(n: int = 4, weight: float = 1.0) -> Batch:
     truth = image(1, n)
     mask = torch.full((n, 1, 32, 32), 255, dtype=torch.uint8)
-    return Batch(truth, image(2, n), image(3, n), mask, torch.full_like(truth, weight), 4, ("a",) * n)
+    return Batch(truth, image(2, n), image(3, n), mask, torch.full_like(truth, weight), 4, ("a",) * n, ((),) * n)
 
 
 def terms(made: Objective, of: Batch) -> dict[str, float]:
@@ -79,6 +79,7 @@ def test_what_has_no_weight_does_not_count() -> None:
         weight=torch.where(torch.arange(32) < 8, 0.0, whole.weight),
         scale=4,
         names=whole.names,
+        files=whole.files,
     )
     usual = replace(spoilt, truth=whole.truth)
     made = objective()

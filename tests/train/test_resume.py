@@ -11,26 +11,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-SETTINGS = ["training.steps=40", "report.save_minutes=0", "report.log_steps=3"]
-COMMAND = [sys.executable, "-m", "geo_refdiff.cli.main", "train"]
+import pytest
+
+from geo_refdiff.cli.main import run
+from geo_refdiff.errors import ResumeError
+from geo_refdiff.train.state import find_state, read_progress
+
+SETTINGS = ("training.decay=0", "training.batch=2", "report.save_minutes=0", "report.log_steps=3")
+WEIGHTS = ("state/network", "state/average", "state/optimizer", "model/model")
 
 
-def start(toml: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = [*COMMAND, str(toml), "-o", str(out), *settings, "--device", "cpu", *more]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, told = process.communicate(timeout=300)
-    return process.returncode, told
+def arguments(toml: Path, out: Path, steps: int) -> list[str]:
+    settings = [part for setting in (*SETTINGS, f"training.steps={steps}") for part in ("--set", setting)]
+    return ["train", str(toml), "-o", str(out), *settings, "--device", "cpu"]
 
 
 def step_of(out: Path) -> int:
     try:
-        return int(json.loads((out / "state" / "progress.json").read_text())["step"])
-    except (OSError, ValueError):  # none yet, or one is just taking the place of another
+        state = find_state(out)
+        return read_progress(state).step if state else 0
+    except ResumeError:  # it is just making place for the next one
         return 0
 
 
@@ -39,26 +39,27 @@ def losses(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("images_per_s", "waiting")} for line in lines]
 
 
-def test_a_killed_run_goes_on_to_the_same_end(tiny_toml: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_end(
+    tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    code, told = ended(start(tiny_toml, whole))
-    assert code == 0, told
-
-    process = start(tiny_toml, killed)
-    while step_of(killed) < 4 and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert ended(process)[0] == -signal.SIGKILL
-    assert 4 <= step_of(killed) < 40
+    endless = [sys.executable, "-m", "geo_refdiff.cli.main", *arguments(tiny_toml, killed, 1_000_000)]
+    with subprocess.Popen(endless, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        while step_of(killed) < 4 and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    kept = step_of(killed)
+    assert kept >= 4
     with (killed / "log.jsonl").open("a") as log:
-        log.write('{"step": 41, "lo')  # as a kill while writing leaves it
+        log.write('{"step": 1000, "lo')  # as a kill while writing leaves it
 
-    code, told = ended(start(tiny_toml, killed, "--resume"))
-    assert code == 0, told
-    assert "going on after step" in told
+    steps = kept + 7
+    assert run(arguments(tiny_toml, whole, steps)) == 0
+    capsys.readouterr()
+    assert run([*arguments(tiny_toml, killed, steps), "--resume"]) == 0
+    assert f"going on after step {kept}\n" in capsys.readouterr().err
     assert losses(killed) == losses(whole)
-    assert [line["step"] for line in losses(whole)] == [*range(3, 40, 3), 40]
-    for name in ("network", "average", "optimizer"):
-        file = Path("state") / f"{name}.safetensors"
-        assert (killed / file).read_bytes() == (whole / file).read_bytes()
-    assert (killed / "model" / "model.safetensors").read_bytes() == (whole / "model" / "model.safetensors").read_bytes()
+    assert [line["step"] for line in losses(whole)] == [*range(3, steps, 3), steps]
+    for name in WEIGHTS:
+        assert (killed / f"{name}.safetensors").read_bytes() == (whole / f"{name}.safetensors").read_bytes()

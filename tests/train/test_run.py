@@ -20,6 +20,7 @@ from geo_refdiff.train import run as runs
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.claim import held
 from geo_refdiff.train.config import TrainConfig, load_config, presets
+from geo_refdiff.train.denormals import flushed
 from geo_refdiff.train.run import train
 from geo_refdiff.train.state import read_progress
 
@@ -194,6 +195,21 @@ def test_what_was_begun_anew_is_never_gone_on_with_as_the_old_run(
         with pytest.raises(MemoryError):
             trained(config, out, overwrite=True)
     assert not any("going on" in line for line in trained(config, out, resume=True))
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormal_numbers_are_treated_as_before(tiny_config: Configs, tmp_path: Path, before: bool) -> None:
+    seen: list[bool] = []
+    torch.set_flush_denormal(before)
+    try:
+        train(tiny_config("training.steps=1"), tmp_path / "run", device="cpu", tell=lambda line: seen.append(flushed()))
+        after = flushed()
+        with pytest.raises(OptionError):
+            trained(tiny_config("training.accumulate=3"), tmp_path / "other")
+        assert flushed() == after == before
+    finally:
+        torch.set_flush_denormal(False)
+    assert any(seen)
 
 
 def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:

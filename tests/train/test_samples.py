@@ -13,6 +13,7 @@ from geo_refdiff.degrade.resize import upsample
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.train.config import FaultsConfig, SamplesConfig
+from geo_refdiff.train.faults import Sample, spoil
 from geo_refdiff.train.samples import Batch, SampleMaker, Source, crop_size
 
 NONE = dict.fromkeys(("paste", "mask_unknown", "mask_wrong", "no_reference", "part_reference", "wrong_place"), 0.0)
@@ -91,6 +92,27 @@ def test_a_misregistered_reference_is_off_by_whole_pixels(textures: Any) -> None
         assert off[shift] < 1e-5
         found.append(shift)
     assert len(set(found)) > 4
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+def test_another_season_changes_the_vegetation_of_the_reference_alone(bands: int) -> None:
+    grey, green = torch.full((bands, 32, 16), 120.0), torch.tensor([60.0, 110, 50, 190])[:bands, None, None]
+    image = torch.cat([grey, green.expand(bands, 32, 16)], dim=2)
+    known = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    sample = Sample(image, image.clone(), known, torch.ones_like(image))
+    faults = FaultsConfig(**(NONE | {"season": 1.0, "exposure": False}))
+    reds = []
+    for seed in range(8):
+        truth, ref, mask, _ = spoil(sample, known[0], faults, 6, np.random.default_rng(seed), lambda: (image, known[0]))
+        assert torch.equal(truth, image)
+        assert torch.equal(mask, known)
+        torch.testing.assert_close(ref[..., :16], grey)  # a plain surface has no seasons
+        change = (ref - image)[:, 0, 31]
+        assert change[0].sign() == change[1].sign() == change[2].sign()
+        if bands == 4:
+            assert change[3].sign() == -change[0].sign()  # dry leaves are red and reflect less infrared
+        reds.append(float(change[0]))
+    assert min(reds) < -2 < 2 < max(reds)
 
 
 def test_a_wrong_mask_is_wrong_in_each_of_four_ways(textures: Any) -> None:

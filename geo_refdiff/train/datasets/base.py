@@ -49,6 +49,10 @@ class PairDataset(Protocol):
         """What a message calls the pair: "city/place old->new"."""
         ...
 
+    def files(self, index: int) -> tuple[str, ...]:
+        """The images of both dates, as the source names them; empty for what is painted."""
+        ...
+
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the pair's common grid, HR pixels."""
         ...

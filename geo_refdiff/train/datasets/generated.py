@@ -53,6 +53,10 @@ class LandscapeDataset:
         seed = self.first + index
         return f"landscape {seed} {'new->old' if seed % 2 else 'old->new'}"
 
+    def files(self, index: int) -> tuple[str, ...]:
+        """None."""
+        return ()
+
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width), HR pixels."""
         return self.size, self.size

@@ -118,6 +118,11 @@ class IndexDataset:
         """What a message calls the pair."""
         return self._pairs[index].row.name
 
+    def files(self, index: int) -> tuple[str, ...]:
+        """The images of both dates, as the index names them."""
+        row = self._pairs[index].row
+        return row.new, row.ref
+
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width) of the new date, HR pixels."""
         return self._pairs[index].shape

@@ -121,6 +121,10 @@ class RefSRDataset:
         """What a message calls the pair."""
         return f"{self._home.name}/{self._names[index]}"
 
+    def files(self, index: int) -> tuple[str, ...]:
+        """The images of both dates, below the split's folder."""
+        return f"{self._hr.name}/{self._names[index]}", f"Ref/{self._names[index]}"
+
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width), HR pixels."""
         return self._shapes[index]
