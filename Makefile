@@ -30,7 +30,7 @@ bench: $(VENV)/.ready
 sample: $(VENV)/.ready
 	$(BIN)/python -m geo_refdiff.sample_tiles.generate
 
-# The bundled model `default` anew: indexes of the data, then both stages on two processes. Goes on where it stopped.
+# The bundled model `default` anew: indexes of the data, then its three stages on two processes. Goes on where it stopped.
 DATA ?= $(or $(GEO_REFDIFF_DATA),../shared/data)
 KEPT := $(foreach city,chico claremont long_beach palm_springs,$(city)/007 $(city)/050)
 TRAIN := OMP_NUM_THREADS=1 GEO_REFDIFF_DATA=$(DATA) $(BIN)/torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train
@@ -47,6 +47,7 @@ build/naip-validation.csv: $(VENV)/.ready
 train-default: build/naip-train.csv build/naip-validation.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
+	$(TRAIN) default-3 -o runs/default-3 --resume
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info $(DEMO)
