@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
 
-.PHONY: demo test lint bench sample train-default clean
+.PHONY: demo test lint bench sample qgis-plugin train-default clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ train-default: build/naip-train.csv build/naip-validation.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
 	$(TRAIN) default-3 -o runs/default-3 --resume
+
+qgis-plugin:   # a zip for QGIS: Plugins, Install from ZIP
+	$(PYTHON) qgis_plugin/pack.py dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info $(DEMO)

@@ -25,6 +25,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 YEARS = (2009, 2012, 2015, 2018)
 CITIES = ("claremont", "long_beach", "palm_springs")
+CITY_YEARS = (2016, 2018, 2020)
 PAD = 16
 GUTTER = 4
 

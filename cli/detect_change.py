@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from geo_refdiff.cli.progress import is_shown, show
+
 
 @click.command(name="detect-change", context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
@@ -48,5 +50,5 @@ def detect_change(scene: str, ref: str, bands: str | None, as_json: bool, debug:
 
 
 def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[Kblock {done} of {total}", nl=False, err=True)
+    if is_shown():
+        show(f"block {done} of {total} ({done / total:.0%})")

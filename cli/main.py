@@ -26,6 +26,7 @@ _COMMANDS = {
     "index": ("geo_refdiff.cli.index", "Make the index of a folder of dates, for training and evaluation."),
     "evaluate": ("geo_refdiff.cli.evaluate", "Measure models on pairs with a known truth, beside baselines."),
     "validate": ("geo_refdiff.cli.validate", "Check that an output keeps what it promises."),
+    "calibrate": ("geo_refdiff.cli.calibrate", "Fit how sure a model is to pairs whose truth is known."),
     "models": ("geo_refdiff.cli.models", "List, describe and import models."),
 }
 INTERRUPTED = 130

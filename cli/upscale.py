@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geo_refdiff.cli.main import INTERRUPTED
+from geo_refdiff.cli.progress import as_lines, is_shown, show
 
 if TYPE_CHECKING:
     from geo_refdiff.engine.run import Progress
@@ -90,9 +91,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--products",
-    default="source,stac,quicklook",
+    default="source,style,stac,quicklook",
     metavar="P,P,...|all|none",
-    help="What is written beside the output: source (where each pixel's detail comes from), stac, quicklook.",
+    help="What is written beside the output: source (where each pixel's detail comes from), style (for QGIS), stac, "
+    "quicklook.",
 )
 @click.option(
     "--uncertainty",
@@ -170,7 +172,7 @@ class _Meter:
 
     def __call__(self, progress: Progress) -> None:
         now = monotonic()
-        if not sys.stderr.isatty() or (now - self.last < 0.2 and progress.stage == "blocks"):
+        if not is_shown() or (now - self.last < 0.2 and progress.stage == "blocks"):
             return
         self.last = now
         if progress.stage == "publish":
@@ -183,8 +185,8 @@ class _Meter:
             left = (now - self.started) / made * (progress.total - progress.done) if made > 0 else None
             text = f"block {min(int(progress.done) + 1, progress.total)} of {progress.total} ({share:.0%})"
             text += "" if left is None else f", {duration(left)} left"
-        click.echo(f"\r\033[K{text}", nl=False, err=True)
-        self.shown = True
+        show(text)
+        self.shown = not as_lines()
 
     def clear(self) -> None:
         """Remove the line."""

@@ -10,18 +10,19 @@ import click
 @click.command(context_settings={"show_default": True})
 @click.argument("out", type=click.Path(path_type=str))
 @click.option("--scene", required=True, metavar="FILE", help="The scene that OUT was made of.")
-@click.option("--truth", metavar="FILE", help="A fine image of the same time, for PSNR, SSIM and HaarPSI.")
+@click.option("--ref", metavar="FILE", help="The reference, for its registration and how much of its detail is used.")
+@click.option("--truth", metavar="FILE", help="A fine image of the same time: PSNR, SSIM, HaarPSI, hallucinations.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def validate(out: str, scene: str, truth: str | None, as_json: bool, debug: bool) -> None:
+def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: bool, debug: bool) -> None:
     """Check that OUT keeps what it promises; exit with 1 where it does not.
 
     \b
-    geo-refdiff validate scene_8x.tif --scene scene.tif
+    geo-refdiff validate scene_8x.tif --scene scene.tif --ref old.tif
     """
     from geo_refdiff.evaluate.validation import validate_product
 
-    result = validate_product(out, scene, truth)
+    result = validate_product(out, scene, truth, ref)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
     if result.broken:
         raise click.exceptions.Exit(1)

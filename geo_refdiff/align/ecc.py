@@ -41,17 +41,20 @@ def search(first: Image, second: Image, mask: Mask, radius: int) -> Shift:
         mask: (h, w), True = both are known.
         radius: pixels, along each axis.
     """
-    step = 2 if min(first.shape) >= _HALVED else 1
     counted = mask.astype(np.float32)
-    if step == 2:
-        first, second, counted = (_halved(x) for x in (first, second, counted))
-    reach = -(-radius // step)
-    surface = _masked_correlation(first, second, counted, reach)
+    if min(first.shape) >= _HALVED:
+        small, other, known = (_halved(x) for x in (first, second, counted))
+        found = refine(small, other, known > _FULL, _highest(small, other, known, -(-radius // 2)))
+        if found is not None:
+            return found[0][0] * 2, found[0][1] * 2
+    return _highest(first, second, counted, radius)
+
+
+def _highest(first: Image, second: Image, known: Image, reach: int) -> Shift:
+    """Of the correlations at whole shifts, and of a parabola through its neighbours."""
+    surface = _masked_correlation(first, second, known, reach)
     row, col = (int(k) for k in np.unravel_index(int(surface.argmax()), surface.shape))
-    start = row - reach + vertex(surface[:, col], row), col - reach + vertex(surface[row], col)
-    found = refine(first, second, counted > _FULL, start)
-    row_shift, col_shift = start if found is None else found[0]
-    return row_shift * step, col_shift * step
+    return row - reach + vertex(surface[:, col], row), col - reach + vertex(surface[row], col)
 
 
 def refine(first: Image, second: Image, mask: Mask, start: Shift = (0.0, 0.0)) -> tuple[Shift, float] | None:

@@ -88,7 +88,7 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
     error = np.hypot(sigma, _UNKNOWN)
     coefficients: Array = np.zeros((3, 2))
     for _ in range(_ROUNDS):
-        if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / np.abs(design).max(axis=0), tol=0.05) < 3:
+        if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / np.maximum(np.abs(design).max(axis=0), 1e-9), tol=0.05) < 3:
             return None
         scaled = design[inlier] / error[inlier, None]
         solved = np.linalg.lstsq(scaled, shifts[inlier] / error[inlier, None], rcond=None)[0]

@@ -73,8 +73,8 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
         sites = measure_sites(_placed(view, smooth.displacement), None)
         smooth = _fitted(sites, area, mode) or smooth
     sites = measure_sites(_placed(view, smooth.displacement), None)
-    if mode == "auto" and whole.registered and not _worth(smooth, sites):  # seen closely, it is one shift after all
-        return _by_one_shift(whole, sites, mode)
+    if mode == "auto" and not _worth(smooth, sites):  # seen closely, it is one shift after all
+        return _by_one_shift(whole if whole.registered else _by_places(sites, whole.pixels), sites, mode)
     return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local", whole)
 
 
@@ -106,9 +106,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
     if smooth.inlier.mean() < _COHERENT:
         why = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
         return _not_registered(summary, "mismatch", why)
-    matrix = smooth.displacement.matrix
-    one = replace(summary, verdict="registered", candidate=(matrix[2], matrix[5]), sigma=float(smooth.sigma[0, 0]))
-    return _by_one_shift(one, sites, mode)
+    return _by_one_shift(_by_places(sites, summary.pixels), sites, mode)
 
 
 _INSTEAD = {
@@ -160,6 +158,16 @@ def _worth(smooth: Smooth, sites: Sequence[Site], least: float = _EVIDENT) -> bo
 
 def _placed(view: View, displacement: Displacement) -> Pair:
     return Pair(view, displacement.on_pixels(view.shape, view.origin))
+
+
+def _by_places(sites: Sequence[Site], pixels: int) -> Estimate:
+    """One shift from places that agree on it."""
+    smooth, good = _constant(sites), [s for s in sites if s.accepted]
+    score, correlation, apart = (
+        float(np.median([getattr(s, name) for s in good])) for name in ("score", "correlation", "disagreement")
+    )
+    matrix, sigma = smooth.displacement.matrix, float(smooth.sigma[0, 0])
+    return Estimate("registered", (matrix[2], matrix[5]), sigma, score, correlation, apart, pixels)
 
 
 def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registration:

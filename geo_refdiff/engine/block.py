@@ -27,7 +27,7 @@ from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.engine.sources import INTERPOLATED, NOTHING, TRACES, source_classes
 from geo_refdiff.engine.transfer import transfer_detail
-from geo_refdiff.engine.uncertainty import margin, region_half_widths
+from geo_refdiff.engine.uncertainty import Told, margin, region_half_widths
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import equals_nodata
@@ -72,6 +72,7 @@ class BlockComputer:
         restorer: made for it.
         batch_size: windows restored together; halved where the memory of the device does not suffice.
         on_window: called after each batch with (windows done, windows of this block).
+        tell: called with the predictors of uncertainty of each block, over it and some pixels around it.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class BlockComputer:
         restorer: Restorer,
         batch_size: int = 1,
         on_window: Callable[[int, int], None] | None = None,
+        tell: Told | None = None,
     ) -> None:
         self.plan, self.restorer, self.batch_size = plan, restorer, batch_size
-        self.on_window = on_window
+        self.on_window, self.tell = on_window, tell
         self.restore_seconds = 0.0
         self.windows_restored = 0
         self.conditions = ConditionReader(plan, restorer)
@@ -225,8 +227,9 @@ class BlockComputer:
 
         coarse = (slice(count), *cells)
         widths = region_half_widths(
-            runs(), traces[(slice(None), *at)], lr[coarse], valid[coarse], record, plan.radiometry.half_range, scale
-        )
+            runs(), traces[(slice(None), *at)], lr[coarse], valid[coarse], record,
+            plan.radiometry.half_range, scale, self.tell,
+        )  # fmt: skip
         return np.ascontiguousarray(widths[(slice(None), *region.within(near.multiply(scale)))])
 
     def _transferred(self, image: NDArray[np.float32], outer: Window) -> NDArray[np.float32]:

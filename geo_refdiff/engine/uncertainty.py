@@ -4,13 +4,14 @@ Runs with other noise differ much less than they are wrong where a model starts 
 alone is no measure of error. Therefore the variance of the error is taken for a sum of non-negative shares of local
 energies (`PREDICTORS`), the spread over runs among them. The shares are fitted to pairs whose truth is known; the
 half-width is the root of that variance times the factor that covers what it promises on pairs kept apart: locally
-weighted split conformal prediction (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman 2018, "Distribution-free predictive inference for
-regression", section 5.2). Sums and products are made one by one: any layout of blocks gives the same bits.
+weighted split conformal prediction (Lei, G'Sell, Rinaldo, Tibshirani and Wasserman 2018, "Distribution-free predictive
+inference for regression", section 5.2). Sums and products are made one by one: any layout of blocks gives the same
+bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Told = Callable[[list[NDArray[np.float32]]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def region_half_widths(
     record: UncertaintyRecord,
     half_range: float,
     scale: int,
+    tell: Told | None = None,
 ) -> Image:
     """Half-widths (C, h scale, w scale), digital numbers, of a region.
 
@@ -100,12 +103,15 @@ def region_half_widths(
         runs: images (C, h scale, w scale), the output's own first.
         traces, lr, valid, half_range: as for `predictors`.
         record: of the plan.
+        tell: gets the predictors before they are used.
     """
     spread = Spread(next(runs))
     for image in runs:
         spread.feed(image)
     values = lr.astype(np.float32)
     energies = predictors(spread.first, spread.variance(), traces, values, valid, half_range, scale)
+    if tell is not None:
+        tell(energies)
     return half_widths(energies, traces, record, half_range)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,38 +16,54 @@ SIDE = 768
 _CUT = (2.0, 98.0)
 
 
-def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:
-    """A PNG of at most `side` pixels along its longer side: red, green, blue by name, else the first three bands.
+@dataclass(frozen=True)
+class Look:
+    """A raster as people look at it.
 
-    The 2 to 98 percentile range over all three becomes black to white; missing pixels are transparent. The raster is
-    read at that size, which its overviews serve: memory does not depend on the raster's.
-
-    Raises:
-        OutputError: the PNG cannot be written.
+    Attributes:
+        bands: three for red, green and blue, by name, else the first three; or one, where there are fewer.
+        values: (1 or 3, height, width) float32, reduced.
+        valid: (height, width), True = valid.
     """
+
+    bands: tuple[int, ...]
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What becomes black and white: the 2 to 98 percentile range over all bands shown."""
+        known = self.values[:, self.valid]
+        low, high = (float(v) for v in np.percentile(known, _CUT)) if known.size else (0.0, 1.0)
+        return low, high
+
+
+def look(raster: Path, side: int = SIDE) -> Look:
+    """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size."""
     with rasterio.open(raster) as dataset:
         shrink = max(dataset.height, dataset.width, side) / side
         shape = max(1, round(dataset.height / shrink)), max(1, round(dataset.width / shrink))
         names = [(name or "").lower() for name in dataset.descriptions]
         bands = [names.index(c) + 1 for c in ("red", "green", "blue") if c in names]
         if len(bands) < 3:
-            bands = list(range(1, min(dataset.count, 3) + 1))
-        image = dataset.read(
-            bands[:3] if len(bands) >= 3 else bands[:1], out_shape=(3 if len(bands) >= 3 else 1, *shape)
-        )
+            bands = list(range(1, 4)) if dataset.count >= 3 else [1]
+        values = dataset.read(bands, out_shape=(len(bands), *shape)).astype(np.float32)
         valid = dataset.dataset_mask(out_shape=shape) > 0
-    values = image.astype(np.float32)
-    valid &= np.isfinite(values).all(axis=0)
-    shown = _stretched(values, valid)
+    return Look(tuple(bands), values, valid & np.isfinite(values).all(axis=0))
+
+
+def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:
+    """A PNG of at most `side` pixels along its longer side; missing pixels are transparent.
+
+    Raises:
+        OutputError: the PNG cannot be written.
+    """
+    seen = look(raster, side)
+    low, high = seen.range
+    scaled = (np.nan_to_num(seen.values) - low) / max(high - low, 1e-9)
+    shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
-    alpha = np.where(valid, 255, 0).astype(np.uint8)
+    alpha = np.where(seen.valid, 255, 0).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
     with atomic_path(png) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
-
-
-def _stretched(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    known = values[:, valid]
-    low, high = (float(v) for v in np.percentile(known, _CUT)) if known.size else (0.0, 1.0)
-    scaled = (np.nan_to_num(values) - low) / max(high - low, 1e-9)
-    return np.asarray(np.rint(np.clip(scaled, 0.0, 1.0) * 255.0), dtype=np.uint8)

@@ -1,4 +1,7 @@
-"""What desktop GIS show of class rasters: names and colours as QGIS style and as GDAL side-car."""
+"""What desktop GIS show: QGIS styles for images and class rasters, and class names as GDAL side-car.
+
+QGIS takes up a style by itself beside a raster of the same stem. Source: the renderers' writeXml in QGIS 3.22.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,83 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.quicklook import look
 
 Colour = tuple[int, int, int]
 
+_RAMP = ("#000004", "#57106e", "#bc3754", "#f98e09", "#fcffa4")
+"""Five colours of matplotlib's inferno, dark to light."""
 
-def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
-    """A QGIS style (.qml) for a raster of classes 1, 2, ...; QGIS takes it up by itself beside a raster of its stem.
+
+def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour], *, first: int = 1) -> None:
+    """A QGIS style (.qml) for a raster of classes; classes below `first` are not in the legend and not drawn.
 
     Args:
         path: the .qml.
-        names, colours: by value, 0 (nodata) included, which is not shown.
+        names, colours: by value.
+        first: the first value that is shown.
 
     Raises:
         OutputError: it cannot be written.
     """
-    root = ET.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
-    renderer = ET.SubElement(
-        ET.SubElement(root, "pipe"), "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1"
-    )
+    root, renderer = _style("paletted", band="1")
     palette = ET.SubElement(renderer, "colorPalette")
     for value, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        if value:
+        if value >= first:
             text = "#{:02x}{:02x}{:02x}".format(*colour)
             ET.SubElement(palette, "paletteEntry", value=str(value), label=name, color=text, alpha="255")
-    document = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, encoding="unicode")
-    write_bytes_atomic(path, document.encode())
+    _write(path, root)
+
+
+def write_image_style(raster: Path, path: Path) -> None:
+    """A QGIS style (.qml) for an image: its red, green and blue by name, stretched alike, as in the quicklook.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    seen = look(raster)
+    low, high = seen.range
+    high = high if high > low else low + 1.0
+    if len(seen.bands) == 3:
+        colours = ("red", "green", "blue")
+        bands = {f"{c}Band": str(b) for c, b in zip(colours, seen.bands, strict=True)}
+        root, renderer = _style("multibandcolor", **bands)
+        stretched = [ET.SubElement(renderer, f"{c}ContrastEnhancement") for c in colours]
+    else:
+        root, renderer = _style("singlebandgray", grayBand="1", gradient="BlackToWhite")
+        stretched = [ET.SubElement(renderer, "contrastEnhancement")]
+    for element in stretched:
+        for key, value in (
+            ("minValue", f"{low:.9g}"),
+            ("maxValue", f"{high:.9g}"),
+            ("algorithm", "StretchToMinimumMaximum"),
+        ):
+            ET.SubElement(element, key).text = value
+    _write(path, root)
+
+
+def write_ramp_style(raster: Path, path: Path) -> None:
+    """A QGIS style (.qml) for a map of one quantity from 0 on: its first band, dark to light up to the 98 percentile.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    top = look(raster).range[1]
+    top = top if top > 0 else 1.0
+    root, renderer = _style("singlebandpseudocolor", band="1", classificationMin="0", classificationMax=f"{top:.9g}")
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue="0",
+        maximumValue=f"{top:.9g}",
+    )
+    for step, colour in enumerate(_RAMP):
+        value = top * step / (len(_RAMP) - 1)
+        ET.SubElement(shader, "item", value=f"{value:.9g}", label=f"{value:.3g}", color=colour, alpha="255")
+    _write(path, root)
 
 
 def write_category_names(raster: Path, names: Sequence[str]) -> None:
@@ -45,3 +100,17 @@ def write_category_names(raster: Path, names: Sequence[str]) -> None:
     for name in names:
         ET.SubElement(categories, "Category").text = name
     write_bytes_atomic(raster.with_name(f"{raster.name}.aux.xml"), ET.tostring(root, encoding="utf-8"))
+
+
+def _style(kind: str, **attributes: str) -> tuple[ET.Element, ET.Element]:
+    """A document and its renderer."""
+    root = ET.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
+    pipe = ET.SubElement(root, "pipe")
+    renderer = ET.SubElement(pipe, "rasterrenderer", type=kind, opacity="1", alphaBand="-1", **attributes)
+    return root, renderer
+
+
+def _write(path: Path, root: ET.Element) -> None:
+    ET.indent(root)
+    document = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + ET.tostring(root, encoding="unicode")
+    write_bytes_atomic(path, document.encode())

@@ -15,7 +15,7 @@ from geo_refdiff.errors import OptionError
 from geo_refdiff.io.atomic import write_json_atomic
 from geo_refdiff.io.gdal import gdal_env
 
-PRODUCTS = ("source", "stac", "quicklook")
+PRODUCTS = ("source", "style", "stac", "quicklook")
 """In the order in which they are written; a map of uncertainty comes with `uncertainty` runs."""
 
 
@@ -39,15 +39,17 @@ def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 def product_path(out: Path, product: str) -> Path:
-    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.json, out.png."""
-    suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "stac": ".json", "quicklook": ".png"}
-    return out.with_suffix(suffixes[product])
+    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png."""
+    suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "style": ".qml", "stac": ".json"}
+    return out.with_suffix((suffixes | {"quicklook": ".png"})[product])
 
 
 def product_files(out: Path, products: Iterable[str]) -> list[Path]:
     """All files that the products make."""
     files = [product_path(out, p) for p in products]
-    source = product_path(out, "source")
+    source, uncertainty = product_path(out, "source"), product_path(out, UNCERTAINTY)
+    if {product_path(out, "style"), uncertainty} <= set(files):
+        files.append(uncertainty.with_suffix(".qml"))
     if source in files:
         files += [source.with_suffix(".qml"), source.with_name(f"{source.name}.aux.xml")]
     return files
@@ -65,6 +67,7 @@ def write_products(
         OutputError: a file cannot be written.
     """
     from geo_refdiff.io.quicklook import write_quicklook
+    from geo_refdiff.io.styles import write_image_style, write_ramp_style
 
     wanted, told = tuple(products), {}
     with gdal_env(GDAL_PAM_ENABLED=False):
@@ -72,6 +75,11 @@ def write_products(
             told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
         if UNCERTAINTY in wanted:
             publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
+        if "style" in wanted:
+            write_image_style(out, product_path(out, "style"))
+        if "style" in wanted and UNCERTAINTY in wanted:
+            uncertainty = product_path(out, UNCERTAINTY)
+            write_ramp_style(uncertainty, uncertainty.with_suffix(".qml"))
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:

@@ -59,6 +59,15 @@ class Calibration:
             "origin": dict(self.origin),
         }
 
+    def __str__(self) -> str:
+        rows = [f"half-widths of {self.coverage:.0%} intervals; shares of the variance of the error"]
+        for scale, table in self.tables.items():
+            for part, found in table.items():
+                shares = ", ".join(f"{n} {s:.3g}" for n, s in zip(PREDICTORS, found["shares"], strict=True) if s)
+                factors = ", ".join(f"{b} {f:.2f}" for b, f in zip(self.bands, found["factors"], strict=True))
+                rows.append(f"  {scale}x, reference {part}: {shares}; factors: {factors}")
+        return "\n".join(rows)
+
     def nearest(self, scale: int) -> str:
         """The scale among those fitted that is nearest to another, by their ratio."""
         return min(self.tables, key=lambda s: abs(log(int(s) / scale)))

@@ -101,7 +101,7 @@ def upscale(
             which are wanted.
         products: what is written beside the output, of "source" (where each pixel's detail comes from), "stac" and
             "quicklook", or "all"; None or "none": nothing.
-        uncertainty: runs with other noise for `out.uncertainty.tif`, half-widths of 90 % intervals; 2 to 64. None: no map.
+        uncertainty: runs with other noise, 2 to 64, for `out.uncertainty.tif`: half-widths of 90 % intervals.
         no_change: value of a raster mask that means "no change".
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.

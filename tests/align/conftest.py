@@ -80,10 +80,7 @@ def make_pair(
     if unrelated or changed:
         elsewhere = colours(*land(full, seed + 7), seed + 3, bands)
         old = np.where(holes(full, changed, 6.0 * fine, rng) | unrelated, elsewhere, old)
-    if field is None:
-        old = np.roll(old, [round(s * fine) for s in shift], (1, 2))
-    else:
-        old = bent(old, field, fine)
+    old = np.roll(old, [round(s * fine) for s in shift], (1, 2)) if field is None else bent(old, field, fine)
     sensor = SensorModel(fine, psf)
     inner = slice(PAD * fine, (PAD + side) * fine)
     scene = np.array(sensor.observe(torch.from_numpy(now[:, inner, inner][None].copy()))[0].numpy())

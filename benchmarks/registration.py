@@ -1,0 +1,209 @@
+"""How well a known shift is found: `python -m benchmarks.registration [--cases 1000]`.
+
+Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 HR pixels, up to
+30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused. Beside
+it the phase correlation of scikit-image, if that is installed, on the same pixels. An error counts as silent where the
+result is said to be registered and is more than half an LR pixel off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import hypot, nan
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.registration_cases import CITIES, CITY_YEARS, DATA, YEARS, Case, bump, make_case
+from benchmarks.tables import markdown
+from geo_refdiff.align.register import register_view
+from geo_refdiff.align.view import View
+
+SILENT = 0.5
+"""LR pixels."""
+
+LIMITS = {64: 0.2, 128: 0.08, 256: 0.03}
+"""RMSE in LR pixels that is asked for, by the side of the LR grid."""
+
+_SIDES = {64: 0.55, 128: 0.33, 256: 0.12}
+_KNOX = 0.55
+"""Part of the cases on the rural scene; the others are in cities."""
+
+_BANDS = (((0, 1, 2), (0, 1, 2)), ((0,), (3,)), ((3,), (0,)), ((1, 3), (1, 3)))
+_UNRELATED = 1 / 7
+
+Peer = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One case: whether it was registered, how, and errors in LR pixels."""
+
+    case: Case
+    verdict: str
+    kind: str
+    error: float
+    peer_error: float
+    score: float
+    disagreement: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether it claims what is wrong."""
+        return self.verdict == "registered" and (self.case.unrelated or self.error > SILENT)
+
+
+def draw_cases(count: int, seed: int) -> list[Case]:
+    """Random cases; the same for a seed."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for number in range(count):
+        place = "knox" if rng.random() < _KNOX else str(rng.choice(CITIES))
+        first, second = (int(y) for y in rng.choice(YEARS if place == "knox" else CITY_YEARS, 2, replace=False))
+        cases.append(
+            Case(
+                side=int(rng.choice(list(_SIDES), p=list(_SIDES.values()))),
+                scale=int(rng.choice((8, 16))),
+                place=place,
+                years=(first, second),
+                bands=_BANDS[int(rng.integers(len(_BANDS)))],
+                shift=(int(rng.integers(-20, 21)), int(rng.integers(-20, 21))),
+                nodata=float(rng.uniform(0, 0.3)),
+                changed=float(rng.uniform(0, 0.2)),
+                gain=float(rng.uniform(0.7, 1.3)),
+                noise=float(rng.uniform(0, 4)),
+                unrelated=bool(rng.random() < _UNRELATED),
+                seed=seed * 100_000 + number,
+            )
+        )
+    return cases
+
+
+def run_case(case: Case, peer: Peer | None) -> Outcome:
+    """Register one case, by both."""
+    view = make_case(case)
+    found = register_view(view)
+    d = found.displacement.on_pixels(view.shape) - np.array(case.truth)[:, None, None]
+    error = float(np.sqrt((d**2).sum(axis=0).mean())) if found.registered else nan
+    other = nan if peer is None else _peer_error(view, case, peer)
+    return Outcome(case, found.verdict, found.kind, error, other, found.score, found.disagreement)
+
+
+def _peer_error(view: View, case: Case, peer: Peer) -> float:
+    """Of scikit-image on the first band, missing pixels filled with the mean; to a hundredth of a pixel."""
+    image, seen = view.render((0.0, 0.0))
+    known = view.valid & seen
+    scene, reference = (np.where(known, x[0], x[0][known].mean()) for x in (view.scene, image))
+    shift, _, _ = peer(reference, scene, upsample_factor=100)
+    return hypot(shift[0] + case.truth[0], shift[1] + case.truth[1])
+
+
+def _row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    sure = [o for o in outcomes if not o.case.unrelated]
+    errors = np.array([o.error for o in sure if o.verdict == "registered"])
+    peers = np.array([o.peer_error for o in sure])
+    rmse = f"{np.sqrt((errors**2).mean()):.3f}" if len(errors) else "-"
+    worst = f"{errors.max():.2f}" if len(errors) else "-"
+    good = peers[peers <= SILENT]
+    other = f"{np.sqrt((good**2).mean()):.3f} ({len(good) / len(peers):.0%})" if len(good) else "-"
+    wrong = sum(o.silent for o in outcomes)
+    refused = sum(o.verdict != "registered" for o in outcomes if o.case.unrelated)
+    unrelated = len(outcomes) - len(sure)
+    return [name, str(len(sure)), f"{len(errors)}", rmse, worst, str(wrong), f"{refused} of {unrelated}", other]
+
+
+def tell(outcomes: Sequence[Outcome]) -> str:
+    """The table by grid and scale."""
+    head = ["LR grid, scale", "cases", "registered", "RMSE", "worst", "silent errors", "other places refused"]
+    rows = []
+    for side in sorted(_SIDES):
+        for scale in (8, 16):
+            part = [o for o in outcomes if (o.case.side, o.case.scale) == (side, scale)]
+            if part:
+                rows.append(_row(f"{side}, {scale}x (asked: {LIMITS[side]})", part))
+    rows.append(_row("all", outcomes))
+    return markdown([*head, "scikit-image: RMSE of those within 0.5"], rows)
+
+
+def time_large(repeats: int = 5) -> dict[str, float]:
+    """Seconds for a scene of 512 x 512 LR pixels at 8x, the best of some: one shift; with the look for a field."""
+    case = Case(512, 8, "knox", (2012, 2015), ((0, 1, 2), (0, 1, 2)), (11, -7), seed=3)
+    view = make_case(case)
+    found: dict[str, float] = {}
+    from geo_refdiff.align.estimate import estimate_shift
+
+    ways: dict[str, Callable[[], object]] = {
+        "one shift": lambda: estimate_shift(view),
+        "global, with residuals": lambda: register_view(view, "global"),
+        "auto": lambda: register_view(view),
+        "local": lambda: register_view(view, "local"),
+    }
+    for name, way in ways.items():
+        times = []
+        for _ in range(repeats):
+            start = perf_counter()
+            way()
+            times.append(perf_counter() - start)
+        found[name] = min(times)
+    return found
+
+
+def recover_bump() -> list[list[str]]:
+    """A bump of 1.5 LR pixels on 256 x 256: RMS error of the field and error at its top, LR pixels."""
+    rows = []
+    for years in ((2012, 2012), (2012, 2015), (2015, 2018)):
+        for width in (32.0, 48.0, 64.0):
+            case = Case(256, 8, "knox", years, ((1, 3), (1, 3)), (0, 0), seed=4)
+            views = [make_case(case, bump(256, amplitude, width)) for amplitude in (1.5, 0.0)]
+            at = np.arange(256) + 0.5
+            truths = [
+                np.stack(bump(256, amplitude, width)(*np.meshgrid(at, at, indexing="ij"))) for amplitude in (1.5, 0.0)
+            ]
+            found = [register_view(view, mode) for view, mode in zip(views, ("auto", "local"), strict=True)]
+            wrong, own = (f.displacement.on_pixels((256, 256)) - t for f, t in zip(found, truths, strict=True))
+            figures = [float(np.sqrt((e**2).sum(axis=0).mean())) for e in (wrong, wrong - own)]
+            rows.append([f"{years[0]} / {years[1]}", f"{width:.0f}", found[0].kind, *(f"{v:.3f}" for v in figures)])
+    return rows
+
+
+@click.command()
+@click.option("--cases", default=1000, show_default=True, help="Random cases.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON lines, one a case.")
+def main(cases: int, seed: int, out: Path | None) -> None:
+    """Register random cases and tell how well it went."""
+    if not (DATA / "naip-knox").exists():
+        print(f"no real scenes at {DATA}: set GEO_REFDIFF_DATA")
+        return
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        from skimage.registration import phase_cross_correlation as peer
+    except ImportError:
+        peer = None
+    outcomes = list(_run(draw_cases(cases, seed), peer, out))
+    print(tell(outcomes))
+    print("\n" + markdown(["years", "width", "found", "RMS", "RMS less the years' own"], recover_bump()))
+    print("\nseconds for 512 x 512: " + ", ".join(f"{name} {s:.3f}" for name, s in time_large().items()))
+
+
+def _run(cases: Iterable[Case], peer: Peer | None, out: Path | None) -> Iterable[Outcome]:
+    for case in cases:
+        outcome = run_case(case, peer)
+        if outcome.silent:
+            print(f"silent error: {outcome}", flush=True)
+        if out is not None:
+            with out.open("a") as file:
+                file.write(json.dumps(asdict(outcome)) + "\n")
+        yield outcome
+
+
+if __name__ == "__main__":
+    main()

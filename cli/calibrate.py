@@ -1,0 +1,51 @@
+"""geo-refdiff calibrate."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("model")
+@click.option(
+    "--data", required=True, metavar="INDEX", help="Pairs as geo-refdiff index makes them; none to be judged on."
+)
+@click.option("--root", metavar="DIR", help="Folder of their files.  [default: that of the index, or GEO_REFDIFF_DATA]")
+@click.option("--scales", default="8,16", metavar="N,N,...", help="HR pixels along an LR pixel.")
+@click.option("--runs", default=2, help="With other noise.")
+@click.option("--places", default=48, help="Spread over the data; half serve for the fit, half for its factors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the calibration on stdout.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def calibrate(
+    model: str, data: str, root: str | None, scales: str, runs: int, places: int, as_json: bool, debug: bool
+) -> None:
+    """Fit how sure MODEL is to pairs whose truth is known; writes uncertainty.json into its folder.
+
+    \b
+    geo-refdiff calibrate runs/mine/model --data pairs.csv
+    """
+    from geo_refdiff.errors import OptionError
+    from geo_refdiff.pipeline.calibrate import calibrate as run
+
+    try:
+        numbers = [int(s) for s in scales.split(",")]
+    except ValueError:
+        raise OptionError(f"scales '{scales}': give whole numbers, as 8,16") from None
+    try:
+        found = run(model, data, root=root, scales=numbers, runs=runs, places=places, progress=_show)
+    finally:
+        _clear()
+    click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+
+
+def _show(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[Ktile {done} of {total}", nl=False, err=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)

@@ -1,0 +1,26 @@
+"""How progress is shown: one line that changes in a terminal, plain lines where a program reads them."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+VARIABLE = "GEO_REFDIFF_PROGRESS"
+"""Environment variable: "lines" asks for plain lines on stderr, as the QGIS plugin does."""
+
+
+def as_lines() -> bool:
+    """Whether somebody reads plain lines."""
+    return os.environ.get(VARIABLE) == "lines"
+
+
+def is_shown() -> bool:
+    """Whether anybody looks."""
+    return as_lines() or sys.stderr.isatty()
+
+
+def show(text: str) -> None:
+    """Replace the line, or add one."""
+    click.echo(text if as_lines() else f"\r\033[K{text}", nl=as_lines(), err=True)

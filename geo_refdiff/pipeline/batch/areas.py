@@ -1,0 +1,150 @@
+"""The areas of a batch: one polygon each, with a name that can be a file's."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.io.gdal import one_line
+from geo_refdiff.io.vector import polygons
+
+_NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST = 80
+RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
+"""Names that files of the batch itself have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """An area of interest.
+
+    Attributes:
+        name: unique in its batch, fit for a file name.
+        text: as `upscale --aoi` takes it: "CRS;WKT" in the file's own CRS.
+        lonlat: polygon in degrees, to choose inputs by; empty where the feature has no polygon.
+    """
+
+    name: str
+    text: str
+    lonlat: BaseGeometry
+
+
+def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
+    """The polygons of a vector file, one area a feature, in the file's order.
+
+    Args:
+        source: any file that geopandas reads, in any CRS; `FILE|layername=NAME` for one layer of several.
+        name_field: field that names the areas; default one called "name", "aoi", "id", "tile" or "grid_id" whose values
+            are all there and all different, else they are numbered.
+
+    Raises:
+        InputError: missing, unreadable, without features or without a CRS.
+        OptionError: no such field.
+    """
+    import pyproj
+
+    text, frame = str(source), _read(source)
+    names = _names(text, frame, name_field)
+    crs = pyproj.CRS.from_user_input(frame.crs)
+    own = [_polygon(geometry) for geometry in frame.geometry]
+    degrees = [_dense(geometry) for geometry in own]
+    if not crs.equals(pyproj.CRS.from_epsg(4326), ignore_axis_order=True):
+        import geopandas
+
+        degrees = list(geopandas.GeoSeries(degrees, crs=crs).to_crs(4326))
+    authority = crs.to_authority()
+    label = ":".join(authority) if authority else " ".join(crs.to_wkt().split())
+    return [
+        Area(name, f"{label};{shapely.to_wkt(geometry, rounding_precision=-1)}", _finite(lonlat))
+        for name, geometry, lonlat in zip(names, own, degrees, strict=True)
+    ]
+
+
+def _read(source: str | Path) -> Any:
+    import geopandas
+
+    name, _, layer = str(source).partition("|layername=")
+    layer = layer.partition("|")[0]
+    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
+        raise InputError(f"{name}: no such file; give a vector file of areas, FILE|layername=NAME for one layer")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
+            frame = geopandas.read_file(name, layer=layer or None)
+    except Exception as error:  # pyogrio, GEOS and pandas each have their own
+        raise InputError(f"{name}: cannot be read as areas ({one_line(error, 160)}); check it with ogrinfo") from error
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty or frame.geometry.isna().all():
+        raise InputError(f"{name}: holds no areas; give a layer of polygons (FILE|layername=NAME)")
+    if frame.crs is None:
+        raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    return frame
+
+
+def _polygon(geometry: BaseGeometry | None) -> BaseGeometry:
+    if geometry is None or geometry.is_empty:
+        return shapely.Polygon()
+    return polygons(geometry if geometry.is_valid else shapely.make_valid(geometry))
+
+
+def _dense(geometry: BaseGeometry) -> BaseGeometry:
+    """Straight edges may be curves in degrees."""
+    if geometry.is_empty:
+        return geometry
+    xmin, ymin, xmax, ymax = geometry.bounds
+    return shapely.segmentize(geometry, max(xmax - xmin, ymax - ymin, 1e-12) / 16)
+
+
+def _finite(geometry: BaseGeometry) -> BaseGeometry:
+    if geometry.is_empty or not all(isfinite(v) for v in geometry.bounds):
+        return shapely.Polygon()
+    return geometry if geometry.is_valid else polygons(shapely.make_valid(geometry))
+
+
+def _names(source: str, frame: Any, field: str | None) -> list[str]:
+    fields = [str(c) for c in frame.columns if c != frame.geometry.name]
+    if field is not None:
+        if field not in fields:
+            raise OptionError(f"{source}: has no field '{field}'; its fields are {', '.join(fields) or 'none'}")
+        return file_names([None if frame[field].isna().iloc[i] else _text(v) for i, v in enumerate(frame[field])])
+    lower = {name.lower(): name for name in reversed(fields)}
+    for known in _NAME_FIELDS:
+        if known in lower:
+            column = frame[lower[known]]
+            if not column.isna().any() and column.is_unique:
+                return file_names([_text(v) for v in column])
+    return file_names([None] * len(frame))
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def file_names(texts: Sequence[str | None]) -> list[str]:
+    """A file name for each text, unique even where case does not count; numbered where there is no text."""
+    width = max(4, len(str(len(texts))))
+    taken: Counter[str] = Counter()
+    names = []
+    for number, text in enumerate(texts, 1):
+        plain = unicodedata.normalize("NFKD", text or "").encode("ascii", "ignore").decode()
+        name = _UNFIT.sub("_", plain).strip("._-")[:_LONGEST].rstrip("._-") or f"aoi_{number:0{width}d}"
+        if name.lower() in RESERVED:
+            name += "_aoi"
+        stem, count = name, 1
+        while taken[name.lower()]:
+            count += 1
+            name = f"{stem}_{count}"
+        taken[name.lower()] += 1
+        names.append(name)
+    return names

@@ -1,0 +1,208 @@
+"""A batch on a dask cluster: areas as tasks, large areas block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.engine.run import Progress, ProgressCallback, RunCounts, run_blocks
+from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.errors import InputError, OutputError, ResumeError
+from geo_refdiff.io.inspection import inspect
+from geo_refdiff.io.lock import held
+from geo_refdiff.pipeline.batch.jobs import Settings, UnfitError, changed_inputs, read_job
+from geo_refdiff.pipeline.batch.pool import Item, Place, Pool, place_of
+from geo_refdiff.pipeline.batch.run import Runner, Task, Watch
+from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, work
+
+_TASKS_A_THREAD = 4
+_MOST_BLOCKS = 8
+
+
+def runner_for(
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    resources: Sequence[str] = (),
+    split: int = 16,
+) -> Callable[[Settings], Runner] | None:
+    """Who does the work of a batch; None: the process itself.
+
+    Args:
+        workers: processes of this machine to start.
+        scheduler, scheduler_file: of a cluster that is there.
+        resources: that a worker needs for a task, "GPU=1".
+        split: areas of more blocks are shared by all workers; 0 = never.
+
+    Raises:
+        OptionError: options that do not go together.
+    """
+    where = place_of(workers, scheduler, scheduler_file, resources)
+    return None if where is None else lambda settings: ClusterRunner(where, settings, split)
+
+
+class ClusterRunner:
+    """Does the tasks of a batch on a cluster; see `Runner`."""
+
+    def __init__(self, where: Place, settings: Settings, split: int) -> None:
+        self.where, self.settings, self.split = where, settings, split
+
+    def __call__(self, tasks: Iterable[Task], watch: Watch) -> Iterator[Outcome | None]:
+        large: list[Task] = []
+
+        def small() -> Iterator[Item]:
+            for task in tasks:
+                if self.split and task.blocks > self.split:
+                    large.append(task)
+                else:
+                    yield Item(
+                        task.name, work, (task.ticket,), lambda t=task: any(changed_inputs(read_job(t.ticket)[1]))
+                    )
+
+        with Pool(self.where, watch.say) as pool:
+            for found in pool.run(small(), watch.started, watch.told):
+                yield None if found is None else found[1]
+            for task in large:
+                watch.started(task.name, f"{pool.threads} workers")
+
+                def tell(progress: Progress, name: str = task.name) -> None:
+                    watch.told(name, progress)
+
+                yield work(task.ticket, tell, ClusterBlocks(pool, self.settings))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTicket:
+    """Blocks to be computed: indices against a plan, all that a worker is sent.
+
+    Attributes:
+        folder: of the run, with plan.json.
+        sha256: of plan.json.
+        blocks: indices.
+        batch_size: windows restored together.
+        settings: which model, and what the software must be.
+    """
+
+    folder: str
+    sha256: str
+    blocks: tuple[int, ...]
+    batch_size: int
+    settings: Settings
+
+
+class ClusterBlocks:
+    """Has workers compute the blocks of a run; see `BlockRunner`. The same pixels as `run_blocks` in one process.
+
+    Args:
+        pool: of workers.
+        settings: which model, and what the software must be.
+    """
+
+    def __init__(self, pool: Pool, settings: Settings) -> None:
+        self.pool, self.settings = pool, settings
+
+    def __call__(
+        self,
+        plan: Plan,
+        workdir: Workdir,
+        restorer: Restorer,
+        *,
+        batch_size: int = 1,
+        progress: ProgressCallback | None = None,
+    ) -> RunCounts:
+        started = perf_counter()
+        found = workdir.done(plan.blocks)
+        todo = [i for i in plan.blocks.serpentine() if i not in found]
+        length = min(_MOST_BLOCKS, max(1, len(todo) // (_TASKS_A_THREAD * max(self.pool.threads, 1))))
+        digest = hashlib.sha256(workdir.plan.read_bytes()).hexdigest()
+        parts = [tuple(todo[i : i + length]) for i in range(0, len(todo), length)]
+        done, windows, seconds = len(found), 0, 0.0
+        within: dict[str, float] = {}
+
+        def tell(name: str = "", at: Progress | None = None) -> None:
+            if at is not None:
+                within[name] = at.done
+            if progress:
+                progress(Progress("blocks", min(done + sum(within.values()), plan.blocks.count), plan.blocks.count))
+
+        items = (
+            Item(
+                f"blocks {part[0]}",
+                work_blocks,
+                (BlockTicket(str(workdir.path), digest, part, batch_size, self.settings),),
+            )
+            for part in parts
+        )
+        tell()
+        for finished in self.pool.run(items, lambda name, worker: None, tell):
+            if finished is not None:
+                item, outcome = finished
+                if outcome.kind != "done":
+                    kind = InputError if outcome.kind == "area" else OutputError
+                    raise kind(f"{item.name}: {outcome.error}")
+                within.pop(item.name, None)
+                done += int(outcome.figures["blocks"])
+                windows += int(outcome.figures["windows"])
+                seconds += float(outcome.figures["restore_seconds"])
+            tell()
+        missing = plan.blocks.count - len(workdir.done(plan.blocks))
+        if missing:
+            raise OutputError(
+                f"{workdir.path}: {missing} finished blocks are not to be seen here; all workers need "
+                f"the same output folder"
+            )
+        return RunCounts(plan.blocks.count, len(found), windows, batch_size, seconds, perf_counter() - started)
+
+
+def work_blocks(ticket: BlockTicket, tell: Callable[[Progress], None] | None = None) -> Outcome:
+    """Compute the blocks of a ticket that are not there yet, into the folder of their run."""
+    started = perf_counter()
+
+    def done() -> Outcome:
+        workdir = Workdir(Path(ticket.folder))
+        if not workdir.plan.exists():
+            raise UnfitError(f"{workdir.plan}: cannot be seen here; all workers need the same output folder")
+        with held(workdir.workers, str(workdir.path), "wait for it", shared=True):
+            plan = _plan(workdir, ticket.sha256)
+            model = model_for(ticket.settings)
+            sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
+            restorer = model.make(sensor, plan.bands.channels, plan.seed)
+            counts = run_blocks(
+                plan, workdir, restorer, batch_size=ticket.batch_size, order=ticket.blocks, progress=tell
+            )
+        figures = {
+            "blocks": len(ticket.blocks),
+            "windows": counts.windows,
+            "restore_seconds": counts.restore_seconds,
+        }
+        return Outcome("", "done", "", perf_counter() - started, figures, (), place())
+
+    return guarded(done)
+
+
+def _plan(workdir: Workdir, sha256: str) -> Plan:
+    """The plan of a run, after checking that it is the one that is meant, and that its inputs are to be seen here."""
+    try:
+        text = workdir.plan.read_bytes()
+    except OSError as error:
+        raise UnfitError(f"{workdir.plan}: cannot be read here ({error.strerror})") from error
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise ResumeError(f"{workdir.plan}: is not the plan that the blocks belong to; begin the run again")
+    plan = Plan.from_dict(json.loads(text))
+    for role, info in (("scene", plan.scene), ("reference", plan.reference)):
+        if info is None:
+            continue
+        try:
+            same = inspect(info.path, "scene" if role == "scene" else "reference") == info
+        except InputError as error:
+            raise UnfitError(f"{error}; all workers need the same inputs under the same paths") from error
+        if not same:
+            raise UnfitError(f"{info.path}: is another file here, or was changed; all workers need the same inputs")
+    return plan

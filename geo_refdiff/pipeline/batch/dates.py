@@ -1,0 +1,84 @@
+"""Dates of inputs: from metadata, an index or a file's name, as exact as they are known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from geo_refdiff.errors import OptionError
+
+_DAY = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?:(?!\d)|(?=\d{4,6}(?!\d)))")
+_YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Days from `first` to `last`, both included; a date known to the day has both the same."""
+
+    first: date
+    last: date
+
+    def days_from(self, other: Span) -> int:
+        """Days between two spans, 0 where they overlap."""
+        return max(0, (self.first - other.last).days, (other.first - self.last).days)
+
+    def __str__(self) -> str:
+        if self.first == self.last:
+            return self.first.isoformat()
+        whole = (self.first.month, self.first.day, self.last.month, self.last.day) == (1, 1, 12, 31)
+        if whole and self.first.year == self.last.year:
+            return str(self.first.year)
+        return f"{self.first.isoformat()}/{self.last.isoformat()}"
+
+
+def span_of(value: object) -> Span | None:
+    """A date, a datetime, or text: "2021-05-03", "20210503", "2021-05", "2021", "2021-05-03/2021-06-30", ISO times.
+
+    Returns:
+        None where the value is empty or no date.
+    """
+    if isinstance(value, datetime):
+        return Span(value.date(), value.date()) if value == value else None  # NaT is not equal to itself
+    if isinstance(value, date):
+        return Span(value, value)
+    text = "" if value is None else str(value).strip()
+    first, slash, last = text.partition("/")
+    if slash:
+        one, two = span_of(first), span_of(last)
+        return None if one is None or two is None or one.first > two.last else Span(one.first, two.last)
+    if re.fullmatch(r"(19|20)\d\d", text):
+        return Span(date(int(text), 1, 1), date(int(text), 12, 31))
+    month = re.fullmatch(r"((?:19|20)\d\d)-(0[1-9]|1[0-2])", text)
+    if month:
+        start = date(int(month[1]), int(month[2]), 1)
+        return Span(start, (start + timedelta(days=32)).replace(day=1) - timedelta(days=1))
+    try:
+        day = datetime.fromisoformat(text).date()
+    except ValueError:
+        return None
+    return Span(day, day)
+
+
+def span_in_name(name: str) -> Span | None:
+    """The first day that stands in a file's name, else the first year."""
+    for found in _DAY.finditer(name):
+        try:
+            day = date(int(found[1]), int(found[2]), int(found[3]))
+        except ValueError:
+            continue
+        return Span(day, day)
+    year = _YEAR.search(name)
+    return None if year is None else span_of(year[1])
+
+
+def asked_span(option: str, text: str) -> Span:
+    """A date that the user gave.
+
+    Raises:
+        OptionError: it is none.
+    """
+    span = span_of(text)
+    if span is None:
+        raise OptionError(f"{option} '{text}': give a date as 2021-05-03, 2021-05 or 2021, or two as FIRST/LAST")
+    return span

@@ -1,0 +1,157 @@
+"""Several rasters as one: a VRT in which the first lies on top, and bands may come from files of their own."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.errors import InputError
+from geo_refdiff.grid.geobox import crop, crs_wkt, scene_geobox
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.inspection import inspect
+from geo_refdiff.io.raster_info import RasterInfo, Role
+from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.pipeline.batch.catalogue import Entry
+
+_ON_GRID = 1e-3
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """An entry, inspected: one (file, 1-based band) for each band of the mosaic."""
+
+    infos: tuple[RasterInfo, ...]
+    bands: tuple[tuple[RasterInfo, int], ...]
+
+    @property
+    def first(self) -> RasterInfo:
+        return self.infos[0]
+
+
+def as_one_raster(entries: Sequence[Entry], role: Role, path: Path) -> tuple[str, list[str]]:
+    """The file to use for entries: the only one as it is, else a VRT over all.
+
+    Where several have a valid pixel, that of the first is taken, band by band (a value that is its file's nodata is
+    missing). Entries that do not lie on the pixel grid of the first are left out: nothing is resampled here.
+
+    Args:
+        entries: the one on top first.
+        role: for the checks.
+        path: of the VRT; written only where what it says changes, since runs remember when it was written.
+
+    Returns:
+        The file, and notes on what was left out.
+
+    Raises:
+        InputError: a file cannot be used.
+        OutputError: the VRT cannot be written.
+    """
+    if len(entries) == 1 and len(entries[0].files) == 1:
+        return entries[0].files[0], []
+    layers = [_layer(entry, role) for entry in entries]
+    top = layers[0]
+    fitting = [layer for layer in layers if _offset(layer.first, top.first) is not None and _alike(layer, top)]
+    names = [Path(layer.first.path).name for layer in layers if layer not in fitting]
+    notes = [f"{role}s not on the pixel grid of {Path(top.first.path).name} are left out: {', '.join(names)}"]
+    if len(fitting) == 1 and len(top.infos) == 1:
+        return entries[0].files[0], notes
+    text = ET.tostring(_tree(fitting, entries[0].bands), encoding="utf-8")
+    try:
+        same = path.read_bytes() == text
+    except OSError:
+        same = False
+    if not same:
+        write_bytes_atomic(path, text)
+    return str(path), notes if names else []
+
+
+def _layer(entry: Entry, role: Role) -> _Layer:
+    infos = tuple(inspect(file, role) for file in entry.files)
+    if len(infos) == 1:
+        return _Layer(infos, tuple((infos[0], band) for band in range(1, infos[0].count + 1)))
+    first = infos[0]
+    for other in infos[1:]:
+        if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
+            raise InputError(
+                f"{other.path}: lies on another pixel grid than {first.path}; stack bands of one pixel size"
+            )
+        if other.dtype != first.dtype:
+            raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
+    return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos))
+
+
+def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:
+    """(row, col) of a raster's corner in pixels of the other; None where their pixels do not coincide."""
+    if scene_geobox(info).crs != scene_geobox(top).crs:
+        return None
+    if not np.allclose(np.take(info.transform, [0, 1, 3, 4]), np.take(top.transform, [0, 1, 3, 4]), rtol=1e-9, atol=0):
+        return None
+    col, row = ~Affine(*top.transform) @ (info.transform[2], info.transform[5])
+    far = abs(row - round(row)) > _ON_GRID or abs(col - round(col)) > _ON_GRID
+    return None if far else (round(row), round(col))
+
+
+def _alike(layer: _Layer, top: _Layer) -> bool:
+    return len(layer.bands) == len(top.bands) and layer.first.dtype == top.first.dtype
+
+
+def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
+    top = layers[0].first
+    windows = []
+    for layer in layers:
+        row, col = _offset(layer.first, top) or (0, 0)
+        windows.append(Window(row, col, layer.first.height, layer.first.width))
+    row, col = min(w.row for w in windows), min(w.col for w in windows)
+    whole = Window(row, col, max(w.stop_row for w in windows) - row, max(w.stop_col for w in windows) - col)
+    gbox: GeoBox = crop(scene_geobox(top), whole)
+    root = ET.Element("VRTDataset", rasterXSize=str(whole.width), rasterYSize=str(whole.height))
+    add_grid(root, gbox, crs_wkt(gbox))
+    placed = [(layer, window.shift(-row, -col)) for layer, window in zip(layers, windows, strict=True)]
+    for index, (info, band) in enumerate(layers[0].bands):
+        _add_band(root, info, band, index, placed, names[index] if names else None)
+    if top.validity in ("mask", "none"):
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        for layer, window in reversed(placed):
+            source = add_source(mask, layer.first.path, "mask,1", window, relative=False, kind="ComplexSource")
+            ET.SubElement(source, "NODATA").text = "0"
+    return root
+
+
+def _add_band(
+    root: ET.Element, info: RasterInfo, band: int, index: int, placed: Sequence[tuple[_Layer, Window]], name: str | None
+) -> None:
+    element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index + 1))
+    at = band - 1
+    description = name or info.descriptions[at]
+    if description:
+        ET.SubElement(element, "Description").text = description
+    if info.nodata is not None:
+        ET.SubElement(element, "NoDataValue").text = repr(info.nodata)
+    elif np.dtype(info.dtype).kind == "f":
+        ET.SubElement(element, "NoDataValue").text = "nan"
+    if info.units[at]:
+        ET.SubElement(element, "UnitType").text = info.units[at]
+    if info.offsets[at] != 0:
+        ET.SubElement(element, "Offset").text = repr(info.offsets[at])
+    if info.scales[at] != 1:
+        ET.SubElement(element, "Scale").text = repr(info.scales[at])
+    interp = "undefined" if name else info.colorinterp[at]
+    ET.SubElement(element, "ColorInterp").text = interp.capitalize()
+    for layer, window in reversed(placed):
+        source, number = layer.bands[index]
+        _add_source(element, source, number, window)
+
+
+def _add_source(element: ET.Element, info: RasterInfo, band: int, window: Window) -> None:
+    source = add_source(element, info.path, str(band), window, relative=False, kind="ComplexSource")
+    if info.validity in ("mask", "alpha", "none"):
+        ET.SubElement(source, "UseMaskBand").text = "true"
+    else:
+        ET.SubElement(source, "NODATA").text = "nan" if info.nodata is None else repr(info.nodata)

@@ -1,0 +1,175 @@
+"""A page about a batch: one HTML file with a map, figures and thumbnails, which needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping
+from math import cos, radians
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
+from geo_refdiff.io.quicklook import stretched
+from geo_refdiff.pipeline.batch.jobs import output_of
+
+PICTURES = 48
+"""Areas that are shown with thumbnails."""
+
+_COLOURS = {"done": "#1b7837", "failed": "#d7301f", "running": "#2b6cb0", "pending": "#9a9a9a"}
+_WIDTH = 900.0
+_SIDE = 160
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}
+table{border-collapse:collapse;width:100%;font-size:13px}td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
+svg{width:100%;height:auto;background:#f6f6f4;border:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}
+img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figcaption{font-size:12px}.failed{color:#d7301f}
+"""
+
+
+def write_report(
+    path: Path, folder: Path, rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: of the page.
+        folder: of the batch's outputs.
+        rows: of its manifest, by name.
+        outlines: of the areas in degrees, by name.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    counts = {status: sum(row["status"] == status for row in rows.values()) for status in _COLOURS}
+    title = html.escape(f"Batch {folder.name}")
+    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    parts = [
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>',
+        f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
+        _map(rows, outlines),
+        *_pictures(folder, rows),
+        _table(rows.values()),
+        "</body></html>\n",
+    ]
+    write_bytes_atomic(path, "\n".join(parts).encode())
+
+
+def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]) -> str:
+    shapes = {name: shape for name, shape in outlines.items() if not shape.is_empty}
+    if not shapes:
+        return ""
+    west, south, east, north = shapely.total_bounds(list(shapes.values()))
+    narrow = max(cos(radians((south + north) / 2)), 0.05)
+    unit = _WIDTH / max((east - west) * narrow, (north - south) / 2, 1e-9)
+    height = max((north - south) * unit, 10.0)
+    drawn = []
+    for name, shape in shapes.items():
+        status = str(rows[name]["status"])
+        small = shape.simplify(0.3 / unit)
+        paths = "".join(
+            "M" + "L".join(f"{(x - west) * narrow * unit:.1f} {(north - y) * unit:.1f}" for x, y in ring) + "Z"
+            for polygon in shapely.get_parts(small)
+            for ring in [polygon.exterior.coords, *(r.coords for r in polygon.interiors)]
+        )
+        colour = _COLOURS.get(status, "#000")
+        drawn.append(
+            f'<path d="{paths}" fill="{colour}" fill-opacity=".5" stroke="{colour}" stroke-width="3" '
+            f'stroke-linejoin="round" fill-rule="evenodd"><title>{html.escape(name)}: {status}</title></path>'
+        )
+    box = f"-6 -6 {(east - west) * narrow * unit + 12:.1f} {height + 12:.1f}"
+    return f'<h2>Map</h2><svg id="map" viewBox="{box}" role="img" aria-label="areas by status">{"".join(drawn)}</svg>'
+
+
+def _pictures(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+    done = [name for name, row in rows.items() if row["status"] == "done"]
+    if not done:
+        return
+    yield "<h2>Before and after</h2>"
+    if len(done) > PICTURES:
+        yield f"<p>{PICTURES} of {len(done)}, spread evenly</p>"
+        done = [done[round(i * (len(done) - 1) / (PICTURES - 1))] for i in range(PICTURES)]
+    for name in done:
+        pair = _pair(output_of(folder, name))
+        if pair is not None:
+            shown = "".join(
+                f'<img src="data:image/png;base64,{picture}" alt="{html.escape(name)}, {when}">'
+                for picture, when in zip(pair, ("before", "after"), strict=True)
+            )
+            yield f"<figure>{shown}<figcaption>{html.escape(name)}</figcaption></figure>"
+
+
+def _pair(out: Path) -> tuple[str, str] | None:
+    """The output at the scene's pixel size, as the scene shows it, and as it is: its middle, PNG as base64.
+
+    The output is consistent with the scene, so its mean over a scene pixel is that pixel, where consistency is on.
+    """
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.windows import Window
+
+    try:
+        with gdal_env(), rasterio.open(out) as dataset:
+            scale = max(1, int(dataset.tags().get("GEO_REFDIFF_SCALE", 1)))
+            side = max(scale, min(2 * _SIDE, dataset.width, dataset.height) // scale * scale)
+            row = max(0, (dataset.height - side) // 2 // scale * scale)
+            col = max(0, (dataset.width - side) // 2 // scale * scale)
+            window = Window(col, row, side, side)
+            bands = [1, 2, 3] if dataset.count >= 3 else [1]
+            fine = dataset.read(bands, window=window).astype(np.float32)
+            valid = dataset.dataset_mask(window=window) > 0
+            size = side // scale
+            coarse = dataset.read(
+                bands, window=window, out_shape=(len(bands), size, size), resampling=Resampling.average
+            ).astype(np.float32)
+    except GDAL_ERRORS:
+        return None
+    known = valid & np.isfinite(fine).all(axis=0)
+    shown = stretched(fine, known)
+    low, high = np.percentile(fine[:, known], [2, 98]) if known.any() else (0.0, 1.0)
+    before = np.clip((np.nan_to_num(coarse) - low) / max(high - low, 1e-9), 0, 1) * 255
+    return _png(np.rint(before).astype(np.uint8)), _png(shown)
+
+
+def _png(values: Any) -> str:
+    from PIL import Image
+
+    rgb = np.repeat(values, 3, axis=0) if len(values) == 1 else values
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))).save(stream, format="PNG", optimize=True)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+_SHOWN = (
+    ("name", "area"),
+    ("status", "status"),
+    ("scene", "scene"),
+    ("reference", "reference"),
+    ("seconds", "s"),
+    ("megapixels", "MPix"),
+    ("lr_residual_rms", "LR residual, rms DN"),
+    ("ref_correlation", "correlation with the reference"),
+    ("generated", "share generated"),
+    ("error", "error"),
+)
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    head = "".join(f"<th>{label}</th>" for _, label in _SHOWN)
+    lines = []
+    for row in rows:
+        cells = "".join(f"<td>{html.escape(_text(row[key]))}</td>" for key, _ in _SHOWN)
+        lines.append(f'<tr class="{html.escape(str(row["status"]))}">{cells}</tr>')
+    return f"<h2>Figures</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,161 @@
+"""The folder of a batch: held by one client, begun anew or gone on with only as asked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.io.atomic import output_error, write_json_atomic
+from geo_refdiff.io.lock import held
+from geo_refdiff.pipeline.batch.areas import Area
+from geo_refdiff.pipeline.batch.jobs import KEPT, VERSION, output_of
+from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, remove_leftovers
+
+_SETTINGS = "batch.json"
+_SHOWN = 6
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Make the folder of a batch and hold it for this process.
+
+    Raises:
+        BusyError: another client holds it; names host and process.
+        OutputError: it cannot be made, or holds somebody else's files.
+    """
+    kept = folder / KEPT
+    if folder.exists() and not kept.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(f"{folder}: holds other files; give an empty or a new folder for the batch's outputs")
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    with held(kept / "lock", str(folder), "wait for it or choose another --out"):
+        for part in kept.glob("jobs-*.jsonl"):
+            with suppress(OSError):
+                part.unlink()
+        remove_leftovers(folder)
+        yield
+
+
+def take_over(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> dict[str, Any]:
+    """The settings to run with: these, and threads and the like of the batch that lies there.
+
+    Args:
+        folder: held.
+        settings: of this run: "options", "rules", "model_sha256", "threads", "replace".
+        overwrite: begin anew.
+
+    Raises:
+        ResumeError: the batch that lies there has others, which are named.
+        OutputError: they cannot be written.
+    """
+    path = folder / KEPT / _SETTINGS
+    new = {"version": VERSION, **settings}
+    if path.exists() and not overwrite:
+        old = _read(path)
+        changed = [
+            f"{key}: {_short(old.get(group, {}).get(key))} -> {_short(value.get(key))}"
+            for group, value in (("options", new["options"]), ("rules", new["rules"]))
+            for key in sorted({*old.get(group, {}), *value})
+            if old.get(group, {}).get(key) != value.get(key)
+        ]
+        if old.get("model_sha256") != new["model_sha256"]:
+            changed.append("the model's files")
+        if old.get("version") != VERSION:
+            changed.append(f"format version: {old.get('version')} -> {VERSION}")
+        if changed:
+            raise ResumeError(
+                f"{folder}: holds a batch of other settings: {'; '.join(changed[:_SHOWN])}; "
+                f"give the same, another --out, or --overwrite to begin anew"
+            )
+        if isinstance(old.get("threads"), int) and old["threads"] > 0:
+            new["threads"] = old["threads"]
+        new["replace"] = bool(old.get("replace"))
+    write_json_atomic(path, new)
+    return new
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and all(isinstance(data.get(k), dict) for k in ("options", "rules")):
+            return data
+    except (OSError, ValueError):
+        pass
+    raise ResumeError(f"{path}: is damaged; begin anew with --overwrite, or choose another --out")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def outline_digest(area: Area) -> str:
+    """SHA-256 of an area's outline."""
+    return hashlib.sha256(area.text.encode()).hexdigest()
+
+
+def open_manifest(
+    folder: Path, areas: Sequence[Area], *, retry_failed: bool, overwrite: bool
+) -> tuple[Manifest, list[str], list[str]]:
+    """The manifest for these areas, with what the batch that lies there has done of them.
+
+    Args:
+        folder: held.
+        areas: of the batch.
+        retry_failed: whether failures are to be done again.
+        overwrite: nothing counts as done.
+
+    Returns:
+        The manifest; names to be done; notes.
+
+    Raises:
+        ResumeError: what lies there is no manifest, or an area of the same name had another outline.
+        OutputError: it cannot be written.
+    """
+    manifest, old = Manifest(folder / FILE), {}
+    outlines = [outline_digest(area) for area in areas]
+    if manifest.path.exists() and not overwrite:
+        old = manifest.values()
+    moved = [
+        area.name
+        for area, outline in zip(areas, outlines, strict=True)
+        if area.name in old and old[area.name]["outline_sha256"] != outline
+    ]
+    if moved:
+        raise ResumeError(
+            f"{folder}: area '{moved[0]}'{f' and {len(moved) - 1} more' if len(moved) > 1 else ''} had another "
+            f"outline when the batch began; choose another --out, or --overwrite to begin anew"
+        )
+    gone = len(set(old) - {area.name for area in areas})
+    notes = [f"{gone} areas of the batch before are not among the areas any more; their files stay"] if gone else []
+    if list(old) != [area.name for area in areas]:
+        Manifest.create(manifest.path, areas, outlines, old)
+    todo = []
+    for area in areas:
+        status = old.get(area.name, {}).get("status")
+        if status == "done" and output_of(folder, area.name).exists():
+            continue
+        if status == "failed" and not retry_failed:
+            continue
+        todo.append(area.name)
+        if status not in (None, "pending"):
+            manifest.set(area.name, status="pending", error=None)
+    manifest.write()
+    return manifest, todo, notes
+
+
+def tidy(folder: Path) -> None:
+    """After a batch without failures: what was only needed to run it goes."""
+    for part in (folder / KEPT).glob("jobs-*.jsonl"):
+        with suppress(OSError):
+            part.unlink()
+    if not any(folder.glob("*.tif.parts")):
+        shutil.rmtree(folder / KEPT / "mosaics", ignore_errors=True)

@@ -1,0 +1,215 @@
+"""Does one job, in whatever process; every error becomes part of the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any, Literal
+
+from geo_refdiff.engine.plan import THREADS
+from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks, torch_threads
+from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
+from geo_refdiff.io.gdal import one_line
+from geo_refdiff.pipeline.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
+from geo_refdiff.pipeline.models import Model, open_model
+from geo_refdiff.pipeline.outline import chosen_device, chosen_dtype
+from geo_refdiff.pipeline.planning import software_versions
+from geo_refdiff.pipeline.products import product_path
+from geo_refdiff.pipeline.result import UpscaleResult
+from geo_refdiff.pipeline.upscale import upscale
+
+Kind = Literal["done", "area", "worker", "busy"]
+
+_MODEL_OPTIONS = ("sampler", "steps", "detail", "device", "dtype")
+_models: dict[str, Model] = {}
+_one = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        name: of the area.
+        kind: "done"; "area": it cannot be done; "worker": it cannot be done here; "busy": another process is at it.
+        error: one line, "" if done.
+        seconds: it took here.
+        figures: for the manifest.
+        notes: of the run.
+        worker: "host:pid".
+    """
+
+    name: str
+    kind: Kind
+    error: str = ""
+    seconds: float = 0.0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    worker: str = ""
+
+
+def work(ticket: Ticket, tell: Callable[[Progress], None] | None = None, runner: BlockRunner = run_blocks) -> Outcome:
+    """Upscale the area of a ticket; goes on where an interrupted run stopped.
+
+    Args:
+        ticket: of the job.
+        tell: called now and then.
+        runner: who computes the blocks.
+
+    Raises:
+        KeyboardInterrupt: passed on.
+    """
+    name, started = "", perf_counter()
+
+    def done() -> Outcome:
+        nonlocal name
+        settings, job = read_job(ticket)
+        name = job.name
+        wrong = "; ".join(changed_inputs(job))
+        if wrong:
+            raise UnfitError(f"{wrong}; all workers need the same inputs under the same paths")
+        result = _upscaled(Path(ticket.folder), settings, job, tell, runner)
+        figures = figures_of(result.out) | {
+            "megapixels": result.counts["pixels"] / 1e6,
+            "blocks": result.counts["blocks"],
+        }
+        return Outcome(name, "done", "", perf_counter() - started, figures, tuple(result.notes), place())
+
+    outcome = guarded(done)
+    return outcome if outcome.kind == "done" else replace(outcome, name=name, seconds=perf_counter() - started)
+
+
+def guarded(done: Callable[[], Outcome]) -> Outcome:
+    """The outcome of some work, whose errors become outcomes, too; one work at a time in a process."""
+    kind: Kind = "area"
+    try:
+        with _one:  # the number of torch threads is the process's own
+            return done()
+    except BusyError as error:
+        kind, text = "busy", str(error)
+    except (UnfitError, OutputError) as error:
+        kind, text = "worker", str(error)
+    except GeoRefDiffError as error:
+        text = str(error)
+    except MemoryError:
+        kind, text = "worker", "out of memory; give a smaller --window, --block-size or --batch-size, or fewer workers"
+    except Exception as error:  # one area's failure never stops the others
+        text = f"unexpected {type(error).__name__}: {one_line(error)}"
+    return Outcome("", kind, " ".join(text.split()), worker=place())
+
+
+def place() -> str:
+    """Host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def model_for(settings: Settings) -> Model:
+    """The model of a batch, opened once a process.
+
+    Raises:
+        UnfitError: it is not the one that the batch was begun with, or the software is not.
+        ModelError, OptionError: it cannot be opened.
+    """
+    here = same_software()
+    other = [f"{k} {here.get(k)} instead of {v}" for k, v in settings.software.items() if here.get(k) != v]
+    if other:
+        raise UnfitError(f"this worker has {', '.join(other)}; give all workers the same versions")
+    options = settings.options
+    key = json.dumps([str(options.get("model")), settings.model_sha256, *(options.get(k) for k in _MODEL_OPTIONS)])
+    if key not in _models:
+        model = open_batch_model(options)
+        if model.sha256 != settings.model_sha256:
+            raise UnfitError(
+                f"model '{options.get('model')}': is another one here (SHA-256 {model.sha256[:12]}..., the batch has "
+                f"{settings.model_sha256[:12]}...); give all workers the same model"
+            )
+        _models.clear()
+        _models[key] = model
+    return _models[key]
+
+
+def same_software() -> dict[str, str]:
+    """Versions of what computes pixels, which must be the same for all who work on a batch."""
+    return {key: value for key, value in software_versions().items() if key != THREADS}
+
+
+def open_batch_model(options: Mapping[str, Any]) -> Model:
+    """The model that options of `upscale` name.
+
+    Raises:
+        ModelError, OptionError: it cannot be opened.
+    """
+    return open_model(
+        options.get("model", "default"),
+        sampler=options.get("sampler"),
+        steps=options.get("steps"),
+        detail=options.get("detail"),
+        device=chosen_device(options.get("device", "auto")),
+        dtype=chosen_dtype(options.get("dtype", "float32")),
+    )
+
+
+def _upscaled(
+    folder: Path, settings: Settings, job: Job, tell: Callable[[Progress], None] | None, runner: BlockRunner
+) -> UpscaleResult:
+    try:
+        model = model_for(settings)
+    except GeoRefDiffError as error:
+        raise UnfitError(str(error)) from error
+    options: dict[str, Any] = {
+        **settings.options,
+        "ref": job.reference,
+        "mask": job.mask,
+        "aoi": job.area,
+        "out": output_of(folder, job.name),
+        "model": model,
+        "progress": tell,
+        "runner": runner,
+    }
+    for used in ("sampler", "steps", "detail"):  # they are in the open model
+        options.pop(used, None)
+    with torch_threads(settings.threads):
+        try:
+            return upscale(job.scene, resume=True, overwrite=settings.replace, **options)
+        except BusyError:
+            raise
+        except ResumeError:  # blocks of other inputs or another version: this area is begun anew
+            return upscale(job.scene, overwrite=True, **options)
+
+
+def figures_of(out: Path) -> dict[str, Any]:
+    """Quality figures of a finished output for the manifest, from its tags and its STAC item."""
+    import rasterio
+
+    figures: dict[str, Any] = {}
+    with rasterio.open(out) as dataset:
+        tags, band = dataset.tags(), dataset.tags(1)
+    for column, source, tag in (
+        ("lr_residual_rms", tags, "GEO_REFDIFF_LR_RESIDUAL_RMS"),
+        ("lr_residual_max", tags, "GEO_REFDIFF_LR_RESIDUAL_MAX"),
+        ("valid_percent", band, "STATISTICS_VALID_PERCENT"),
+    ):
+        if tag in source:
+            figures[column] = float(source[tag])
+    try:
+        properties = json.loads(product_path(out, "stac").read_text(encoding="utf-8"))["properties"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return figures
+    correlation = properties.get("geo_refdiff:radiometry", {}).get("correlation") or []
+    if correlation:
+        figures["ref_correlation"] = round(fmean(correlation), 4)
+    sources = properties.get("geo_refdiff:sources", {})
+    total = sum(sources.get(key, 0) for key in ("reference", "generated", "interpolated"))
+    if total:
+        figures |= {
+            f"{'from_' if k == 'reference' else ''}{k}": round(sources.get(k, 0) / total, 4)
+            for k in ("reference", "generated", "interpolated")
+        }
+    return figures

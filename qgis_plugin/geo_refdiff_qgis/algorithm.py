@@ -1,0 +1,178 @@
+"""What the algorithms share: parameters, words of a command line, and how a run ends."""
+
+import json
+import shlex
+
+from qgis.core import (
+    QgsProcessing,
+    QgsProcessingAlgorithm,
+    QgsProcessingException,
+    QgsProcessingParameterDefinition,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
+    QgsProcessingParameterString,
+    QgsRasterLayer,
+)
+from qgis.PyQt.QtGui import QIcon
+
+from .command import SETTING, CancelledError, find_command, run
+
+MODELS = ["default", "bicubic", "bicubic-ibp", "matched-ref"]
+
+
+class Algorithm(QgsProcessingAlgorithm):
+    """An algorithm that is a sub-command of geo-refdiff."""
+
+    NAME = TITLE = HELP = ""
+
+    def name(self):
+        """After the provider's prefix."""
+        return self.NAME
+
+    def displayName(self):  # noqa: N802
+        """In the toolbox."""
+        return self.TITLE
+
+    def shortHelpString(self):  # noqa: N802
+        """At the dialog's side."""
+        return self.HELP
+
+    def icon(self):
+        """In the toolbox."""
+        return QIcon(self.provider().svgIconPath()) if self.provider() else super().icon()
+
+    def createInstance(self):  # noqa: N802
+        """A fresh one."""
+        return type(self)()
+
+    def canExecute(self):  # noqa: N802
+        """Whether the command is installed."""
+        if find_command():
+            return True, ""
+        return False, (
+            "The command geo-refdiff was not found. Install it (pip install geo-refdiff) and, if it is not on the "
+            f"PATH, name it in Settings, Options, Processing, Providers, geo-refdiff, or in the variable {SETTING}."
+        )
+
+    def raster(self, name, text, optional=False, advanced=False):
+        """Adds a parameter: a raster layer."""
+        self._add(QgsProcessingParameterRasterLayer(name, text, optional=optional), advanced)
+
+    def choice(self, name, text, options, advanced=True):
+        """Adds a parameter: one of some words, the first by default."""
+        self._add(
+            QgsProcessingParameterEnum(name, text, options, defaultValue=options[0], usesStaticStrings=True), advanced
+        )
+
+    def number(self, name, text, low, high=None, default=None, whole=True, advanced=True):
+        """Adds a parameter: a number, optional without a default."""
+        kind = QgsProcessingParameterNumber.Integer if whole else QgsProcessingParameterNumber.Double
+        limits = {"minValue": low} if high is None else {"minValue": low, "maxValue": high}
+        self._add(QgsProcessingParameterNumber(name, text, kind, default, optional=default is None, **limits), advanced)
+
+    def text(self, name, text, advanced=True):
+        """Adds a parameter: optional text."""
+        self._add(QgsProcessingParameterString(name, text, optional=True), advanced)
+
+    def shared(self):
+        """Adds what Upscale and Batch both have."""
+        self.choice("MODEL", "Model", MODELS, advanced=False)
+        self.text("MODEL_FOLDER", "Model folder, instead of a bundled model")
+        self.number("SCALE", "Output pixels along a scene pixel (empty: from the reference)", 1, 64, advanced=False)
+        self.number(
+            "DETAIL", "Detail: 0 soft and safe, 1 crisp and partly invented (empty: the model's)", 0, 1, None, False
+        )
+        self.number("SEED", "Seed of the noise", 0, default=0)
+        self.text("DEVICE", "Device: auto, cpu, cuda or cuda:N")
+        self.text("BANDS", "Bands to use, names or numbers, in the model's order (e.g. 3,2,1)")
+        self.choice("COREGISTER", "Co-registration of the reference", ["auto", "global", "local", "off"])
+        self.choice("ON_MISREGISTRATION", "Where the reference does not match", ["stop", "no-ref"])
+        self.text("EXTRA", "More options of the command line")
+
+    def shared_words(self, parameters, context):
+        """The command's words for them."""
+        words = ["--model", self.string("MODEL_FOLDER", parameters, context) or self.word("MODEL", parameters, context)]
+        for name, option in (("SCALE", "--scale"), ("SEED", "--seed")):
+            if parameters.get(name) is not None:
+                words += [option, str(self.parameterAsInt(parameters, name, context))]
+        if parameters.get("DETAIL") is not None:
+            words += ["--detail", str(self.parameterAsDouble(parameters, "DETAIL", context))]
+        for name, option in (("DEVICE", "--device"), ("BANDS", "--bands")):
+            if self.string(name, parameters, context):
+                words += [option, self.string(name, parameters, context)]
+        words += ["--coregister", self.word("COREGISTER", parameters, context)]
+        words += ["--on-misregistration", self.word("ON_MISREGISTRATION", parameters, context)]
+        return words + shlex.split(self.string("EXTRA", parameters, context))
+
+    def string(self, name, parameters, context):
+        """Text without blanks at its ends."""
+        return (self.parameterAsString(parameters, name, context) or "").strip()
+
+    def word(self, name, parameters, context):
+        """The choice of an enumeration."""
+        return self.parameterAsEnumString(parameters, name, context)
+
+    def raster_path(self, name, parameters, context):
+        """Where a raster layer lies, "" without one."""
+        layer = self.parameterAsRasterLayer(parameters, name, context)
+        if layer is None:
+            if parameters.get(name):
+                raise QgsProcessingException(self.invalidRasterError(parameters, name))
+            return ""
+        return path_of(layer)
+
+    def execute(self, words, feedback):
+        """Run the command; (exit code, what it printed).
+
+        Raises:
+            QgsProcessingException: it cannot be started, or was cancelled.
+        """
+        try:
+            code, printed, error = run(words, feedback)
+        except CancelledError:
+            raise QgsProcessingException("cancelled; what is finished is kept") from None
+        except OSError as problem:
+            raise QgsProcessingException(f"geo-refdiff cannot be started: {problem}. {self.canExecute()[1]}") from None
+        if code and error:
+            raise QgsProcessingException(error)
+        return code, printed
+
+    def _add(self, parameter, advanced=False):
+        if advanced:
+            parameter.setFlags(parameter.flags() | QgsProcessingParameterDefinition.FlagAdvanced)
+        self.addParameter(parameter)
+
+
+def path_of(layer):
+    """A raster layer's file, as GDAL names it.
+
+    Raises:
+        QgsProcessingException: it is no file that GDAL reads.
+    """
+    if not isinstance(layer, QgsRasterLayer) or layer.dataProvider() is None or layer.dataProvider().name() != "gdal":
+        raise QgsProcessingException(f"layer {layer.name()}: is no raster file; save it as a GeoTIFF first")
+    return layer.source().partition("|")[0]
+
+
+def facts_of(printed):
+    """The JSON that a command printed.
+
+    Raises:
+        QgsProcessingException: it printed none.
+    """
+    try:
+        return json.loads(printed.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise QgsProcessingException(
+            f"geo-refdiff ended without a result: {printed[-400:] or 'nothing was printed'}"
+        ) from None
+
+
+def told(facts, feedback):
+    """Passes the notes of a run on to people."""
+    for note in facts.get("notes", []):
+        feedback.pushInfo(f"note: {note}")
+
+
+POLYGONS = QgsProcessing.TypeVectorPolygon

@@ -1,0 +1,313 @@
+"""The batch in one process: outputs, manifest, resuming, failures, refusals."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+
+from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
+from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
+from geo_refdiff.pipeline.batch import batch as module
+from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
+from geo_refdiff.pipeline.batch.inputs import Sources
+from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
+from geo_refdiff.pipeline.batch.state import held_folder
+from geo_refdiff.pipeline.batch.work import work
+
+from .conftest import OPTIONS, Country, square, write_areas
+
+DONE = ("plain", "round", "seam", "far_east", "Groe_.._x")
+
+
+def table(folder: Path) -> Any:
+    return geopandas.read_file(folder / "manifest.gpkg", layer="areas").set_index("name")
+
+
+def pixels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with rasterio.open(path) as dataset:
+        return dataset.read(), dataset.dataset_mask()
+
+
+def test_every_area_gets_what_upscale_would_have_made(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = batch(country.areas, country.sources(), out, options=OPTIONS)
+    assert (result.areas, result.done, result.failed) == (6, 5, 1)
+    assert not result.complete
+    assert result.errors == (("nowhere", "no scene of 2 overlaps the area; give one that does"),)
+    rows = table(out)
+    assert list(rows.index) == list(country.names)
+    assert rows.loc["nowhere", "status"] == "failed"
+    assert "overlaps" in rows.loc["nowhere", "error"]
+    assert set(rows.loc[list(DONE), "status"]) == {"done"}
+    assert rows.loc["plain", "scene"] == "west_20210503.tif"
+    assert rows.loc["far_east", "scene"] == "east_20210613.tif"
+    assert rows.loc["seam", "scene"] == "west_20210503.tif + east_20210613.tif"
+    assert rows.loc["far_east", "scene_date"] == "2021-06-13"
+    assert rows.loc["plain", "output"] == "plain.tif"
+    assert rows.loc["round", "valid_percent"] < 90
+    assert rows.crs.to_epsg() == 4326
+    assert rows.geometry["plain"].area > 0
+    scene = country.scenes / "west_20210503.tif"
+    frame = geopandas.read_file(country.areas)
+    frame[frame["name"] == "round"].to_file(tmp_path / "one.gpkg", layer="one")
+    alone = upscale(scene, out=tmp_path / "alone.tif", aoi=str(tmp_path / "one.gpkg"), **OPTIONS).out
+    for one, other in zip(pixels(alone), pixels(out / "round.tif"), strict=True):
+        np.testing.assert_array_equal(one, other)
+    values, valid = pixels(out / "seam.tif")
+    assert values.shape[1:] == (20, 20)
+    assert valid.all()
+    assert not list(out.glob("*.parts"))
+
+
+def test_rerun_goes_on_and_retries_only_if_asked(
+    country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    real, seen = module.run_here, []
+
+    def stops(tasks: Any, watch: Any) -> Any:
+        for task in tasks:
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+            seen.append(task.name)
+            yield from real([task], watch)
+
+    with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command goes on"):
+        batch(country.areas, country.sources(), out, options=OPTIONS, runner=lambda settings: stops)
+    rows = table(out)
+    assert sorted(rows["status"]) == ["done", "done", "failed", "pending", "pending", "pending"]
+    times = {name: (out / f"{name}.tif").stat().st_mtime_ns for name in seen}
+    result = batch(country.areas, country.sources(), out, options=OPTIONS)
+    assert (result.done, result.failed, result.failed_before) == (5, 1, 1)
+    assert {name: (out / f"{name}.tif").stat().st_mtime_ns for name in seen} == times
+    assert result.errors == ()
+    again = batch(country.areas, country.sources(), out, options=OPTIONS, retry_failed=True)
+    assert [name for name, _ in again.errors] == ["nowhere"]
+    (out / "plain.tif").unlink()
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    assert (out / "plain.tif").exists()
+    assert table(out)["attempts"].to_dict()["plain"] == 2
+
+
+def test_lost_manifest_finds_finished_outputs(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    times = {f.name: f.stat().st_mtime_ns for f in out.glob("*.tif")}
+    (out / "manifest.gpkg").unlink()
+    assert batch(country.areas, country.sources(), out, options=OPTIONS).done == 5
+    assert {f.name: f.stat().st_mtime_ns for f in out.glob("*.tif")} == times
+    (out / "manifest.gpkg").write_text("nonsense")
+    with pytest.raises(ResumeError, match="is no manifest of a batch"):
+        batch(country.areas, country.sources(), out, options=OPTIONS)
+
+
+def test_other_settings_are_refused_by_name(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    with pytest.raises(ResumeError, match=r"scale: 2 -> 4; give the same, another --out, or --overwrite"):
+        batch(country.areas, country.sources(), out, options=OPTIONS | {"scale": 4})
+    with pytest.raises(ResumeError, match=r'date: null -> "2021"'):
+        batch(country.areas, country.sources(date="2021"), out, options=OPTIONS)
+    moved = write_areas(tmp_path / "moved.gpkg", {"plain": square(1, 1, 5)})
+    with pytest.raises(ResumeError, match="area 'plain' had another outline"):
+        batch(moved, country.sources(), out, options=OPTIONS)
+    result = batch(country.areas, country.sources(), out, options=OPTIONS | {"scale": 4}, overwrite=True)
+    assert result.done == 5
+    assert pixels(out / "plain.tif")[0].shape[1:] == (32, 32)
+
+
+def test_new_areas_join_and_gone_ones_are_told(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    frame = geopandas.read_file(country.areas)
+    kept = frame[frame["name"].isin(["plain", "seam"])]
+    new = geopandas.GeoDataFrame({"name": ["fresh"]}, geometry=[square(3, 3, 4)], crs="EPSG:26914").to_crs(frame.crs)
+    import pandas
+
+    pandas.concat([kept, new]).to_file(tmp_path / "next.gpkg", layer="areas")
+    before = (out / "plain.tif").stat().st_mtime_ns
+    result = batch(tmp_path / "next.gpkg", country.sources(), out, options=OPTIONS)
+    assert (result.areas, result.done) == (3, 3)
+    assert result.notes[0].startswith("4 areas of the batch before")
+    assert (out / "plain.tif").stat().st_mtime_ns == before
+
+
+def test_damaged_input_fails_its_own_areas_only(country: Country, tmp_path: Path) -> None:
+    rows = ["path,date,west,south,east,north"]
+    for path in sorted(country.scenes.iterdir()):
+        with rasterio.open(path) as dataset:
+            box = rasterio.warp.transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds)
+        rows.append(",".join([str(path), "", *map(str, box)]))
+    (tmp_path / "index.csv").write_text("\n".join(rows))
+    (country.scenes / "east_20210613.tif").write_bytes(b"II*\0 cut short")
+    indexed = Sources([tmp_path / "index.csv"])
+    result = batch(country.areas, indexed, tmp_path / "one", options=OPTIONS)
+    failed = dict(result.errors)
+    assert "east_20210613.tif" in failed["far_east"]
+    assert result.done == 3
+    watch = Silent()
+    result = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, watch=watch)
+    assert "left out: " in watch.said[0]
+    assert "east_20210613.tif: cannot be opened" in watch.said[0]
+    assert dict(result.errors)["far_east"].startswith("no scene of 1 overlaps")
+    assert result.done == 4
+
+
+def test_second_client_is_refused(country: Country, tmp_path: Path) -> None:
+    import os
+    import socket
+
+    out = tmp_path / "out"
+    with (
+        held_folder(out),
+        pytest.raises(BusyError, match=rf"another run holds it \(process {os.getpid()} on {socket.gethostname()}\)"),
+    ):
+        batch(country.areas, country.sources(), out, options=OPTIONS)
+
+
+def test_foreign_folder_is_left_alone(country: Country, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("42")
+    with pytest.raises(OutputError, match="holds other files"):
+        batch(country.areas, country.sources(), tmp_path / "mine", options=OPTIONS)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_plan_only_says_what_would_run(country: Country, tmp_path: Path) -> None:
+    planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert not (tmp_path / "out").exists()
+    assert [a.status for a in planned.areas] == ["pending"] * 5 + ["impossible"]
+    assert (planned.areas[0].width, planned.areas[0].height) == (16, 16)
+    assert planned.totals()["pending"] == 5
+    assert "nowhere: no scene of 2 overlaps" in str(planned)
+    batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    later = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert [a.status for a in later.areas] == ["done"] * 5 + ["impossible"]
+
+
+def test_manifest_is_readable_and_may_be_held_meanwhile(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    seen: list[dict[str, str]] = []
+
+    def peeks(tasks: Any, watch: Any) -> Any:
+        from geo_refdiff.pipeline.batch.run import run_here
+
+        for number, outcome in enumerate(run_here(tasks, watch)):
+            yield outcome
+            yield None
+            if number == 1:
+                reader = sqlite3.connect(out / "manifest.gpkg")
+                reader.execute("PRAGMA journal_mode=WAL")  # as QGIS does
+                seen.append(dict(reader.execute("SELECT name, status FROM areas").fetchall()))
+                reader.close()
+
+    batch(country.areas, country.sources(), out, options=OPTIONS, runner=lambda settings: peeks)
+    assert len(seen[0]) == 6
+    assert set(table(out)["status"]) == {"done", "failed"}
+
+
+def test_command_says_all_and_exits_by_success(
+    country: Country, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", f"{country.areas}|layername=areas", "--scene", str(country.scenes), "--model", "bicubic"]
+    command += ["--scale", "2", "--device", "cpu", "--products", "none", "--out", str(tmp_path / "out")]
+    assert run([*command, "--plan-only"]) == 1
+    assert "5 of 6 areas would run" in capsys.readouterr().out
+    assert run([*command, "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["done"] == 5
+    lines = told.err.splitlines()
+    assert "[6/6]" in told.err
+    assert any(line.endswith("nowhere failed: no scene of 2 overlaps the area; give one that does") for line in lines)
+    assert sum(" done in " in line for line in lines) == 5
+    few = write_areas(tmp_path / "few.gpkg", {"plain": square(2, 2, 8)})
+    assert run(["batch", str(few), *command[2:-1], str(tmp_path / "other")]) == 0
+    assert "1 of 1 areas done, 0 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        (["--date", "soon"], 2, "--date 'soon': give a date"),
+        (["--ref", "gone.tif"], 1, "gone.tif: no such file"),
+        (["--mask", "auto", "--mask", "x.tif"], 2, "mask 'auto' and others"),
+        (["--name-field", "town"], 2, "has no field 'town'"),
+        (["--model", "unheard-of"], 1, "unknown model"),
+        (["--workers", "0"], 2, "workers 0: give 1 or more"),
+        (["--workers", "1", "--scheduler", "tcp://x:1"], 2, "give one of --workers"),
+        (["--resource", "GPU=1"], 2, "--resource needs workers"),
+        (["--threads", "0"], 2, "threads 0"),
+        (["--device", "tpu"], 2, "device 'tpu'"),
+    ],
+)
+def test_bad_options_are_one_line(
+    country: Country, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], code: int, text: str
+) -> None:
+    command = ["batch", str(country.areas), "--scene", str(country.scenes), "--out", str(tmp_path / "out")]
+    assert run([*command, *(["--model", "bicubic"] if "--model" not in more else []), *more]) == code
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert text in told.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tampered_jobs_are_refused(country: Country, tmp_path: Path) -> None:
+    from geo_refdiff.pipeline.batch.jobs import Job, stamps_of
+    from geo_refdiff.pipeline.batch.work import same_software
+
+    out = tmp_path / "out"
+    (out / "batch").mkdir(parents=True)
+    scene = str(country.scenes / "west_20210503.tif")
+    settings = Settings(OPTIONS, 1, "", same_software())
+    area = "EPSG:26914;" + square(2, 2, 8).wkt
+    (ticket,) = write_jobs(out, 0, settings, [Job("plain", area, scene, None, None, stamps_of([scene]))])
+    good = jobs_file(out, 0).read_bytes()
+    secret = tmp_path / "secret.tif"
+    secret.write_bytes(Path(scene).read_bytes())
+    for old, new in (
+        (b'"name": "plain"', b'"name": "../xy"'),
+        (scene.encode(), str(secret).encode()),
+        (b'"bicubic"', b'"/tmp/mod"'),
+    ):
+        jobs_file(out, 0).write_bytes(good.replace(old, new))
+        outcome = work(ticket)
+        assert (outcome.kind, "is not what the batch wrote" in outcome.error) == ("area", True)
+    assert sorted(p.name for p in out.iterdir()) == ["batch"]
+    jobs_file(out, 0).write_bytes(good)
+    assert work(ticket).kind == "done"
+    (named,) = write_jobs(out, 1, settings, [Job("../evil", area, scene, None, None, ())])
+    outcome = work(named)
+    assert "no name of an area" in outcome.error
+    assert not (tmp_path / "evil.tif").exists()
+    with pytest.raises(Exception, match="cannot be read here"):
+        read_job(Ticket(str(tmp_path / "elsewhere"), 0, ticket.head, ticket.start, ticket.length, ticket.sha256))
+
+
+def test_tampered_settings_and_manifest_stay_inside(country: Country, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    with sqlite3.connect(out / "manifest.gpkg") as base:
+        for name in ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY"):
+            base.create_function(name, 1, lambda g: None)
+        base.execute("UPDATE areas SET output = '../../evil.tif', status = 'weird' WHERE name = 'plain'")
+    base.close()
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    assert table(out).loc["plain", ["output", "status"]].tolist() == ["plain.tif", "done"]
+    settings = out / "batch" / "batch.json"
+    settings.write_text(settings.read_text().replace('"threads"', '"thread"').replace('"rules"', '"rule"'))
+    with pytest.raises(ResumeError, match="is damaged"):
+        batch(country.areas, country.sources(), out, options=OPTIONS)
+
+
+def test_inputs_that_change_are_told(country: Country, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        batch(tmp_path / "none.gpkg", country.sources(), tmp_path / "out", options=OPTIONS)

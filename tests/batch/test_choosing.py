@@ -1,0 +1,309 @@
+"""Which inputs serve an area: catalogues, dates, overlap, nodata, mosaics."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.pipeline.batch.areas import file_names, read_areas
+from geo_refdiff.pipeline.batch.catalogue import Entry, gdal_name, read_catalogue
+from geo_refdiff.pipeline.batch.choice import Chooser, missing_share, reference_dates, scene_dates
+from geo_refdiff.pipeline.batch.dates import Span, span_in_name, span_of
+from geo_refdiff.pipeline.batch.mosaic import as_one_raster
+
+CORNER = (485_904.0, 5_209_248.0)
+
+
+def at(col: int, row: int = 0, pixel: float = 40.0) -> Affine:
+    return Affine(pixel, 0, CORNER[0] + col * 40.0, 0, -pixel, CORNER[1] - row * 40.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("S2A_MSIL2A_20210503T183921_N0300", "2021-05-03"),
+        ("naip_2018", "2018"),
+        ("x_2018-06-01", "2018-06-01"),
+        ("LC08_L1TP_042035_20210812_20210818", "2021-08-12"),
+        ("shot-20210503183921", "2021-05-03"),
+        ("tile_20211399", None),
+        ("x12021050312", None),
+        ("plain", None),
+    ],
+)
+def test_dates_in_names(name: str, told: str | None) -> None:
+    found = span_in_name(name)
+    assert (None if found is None else str(found)) == told
+
+
+def test_dates_as_text() -> None:
+    assert str(span_of("2021-05-03T10:00:00Z")) == "2021-05-03"
+    assert str(span_of("2024-02")) == "2024-02-01/2024-02-29"
+    assert str(span_of("2021-05-03/2021-06")) == "2021-05-03/2021-06-30"
+    assert span_of("2021-06/2021-05") is None
+    assert span_of("soon") is None
+    assert span_of(datetime(2020, 1, 2, tzinfo=UTC)) == span_of("2020-01-02")
+
+
+@given(st.dates(), st.dates(), st.dates(), st.dates())
+def test_distance_of_spans(a: Any, b: Any, c: Any, d: Any) -> None:
+    one, two = Span(*sorted([a, b])), Span(*sorted([c, d]))
+    overlap = one.first <= two.last and two.first <= one.last
+    assert one.days_from(two) == two.days_from(one)
+    assert (one.days_from(two) == 0) == overlap
+
+
+@given(st.lists(st.one_of(st.none(), st.text(max_size=12)), max_size=12))
+def test_names_are_plain_unique_file_names(texts: list[str | None]) -> None:
+    names = file_names(texts)
+    assert len({name.lower() for name in names}) == len(texts)
+    for name in names:
+        assert name == Path(name).name
+        assert name.isascii()
+        assert name[0].isalnum()
+        assert name.lower() not in ("manifest", "batch", "collection")
+
+
+def test_areas_of_any_format_and_crs(tmp_path: Path) -> None:
+    box = shapely.box(-101, 47, -100.9, 47.1)
+    frame = geopandas.GeoDataFrame({"id": [7.0, 8.0]}, geometry=[box, shapely.Point(-101, 47)], crs="EPSG:4326")
+    for name, crs in (("a.geojson", "EPSG:4326"), ("a.shp", "EPSG:3857"), ("a.fgb", "EPSG:26914")):
+        frame.iloc[:1].to_crs(crs).to_file(tmp_path / name)
+        (area,) = read_areas(tmp_path / name)
+        assert area.name == "7"
+        assert area.lonlat.area == pytest.approx(box.area, rel=1e-3)
+        assert area.text.startswith(crs + ";POLYGON" if crs != "EPSG:4326" else "")
+    frame.to_file(tmp_path / "a.gpkg", layer="other")
+    frame.to_file(tmp_path / "a.gpkg", layer="mine")
+    areas = read_areas(f"{tmp_path / 'a.gpkg'}|layername=mine")
+    assert [a.name for a in areas] == ["7", "8"]
+    assert areas[1].lonlat.is_empty
+    with pytest.raises(OptionError, match=r"no field 'town'; its fields are id"):
+        read_areas(tmp_path / "a.shp", "town")
+    with pytest.raises(InputError, match="no such file"):
+        read_areas(tmp_path / "none.gpkg")
+
+
+def test_folder_and_indices_tell_the_same(make_raster: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, col in (("a_20210503.tif", 0), ("b_2020.tif", 8)):
+        make_raster(f"in/{name}", np.ones((1, 8, 8), "uint8"), transform=at(col))
+    (tmp_path / "in" / "x.tif.parts").mkdir()
+    (tmp_path / "in" / "x.tif.parts" / "no.tif").touch()
+    folder = read_catalogue([tmp_path / "in"], "scene")
+    assert [(e.name, str(e.span)) for e in folder] == [("a_20210503.tif", "2021-05-03"), ("b_2020.tif", "2020")]
+    text = "file,date\n" + "".join(f"in/{e.name},{e.span}\n" for e in folder)
+    (tmp_path / "index.csv").write_text(text)
+    assert read_catalogue([tmp_path / "index.csv"], "scene") == folder
+    frame = geopandas.GeoDataFrame(
+        {"location": [f"in/{e.name}" for e in folder], "date": [str(e.span) for e in folder]},
+        geometry=[e.lonlat for e in folder],
+        crs="EPSG:4326",
+    )
+    frame.to_crs("EPSG:3857").to_file(tmp_path / "index.gpkg", layer="tiles")
+    frame.to_parquet(tmp_path / "index.parquet")
+    for name in ("index.gpkg|layername=tiles", "index.parquet"):
+        found = read_catalogue([f"{tmp_path}/{name}"], "scene")
+        assert [(e.files, e.span) for e in found] == [(e.files, e.span) for e in folder]
+        for one, other in zip(found, folder, strict=True):
+            assert one.lonlat.symmetric_difference(other.lonlat).area < 1e-6 * other.lonlat.area
+    assert read_catalogue([tmp_path / "in", tmp_path / "in" / "b_2020.tif"], "scene") == folder
+
+
+def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no_column.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "bad_date.csv").write_text("path,date,west,south,east,north\nx.tif,soon,0,0,1,1\n")
+    (tmp_path / "bad_box.csv").write_text("path,west,south,east,north\nx.tif,5,0,1,1\n")
+    (tmp_path / "ragged.csv").write_text("path,date\nx.tif\n")
+    (tmp_path / "text.tif").write_text("no raster")
+    (tmp_path / "no.json").write_text("{}")
+    for name, told in {
+        "empty": "holds no raster",
+        "no_column.csv": "no column that names the files",
+        "bad_date.csv": "row 1: date 'soon' is no date",
+        "bad_box.csv": "is no box in degrees",
+        "ragged.csv": "row 1: has more or fewer cells",
+        "text.tif": "cannot be opened as a raster",
+        "no.json": "cannot be read as STAC",
+        "gone.tif": "no such file",
+    }.items():
+        with pytest.raises(InputError, match=told) as caught:
+            read_catalogue([tmp_path / name], "scene")
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
+
+
+def test_locations_as_gdal_names(tmp_path: Path) -> None:
+    assert gdal_name("https://x.org/a.tif") == "/vsicurl/https://x.org/a.tif"
+    assert gdal_name("s3://bucket/a.tif") == "/vsis3/bucket/a.tif"
+    assert gdal_name("/vsizip/a.zip/a.tif") == "/vsizip/a.zip/a.tif"
+    assert gdal_name("a.tif", tmp_path) == f"{tmp_path}/a.tif"
+    with pytest.raises(InputError, match="cannot be read by GDAL"):
+        gdal_name("ftp://x.org/a.tif")
+
+
+def test_stac_on_disk(make_raster: Any, tmp_path: Path) -> None:
+    import pystac
+
+    paths = {b: make_raster(f"{b}.tif", np.full((1, 4, 4), v, "uint8")) for b, v in (("red", 1), ("nir", 2))}
+    box = shapely.box(-101, 47, -100.9, 47.1)
+    item = pystac.Item("one", shapely.geometry.mapping(box), list(box.bounds), datetime(2021, 5, 3, tzinfo=UTC), {})
+    for band, path in paths.items():
+        item.add_asset(band, pystac.Asset(f"./{path.name}", media_type=pystac.MediaType.COG))
+    collection = pystac.ItemCollection([item])
+    collection.save_object(str(tmp_path / "items.json"))
+    with pytest.raises(InputError, match=r"which of its rasters is meant\? .*red, nir"):
+        read_catalogue([tmp_path / "items.json"], "scene")
+    with pytest.raises(InputError, match="item one: has no asset 'blue', only red, nir"):
+        read_catalogue([tmp_path / "items.json"], "scene", ["blue"])
+    (entry,) = read_catalogue([tmp_path / "items.json"], "scene", ["nir", "red"])
+    assert str(entry.span) == "2021-05-03"
+    assert entry.lonlat.equals(box)
+    file, notes = as_one_raster([entry], "scene", tmp_path / "stack.vrt")
+    assert notes == []
+    with rasterio.open(file) as dataset:
+        assert dataset.descriptions == ("nir", "red")
+        assert dataset.read()[:, 0, 0].tolist() == [2, 1]
+    catalog = pystac.Catalog("all", "all")
+    catalog.add_item(item)
+    for asset in item.assets.values():
+        asset.href = str(tmp_path / Path(asset.href).name)
+    catalog.normalize_and_save(str(tmp_path / "catalog"), pystac.CatalogType.SELF_CONTAINED)
+    (same,) = read_catalogue([tmp_path / "catalog" / "catalog.json"], "scene", ["nir", "red"])
+    assert same.files == entry.files
+    feature = json.loads((tmp_path / "items.json").read_text())["features"][0]
+    feature["assets"] = {"visual": feature["assets"]["red"]}
+    (tmp_path / "item.geojson").write_text(json.dumps(feature))
+    (only,) = read_catalogue([tmp_path / "item.geojson"], "scene")
+    assert only.files == (str(paths["red"]),)
+
+
+def entry(name: str, box: tuple[float, float, float, float], date: str | None = None) -> Entry:
+    return Entry((name,), shapely.box(*box), span_of(date))
+
+
+def names(entries: tuple[Entry, ...]) -> list[str]:
+    return [e.files[0] for e in entries]
+
+
+@pytest.fixture
+def no_nodata(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Shares of missing pixels by file name, instead of reading files."""
+    shares: dict[str, float] = {}
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.choice.missing_share", lambda e, area: shares.get(e.files[0], 0.0))
+    return shares
+
+
+def test_overlap_then_date_then_nodata(no_nodata: dict[str, float]) -> None:
+    area = shapely.box(0, 0, 1, 1)
+    part = entry("part", (0, 0, 0.5, 1), "2021-05-03")
+    old, new = entry("old", (0, 0, 2, 2), "2019-01-01"), entry("new", (0, 0, 2, 2), "2020-01-01")
+    unknown = entry("unknown", (0, 0, 2, 2))
+    chooser = Chooser([part, old, unknown, new], "scene")
+    asked = span_of("2021-05-03")
+    assert names(chooser.choose(area, scene_dates(asked, False)).entries) == ["new"]
+    assert names(chooser.choose(area, scene_dates(span_of("2018"), False)).entries) == ["old"]
+    assert names(chooser.choose(area, scene_dates(None, False)).entries) == ["new"]
+    assert names(chooser.choose(area, scene_dates(span_of("2019-01-01/2019-12-31"), True)).entries) == ["old"]
+    with pytest.raises(InputError, match=r"no scene of the dates asked for overlaps the area \(2019-01-01, 2020-01-01"):
+        chooser.choose(area, scene_dates(span_of("2010/2011"), True))
+    with pytest.raises(InputError, match="no scene of 4 overlaps"):
+        chooser.choose(shapely.box(9, 9, 10, 10), scene_dates(None, False))
+    twins = Chooser([entry("a", (0, 0, 1, 1), "2020"), entry("b", (0, 0, 1, 1), "2020")], "scene")
+    assert names(twins.choose(area, scene_dates(None, False)).entries) == ["a"]
+    no_nodata["a"] = 0.3
+    assert names(twins.choose(area, scene_dates(None, False)).entries) == ["b"]
+
+
+def test_references_are_older_than_the_scene(no_nodata: dict[str, float]) -> None:
+    area = shapely.box(0, 0, 1, 1)
+    entries = [entry(d, (0, 0, 1, 1), d) for d in ("2014", "2016-07-01", "2018", "2022")]
+    chooser = Chooser(entries, "reference")
+
+    def top(scene: str | None, before: str | None) -> str:
+        return names(chooser.choose(area, reference_dates(span_of(scene), span_of(before))).entries)[0]
+
+    assert top("2020-01-01", None) == "2018"
+    assert top("2018-05-05", None) == "2016-07-01"
+    assert top("2013-01-01", None) == "2014"
+    assert top("2020-01-01", "2018-06-01") == "2016-07-01"
+    assert top("2020-01-01", "2016") == "2014"
+    assert top(None, None) == "2022"
+
+
+def test_gaps_are_filled_in_order(no_nodata: dict[str, float]) -> None:
+    area = shapely.box(0, 0, 4, 1)
+    left, right = entry("left", (0, 0, 3, 1), "2020"), entry("right", (2, 0, 4, 1), "2021")
+    chooser = Chooser([right, left, entry("inside", (0.5, 0, 1, 1), "2022")], "scene")
+    chosen = chooser.choose(area, scene_dates(None, False))
+    assert names(chosen.entries) == ["left", "right"]
+    assert chosen.covered == pytest.approx(1.0)
+    no_nodata["left"] = 0.1
+    assert names(chooser.choose(area, scene_dates(None, False)).entries) == ["left", "right", "inside"]
+
+
+def test_missing_share_is_that_of_the_area(make_raster: Any) -> None:
+    values = np.full((1, 40, 40), 9, "uint8")
+    values[:, :, :10] = 0
+    path = make_raster("half.tif", values, nodata=0)
+    (whole,) = read_catalogue([path], "scene")
+    with rasterio.open(path) as dataset:
+        left, bottom, _, top = dataset.bounds
+    part = geopandas.GeoSeries([shapely.box(left, bottom, left + 20 * 40, top)], crs="EPSG:26914").to_crs(4326).iloc[0]
+    assert missing_share(whole, whole.lonlat) == pytest.approx(0.25, abs=0.04)
+    assert missing_share(whole, part) == pytest.approx(0.5, abs=0.04)
+
+
+def test_mosaic_lays_the_first_on_top(make_raster: Any, tmp_path: Path) -> None:
+    top = np.full((3, 6, 6), 100, "uint8")
+    top[:, :2, 3:] = 0
+    a = make_raster("a.tif", top, nodata=0, names=("red", "green", "blue"))
+    b = make_raster("b.tif", np.full((3, 6, 6), 50, "uint8"), nodata=0, transform=at(3, 1))
+    off = make_raster("off.tif", np.full((3, 6, 6), 7, "uint8"), nodata=0, transform=at(3) @ Affine.translation(0.5, 0))
+    file, notes = as_one_raster(read_catalogue([a, b, off], "scene"), "scene", tmp_path / "m.vrt")
+    assert notes == ["scenes not on the pixel grid of a.tif are left out: off.tif"]
+    with rasterio.open(file) as dataset:
+        assert (dataset.height, dataset.width) == (7, 9)
+        assert dataset.descriptions == ("red", "green", "blue")
+        assert dataset.nodata == 0
+        assert tuple(dataset.transform[:6]) == tuple(at(0)[:6])
+        values = dataset.read(2)
+    expected = np.zeros((7, 9), "uint8")
+    expected[1:, 3:] = 50
+    expected[:6, :6] = np.where(top[0] > 0, top[0], expected[:6, :6])
+    np.testing.assert_array_equal(values, expected)
+    before = Path(file).stat().st_mtime_ns
+    as_one_raster(read_catalogue([a, b, off], "scene"), "scene", tmp_path / "m.vrt")
+    assert Path(file).stat().st_mtime_ns == before
+
+
+def test_mosaic_of_masked_and_plain_rasters(make_raster: Any, tmp_path: Path) -> None:
+    mask = np.full((6, 6), 255, "uint8")
+    mask[:2, :2] = 0
+    a = make_raster("a.tif", np.full((1, 6, 6), 100, "uint8"), mask=mask, transform=at(3))
+    b = make_raster("b.tif", np.full((1, 6, 6), 0, "uint8"))
+    file, _ = as_one_raster(read_catalogue([a, b], "scene"), "scene", tmp_path / "m.vrt")
+    with rasterio.open(file) as dataset:
+        values, valid = dataset.read(1), dataset.dataset_mask()
+    assert values[0].tolist() == [0, 0, 0, 0, 0, 100, 100, 100, 100]
+    assert valid.all()
+    c = make_raster("c.tif", np.full((1, 3, 6), 9, "uint8"), transform=at(6, 3))
+    file, _ = as_one_raster(read_catalogue([b, c], "scene"), "scene", tmp_path / "n.vrt")
+    with rasterio.open(file) as dataset:
+        valid = dataset.dataset_mask()
+    assert not valid[:3, 6:].any()
+    assert valid[:, :6].all()
+    assert valid[3:, 6:].all()
