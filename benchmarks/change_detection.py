@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
@@ -28,11 +28,11 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.pipeline.models import open_model
 from geo_refdiff.prior.network import ChangeNetwork, load_detector
 from geo_refdiff.prior.taxonomy import CLASSES
-from geo_refdiff.train.datasets import Crop
+from geo_refdiff.train.datasets import Crop, open_dataset
 from geo_refdiff.train.datasets.generated import LandscapeDataset
+from geo_refdiff.train.datasets.indexing import make_index
 from geo_refdiff.train.datasets.matching import fitted
 from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities
-from geo_refdiff.train.pairs import Pair, aerial_pairs
 
 DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FIRST_SEED = 31_000
@@ -43,10 +43,20 @@ def landscapes(number: int, size: int) -> list[Crop]:
     return [LandscapeDataset(s, s, size).read(0, 0, 0, size, size) for s in seeds]
 
 
-def crop_of(pair: Pair, ref: np.ndarray | None = None) -> Crop:
-    everywhere = np.ones(pair.mask.shape, np.bool_)
-    known = pair.ref_valid if ref is None else everywhere
-    return Crop(pair.new, pair.ref if ref is None else ref, everywhere, known, pair.new_classes, pair.mask * 0)
+def real(city: str, places: int) -> list[Crop]:
+    """All ordered pairs of dates of the first places of a city, registered, matched, whole; no change is claimed."""
+    names = [f"{city}/{folder.name}" for folder in sorted((DATA / "naip-ca" / city).iterdir())[:places]]
+    with TemporaryDirectory() as folder:
+        index = Path(folder) / "pairs.csv"
+        make_index(DATA / "naip-ca", index, root=DATA, only=names)
+        data = open_dataset(str(index), root=DATA, pseudo_change=False, resident=True)
+        crops = [data.read(i, 0, 0, *data.shape(i)) for i in range(len(data))]
+    return [crop._replace(mask=np.zeros_like(crop.mask)) for crop in crops]
+
+
+def against(crop: Crop, ref: np.ndarray) -> Crop:
+    """With another reference, complete."""
+    return crop._replace(ref=ref, ref_valid=np.ones_like(crop.ref_valid))
 
 
 def reported(network: ChangeNetwork, samples: Iterable[LrSample], threshold: float) -> float:
@@ -122,13 +132,13 @@ def main(seeds: int, size: int, places: int, city: str, restore: int, model: str
         c = count(network, [lr_sample(crop, SensorModel(scale)) for crop in generated], limit)
         rates = f"precision {c.hits / max(1, c.hits + c.false):.3f}, recall {c.hits / max(1, c.hits + c.missed):.3f}"
         click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} LR pixels of {seeds} seeds")
-    pairs = list(islice(aerial_pairs(DATA / "naip-ca", only=(city,)), 2 * places)) if places else []
+    pairs = real(city, places) if places else []
     for scale in (8, 16) if pairs else ():
         sensor = SensorModel(scale)
         kinds = {
-            "same date": [lr_sample(crop_of(p, p.new), sensor, noise=1.0) for p in pairs[::2]],
-            "same date, exposed anew": [lr_sample(crop_of(p, exposed(p.new)), sensor, noise=1.0) for p in pairs[::2]],
-            "another year": [lr_sample(crop_of(p), sensor) for p in pairs],
+            "same date": [lr_sample(against(p, p.new), sensor, noise=1.0) for p in pairs[::2]],
+            "same date, exposed anew": [lr_sample(against(p, exposed(p.new)), sensor, noise=1.0) for p in pairs[::2]],
+            "another year": [lr_sample(p, sensor) for p in pairs],
         }
         told = ", ".join(f"{name} {reported(network, samples, limit):.2%}" for name, samples in kinds.items())
         click.echo(f"{city} {scale:2}x, reported as changed: {told}")
@@ -139,7 +149,7 @@ def main(seeds: int, size: int, places: int, city: str, restore: int, model: str
         sensor = SensorModel(scale)
         restorer = opened.make(sensor, (0, 1, 2, 3), 0)
         small = [Crop(*(a[..., :256, :256] for a in crop)) for crop in generated[:restore]]
-        for title, crops in (("landscapes", small), (city, [crop_of(p) for p in pairs[:restore]])):
+        for title, crops in (("landscapes", small), (city, pairs[:restore])):
             masks: list[dict[str, Tensor | None]] = []
             for number, crop in enumerate(crops):
                 sample = lr_sample(crop, sensor)

@@ -28,6 +28,8 @@ CITIES = ("claremont", "long_beach", "palm_springs")
 CITY_YEARS = (2016, 2018, 2020)
 PAD = 16
 GUTTER = 4
+PLACES = 36
+"""Of a city; aligning them takes its time."""
 
 Image = NDArray[np.float32]
 Field = Callable[[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -193,7 +195,7 @@ def _knox_on(onto: int, year: int) -> Image:
 @lru_cache(maxsize=8)
 def _places(city: str, years: tuple[int, int]) -> tuple[str, ...]:
     """Places of a city that both years show and whose two years can be aligned to within 6 pixels."""
-    folders = sorted((DATA / "naip-ca" / city).iterdir())
+    folders = sorted((DATA / "naip-ca" / city).iterdir())[:PLACES]
     return tuple(
         f.name
         for f in folders

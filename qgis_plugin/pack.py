@@ -1,4 +1,4 @@
-"""Packs the QGIS plugin as a zip: `python qgis_plugin/pack.py DIST` prints where it lies. The same files, the same bytes."""
+"""Packs the QGIS plugin as a zip: `python qgis_plugin/pack.py DIST` says where. The same files, the same bytes."""
 
 from __future__ import annotations
 

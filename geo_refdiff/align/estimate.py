@@ -35,7 +35,10 @@ Verdict = Literal["registered", "too small", "featureless", "mismatch"]
 RADIUS = 16
 """Greatest shift along an axis that is looked for, LR pixels."""
 
-LEAST_SCORE = 8.0
+LEAST_SCORE = 12.0
+"""Sure enough to be used: below it, shadows and seasons alone may be half an LR pixel."""
+
+_NOT_BY_CHANCE = 8.0
 LEAST_CORRELATION = 0.05
 
 TELLING_PIXELS = 8000
@@ -112,9 +115,9 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
     other, correlation = _by_correlation(first, radius)
     apart = hypot(shift[0] - other[0], shift[1] - other[1])
     few = last.pixels < TELLING_PIXELS
-    agreed = apart <= tolerance(last.pixels) and score >= LEAST_SCORE and correlation >= LEAST_CORRELATION
-    if not agreed or max(map(abs, shift)) > radius:
-        verdict: Verdict = "featureless" if not last.structured else "too small" if few else "mismatch"
+    agreed = apart <= tolerance(last.pixels) and score >= _NOT_BY_CHANCE and correlation >= LEAST_CORRELATION
+    if not agreed or score < LEAST_SCORE or max(map(abs, shift)) > radius:
+        verdict: Verdict = "featureless" if not last.structured else "too small" if few or agreed else "mismatch"
         return Estimate(verdict, shift, float("inf"), score, correlation, apart, last.pixels)
     return Estimate("registered", shift, standard_error(score), score, correlation, apart, last.pixels)
 

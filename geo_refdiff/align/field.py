@@ -84,11 +84,12 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
         shifts, sigma: as for `fit_constant`.
     """
     design = np.column_stack([points, np.ones(len(points))])
+    extent = np.maximum(np.abs(design).max(axis=0), 1e-9)
     inlier = np.ones(len(points), dtype=bool)
     error = np.hypot(sigma, _UNKNOWN)
     coefficients: Array = np.zeros((3, 2))
     for _ in range(_ROUNDS):
-        if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / np.maximum(np.abs(design).max(axis=0), 1e-9), tol=0.05) < 3:
+        if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / extent, tol=0.05) < 3:
             return None
         scaled = design[inlier] / error[inlier, None]
         solved = np.linalg.lstsq(scaled, shifts[inlier] / error[inlier, None], rcond=None)[0]

@@ -43,6 +43,9 @@ _LEAST_PART = 0.3
 _COHERENT = 0.6
 """Of the places that agree by themselves that must agree with each other."""
 
+_SCATTERED = 0.3
+"""Standard error of tiles' common shift, LR pixels, from which on they have none."""
+
 _NODES = 13
 _NODE_DISTANCE = 32.0
 
@@ -103,7 +106,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
         if fitted is not None and (mode != "auto" or _worth(fitted, sites)):
             left = _with_residuals(sites, fitted.displacement)
             return _by_field(fitted, left, area, "affine" if mode == "affine" else "local", summary)
-    if smooth.inlier.mean() < _COHERENT:
+    if smooth.inlier.mean() < _COHERENT or smooth.sigma.max() > _SCATTERED:
         why = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
         return _not_registered(summary, "mismatch", why)
     return _by_one_shift(_by_places(sites, summary.pixels), sites, mode)

@@ -67,7 +67,14 @@ class UncertaintyRecord:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> UncertaintyRecord:
         """The inverse of `to_dict`."""
-        return cls(**{k: tuple(tuple(f) if _many(f) else f for f in v) if _many(v) else v for k, v in data.items()})
+        return cls(
+            data["runs"],
+            data["coverage"],
+            data["calibrated"],
+            tuple(data["known"]),
+            tuple(data["unknown"]),
+            tuple((known, unknown) for known, unknown in data["factors"]),
+        )
 
     @property
     def meaning(self) -> str:
@@ -181,9 +188,11 @@ def half_widths(energies: list[Image], traces: Image, record: UncertaintyRecord,
     said = traces[:1] > 0
     total: Image = np.zeros((1, 1, 1), dtype=np.float32)
     for energy, known, unknown in zip(energies, record.known, record.unknown, strict=True):
-        total = total + np.where(said, np.float32(known), np.float32(unknown)) * energy
+        share = np.where(said, np.float32(known), np.float32(unknown)).astype(np.float32, copy=False)
+        total = total + share * energy
     factors = np.array(record.factors, dtype=np.float32) * np.float32(half_range)
-    return np.sqrt(total) * np.where(said, factors[:, :1, None], factors[:, 1:, None])
+    widths: Image = np.sqrt(total) * np.where(said, factors[:, :1, None], factors[:, 1:, None])
+    return widths
 
 
 def _steps(image: Image, known: Mask) -> tuple[Image, Mask]:
@@ -216,7 +225,8 @@ def _scene_contrast(lr: Image, valid: Mask, scale: int) -> Image:
 
 def _mean(values: Image, known: Mask, counts: Image) -> Image:
     """Local means over known pixels."""
-    return _box(np.where(known, values, np.float32(0))) / np.maximum(counts, np.float32(1))
+    mean = np.divide(_box(np.where(known, values, np.float32(0))), np.maximum(counts, np.float32(1)), dtype=np.float32)
+    return np.asarray(mean)
 
 
 def _box(values: Image) -> Image:

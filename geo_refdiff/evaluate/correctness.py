@@ -2,8 +2,8 @@
 
 The correctness scores of opensr-test (Aybar, Montero, Donike, Kalaitzis and Gomez-Chova 2024, "A comprehensive
 benchmark for optical remote sensing image super-resolution"), written from their definitions. Distances are local mean
-absolute differences over all bands, divided by that of the up-sampled scene and the truth: d_im between output and truth, d_om
-between output and up-sampled scene. With H = d_im + d_om - 1, which the triangle inequality keeps from being negative:
+absolute differences over all bands, divided by that of the up-sampled scene and the truth: d_im between output and
+truth, d_om between output and up-sampled scene. With H = d_im + d_om - 1, never negative by the triangle inequality:
 
     improvement    d_im + d_om (1 - exp(-gamma H))      small where the output is the truth
     omission       d_om + d_im (1 - exp(-gamma H))      small where it is still the scene

@@ -22,10 +22,10 @@ Field = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def land(side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(parcel numbers, texture 0..1), both (side, side); parcels of some 3 to 30 LR pixels at 4 pixels each."""
+    """(parcel numbers, texture 0..1), both (side, side); at eight pixels to an LR pixel."""
     rng = np.random.default_rng(seed)
     parcels = np.zeros((side, side), np.int64)
-    for size in (24.0, 10.0):
+    for size in (56.0, 20.0):
         noise = smooth_noise(side, size, rng)
         parcels = parcels * 5 + np.digitize(noise, np.quantile(noise, (0.2, 0.4, 0.6, 0.8)))
     fine = smooth_noise(side, 1.2, rng)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
+import shapely
 
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
@@ -311,3 +312,39 @@ def test_tampered_settings_and_manifest_stay_inside(country: Country, tmp_path: 
 def test_inputs_that_change_are_told(country: Country, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         batch(tmp_path / "none.gpkg", country.sources(), tmp_path / "out", options=OPTIONS)
+
+
+def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path) -> None:
+    import xml.etree.ElementTree as ET
+
+    import pystac
+    import pystac.validation
+
+    out, page = tmp_path / "out", tmp_path / "report.html"
+    options = OPTIONS | {"model": "bicubic-ibp", "products": "stac"}
+    result = batch(country.areas, country.sources(), out, options=options, report=page)
+    assert result.done == 5
+    collection = pystac.Collection.from_file(str(out / "collection.json"))
+    collection.validate()
+    items = list(collection.get_items())
+    assert [item.id for item in items] == list(DONE)
+    for item in items:
+        pystac.validation.validate_dict(item.to_dict() | {"stac_extensions": []})  # the core's schemas: no network
+        assert Path(item.assets["data"].get_absolute_href() or "").exists()
+        assert item.get_collection() is collection
+    frame = geopandas.read_parquet(out / "items.parquet")
+    assert list(frame["id"]) == list(DONE)
+    assert frame.geometry.iloc[0].equals_exact(shapely.geometry.shape(items[0].geometry), 1e-9)
+    text = page.read_text()
+    assert "http" not in text.replace("http://www.w3.org", "")
+    assert "6 areas: 5 done, 1 failed" in text
+    assert text.count("data:image/png;base64,") == 10
+    svg = ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+    told = [path.find("title") for path in svg]
+    assert [t.text for t in told if t is not None] == [
+        f"{name}: {'failed' if name == 'nowhere' else 'done'}" for name in country.names
+    ]
+    assert "no scene of 2 overlaps the area" in text
+    again = batch(country.areas, country.sources(), out, options=options)
+    assert again.done == 5
+    assert len(list(pystac.Collection.from_file(str(out / "collection.json")).get_items())) == 5

@@ -127,7 +127,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_texture: Any, tmp_path: Path) -> None:
-    """Of the file itself, at borders and beside missing pixels, too; where the type's range forbids it, that is told."""
+    """Of the file itself, at borders and beside missing pixels, too; what the type's range forbids is told."""
     dtype, nodata, low, span = KINDS[kind]
     sensor, shape = SensorModel(4), (2, 36, 44)
     fine = low + span * make_texture((2, 144, 176), 7, 1.0)

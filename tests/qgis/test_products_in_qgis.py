@@ -18,16 +18,16 @@ from geo_refdiff.pipeline.detect_change import detect_change
 
 Look = Callable[[Sequence[Any]], list[dict[str, Any]]]
 TILE = 480
-HOLE = (slice(8, 16), slice(20, 32))
+HOLE = (slice(4, 8), slice(10, 16))
 
 
 @pytest.fixture
 def scene_and_ref(make_pair: Any) -> tuple[Path, Path]:
-    """80 x 96 pixels with a hole of 8 x 12."""
-    scene, reference = make_pair(80, 96)
+    """40 x 48 pixels with a hole of 4 x 6."""
+    scene, reference = make_pair(40, 48)
     with rasterio.open(scene, "r+") as dataset:
         dataset.nodata = 0
-        dataset.write(np.zeros((3, 8, 12), np.uint8), window=RioWindow(20, 8, 12, 8))
+        dataset.write(np.zeros((3, 4, 6), np.uint8), window=RioWindow(10, 4, 6, 4))
     return scene, reference
 
 
@@ -39,19 +39,14 @@ def grid_of(path: Path) -> dict[str, Any]:
 def test_products(scene_and_ref: tuple[Path, Path], tiny_compact: Path, look: Look, tmp_path: Path) -> None:
     scene, reference = scene_and_ref
     out = tmp_path / "out.tif"
-    upscale(
-        scene, ref=reference, model=tiny_compact, scale=8, out=out, products="all", uncertainty=2, keep=True,
-        coregister="off",
-    )  # fmt: skip
+    upscale(scene, ref=reference, model=tiny_compact, scale=8, out=out, products="all", uncertainty=2, coregister="off")
     paths = [out, tmp_path / "out.source.tif", tmp_path / "out.uncertainty.tif"]
     image, sources, uncertainty = look(paths)
-    hole = TILE * TILE * 8 * 12 / (80 * 96)
+    hole, margins = TILE * TILE * 4 * 6 / 48**2, TILE * TILE * (1 - 40 / 48)
     for path, told in zip(paths, (image, sources, uncertainty), strict=True):
         assert told["valid"]
         assert {k: told[k] for k in ("crs", "extent", "size")} == grid_of(path)
-        assert told["overviews"] == 1
-        margins = TILE * TILE * (1 - 80 / 96)
-        assert told["transparent"] == pytest.approx(hole * 80 / 96 + margins, rel=0.05)
+        assert told["transparent"] == pytest.approx(hole + margins, rel=0.05)
     assert image["bands"] == ["Band 1: red", "Band 2: green", "Band 3: blue"]
     assert image["nodata"] == [0, 0, 0]
     assert image["renderer"] == "multibandcolor"
@@ -69,17 +64,18 @@ def test_products(scene_and_ref: tuple[Path, Path], tiny_compact: Path, look: Lo
     assert sources["classes"] == wanted
     assert uncertainty["renderer"] == "singlebandpseudocolor"
     assert uncertainty["stretch"][0][0] == 0
-    assert 0 < uncertainty["stretch"][0][1]
+    assert uncertainty["stretch"][0][1] > 0
     assert uncertainty["colours"] > 50
 
 
 def test_vrt_and_change_mask(scene_and_ref: tuple[Path, Path], look: Look, tmp_path: Path) -> None:
     scene, reference = scene_and_ref
     out = tmp_path / "out.tif"
-    upscale(scene, model="bicubic", scale=4, out=out, block_size=128, keep=True)
+    upscale(scene, model="bicubic", scale=16, out=out, block_size=256, keep=True)
     detect_change(scene, reference, out=tmp_path / "change.tif")
     vrt = tmp_path / "out.tif.parts" / "mosaic.vrt"
-    mosaic, change, sure = look([vrt, tmp_path / "change.tif", tmp_path / "change.confidence.tif"])
+    image, mosaic, change, sure = look([out, vrt, tmp_path / "change.tif", tmp_path / "change.confidence.tif"])
+    assert image["overviews"] == 1
     assert mosaic["valid"]
     assert {k: mosaic[k] for k in ("crs", "extent", "size")} == grid_of(out)
     assert mosaic["bands"] == ["Band 1: red", "Band 2: green", "Band 3: blue"]
@@ -100,8 +96,8 @@ def test_what_is_missing_is_seen_through_and_the_rest_is_not(
     look([tmp_path / "out.tif"])
     picture = np.asarray(Image.open(tmp_path / "look.png").convert("RGB"))
     pink = (picture == (255, 0, 255)).all(axis=-1)
-    side = TILE / 96
-    top = (TILE - 80 * side) / 2
+    side = TILE / 48
+    top = (TILE - 40 * side) / 2
     rows, cols = HOLE
     at = (
         slice(round(top + rows.start * side), round(top + rows.stop * side)),
@@ -110,7 +106,7 @@ def test_what_is_missing_is_seen_through_and_the_rest_is_not(
     assert pink[at].mean() > 0.97
     inside = pink[round(top) + 2 : round(TILE - top) - 2].copy()
     inside[at[0].start - round(top) - 4 : at[0].stop - round(top), at[1].start - 2 : at[1].stop + 2] = False
-    assert not inside.any()
+    assert inside.sum() <= 3  # a pixel may happen to be of the ground's own pink
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

@@ -178,7 +178,8 @@ def _from_table(path: Path, layer: str | None, role: str) -> list[Entry]:
             f"{', '.join(c for c in rows[0] if c != 'geometry') or 'none'}; rename one"
         )
     when = next((columns[c] for c in _DATE_COLUMNS if c in columns), None)
-    entries, unknown = [], []
+    entries: list[Entry] = []
+    unknown: list[int] = []
     for number, row in enumerate(rows, 1):
         location = str(row[key] or "").strip()
         if not location:

@@ -95,7 +95,8 @@ class Chooser:
         if not keyed:
             told = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
             raise InputError(f"no {self.role} of the dates asked for overlaps the area ({told}); choose other dates")
-        chosen, gap, holes = [], area, False
+        chosen: list[Entry] = []
+        gap, holes = area, False
         for _, group in groupby(sorted(keyed, key=lambda k: k[0]), key=lambda k: k[0]):
             tied = [e for _, e in group]
             missing = {e.files: missing_share(e, area) for e in tied} if len(tied) > 1 else {}

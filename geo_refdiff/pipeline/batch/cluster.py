@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -17,7 +18,7 @@ from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.lock import held
-from geo_refdiff.pipeline.batch.jobs import Settings, UnfitError, changed_inputs, read_job
+from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, read_job
 from geo_refdiff.pipeline.batch.pool import Item, Place, Pool, place_of
 from geo_refdiff.pipeline.batch.run import Runner, Task, Watch
 from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, work
@@ -62,9 +63,7 @@ class ClusterRunner:
                 if self.split and task.blocks > self.split:
                     large.append(task)
                 else:
-                    yield Item(
-                        task.name, work, (task.ticket,), lambda t=task: any(changed_inputs(read_job(t.ticket)[1]))
-                    )
+                    yield Item(task.name, work, (task.ticket,), partial(_changed, task.ticket))
 
         with Pool(self.where, watch.say) as pool:
             for found in pool.run(small(), watch.started, watch.told):
@@ -76,6 +75,11 @@ class ClusterRunner:
                     watch.told(name, progress)
 
                 yield work(task.ticket, tell, ClusterBlocks(pool, self.settings))
+
+
+def _changed(ticket: Ticket) -> bool:
+    """Whether the inputs of a job are wrong as this process sees them, too."""
+    return any(changed_inputs(read_job(ticket)[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class Planner:
         scene, span, covered, notes = self._one(area, self._scenes, "scene", self._scene_dates)
         used = [*scene[2]]
         values: dict[str, Any] = {"covered": round(covered, 4), "scene_date": None if span is None else str(span)}
-        values["scene"] = scene[1]
+        values |= {"scene": scene[1], "scene_file": scene[0]}
         reference: tuple[str | None, str | None, Sequence[str]] = (None, None, ())
         if self._references is not None:
             dates = reference_dates(span, self._before)

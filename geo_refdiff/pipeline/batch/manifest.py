@@ -23,6 +23,7 @@ COLUMNS: Mapping[str, type] = {
     "status": str,
     "error": str,
     "scene": str,
+    "scene_file": str,
     "reference": str,
     "mask": str,
     "scene_date": str,
@@ -97,7 +98,8 @@ class Manifest:
             )
         table = pandas.DataFrame(rows, columns=list(COLUMNS))
         for column, kind in COLUMNS.items():
-            table[column] = table[column].astype({str: object, float: "float64", int: "Int64"}[kind])
+            dtype: Any = {str: object, float: "float64", int: "Int64"}[kind]
+            table[column] = table[column].astype(dtype)
         frame = geopandas.GeoDataFrame(table, geometry=[a.lonlat for a in areas], crs="EPSG:4326")
         try:
             with atomic_path(path) as temporary:

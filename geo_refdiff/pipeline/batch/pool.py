@@ -186,14 +186,16 @@ class Pool:
     def _outcome(self, item: Item, future: Any) -> Outcome | None:
         """What became of an item; None: it is to be done again."""
         import distributed
+        from distributed.comm.core import CommClosedError
 
         if future.status in ("cancelled", "lost"):
             return None
         try:
-            address, outcome = future.result(timeout=30)
+            result: tuple[str, Outcome] = future.result(timeout=30)
+            address, outcome = result
         except distributed.scheduler.KilledWorker:
             return Outcome(item.name, "area", "its workers died, again and again: out of memory? See the workers' logs")
-        except (distributed.CancelledError, distributed.comm.CommClosedError, TimeoutError, OSError):
+        except (distributed.CancelledError, CommClosedError, TimeoutError, OSError):
             return None
         except Exception as error:  # the function itself does not raise: dask could not have it run
             return Outcome(

@@ -16,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
-from geo_refdiff.io.quicklook import stretched
+from geo_refdiff.io.picture import stretch
+from geo_refdiff.io.quicklook import look
 from geo_refdiff.pipeline.batch.jobs import output_of
 
 PICTURES = 48
@@ -24,10 +25,11 @@ PICTURES = 48
 
 _COLOURS = {"done": "#1b7837", "failed": "#d7301f", "running": "#2b6cb0", "pending": "#9a9a9a"}
 _WIDTH = 900.0
-_SIDE = 160
+_SIDE = 320
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}
-table{border-collapse:collapse;width:100%;font-size:13px}td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;width:100%;font-size:13px}
+td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
 svg{width:100%;height:auto;background:#f6f6f4;border:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}
 img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figcaption{font-size:12px}.failed{color:#d7301f}
 """
@@ -51,7 +53,8 @@ def write_report(
     title = html.escape(f"Batch {folder.name}")
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     parts = [
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style></head>',
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f"<style>{_STYLE}</style></head>",
         f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
         _map(rows, outlines),
         *_pictures(folder, rows),
@@ -96,7 +99,7 @@ def _pictures(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterable[s
         yield f"<p>{PICTURES} of {len(done)}, spread evenly</p>"
         done = [done[round(i * (len(done) - 1) / (PICTURES - 1))] for i in range(PICTURES)]
     for name in done:
-        pair = _pair(output_of(folder, name))
+        pair = _pair(output_of(folder, name), rows[name]["scene_file"])
         if pair is not None:
             shown = "".join(
                 f'<img src="data:image/png;base64,{picture}" alt="{html.escape(name)}, {when}">'
@@ -105,36 +108,23 @@ def _pictures(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterable[s
             yield f"<figure>{shown}<figcaption>{html.escape(name)}</figcaption></figure>"
 
 
-def _pair(out: Path) -> tuple[str, str] | None:
-    """The output at the scene's pixel size, as the scene shows it, and as it is: its middle, PNG as base64.
-
-    The output is consistent with the scene, so its mean over a scene pixel is that pixel, where consistency is on.
-    """
+def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
+    """The scene under an output, and the output, stretched alike; PNG as base64. None where they cannot be read."""
     import rasterio
-    from rasterio.enums import Resampling
     from rasterio.windows import Window
 
     try:
-        with gdal_env(), rasterio.open(out) as dataset:
-            scale = max(1, int(dataset.tags().get("GEO_REFDIFF_SCALE", 1)))
-            side = max(scale, min(2 * _SIDE, dataset.width, dataset.height) // scale * scale)
-            row = max(0, (dataset.height - side) // 2 // scale * scale)
-            col = max(0, (dataset.width - side) // 2 // scale * scale)
-            window = Window(col, row, side, side)
-            bands = [1, 2, 3] if dataset.count >= 3 else [1]
-            fine = dataset.read(bands, window=window).astype(np.float32)
-            valid = dataset.dataset_mask(window=window) > 0
-            size = side // scale
-            coarse = dataset.read(
-                bands, window=window, out_shape=(len(bands), size, size), resampling=Resampling.average
-            ).astype(np.float32)
-    except GDAL_ERRORS:
+        with gdal_env(), rasterio.open(out) as fine, rasterio.open(str(scene)) as coarse:
+            after = look(out, _SIDE)
+            scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
+            bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]
+            col, row = ~coarse.transform @ (fine.transform.c, fine.transform.f)
+            window = Window(round(col), round(row), fine.width // scale, fine.height // scale)
+            before = coarse.read([bands[b - 1] for b in after.bands], window=window)
+    except (*GDAL_ERRORS, KeyError, IndexError):
         return None
-    known = valid & np.isfinite(fine).all(axis=0)
-    shown = stretched(fine, known)
-    low, high = np.percentile(fine[:, known], [2, 98]) if known.any() else (0.0, 1.0)
-    before = np.clip((np.nan_to_num(coarse) - low) / max(high - low, 1e-9), 0, 1) * 255
-    return _png(np.rint(before).astype(np.uint8)), _png(shown)
+    low, high = (np.full(len(after.bands), edge) for edge in after.range)
+    return _png(stretch(before, low, high)), _png(stretch(after.values, low, high))
 
 
 def _png(values: Any) -> str:

@@ -85,14 +85,14 @@ def _entry(item: Any, source: str, base: Path | None, wanted: Sequence[str]) -> 
 
 
 def _file(asset: Any, source: str, base: Path | None) -> str:
-    href = asset.get_absolute_href() or asset.href
+    href = str(asset.get_absolute_href() or asset.href)
     if base is None and "://" not in href and not href.startswith("/"):
         href = f"{source.rpartition('/')[0]}/{href.removeprefix('./')}"
     return gdal_name(href, base)
 
 
 def _usual(item: Any, where: str) -> str:
-    rasters = [key for key, asset in item.assets.items() if _is_image(asset)]
+    rasters = [str(key) for key, asset in item.assets.items() if _is_image(asset)]
     for key in (*_USUAL, *rasters[:1]):
         if key in rasters and (key in _USUAL or len(rasters) == 1):
             return key

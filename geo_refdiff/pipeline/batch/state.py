@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -157,5 +156,3 @@ def tidy(folder: Path) -> None:
     for part in (folder / KEPT).glob("jobs-*.jsonl"):
         with suppress(OSError):
             part.unlink()
-    if not any(folder.glob("*.tif.parts")):
-        shutil.rmtree(folder / KEPT / "mosaics", ignore_errors=True)

@@ -1,0 +1,56 @@
+"""Every command in the pages about batches runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geo_refdiff.cli.main import run
+
+from .conftest import Country, square, write_areas
+
+DOCS = Path(__file__).parents[2] / "docs"
+CHEAP = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
+
+
+def commands(page: str) -> list[str]:
+    return re.findall(r"^    (geo-refdiff batch .*)$", (DOCS / page).read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def folder(country: Country, make_raster: Any, make_texture: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the pages speak of: aois.gpkg, scenes/, archive/."""
+    (country.root / "archive").mkdir()
+    old = (20 + 200 * make_texture((3, 96, 176), seed=4)).astype("uint8")
+    make_raster("archive/naip_2018.tif", old, pixel=10.0, names=("red", "green", "blue"))
+    areas = {"plain": square(2, 2, 8), "seam": square(4, 16, 10)}
+    write_areas(country.root / "aois.gpkg", areas, layer="fields")
+    monkeypatch.chdir(country.root)
+    return country.root
+
+
+def test_commands_of_the_page_on_batches(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = commands("batch.md")
+    assert len(found) == 5
+    for command in found:
+        assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
+    assert (folder / "sharp" / "seam.tif").exists()
+    assert (folder / "fields" / "plain.tif").exists()
+    assert not (folder / "plan").exists()
+    assert (folder / "report.html").stat().st_size > 1000
+
+
+def test_commands_of_the_page_on_clusters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
+    here, there = commands("clusters.md")
+    assert run([*shlex.split(here)[1:], *CHEAP]) == 0, capsys.readouterr().err
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        (folder / "scheduler.json").write_text(f'{{"address": "{cluster.scheduler_address}"}}')
+        assert run([*shlex.split(there)[1:], *CHEAP]) == 0, capsys.readouterr().err
+    assert (folder / "sharp2" / "seam.tif").read_bytes() == (folder / "sharp3" / "seam.tif").read_bytes()

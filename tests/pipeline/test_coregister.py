@@ -1,0 +1,272 @@
+"""Co-registration from files to files, alone and within an upscale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from affine import Affine
+from PIL import Image
+from scipy import ndimage
+
+from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.engine.conditions import ConditionReader
+from geo_refdiff.errors import InputError, OptionError, ResumeError
+from geo_refdiff.grid.window import Window
+from geo_refdiff.pipeline.coregister import coregister
+from geo_refdiff.pipeline.planning import Planned, Request, make_plan
+
+MARGIN = 40
+"""HR pixels by which the reference reaches beyond the scene."""
+
+Make = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def make(make_raster: Any, make_texture: Any) -> Make:
+    """make(side, rows, cols, bend=...) -> (scene, reference), 8x. The reference's own georeference is `rows` and `cols`
+    HR pixels too far down and right; `bend`: LR pixels by which its middle lies further down besides."""
+
+    def build(side: int = 64, rows: int = 0, cols: int = 0, bend: float = 0.0, seed: int = 0) -> tuple[Path, Path]:
+        full = side * 8 + 2 * MARGIN
+        land = np.digitize(make_texture((3, full, full), seed=3, smooth=6.0), (0.2, 0.4, 0.6, 0.8)) * 45.0
+        land += make_texture((3, full, full), seed=4) * 40 + 10
+        inner = slice(MARGIN, MARGIN + side * 8)
+        seen = SensorModel(8).observe(torch.from_numpy(land[:, inner, inner].astype(np.float32))[None])[0].numpy()
+        old = land if not seed else make_texture((3, full, full), seed=seed) * 200 + 20
+        if bend:
+            at = np.arange(full, dtype=float)
+            hill = np.exp(-((at[:, None] - full / 2) ** 2 + (at[None] - full / 2) ** 2) / (2 * (side * 2.0) ** 2))
+            where = [at[:, None] - bend * 8 * hill, np.broadcast_to(at[None], (full, full))]
+            old = np.stack([ndimage.map_coordinates(b, where, order=1, mode="nearest") for b in old])
+        scene = make_raster("scene.tif", np.rint(seen).astype(np.uint8))
+        with rasterio.open(scene) as dataset:
+            corner = dataset.transform @ Affine.scale(1 / 8) @ Affine.translation(-MARGIN, -MARGIN)
+        name = f"ref_{rows}_{cols}_{bend}_{seed}.tif"
+        moved = corner @ Affine.translation(cols, rows)
+        return scene, make_raster(name, np.rint(old).astype(np.uint8), transform=moved)
+
+    return build
+
+
+def pixels(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return np.asarray(dataset.read())
+
+
+def plan(scene: Path, ref: Path, **options: Any) -> Planned:
+    return make_plan(Request(scene, ref, **({"model": "matched-ref", "scale": 8} | options)))
+
+
+def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, capsys: Any) -> None:
+    scene, straight = make()
+    _, ref = make(rows=11, cols=-6)
+    out, report, picture = tmp_path / "aligned.tif", tmp_path / "report.json", tmp_path / "report.png"
+    asked = ["coregister", str(scene), str(ref), "-o", str(out), "--report", str(report), "--picture", str(picture)]
+    assert run(asked) == 0
+    told = capsys.readouterr().out
+    assert "the reference's content is displaced by one shift" in told
+    found = json.loads(report.read_text())
+    assert (found["verdict"], found["kind"], found["scale"]) == ("registered", "global", 8)
+    assert found["shift"]["lr_pixels"] == pytest.approx([11 / 8, -6 / 8], abs=0.05)
+    assert found["shift"]["hr_pixels"] == pytest.approx([11, -6], abs=0.4)
+    assert found["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
+    residual = found["residual_lr_pixels"]
+    assert residual["after"] < 0.1 < 1 < residual["before"]
+    with rasterio.open(out) as aligned, rasterio.open(scene) as lr:
+        assert aligned.shape == (512, 512)
+        assert aligned.transform.almost_equals(lr.transform @ Affine.scale(1 / 8))
+        assert (aligned.dtypes, aligned.crs) == (("uint8",) * 3, lr.crs)
+        assert aligned.dataset_mask()[8:-8, 8:-8].all()
+    inner = slice(16, -16)
+    truth = pixels(straight)[:, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(float)
+    left = np.abs(pixels(out).astype(float) - truth)[:, inner, inner].mean()
+    unaligned = np.abs(np.roll(truth, (11, -6), (1, 2)) - truth)[:, inner, inner].mean()
+    assert left < 0.15 * unaligned
+    with Image.open(picture) as image:
+        assert min(image.size) > 500
+
+    assert run([*asked, "--json"]) == 1  # nothing is replaced unasked
+    assert "exists already" in capsys.readouterr().err
+    assert run([*asked, "--overwrite", "--json", "--mode", "global"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"]["out"] == str(out)
+
+
+def test_a_reference_in_another_crs(make: Make, reprojected: Callable[[Path, str], Path]) -> None:
+    scene, ref = make(rows=-5, cols=12)
+    found = coregister(scene, reprojected(ref, "EPSG:4326")).registration
+    assert found.shift == pytest.approx((-5 / 8, 12 / 8), abs=0.06)
+
+
+def test_what_does_not_match_is_refused(make: Make, tmp_path: Path) -> None:
+    scene, other = make(96, seed=9)
+    with pytest.raises(InputError, match=r"not registered \(mismatch\): the images do not match"):
+        coregister(scene, other, tmp_path / "out.tif", report=tmp_path / "report.json")
+    assert not (tmp_path / "out.tif").exists()
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "mismatch"
+
+    with pytest.raises(InputError, match="is not registered: .*say --on-misregistration no-ref"):
+        plan(scene, other)
+    without = plan(scene, other, model="bicubic-ibp").plan
+    assert without.coregistration.verdict == "off"  # nobody looks at the reference
+    refused = plan(scene, other, model="default", on_misregistration="no-ref")
+    assert refused.plan.reference is None
+    assert refused.plan.coregistration.unused
+    assert any("it is not used" in note for note in refused.notes)
+    taken = plan(scene, other, coregister="off").plan
+    assert taken.reference is not None
+    assert taken.coregistration.verdict == "off"
+
+
+def test_too_little_to_tell(make_pair: Any) -> None:
+    scene, ref = make_pair(20, 20)
+    found = plan(scene, ref)
+    assert found.plan.coregistration.verdict == "too small"
+    assert found.plan.coregistration.displacement.is_zero
+    assert any("it is taken where it says it lies" in note for note in found.notes)
+    with pytest.raises(InputError, match="too few to tell"):
+        plan(scene, ref, coregister="global")
+
+
+def test_upscale_with_a_shifted_reference_and_mask(make: Make, tmp_path: Path) -> None:
+    scene, straight = make()
+    _, ref = make(rows=-13, cols=9)
+    options: dict[str, Any] = {"model": "matched-ref", "scale": 8}
+    truth = pixels(upscale(scene, straight, out=tmp_path / "a.tif", **options).out).astype(float)
+    moved = upscale(scene, ref, out=tmp_path / "b.tif", **options)
+    assert any("the reference is moved by" in note for note in moved.notes)
+    off = upscale(scene, ref, out=tmp_path / "c.tif", coregister="off", **options).out
+    inner = slice(24, -24)
+    left, unmoved = (np.abs(pixels(path).astype(float) - truth)[:, inner, inner].mean() for path in (moved.out, off))
+    assert left < 3.0
+    assert left < 0.2 * unmoved
+
+
+@pytest.mark.parametrize("kind", ["raster", "polygons"])
+def test_the_mask_moves_with_the_reference(make: Make, make_raster: Any, tmp_path: Path, kind: str) -> None:
+    import geopandas
+    import shapely
+
+    scene, straight = make()
+    _, ref = make(rows=-13, cols=9)
+    seen = []
+    for path in (straight, ref):
+        with rasterio.open(path) as dataset:
+            transform, shape = dataset.transform, dataset.shape
+        mask = tmp_path / f"{path.stem}_mask.gpkg"
+        if kind == "raster":
+            classes = np.zeros((1, *shape), np.uint8)
+            classes[:, 200:330, 150:420] = 3
+            mask = make_raster(f"{path.stem}_mask.tif", classes, transform=transform)
+        else:
+            corners = [transform @ xy for xy in ((150, 200), (420, 200), (420, 330), (150, 330))]
+            frame = geopandas.GeoDataFrame({"now": [3]}, geometry=[shapely.Polygon(corners)], crs="EPSG:26914")
+            frame.to_file(mask)
+        field = {"mask_field": "now"} if kind == "polygons" else {}
+        found = plan(scene, path, mask=mask, model="default", **field)
+        with ConditionReader(found.plan, found.restorer) as reader:
+            assert reader.mask is not None
+            seen.append(reader.mask.read(Window(0, 0, 512, 512)) == 3)
+    rows, cols = (np.flatnonzero(s.any(axis=a))[[0, -1]] for a in (1, 0) for s in seen[:1])
+    assert rows.tolist() == [160, 289]
+    assert cols.tolist() == [110, 379]
+    assert (seen[0] != seen[1]).mean() < 0.005  # less than a pixel along the rim
+
+
+def test_a_field_is_the_same_for_every_block_layout(make: Make, tmp_path: Path) -> None:
+    scene, ref = make(160, rows=5, cols=3, bend=1.5)
+    options: dict[str, Any] = {"model": "matched-ref", "scale": 8, "ref": ref, "coregister": "local"}
+    field = plan(scene, ref, coregister="local").plan.coregistration
+    assert field.kind == "local"
+    whole = pixels(upscale(scene, out=tmp_path / "whole.tif", **options).out)
+    small = pixels(upscale(scene, out=tmp_path / "small.tif", block_size=304, **options).out)
+    np.testing.assert_array_equal(whole, small)
+    with rasterio.open(scene) as dataset:
+        (x0, y0), (x1, y1) = (dataset.transform @ at for at in ((61, 97), (100, 50)))
+    part = pixels(upscale(scene, out=tmp_path / "part.tif", aoi=f"{x0},{y0},{x1},{y1}", **options).out)
+    np.testing.assert_array_equal(part, whole[:, 400:776, 488:800])
+    # and it is right: sharper agreement with the unbent reference than one shift gives
+    _, straight = make(160)
+    truth = pixels(upscale(scene, straight, out=tmp_path / "truth.tif", model="matched-ref", scale=8).out)
+    one = pixels(upscale(scene, out=tmp_path / "one.tif", **(options | {"coregister": "global"})).out)
+    inner = (slice(None), slice(40, -40), slice(40, -40))
+    local, single = (np.abs(image.astype(float) - truth)[inner].mean() for image in (whole, one))
+    assert local < 0.6 * single
+
+
+def test_a_residual_beyond_the_limit(make: Make) -> None:
+    scene, ref = make(160, bend=1.5)
+    with pytest.raises(InputError, match="places more than 0.6; try --coregister local"):
+        plan(scene, ref, coregister="global", max_residual=0.6)
+    kept = plan(scene, ref, coregister="global", max_residual=0.6, on_misregistration="no-ref").plan
+    assert kept.reference is not None
+    assert kept.coregistration.dropped
+    with ConditionReader(kept, plan(scene, ref, coregister="off").restorer) as reader:
+        used = np.isfinite(reader.read([Window(0, 0, 1280, 1280)])[0].ref[0]) if hasattr(reader, "read") else None
+    part = kept.coregistration.kept(Window(0, 0, 1280, 1280), 8)
+    assert part is not None
+    assert 0 < (~part).mean() < 0.6
+    if used is not None:
+        assert not used[~part].any()
+    fine = plan(scene, ref, coregister="local", max_residual=0.6).plan.coregistration
+    assert (fine.kind, fine.dropped) == ("local", ())
+
+
+def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
+    scene, ref = make(rows=7, cols=-4)
+    out = tmp_path / "out.tif"
+    options: dict[str, Any] = {"model": "matched-ref", "scale": 8, "out": out}
+    assert plan(scene, ref).plan.digest() == plan(scene, ref).plan.digest()
+    planned = upscale(scene, ref, plan_only=True, **options)
+    assert planned.plan_path is not None
+    recorded = json.loads(planned.plan_path.read_text())["coregistration"]
+    assert recorded["displacement"]["matrix"][2] == pytest.approx(7 / 8, abs=0.05)
+    with pytest.raises(ResumeError, match="coregistration"):
+        upscale(scene, ref, resume=True, coregister="off", **options)
+    first = pixels(upscale(scene, ref, resume=True, **options).out)
+    again = pixels(upscale(scene, ref, model="matched-ref", scale=8, out=tmp_path / "again.tif").out)
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"coregister": "some"}, "coregister 'some': choose auto, global, local, off"),
+        ({"on_misregistration": "go"}, "on misregistration 'go': choose stop or no-ref"),
+        ({"max_residual": 0.0}, "max residual 0: give a number of LR pixels above 0"),
+        ({"max_residual": float("nan")}, "max residual nan: give a number of LR pixels above 0"),
+    ],
+)
+def test_bad_options(make_pair: Any, options: dict[str, Any], told: str) -> None:
+    scene, ref = make_pair()
+    with pytest.raises(OptionError) as error:
+        plan(scene, ref, **options)
+    assert str(error.value) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--mode", "wild"], "mode 'wild': choose auto, global, local, affine"),
+        (["--scale", "0"], "scale 0: give a whole number from 1 to"),
+        (["--bands", "7"], "7"),
+        (["-o", "same.tif", "--report", "same.tif"], "two outputs have the same name"),
+        (["-o", "SCENE"], "is one of the inputs"),
+        (["-o", "nowhere/out.tif"], "nowhere"),
+    ],
+)
+def test_bad_commands(make_pair: Any, capsys: Any, arguments: list[str], told: str) -> None:
+    scene, ref = make_pair()
+    told_arguments = [str(scene) if a == "SCENE" else a for a in arguments]
+    assert run(["coregister", str(scene), str(ref), *told_arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert "\n" not in error
