@@ -18,13 +18,13 @@ _RAMP = ("#000004", "#57106e", "#bc3754", "#f98e09", "#fcffa4")
 """Five colours of matplotlib's inferno, dark to light."""
 
 
-def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour], *, first: int = 1) -> None:
-    """A QGIS style (.qml) for a raster of classes; classes below `first` are not in the legend and not drawn.
+def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour], *, clear: bool = False) -> None:
+    """A QGIS style (.qml) for a raster of classes; value 0 is not drawn.
 
     Args:
         path: the .qml.
         names, colours: by value.
-        first: the first value that is shown.
+        clear: whether value 0 is a class of the legend, though see-through; else it is missing.
 
     Raises:
         OutputError: it cannot be written.
@@ -32,9 +32,9 @@ def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour
     root, renderer = _style("paletted", band="1")
     palette = ET.SubElement(renderer, "colorPalette")
     for value, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        if value >= first:
-            text = "#{:02x}{:02x}{:02x}".format(*colour)
-            ET.SubElement(palette, "paletteEntry", value=str(value), label=name, color=text, alpha="255")
+        if value or clear:
+            text, alpha = "#{:02x}{:02x}{:02x}".format(*colour), "255" if value else "0"
+            ET.SubElement(palette, "paletteEntry", value=str(value), label=name, color=text, alpha=alpha)
     _write(path, root)
 
 
@@ -106,7 +106,7 @@ def _style(kind: str, **attributes: str) -> tuple[ET.Element, ET.Element]:
     """A document and its renderer."""
     root = ET.Element("qgis", version="3.22", styleCategories="AllStyleCategories")
     pipe = ET.SubElement(root, "pipe")
-    renderer = ET.SubElement(pipe, "rasterrenderer", type=kind, opacity="1", alphaBand="-1", **attributes)
+    renderer = ET.SubElement(pipe, "rasterrenderer", {"type": kind, "opacity": "1", "alphaBand": "-1", **attributes})
     return root, renderer
 
 

@@ -99,8 +99,8 @@ def upscale(
             "strict": to half a digital number in the file, too; "off". Default "standard", but for plain "bicubic".
         other_bands: "transfer" or "drop" bands that the model does not know; default "transfer", unless `bands` says
             which are wanted.
-        products: what is written beside the output, of "source" (where each pixel's detail comes from), "stac" and
-            "quicklook", or "all"; None or "none": nothing.
+        products: what is written beside the output, of "source" (where each pixel's detail comes from), "style"
+            (.qml for QGIS), "stac" and "quicklook", or "all"; None or "none": nothing.
         uncertainty: runs with other noise, 2 to 64, for `out.uncertainty.tif`: half-widths of 90 % intervals.
         no_change: value of a raster mask that means "no change".
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.

@@ -348,3 +348,12 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
     again = batch(country.areas, country.sources(), out, options=options)
     assert again.done == 5
     assert len(list(pystac.Collection.from_file(str(out / "collection.json")).get_items())) == 5
+
+
+def test_long_runs_keep_memory_and_open_files(tmp_path: Path) -> None:
+    from benchmarks.batch import run_batch
+
+    clock = run_batch(tmp_path, 45, 8, "bicubic", None)
+    assert len(clock.times) == 45
+    assert clock.handles[-1] == clock.handles[10]
+    assert np.mean(clock.resident[-15:]) < 1.05 * np.mean(clock.resident[10:25])

@@ -120,7 +120,7 @@ def test_batch_size_changes_nothing(whole: Path, tmp_path: Path, batch: int) -> 
 
 def test_killed_ten_times_in_any_order_it_ends_in_the_same_file(tmp_path: Path) -> None:
     data, out = sample(), tmp_path / "killed.tif"
-    part = {"aoi": area(20, 24, 32, 32), "block_size": 64, "consistency": "off"}  # whose context is dear in small blocks
+    part = {"aoi": area(20, 24, 32, 32), "block_size": 64, "consistency": "off"}  # its context is dear in small blocks
     planned = make_plan(Request(data.scene, model="default", **part, **options()))
     order = list(range(planned.plan.blocks.count))
     random.Random(3).shuffle(order)
