@@ -15,7 +15,7 @@ demo: $(VENV)/.ready
 	$(BIN)/geo-refdiff demo $(DEMO)
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
