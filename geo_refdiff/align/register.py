@@ -29,8 +29,9 @@ _EVIDENT = 10.0
 _POSSIBLE = 3.0
 """The same for a first look, which is worth a closer one."""
 
-_VISIBLE = 0.1
-"""LR pixels, root mean square, by which a field must differ from one shift to be worth it."""
+_VISIBLE = 0.3
+"""LR pixels, root mean square, by which a field must differ from one shift to be worth it: the shores of lakes that
+rise and fall from year to year alone make one of 0.2."""
 
 _LEAST_SITES = 6
 _LEAST_TO_VARY = 12
@@ -175,7 +176,7 @@ def _by_places(sites: Sequence[Site], pixels: int) -> Estimate:
 
 def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registration:
     shift = whole.candidate
-    small = hypot(*shift) <= max(NEGLIGIBLE, 2 * whole.sigma)
+    small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
     displacement = Displacement() if small else Displacement.constant(*shift).rounded()
     left = _with_residuals(sites, displacement)
     good = [s for s in left if s.accepted]

@@ -34,7 +34,7 @@ def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour
     for value, (name, colour) in enumerate(zip(names, colours, strict=True)):
         if value or clear:
             text, alpha = "#{:02x}{:02x}{:02x}".format(*colour), "255" if value else "0"
-            ET.SubElement(palette, "paletteEntry", value=str(value), label=name, color=text, alpha=alpha)
+            ET.SubElement(palette, "paletteEntry", value=str(value), color=text, alpha=alpha, label=name)
     _write(path, root)
 
 
