@@ -42,7 +42,8 @@ _LEAST_PART = 0.3
 """Of the places with something to see that must agree."""
 
 _COHERENT = 0.6
-"""Of the places that agree by themselves that must agree with each other."""
+"""Of the places that must agree with each other: of all with something to see, where the whole is not registered; of the
+tiles that agree by themselves."""
 
 _SCATTERED = 0.3
 """Standard error of tiles' common shift, LR pixels, from which on they have none."""
@@ -71,7 +72,7 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     smooth = None if mode == "global" else _fitted(sites, area, mode)
     if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites, _POSSIBLE)):
         return _by_one_shift(whole, sites, mode) if whole.registered else _not_registered(whole)
-    if not whole.registered and smooth.inlier.mean() < _COHERENT:
+    if not whole.registered and smooth.inlier.sum() < _COHERENT * len(sites):
         return _not_registered(whole)
     for _ in range(_PASSES - 1):
         sites = measure_sites(_placed(view, smooth.displacement), None)

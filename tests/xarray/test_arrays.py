@@ -28,7 +28,7 @@ NAMES = ("blue", "green", "red")
 
 
 def from_odc(path: Path, steps: int = 1) -> xarray.DataArray:
-    """What `odc.stac.load(...).to_array("band")` gives: (band, time, y, x), names as coordinates, int32 spatial_ref."""
+    """`odc.stac.load(...).to_array("band").rio.write_nodata(0)`: (band, time, y, x), names as coordinates."""
     with rasterio.open(path) as dataset:
         pixels, crs, (a, _, c, _, e, f) = dataset.read(), dataset.crs, dataset.transform[:6]
     _, height, width = pixels.shape
@@ -44,7 +44,11 @@ def from_odc(path: Path, steps: int = 1) -> xarray.DataArray:
         "band": list(NAMES),
     }
     data = np.stack([np.maximum(pixels.astype("uint16"), 1) + i for i in range(steps)], axis=1)
-    return xarray.DataArray(data, coords, ("band", "time", "y", "x"), attrs={"nodata": 0}).chunk(time=1, x=20, y=20)
+    return (
+        xarray.DataArray(data, coords, ("band", "time", "y", "x"), attrs={})
+        .chunk(time=1, x=20, y=20)
+        .rio.write_nodata(0)
+    )
 
 
 def from_stackstac(path: Path, xy: str = "topleft") -> xarray.DataArray:
