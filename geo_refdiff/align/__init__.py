@@ -1,1 +1,1 @@
-"""Bringing two dates together: radiometry (and, later, registration)."""
+"""Bringing two dates together: registration and radiometry."""

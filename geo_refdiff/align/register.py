@@ -42,8 +42,8 @@ _LEAST_PART = 0.3
 """Of the places with something to see that must agree."""
 
 _COHERENT = 0.6
-"""Of the places that must agree with each other: of all with something to see, where the whole is not registered; of the
-tiles that agree by themselves."""
+"""Of the places that must agree with each other: of all with something to see, where the whole is not registered; of
+the tiles that agree by themselves."""
 
 _SCATTERED = 0.3
 """Standard error of tiles' common shift, LR pixels, from which on they have none."""

@@ -30,8 +30,8 @@ def test_the_commands_of_the_page_run(qgis_env: dict[str, str], make_pair: Any, 
             {"class": [1]}, geometry=[shapely.box(left, top - 400, left + 400, top)], crs=crs
         )
         frame.to_file(tmp_path / "work.gpkg", layer=layer)
-    plugins = Path(qgis_env["HOME"]) / ".local/share/QGIS/QGIS3/profiles/default/python/plugins"
-    shutil.rmtree(plugins / "geo_refdiff_qgis", ignore_errors=True)
+    fresh = qgis_env | {"HOME": str(tmp_path / "home")}  # the plugin is not enabled yet
+    plugins = tmp_path / "home/.local/share/QGIS/QGIS3/profiles/default/python/plugins"
     blocks = re.findall(r"```\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     assert len(lines) == 6
@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_run(qgis_env: dict[str, str], make_pair: Any, 
         if words[0] == "make":
             cwd, words = ROOT, [*words, f"PYTHON={sys.executable}"]
         if words[0] == "qgis_process":
-            env, words = qgis_env, [str(PROCESS), *words[1:]]
+            env, words = fresh, [str(PROCESS), *words[1:]]
         run = subprocess.run(words, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
         if words[0] == "make":
