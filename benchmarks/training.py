@@ -116,7 +116,7 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
         rows = [alone.row("network alone, ready batches", images, alone), loop.row("training loop", images, alone)]
         click.echo(markdown(["", "images/s", "waiting for data", "of the network alone"], rows))
         click.echo(f"\nsamples alone, one thread: {made:.1f} images/s")
-        kept = "yes" if loop.waiting <= MOST_WAITING else "no"
+        kept = "yes" if round(loop.waiting, 3) <= MOST_WAITING else "no"  # as it is printed
         click.echo(f"waiting for data at most {MOST_WAITING:.0%} of the time: {kept}")
 
 

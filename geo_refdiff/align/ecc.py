@@ -14,8 +14,6 @@ from scipy import fft
 
 from geo_refdiff.align.peak import vertex
 
-cv2.setNumThreads(0)  # sums over threads end in other last digits from run to run; a plan must not
-
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Shift = tuple[float, float]

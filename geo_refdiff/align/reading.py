@@ -9,6 +9,7 @@ import numpy as np
 from geo_refdiff.align.estimate import RADIUS
 from geo_refdiff.align.register import register_tiles, register_view
 from geo_refdiff.align.registration import Mode, Registration
+from geo_refdiff.align.repeatable import repeatable_opencv
 from geo_refdiff.align.view import OVERSAMPLING, View, make_view
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.grid.geobox import output_geobox, scene_geobox
@@ -31,6 +32,7 @@ _BANDS = 3
 """More bands tell little more."""
 
 
+@repeatable_opencv()
 def register_rasters(
     scene: RasterInfo,
     scene_bands: Sequence[int],

@@ -16,7 +16,7 @@ from geo_refdiff.grid.affine import compose
 Coordinates = NDArray[np.float64]
 Rows = tuple[tuple[float, ...], ...]
 
-_DIGITS = 2
+_DIGITS = 4
 _INVERSIONS = 6
 _CHECKED = 65
 
@@ -110,7 +110,7 @@ class Displacement:
         return Displacement((a, b, c * factor, d, e, f * factor), rows, cols, *many)
 
     def rounded(self) -> Displacement:
-        """Shifts rounded to 0.01 pixels: what differs in last digits from run to run must give one and the same plan."""
+        """Shifts rounded to 1e-4 pixels, so that they are written down, and compared, in few digits."""
         a, b, c, d, e, f = self.matrix
         matrix = (round(a, 9), round(b, 9), round(c, _DIGITS), round(d, 9), round(e, 9), round(f, _DIGITS))
         many = (tuple(tuple(round(v, _DIGITS) for v in line) for line in part) for part in (self.drows, self.dcols))
