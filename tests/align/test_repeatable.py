@@ -22,7 +22,7 @@ def placed(image: NDArray[np.float32], offset: int) -> NDArray[np.float32]:
 
 
 def test_edges_are_the_same_to_the_bit_wherever_an_image_lies() -> None:
-    image, known = np.random.default_rng(0).random((1, 96, 96), np.float32), np.ones((96, 96), bool)
+    image, known = np.random.default_rng(0).random((2, 96, 96), np.float32), np.ones((96, 96), bool)
     found = set()
     with repeatable_opencv():
         for offset, spare in itertools.product(range(0, 64, 4), (96, 1000, 96 * 96 * 4 + 16)):
@@ -31,7 +31,7 @@ def test_edges_are_the_same_to_the_bit_wherever_an_image_lies() -> None:
             found.add(b"".join(np.asarray(part).tobytes() for part in bands[0]) + orientation(bands, known).tobytes())
             del kept
         lengths = {
-            cv2.magnitude(placed(image[0], a), placed(image[0], b), placed(image[0], c)).tobytes()
+            cv2.magnitude(placed(image[0], a), placed(image[1], b), placed(image[0], c)).tobytes()
             for a, b, c in itertools.product(range(0, 64, 16), repeat=3)
         }
     assert len(found) == len(lengths) == 1
