@@ -229,6 +229,21 @@ def test_only_unfit_workers_is_a_failure_that_can_be_retried(
     assert again.done == 5
 
 
+def test_tasks_go_to_workers_that_have_what_they_need(
+    country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes]
+) -> None:
+    watch = Silent()
+    cluster.start_worker(preload=CANNOT_READ)
+    cluster.start_worker("--resources", "GPU=1")
+    with Pool(Place(None, cluster.address), watch.say) as pool:
+        wait_for(lambda: pool.threads == 2)
+    runner = runner_for(None, cluster.address, None, ("GPU=1",))
+    result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, watch=watch)
+    assert result.done == 5
+    assert not any("another one tries" in line for line in watch.said)
+    assert bytes_of(tmp_path / "two") == expected
+
+
 def test_large_area_is_split_by_blocks(
     country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes], tiny_compact: Path
 ) -> None:

@@ -1,0 +1,84 @@
+"""Catalogues and rasters that are read from a server, here one of the test's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+import shapely
+
+from geo_refdiff.errors import InputError
+from geo_refdiff.io.stac import outline
+from geo_refdiff.pipeline.batch.batch import batch
+from geo_refdiff.pipeline.batch.catalogue import read_catalogue
+from geo_refdiff.pipeline.batch.inputs import Sources
+
+from .conftest import OPTIONS, Country
+
+pystac = pytest.importorskip("pystac", reason="needs pystac: pip install 'geo-refdiff[stac]'")
+
+
+@pytest.fixture
+def served(country: Country, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of the country's folder, and the file that lists what was asked for."""
+    log = tmp_path / "asked.txt"
+    command = [sys.executable, str(Path(__file__).with_name("file_server.py")), str(country.root), str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}", log
+        server.kill()
+
+
+def items_of(scenes: Path, prefix: str) -> list[Any]:
+    items = []
+    for path in sorted(scenes.glob("*.tif")):
+        with rasterio.open(path) as dataset:
+            ground = shapely.Polygon(outline(dataset))
+        taken = datetime.strptime(path.stem[-8:], "%Y%m%d").replace(tzinfo=UTC)
+        item = pystac.Item(path.stem, shapely.geometry.mapping(ground), list(ground.bounds), taken, {})
+        item.add_asset("data", pystac.Asset(f"{prefix}{path.name}", media_type=pystac.MediaType.COG))
+        items.append(item)
+    return items
+
+
+def test_batch_from_an_item_collection_by_url(country: Country, served: tuple[str, Path], tmp_path: Path) -> None:
+    address, log = served
+    pystac.ItemCollection(items_of(country.scenes, "./scenes/")).save_object(str(country.root / "items.json"))
+    far = batch(country.areas, Sources([f"{address}/items.json"]), tmp_path / "far", options=OPTIONS)
+    near = batch(country.areas, country.sources(), tmp_path / "here", options=OPTIONS)
+    assert far.done == near.done == 5
+    asked = set(log.read_text().split())
+    assert "/items.json" in asked
+    assert {"/scenes/west_20210503.tif", "/scenes/east_20210613.tif"} <= asked
+    for path in sorted((tmp_path / "here").glob("*.tif")):
+        with rasterio.open(path) as a, rasterio.open(tmp_path / "far" / path.name) as b:
+            assert (a.crs, a.transform, a.nodata) == (b.crs, b.transform, b.nodata)
+            assert (a.read() == b.read()).all()
+
+
+def test_catalogue_by_url_is_walked(country: Country, served: tuple[str, Path]) -> None:
+    address, _ = served
+    catalogue = pystac.Catalog("all", "all")
+    catalogue.add_items(items_of(country.scenes, f"{address}/scenes/"))
+    catalogue.normalize_hrefs(str(country.root / "stac"))
+    catalogue.save(pystac.CatalogType.SELF_CONTAINED)
+    found = read_catalogue([f"{address}/stac/catalog.json"], "scene")
+    assert [entry.name for entry in found] == ["east_20210613.tif", "west_20210503.tif"]
+    assert all(entry.files[0].startswith("/vsicurl/http://127.0.0.1") for entry in found)
+    assert [str(entry.span) for entry in found] == ["2021-06-13", "2021-05-03"]
+
+
+def test_what_a_server_does_not_have_is_one_line(served: tuple[str, Path]) -> None:
+    address, _ = served
+    with pytest.raises(InputError, match=r"none\.json: cannot be read as STAC") as error:
+        read_catalogue([f"{address}/none.json"], "scene")
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=r"none\.tif: cannot be opened as a raster") as error:
+        read_catalogue([f"{address}/none.tif"], "scene")
+    assert "\n" not in str(error.value)

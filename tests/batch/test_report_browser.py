@@ -1,0 +1,78 @@
+"""The report of a batch as a browser shows it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geo_refdiff.pipeline.batch.batch import batch
+
+from .conftest import OPTIONS, Country
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+ASK = """<script>addEventListener("load", () => {
+  const map = document.getElementById("map").getBoundingClientRect();
+  document.title = JSON.stringify({
+    mode: document.compatMode,
+    images: [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, i.alt]),
+    areas: [...document.querySelectorAll("#map path")].map(p => {
+      const box = p.getBoundingClientRect();
+      return [p.textContent, box.left - map.left, box.top - map.top, box.width, box.height];
+    }),
+    map: [map.left, map.top, map.width, map.height],
+    rows: document.querySelectorAll("tbody tr").length,
+    loaded: performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length,
+    wide: document.documentElement.scrollWidth - innerWidth,
+  });
+});</script></head>"""
+
+
+def browse(page: Path, *options: str) -> str:
+    """What a headless browser without a network prints of a page."""
+    command = [
+        str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        f"--user-data-dir={page.parent / 'profile'}", "--proxy-server=127.0.0.1:9", "--window-size=1200,1400",
+        "--virtual-time-budget=10000", *options, page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
+def test_report_in_a_browser(country: Country, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
+    asking = tmp_path / "asking.html"
+    asking.write_text(page.read_text(encoding="utf-8").replace("</head>", ASK, 1), encoding="utf-8")
+    told = re.search(r"<title>(\{.*?\})</title>", browse(asking, "--dump-dom"), re.DOTALL)
+    assert told is not None
+    seen = json.loads(html.unescape(told[1]))
+    assert seen["mode"] == "CSS1Compat"
+    assert seen["loaded"] == 0
+    assert seen["wide"] <= 0
+    assert seen["rows"] == 6
+    assert len(seen["images"]) == 10
+    assert all(complete and width > 0 and height > 0 and name for complete, width, height, name in seen["images"])
+    areas = {text.partition(":")[0]: box for text, *box in seen["areas"]}
+    assert set(areas) == set(country.names)
+    _, _, width, height = seen["map"]
+    assert all(x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1 for x, y, w, h in areas.values())
+    assert areas["far_east"][0] > areas["plain"][0]
+    assert areas["far_east"][1] > areas["plain"][1]
+    shot = tmp_path / "shot.png"
+    browse(page, f"--screenshot={shot}")
+    left, top, *_ = seen["map"]
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    x, y, w, h = areas["nowhere"]
+    red, green, blue = pixels[int(top + y + h / 2), int(left + x + w / 2)]
+    assert red > green + 50
+    assert red > blue + 50
