@@ -14,12 +14,17 @@ from typing import Any
 
 import rasterio
 import rasterio.warp
+import shapely
+from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.io.gdal import GDAL_ERRORS
+from geo_refdiff.io.globe import bounds_on_the_globe, on_the_globe
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v1.1.0/schema.json"
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+VRT = "application/xml"
+"""Of a GDAL VRT, which has no media type of its own."""
 
 _EDGE = 21
 
@@ -53,16 +58,15 @@ def item(raster: Path, assets: Mapping[str, Asset], when: datetime, properties: 
         properties: more of them.
     """
     with rasterio.open(raster) as dataset:
-        ring = outline(dataset)
-        lon, lat = [p[0] for p in ring], [p[1] for p in ring]
+        ground = outline(dataset)
         grid = _grid(dataset)
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [PROJECTION, RASTER],
         "id": raster.stem,
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "bbox": [min(lon), min(lat), max(lon), max(lat)],
+        "geometry": shapely.geometry.mapping(ground),
+        "bbox": list(bounds_on_the_globe(ground)),
         "properties": {"datetime": when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **grid, **properties},
         "links": [],
         "assets": {key: _asset(asset) for key, asset in assets.items()},
@@ -97,8 +101,8 @@ def _grid(dataset: Any) -> dict[str, Any]:
     return grid
 
 
-def outline(dataset: Any) -> list[list[float]]:
-    """The closed outline of an open raster in longitude and latitude, counter-clockwise where it is north-up."""
+def outline(dataset: Any) -> BaseGeometry:
+    """What an open raster covers, in degrees; two polygons where it crosses the 180th meridian."""
     steps = [k / (_EDGE - 1) for k in range(_EDGE)]
     path = [(0.0, t) for t in steps] + [(t, 1.0) for t in steps[1:]]
     path += [(1.0, 1.0 - t) for t in steps[1:]] + [(1.0 - t, 0.0) for t in steps[1:]]
@@ -111,9 +115,8 @@ def outline(dataset: Any) -> list[list[float]]:
         for u, v in path
     ]
     lon, lat = rasterio.warp.transform(dataset.crs, "EPSG:4326", [p[0] for p in xy], [p[1] for p in xy])
-    ring = [[round(x, 8), round(y, 8)] for x, y in zip(lon, lat, strict=True)]
-    ring[-1] = ring[0]
-    return ring
+    ring = [(round(x, 8), round(y, 8)) for x, y in zip(lon, lat, strict=True)]
+    return shapely.orient_polygons(on_the_globe(shapely.Polygon(ring)))
 
 
 def _asset(asset: Asset) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def _asset(asset: Asset) -> dict[str, Any]:
         "type": asset.media_type,
         "roles": list(asset.roles),
     }
-    if asset.media_type == COG:
+    if asset.media_type in (COG, VRT):
         with rasterio.open(asset.path) as dataset:
             told["raster:bands"] = _bands(dataset)
     return told | dict(asset.properties)

@@ -307,3 +307,29 @@ def test_mosaic_of_masked_and_plain_rasters(make_raster: Any, tmp_path: Path) ->
     assert not valid[:3, 6:].any()
     assert valid[:, :6].all()
     assert valid[3:, 6:].all()
+
+
+def test_the_180th_meridian_is_no_border(make_raster: Any, tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    ground = np.full((1, 40, 40), 7, "uint8")
+    fiji = {"crs": "EPSG:32760", "transform": Affine(100.0, 0, 818_000, 0, -100.0, 8_150_000)}
+    make_raster("scenes/taveuni_20210503.tif", ground, **fiji)
+    make_raster("scenes/elsewhere_20210601.tif", ground, **(fiji | {"crs": "EPSG:32734"}))
+    entries = read_catalogue([tmp_path / "scenes"], "scene")
+    taveuni = next(e for e in entries if e.name.startswith("taveuni"))
+    assert taveuni.lonlat.geom_type == "MultiPolygon"
+    assert taveuni.lonlat.bounds[::2] == (-180, 180)
+    assert taveuni.lonlat.area < 0.01
+    west, north = 819_000, 8_149_000
+    shape = shapely.box(west, north - 2_000, west + 2_000, north)
+    path = tmp_path / "areas.gpkg"
+    geopandas.GeoDataFrame({"name": ["both"]}, geometry=[shape], crs="EPSG:32760").to_file(path)
+    index = tmp_path / "index.csv"
+    index.write_text("path,west,south,east,north\nx.tif,179.9,-17,-179.9,-16\n")
+    assert read_catalogue([index], "scene")[0].lonlat.area == pytest.approx(0.2)
+    (area,) = read_areas(path)
+    assert area.lonlat.geom_type == "MultiPolygon"
+    chosen = Chooser(entries, "scene").choose(area.lonlat, scene_dates(None, strict=False))
+    assert [e.name for e in chosen.entries] == ["taveuni_20210503.tif"]
+    assert chosen.covered == pytest.approx(1.0)
+    assert missing_share(taveuni, area.lonlat) == 0.0

@@ -39,7 +39,7 @@ def items_of(scenes: Path, prefix: str) -> list[Any]:
     items = []
     for path in sorted(scenes.glob("*.tif")):
         with rasterio.open(path) as dataset:
-            ground = shapely.Polygon(outline(dataset))
+            ground = outline(dataset)
         taken = datetime.strptime(path.stem[-8:], "%Y%m%d").replace(tzinfo=UTC)
         item = pystac.Item(path.stem, shapely.geometry.mapping(ground), list(ground.bounds), taken, {})
         item.add_asset("data", pystac.Asset(f"{prefix}{path.name}", media_type=pystac.MediaType.COG))

@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.io.vector import polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
@@ -109,7 +110,8 @@ def _dense(geometry: BaseGeometry) -> BaseGeometry:
 def _finite(geometry: BaseGeometry) -> BaseGeometry:
     if geometry.is_empty or not all(isfinite(v) for v in geometry.bounds):
         return shapely.Polygon()
-    return geometry if geometry.is_valid else polygons(shapely.make_valid(geometry))
+    whole = on_the_globe(geometry)
+    return whole if whole.is_valid else polygons(shapely.make_valid(whole))
 
 
 def _names(source: str, frame: Any, field: str | None) -> list[str]:

@@ -14,6 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
+from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.pipeline.batch.dates import Span, span_in_name, span_of
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
@@ -157,7 +158,7 @@ def _open(file: str) -> Entry:
                 raise InputError(
                     f"{file}: is not georeferenced; give it a CRS and an affine (gdal_edit.py), or leave it out"
                 )
-            footprint = shapely.Polygon(outline(dataset))
+            footprint = outline(dataset)
         taken = acquired(file)
     except GDAL_ERRORS as error:
         raise InputError(
@@ -247,11 +248,13 @@ def _footprint(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -
                 west, south, east, north = (float(row[columns[name]]) for name in names)
             except (TypeError, ValueError) as error:
                 raise InputError(f"{where}: {', '.join(names)} are no numbers; give degrees") from error
-            if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+            width = (east - west) % 360 if east < west else east - west  # west > east: across the 180th meridian
+            fits = -180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90
+            if not (fits and 0 < width <= (360 if east > west else 180)):
                 raise InputError(
                     f"{where}: {west}, {south}, {east}, {north} is no box in degrees; give west,south,east,north"
                 )
-            return shapely.box(west, south, east, north)
+            return on_the_globe(shapely.box(west, south, west + width, north))
     wkt = next((row[columns[c]] for c in ("wkt", "footprint", "geometry") if c in columns), None)
     if isinstance(wkt, str) and wkt.strip():
         try:

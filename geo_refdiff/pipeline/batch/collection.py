@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import shapely
+
 from geo_refdiff import __version__
 from geo_refdiff.io.atomic import atomic_path, write_json_atomic
+from geo_refdiff.io.globe import bounds_on_the_globe
 from geo_refdiff.pipeline.batch.jobs import output_of
 from geo_refdiff.pipeline.products import product_path
 
@@ -48,9 +51,8 @@ def write_collection(folder: Path, names: Sequence[str]) -> list[str]:
         }
     except ImportError:
         notes.append("no items.parquet: it needs pyarrow, pip install 'geo-refdiff[parquet]'")
-    boxes = [item["bbox"] for item in items]
+    ground = shapely.union_all([shapely.geometry.shape(item["geometry"]) for item in items])
     times = sorted(item["properties"]["datetime"] for item in items)
-    whole = [min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)]
     collection = {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -59,7 +61,10 @@ def write_collection(folder: Path, names: Sequence[str]) -> list[str]:
         "title": folder.name or "batch",
         "description": f"Scenes upscaled by geo-refdiff {__version__}; detail beyond the scene's own is estimated.",
         "license": "other",
-        "extent": {"spatial": {"bbox": [whole]}, "temporal": {"interval": [[times[0], times[-1]]]}},
+        "extent": {
+            "spatial": {"bbox": [list(bounds_on_the_globe(ground))]},
+            "temporal": {"interval": [[times[0], times[-1]]]},
+        },
         "links": [
             {"rel": "root", "href": f"./{COLLECTION}", "type": "application/json"},
             *({"rel": "item", "href": f"./{i['id']}.json", "type": "application/geo+json"} for i in items),

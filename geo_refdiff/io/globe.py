@@ -1,0 +1,78 @@
+"""Outlines in degrees that stay in one piece across the 180th meridian and around a pole."""
+
+from __future__ import annotations
+
+from math import floor
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import affinity
+from shapely.geometry.base import BaseGeometry
+
+_TURN = 360.0
+
+
+def on_the_globe(shape: BaseGeometry) -> BaseGeometry:
+    """A polygon or multipolygon between -180 and 180 degrees, cut at the 180th meridian (RFC 7946, 3.1.9).
+
+    Args:
+        shape: (longitude, latitude), degrees; longitudes may jump by a turn or go beyond 180. An outline's points must
+            lie less than half a turn apart. One that goes around a pole holds the pole that is nearer.
+    """
+    parts = shapely.get_parts(shape)
+    if all(_at_home(ring) for part in parts for ring in (part.exterior, *part.interiors)):
+        return shape
+    whole = shapely.union_all([_unrolled(part) for part in parts])
+    if whole.is_empty:
+        return whole
+    west, _, east, _ = whole.bounds
+    turns = range(floor((west + _TURN / 2) / _TURN), floor((east + _TURN / 2) / _TURN) + 1)
+    pieces = [affinity.translate(_strip(whole, turn), -_TURN * turn) for turn in turns]
+    return shapely.union_all([piece for piece in pieces if piece.area > 0])
+
+
+def bounds_on_the_globe(shape: BaseGeometry) -> tuple[float, float, float, float]:
+    """West, south, east and north of what `on_the_globe` gives; west > east where it crosses the 180th meridian."""
+    west, south, east, north = shape.bounds
+    spans = sorted((part.bounds[0], part.bounds[2]) for part in shapely.get_parts(shape))
+    if west > -_TURN / 2 or east < _TURN / 2 or len(spans) < 2:
+        return west, south, east, north
+    widest, reached = 0.0, west
+    for begin, end in spans:
+        if begin - reached > widest:
+            widest, west, east = begin - reached, begin, reached
+        reached = max(reached, end)
+    return west, south, east, north
+
+
+def _at_home(ring: BaseGeometry) -> bool:
+    lon = shapely.get_coordinates(ring)[:, 0]
+    return bool((np.abs(lon) <= _TURN / 2).all() and (np.abs(np.diff(lon)) <= _TURN / 2).all())
+
+
+def _unrolled(polygon: BaseGeometry) -> BaseGeometry:
+    """With longitudes that do not jump."""
+    outer = _ring(shapely.get_coordinates(polygon.exterior))
+    centre = outer[:, 0].mean()
+    holes = []
+    for ring in polygon.interiors:
+        hole = _ring(shapely.get_coordinates(ring))
+        hole[:, 0] += _TURN * np.round((centre - hole[:, 0].mean()) / _TURN)
+        holes.append(hole)
+    unrolled = shapely.Polygon(outer, holes)
+    return unrolled if unrolled.is_valid else shapely.make_valid(unrolled, method="structure")
+
+
+def _ring(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    points = points.copy()
+    points[:, 0] = np.unwrap(points[:, 0], period=_TURN)
+    if abs(points[-1, 0] - points[0, 0]) > _TURN / 2:
+        pole = np.copysign(90.0, points[:, 1].mean())
+        points = np.vstack([points, [(points[-1, 0], pole), (points[0, 0], pole)]])
+    return points
+
+
+def _strip(shape: BaseGeometry, turn: int) -> BaseGeometry:
+    middle = _TURN * turn
+    return shape.intersection(shapely.box(middle - _TURN / 2, -90.0, middle + _TURN / 2, 90.0))
