@@ -51,7 +51,7 @@ def _at_home(ring: BaseGeometry) -> bool:
     return bool((np.abs(lon) <= _TURN / 2).all() and (np.abs(np.diff(lon)) <= _TURN / 2).all())
 
 
-def _unrolled(polygon: BaseGeometry) -> BaseGeometry:
+def _unrolled(polygon: shapely.Polygon) -> BaseGeometry:
     """With longitudes that do not jump."""
     outer = _ring(shapely.get_coordinates(polygon.exterior))
     centre = outer[:, 0].mean()

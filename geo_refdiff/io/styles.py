@@ -6,7 +6,7 @@ QGIS takes up a style by itself beside a raster of the same stem. Source: the re
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from geo_refdiff.io.atomic import write_bytes_atomic
@@ -86,6 +86,41 @@ def write_ramp_style(raster: Path, path: Path) -> None:
     for step, colour in enumerate(_RAMP):
         value = top * step / (len(_RAMP) - 1)
         ET.SubElement(shader, "item", value=f"{value:.9g}", label=f"{value:.3g}", color=colour, alpha="255")
+    _write(path, root)
+
+
+def write_field_style(path: Path, field: str, colours: Mapping[str, Colour]) -> None:
+    """A QGIS style (.qml) for polygons: a colour, half see-through, for each value of a field.
+
+    Args:
+        path: the .qml.
+        field: of the layer, text.
+        colours: by value.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    root = ET.Element("qgis", version="3.22", styleCategories="Symbology")
+    renderer = ET.SubElement(root, "renderer-v2", type="categorizedSymbol", attr=field, enableorderby="0")
+    categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
+    for number, (value, colour) in enumerate(colours.items()):
+        ET.SubElement(categories, "category", symbol=str(number), value=value, label=value, render="true")
+        symbol = ET.SubElement(symbols, "symbol", type="fill", name=str(number), alpha="1", clip_to_extent="1")
+        options = ET.SubElement(
+            ET.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"}),
+            "Option",
+            type="Map",
+        )
+        rgb = ",".join(map(str, colour))
+        for key, text in (
+            ("color", f"{rgb},128"),
+            ("outline_color", f"{rgb},255"),
+            ("outline_style", "solid"),
+            ("outline_width", "0.4"),
+            ("outline_width_unit", "MM"),
+            ("style", "solid"),
+        ):
+            ET.SubElement(options, "Option", type="QString", name=key, value=text)
     _write(path, root)
 
 

@@ -40,7 +40,12 @@ def told(layer, picture):
         "extent": [box.xMinimum(), box.yMinimum(), box.xMaximum(), box.yMaximum()],
     }
     if isinstance(layer, QgsVectorLayer):
-        return {**facts, "features": layer.featureCount(), "fields": [f.name() for f in layer.fields()]}
+        renderer = layer.renderer()
+        facts |= {"features": layer.featureCount(), "fields": [f.name() for f in layer.fields()]}
+        if renderer.type() == "categorizedSymbol":
+            facts["classes"] = [[c.value(), c.label(), c.symbol().color().name()] for c in renderer.categories()]
+            facts["by"] = renderer.classAttribute()
+        return facts
     provider, renderer = layer.dataProvider(), layer.renderer()
     bands = range(1, layer.bandCount() + 1)
     facts |= {

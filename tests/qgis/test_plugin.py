@@ -157,6 +157,8 @@ def test_batch_and_its_manifest_as_a_layer(process: Run, make_pair: Any, look: A
     assert manifest["valid"]
     assert manifest["features"] == 2
     assert {"name", "status", "error"} <= set(manifest["fields"])
+    assert manifest["by"] == "status"
+    assert ["done", "done", "#1b7837"] in manifest["classes"]
 
 
 class Feedback:

@@ -8,15 +8,19 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.styles import write_field_style
 from geo_refdiff.pipeline.batch.areas import Area
 
 LAYER = "areas"
 FILE = "manifest.gpkg"
+STATUS_COLOURS = {"done": (27, 120, 55), "failed": (215, 48, 31), "running": (43, 108, 176), "pending": (154, 154, 154)}
+"""Red, green and blue, 0..255."""
 
 COLUMNS: Mapping[str, type] = {
     "name": str,
@@ -76,7 +80,7 @@ class Manifest:
     def create(
         path: Path, areas: Sequence[Area], outlines: Sequence[str], old: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        """Write a manifest for areas, whole or not at all.
+        """Write a manifest for areas, whole or not at all, and beside it the style by which QGIS draws it.
 
         Args:
             path: of the file.
@@ -102,6 +106,7 @@ class Manifest:
             table[column] = table[column].astype(dtype)
         frame = geopandas.GeoDataFrame(table, geometry=[a.lonlat for a in areas], crs="EPSG:4326")
         try:
+            write_field_style(path.with_suffix(".qml"), "status", STATUS_COLOURS)
             with atomic_path(path) as temporary:
                 frame.to_file(temporary, driver="GPKG", layer=LAYER, promote_to_multi=True)
                 with closing(sqlite3.connect(temporary)) as base, base:
@@ -115,7 +120,7 @@ class Manifest:
         """All fields of all rows, by name.
 
         Raises:
-            ResumeError: the file is no manifest.
+            ResumeError: the file is no manifest, or is damaged.
         """
         try:
             with closing(self._connect()) as base:
@@ -125,6 +130,13 @@ class Manifest:
             raise ResumeError(
                 f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are found again"
             ) from error
+        for row in rows:
+            for column, kind in COLUMNS.items():
+                if not _fits(row[column], kind):
+                    raise ResumeError(
+                        f"{self.path}: is damaged ({column} = {repr(row[column])[:40]}); move it away: finished outputs "
+                        f"are found again"
+                    )
         return {str(row["name"]): row for row in rows}
 
     def set(self, name: str, **values: Any) -> None:
@@ -177,6 +189,10 @@ class Manifest:
         for function in _OF_TRIGGERS:
             base.create_function(function, 1, lambda geometry: None, deterministic=True)
         return base
+
+
+def _fits(value: Any, kind: type) -> bool:
+    return value is None or (isinstance(value, (int, float) if kind is float else kind) and value not in (inf, -inf))
 
 
 def text_of_notes(notes: Sequence[str]) -> str:

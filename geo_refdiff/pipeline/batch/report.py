@@ -19,11 +19,11 @@ from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
 from geo_refdiff.io.quicklook import look
 from geo_refdiff.pipeline.batch.jobs import output_of
+from geo_refdiff.pipeline.batch.manifest import STATUS_COLOURS
 
 PICTURES = 48
 """Areas that are shown with thumbnails."""
 
-_COLOURS = {"done": "#1b7837", "failed": "#d7301f", "running": "#2b6cb0", "pending": "#9a9a9a"}
 _WIDTH = 900.0
 _SIDE = 320
 _STYLE = """
@@ -49,7 +49,7 @@ def write_report(
     Raises:
         OutputError: it cannot be written.
     """
-    counts = {status: sum(row["status"] == status for row in rows.values()) for status in _COLOURS}
+    counts = {status: sum(row["status"] == status for row in rows.values()) for status in STATUS_COLOURS}
     title = html.escape(f"Batch {folder.name}")
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     parts = [
@@ -81,7 +81,7 @@ def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeome
             for polygon in shapely.get_parts(small)
             for ring in [polygon.exterior.coords, *(r.coords for r in polygon.interiors)]
         )
-        colour = _COLOURS.get(status, "#000")
+        colour = "#{:02x}{:02x}{:02x}".format(*STATUS_COLOURS.get(status, (0, 0, 0)))
         drawn.append(
             f'<path d="{paths}" fill="{colour}" fill-opacity=".5" stroke="{colour}" stroke-width="3" '
             f'stroke-linejoin="round" fill-rule="evenodd"><title>{html.escape(name)}: {status}</title></path>'
