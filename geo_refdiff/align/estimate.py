@@ -124,7 +124,7 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
 
 def tolerance(pixels: int) -> float:
     """How far the witnesses may lie apart, LR pixels, by the number of pixels that both images know."""
-    return float(np.clip(30.0 / np.sqrt(max(pixels, 1)), 0.15, 0.5))
+    return float(np.clip(30.0 / np.sqrt(max(pixels, 1)), 0.15, 0.3))
 
 
 def standard_error(score: float) -> float:

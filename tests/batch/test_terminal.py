@@ -17,7 +17,7 @@ ERASE, UP = "\033[K", "\033[A"
 
 
 def screens(output: str) -> list[list[str]]:
-    """What a terminal shows after each change, for the few codes that are used: return, new line, up, erase to the end."""
+    """What a terminal shows after each change, by the few codes that are used."""
     lines, row, col, shown = [""], 0, 0, []
     for part in re.split(r"(\r|\n|\033\[K|\033\[A)", output):
         if part == "\r":
@@ -41,8 +41,8 @@ def screens(output: str) -> list[list[str]]:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
 def test_live_lines_come_and_go(country: Country, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "geo_refdiff.cli.main", "batch", str(country.areas), "--scene", str(country.scenes), "--out",
-        str(tmp_path / "out"), "--model", "bicubic-ibp", "--scale", "4", "--block-size", "32", "--device", "cpu",
+        sys.executable, "-m", "geo_refdiff.cli.main", "batch", str(country.areas), "--scene", str(country.scenes),
+        "--out", str(tmp_path / "out"), "--model", "bicubic-ibp", "--scale", "4", "--block-size", "32", "--device", "cpu",
     ]  # fmt: skip
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"COLUMNS": "100"}) as run:
