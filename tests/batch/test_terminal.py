@@ -42,7 +42,7 @@ def screens(output: str) -> list[list[str]]:
 def test_live_lines_come_and_go(country: Country, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "geo_refdiff.cli.main", "batch", str(country.areas), "--scene", str(country.scenes),
-        "--out", str(tmp_path / "out"), "--model", "bicubic-ibp", "--scale", "4", "--block-size", "32", "--device", "cpu",
+        "--out", str(tmp_path / "out"), "--model", "bicubic-ibp", "--scale", "4", "--block-size", "32",
     ]  # fmt: skip
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"COLUMNS": "100"}) as run:
