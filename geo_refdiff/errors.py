@@ -4,7 +4,14 @@ from __future__ import annotations
 
 
 class GeoRefDiffError(Exception):
-    """Root of every error raised on purpose by this package; its text is one line for a person."""
+    """Root of every error raised on purpose by this package; its text is one line for a person.
+
+    What cannot be printed, as it comes from names in damaged files, is escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if text.isprintable() else "".join(map(_printable, text))
 
 
 class InputError(GeoRefDiffError):
@@ -27,9 +34,19 @@ class OutputError(GeoRefDiffError):
     """The output cannot be written: it exists, the folder is missing or read-only, the disk is full."""
 
 
+class WorkerError(GeoRefDiffError):
+    """Workers cannot be had, or none of them can do what is asked; what is finished stays."""
+
+
 class ResumeError(GeoRefDiffError):
     """A run cannot be resumed: the plan on disk is not the plan that is asked for, or another run holds it."""
 
 
 class BusyError(ResumeError):
     """Another process is at work on the same output; the message names it."""
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else ascii(character)[1:-1]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geo_refdiff.diffusion.config_check import check_config
 from geo_refdiff.diffusion.denoiser import Denoiser, wrap_network
 from geo_refdiff.diffusion.model_folder import (
     bundled_models,
@@ -59,7 +60,7 @@ def load_denoiser(
     if dtype not in _DTYPES:
         raise ModelError(f"a model cannot run in {dtype}: choose float32 or bfloat16")
     config = read_config(path)
-    state = {key: value.to(dtype) for key, value in read_weights(path).items()}
+    state = {key: _number_like(value, key, path).to(dtype) for key, value in read_weights(path).items()}
     with torch.device("meta"):  # first without memory: a wrong config may ask for any amount
         match_weights(build_denoiser(config).network, state, path)
     with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers; the caller's generator stays as it is
@@ -68,16 +69,23 @@ def load_denoiser(
     return denoiser.to(device).eval().requires_grad_(False)
 
 
+def _number_like(value: Tensor, key: str, folder: Path) -> Tensor:
+    if value.is_complex() or (value.is_floating_point() and not bool(torch.isfinite(value.float()).all())):
+        raise ModelError(f"the weights in {folder} are damaged: {key} holds NaN or worse; fetch them again")
+    return value
+
+
 def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
     """The denoiser that a config describes, with fresh weights.
 
     ``architecture`` is "published" (the default where it is absent) or "compact".
     """
     architecture = config.get("architecture", "published")
+    check_config(config)
     try:
         return wrap_network(_build_network(architecture, dict(config)), config)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-        reason = f"no {architecture} network can be made from the model's config"
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = f"no {str(architecture)[:40]} network can be made from the model's config"
         raise ModelError(f"{reason}: {type(error).__name__} {one_line(error)}") from error
 
 
@@ -91,7 +99,7 @@ def _build_network(architecture: Any, config: dict[str, Any]) -> nn.Module:
         from geo_refdiff.nn.compact import build_compact
 
         return build_compact(config)
-    raise ModelError(f"the model's architecture is {architecture!r}: known are 'published' and 'compact'")
+    raise ModelError(f"the model's architecture is {repr(architecture)[:40]}: known are 'published' and 'compact'")
 
 
 def describe_model(folder: str | Path) -> dict[str, Any]:

@@ -167,5 +167,6 @@ def _shards(state: Mapping[str, Tensor], limit: int | None) -> list[dict[str, Te
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's text without line breaks, and without the stack that torch's C++ adds."""
+    text = " ".join(str(error).partition("Exception raised from")[0].split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -15,10 +15,12 @@ from geo_refdiff.degrade.sensor import Kernel, SensorModel
 from geo_refdiff.engine.consistency import Mode
 from geo_refdiff.engine.coregistration import Coregistration
 from geo_refdiff.engine.layout import BlockLayout, WindowLayout
+from geo_refdiff.engine.plan_check import check_plan
 from geo_refdiff.engine.uncertainty import UncertaintyRecord
 from geo_refdiff.errors import ResumeError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.prior.record import MaskRecord
 
@@ -266,19 +268,21 @@ class Plan:
         """The inverse of `to_dict`.
 
         Raises:
-            ResumeError: another version of the format, or a field that is missing or wrong.
+            ResumeError: another version of the format, or a field that is missing, wrong, or at odds with others.
         """
         if data.get("version") != VERSION:
+            found = str(data.get("version"))[:20]
             raise ResumeError(
-                f"the plan has format version {data.get('version')}, this program writes {VERSION}; start anew "
-                f"with --overwrite"
+                f"the plan has format version {found}, this program writes {VERSION}; start anew with --overwrite"
             )
         try:
-            return _parsed(data)
-        except (KeyError, TypeError, ValueError) as error:
+            plan = _parsed(data)
+            check_plan(plan)
+        except (AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ResumeError(
-                f"the plan is damaged ({type(error).__name__}: {error}); start anew with --overwrite"
+                f"the plan is damaged ({type(error).__name__}: {one_line(error)}); start anew with --overwrite"
             ) from error
+        return plan
 
     def digest(self) -> str:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""

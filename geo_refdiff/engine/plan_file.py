@@ -9,6 +9,7 @@ from typing import Any
 
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.errors import ResumeError
+from geo_refdiff.io.gdal import one_line
 
 
 def read_plan(path: Path) -> Plan:
@@ -19,8 +20,9 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResumeError(f"{path}: the plan cannot be read ({error}); start anew with --overwrite") from error
+    except (OSError, ValueError, RecursionError) as error:
+        text = one_line(error)
+        raise ResumeError(f"{path}: the plan cannot be read ({text}); start anew with --overwrite") from error
     if not isinstance(data, dict):
         raise ResumeError(f"{path}: holds no plan; start anew with --overwrite")
     return Plan.from_dict(data)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from geo_refdiff.engine.layout import BlockLayout
-from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.plan_file import differences, read_plan
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import output_error, write_json_atomic
@@ -20,6 +22,8 @@ _PLAN = "plan.json"
 _LOCK = "lock"
 _WORKERS = "workers"
 _EMPTY = ".empty"
+_SHARDS = "shards-"
+_NAME = re.compile(r"r([0-9]{5,9})_c([0-9]{5,9})(\.tif|\.empty)")
 _SHOWN = 6
 
 
@@ -54,6 +58,10 @@ class Workdir:
         """The output, until it is complete."""
         return self.path / "published.tif"
 
+    def shards(self, size: int) -> Path:
+        """Folder of the finished shards of so many pixels a side, until all are there."""
+        return self.path / f"{_SHARDS}{size}"
+
     def block_name(self, index: int, layout: BlockLayout) -> str:
         """File of block `index`, relative to the folder."""
         row, col = divmod(index, layout.cols)
@@ -73,14 +81,15 @@ class Workdir:
 
     def done(self, layout: BlockLayout, among: Sequence[int] | None = None) -> set[int]:
         """Blocks that are finished, of all or of some; a block file appears complete or not at all."""
-        if among is not None:
-            files = {i: self.block(i, layout) for i in among}
-            return {i for i, file in files.items() if file.exists() or file.with_suffix(_EMPTY).exists()}
-        return self.filled(layout) | self._with_suffix(layout, _EMPTY)
+        if among is None:
+            return self._found(layout, (".tif", _EMPTY))
+        self._own_blocks()
+        files = {i: self.block(i, layout) for i in among}
+        return {i for i, file in files.items() if _is_plain(file) or _is_plain(file.with_suffix(_EMPTY))}
 
     def filled(self, layout: BlockLayout) -> set[int]:
         """Finished blocks that have a file; in the others nothing is valid."""
-        return self._with_suffix(layout, ".tif")
+        return self._found(layout, (".tif",))
 
     def mark_empty(self, index: int, layout: BlockLayout) -> None:
         """Notes that nothing is valid in block `index`.
@@ -90,16 +99,38 @@ class Workdir:
         """
         file = self.block(index, layout).with_suffix(_EMPTY)
         try:
-            file.touch()
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
         except OSError as error:
             raise output_error(file, error) from error
 
-    def _with_suffix(self, layout: BlockLayout, suffix: str) -> set[int]:
+    def _found(self, layout: BlockLayout, suffixes: tuple[str, ...]) -> set[int]:
+        found = set()
         try:
-            names = {entry.name for entry in os.scandir(self.path / _BLOCKS)}
+            with os.scandir(self._own_blocks()) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        raise _not_followed(Path(entry.path))
+                    name = _NAME.fullmatch(entry.name)
+                    if name is None or name[3] not in suffixes:
+                        continue
+                    row, col = int(name[1]), int(name[2])
+                    if row < layout.rows and col < layout.cols:
+                        found.add(row * layout.cols + col)
         except FileNotFoundError:
             return set()
-        return {i for i in range(layout.count) if self.block(i, layout).with_suffix(suffix).name in names}
+        return found
+
+    def _own_blocks(self) -> Path:
+        """The folder of the blocks, which is the run's own.
+
+        Raises:
+            OutputError: a link leads elsewhere.
+        """
+        blocks = self.path / _BLOCKS
+        for folder in (self.path, blocks):
+            if folder.is_symlink():
+                raise _not_followed(folder)
+        return blocks
 
     def prepare(self, plan: Plan, *, resume: bool, overwrite: bool) -> Plan:
         """Make the folder for a plan, or check that the one there belongs to it.
@@ -107,7 +138,7 @@ class Workdir:
         Call it with the lock held.
 
         Returns:
-            The plan to run: `plan`, or the one of the run that is resumed.
+            The plan to run: `plan`, on a resumed run with its number of threads.
 
         Raises:
             BusyError: workers of a run before are still writing there.
@@ -125,8 +156,14 @@ class Workdir:
                     f"give the same inputs and options, or start anew with --overwrite"
                 )
             self.clean()
-            (self.path / _BLOCKS).mkdir(exist_ok=True)
-            return old
+            try:
+                self._own_blocks().mkdir(exist_ok=True)
+            except OSError as error:
+                raise output_error(self.path / _BLOCKS, error) from error
+            threads = {k: v for k, v in old.software.items() if k == THREADS}
+            plan = replace(plan, software={**plan.software, **threads})  # nothing else of the file is believed
+            write_json_atomic(self.plan, plan.to_dict())
+            return plan
         if self.plan.exists() and not overwrite:
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
@@ -135,8 +172,9 @@ class Workdir:
         with held(self.workers, str(self.path), "wait for its workers") if left else nullcontext():
             try:
                 self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
-                if (self.path / _BLOCKS).exists():
-                    shutil.rmtree(self.path / _BLOCKS)
+                for folder in (self.path / _BLOCKS, *self.path.glob(f"{_SHARDS}*")):
+                    if folder.exists():
+                        shutil.rmtree(folder)
                 (self.path / _BLOCKS).mkdir()
             except OSError as error:
                 raise output_error(self.path, error) from error
@@ -145,7 +183,7 @@ class Workdir:
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
-        for pattern in (f"{_BLOCKS}/.*.tmp-*", ".*.tmp-*", "published*"):
+        for pattern in (f"{_BLOCKS}/.*.tmp-*", f"{_SHARDS}*/.*.tmp-*", ".*.tmp-*", "published*"):
             for leftover in self.path.glob(pattern):
                 with suppress(OSError):
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -154,7 +192,8 @@ class Workdir:
         """Remove the folder, the plan first, so that a kill in between leaves nothing that looks like a run."""
         with suppress(OSError):
             self.plan.unlink()
-        shutil.rmtree(self.path / _BLOCKS, ignore_errors=True)
+        for folder in (self.path / _BLOCKS, *self.path.glob(f"{_SHARDS}*")):
+            shutil.rmtree(folder, ignore_errors=True)
         self.clean()
         for file in (self.mosaic, self.workers, self.path / _LOCK):
             with suppress(OSError):
@@ -170,6 +209,7 @@ class Workdir:
             BusyError: another process holds it; names process and host.
             OutputError: the folder cannot be made, or it is not that of a run.
         """
+        self._own_blocks()
         existed = self.path.exists()
         if existed and not (self.path / _LOCK).exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise OutputError(
@@ -182,6 +222,15 @@ class Workdir:
             raise output_error(self.path, error) from error
         with held(self.path / _LOCK, str(self.path), "wait for it or choose another output"):
             yield existed
+
+
+def _is_plain(file: Path) -> bool:
+    """Whether a file is there, and no link."""
+    return file.exists() and not file.is_symlink()
+
+
+def _not_followed(path: Path) -> OutputError:
+    return OutputError(f"{path}: is a link, which is not followed; remove it, and start anew with --overwrite")
 
 
 def check_output_path(out: Path) -> None:

@@ -25,9 +25,10 @@ def translated(affine: Affine, row: float, col: float) -> Affine:
 def apply(
     affine: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The images (x, y) of the points (cols, rows)."""
+    """The images (x, y) of the points (cols, rows); those of points that are not finite are not finite."""
     a, b, c, d, e, f = affine[:6]
-    return np.asarray(a * cols + b * rows + c), np.asarray(d * cols + e * rows + f)
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        return np.asarray(a * cols + b * rows + c), np.asarray(d * cols + e * rows + f)
 
 
 def apply_linear(affine: Affine, dcols: Any, drows: Any) -> tuple[Any, Any]:

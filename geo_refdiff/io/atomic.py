@@ -22,6 +22,7 @@ _REASONS = {
     errno.ENOENT: "its folder does not exist; create it first",
     errno.ENOTDIR: "its folder is not a folder; choose another path",
     errno.EISDIR: "it is a folder; choose a file name",
+    errno.ELOOP: "it is a link, which is not followed; remove it",
     errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
 }
 

@@ -80,7 +80,7 @@ def read_block_tags(path: str | Path) -> dict[str, str]:
         InputError: it cannot be opened.
     """
     try:
-        with rasterio.open(path) as dataset:
+        with rasterio.open(path, driver="GTiff") as dataset:  # a VRT in its place would lead elsewhere
             return {str(k): str(v) for k, v in dataset.tags().items()}
     except GDAL_ERRORS as error:
         text = one_line(error, 160)

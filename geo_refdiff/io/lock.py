@@ -29,7 +29,7 @@ def held(lock: Path, what: str, way_out: str, *, shared: bool = False) -> Iterat
         OutputError: it cannot be made.
     """
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise output_error(lock, error) from error
     try:

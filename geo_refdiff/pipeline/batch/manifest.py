@@ -126,7 +126,7 @@ class Manifest:
             with closing(self._connect()) as base:
                 base.row_factory = sqlite3.Row
                 rows = [dict(row) for row in base.execute(f'SELECT {", ".join(COLUMNS)} FROM "{LAYER}" ORDER BY fid')]
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeError) as error:
             raise ResumeError(
                 f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are found again"
             ) from error
@@ -134,8 +134,8 @@ class Manifest:
             for column, kind in COLUMNS.items():
                 if not _fits(row[column], kind):
                     raise ResumeError(
-                        f"{self.path}: is damaged ({column} = {repr(row[column])[:40]}); move it away: finished outputs "
-                        f"are found again"
+                        f"{self.path}: is damaged ({column} = {repr(row[column])[:40]}); move it away: finished "
+                        f"outputs are found again"
                     )
         return {str(row["name"]): row for row in rows}
 

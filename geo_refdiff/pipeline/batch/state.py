@@ -18,6 +18,7 @@ from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, remove_leftovers
 
 _SETTINGS = "batch.json"
 _SHOWN = 6
+_MOST_THREADS = 4096
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def take_over(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> 
                 f"{folder}: holds a batch of other settings: {'; '.join(changed[:_SHOWN])}; "
                 f"give the same, another --out, or --overwrite to begin anew"
             )
-        if isinstance(old.get("threads"), int) and old["threads"] > 0:
+        if isinstance(old.get("threads"), int) and 0 < old["threads"] <= _MOST_THREADS:
             new["threads"] = old["threads"]
         new["replace"] = bool(old.get("replace"))
     write_json_atomic(path, new)
