@@ -120,6 +120,12 @@ class BlockLayout:
         top, left = row * self.size, col * self.size
         return Window(top, left, min(self.size, shape[0] - top), min(self.size, shape[1] - left))
 
+    def within(self, region: Window) -> Iterator[int]:
+        """Indices of the blocks that have their corner in a region of the output, row by row."""
+        for row in range(-(-region.row // self.size), min(-(-region.stop_row // self.size), self.rows)):
+            for col in range(-(-region.col // self.size), min(-(-region.stop_col // self.size), self.cols)):
+                yield row * self.cols + col
+
     def serpentine(self) -> Iterator[int]:
         """All indices, each next to the one before it: every second row runs backwards."""
         for row in range(self.rows):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from math import sqrt
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCER
 from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GeoRefDiffError, OutputError
+from geo_refdiff.grid.geobox import crop
+from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import output_error, sync
 from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
@@ -90,17 +93,31 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         InputError: a block file cannot be read.
     """
     with gdal_env():
-        write_vrt(workdir.mosaic, _mosaic(plan, workdir))
+        write_vrt(workdir.mosaic, image_mosaic(plan, workdir, workdir.filled(plan.blocks)))
         publish_cog(workdir.mosaic, workdir.published, threads=threads, overwrite=True)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+    check_free(out, overwrite)
     try:
         os.replace(workdir.published, out)
-        for suffix in _SIDECARS:  # of the file that was replaced: GDAL would believe them
-            out.with_name(out.name + suffix).unlink(missing_ok=True)
+        remove_sidecars(out)
         sync(out.parent)
     except OSError as error:
         raise output_error(out, error) from error
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Whether a file may be put there.
+
+    Raises:
+        OutputError: one is there, and it is not to be replaced.
+    """
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+
+
+def remove_sidecars(out: Path) -> None:
+    """Remove what lies beside a file that was replaced: GDAL would believe it."""
+    for suffix in _SIDECARS:
+        out.with_name(out.name + suffix).unlink(missing_ok=True)
 
 
 def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2) -> dict[str, int]:
@@ -196,23 +213,37 @@ def published_digest(out: Path) -> str | None:
     return None if found is None else str(found)
 
 
-def _mosaic(plan: Plan, workdir: Workdir) -> Mosaic:
+def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: Window | None = None) -> Mosaic:
+    """The output, or a part of it, as a mosaic of finished blocks, with statistics and provenance.
+
+    Args:
+        plan: whose blocks are all finished.
+        workdir: where they are; file names are relative to it.
+        filled: blocks that have a file.
+        region: whole blocks, in pixels of the output; None: all.
+
+    Raises:
+        InputError: a block file cannot be read.
+    """
     scene, bands = plan.scene, plan.bands.output
+    whole = Window(0, 0, *plan.shape)
+    region = region or whole
     count = len(bands)
     left = Residual()
     sums: list[BandSums] = [EMPTY] * count
-    filled = sorted(workdir.filled(plan.blocks))
-    for index in filled:  # always in this order: sums of floating numbers depend on it
+    inside = [i for i in plan.blocks.within(region) if i in filled]
+    for index in inside:  # always in this order: sums of floating numbers depend on it
         block_tags = read_block_tags(workdir.block(index, plan.blocks))
         sums = [a.plus(b) for a, b in zip(sums, load_sums(block_tags[SUMS_TAG]), strict=True)]
         left = left.plus(Residual(**json.loads(block_tags[LEFT_TAG])))
-    height, width = plan.shape
     at = [b - 1 for b in bands]
     return Mosaic(
-        geobox=plan.geobox,
+        geobox=plan.geobox if region == whole else crop(plan.geobox, region),
         dtype=plan.output.dtype,
         count=count,
-        sources=tuple((workdir.block_name(i, plan.blocks), plan.block(i)) for i in filled),
+        sources=tuple(
+            (workdir.block_name(i, plan.blocks), plan.block(i).shift(-region.row, -region.col)) for i in inside
+        ),
         nodata=plan.output.nodata,
         with_mask=plan.output.mask,
         descriptions=tuple(scene.descriptions[i] for i in at),
@@ -220,7 +251,7 @@ def _mosaic(plan: Plan, workdir: Workdir) -> Mosaic:
         offsets=tuple(scene.offsets[i] for i in at),
         units=tuple(scene.units[i] for i in at),
         colorinterp=tuple("undefined" if scene.colorinterp[i] == "alpha" else scene.colorinterp[i] for i in at),
-        statistics=tuple(statistics(s, height * width) for s in sums) if all(s.count for s in sums) else (),
+        statistics=tuple(statistics(s, region.area) for s in sums) if all(s.count for s in sums) else (),
         tags=provenance(plan) | consistency_tags(left),
         band_tags=band_tags(plan),
     )

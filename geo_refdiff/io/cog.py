@@ -31,6 +31,7 @@ def publish_cog(
     overview_resampling: OverviewResampling = "average",
     threads: int = 2,
     overwrite: bool = False,
+    overviews: int = 0,
 ) -> None:
     """Copies a VRT to a COG: ZSTD, predictor, tiles of 512, overviews; band names, statistics and tags as in the VRT.
 
@@ -42,6 +43,7 @@ def publish_cog(
         overview_resampling: "average" for imagery, "nearest" or "mode" for classes.
         threads: compression threads.
         overwrite: whether a file that is there may be replaced.
+        overviews: how many there shall be, however small the image.
 
     Raises:
         OutputError: `out` exists, its folder is missing or read-only, the disk is full, a block file cannot be read.
@@ -54,9 +56,9 @@ def publish_cog(
             with gdal_env(GDAL_PAM_ENABLED=False):
                 folder = temporary.with_name(f"{temporary.name}.overviews")
                 folder.mkdir()
-                _copy(add_overviews(Path(vrt), folder, overview_resampling, threads), temporary, threads)
+                _copy(add_overviews(Path(vrt), folder, overview_resampling, threads, overviews), temporary, threads)
         except GDAL_ERRORS as error:
-            raise _explained(out, error) from error
+            raise explained(out, error) from error
 
 
 def _copy(vrt: Path, temporary: Path, threads: int) -> None:
@@ -90,7 +92,8 @@ def _without_leftovers(temporary: Path) -> Iterator[None]:
                 leftover.unlink(missing_ok=True)
 
 
-def _explained(out: Path, error: Exception) -> Exception:
+def explained(out: Path, error: Exception) -> Exception:
+    """What to raise where GDAL could not make `out`: the system's error, or one that names the file and the way out."""
     if isinstance(error, OSError) and error.errno:
         return error
     text = one_line(error)

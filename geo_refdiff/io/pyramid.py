@@ -23,12 +23,21 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.io.raster import equals_nodata
 from geo_refdiff.io.reduce import halve
+from geo_refdiff.io.vrt import add_overviews as vrt_overviews
 
 SMALLEST = 512
 _TILE = 256  # of the overview files: a chunk of 4 x 4 tiles makes whole tiles at 1/2 and at 1/4
 
 
-def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int) -> Path:
+def overview_count(shape: tuple[int, ...]) -> int:
+    """How often an image is halved until both sides are at most 512 pixels."""
+    side, count = max(shape), 0
+    while side > SMALLEST:
+        side, count = -(-side // 2), count + 1
+    return count
+
+
+def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int, least: int = 0) -> Path:
     """Makes overviews of a VRT (2, 4, 8, ... until both sides are at most 512 pixels).
 
     Args:
@@ -36,6 +45,7 @@ def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int) -> Pat
         folder: an existing empty folder for the overviews' files.
         resampling: "average", "nearest" or "mode", of 2 x 2 valid pixels at a time.
         threads: compression threads.
+        least: how many there shall be, however small the image.
 
     Returns:
         A VRT in `folder`: the same mosaic with these overviews.
@@ -44,14 +54,13 @@ def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int) -> Pat
         OSError, RasterioError: from reading the blocks or writing.
     """
     levels: list[Path] = []
-    source, shape = vrt, _shape(vrt)
-    while max(shape) > SMALLEST:
-        paths = [folder / f"overview_{2 ** (len(levels) + 1)}.tif"]
-        if max(shape) > 2 * SMALLEST:
-            paths.append(folder / f"overview_{2 ** (len(levels) + 2)}.tif")
+    source, count = vrt, max(overview_count(_shape(vrt)), least)
+    while len(levels) < count:  # two at a time
+        numbers = range(len(levels) + 1, min(len(levels) + 2, count) + 1)
+        paths = [folder / f"overview_{2**number}.tif" for number in numbers]
         _make_levels(source, paths, resampling, threads)
         levels += paths
-        source, shape = paths[-1], _shape(paths[-1])
+        source = paths[-1]
     return _with_overviews(vrt, folder / "mosaic.vrt", levels)
 
 
@@ -166,9 +175,6 @@ def _with_overviews(vrt: Path, path: Path, levels: list[Path]) -> Path:
     bands = [(b, b.get("band") or "1") for b in root.findall("VRTRasterBand")]
     bands += [(b, "mask,1") for b in root.findall("MaskBand/VRTRasterBand")]
     for band, source_band in bands:
-        for level in levels:
-            overview = ET.SubElement(band, "Overview")
-            ET.SubElement(overview, "SourceFilename", relativeToVRT="1").text = level.name
-            ET.SubElement(overview, "SourceBand").text = source_band
+        vrt_overviews(band, ((2**k, level.name) for k, level in enumerate(levels, 1)), source_band)
     write_bytes_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=False))
     return path

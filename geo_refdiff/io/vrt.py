@@ -1,4 +1,4 @@
-"""Mosaics of block files as GDAL VRT, written as XML.
+"""Mosaics of block files, or of shards, as GDAL VRT, written as XML.
 
 Source: https://gdal.org/en/stable/drivers/raster/vrt.html
 """
@@ -6,7 +6,7 @@ Source: https://gdal.org/en/stable/drivers/raster/vrt.html
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,6 +67,7 @@ class Mosaic:
         statistics: one for each band, or empty.
         tags: dataset metadata.
         band_tags: metadata of each band, or empty.
+        overviews: (factor, file name relative to the VRT) of overviews of the whole, with all bands and the mask.
         colours: red, green, blue by value, for a single band of classes.
         crs_wkt: the scene's own CRS text, if it is to be kept to the letter; else that of `geobox`.
     """
@@ -85,6 +86,7 @@ class Mosaic:
     statistics: tuple[BandStatistics, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     band_tags: tuple[Mapping[str, str], ...] = ()
+    overviews: tuple[tuple[int, str], ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     crs_wkt: str | None = None
 
@@ -105,6 +107,7 @@ def write_vrt(path: str | Path, mosaic: Mosaic) -> None:
         mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
         for name, window in mosaic.sources:
             add_source(mask, name, "mask,1", window, relative=True)
+        add_overviews(mask, mosaic.overviews, "mask,1")
     write_bytes_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=False))
 
 
@@ -126,6 +129,14 @@ def add_source(
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=width, ySize=height)
     ET.SubElement(source, "DstRect", xOff=str(window.col), yOff=str(window.row), xSize=width, ySize=height)
     return source
+
+
+def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source_band: str) -> None:
+    """Adds files, named relative to the VRT, as overviews of `band`, the finest first."""
+    for _, name in sorted(overviews):
+        overview = ET.SubElement(band, "Overview")
+        ET.SubElement(overview, "SourceFilename", relativeToVRT="1").text = name
+        ET.SubElement(overview, "SourceBand").text = source_band
 
 
 def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
@@ -152,6 +163,7 @@ def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
             ET.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
     for name, window in mosaic.sources:
         add_source(band, name, str(index + 1), window, relative=True)
+    add_overviews(band, mosaic.overviews, str(index + 1))
 
 
 def _metadata(parent: ET.Element, items: Mapping[str, str]) -> None:

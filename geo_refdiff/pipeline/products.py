@@ -90,11 +90,11 @@ def write_products(
 def _item(
     plan: Plan, out: Path, products: tuple[str, ...], told: Mapping[str, Any], notes: tuple[str, ...]
 ) -> dict[str, Any]:
-    from geo_refdiff.io.stac import COG, Asset, acquired, item
+    from geo_refdiff.io.stac import COG, VRT, Asset, acquired, item
 
     taken = acquired(plan.scene.path)
     when = taken or datetime.fromtimestamp(plan.scene.mtime_ns / 1e9, UTC)
-    assets = {"data": Asset(out, "output", ("data",), COG)}
+    assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
     if "source" in products:
         path = product_path(out, "source")
         assets["source"] = Asset(path, "where each pixel's detail comes from", ("metadata",), COG)

@@ -10,9 +10,18 @@ from time import perf_counter
 
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.publish import publish, published_digest
-from geo_refdiff.engine.run import UNCERTAINTY, BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
+from geo_refdiff.engine.run import (
+    UNCERTAINTY,
+    BlockRunner,
+    Progress,
+    ProgressCallback,
+    RunCounts,
+    run_blocks,
+    torch_threads,
+)
+from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
-from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
+from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
@@ -64,6 +73,8 @@ def upscale(
     coregister: str = "auto",
     max_residual: float = MAX_RESIDUAL,
     on_misregistration: str = "stop",
+    threads: int | None = None,
+    shard_size: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     plan_only: bool = False,
@@ -79,7 +90,7 @@ def upscale(
         mask: change mask in any CRS: a raster of class indices (0 = no change), of other values (see `class_map`) or
             of colours (SECOND's by default), or polygons, `FILE|layername=NAME` for one layer of several; "auto": found
             by comparing scene and reference; "none" or None: no change known.
-        out: GeoTIFF to write; default `<scene>_<scale>x.tif` beside the scene.
+        out: GeoTIFF to write, or VRT with `shard_size`; default `<scene>_<scale>x.tif` (.vrt) beside the scene.
         aoi: "xmin,ymin,xmax,ymax" in the scene's CRS, snapped outwards to its pixels, or a vector file in any CRS.
         scale: whole factor; default from the reference's pixel size, else 8.
         model: an open model, a bundled one, a model folder, "bicubic", "bicubic-ibp" or "matched-ref".
@@ -112,6 +123,10 @@ def upscale(
         max_residual: what may be left of the shifts after that, LR pixels.
         on_misregistration: what happens where more is left, or where the reference does not match the scene at all:
             "stop", or "no-ref": go on without the reference there.
+        threads: CPU threads of each process that computes; their number moves last bits of convolutions; default as
+            torch is set, which is all cores. An unfinished run keeps its own.
+        shard_size: side of the GeoTIFFs, output pixels, that are written into `out.shards`, with `out` a VRT that names
+            them; a multiple of the blocks; default: one GeoTIFF.
         resume: go on with an unfinished run of the same inputs and options.
         overwrite: replace a finished output and drop an unfinished run.
         plan_only: write plan.json, compute nothing.
@@ -126,7 +141,10 @@ def upscale(
     started = perf_counter()
     if batch_size is not None and batch_size < 1:
         raise OptionError(f"batch size {batch_size}: give 1 or more")
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads {threads}: give 1 or more")
     if out is not None:
+        _check_name(Path(out), shard_size)
         _check_out(Path(out).absolute(), resume=resume, overwrite=overwrite)
     wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
@@ -135,18 +153,20 @@ def upscale(
         no_change, class_map, mask_field, mask_confidence, min_confidence,
         coregister, max_residual, on_misregistration,
     )  # fmt: skip
-    with gdal_env():
+    with gdal_env(), torch_threads(threads or 0):  # the plan notes their number, for all who compute
         planned = make_plan(request)
     plan = planned.plan
-    final = _default_out(plan) if out is None else Path(out).absolute()
+    final = _default_out(plan, shard_size) if out is None else Path(out).absolute()
     _check_out(final, resume=resume, overwrite=overwrite)
+    if shard_size is not None:
+        check_shards(final, shard_size, plan, replace=resume or overwrite)
     beside = product_files(final, wanted)
     for file in (final, *beside):
         _check_not_an_input(file, request)
     _check_out(*beside, resume=resume, overwrite=overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final) and all(file.exists() for file in beside):
+    if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
         done = ("everything was finished already", *planned.notes)
         return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
     if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
@@ -158,7 +178,7 @@ def upscale(
             planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
-            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress, runner)
+            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress, runner, shard_size)
             if not keep:
                 workdir.remove()
         except KeyboardInterrupt as stop:
@@ -187,6 +207,7 @@ def _run(
     timings: dict[str, float],
     progress: ProgressCallback | None,
     runner: BlockRunner,
+    shard_size: int | None,
 ) -> RunCounts:
     plan = planned.plan
     batch = batch_size or _BATCH[plan.device.partition(":")[0]]
@@ -195,25 +216,36 @@ def _run(
     before = perf_counter()
     if progress:
         progress(Progress("publish", plan.blocks.count, plan.blocks.count))
-    publish(plan, workdir, final, overwrite=overwrite)
+    if shard_size is None:
+        publish(plan, workdir, final, overwrite=overwrite)
+    else:
+        publish_shards(plan, workdir, final, shard_size, overwrite=overwrite)
     timings["publish"] = perf_counter() - before
     write_products(plan, workdir, final, products, planned.notes)
     return counts
 
 
 def _tidy(workdir: Workdir, plan: Plan, error: GeoRefDiffError) -> None:
-    """After an error only what can be resumed stays: finished blocks, if it was the disk and not the input."""
+    """After an error only what can be resumed stays: finished blocks, if it was disk or workers and not the input."""
     with suppress(OSError):
-        if isinstance(error, OutputError) and workdir.done(plan.blocks):
+        if isinstance(error, OutputError | WorkerError) and workdir.done(plan.blocks):
             workdir.clean()
         else:
             workdir.remove()
 
 
-def _default_out(plan: Plan) -> Path:
+def _default_out(plan: Plan, shard_size: int | None) -> Path:
     scene = Path(plan.scene.path)
     folder = scene.parent if scene.is_file() else Path.cwd()
-    return folder / f"{scene.stem}_{plan.grid.scale}x.tif"
+    return folder / f"{scene.stem}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
+
+
+def _check_name(out: Path, shard_size: int | None) -> None:
+    is_vrt = out.suffix.lower() == ".vrt"
+    if shard_size is not None and not is_vrt:
+        raise OptionError(f"{out}: with --shard-size the output is a VRT; call it {out.with_suffix('.vrt').name}")
+    if shard_size is None and is_vrt:
+        raise OptionError(f"{out}: a GeoTIFF is written; call it {out.with_suffix('.tif').name}, or give --shard-size")
 
 
 def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
@@ -227,13 +259,17 @@ def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
     aoi = None if request.aoi is None or is_wkt(request.aoi) else request.aoi.partition("|layername=")[0]
     for given in (request.scene, request.ref, *request.prior.files, aoi):
-        if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
+        if given is None or not Path(given).exists():
+            continue
+        if (out.exists() and out.samefile(given)) or shards_of(out) in Path(given).resolve().parents:
             raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
 
 
-def _complete(plan: Plan, out: Path) -> bool:
+def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:
     """Whether `out` is this plan's result: killed after its last step, or resumed once too often."""
     if not out.exists() or Workdir(workdir_of(out)).plan.exists():
+        return False
+    if shard_size is not None and published_size(out) != shard_size:
         return False
     newest = max((info.mtime_ns for info in (plan.scene, plan.reference, plan.mask) if info), default=0)
     return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest()

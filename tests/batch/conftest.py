@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,22 @@ class Country:
     def sources(self, **more: Any) -> Sources:
         """The scenes alone, and what is said beside."""
         return Sources([self.scenes], **more)
+
+
+def write_scheduler_file(path: Path, workers: int) -> Any:
+    """A cluster of this machine, running, with its scheduler file."""
+    import distributed
+
+    cluster = distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        silence_logs=50,
+    )
+    path.write_text(json.dumps({"address": cluster.scheduler_address}))
+    return cluster
 
 
 def square(row: float, col: float, side: float) -> shapely.Polygon:

@@ -347,4 +347,4 @@ def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch:
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "the scheduler tcp://127.0.0.1:9 does not answer" in told
-    assert np.all([p.name == "batch" or p.suffix == ".gpkg" for p in (tmp_path / "two").iterdir()])
+    assert np.all([p.name == "batch" or p.suffix in (".gpkg", ".qml") for p in (tmp_path / "two").iterdir()])

@@ -12,7 +12,7 @@ from typing import Any
 from geo_refdiff.errors import GeoRefDiffError, OptionError
 from geo_refdiff.pipeline.batch.areas import Area, read_areas
 from geo_refdiff.pipeline.batch.inputs import Planner, Sources
-from geo_refdiff.pipeline.batch.jobs import Settings
+from geo_refdiff.pipeline.batch.jobs import Settings, plain_options
 from geo_refdiff.pipeline.batch.manifest import Manifest
 from geo_refdiff.pipeline.batch.planned import PlannedArea, PlanTable, plan_table
 from geo_refdiff.pipeline.batch.run import Counts, Run, Runner, Watch, run_here
@@ -160,7 +160,7 @@ def batch(
         kept = take_over(
             folder,
             {
-                "options": _plain(given),
+                "options": plain_options(given),
                 "rules": rules,
                 "model_sha256": model.sha256,
                 "threads": counted,
@@ -168,7 +168,7 @@ def batch(
             },
             overwrite=overwrite,
         )
-        settings = Settings(_plain(given), kept["threads"], model.sha256, same_software(), kept["replace"])
+        settings = Settings(plain_options(given), kept["threads"], model.sha256, same_software(), kept["replace"])
         manifest, todo, notes = open_manifest(folder, found, retry_failed=retry_failed, overwrite=overwrite)
         rows = manifest.values()
         for text in planner.unusable:
@@ -221,15 +221,6 @@ def plan_batch(
     with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
         planner = Planner(sources, Path(scratch), given, model)
         return plan_table(found, planner, Path(out).absolute())
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON knows them; folders of models by their full path."""
-    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
-    model = plain.get("model")
-    if isinstance(model, str) and Path(model).expanduser().is_dir():
-        plain["model"] = str(Path(model).expanduser().absolute())
-    return {k: v for k, v in plain.items() if v is not None}
 
 
 def _finish(

@@ -1,27 +1,30 @@
-"""A batch on a dask cluster: areas as tasks, large areas block by block."""
+"""Work on a dask cluster: areas of a batch as tasks; large areas, and single scenes, block by block."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.plan import Plan
+from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
-from geo_refdiff.engine.run import Progress, ProgressCallback, RunCounts, run_blocks
+from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.errors import InputError, OutputError, ResumeError
+from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.lock import held
-from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, read_job
-from geo_refdiff.pipeline.batch.pool import Item, Place, Pool, place_of
+from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
+from geo_refdiff.pipeline.batch.place import Place, place_of
+from geo_refdiff.pipeline.batch.pool import Item, Pool
 from geo_refdiff.pipeline.batch.run import Runner, Task, Watch
-from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, work
+from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, same_software, work
 
 _TASKS_A_THREAD = 4
 _MOST_BLOCKS = 8
@@ -47,6 +50,65 @@ def runner_for(
     """
     where = place_of(workers, scheduler, scheduler_file, resources)
     return None if where is None else lambda settings: ClusterRunner(where, settings, split)
+
+
+def block_runner(
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    resources: Sequence[str] = (),
+    *,
+    options: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> BlockRunner:
+    """Who computes the blocks of a single scene: the process itself, or workers, which give the same bytes.
+
+    Args:
+        workers, scheduler, scheduler_file, resources: as of `runner_for`.
+        options: of `upscale`: what names the model and how it runs.
+        say: told of what people should know, one line.
+
+    Raises:
+        OptionError: options that do not go together.
+    """
+    where = place_of(workers, scheduler, scheduler_file, resources)
+    return run_blocks if where is None else SceneOnWorkers(where, plain_options(options), say)
+
+
+class SceneOnWorkers:
+    """Starts or joins a cluster once the plan is made, and has it compute the blocks; see `BlockRunner`."""
+
+    def __init__(self, where: Place, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        self.where, self.options, self.say = where, options, say
+
+    def __call__(
+        self,
+        plan: Plan,
+        workdir: Workdir,
+        restorer: Restorer,
+        *,
+        batch_size: int = 1,
+        progress: ProgressCallback | None = None,
+    ) -> RunCounts:
+        left = plan.blocks.count - len(workdir.done(plan.blocks))
+        if not left:
+            return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
+        where, threads = self.where, 1 if restorer.local else int(plan.software[THREADS])
+        if where.workers is not None:
+            where = replace(where, workers=min(where.workers, left))
+            self._warn(where.workers or 1, threads, plan.device)
+        settings = Settings({**self.options, "device": plan.device}, threads, plan.model.sha256, same_software())
+        with Pool(where, self.say) as pool:
+            blocks = ClusterBlocks(pool, settings)
+            return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
+
+    def _warn(self, workers: int, threads: int, device: str) -> None:
+        cores = len(os.sched_getaffinity(0))
+        if device == "cpu" and threads > 1 and workers * threads > cores:
+            self.say(
+                f"{workers} workers with {threads} threads each share {cores} cores, for the bytes of one process; "
+                f"--threads {max(cores // workers, 1)} is faster and moves last bits"
+            )
 
 
 class ClusterRunner:
@@ -149,7 +211,7 @@ class ClusterBlocks:
             if finished is not None:
                 item, outcome = finished
                 if outcome.kind != "done":
-                    kind = InputError if outcome.kind == "area" else OutputError
+                    kind = InputError if outcome.kind == "area" else WorkerError
                     raise kind(f"{item.name}: {outcome.error}")
                 within.pop(item.name, None)
                 done += int(outcome.figures["blocks"])

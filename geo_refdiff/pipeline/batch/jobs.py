@@ -86,6 +86,15 @@ class Ticket:
     sha256: str
 
 
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as JSON knows them; folders of models by their full path."""
+    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    model = plain.get("model")
+    if isinstance(model, str) and Path(model).expanduser().is_dir():
+        plain["model"] = str(Path(model).expanduser().absolute())
+    return {k: v for k, v in plain.items() if v is not None}
+
+
 def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
     """Size and time of the local files among some names.
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
+import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
 
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import WorkerError
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.pipeline.batch.place import Place
 from geo_refdiff.pipeline.batch.work import Outcome
 
 _AHEAD = 2
@@ -23,6 +26,7 @@ _AHEAD = 2
 _TICK = 0.5
 _BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
 _FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
+_LONELY = 10.0
 _STRIKES = 2
 
 Function = Callable[..., Outcome]
@@ -48,23 +52,6 @@ class Item:
     _not_before: float = 0.0
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where workers are.
-
-    Attributes:
-        workers: processes of this machine to start.
-        scheduler: address of a cluster that is there.
-        scheduler_file: with its address.
-        resources: that a worker needs for a task.
-    """
-
-    workers: int | None = None
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    resources: Mapping[str, float] = field(default_factory=dict)
-
-
 class Pool:
     """A cluster, started or joined, for as long as the block lasts.
 
@@ -73,7 +60,7 @@ class Pool:
         say: told of what people should know, one line.
 
     Raises:
-        InputError: dask is missing, or the scheduler does not answer.
+        WorkerError: dask is missing, or the scheduler does not answer.
     """
 
     def __init__(self, place: Place, say: Callable[[str], None]) -> None:
@@ -83,28 +70,39 @@ class Pool:
         self._cluster: Any = None
         self._client: Any = None
         self._left_out: dict[str, int] = {}
+        self._seen = monotonic()
 
     def __enter__(self) -> Self:
         try:
             import distributed
         except ImportError as error:
-            raise InputError("workers need dask: pip install 'geo-refdiff[dask]'") from error
+            raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
-        if self.place.workers is not None:
-            self._cluster = distributed.LocalCluster(
-                n_workers=self.place.workers,
-                threads_per_worker=1,
-                memory_limit=0,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                resources=dict(self.place.resources) or None,
-            )
-        self._connect(_FIRST_PATIENCE)
+        try:
+            if self.place.workers is not None:
+                with _deaf_to_ctrl_c():
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=self.place.workers,
+                        threads_per_worker=1,
+                        memory_limit=0,
+                        dashboard_address=None,
+                        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else its port 8787 may be taken
+                        silence_logs=logging.CRITICAL,
+                        resources=dict(self.place.resources) or None,
+                        env={"OMP_WAIT_POLICY": "passive"},  # with more threads than cores, waiting takes none
+                    )
+            self._connect(_FIRST_PATIENCE)
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         self._disconnect()
         if self._cluster is not None:
             self._cluster.close(timeout=10)
@@ -133,7 +131,7 @@ class Pool:
         exhausted = False
         try:
             while True:
-                room = _AHEAD * max(self.threads, 1) - len(flying)
+                room = _AHEAD * max(self._threads_or_say(), 1) - len(flying)
                 while room > 0 and not exhausted and not waiting:
                     item = next(source, None)
                     if item is None:
@@ -165,6 +163,15 @@ class Pool:
             for _, future in flying.values():
                 future.release()
 
+    def _threads_or_say(self) -> int:
+        threads, now = self.threads, monotonic()
+        if not threads and self._seen and now - self._seen > _LONELY:
+            self.say("the cluster has no workers; waiting for some (dask worker, with one thread each)")
+            self._seen = 0.0  # told once
+        elif threads:
+            self._seen = now
+        return threads
+
     def _submit(self, item: Item, flying: dict[str, tuple[Item, Any]]) -> None:
         others = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
         restricted = bool(item._not_on or self._left_out) and bool(others)
@@ -194,12 +201,13 @@ class Pool:
             result: tuple[str, Outcome] = future.result(timeout=30)
             address, outcome = result
         except distributed.scheduler.KilledWorker:
-            return Outcome(item.name, "area", "its workers died, again and again: out of memory? See the workers' logs")
+            text = "its workers died, again and again: out of memory? See the workers' logs"
+            return Outcome(item.name, "worker", text)
         except (distributed.CancelledError, CommClosedError, TimeoutError, OSError):
             return None
         except Exception as error:  # the function itself does not raise: dask could not have it run
             return Outcome(
-                item.name, "area", f"could not be run by a worker: {type(error).__name__}: {one_line(error)}"
+                item.name, "worker", f"could not be run by a worker: {type(error).__name__}: {one_line(error)}"
             )
         finally:
             future.release()
@@ -262,7 +270,7 @@ class Pool:
             except (OSError, TimeoutError, ValueError) as error:
                 if monotonic() > deadline:
                     name = self.place.scheduler or self.place.scheduler_file
-                    raise InputError(
+                    raise WorkerError(
                         f"the scheduler {name} does not answer ({one_line(error, 80)}); start it (dask scheduler) and "
                         f"its workers, then give the same command again"
                     ) from error
@@ -280,6 +288,19 @@ class Pool:
             except Exception as error:  # it was lost anyway
                 logging.getLogger(__name__).debug("closing the client: %s", error)
             self._client = None
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started within leave Ctrl-C, which a terminal sends to all, to this one, which hears it afterwards."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # or else it is started later, and lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which threads and processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def on_worker(topic: str, name: str, function: Function, *args: Any) -> tuple[str, Outcome]:
@@ -304,28 +325,3 @@ def on_worker(topic: str, name: str, function: Function, *args: Any) -> tuple[st
             worker.log_event(topic, {"name": name, "progress": (progress.stage, progress.done, progress.total)})
 
     return str(worker.address), function(*args, tell=tell)
-
-
-def place_of(
-    workers: int | None, scheduler: str | None, scheduler_file: str | None, resources: Iterable[str]
-) -> Place | None:
-    """Where the work is to be done; None: in this process.
-
-    Raises:
-        OptionError: more than one place, or resources that make no sense.
-    """
-    given = [v for v in (workers, scheduler, scheduler_file) if v is not None]
-    if len(given) > 1:
-        raise OptionError("give one of --workers, --scheduler and --scheduler-file")
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers {workers}: give 1 or more")
-    needed = {}
-    for text in resources:
-        name, _, number = text.partition("=")
-        try:
-            needed[name.strip()] = float(number or 1)
-        except ValueError:
-            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1") from None
-    if not given and needed:
-        raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
-    return Place(workers, scheduler, scheduler_file, needed) if given else None

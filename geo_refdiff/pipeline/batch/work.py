@@ -114,8 +114,7 @@ def model_for(settings: Settings) -> Model:
     """The model of a batch, opened once a process.
 
     Raises:
-        UnfitError: it is not the one that the batch was begun with, or the software is not.
-        ModelError, OptionError: it cannot be opened.
+        UnfitError: it cannot be opened here, it is not the one that the batch was begun with, or the software is not.
     """
     here = same_software()
     other = [f"{k} {here.get(k)} instead of {v}" for k, v in settings.software.items() if here.get(k) != v]
@@ -124,7 +123,10 @@ def model_for(settings: Settings) -> Model:
     options = settings.options
     key = json.dumps([str(options.get("model")), settings.model_sha256, *(options.get(k) for k in _MODEL_OPTIONS)])
     if key not in _models:
-        model = open_batch_model(options)
+        try:
+            model = open_batch_model(options)
+        except GeoRefDiffError as error:
+            raise UnfitError(str(error)) from error
         if model.sha256 != settings.model_sha256:
             raise UnfitError(
                 f"model '{options.get('model')}': is another one here (SHA-256 {model.sha256[:12]}..., the batch has "
@@ -159,10 +161,7 @@ def open_batch_model(options: Mapping[str, Any]) -> Model:
 def _upscaled(
     folder: Path, settings: Settings, job: Job, tell: Callable[[Progress], None] | None, runner: BlockRunner
 ) -> UpscaleResult:
-    try:
-        model = model_for(settings)
-    except GeoRefDiffError as error:
-        raise UnfitError(str(error)) from error
+    model = model_for(settings)
     options: dict[str, Any] = {
         **settings.options,
         "ref": job.reference,
