@@ -87,6 +87,23 @@ def test_vrt_and_change_mask(scene_and_ref: tuple[Path, Path], look: Look, tmp_p
     assert {k: change[k] for k in ("crs", "extent", "size")} == grid_of(scene)
 
 
+def test_shards_open_by_their_vrt_wherever_they_lie(
+    scene_and_ref: tuple[Path, Path], look: Look, tmp_path: Path
+) -> None:
+    scene, _ = scene_and_ref
+    (tmp_path / "made").mkdir()
+    options: dict[str, Any] = {"model": "bicubic", "scale": 16, "block_size": 256}
+    upscale(scene, out=tmp_path / "whole.tif", **options)
+    upscale(scene, out=tmp_path / "made" / "out.vrt", shard_size=512, **options)
+    (tmp_path / "made").rename(tmp_path / "moved")
+    vrt = tmp_path / "moved" / "out.vrt"
+    whole, shards = look([tmp_path / "whole.tif", vrt])
+    assert {k: shards[k] for k in ("crs", "extent", "size")} == grid_of(tmp_path / "whole.tif")
+    assert len(list((tmp_path / "moved" / "out.shards").glob("r*.tif"))) == 4
+    for told in ("valid", "bands", "nodata", "rgb", "stretch", "transparent", "overviews"):
+        assert shards[told] == whole[told], told
+
+
 def test_what_is_missing_is_seen_through_and_the_rest_is_not(
     scene_and_ref: tuple[Path, Path], look: Look, tmp_path: Path
 ) -> None:
