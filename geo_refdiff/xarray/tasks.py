@@ -18,7 +18,7 @@ from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.plan_file import read_plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import torch_threads
-from geo_refdiff.errors import ModelError
+from geo_refdiff.errors import ModelError, ResumeError
 from geo_refdiff.io.atomic import write_json_atomic
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.pipeline.models import open_model
@@ -77,7 +77,9 @@ def get_ready(job: Job, written: Any) -> Ready:
                 _LOG.info("%s", note)
             write_json_atomic(job.plan_file, planned.plan.to_dict())
             _BENCH.restorer = job.token, planned.restorer
-        return Ready(job, read_plan(job.plan_file))
+        plan = read_plan(job.plan_file)
+        _check_inputs(job, plan)
+        return Ready(job, plan)
 
 
 def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[Any]:
@@ -94,6 +96,21 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
         threads = 1 if computer.restorer.local else int(ready.plan.software.get(THREADS, 0))
         with torch_threads(threads):
             return np.ascontiguousarray(computer.compute(index, following).pixels)
+
+
+def _check_inputs(job: Job, plan: Plan) -> None:
+    """Whether the plan reads what was asked for, and nothing else.
+
+    Raises:
+        ResumeError: it names another file.
+    """
+    request, mask = job.request, plan.mask
+    given = (request.scene, request.ref, request.mask, request.mask_confidence)
+    asked = {str(Path(name).absolute()) for name in given if name is not None} | {str(name) for name in given}
+    parts = (plan.scene, plan.reference, *((mask.raster, mask.polygons, mask.confidence) if mask else ()))
+    for part in parts:
+        if part is not None and part.path not in asked:
+            raise ResumeError(f"{job.plan_file}: names {part.path}, which was not asked for; remove this file")
 
 
 class _Bench:

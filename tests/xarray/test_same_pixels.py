@@ -16,6 +16,7 @@ from affine import Affine
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff import upscale
+from geo_refdiff.errors import ResumeError
 from geo_refdiff.xarray.store import temporary_folder
 
 Opened = Callable[..., xarray.DataArray]
@@ -173,6 +174,27 @@ def test_a_kept_folder_is_used_again(make_pair: Any, opened: Opened, tmp_path: P
     again = opened(scene).refdiff.upscale(ref=reference, model="matched-ref", folder=folder, **STILL)
     np.testing.assert_array_equal(again.values, values)
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/*")} == files
+
+
+def test_a_plan_that_reads_other_files_is_refused(
+    make_pair: Any, make_raster: Any, opened: Opened, tmp_path: Path
+) -> None:
+    scene, reference = make_pair()
+    folder = tmp_path / "kept"
+    folder.mkdir()
+
+    def upscaled() -> Any:
+        return opened(scene).refdiff.upscale(ref=reference, model="matched-ref", folder=folder, **STILL)
+
+    wanted = upscaled().values
+    (file,) = folder.glob("*/plan-*.json")
+    kept = file.read_text()
+    secret = make_raster("secret.tif", np.ones((3, 8, 8), np.uint8))
+    file.write_text(kept.replace(str(reference), str(secret)))
+    with pytest.raises(ResumeError, match=r"names .*secret\.tif, which was not asked for"):
+        upscaled().compute()
+    file.write_text(kept)
+    np.testing.assert_array_equal(upscaled().values, wanted)
 
 
 def test_the_temporary_folder_goes_with_the_process(make_pair: Any) -> None:
