@@ -18,9 +18,7 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, calculate_default_transform, reproject
 
 torch.set_num_threads(1)
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as in a shell's background, which processes inherit; tests send it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind a shell's &, which processes inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 UTM = "EPSG:26914"
