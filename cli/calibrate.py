@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 
 import click
+
+from geo_refdiff.cli.progress import cleared, show_count
 
 
 @click.command(context_settings={"show_default": True})
@@ -34,18 +36,8 @@ def calibrate(
         numbers = [int(s) for s in scales.split(",")]
     except ValueError:
         raise OptionError(f"scales '{scales}': give whole numbers, as 8,16") from None
-    try:
-        found = run(model, data, root=root, scales=numbers, runs=runs, places=places, progress=_show)
-    finally:
-        _clear()
+    with cleared():
+        found = run(
+            model, data, root=root, scales=numbers, runs=runs, places=places, progress=partial(show_count, "tile")
+        )
     click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
-
-
-def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[Ktile {done} of {total}", nl=False, err=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)

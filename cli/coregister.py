@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+
+from geo_refdiff.cli.options import names
+from geo_refdiff.cli.progress import cleared, show_count
 
 
 @click.command(context_settings={"show_default": True})
@@ -17,13 +20,15 @@ import click
 @click.option("--mode", default="auto", metavar="auto|global|local|affine", help="What may be done to the reference.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="JSON report to write.")
 @click.option("--picture", metavar="FILE", type=click.Path(path_type=Path), help="PNG of the shifts to write.")
-@click.option("--bands", metavar="B,B,...", help="Bands of the scene to compare.  [default: those that both have]")
+@click.option(
+    "--bands", metavar="B,B,...", callback=names, help="Bands of the scene to compare.  [default: those that both have]"
+)
 @click.option("--scale", type=int, help="Pixels of the aligned reference along a scene pixel.  [default: its own]")
 @click.option("--psf", metavar="NAME|SIGMA", help="Sensor: a preset, or its PSF in scene pixels.  [default: 0.35]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def coregister(scene: str, ref: str, bands: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+def coregister(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure how the fine REF lies on the coarse SCENE, and write it aligned.
 
     \b
@@ -34,15 +39,6 @@ def coregister(scene: str, ref: str, bands: str | None, as_json: bool, debug: bo
     from geo_refdiff.pipeline.coregister import coregister as run
 
     steady_heap()
-    chosen = None if bands is None else [b for b in bands.split(",") if b.strip()]
-    try:
-        result = run(scene, ref, bands=chosen, progress=_show, **options)
-    finally:
-        if sys.stderr.isatty():
-            click.echo("\r\033[K", nl=False, err=True)
+    with cleared():
+        result = run(scene, ref, bands=bands, progress=partial(show_count, "block"), **options)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
-
-
-def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[Kblock {done} of {total}", nl=False, err=True)

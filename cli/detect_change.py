@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geo_refdiff.cli.progress import is_shown, show
+from geo_refdiff.cli.options import names
+from geo_refdiff.cli.progress import cleared, show_count
 
 
 @click.command(name="detect-change", context_settings={"show_default": True})
@@ -20,7 +21,9 @@ from geo_refdiff.cli.progress import is_shown, show
     "--grid", default="lr", metavar="lr|hr", help="Pixels of the scene, or those of the scene once it is upscaled."
 )
 @click.option("--scale", type=int, help="Reference pixels along a scene pixel.  [default: from the reference]")
-@click.option("--bands", metavar="B,B,...", help="Bands of the scene: red, green, blue and, if there, nir.")
+@click.option(
+    "--bands", metavar="B,B,...", callback=names, help="Bands of the scene: red, green, blue and, if there, nir."
+)
 @click.option(
     "--scene-range", type=(float, float), metavar="LOW HIGH", help="Values of the scene that are black and white."
 )
@@ -29,7 +32,7 @@ from geo_refdiff.cli.progress import is_shown, show
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def detect_change(scene: str, ref: str, bands: str | None, as_json: bool, debug: bool, **options: Any) -> None:
+def detect_change(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Write where and to what the coarse SCENE has changed since the fine REF was taken.
 
     \b
@@ -40,15 +43,6 @@ def detect_change(scene: str, ref: str, bands: str | None, as_json: bool, debug:
     from geo_refdiff.pipeline.detect_change import detect_change as run
 
     steady_heap()
-    chosen = None if bands is None else [b for b in bands.split(",") if b.strip()]
-    try:
-        result = run(scene, ref, bands=chosen, progress=_show, **options)
-    finally:
-        if sys.stderr.isatty():
-            click.echo("\r\033[K", nl=False, err=True)
+    with cleared():
+        result = run(scene, ref, bands=bands, progress=partial(show_count, "block"), **options)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
-
-
-def _show(done: int, total: int) -> None:
-    if is_shown():
-        show(f"block {done} of {total} ({done / total:.0%})")

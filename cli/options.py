@@ -22,7 +22,8 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def _names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+def names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
+    """What stands between commas."""
     return None if text is None else [name for name in text.split(",") if name.strip()]
 
 
@@ -59,7 +60,7 @@ model_options = together(
     click.option("--batch-size", type=int, help="Windows computed together.  [default: 1 on a CPU, 8 on a GPU]"),
     click.option("--block-size", type=int, help="Side of the blocks that are finished one by one.  [default: 2048]"),
     click.option(
-        "--bands", metavar="B,B,...", callback=_names, help="Bands to use, names or numbers, in the model's order."
+        "--bands", metavar="B,B,...", callback=names, help="Bands to use, names or numbers, in the model's order."
     ),
     click.option(
         "--scene-range",

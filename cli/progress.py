@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
@@ -24,3 +26,19 @@ def is_shown() -> bool:
 def show(text: str) -> None:
     """Replace the line, or add one."""
     click.echo(text if as_lines() else f"\r\033[K{text}", nl=as_lines(), err=True)
+
+
+def show_count(what: str, done: int, total: int) -> None:
+    """How many of something are done."""
+    if is_shown():
+        show(f"{what} {done} of {total} ({done / total:.0%})")
+
+
+@contextmanager
+def cleared() -> Iterator[None]:
+    """Whatever happens within, the line is gone afterwards."""
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", nl=False, err=True)

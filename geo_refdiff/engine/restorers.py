@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -111,7 +112,7 @@ class Restorer(Protocol):
         ...
 
 
-class Classical:
+class Classical(ABC):
     """What the classical restorers share: no model units, no mask, no noise."""
 
     name: ClassVar[str] = ""
@@ -127,9 +128,9 @@ class Classical:
     def __init__(self, sensor: SensorModel) -> None:
         self.sensor = sensor
 
+    @abstractmethod
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W), digital numbers."""
-        raise NotImplementedError
 
     def projected(self, image: Tensor, batch: Conditions) -> Tensor:
         """Back-projected to each window's scene, where that is asked for."""

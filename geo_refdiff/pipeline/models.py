@@ -77,6 +77,11 @@ class Model:
         return min(likely, key=lambda s: abs(log2(s / ratio)))
 
 
+def default_batch(device: str) -> int:
+    """Windows that are restored together where nothing is said."""
+    return 8 if device.startswith("cuda") else 1
+
+
 def open_model(
     model: str | Path | RestorerFactory | Model,
     *,

@@ -25,14 +25,12 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, Resume
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
-from geo_refdiff.pipeline.models import Model, RestorerFactory
+from geo_refdiff.pipeline.models import Model, RestorerFactory, default_batch
 from geo_refdiff.pipeline.planning import Planned, Request, check_space, make_plan
 from geo_refdiff.pipeline.products import chosen_products, product_files, write_products
 from geo_refdiff.pipeline.result import UpscaleResult
 
 __all__ = ["Interrupted", "UpscaleResult", "upscale"]
-
-_BATCH = {"cpu": 1, "cuda": 8}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -210,7 +208,7 @@ def _run(
     shard_size: int | None,
 ) -> RunCounts:
     plan = planned.plan
-    batch = batch_size or _BATCH[plan.device.partition(":")[0]]
+    batch = batch_size or default_batch(plan.device)
     counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()

@@ -18,6 +18,7 @@ from geo_refdiff import __version__
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.grid.geobox import crs_wkt
 from geo_refdiff.io.raster import inspect
+from geo_refdiff.pipeline.models import default_batch
 from geo_refdiff.pipeline.outline import Outline, check_options, make_outline
 from geo_refdiff.pipeline.planning import Request
 from geo_refdiff.xarray.arrays import Layers, centres, layers
@@ -29,7 +30,6 @@ OPTIONS = tuple(f.name for f in fields(Request) if f.name not in ("scene", "ref"
 
 _ARRAYS = ("ref", "mask", "mask_confidence")
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
-_BATCH = {"cpu": 1, "cuda": 8}
 
 
 @xarray.register_dataarray_accessor("refdiff")
@@ -86,7 +86,7 @@ class RefdiffAccessor:
         check_options(requests[0])
         _check_files(requests[0], [s.store for s in beside.values()])
         outline = _outline(requests[0], stored[0].store, beside.get("ref"))
-        batch = batch_size or _BATCH[outline.device.partition(":")[0]]
+        batch = batch_size or default_batch(outline.device)
         blocks = [_blocks(r, s, beside, outline, batch) for r, s in zip(requests, stored, strict=True)]
         return _as_array(self._array, scenes, blocks, outline)
 
