@@ -22,6 +22,7 @@ from geo_refdiff.align.features import (
     agreement,
     edges,
     gradients,
+    likeness,
     orientation,
     structure,
     taper,
@@ -37,6 +38,14 @@ RADIUS = 16
 
 LEAST_SCORE = 12.0
 """Sure enough to be used: below it, shadows and seasons alone may be half an LR pixel."""
+
+LEAST_SCORE_UNLIKE = 20.0
+"""The same for images whose contrasts differ, as in red against near infrared: their shadows and trees have edges in
+different places, so that both witnesses err alike."""
+
+_ALIKE = 0.6
+"""Correlation of contrasts from which on two images are alike: some 0.8 in the same bands of two years of a city, up to
+0.7 with red against near infrared."""
 
 _NOT_BY_CHANCE = 8.0
 LEAST_CORRELATION = 0.05
@@ -88,9 +97,13 @@ class Estimate:
     @property
     def reason(self) -> str:
         """The verdict for people, with its figures."""
+        known = f"{self.pixels} LR pixels known in both images"
         texts = {
             "registered": f"two witnesses agree to {self.disagreement:.2f} LR pixels",
-            "too small": f"{self.pixels} LR pixels known in both images are too few to tell",
+            "too small": f"what the {known} have in common is too little to tell (phase correlation {self.score:.1f} "
+            f"standard deviations above chance)"
+            if self.score
+            else f"{known} are too few to tell",
             "featureless": "there are no edges to go by",
             "mismatch": f"the images do not match (phase correlation {self.score:.1f} standard deviations above "
             f"chance, edge correlation {self.correlation:.2f}, {self.disagreement:.1f} LR pixels apart)",
@@ -116,7 +129,7 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
     apart = hypot(shift[0] - other[0], shift[1] - other[1])
     few = last.pixels < TELLING_PIXELS
     agreed = apart <= tolerance(last.pixels) and score >= _NOT_BY_CHANCE and correlation >= LEAST_CORRELATION
-    if not agreed or score < LEAST_SCORE or max(map(abs, shift)) > radius:
+    if not agreed or score < last.least_score or max(map(abs, shift)) > radius:
         verdict: Verdict = "featureless" if not last.structured else "too small" if few or agreed else "mismatch"
         return Estimate(verdict, shift, float("inf"), score, correlation, apart, last.pixels)
     return Estimate("registered", shift, standard_error(score), score, correlation, apart, last.pixels)
@@ -164,6 +177,11 @@ class Pair:
     def edges(self) -> tuple[Image, Image]:
         """Of scene and reference."""
         return edges(self.scene, self.used), edges(self.reference, self.used)
+
+    @property
+    def least_score(self) -> float:
+        """Of phase correlation, below which a shift is not sure enough to be used."""
+        return LEAST_SCORE if likeness(*self._images, self._both) >= _ALIKE else LEAST_SCORE_UNLIKE
 
     @property
     def structured(self) -> bool:

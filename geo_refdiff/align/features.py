@@ -149,6 +149,24 @@ def structure(image: Image, known: Mask) -> float:
     return highest
 
 
+def likeness(first: Image, second: Image, known: Mask) -> float:
+    """How far the contrasts of two images run alike, -1..1: their correlation without the local mean, in the band where
+    it is highest.
+
+    Args:
+        first, second: (C, h, w), bands pair by pair, any units.
+        known: (h, w), True = both values count.
+    """
+    counted = known.astype(np.float32)
+    spread = np.maximum(_blur(counted, _LOCAL), np.float32(1e-3))
+    highest = -1.0
+    for bands in zip(first, second, strict=True):
+        a, b = ((x - _blur(x * counted, _LOCAL) / spread) * counted for x in bands)
+        power = float((a**2).sum()) * float((b**2).sum())
+        highest = max(highest, float((a * b).sum()) / max(power, 1e-30) ** 0.5)
+    return highest
+
+
 def _kernels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Derivative and value of the Gaussian, 7 taps."""
     at = np.arange(-3.0, 4.0)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geo_refdiff.align.estimate import estimate_shift
+from geo_refdiff.align.estimate import LEAST_SCORE, LEAST_SCORE_UNLIKE, estimate_shift
+from geo_refdiff.align.features import likeness
 from geo_refdiff.align.field import fit_affine, fit_constant, fit_field
 from geo_refdiff.align.register import register_tiles, register_view
 from geo_refdiff.align.registration import Registration
@@ -91,6 +92,27 @@ def test_what_cannot_be_told_is_said(pair: MakePair) -> None:
     assert noise.verdict == "featureless"
     unknown = register_view(replace(view, valid=np.zeros_like(view.valid)))
     assert unknown.verdict == "too small"
+
+
+def test_more_is_asked_of_images_that_are_not_alike(pair: MakePair) -> None:
+    """The same edges and the same score; but contrasts that turn round show different things, whose edges may lie."""
+    view = pair(36, (0.5, -0.75), seed=1, noise=32, nodata=0.3, changed=0.3)
+    unlike = replace(view, scene=255 - view.scene)
+    estimates = estimate_shift(view), estimate_shift(unlike)
+    assert LEAST_SCORE <= estimates[0].score < LEAST_SCORE_UNLIKE
+    assert estimates[1].score == pytest.approx(estimates[0].score, abs=0.01)
+    assert [e.verdict for e in estimates] == ["registered", "too small"]
+    assert estimates[1].reason.endswith("standard deviations above chance)")
+
+
+def test_likeness_is_a_correlation_of_known_pixels() -> None:
+    rng = np.random.default_rng(0)
+    image, other = rng.normal(100, 9, (2, 2, 64, 64)).astype(np.float32)
+    known = rng.random((64, 64)) < 0.8
+    spoilt = np.where(known, 3 * image + 7, 1e4).astype(np.float32)
+    assert likeness(image, spoilt, known) == pytest.approx(1, abs=1e-4)
+    assert likeness(image, -image, known) == pytest.approx(-1, abs=1e-4)
+    assert abs(likeness(image, other, known)) < 0.1
 
 
 def test_a_bump_is_recovered(pair: MakePair, bump: Callable[..., Callable[..., tuple[np.ndarray, np.ndarray]]]) -> None:
