@@ -33,6 +33,9 @@ _VISIBLE = 0.3
 """LR pixels, root mean square, by which a field must differ from one shift to be worth it: the shores of lakes that
 rise and fall from year to year alone make one of 0.2."""
 
+_STEEP = 0.7
+"""LR pixels by which a field may differ from one shift in a single place to be worth it, too."""
+
 _LEAST_SITES = 6
 _LEAST_TO_VARY = 12
 """Sites from which on a field may be preferred to one shift without being asked for."""
@@ -158,7 +161,8 @@ def _worth(smooth: Smooth, sites: Sequence[Site], least: float = _EVIDENT) -> bo
     if len(good.points) < _LEAST_TO_VARY:
         return False
     d = np.stack(smooth.displacement.at(good.points[:, 0], good.points[:, 1]), axis=1)
-    return smooth.gain > least and rms(d - d.mean(axis=0)) > _VISIBLE
+    steepest = float(np.hypot(*(d - np.median(d, axis=0)).T).max())
+    return smooth.gain > least and (rms(d - d.mean(axis=0)) > _VISIBLE or steepest > _STEEP)
 
 
 def _placed(view: View, displacement: Displacement) -> Pair:
