@@ -30,6 +30,12 @@ MAX_RESIDUAL = 1.0
 
 _HALF = 0.5
 
+_POOR = 0.3
+"""Correlation of scene and reference after the radiometric fit, below which something is wrong."""
+
+_ENOUGH = 100
+"""LR pixels that such a correlation is to rest on."""
+
 
 @dataclass(frozen=True, slots=True)
 class AlignRequest:
@@ -105,6 +111,20 @@ def align_reference(
     return Coregistration.of(found, request.mode, _cells(beyond, found.sites, scene))
 
 
+def undecided(placed: Coregistration) -> bool:
+    """Whether the reference could not be registered in "auto", and may yet lie right."""
+    return placed.mode == "auto" and placed.verdict not in ("registered", "off") and not placed.unused
+
+
+def says_nothing(radiometry: Radiometry) -> bool:
+    """Whether the reference looks like the scene in no band; so does a black or flat one.
+
+    Args:
+        radiometry: fitted.
+    """
+    return radiometry.pixels >= _ENOUGH and max(radiometry.correlation) < _POOR
+
+
 def note_reference(reference: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]) -> None:
     """Tell how much of the scene the reference covers, and how well it agrees."""
     share = overlap_fraction(reference, target)
@@ -112,7 +132,7 @@ def note_reference(reference: RasterInfo, target: GeoBox, radiometry: Radiometry
         notes.append(f"the reference covers {share:.1%} of the scene; elsewhere there is none")
     if radiometry.pixels == 0:
         notes.append("too few common pixels to match the reference's radiometry: it is taken as it is")
-    elif min(radiometry.correlation) < 0.3:
+    elif min(radiometry.correlation) < _POOR:
         notes.append(
             f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f}): "
             f"check its place, bands and date"
@@ -125,7 +145,7 @@ def _not_registered(
     """What cannot be told is taken as it is in "auto"; what is seen not to match is not."""
     told = f"the reference is not registered: {found.reason}"
     if request.mode == "auto" and found.verdict != "mismatch":
-        notes.append(f"{told}; it is taken where it says it lies")
+        notes.append(told)
         return Coregistration.of(found, request.mode)
     if request.on_misregistration == "stop":
         raise InputError(

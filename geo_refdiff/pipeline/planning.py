@@ -19,7 +19,14 @@ from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.grid.lattice import lattice_origin
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.pipeline.aligning import MAX_RESIDUAL, AlignRequest, align_reference, note_reference
+from geo_refdiff.pipeline.aligning import (
+    MAX_RESIDUAL,
+    AlignRequest,
+    align_reference,
+    note_reference,
+    says_nothing,
+    undecided,
+)
 from geo_refdiff.pipeline.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.pipeline.models import Model, RestorerFactory
 from geo_refdiff.pipeline.outline import check_options, make_outline
@@ -103,18 +110,28 @@ def make_plan(request: Request) -> Planned:
     crop, target = found.crop, found.target
     placed = align_reference(request.alignment, scene, reference, bands, sensor, restorer, notes)
     if placed.unused:
-        reference, bands = None, replace(bands, reference=())
+        reference = None
+    radiometry = survey_scene(scene, bands.scene, model_units=restorer.model_units, scene_range=request.scene_range)
+    if reference is not None and restorer.uses_reference:
+        fitted = fit_reference(
+            radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
+        )
+        if model.bands and undecided(placed) and says_nothing(fitted):
+            told = f"correlation {max(fitted.correlation):.2f} at most"
+            notes.append(f"the reference does not look like the scene, either ({told}): it is not used")
+            reference, placed = None, replace(placed, unused=True)
+        else:
+            note_reference(reference, target, fitted, notes)
+            radiometry = fitted
+    if undecided(placed):
+        notes.append("the reference is taken where it says it lies")
+    if placed.unused:
+        bands = replace(bands, reference=())
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference: give --ref, or use --model bicubic-ibp")
     mask = decide_mask(request.prior, model.classes, target)
     if mask is None:
         mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, notes)
-    radiometry = survey_scene(scene, bands.scene, model_units=restorer.model_units, scene_range=request.scene_range)
-    if reference is not None and restorer.uses_reference:
-        radiometry = fit_reference(
-            radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
-        )
-        note_reference(reference, target, radiometry, notes)
     bands, radiometry = survey_others(scene, bands, radiometry)
     _note_unused(restorer, reference, mask, bands, scene, notes)
     origin = lattice_origin(Affine(*scene.transform))

@@ -57,6 +57,11 @@ def make(make_raster: Any, make_texture: Any) -> Make:
     return build
 
 
+def described(out: Path) -> dict[str, Any]:
+    properties: dict[str, Any] = json.loads(out.with_suffix(".json").read_text())["properties"]
+    return properties
+
+
 def pixels(path: Path) -> np.ndarray:
     with rasterio.open(path) as dataset:
         return np.asarray(dataset.read())
@@ -131,9 +136,49 @@ def test_too_little_to_tell(make_pair: Any) -> None:
     found = plan(scene, ref)
     assert found.plan.coregistration.verdict == "too small"
     assert found.plan.coregistration.displacement.is_zero
-    assert any("it is taken where it says it lies" in note for note in found.notes)
+    assert "the reference is taken where it says it lies" in found.notes
     with pytest.raises(InputError, match="too few to tell"):
         plan(scene, ref, coregister="global")
+
+
+@pytest.mark.parametrize("value", [0, 90])
+def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp_path: Path, value: int) -> None:
+    scene, ref = make()
+    with rasterio.open(ref) as dataset:
+        flat = np.full((3, *dataset.shape), value, np.uint8)
+        reference = make_raster("flat.tif", flat, transform=dataset.transform)
+    done = upscale(scene, ref=reference, out=tmp_path / "auto.tif", products=["source", "stac"])
+    without = upscale(scene, scale=8, out=tmp_path / "without.tif")
+    np.testing.assert_array_equal(pixels(done.out), pixels(without.out))
+    said = "the reference does not look like the scene, either (correlation 0.00 at most): it is not used"
+    assert said in done.notes
+    assert not any("is taken where it says it lies" in note for note in done.notes)
+    assert described(done.out)["geo_refdiff:notes"] == list(done.notes)
+    assert described(done.out)["geo_refdiff:sources"]["reference"] == 0
+
+    kept = upscale(scene, ref=reference, out=tmp_path / "off.tif", coregister="off", products=["source", "stac"])
+    assert any("agrees poorly with the scene (correlation 0.00)" in note for note in kept.notes)
+    assert described(kept.out)["geo_refdiff:sources"]["reference"] == 0  # what says nothing is not where detail is from
+
+
+@pytest.mark.parametrize("wrong", ["other place", "quarter", "half", "mirrored"])
+def test_the_source_map_tells_a_wrong_reference_that_nobody_registered(make: Make, wrong: str, tmp_path: Path) -> None:
+    def share(reference: Path, name: str) -> float:
+        done = upscale(
+            scene, ref=reference, out=tmp_path / name, coregister="off", products=["source", "stac"], model="default"
+        )
+        return float(described(done.out)["geo_refdiff:sources"]["reference"])
+
+    scene, reference = make()
+    right = share(reference, "right.tif")
+    if wrong == "other place":
+        reference = make(seed=9)[1]
+    else:
+        with rasterio.open(reference, "r+") as dataset:
+            image = dataset.read()
+            turned = {"quarter": np.rot90(image, 1, (1, 2)), "half": image[:, ::-1, ::-1], "mirrored": image[..., ::-1]}
+            dataset.write(np.ascontiguousarray(turned[wrong]))
+    assert share(reference, "wrong.tif") < 0.2 * right
 
 
 def test_upscale_with_a_shifted_reference_and_mask(make: Make, tmp_path: Path) -> None:

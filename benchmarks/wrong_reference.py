@@ -1,0 +1,137 @@
+"""What a wrong reference costs: `python -m benchmarks.wrong_reference`.
+
+Scenes made from a city that no model was trained on are sharpened by the command's own way with the right reference and
+with wrong ones: of another place, turned, black, cloudy, overcast. HaarPSI against the truth is compared place by place
+with the same run without a reference, beside the share of the output whose detail comes from the reference by the
+source map, and in how many places the notes say that something is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from benchmarks.change_detection import DATA
+from benchmarks.tables import markdown, paired, plus_minus
+from geo_refdiff import upscale
+from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.evaluate import metrics
+
+SIDE = 384
+SCALE = 8
+NOISE = 0.7
+"""Standard deviation of the scene's noise, DN."""
+
+_BANDS = ("red", "green", "blue", "nir")
+_CLOUD_DN = 235.0
+_WARNINGS = ("is not used", "agrees poorly", "does not lie right")
+
+Bytes = NDArray[np.uint8]
+
+
+def clouded(image: Bytes, share: float, seed: int) -> Bytes:
+    """Soft bright clouds over about `share` of an image (C, h, w), 1 = dense over all of it."""
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.standard_normal(image.shape[1:]), 30)
+    thick = np.clip((field - np.quantile(field, 1 - share)) / field.std() * 6, 0, 1)
+    if share >= 1:
+        thick = np.ones_like(field)
+    relief = ndimage.gaussian_filter(rng.standard_normal(image.shape[1:]), 6)
+    white = _CLOUD_DN + 5 * relief / relief.std()
+    return np.rint(np.clip(image * (1 - thick) + white * thick, 0, 255)).astype(np.uint8)
+
+
+def wrong_references(right: Bytes, other: Bytes, seed: int) -> Iterator[tuple[str, Bytes]]:
+    """Name and image of each kind, the right one first."""
+    yield "right, other year", right
+    yield "another place", other
+    yield "rotated by 90 degrees", np.ascontiguousarray(np.rot90(right, 1, (1, 2)))
+    yield "black", np.zeros_like(right)
+    yield "30 % clouds", clouded(right, 0.3, seed)
+    yield "70 % clouds", clouded(right, 0.7, seed)
+    yield "overcast", clouded(right, 1.0, seed)
+
+
+def read(path: Path) -> tuple[Bytes, Affine, Any]:
+    """Red, green, blue, nir of the upper left square, its affine, its CRS."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(window=((0, SIDE), (0, SIDE))), dataset.transform, dataset.crs
+
+
+def write(path: Path, image: Bytes, transform: Affine, crs: Any) -> Path:
+    count, height, width = image.shape
+    options = {"count": count, "height": height, "width": width, "dtype": "uint8", "photometric": "minisblack"}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, alpha="no", **options) as dataset:
+        dataset.write(image)
+        dataset.descriptions = _BANDS[:count]
+    return path
+
+
+def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> tuple[float, float, bool]:
+    """HaarPSI, share of the output resting on the reference, whether the notes warn."""
+    done = upscale(scene, out=folder / "out.tif", products=["source", "stac"], overwrite=True, **options)
+    with rasterio.open(done.out) as dataset:
+        image = torch.from_numpy(dataset.read().astype(np.float32))[None]
+    sources = json.loads((folder / "out.json").read_text())["properties"]["geo_refdiff:sources"]
+    share = sources["reference"] / max(1, sum(v for k, v in sources.items() if k != "nodata"))
+    quality = float(metrics.haarpsi(image, torch.from_numpy(truth.astype(np.float32))[None]))
+    return quality, share, any(w in note for note in done.notes for w in _WARNINGS)
+
+
+@click.command()
+@click.option("--places", default=16, show_default=True, help="So many places, spread over the city, one direction.")
+@click.option("--city", default="santa_monica", show_default=True)
+def main(places: int, city: str) -> None:
+    """Print HaarPSI less that without a reference, for each kind of reference and way of co-registration."""
+    if not (DATA / "naip-ca" / city).is_dir():
+        raise click.UsageError(f"{DATA / 'naip-ca' / city}: no such folder; name the data with GEO_REFDIFF_DATA")
+    folders = sorted((DATA / "naip-ca" / city).iterdir())
+    chosen = [folders[k * len(folders) // places] for k in range(min(places, len(folders)))]
+    found: dict[tuple[str, str], list[tuple[float, float, bool]]] = {}
+    plain: list[float] = []
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for index, place in enumerate(chosen):
+            old, new = sorted(place.glob("*.tif"))[0], sorted(place.glob("*.tif"))[-1]
+            truth, transform, crs = read(new)
+            right, ref_transform, ref_crs = read(old)
+            other = read(sorted(chosen[index - 1].glob("*.tif"))[0])[0]
+            lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
+            lr += np.random.default_rng(index).normal(0, NOISE, lr.shape)
+            coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
+            scene = write(folder / "scene.tif", coarse, transform @ Affine.scale(SCALE), crs)
+            plain.append(judged(folder, scene, truth, scale=SCALE)[0])
+            for kind, image in wrong_references(right, other, index):
+                ref = write(folder / "ref.tif", image, ref_transform, ref_crs)
+                for mode in ("auto", "off"):
+                    result = judged(
+                        folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"
+                    )
+                    found.setdefault((kind, mode), []).append(result)
+            click.echo(f"{place.name}: without {plain[-1]:.4f}", err=True)
+    rows = []
+    for (kind, mode), results in found.items():
+        quality, share, warned = zip(*results, strict=True)
+        worst = min(a - b for a, b in zip(quality, plain, strict=True))
+        rows.append(
+            [kind, mode, plus_minus(*paired(quality, plain)), f"{worst:+.4f}", f"{np.mean(share):.1%}",
+             f"{sum(warned)} of {len(warned)}"]
+        )  # fmt: skip
+    head = ["reference", "--coregister", "HaarPSI less that without", "worst place", "from the reference", "warned of"]
+    click.echo(f"{len(plain)} places of {city}, {SCALE}x, without a reference {np.mean(plain):.4f}\n")
+    click.echo(markdown(head, rows))
+
+
+if __name__ == "__main__":
+    main()
