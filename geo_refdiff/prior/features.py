@@ -1,5 +1,5 @@
 """What a change detector looks at, on the LR grid: the scene, the reference as the LR sensor would have seen it, and
-the reference's texture within each LR pixel."""
+the reference's texture and layout within each LR pixel."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from geo_refdiff.degrade.sensor import SensorModel
 BANDS = ("red", "green", "blue", "nir")
 """Bands of the detector, in this order; near infrared may be missing."""
 
-CHANNELS = 20
-"""Of the features: 4 scene, 4 reference as seen, 4 texture, edges, share of vegetation, 2 NDVI, 4 on what is known."""
+LAYOUT_SIDE = 4
+"""Parts of an LR pixel along each axis, whose means tell how the reference is laid out within it."""
+
+LAYOUT = len(BANDS) * LAYOUT_SIDE**2
+"""Channels that tell the layout: bands, and within each the parts by rows, as of `pixel_unshuffle`."""
+
+CHANNELS = LAYOUT + 20
+"""Of the features: the layout, 4 scene, 1 its NDVI, 4 reference as seen, 4 texture, edges, share of vegetation, 1 NDVI
+of the reference, 4 on what is known."""
 
 _NIR = BANDS.index("nir")
 _GREEN = 0.12  # NDVI above which a reference pixel counts as vegetation
@@ -51,11 +58,22 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
     bands[_NIR] = float(nir)
     scene, seen, texture = scene * bands, seen * bands, texture * bands
     of_scene = torch.cat([scene, _ndvi(scene) * float(nir)])
+    layout = _layout(image, known.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
     of_reference = torch.cat([seen, texture, edges, green * float(nir), _ndvi(seen) * float(nir)])
     constant = torch.tensor([float(nir), log2(sensor.scale / 8)], dtype=lr.dtype)[:, None, None].expand(
         2, *lr.shape[1:]
     )
-    return torch.cat([of_scene * valid, of_reference * there, constant * valid, valid, there])
+    return torch.cat([layout * there, of_scene * valid, of_reference * there, constant * valid, valid, there])
+
+
+def _layout(image: Tensor, known: Tensor, scale: int) -> Tensor:
+    """Means of parts of each LR pixel, less the LR pixel's; 0 where nothing of a part is known. (LAYOUT, h, w)."""
+    sides = [n // scale * LAYOUT_SIDE for n in image.shape[-2:]]  # parts share HR pixels where the scale asks for it
+    share = F.adaptive_avg_pool2d(known[None], sides)[0]
+    parts = F.adaptive_avg_pool2d(image[None], sides)[0] / share.clamp(min=1e-3)
+    whole = _cell_mean(image, scale) / _cell_mean(known, scale).clamp(min=1e-3)
+    around = whole.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
+    return F.pixel_unshuffle(torch.where(share > 0, parts - around, 0.0), LAYOUT_SIDE)
 
 
 def _within(image: Tensor, known: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, SensorModel
 from geo_refdiff.diffusion.model_folder import read_weights, save_model
 from geo_refdiff.errors import InputError
-from geo_refdiff.prior.features import BANDS, change_features
+from geo_refdiff.prior.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
 from geo_refdiff.prior.network import ChangeNetwork, detector_config
 from geo_refdiff.train.datasets import Crop, PairDataset, open_dataset
 from geo_refdiff.train.datasets.taxonomy import CLASSES
@@ -160,7 +160,12 @@ def train(
 
 def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip: bool) -> Tensor:
     parts = [torch.stack([getattr(s, name) for s in batch]).float() for name in ("features", "shares", "weight")]
-    features, shares, weight = (torch.rot90(p.flip(-1) if flip else p, quarters, (-2, -1)) for p in parts)
+    layout = F.pixel_shuffle(parts[0][:, :LAYOUT], LAYOUT_SIDE)  # parts of LR pixels turn, too
+    turned = (
+        torch.rot90(p.flip(-1) if flip else p, quarters, (-2, -1)) for p in (layout, parts[0][:, LAYOUT:], *parts[1:])
+    )
+    layout, features, shares, weight = turned
+    features = torch.cat([F.pixel_unshuffle(layout, LAYOUT_SIDE), features], 1)
     reach = network.reach
     logits = network(F.pad(features, (reach, reach, reach, reach)))
     loss = -(shares * torch.log_softmax(logits, 1)).sum(1)
