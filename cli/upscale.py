@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--mask",
     metavar="FILE|auto|none",
     help="Change mask in any CRS: a raster of classes (0 = no change) or colours, or polygons; auto compares the scene "
-    "with the reference.  [default: none]",
+    "with the reference.  [default: auto where there is a reference]",
 )
 @mask_options
 @click.option("--mask-confidence", metavar="FILE", help="Raster of 0 to 1: how sure the mask is.")
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--min-confidence",
     type=float,
     metavar="0..1",
-    help="Where the mask is less sure, it is unknown.  [default: 0.5 with --mask-confidence]",
+    help="Where the mask is less sure, it is unknown.  [default: 0.5, with auto 0.7]",
 )
 @click.option(
     "-o", "--out", metavar="FILE", help="GeoTIFF to write, or VRT.  [default: SCENE_<scale>x.tif beside the scene]"

@@ -13,7 +13,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.job import to_units
 from geo_refdiff.grid.window import Window
-from geo_refdiff.prior.detected import DetectedPrior
+from geo_refdiff.prior.detected import SURE, TOLD, DetectedPrior
 from geo_refdiff.prior.features import BANDS
 from geo_refdiff.prior.network import Detector
 
@@ -42,7 +42,7 @@ class TileDetector:
         return self.detector.classes
 
     def find(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
-        """(1, 1, H, W) uint8 in the detector's classes, 255 = not known.
+        """(1, 1, H, W) uint8 in the detector's classes, 255 = not known: as in a product, only sure changes are told.
 
         Args:
             lr: (1, C, h, w) DN.
@@ -55,7 +55,9 @@ class TileDetector:
             values = _cut(scene, window)
             return np.nan_to_num(values), np.isfinite(values)
 
-        prior = DetectedPrior(self.detector, sensor, read_scene, lambda window: _cut(reference, window), self.channels)
+        prior = DetectedPrior(
+            self.detector, sensor, read_scene, lambda window: _cut(reference, window), self.channels, TOLD, SURE
+        )
         height, width = ref.shape[-2:]
         return torch.from_numpy(prior.read(Window(0, 0, height, width)))[None, None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, get_args
@@ -17,7 +17,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.restorers import Classical, Conditions
+from geo_refdiff.engine.restorers import Classical, Conditions, Restorer
 from geo_refdiff.engine.workdir import check_output_path
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.grid.geobox import crop, scene_geobox
@@ -27,7 +27,7 @@ from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vrt import Mosaic, write_vrt
 from geo_refdiff.pipeline.models import Model
-from geo_refdiff.pipeline.planning import Planned, Request, make_plan
+from geo_refdiff.pipeline.planning import Request, make_plan
 from geo_refdiff.prior.deciding import AUTO
 from geo_refdiff.prior.detected import STEPS, DetectedPrior
 from geo_refdiff.prior.features import BANDS
@@ -100,7 +100,9 @@ def detect_change(
     block_size: int | None = None,
     progress: Progress | None = None,
 ) -> DetectChangeResult:
-    """Write the change mask that `upscale --mask auto` would use, and how sure it is.
+    """Write where and to what a scene has changed since a reference was taken, and how sure that is.
+
+    The changes are those that `upscale --mask auto` sees; it heeds the sure ones only.
 
     Beside `out` (uint8, 0 = no change, else the class now, 255 = unknown) appear its category names (`.aux.xml`), a
     QGIS style (`.qml`) and `<stem>.confidence.tif` (uint8, scale 1/250, 255 = unknown). Memory depends on the scale,
@@ -151,16 +153,17 @@ def detect_change(
                 min_confidence=min_confidence,
             )
         )
-        counts = _written(planned, found, (out, sure), grid, block_size, overwrite, progress)
+        plan = _telling_all(planned.plan, found, min_confidence)
+        counts = _written(plan, planned.restorer, found, (out, sure), grid, block_size, overwrite, progress)
     write_legend(out, found.classes, class_colours(len(found.classes)))
     known = max(1, int(counts[:UNKNOWN_CLASS].sum()))
-    height, width = _mosaic(planned.plan, grid, (), {}).geobox.shape
+    height, width = _mosaic(plan, grid, (), {}).geobox.shape
     return DetectChangeResult(
         out=out,
         confidence=sure,
         shape=(int(height), int(width)),
         grid=grid,
-        scale=planned.plan.grid.scale,
+        scale=plan.grid.scale,
         shares={name: float(counts[i]) / known for i, name in enumerate(found.classes)},
         unknown=float(counts[UNKNOWN_CLASS]) / float(counts.sum()),
         notes=planned.notes,
@@ -196,8 +199,16 @@ def _model(detector: Detector) -> Model:
     )
 
 
+def _telling_all(plan: Plan, detector: Detector, least: float | None) -> Plan:
+    """The plan with a mask that keeps "no change" and what is less sure; a model is told less."""
+    assert plan.mask is not None
+    own = tuple((index, index) for index in range(len(detector.classes)))
+    return replace(plan, mask=replace(plan.mask, values=own, min_confidence=least or 0.0))
+
+
 def _written(
-    planned: Planned,
+    plan: Plan,
+    restorer: Restorer,
     detector: Detector,
     paths: tuple[Path, Path],
     grid: Grid,
@@ -206,12 +217,11 @@ def _written(
     progress: Progress | None,
 ) -> NDArray[np.int64]:
     """Writes classes and confidence; how many LR pixels have each class."""
-    plan = planned.plan
     windows = list(_windows(plan, block_size))
     counts = np.zeros(256, np.int64)
     with (
         TemporaryDirectory(prefix=f".{paths[0].name}.parts-", dir=paths[0].parent) as name,
-        ConditionReader(plan, planned.restorer) as conditions,
+        ConditionReader(plan, restorer) as conditions,
     ):
         folder = Path(name)
         sources: list[tuple[str, Window]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.engine.plan import Bands
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.errors import OptionError
@@ -17,34 +18,45 @@ from geo_refdiff.prior.taxonomy import class_index
 def automatic_mask(
     request: MaskRequest, model: Model, restorer: Restorer, bands: Bands, reference: bool, notes: list[str]
 ) -> MaskRecord | None:
-    """The record of a detected mask, where one is asked for and the model uses masks; else None.
+    """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one.
+
+    Such a mask tells changes that are sure enough, and nothing else: everywhere else it is unknown.
 
     Raises:
-        OptionError: there is no reference, or the model lacks the bands or the classes of the detector.
+        OptionError: there is no reference, or the model lacks the bands or the classes of the detector, and the mask is
+            asked for; a confidence is limited where there is none.
         ModelError: the detector is damaged.
     """
-    if str(request.mask) != AUTO:
+    asked = str(request.mask) == AUTO
+    if not asked and request.mask is not None:
         return None
-    if not reference:
+    channels = detector_channels(model.bands, bands.channels)
+    if asked and not reference:
         raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
-    if not restorer.uses_mask:
+    if asked and not restorer.uses_mask:
         notes.append(f"{restorer.name} does not use the mask")
         return None
-    from geo_refdiff.prior.network import load_detector
-
-    detector = load_detector()
-    channels = detector_channels(model.bands, bands.channels)
-    if not model.classes or channels is None:
+    if asked and (not model.classes or channels is None):
         lacks = "names no classes" if not model.classes else f"takes the bands {', '.join(model.bands)}"
         raise OptionError(
             f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
             f"say --mask none"
         )
+    if not reference or not restorer.uses_mask or not model.classes or channels is None:
+        if request.least is not None:
+            raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
+        return None
+    from geo_refdiff.prior.detected import SURE, TOLD
+    from geo_refdiff.prior.network import load_detector
+
+    detector = load_detector()
+    if not asked:
+        notes.append("no mask was given: changes are looked for; --mask none leaves that out")
     classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
     return MaskRecord(
         "auto",
-        values=tuple((index, 255 if own is None else own) for index, own in classes),
-        min_confidence=request.least or 0.0,
+        values=tuple((i, TOLD.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
+        min_confidence=SURE if request.least is None else request.least,
         channels=channels,
         detector=detector.sha256,
     )

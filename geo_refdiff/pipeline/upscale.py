@@ -87,7 +87,7 @@ def upscale(
         ref: older, finer reference, any CRS; None: plain super-resolution.
         mask: change mask in any CRS: a raster of class indices (0 = no change), of other values (see `class_map`) or
             of colours (SECOND's by default), or polygons, `FILE|layername=NAME` for one layer of several; "auto": found
-            by comparing scene and reference; "none" or None: no change known.
+            by comparing scene and reference, as with None where that is possible; "none": no change known.
         out: GeoTIFF to write, or VRT with `shard_size`; default `<scene>_<scale>x.tif` (.vrt) beside the scene.
         aoi: "xmin,ymin,xmax,ymax" in the scene's CRS, snapped outwards to its pixels, or a vector file in any CRS.
         scale: whole factor; default from the reference's pixel size, else 8.
@@ -115,7 +115,7 @@ def upscale(
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.
         mask_confidence: raster of 0 to 1 that says how sure the mask is.
-        min_confidence: below it the mask is taken for unknown; default 0.5 with `mask_confidence`, 0 with "auto".
+        min_confidence: below it the mask is taken for unknown; default 0.5 with `mask_confidence`, 0.7 with "auto".
         coregister: "auto", "global", "local" or "off": whether and how reference and mask are moved onto the scene
             before they are used; "auto" finds out which it takes, and leaves alone what is too small or too plain.
         max_residual: what may be left of the shifts after that, LR pixels.

@@ -30,12 +30,12 @@ class MaskRequest:
     """What the user says of a mask.
 
     Attributes:
-        mask: a raster or vector file, "auto", "none" or None: not said.
+        mask: a raster or vector file, "auto", "none" or None: not said, "auto" where that is possible.
         no_change: value of a raster that means "no change".
         class_map: JSON or CSV file, see `read_class_map`.
         field: of a vector file, whose values tell the class.
         confidence: raster that says how sure the mask is, 0 to 1.
-        least: confidence below which a class is unknown; None: 0.5 where a confidence is given.
+        least: confidence below which a class is unknown; None: 0.5 where a confidence is given, 0.7 for "auto".
     """
 
     mask: str | Path | None = None
@@ -76,7 +76,7 @@ class MaskRequest:
         ]
         if told and self.file is None:
             raise OptionError(f"{told[0]} goes with a mask from a file: give --mask FILE, or leave it out")
-        if self.least is not None and self.confidence is None and str(self.mask) != AUTO:
+        if self.least is not None and self.confidence is None and self.mask is not None and str(self.mask) != AUTO:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
 
 

@@ -15,12 +15,20 @@ from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.grid.window import Window
 from geo_refdiff.prior.features import BANDS, change_features
 from geo_refdiff.prior.network import Detector
+from geo_refdiff.prior.taxonomy import NO_CHANGE
 
 ReadScene = Callable[[Window], tuple[NDArray[np.float32], NDArray[np.bool_]]]
 """LR window -> values (C, h, w) in model units and valid (C, h, w)."""
 
 ReadReference = Callable[[Window], NDArray[np.float32]]
 """HR window -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
+
+SURE = 0.7
+"""How sure a detected change has to be for a model to be told of it."""
+
+TOLD = {NO_CHANGE: UNKNOWN_CLASS}
+"""What a model is told of a detector's classes: changes, and nothing where none was found. To be told "no change" where
+one was overlooked costs more than it brings elsewhere (docs/change-masks.md has the figures)."""
 
 STEPS = 250
 """Confidence is told in steps of 1 / 250."""

@@ -74,7 +74,8 @@ def class_index(name: str, classes: Sequence[str]) -> int | None:
 
     Args:
         name: one of `classes` or of the names in CLASS_MAP, in any case, or a number: an index or 255.
-        classes: the model's class names; empty: any index from 0 to 254 will do.
+        classes: the model's class names; empty: any index from 0 to 254 will do. Of those that mean the same
+            (CLASS_MAP) the first counts.
     """
     text = name.strip().casefold()
     if text.isdecimal():
@@ -86,4 +87,4 @@ def class_index(name: str, classes: Sequence[str]) -> int | None:
     shared = CLASS_MAP.get(text)
     if shared in (None, UNKNOWN_CLASS, NO_CHANGE):
         return shared
-    return own.index(CLASSES[shared]) if CLASSES[shared] in own else None
+    return next((index for index, c in enumerate(own) if CLASS_MAP.get(c) == shared), None)

@@ -2,7 +2,8 @@
 
 Each pair of dates becomes a few samples on the LR grid (other scales, sensors, exposures, small shifts); a part of them
 shows the same date twice, a part real change of another place pasted into the reference. Labels are the shares of each
-class within an LR pixel, so that pixels on borders teach what they can.
+class within an LR pixel, so that pixels on borders teach what they can. The same command on the same machine gives the
+same weights; config.json tells it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, SensorModel
-from geo_refdiff.diffusion.model_folder import read_weights, save_model
+from geo_refdiff.diffusion.model_folder import model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
 from geo_refdiff.prior.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
 from geo_refdiff.prior.network import ChangeNetwork, detector_config
@@ -32,6 +34,9 @@ _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
 _SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
 _MIN_KNOWN = 0.5
 _BATCH_PIXELS = 9216
+_RATE = 3e-3
+_HELD = 10
+"""Every so many pairs of the first source one is kept from training, to choose the threshold on."""
 
 
 @dataclass(frozen=True)
@@ -125,24 +130,32 @@ def crops(dataset: PairDataset, every: int = 1) -> Iterator[Crop]:
 
 
 def train(
-    samples: Sequence[LrSample], minutes: float, width: int, seed: int = 0, start: Mapping[str, Tensor] | None = None
+    samples: Sequence[LrSample], steps: int, width: int, seed: int = 0, start: Mapping[str, Tensor] | None = None
 ) -> ChangeNetwork:
-    """A network trained on samples for some minutes: Adam, one cosine, soft cross-entropy, batches turned, mirrored."""
+    """A network trained on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
+
+    Args:
+        samples: of any sizes; a batch holds one size.
+        steps: of the optimiser.
+        width: channels of the network.
+        seed: of its first weights and of the batches.
+        start: weights to go on from.
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = ChangeNetwork(width, len(CLASSES))
+    network = ChangeNetwork(width, len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(start)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    optimiser = torch.optim.Adam(network.parameters(), _RATE)
     groups: dict[tuple[int, ...], list[LrSample]] = {}
     for sample in samples:
         groups.setdefault(tuple(sample.weight.shape), []).append(sample)
     keys = list(groups)
     odds = np.array([len(groups[k]) for k in keys]) / len(samples)
-    started, step, smooth = perf_counter(), 0, 0.0
-    while (done := (perf_counter() - started) / (60 * minutes)) < 1:
+    smooth = 0.0
+    for step in range(1, steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = 3e-3 * (0.5 + 0.5 * np.cos(np.pi * done)) * min(1.0, (step + 1) / 50) + 1e-5
+            group["lr"] = _RATE * (0.5 + 0.5 * np.cos(np.pi * step / steps)) * min(1.0, step / 50) + 1e-5
         group_key = keys[int(rng.choice(len(keys), p=odds))]
         count = max(4, _BATCH_PIXELS // (group_key[0] * group_key[1]))
         chosen = [groups[group_key][int(i)] for i in rng.integers(len(groups[group_key]), size=min(count, 32))]
@@ -151,10 +164,9 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        step += 1
         smooth = float(loss.detach()) if step == 1 else 0.98 * smooth + 0.02 * float(loss.detach())
         if step % 100 == 0:
-            print(f"step {step}, {60 * minutes * done:.0f} s, loss {smooth:.4f}", flush=True)
+            print(f"step {step} of {steps}, loss {smooth:.4f}", flush=True)
     return network.eval()
 
 
@@ -224,19 +236,46 @@ def collect(sources: Sequence[Sequence[Crop]], draws: Sequence[int], seed: int) 
 
 
 def write(
-    out: Path, sources: Sequence[Sequence[Crop]], draws: Sequence[int], minutes: float, width: int, init: Path | None
+    out: Path,
+    sources: Sequence[Sequence[Crop]],
+    draws: Sequence[int],
+    steps: int,
+    width: int,
+    init: Path | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Counts:
-    """Trains on nine of ten pairs, chooses the threshold on the tenth (of the first source) and writes the model.
+    """Train on nine of ten pairs, choose the threshold on the tenth (of the first source) and write the model.
 
     The model card in `out` stays; without one a line stands in for it.
+
+    Args:
+        out: model folder.
+        sources: pairs, whole.
+        draws: samples of each pair, for each source.
+        steps, width: as of `train`.
+        init: model folder to go on from.
+        origin: where the pairs are from, for "trained" in config.json.
+
+    Returns:
+        what is found in the pairs that were kept, at 8x and 16x.
     """
-    held = [crop for i, crop in enumerate(sources[0]) if i % 10 == 9]
-    kept = [[crop for i, crop in enumerate(source) if i % 10 != 9] for source in sources]
-    network = train(collect(kept, draws, 0), minutes, width, start=None if init is None else read_weights(init))
+    held = [crop for i, crop in enumerate(sources[0]) if i % _HELD == _HELD - 1]
+    kept = [[crop for i, crop in enumerate(source) if i % _HELD != _HELD - 1] for source in sources]
+    samples = collect(kept, draws, 0)
+    network = train(samples, steps, width, start=None if init is None else read_weights(init))
     checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
     threshold = best_threshold(network, checks)
     found = count(network, checks, threshold)
-    config = detector_config(width, CLASSES, threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=list(BANDS))
+    trained = {
+        **(origin or {}),
+        "pairs": [len(source) for source in kept],
+        "draws": list(draws),
+        "samples": len(samples),
+        "steps": steps,
+        "threads": torch.get_num_threads(),
+        "f1_held_out": round(found.f1, 4),
+    }
+    config = detector_config(width, CLASSES, threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=list(BANDS), trained=trained)
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)
@@ -248,14 +287,14 @@ def main(args: Sequence[str] | None = None) -> None:
     """The command line of this script."""
     parser = argparse.ArgumentParser(description="Train the change detector.")
     parser.add_argument("out", type=Path, help="model folder to write")
-    parser.add_argument("--landscapes", nargs="+", default=["20000-20149"], metavar="FIRST-LAST", help="seeds")
+    parser.add_argument("--landscapes", nargs="+", default=["20000-20211"], metavar="FIRST-LAST", help="seeds")
     parser.add_argument("--size", type=int, default=384, help="side of a landscape, pixels")
     parser.add_argument("--data", help="index of pairs, pseudo-labelled by rules where it names no mask")
     parser.add_argument("--root", help="folder that the index's paths are relative to")
     parser.add_argument("--every", type=int, default=6, help="take every n-th pair of the index")
-    parser.add_argument("--draws", type=int, nargs=2, default=(5, 1), help="samples of each landscape and real pair")
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--draws", type=int, nargs=2, default=(6, 2), help="samples of each landscape and real pair")
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--init", type=Path, help="model folder to go on from")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(args)
@@ -263,13 +302,17 @@ def main(args: Sequence[str] | None = None) -> None:
     painted = [
         crop for seeds in given.landscapes for crop in crops(open_dataset(f"landscape:{seeds}", size=given.size))
     ]
-    sources = [painted]
+    sources, origin = [painted], {"landscapes": given.landscapes, "size": given.size}
     if given.data:
         real = open_dataset(given.data, root=given.root, bands=BANDS, pseudo_change=True, resident=False)
         sources.append(list(crops(real, given.every)))
-    if min(len(source) for source in sources) < 10:
-        raise InputError("fewer than 10 pairs to train on: give more --landscapes, or a smaller --every")
-    write(given.out, sources, given.draws[: len(sources)], given.minutes, given.width, given.init)
+        index = sha256(Path(given.data).read_bytes()).hexdigest()
+        origin |= {"index": Path(given.data).name, "index_sha256": index, "every": given.every}
+    if min(len(source) for source in sources) < _HELD:
+        raise InputError(f"fewer than {_HELD} pairs to train on: give more --landscapes, or a smaller --every")
+    if given.init is not None:
+        origin["init"] = model_digest(given.init)
+    write(given.out, sources, given.draws[: len(sources)], given.steps, given.width, given.init, origin)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ class RefdiffAccessor:
 
         Args:
             ref: older, finer reference: a file or an array, any CRS.
-            mask: change mask: a file or an array, any CRS; "auto" or "none".
+            mask: change mask: a file or an array, any CRS; "auto" (as with None, where there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
             batch_size: windows restored together; default 1 on a CPU, 8 on a GPU.

@@ -27,7 +27,7 @@ class Upscale(Algorithm):
         "Turns a coarse scene into a sharp GeoTIFF on a grid a whole number of times finer, with the detail of an "
         "older, finer reference where nothing has changed. Reference and mask may be in any CRS.\n\n"
         "The mask tells what has changed: a raster of classes (0 = no change), or polygons with a field that names the "
-        "class. Without one, no change is known; or let it be found by comparing scene and reference.\n\n"
+        "class. Without one, changes are looked for by comparing scene and reference, and the sure ones are heeded.\n\n"
         "A cancelled run can be gone on with: choose the same output and 'Go on with an unfinished run'."
     )
 
@@ -46,7 +46,7 @@ class Upscale(Algorithm):
             )
         )
         self._add(
-            QgsProcessingParameterBoolean("AUTO_MASK", "No mask: find change by comparing with the reference", False)
+            QgsProcessingParameterBoolean("AUTO_MASK", "Without a mask: look for changes since the reference", True)
         )
         self._add(QgsProcessingParameterFeatureSource("AOI", "Area of interest (polygons)", [POLYGONS], optional=True))
         self._add(QgsProcessingParameterExtent("EXTENT", "Area of interest (extent)", optional=True))
@@ -74,11 +74,8 @@ class Upscale(Algorithm):
 
     def _mask(self, parameters, context):
         layer = self.parameterAsLayer(parameters, "MASK", context)
-        automatic = self.parameterAsBool(parameters, "AUTO_MASK", context)
         if layer is None:
-            return ["--mask", "auto"] if automatic else []
-        if automatic:
-            raise QgsProcessingException("give a mask, or let change be found, not both")
+            return [] if self.parameterAsBool(parameters, "AUTO_MASK", context) else ["--mask", "none"]
         if not isinstance(layer, QgsVectorLayer):
             return ["--mask", path_of(layer)]
         if layer.dataProvider().name() != "ogr" or layer.subsetString():

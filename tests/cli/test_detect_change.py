@@ -29,7 +29,7 @@ Make = Callable[..., Path]
 @pytest.fixture(scope="module")
 def images() -> tuple[np.ndarray, np.ndarray]:
     """(LR of the new date, HR of the old one), 4 bands."""
-    place = render_pair(30_007, (SIDE, SIDE))
+    place = render_pair(30_000, (SIDE, SIDE))
     lr = SensorModel(SCALE).observe(torch.from_numpy(place.new).float()[None])[0].numpy()
     return np.rint(lr).clip(1, 255).astype(np.uint8), place.old
 
@@ -88,11 +88,10 @@ def test_auto_is_the_detected_mask_and_the_same_in_a_cut_out(
 ) -> None:
     scene, ref = pair
     options = {"ref": ref, "model": tiny_compact, "device": "cpu", "bands": ["red", "green", "blue"]}
-    auto = upscale(scene, mask="auto", out=tmp_path / "auto.tif", **options)  # type: ignore[arg-type]
-    mask = detect_change(scene, ref, tmp_path / "m.tif", grid="hr", bands=["red", "green", "blue"])
-    (tmp_path / "map.json").write_text(
-        json.dumps({"0": 0, "1": "water", "2": "unknown", "3": "unknown", "4": "unknown", "5": "unknown"})
-    )
+    auto = upscale(scene, out=tmp_path / "auto.tif", min_confidence=0.5, **options)  # type: ignore[arg-type]
+    mask = detect_change(scene, ref, tmp_path / "m.tif", grid="hr", bands=["red", "green", "blue"], min_confidence=0.5)
+    classes = {"0": "unknown", "1": "water", "2": "unknown", "3": "unknown", "4": "unknown", "5": "building"}
+    (tmp_path / "map.json").write_text(json.dumps(classes))
     given = upscale(
         scene,
         mask=mask.out,
@@ -106,7 +105,7 @@ def test_auto_is_the_detected_mask_and_the_same_in_a_cut_out(
     with rasterio.open(scene) as dataset:
         west, _, _, north = dataset.bounds
     box = f"{west + 240},{north - 720},{west + 720},{north - 160}"
-    part = upscale(scene, mask="auto", aoi=box, out=tmp_path / "part.tif", **options)  # type: ignore[arg-type]
+    part = upscale(scene, mask="auto", aoi=box, out=tmp_path / "part.tif", min_confidence=0.5, **options)  # type: ignore[arg-type]
     assert (pixels(part.out) == pixels(auto.out)[:, 32:144, 48:144]).all()
 
 

@@ -40,6 +40,7 @@ def test_names_of_others_find_the_models_classes() -> None:
     assert class_index("ship", CLASSES) is None
     assert class_index("building", ("no change", "building")) == 1  # the model's own name comes first
     assert class_index("grass", ("no change", "building")) is None
+    assert class_index("built-up", ("no change", "water", "building", "playground")) == 2  # the same by another name
     assert class_index("200", ()) == 200
 
 
