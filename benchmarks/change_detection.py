@@ -3,7 +3,7 @@
 Three tables: F1 of change on generated landscapes that the detector never saw (exact truth, an LR pixel is changed
 where at least half of it is); changes reported on real pairs of a city that no model was trained on (there is no truth:
 the same date against itself, with another exposure, and another year, in which some 2 to 5 % really changed); HaarPSI
-of the bundled model with true, spoilt, detected and no mask.
+of the bundled model with true, spoilt, detected and no mask ("auto": what `upscale` tells of the detected one).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.masks import spoilt_mask
 from geo_refdiff.grid.window import Window
 from geo_refdiff.pipeline.models import open_model
+from geo_refdiff.prior.detected import SURE
 from geo_refdiff.prior.network import ChangeNetwork, load_detector
 from geo_refdiff.prior.taxonomy import CLASSES
 from geo_refdiff.train.datasets import Crop, open_dataset
@@ -76,14 +77,14 @@ def exposed(image: np.ndarray) -> np.ndarray:
     return fitted(image, other, np.ones(image.shape[1:], np.bool_))
 
 
-def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: float) -> Tensor:
-    """(1, 1, H, W) uint8 mask on the HR grid, 255 where less sure than `least`."""
+def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: float, *, changes_only: bool) -> Tensor:
+    """(1, 1, H, W) uint8 mask on the HR grid, 255 where less sure than `least`, or where no change was found."""
     share = probabilities(network, sample)
     now = share[1:].argmax(0) + 1
     changed = 1 - share[0] >= threshold
     classes = torch.where(changed, now, 0).to(torch.uint8)
     sure = torch.where(changed, share.gather(0, now[None])[0], share[0])
-    classes[(sure < least) | (sample.weight == 0)] = 255
+    classes[(sure < least) | (sample.weight == 0) | (~changed & changes_only)] = 255
     return classes.repeat_interleave(sample.scale, 0).repeat_interleave(sample.scale, 1)[None, None]
 
 
@@ -154,9 +155,9 @@ def main(seeds: int, size: int, places: int, city: str, restore: int, model: str
             for number, crop in enumerate(crops):
                 sample = lr_sample(crop, sensor)
                 true = torch.from_numpy(crop.mask)[None, None]
-                own = {"auto": 0.0, "auto, at least 0.7 sure": 0.7}
                 kinds_of: dict[str, Tensor | None] = {"none": None}
-                kinds_of |= {name: detected(network, sample, limit, least) for name, least in own.items()}
+                for name, least, only in (("auto", SURE, True), ("auto, all of it", 0.0, False)):
+                    kinds_of[name] = detected(network, sample, limit, least, changes_only=only)
                 if title == "landscapes":
                     spoilt = spoilt_mask(true, len(CLASSES), number)
                     kinds_of |= {"true": true, "true, 30 % wrong": spoilt}

@@ -172,16 +172,17 @@ def draw_wrong_references(out: Path, folder: Path, truth: Bytes) -> None:
     sources = dict(enumerate(COLOURS))
     rows: list[list[Panel]] = [[], [], []]
     for number, (title, ref) in enumerate(kinds.items()):
+        way = "off" if "clouds" in title else "auto"
         with rasterio.open(folder / f"ref{number}.tif", "w", **profile) as dataset:
             dataset.write(ref.astype(np.uint8))
             dataset.descriptions = names
         done = upscale(
             DATA.scene, ref=folder / f"ref{number}.tif", out=folder / f"wrong{number}.tif", products="source",
-            on_misregistration="no-ref",
+            coregister=way, on_misregistration="no-ref",
         )  # fmt: skip
         click.echo(f"{title}: {'; '.join(done.notes)}")
         rows[0].append(Panel(title, natural(close(on_truth(folder / f"ref{number}.tif")), truth)))
-        rows[1].append(Panel("output", natural(close(read(done.out)), truth)))
+        rows[1].append(Panel(f"output, --coregister {way}", natural(close(read(done.out)), truth)))
         classes = close(read(folder / f"wrong{number}.source.tif"))[0]
         rows[2].append(Panel("source map", coloured(classes, sources)))
     save(out, rows)

@@ -1,7 +1,8 @@
-"""What a wrong reference costs: `python -m benchmarks.wrong_reference`.
+"""What a wrong reference costs: `python -m benchmarks.wrong_reference [--city knox]`.
 
-Scenes made from a city that no model was trained on are sharpened by the command's own way with the right reference and
-with wrong ones: of another place, turned, black, cloudy, overcast. HaarPSI against the truth is compared place by place
+Scenes made from places that no model was trained on (tiles of a city, too small to be registered with certainty, or the
+whole rural scene of naip-knox) are sharpened by the command's own way with the right reference and with wrong ones: of
+another place, turned, black, cloudy, overcast. HaarPSI against the truth is compared place by place
 with the same run without a reference, beside the share of the output whose detail comes from the reference by the
 source map, and in how many places the notes say that something is wrong with it.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,10 +30,12 @@ from geo_refdiff import upscale
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.evaluate import metrics
 
-SIDE = 384
 SCALE = 8
 NOISE = 0.7
 """Standard deviation of the scene's noise, DN."""
+
+KNOX = "knox"
+"""Name of the rural scene, among cities."""
 
 _BANDS = ("red", "green", "blue", "nir")
 _CLOUD_DN = 235.0
@@ -64,9 +68,25 @@ def wrong_references(right: Bytes, other: Bytes, seed: int) -> Iterator[tuple[st
 
 
 def read(path: Path) -> tuple[Bytes, Affine, Any]:
-    """Red, green, blue, nir of the upper left square, its affine, its CRS."""
+    """Red, green, blue, nir in whole LR pixels and as many rows as columns, its affine, its CRS."""
     with rasterio.open(path) as dataset:
-        return dataset.read(window=((0, SIDE), (0, SIDE))), dataset.transform, dataset.crs
+        side = min(dataset.shape) // SCALE * SCALE
+        return dataset.read(window=((0, side), (0, side))), dataset.transform, dataset.crs
+
+
+def pairs(city: str, places: int) -> Iterator[tuple[str, Path, Path, Bytes]]:
+    """Name, older and newer image, an image of another place."""
+    if city == KNOX:
+        years = sorted((DATA / "naip-knox").glob("*.tif"))
+        for old, new in pairwise(years):
+            other = read(old)[0]
+            yield f"{old.stem}, {new.stem}", old, new, np.roll(other[:, :, ::-1], other.shape[1] // 3, axis=1)
+        return
+    folders = sorted((DATA / "naip-ca" / city).iterdir())
+    chosen = [folders[k * len(folders) // places] for k in range(min(places, len(folders)))]
+    for index, place in enumerate(chosen):
+        images = sorted(place.glob("*.tif"))
+        yield place.name, images[0], images[-1], read(sorted(chosen[index - 1].glob("*.tif"))[0])[0]
 
 
 def write(path: Path, image: Bytes, transform: Affine, crs: Any) -> Path:
@@ -91,22 +111,19 @@ def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> tuple[flo
 
 @click.command()
 @click.option("--places", default=16, show_default=True, help="So many places, spread over the city, one direction.")
-@click.option("--city", default="santa_monica", show_default=True)
+@click.option("--city", default="santa_monica", show_default=True, help="Of naip-ca, or knox.")
 def main(places: int, city: str) -> None:
     """Print HaarPSI less that without a reference, for each kind of reference and way of co-registration."""
-    if not (DATA / "naip-ca" / city).is_dir():
-        raise click.UsageError(f"{DATA / 'naip-ca' / city}: no such folder; name the data with GEO_REFDIFF_DATA")
-    folders = sorted((DATA / "naip-ca" / city).iterdir())
-    chosen = [folders[k * len(folders) // places] for k in range(min(places, len(folders)))]
+    source = DATA / "naip-knox" if city == KNOX else DATA / "naip-ca" / city
+    if not source.is_dir():
+        raise click.UsageError(f"{source}: no such folder; name the data with GEO_REFDIFF_DATA")
     found: dict[tuple[str, str], list[tuple[float, float, bool]]] = {}
     plain: list[float] = []
     with TemporaryDirectory() as name:
         folder = Path(name)
-        for index, place in enumerate(chosen):
-            old, new = sorted(place.glob("*.tif"))[0], sorted(place.glob("*.tif"))[-1]
+        for index, (place, old, new, other) in enumerate(pairs(city, places)):
             truth, transform, crs = read(new)
             right, ref_transform, ref_crs = read(old)
-            other = read(sorted(chosen[index - 1].glob("*.tif"))[0])[0]
             lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
             lr += np.random.default_rng(index).normal(0, NOISE, lr.shape)
             coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
@@ -119,7 +136,7 @@ def main(places: int, city: str) -> None:
                         folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"
                     )
                     found.setdefault((kind, mode), []).append(result)
-            click.echo(f"{place.name}: without {plain[-1]:.4f}", err=True)
+            click.echo(f"{place}: without {plain[-1]:.4f}", err=True)
     rows = []
     for (kind, mode), results in found.items():
         quality, share, warned = zip(*results, strict=True)

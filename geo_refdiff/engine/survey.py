@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from scipy.ndimage import minimum_filter
 
 from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.degrade.sensor import SensorModel
@@ -33,6 +32,9 @@ _REFERENCE_TILES = 4
 
 _SCENE_TILE = 64
 """Side of a tile for the scene's range, LR pixels."""
+
+_LEAST_SEEN = 0.5
+"""Part of what the sensor sees of the reference that must be there for a pixel to count; it stands for the whole."""
 
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles of the range."""
@@ -114,12 +116,13 @@ def fit_reference(
         for window in _spread(area, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
-            shape = (window.height, sensor.scale, window.width, sensor.scale)
-            sees = minimum_filter(known, 2 * sensor.reach + 1, mode="nearest")  # all that the sensor sees is there
-            good = sees.reshape(shape).all(axis=(1, 3)) & valid.all(axis=0)
+            part = torch.from_numpy(known.astype(np.float32))[None, None]
+            share = sensor.observe(part)[0].numpy()  # of what the sensor sees there
+            good = (share[0] >= _LEAST_SEEN) & valid.all(axis=0)
             if not good.any():
                 continue
-            observed = sensor.observe(torch.from_numpy(image.astype(np.float32))[None])[0].numpy()
+            whole = sensor.observe(torch.from_numpy(np.where(known, image, 0).astype(np.float32))[None])[0].numpy()
+            observed = whole / np.maximum(share, _LEAST_SEEN)
             seen.append(observed[:, good].astype(np.float64))
             truth.append(values[:, good].astype(np.float64))
     count = len(scene_bands)

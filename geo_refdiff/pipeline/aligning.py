@@ -116,13 +116,23 @@ def undecided(placed: Coregistration) -> bool:
     return placed.mode == "auto" and placed.verdict not in ("registered", "off") and not placed.unused
 
 
-def says_nothing(radiometry: Radiometry) -> bool:
-    """Whether the reference looks like the scene in no band; so does a black or flat one.
+def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, reference: RasterInfo) -> str | None:
+    """Why the pixels of a reference forbid its use; None: nothing does.
+
+    It cannot be brought to the scene's units, or, where it could not be registered, it looks like the scene in no band,
+    as a black or flat one does.
 
     Args:
         radiometry: fitted.
+        placed: how it lies.
+        scene, reference: as inspected.
     """
-    return radiometry.pixels >= _ENOUGH and max(radiometry.correlation) < _POOR
+    if radiometry.pixels == 0 and scene.dtype != reference.dtype:
+        return "too few common pixels to bring the reference to the scene's units: it is not used"
+    if undecided(placed) and radiometry.pixels >= _ENOUGH and max(radiometry.correlation) < _POOR:
+        told = f"correlation {max(radiometry.correlation):.2f} at most"
+        return f"the reference does not look like the scene, either ({told}): it is not used"
+    return None
 
 
 def note_reference(reference: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]) -> None:
@@ -164,7 +174,10 @@ def _tell(found: Registration, scale: int, scene: RasterInfo, notes: list[str]) 
     what = f"the reference is moved by {length:.2f} LR pixels (content lies x {x:+.4g}, y {y:+.4g} CRS units off)"
     if found.kind == "local":
         what = f"the reference is moved by a local field, {length:.2f} LR pixels on average"
-    notes.append(f"{what}; {found.before:.2f} LR pixels before, {found.after:.2f} after")
+    left = f"{found.before:.2f} LR pixels before, {found.after:.2f} after"
+    if not found.accepted:
+        left = "the scene is too small to measure what is left"
+    notes.append(f"{what}; {left}")
 
 
 def _cells(beyond: tuple[Site, ...], sites: tuple[Site, ...], scene: RasterInfo) -> tuple[Window, ...]:

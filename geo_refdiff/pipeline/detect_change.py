@@ -19,7 +19,7 @@ from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import Classical, Conditions, Restorer
 from geo_refdiff.engine.workdir import check_output_path
-from geo_refdiff.errors import OptionError, OutputError
+from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.grid.geobox import crop, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.block_file import write_block
@@ -33,6 +33,7 @@ from geo_refdiff.prior.detected import STEPS, DetectedPrior
 from geo_refdiff.prior.features import BANDS
 from geo_refdiff.prior.legend import class_colours, write_legend
 from geo_refdiff.prior.network import Detector, load_detector
+from geo_refdiff.prior.placing import TAG as LIES_ON
 
 Grid = Literal["lr", "hr"]
 Progress = Callable[[int, int], None]
@@ -151,8 +152,11 @@ def detect_change(
                 psf=psf,
                 other_bands="drop",
                 min_confidence=min_confidence,
+                on_misregistration="no-ref",
             )
         )
+        if planned.dropped is not None:
+            raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")
         plan = _telling_all(planned.plan, found, min_confidence)
         counts = _written(plan, planned.restorer, found, (out, sure), grid, block_size, overwrite, progress)
     write_legend(out, found.classes, class_colours(len(found.classes)))
@@ -243,6 +247,7 @@ def _written(
             "GEO_REFDIFF_VERSION": __version__,
             "GEO_REFDIFF_DETECTOR_SHA256": detector.sha256,
             "GEO_REFDIFF_SCALE": str(plan.grid.scale),
+            LIES_ON: "scene",
         }
         for path, kind in zip(paths, "cs", strict=True):
             mosaic = _mosaic(plan, grid, [(kind + file, at) for file, at in sources], tags, confidence=kind == "s")

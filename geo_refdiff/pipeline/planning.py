@@ -24,8 +24,8 @@ from geo_refdiff.pipeline.aligning import (
     AlignRequest,
     align_reference,
     note_reference,
-    says_nothing,
     undecided,
+    unfit,
 )
 from geo_refdiff.pipeline.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.pipeline.models import Model, RestorerFactory
@@ -69,6 +69,7 @@ class Request:
     mask_field: str | None = None
     mask_confidence: str | Path | None = None
     min_confidence: float | None = None
+    mask_lies_on: str = "auto"
     coregister: str = "auto"
     max_residual: float = MAX_RESIDUAL
     on_misregistration: str = "stop"
@@ -82,17 +83,26 @@ class Request:
     def prior(self) -> MaskRequest:
         """What is said of the mask."""
         return MaskRequest(
-            self.mask, self.no_change, self.class_map, self.mask_field, self.mask_confidence, self.min_confidence
-        )
+            self.mask, self.no_change, self.class_map, self.mask_field, self.mask_confidence, self.min_confidence,
+            self.mask_lies_on,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan, the restorer made for it, and what the user should know about it."""
+    """A plan, the restorer made for it, and what the user should know about it.
+
+    Attributes:
+        plan: the plan.
+        restorer: made for it.
+        notes: what was decided without being asked, and what deserves a look.
+        dropped: of these the one that says why a reference that was given is used nowhere.
+    """
 
     plan: Plan
     restorer: Restorer
     notes: tuple[str, ...] = field(default=())
+    dropped: str | None = None
 
 
 def make_plan(request: Request) -> Planned:
@@ -109,17 +119,18 @@ def make_plan(request: Request) -> Planned:
     restorer = model.make(sensor, bands.channels, request.seed)
     crop, target = found.crop, found.target
     placed = align_reference(request.alignment, scene, reference, bands, sensor, restorer, notes)
+    dropped: str | None = None
     if placed.unused:
-        reference = None
+        reference, dropped = None, notes[-1]
     radiometry = survey_scene(scene, bands.scene, model_units=restorer.model_units, scene_range=request.scene_range)
     if reference is not None and restorer.uses_reference:
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
         )
-        if model.bands and undecided(placed) and says_nothing(fitted):
-            told = f"correlation {max(fitted.correlation):.2f} at most"
-            notes.append(f"the reference does not look like the scene, either ({told}): it is not used")
-            reference, placed = None, replace(placed, unused=True)
+        told = unfit(fitted, placed, scene, reference)
+        if told is not None and (model.bands or not fitted.pixels):
+            notes.append(told)
+            reference, dropped, placed = None, told, replace(placed, unused=True)
         else:
             note_reference(reference, target, fitted, notes)
             radiometry = fitted
@@ -128,10 +139,13 @@ def make_plan(request: Request) -> Planned:
     if placed.unused:
         bands = replace(bands, reference=())
     if reference is None and restorer.uses_reference and not model.bands:
-        raise OptionError(f"{model.name} needs a reference: give --ref, or use --model bicubic-ibp")
-    mask = decide_mask(request.prior, model.classes, target)
+        raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
+    mask = decide_mask(request.prior, model.classes, target, reference)
     if mask is None:
-        mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, notes)
+        mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, dropped, notes)
+    elif restorer.uses_mask and not placed.displacement.is_zero:
+        where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
+        notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
     _note_unused(restorer, reference, mask, bands, scene, notes)
     origin = lattice_origin(Affine(*scene.transform))
@@ -157,7 +171,7 @@ def make_plan(request: Request) -> Planned:
         uncertainty=uncertainty_record(request.uncertainty, model, restorer, bands, scale, notes),
         software=software_versions(),
     )
-    return Planned(plan, restorer, tuple(notes))
+    return Planned(plan, restorer, tuple(notes), dropped)
 
 
 def check_space(plan: Plan, folder: Path) -> None:
@@ -175,6 +189,10 @@ def check_space(plan: Plan, folder: Path) -> None:
             f"{raw * _LEAST_BYTES / 2**20:.0f} MiB, "
             f"{free / 2**20:.0f} MiB are free; free some space, write elsewhere or choose a smaller --aoi"
         )
+
+
+def _because(dropped: str | None) -> str:
+    return "" if dropped is None else f", but {dropped}"
 
 
 def _windows(request: Request, restorer: Restorer, scale: int, notes: list[str]) -> WindowLayout | None:

@@ -16,11 +16,23 @@ from geo_refdiff.prior.taxonomy import class_index
 
 
 def automatic_mask(
-    request: MaskRequest, model: Model, restorer: Restorer, bands: Bands, reference: bool, notes: list[str]
+    request: MaskRequest,
+    model: Model,
+    restorer: Restorer,
+    bands: Bands,
+    reference: bool,
+    dropped: str | None,
+    notes: list[str],
 ) -> MaskRecord | None:
     """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one.
 
     Such a mask tells changes that are sure enough, and nothing else: everywhere else it is unknown.
+
+    Args:
+        request, model, restorer, bands: of the plan.
+        reference: whether there is one to compare with.
+        dropped: why one that was given is not used.
+        notes: get what deserves a look.
 
     Raises:
         OptionError: there is no reference, or the model lacks the bands or the classes of the detector, and the mask is
@@ -31,6 +43,10 @@ def automatic_mask(
     if not asked and request.mask is not None:
         return None
     channels = detector_channels(model.bands, bands.channels)
+    if dropped is not None:
+        if asked:
+            notes.append("without a reference no change can be looked for")
+        return None
     if asked and not reference:
         raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
     if asked and not restorer.uses_mask:

@@ -68,6 +68,7 @@ def upscale(
     mask_field: str | None = None,
     mask_confidence: str | Path | None = None,
     min_confidence: float | None = None,
+    mask_lies_on: str = "auto",
     coregister: str = "auto",
     max_residual: float = MAX_RESIDUAL,
     on_misregistration: str = "stop",
@@ -116,7 +117,9 @@ def upscale(
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.
         mask_confidence: raster of 0 to 1 that says how sure the mask is.
         min_confidence: below it the mask is taken for unknown; default 0.5 with `mask_confidence`, 0.7 with "auto".
-        coregister: "auto", "global", "local" or "off": whether and how reference and mask are moved onto the scene
+        mask_lies_on: "scene": a mask from a file is right there; "ref": it lies where the reference does, and is moved
+            with it; "auto": by its tag (`detect_change` writes one) or its grid; polygons are moved.
+        coregister: "auto", "global", "local" or "off": whether and how the reference is moved onto the scene
             before they are used; "auto" finds out which it takes, and leaves alone what is too small or too plain.
         max_residual: what may be left of the shifts after that, LR pixels.
         on_misregistration: what happens where more is left, or where the reference does not match the scene at all:
@@ -148,7 +151,7 @@ def upscale(
     request = Request(
         scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
         window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted, uncertainty,
-        no_change, class_map, mask_field, mask_confidence, min_confidence,
+        no_change, class_map, mask_field, mask_confidence, min_confidence, mask_lies_on,
         coregister, max_residual, on_misregistration,
     )  # fmt: skip
     with gdal_env(), torch_threads(threads or 0):  # the plan notes their number, for all who compute

@@ -11,11 +11,13 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.displacement import Displacement
+from geo_refdiff.grid.geobox import Georeferenced
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import overlap_fraction
 from geo_refdiff.prior.class_map import Key, by_names, category_names, known_classes, read_class_map, second_colours
 from geo_refdiff.prior.confidence import MIN_CONFIDENCE, ConfidentPrior, Prior, check_confidence
+from geo_refdiff.prior.placing import check_lies_on, lies_on_scene
 from geo_refdiff.prior.polygons import PolygonPrior, field_values, inspect_polygons, is_vector
 from geo_refdiff.prior.raster import ColourPrior, MaskPrior, check_classes, check_colours
 from geo_refdiff.prior.record import MaskRecord
@@ -36,6 +38,7 @@ class MaskRequest:
         field: of a vector file, whose values tell the class.
         confidence: raster that says how sure the mask is, 0 to 1.
         least: confidence below which a class is unknown; None: 0.5 where a confidence is given, 0.7 for "auto".
+        lies_on: "scene", "ref" (it is moved with the reference), or "auto": see `lies_on_scene`; polygons are moved.
     """
 
     mask: str | Path | None = None
@@ -44,6 +47,7 @@ class MaskRequest:
     field: str | None = None
     confidence: str | Path | None = None
     least: float | None = None
+    lies_on: str = "auto"
 
     @property
     def file(self) -> str | None:
@@ -64,9 +68,11 @@ class MaskRequest:
         """
         if self.least is not None and not (isfinite(self.least) and 0 <= self.least <= 1):
             raise OptionError(f"min confidence {self.least}: give a number from 0 to 1")
+        check_lies_on(self.lies_on)
         told = [
             name
             for name, value in (
+                ("--mask-lies-on", None if self.lies_on == "auto" else self.lies_on),
                 ("--no-change", self.no_change),
                 ("--class-map", self.class_map),
                 ("--mask-field", self.field),
@@ -80,13 +86,16 @@ class MaskRequest:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
 
 
-def decide_mask(request: MaskRequest, classes: Sequence[str], target: GeoBox) -> MaskRecord | None:
+def decide_mask(
+    request: MaskRequest, classes: Sequence[str], target: GeoBox, reference: Georeferenced | None = None
+) -> MaskRecord | None:
     """Inspect a mask from a file and map its classes to the model's; None without a file.
 
     Args:
         request: checked.
         classes: the model's class names; empty: any index will do.
         target: the whole scene's output grid.
+        reference: grid of the reference, if there is one.
 
     Raises:
         InputError, GridError, OptionError: one line; an unknown class is told with the known ones.
@@ -96,6 +105,10 @@ def decide_mask(request: MaskRequest, classes: Sequence[str], target: GeoBox) ->
     record = (
         _from_polygons(request, classes, target) if is_vector(request.file) else _from_raster(request, classes, target)
     )
+    on_scene = request.lies_on == "scene"
+    if request.lies_on == "auto" and record.raster is not None:
+        on_scene = lies_on_scene(record.raster, target, reference)
+    record = replace(record, on_scene=on_scene)
     if request.confidence is None:
         return record
     confidence = inspect(request.confidence, "mask")
@@ -114,10 +127,11 @@ def _from_raster(request: MaskRequest, classes: Sequence[str], target: GeoBox) -
     if _is_coloured(info):
         return _from_colours(info, request, classes)
     values = _values(info, request, classes)
-    if info.validity == "nodata" and (info.nodata in values or info.nodata == request.no_change):
+    is_class = info.nodata in values if values else info.nodata == NO_CHANGE
+    if info.validity == "nodata" and (is_class or info.nodata == request.no_change):
         raise InputError(
-            f"{info.path}: {info.nodata:g} is said to be a class, but is the file's nodata value; take that off first: "
-            f"gdal_edit.py -unsetnodata"
+            f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means not known; take "
+            f"that off first: gdal_edit.py -unsetnodata"
         )
     check_classes(info, classes, values)
     return MaskRecord("classes", raster=info, values=_sorted(values))
@@ -154,6 +168,8 @@ def _values(info: RasterInfo, request: MaskRequest, classes: Sequence[str]) -> d
             raise InputError(
                 f"{request.class_map}: the class map names no value of {info.path}; give rows like 10,water"
             )
+        if request.no_change is None and NO_CHANGE not in found.values() and info.nodata != NO_CHANGE:
+            found.setdefault(NO_CHANGE, NO_CHANGE)
     else:
         names = category_names(info.path, info.data_bands[0]) if classes else ()
         found, strange = by_names(names, classes)
@@ -213,12 +229,13 @@ def open_prior(
         record: of the plan.
         target: the whole scene's output grid.
         detected: makes the prior for "auto", in pixels of the target as the others.
-        displacement: of a mask from a file, pixels of the target: what belongs at p it has at p + displacement.
+        displacement: of the reference, pixels of the target: what belongs at p it has at p + displacement.
 
     Raises:
         GridError, InputError: a file cannot be opened or placed on the grid.
     """
     values = dict(record.values)
+    displacement = None if record.on_scene else displacement
     prior: Prior
     if record.kind == "auto":
         if detected is None:

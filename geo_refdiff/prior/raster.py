@@ -15,7 +15,7 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import WarpedReader, WarpResampling, gsd_ratio
-from geo_refdiff.prior.class_map import Key, known_classes
+from geo_refdiff.prior.class_map import Key, category_names, known_classes
 
 _SCAN = 1024
 
@@ -122,14 +122,16 @@ def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key,
     def known(value: float) -> bool:
         return value in values if values else value == UNKNOWN_CLASS or (0 <= value <= highest and value == int(value))
 
+    names = dict(enumerate(category_names(info.path, info.data_bands[0])))
     for value in _strangers(info, info.data_bands[:1], lambda bands: bands[0], known):
+        called = f" ('{names[int(value)]}')" if names.get(int(value)) else ""
         if values:
             listed = f"known values are {', '.join(str(k) for k in values)}; the model's classes are"
             way = "; say what it means with --class-map"
         else:
             listed, way = "known are", ""
         raise InputError(
-            f"{info.path}: the mask holds {value:g}, which is no class of the model; {listed} "
+            f"{info.path}: the mask holds {value:g}{called}, which is no class of the model; {listed} "
             f"{known_classes(classes)}, and 255 for unknown{way}"
         )
 

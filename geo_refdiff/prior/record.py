@@ -27,6 +27,7 @@ class MaskRecord:
         min_confidence: below it the class is unknown.
         channels: with "auto", for red, green, blue, nir the position among the plan's bands.
         detector: with "auto", SHA-256 of the detector.
+        on_scene: whether it lies on the scene; else it is moved with the reference.
     """
 
     kind: Kind
@@ -37,6 +38,7 @@ class MaskRecord:
     min_confidence: float = 0.0
     channels: tuple[int | None, ...] = ()
     detector: str = ""
+    on_scene: bool = False
 
     @property
     def mtime_ns(self) -> int:
@@ -60,6 +62,7 @@ class MaskRecord:
             "min_confidence": self.min_confidence,
             "channels": list(self.channels),
             "detector": self.detector,
+            "on_scene": self.on_scene,
         }
 
     @classmethod
@@ -75,6 +78,7 @@ class MaskRecord:
             min_confidence=float(data["min_confidence"]),
             channels=tuple(data["channels"]),
             detector=data["detector"],
+            on_scene=bool(data["on_scene"]),
         )
 
 

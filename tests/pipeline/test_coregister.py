@@ -22,6 +22,7 @@ from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import InputError, OptionError, ResumeError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.pipeline.coregister import coregister
+from geo_refdiff.pipeline.detect_change import detect_change
 from geo_refdiff.pipeline.planning import Planned, Request, make_plan
 
 MARGIN = 40
@@ -224,6 +225,88 @@ def test_the_mask_moves_with_the_reference(make: Make, make_raster: Any, tmp_pat
     assert rows.tolist() == [160, 289]
     assert cols.tolist() == [110, 379]
     assert (seen[0] != seen[1]).mean() < 0.005  # less than a pixel along the rim
+
+
+@pytest.mark.parametrize("said", ["auto", "scene", "ref"])
+def test_a_mask_that_lies_on_the_scene_stays_there(make: Make, tmp_path: Path, said: str) -> None:
+    scene, _ = make()
+    _, ref = make(rows=-13, cols=9)
+    mask = tmp_path / "change.tif"
+    with rasterio.open(scene) as dataset:
+        profile = dataset.profile | {"count": 1, "nodata": None}
+    with rasterio.open(mask, "w", **profile) as dataset:
+        dataset.write(np.pad(np.full((10, 20), 3, np.uint8), ((20, 34), (15, 29)))[None])
+    found = plan(scene, ref, mask=mask, model="default", mask_lies_on=said)
+    with ConditionReader(found.plan, found.restorer) as reader:
+        assert reader.mask is not None
+        at = reader.mask.read(Window(0, 0, 512, 512)) == 3
+    corner = [int(np.flatnonzero(at.any(axis=a))[0]) for a in (1, 0)]
+    shift = [rows - full for rows, full in zip(corner, (160, 120), strict=True)]
+    assert max(abs(s - (0 if said != "ref" else t)) for s, t in zip(shift, (13, -9), strict=True)) <= 1
+    where = "is moved with the reference" if said == "ref" else "lies on the scene"
+    assert any(f"the mask {where}; say --mask-lies-on" in note for note in found.notes)
+
+
+def test_what_detect_change_finds_is_used_where_it_was_found(make: Make, tmp_path: Path) -> None:
+    scene, _ = make()
+    _, ref = make(rows=-13, cols=9)
+    mask = detect_change(scene, ref, tmp_path / "change.tif", bands=[1, 2, 3], scale=8)
+    found = plan(scene, ref, mask=mask.out, model="default")
+    assert found.plan.mask is not None
+    assert found.plan.mask.on_scene
+    with ConditionReader(found.plan, found.restorer) as reader:
+        assert reader.mask is not None
+        used = reader.mask.read(Window(0, 0, 512, 512))
+    with rasterio.open(mask.out) as dataset:
+        assert (used == dataset.read(1).repeat(8, 0).repeat(8, 1)).all()
+
+
+def test_without_a_fit_reference_no_change_is_looked_for_and_the_reason_is_told(
+    make: Make, make_raster: Any, tmp_path: Path
+) -> None:
+    scene, ref = make()
+    with rasterio.open(ref) as dataset:
+        black = make_raster("black.tif", np.zeros(dataset.read().shape, np.uint8), transform=dataset.transform)
+    with pytest.raises(InputError, match=r"black\.tif: no change can be looked for: the reference does not look like"):
+        detect_change(scene, black, tmp_path / "c.tif", bands=[1, 2, 3], scale=8)
+    scene, other = make(128, seed=9)
+    with pytest.raises(InputError, match="no change can be looked for: the reference is not registered"):
+        detect_change(scene, other, tmp_path / "c.tif", bands=[1, 2, 3], scale=8)
+    assert not (tmp_path / "c.tif").exists()
+    scene, _ = make()
+    asked = plan(scene, black, mask="auto", model="default")
+    assert asked.plan.mask is None
+    assert "without a reference no change can be looked for" in asked.notes
+    assert plan(scene, black, model="default").plan.mask is None
+
+
+def test_holes_in_a_reference_leave_its_radiometry_alone(make: Make, make_raster: Any) -> None:
+    scene, ref = make()
+    with rasterio.open(ref) as dataset:
+        values, transform = dataset.read().clip(1, 255), dataset.transform
+    bright = (values.astype(np.uint16) * 40 + 500).astype(np.uint16)
+    scattered = np.random.default_rng(1).random(values.shape[1:]) < 0.02  # in nearly every place that the sensor sees
+    fits = []
+    for name, holes in (("whole", np.zeros_like(scattered)), ("holes", scattered)):
+        path = make_raster(f"{name}.tif", np.where(holes, 0, bright), transform=transform, nodata=0)
+        fits.append(plan(scene, path, model="default").plan.radiometry)
+    whole, holes_fit = fits
+    assert holes_fit.pixels > 0.9 * whole.pixels > 1000
+    assert np.allclose(holes_fit.gain, whole.gain, rtol=0.02)
+    assert np.allclose(holes_fit.offset, whole.offset, atol=1.0)
+
+
+def test_a_reference_of_other_units_with_too_little_in_common_is_not_used(make: Make, make_raster: Any) -> None:
+    scene, ref = make()
+    with rasterio.open(ref) as dataset:
+        values, transform = dataset.read().astype(np.uint16) * 40 + 500, dataset.transform
+    values[:, :, MARGIN + 3 :] = 0
+    path = make_raster("sliver.tif", values, transform=transform, nodata=0)
+    found = plan(scene, path, model="default", coregister="off")
+    assert found.plan.reference is None
+    assert any("too few common pixels" in note and "it is not used" in note for note in found.notes)
+    with pytest.raises(OptionError, match="matched-ref needs a reference, but too few common pixels"):
+        plan(scene, path, model="matched-ref", coregister="off")
 
 
 def test_a_field_is_the_same_for_every_block_layout(make: Make, tmp_path: Path) -> None:

@@ -55,8 +55,21 @@ def test_no_change_and_class_map(make_raster: Make, target: GeoBox, tmp_path: Pa
     assert (found[:8] == 4).all()
     assert (found[8:16] == 255).all()
     assert (found[16:] == 0).all()
-    with pytest.raises(InputError, match="holds 9, which is no class of the model; known values are 30, 41"):
+    with pytest.raises(InputError, match="holds 9, which is no class of the model; known values are 30, 41, 0"):
         decide_mask(MaskRequest(mask, class_map=tmp_path / "map.csv"), CLASSES, target)
+
+
+def test_0_means_no_change_where_a_class_map_does_not_say_what_does(
+    make_raster: Make, target: GeoBox, tmp_path: Path
+) -> None:
+    values = np.zeros((1, 64, 64), np.uint8)
+    values[0, :8] = 30
+    (tmp_path / "map.csv").write_text("30,forest\n")
+    named = MaskRequest(make_raster("m.tif", values, pixel=5), class_map=tmp_path / "map.csv")
+    assert np.unique(read(decide_mask(named, CLASSES, target), target)).tolist() == [0, 4]
+    (tmp_path / "map.csv").write_text("30,forest\n7,no change\n")
+    with pytest.raises(InputError, match="holds 0, which is no class"):
+        decide_mask(named, CLASSES, target)
 
 
 def test_no_change_alone_leaves_the_other_classes(make_raster: Make, target: GeoBox) -> None:
@@ -71,8 +84,10 @@ def test_no_change_alone_leaves_the_other_classes(make_raster: Make, target: Geo
 
 def test_nodata_cannot_be_a_class(make_raster: Make, target: GeoBox) -> None:
     mask = make_raster("m.tif", np.zeros((1, 64, 64), np.uint8), pixel=5, nodata=0)
-    with pytest.raises(InputError, match="is the file's nodata value"):
+    with pytest.raises(InputError, match="also the file's nodata value"):
         decide_mask(MaskRequest(mask, no_change=0), CLASSES, target)
+    with pytest.raises(InputError, match="0 is a class, but also the file's nodata value"):
+        decide_mask(MaskRequest(mask), CLASSES, target)
 
 
 def test_categories_of_the_raster_are_matched_by_name(make_raster: Make, target: GeoBox) -> None:
@@ -89,7 +104,7 @@ def test_categories_of_the_raster_are_matched_by_name(make_raster: Make, target:
     values[0, 0, 0] = 3
     mask = make_raster("m.tif", values, pixel=5)
     sidecar.write_text(pam.format(told))
-    with pytest.raises(InputError, match="holds 3, which is no class of the model"):
+    with pytest.raises(InputError, match=r"holds 3 \('ship'\), which is no class of the model"):
         decide_mask(MaskRequest(mask), CLASSES, target)
 
 
