@@ -39,8 +39,8 @@ DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shar
 FIRST_SEED = 31_000
 
 
-def landscapes(number: int, size: int) -> list[Crop]:
-    seeds = range(FIRST_SEED, FIRST_SEED + number)
+def landscapes(first: int, number: int, size: int) -> list[Crop]:
+    seeds = range(first, first + number)
     return [LandscapeDataset(s, s, size).read(0, 0, 0, size, size) for s in seeds]
 
 
@@ -119,16 +119,17 @@ def worth(restorer: Restorer, crops: list[Crop], masks: list[dict[str, Tensor | 
 
 @click.command()
 @click.option("--seeds", default=10, show_default=True, help="Generated landscapes.")
+@click.option("--first", default=FIRST_SEED, show_default=True, help="Seed of the first of them.")
 @click.option("--size", default=384, show_default=True, help="Their side, pixels.")
 @click.option("--places", default=24, show_default=True, help="Real places, two ordered pairs each.")
 @click.option("--city", default="santa_monica", show_default=True)
 @click.option("--restore", default=6, show_default=True, help="Pairs of each kind that are restored; 0 = none.")
 @click.option("--model", default="default", show_default=True)
-def main(seeds: int, size: int, places: int, city: str, restore: int, model: str) -> None:
+def main(seeds: int, first: int, size: int, places: int, city: str, restore: int, model: str) -> None:
     """Print the three tables."""
     detector = load_detector()
     network, limit = detector.network.float(), detector.threshold
-    generated = landscapes(seeds, size)
+    generated = landscapes(first, seeds, size)
     for scale in (8, 16):
         c = count(network, [lr_sample(crop, SensorModel(scale)) for crop in generated], limit)
         rates = f"precision {c.hits / max(1, c.hits + c.false):.3f}, recall {c.hits / max(1, c.hits + c.missed):.3f}"

@@ -87,6 +87,22 @@ def write_products(
     return told
 
 
+def _placed(plan: Plan) -> dict[str, Any]:
+    """How well the reference was registered; "unused": it was given, and nothing of it is in the output."""
+    placed = plan.coregistration
+    matrix = placed.displacement.matrix
+    return {
+        "mode": placed.mode,
+        "verdict": placed.verdict,
+        "kind": placed.kind,
+        "shift_lr_pixels": [matrix[2], matrix[5]] if placed.displacement.is_linear else None,
+        "standard_error_lr_pixels": placed.sigma,
+        "residual_lr_pixels": {"before": placed.before, "after": placed.after},
+        "dropped_places": len(placed.dropped),
+        "unused": placed.unused,
+    }
+
+
 def _item(
     plan: Plan, out: Path, products: tuple[str, ...], told: Mapping[str, Any], notes: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -119,6 +135,8 @@ def _item(
             role: None if info is None else Path(info.path).name
             for role, info in (("scene", plan.scene), ("reference", plan.reference))
         },
+        "geo_refdiff:mask": None if plan.mask is None else plan.mask.kind,
+        "geo_refdiff:coregistration": _placed(plan),
         "geo_refdiff:radiometry": plan.to_dict()["radiometry"],
         "geo_refdiff:software": dict(plan.software),
         "geo_refdiff:notes": list(notes),

@@ -34,7 +34,9 @@ _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
 _SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
 _MIN_KNOWN = 0.5
 _BATCH_PIXELS = 9216
-_RATE = 3e-3
+RATE = 3e-3
+"""Of learning, where training begins from nothing."""
+
 _HELD = 10
 """Every so many pairs of the first source one is kept from training, to choose the threshold on."""
 
@@ -130,7 +132,12 @@ def crops(dataset: PairDataset, every: int = 1) -> Iterator[Crop]:
 
 
 def train(
-    samples: Sequence[LrSample], steps: int, width: int, seed: int = 0, start: Mapping[str, Tensor] | None = None
+    samples: Sequence[LrSample],
+    steps: int,
+    width: int,
+    seed: int = 0,
+    start: Mapping[str, Tensor] | None = None,
+    rate: float = RATE,
 ) -> ChangeNetwork:
     """A network trained on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
 
@@ -140,13 +147,14 @@ def train(
         width: channels of the network.
         seed: of its first weights and of the batches.
         start: weights to go on from.
+        rate: of learning, at first.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = ChangeNetwork(width, len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(start)
-    optimiser = torch.optim.Adam(network.parameters(), _RATE)
+    optimiser = torch.optim.Adam(network.parameters(), rate)
     groups: dict[tuple[int, ...], list[LrSample]] = {}
     for sample in samples:
         groups.setdefault(tuple(sample.weight.shape), []).append(sample)
@@ -155,7 +163,7 @@ def train(
     smooth = 0.0
     for step in range(1, steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = _RATE * (0.5 + 0.5 * np.cos(np.pi * step / steps)) * min(1.0, step / 50) + 1e-5
+            group["lr"] = rate * (0.5 + 0.5 * np.cos(np.pi * step / steps)) * min(1.0, step / 50) + 1e-5
         group_key = keys[int(rng.choice(len(keys), p=odds))]
         count = max(4, _BATCH_PIXELS // (group_key[0] * group_key[1]))
         chosen = [groups[group_key][int(i)] for i in rng.integers(len(groups[group_key]), size=min(count, 32))]
@@ -242,6 +250,7 @@ def write(
     steps: int,
     width: int,
     init: Path | None = None,
+    rate: float = RATE,
     origin: Mapping[str, Any] | None = None,
 ) -> Counts:
     """Train on nine of ten pairs, choose the threshold on the tenth (of the first source) and write the model.
@@ -252,7 +261,7 @@ def write(
         out: model folder.
         sources: pairs, whole.
         draws: samples of each pair, for each source.
-        steps, width: as of `train`.
+        steps, width, rate: as of `train`.
         init: model folder to go on from.
         origin: where the pairs are from, for "trained" in config.json.
 
@@ -262,7 +271,7 @@ def write(
     held = [crop for i, crop in enumerate(sources[0]) if i % _HELD == _HELD - 1]
     kept = [[crop for i, crop in enumerate(source) if i % _HELD != _HELD - 1] for source in sources]
     samples = collect(kept, draws, 0)
-    network = train(samples, steps, width, start=None if init is None else read_weights(init))
+    network = train(samples, steps, width, start=None if init is None else read_weights(init), rate=rate)
     checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
     threshold = best_threshold(network, checks)
     found = count(network, checks, threshold)
@@ -272,6 +281,7 @@ def write(
         "draws": list(draws),
         "samples": len(samples),
         "steps": steps,
+        "rate": rate,
         "threads": torch.get_num_threads(),
         "f1_held_out": round(found.f1, 4),
     }
@@ -296,6 +306,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--init", type=Path, help="model folder to go on from")
+    parser.add_argument("--rate", type=float, default=RATE, help="learning rate at first")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(args)
     torch.set_num_threads(given.threads)
@@ -312,7 +323,8 @@ def main(args: Sequence[str] | None = None) -> None:
         raise InputError(f"fewer than {_HELD} pairs to train on: give more --landscapes, or a smaller --every")
     if given.init is not None:
         origin["init"] = model_digest(given.init)
-    write(given.out, sources, given.draws[: len(sources)], given.steps, given.width, given.init, origin)
+    draws = given.draws[: len(sources)]
+    write(given.out, sources, draws, given.steps, given.width, given.init, given.rate, origin)
 
 
 if __name__ == "__main__":
