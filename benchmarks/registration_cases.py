@@ -92,10 +92,10 @@ def make_pair(case: Case, field: Field | None = None) -> tuple[Image, NDArray[np
         old = np.where(blobs((full, full), case.changed, 12 * case.scale, rng), other, old)
     sensor = SensorModel(case.scale)
     inner = (..., slice(margin, margin + side), slice(margin, margin + side))
-    scene = _observed(now[inner] * case.gain, sensor)
+    scene = observed(now[inner] * case.gain, sensor)
     scene += rng.standard_normal(scene.shape).astype(np.float32) * case.noise
     scene = np.clip(np.rint(scene), 0, 255 * max(1.0, case.gain))
-    valid = _observed(known[inner][None].astype(np.float32), sensor)[0] > 0.999
+    valid = observed(known[inner][None].astype(np.float32), sensor)[0] > 0.999
     valid &= ~blobs(valid.shape, case.nodata, max(4.0, case.side / 16), rng)
     if field is not None:
         old = _bent(old, field, case.scale, margin)
@@ -105,7 +105,11 @@ def make_pair(case: Case, field: Field | None = None) -> tuple[Image, NDArray[np
 
 def make_case(case: Case, field: Field | None = None) -> View:
     """The pair as the registration gets it."""
-    scene, valid, old, known = make_pair(case, field)
+    return view_pair(case, *make_pair(case, field))
+
+
+def view_pair(case: Case, scene: Image, valid: NDArray[np.bool_], old: Image, known: NDArray[np.bool_]) -> View:
+    """What `make_pair` gave, as the registration gets it."""
     step = case.scale // OVERSAMPLING
     fine = known.reshape(known.shape[0] // step, step, known.shape[1] // step, step).all(axis=(1, 3))
     return make_view(scene, valid, block_mean(old, step), fine, SensorModel(case.scale))
@@ -150,7 +154,8 @@ def _bent(image: Image, field: Field, scale: int, margin: int) -> Image:
     return np.stack([cv2.remap(b, cols, rows, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101) for b in image])
 
 
-def _observed(image: Image, sensor: SensorModel) -> Image:
+def observed(image: Image, sensor: SensorModel) -> Image:
+    """What the sensor sees of (C, H, W) HR pixels: (C, H / scale, W / scale)."""
     return np.array(sensor.observe(torch.from_numpy(np.ascontiguousarray(image))[None])[0].numpy())
 
 

@@ -7,6 +7,8 @@ by D. Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +52,18 @@ def search(first: Image, second: Image, mask: Mask, radius: int) -> Shift:
     return _highest(first, second, counted, radius)
 
 
+def search_windows(first: Image, second: Image, mask: Mask, radius: int) -> list[Shift]:
+    """`search` for many small windows of one shape at once, (n, h, w) each."""
+    surfaces = _masked_correlation(first, second, mask.astype(np.float32), radius)
+    return [_summit(surface, radius) for surface in surfaces]
+
+
 def _highest(first: Image, second: Image, known: Image, reach: int) -> Shift:
     """Of the correlations at whole shifts, and of a parabola through its neighbours."""
-    surface = _masked_correlation(first, second, known, reach)
+    return _summit(_masked_correlation(first[None], second[None], known[None], reach)[0], reach)
+
+
+def _summit(surface: NDArray[np.floating], reach: int) -> Shift:
     row, col = (int(k) for k in np.unravel_index(int(surface.argmax()), surface.shape))
     return row - reach + vertex(surface[:, col], row), col - reach + vertex(surface[row], col)
 
@@ -89,19 +100,30 @@ def _halved(image: Image) -> Image:
 
 
 def _masked_correlation(a: Image, b: Image, known: Image, reach: int) -> NDArray[np.floating]:
-    """Pearson's r of the overlap for shifts -reach..reach along both axes, (2 reach + 1, 2 reach + 1)."""
-    height, width = (fft.next_fast_len(n + reach, real=True) for n in a.shape)
-    spectra = [fft.rfft2(x, (height, width)) for x in (known, a, a * a, b, b * b)]
-    at = np.arange(-reach, reach + 1)
+    """Pearson's r of the overlap for shifts -reach..reach along both axes: (n, h, w) -> (n, 2 reach + 1, the same)."""
+    height, width = (fft.next_fast_len(n + reach, real=True) for n in a.shape[1:])
+    spectra = fft.rfft2(np.stack([known, a, a * a, b, b * b]), (height, width))
+    rows, cols = _inverse(height, width, reach)
 
     def lagged(i: int, j: int) -> NDArray[np.floating]:
-        full = fft.irfft2(np.conj(spectra[i]) * spectra[j], (height, width))
-        return np.asarray(full[at[:, None] % height, at[None] % width], dtype=np.float64)
+        some = (rows @ (np.conj(spectra[i]) * spectra[j])) @ cols  # of the inverse only the lags that are asked for
+        return np.asarray(some.real, dtype=np.float64)
 
     count = np.maximum(lagged(0, 0), 1.0)
     sum_a, sum_b = lagged(1, 0), lagged(0, 3)
     spread_a = np.maximum(lagged(2, 0) - sum_a**2 / count, 0.0)
     spread_b = np.maximum(lagged(0, 4) - sum_b**2 / count, 0.0)
     spread = np.sqrt(spread_a * spread_b)
-    enough = (count > _LEAST_OVERLAP * count.max()) & (spread > 1e-6 * max(float(spread.max()), 1e-12))
+    most, widest = (x.max(axis=(1, 2), keepdims=True) for x in (count, spread))
+    enough = (count > _LEAST_OVERLAP * most) & (spread > 1e-6 * np.maximum(widest, 1e-12))
     return np.where(enough, (lagged(1, 3) - sum_a * sum_b / count) / np.where(enough, spread, 1.0), -1.0)
+
+
+@lru_cache(maxsize=8)
+def _inverse(height: int, width: int, reach: int) -> tuple[NDArray[np.complex64], NDArray[np.complex64]]:
+    """Matrices that take a real image's half spectrum to lags -reach..reach, from the left and from the right."""
+    at = np.arange(-reach, reach + 1)
+    rows = np.exp(2j * np.pi * np.outer(at, fft.fftfreq(height))) / height
+    both = np.where(np.isin(np.arange(width // 2 + 1), (0, width / 2)), 1, 2)  # what the half left out has, too
+    cols = np.exp(2j * np.pi * np.outer(fft.rfftfreq(width), at)) * both[:, None] / width
+    return rows.astype(np.complex64), cols.astype(np.complex64)

@@ -9,27 +9,15 @@ sampling and windows do to a single comparison cancels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from math import hypot
 from typing import Literal
 
 import numpy as np
 
 from geo_refdiff.align import ecc
-from geo_refdiff.align.features import (
-    Complex,
-    Image,
-    agreement,
-    edges,
-    gradients,
-    likeness,
-    orientation,
-    structure,
-    taper,
-    usable,
-)
-from geo_refdiff.align.phase import Peak, correlate
-from geo_refdiff.align.view import Placement, View
+from geo_refdiff.align.pair import Pair, Shift
+from geo_refdiff.align.phase import weighted_peak
+from geo_refdiff.align.view import View
 
 Verdict = Literal["registered", "too small", "featureless", "mismatch"]
 
@@ -59,9 +47,6 @@ _LEAST_SIDE = 24
 _ROUNDS = 3
 _SETTLED = 0.1
 _STILL = 0.02
-_LEAST_STRUCTURE = 0.1
-
-Shift = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +103,23 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
         view: both over the same ground; the reference should reach `radius` LR pixels beyond the scene.
         radius: greatest shift along an axis that is looked for, LR pixels; at most a quarter of the scene.
     """
+    return estimate_pair(Pair(view, (0.0, 0.0)), radius)
+
+
+def estimate_pair(first: Pair, radius: int = RADIUS) -> Estimate:
+    """The same from a pair in which the reference lies where it says."""
+    view = first.view
     radius = max(1, min(radius, view.pad, min(view.shape) // 4))
-    first = Pair(view, (0.0, 0.0))
     if first.pixels < _LEAST_PIXELS or min(view.shape) < _LEAST_SIDE:
         return _refused("too small", first.pixels)
-    if not (first.scene and first.reference):
+    if first.featureless:
         return _refused("featureless", first.pixels)
     shift, score, last = _by_phase(first, radius)
     other, correlation = _by_correlation(first, radius)
     apart = hypot(shift[0] - other[0], shift[1] - other[1])
     few = last.pixels < TELLING_PIXELS
     agreed = apart <= tolerance(last.pixels) and score >= _NOT_BY_CHANCE and correlation >= LEAST_CORRELATION
-    if not agreed or score < last.least_score or max(map(abs, shift)) > radius:
+    if not agreed or not _sure(last, score) or max(map(abs, shift)) > radius:
         verdict: Verdict = "featureless" if not last.structured else "too small" if few or agreed else "mismatch"
         return Estimate(verdict, shift, float("inf"), score, correlation, apart, last.pixels)
     return Estimate("registered", shift, standard_error(score), score, correlation, apart, last.pixels)
@@ -145,74 +135,22 @@ def standard_error(score: float) -> float:
     return 2.5 / max(score, 1e-3)
 
 
+def _sure(pair: Pair, score: float) -> bool:
+    """Whether phase correlation leaves no doubt; more is asked of images that are not alike."""
+    return score >= LEAST_SCORE_UNLIKE or (score >= LEAST_SCORE and pair.likeness >= _ALIKE)
+
+
 def _refused(verdict: Verdict, pixels: int) -> Estimate:
     return Estimate(verdict, (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), pixels)
 
 
-class Pair:
-    """Scene and reference at one placement, described over the same pixels.
-
-    Attributes:
-        view, placement: as given.
-        used: (h, w), pixels that are compared.
-        pixels: LR pixels that both images know.
-        scene, reference: gradients, a band each.
-    """
-
-    def __init__(self, view: View, placement: Placement) -> None:
-        self.view, self.placement = view, placement
-        image, seen = view.render(placement)
-        both = view.valid & seen
-        self.used = usable(both)
-        self.pixels = int(both.sum())
-        self.scene, self.reference = (gradients(x, both, self.used) for x in (view.scene, image))
-        self._images, self._both = (view.scene, image), both
-
-    @cached_property
-    def orientations(self) -> tuple[Complex, Complex]:
-        """Of scene and reference."""
-        return orientation(self.scene, self.used), orientation(self.reference, self.used)
-
-    @cached_property
-    def edges(self) -> tuple[Image, Image]:
-        """Of scene and reference."""
-        return edges(self.scene, self.used), edges(self.reference, self.used)
-
-    @property
-    def least_score(self) -> float:
-        """Of phase correlation, below which a shift is not sure enough to be used."""
-        return LEAST_SCORE if likeness(*self._images, self._both) >= _ALIKE else LEAST_SCORE_UNLIKE
-
-    @property
-    def structured(self) -> bool:
-        """Whether both images show more than noise."""
-        return all(structure(image, self._both) > _LEAST_STRUCTURE for image in self._images)
-
-    @property
-    def shift(self) -> Shift:
-        """The placement, of a pair that is placed by one shift."""
-        row, col = self.placement
-        return float(row), float(col)
-
-    def moved(self, step: Shift) -> Pair:
-        """The pair with the reference placed elsewhere, by one shift."""
-        return Pair(self.view, (self.shift[0] + step[0], self.shift[1] + step[1]))
-
-
-def weighted_peak(first: Complex, second: Complex, weight: Image, radius: int | None) -> Peak:
-    """Phase correlation of two orientations under a weight (h, w), after their weighted means are taken off."""
-    total = max(float(weight.sum()), 1e-6)
-    a, b = ((o - np.complex64(np.vdot(weight, o) / total)) * weight for o in (first, second))
-    return correlate(a, b, radius)
-
-
 def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
     """The first witness: a search, whose score counts, then steps without what has changed."""
-    found = weighted_peak(*pair.orientations, taper(pair.used), radius)
+    found = weighted_peak(*pair.orientations, pair.frame.taper, radius)
     step = found.shift
     for _ in range(_ROUNDS):
         pair = pair.moved(step)
-        weight = taper(pair.used) * agreement(*pair.orientations)
+        weight = pair.frame.taper * pair.agreement
         step = weighted_peak(*pair.orientations, weight, None).shift
         if max(map(abs, step)) < _STILL:
             break
@@ -221,10 +159,10 @@ def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
 
 def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float]:
     """The second witness; a correlation of 0 where it comes to nothing."""
-    step = ecc.search(*pair.edges, pair.used, radius)
+    step = ecc.search(*pair.edges, pair.frame.used, radius)
     for _ in range(_ROUNDS):
         pair = pair.moved(step)
-        found = ecc.refine(*pair.edges, usable(pair.used))
+        found = ecc.refine(*pair.edges, pair.frame.solid)
         if found is None:
             return pair.shift, 0.0
         step, correlation = found

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 _SMOOTH = 0.5
 """Standard deviation of the smoothing within the gradient, LR pixels: more costs accuracy."""
 
-_FILL = 1.0
+FILL = 1.0
 """Standard deviation of the neighbourhood from which holes are filled, LR pixels."""
 
 _STRONGEST = 4.0
 """Orientation is cut at so many times its mean, or single shores and roofs would decide alone."""
 
-_LOCAL = 4.0
+LOCAL = 4.0
 """Standard deviation of the neighbourhood whose mean edge strength is taken off, and of that in which two images
 are said to agree, LR pixels."""
 
@@ -61,27 +61,34 @@ def usable(known: Mask) -> Mask:
     return enough
 
 
-def gradients(image: Image, known: Mask, used: Mask) -> list[Gradient]:
+def shares(known: Mask, sigma: float) -> Image | None:
+    """Part of each pixel's neighbourhood that is known, (h, w), by which sums over it are divided; None if all are."""
+    return None if known.all() else np.maximum(_blur(known.astype(np.float32), sigma), np.float32(1e-3))
+
+
+def gradients(image: Image, known: Mask, used: Mask, spread: Image | None = None) -> list[Gradient]:
     """Derivatives of a Gaussian, a band each; bands without any contrast are left out.
 
     Args:
         image: (C, h, w) float32, any units.
         known: (h, w), True = the pixel's value counts; others are filled from their neighbours.
         used: (h, w), over which the mean is taken.
+        spread: `shares(known, FILL)`, if it is there already.
     """
     along, across = _kernels()
     counted = None if known.all() else known.astype(np.float32)
-    spread = None if counted is None else np.maximum(_blur(counted, _FILL), np.float32(1e-3))
+    if counted is not None and spread is None:
+        spread = shares(known, FILL)
     chosen = used.view(np.uint8)
     found = []
     for band in image:
         if counted is not None and spread is not None:
-            band = np.where(known, band, _blur(band * counted, _FILL) / spread)
+            band = np.where(known, band, cv2.divide(_blur(band * counted, FILL), spread))
         x = cv2.sepFilter2D(band, cv2.CV_32F, along, across)
         y = cv2.sepFilter2D(band, cv2.CV_32F, across, along)
         length = np.asarray(cv2.magnitude(x, y), np.float32)
         mean = float(cv2.mean(length, chosen)[0])
-        if mean > 1e-6 * max(float(np.abs(band).max()), 1e-12):
+        if mean > 1e-6 * max(float(np.abs(cv2.minMaxLoc(band)[:2]).max()), 1e-12):
             found.append(Gradient(np.asarray(x, np.float32), np.asarray(y, np.float32), length, mean))
     return found
 
@@ -95,20 +102,21 @@ def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
         imag += cv2.multiply(x, cv2.multiply(y, per), None, 2.0)
     size = cv2.magnitude(real, imag)
     mean = max(float(cv2.mean(size, used.view(np.uint8))[0]), 1e-12)
-    factor = np.minimum(np.float32(1 / mean), np.float32(_STRONGEST) / (size + np.float32(1e-6 * mean))) * used
-    out = np.empty(used.shape, np.complex64)
-    out.real, out.imag = real * factor, imag * factor
-    return out
+    most = cv2.divide(_STRONGEST, size + np.float32(1e-6 * mean))
+    factor = np.minimum(most, np.float32(1 / mean)) * used.astype(np.float32)
+    parts = cv2.merge([cv2.multiply(real, factor), cv2.multiply(imag, factor)])
+    return np.asarray(np.asarray(parts, np.float32).view(np.complex64)[..., 0])
 
 
-def edges(bands: Sequence[Gradient], used: Mask) -> Image:
-    """(h, w) float32, without its local mean; zero where not used."""
+def edges(bands: Sequence[Gradient], used: Mask, spread: Image | None = None) -> Image:
+    """(h, w) float32, without its local mean; zero where not used; `spread`: `shares(used, LOCAL)`, if it is there."""
     total = np.zeros(used.shape, np.float32)
     for _, _, length, mean in bands:
         total += cv2.log(length * np.float32(1 / mean) + np.float32(1))
     counted = used.astype(np.float32)
-    local = cv2.divide(_blur(total * counted, _LOCAL), np.maximum(_blur(counted, _LOCAL), np.float32(1e-3)))
-    return np.asarray((total - local) * counted)
+    spread = shares(used, LOCAL) if spread is None else spread
+    local = _blur(total * counted, LOCAL)
+    return np.asarray((total - (local if spread is None else cv2.divide(local, spread))) * counted)
 
 
 def taper(used: Mask) -> Image:
@@ -118,12 +126,22 @@ def taper(used: Mask) -> Image:
     return np.asarray(0.5 - 0.5 * np.cos(np.minimum(distance, _TAPER) * np.float32(np.pi / _TAPER)))
 
 
-def agreement(first: Complex, second: Complex) -> Image:
-    """Weights (h, w), 0..1, by how far two orientations agree around each pixel: low where the land has changed."""
-    common = _blur(first.real * second.real + first.imag * second.imag, _LOCAL)
-    size = _blur(first.real**2 + first.imag**2, _LOCAL) * _blur(second.real**2 + second.imag**2, _LOCAL)
+def agreement(first: Complex, second: Complex, power: Image | None = None) -> Image:
+    """Weights (h, w), 0..1, by how far two orientations agree around each pixel: low where the land has changed.
+
+    Args:
+        first, second: (h, w) complex64.
+        power: `local_power(first)`, if it is there already.
+    """
+    common = _blur(first.real * second.real + first.imag * second.imag, LOCAL)
+    size = (local_power(first) if power is None else power) * local_power(second)
     low, high = _AGREEMENT
     return np.asarray(np.clip((common / np.sqrt(size + np.float32(1e-6)) - low) / (high - low), 0, 1), np.float32)
+
+
+def local_power(orientations: Complex) -> Image:
+    """Mean squared magnitude around each pixel, (h, w)."""
+    return _blur(orientations.real**2 + orientations.imag**2, LOCAL)
 
 
 def structure(image: Image, known: Mask) -> float:
@@ -135,10 +153,10 @@ def structure(image: Image, known: Mask) -> float:
         known: (h, w), True = the pixel's value counts.
     """
     counted = known.astype(np.float32)
-    spread = np.maximum(_blur(counted, _LOCAL), np.float32(1e-3))
+    spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
     highest = -1.0
     for band in image:
-        fine = (band - _blur(band * counted, _LOCAL) / spread) * counted
+        fine = (band - _blur(band * counted, LOCAL) / spread) * counted
         products = [
             (fine[2:] * fine[:-2], counted[2:] * counted[:-2]),
             (fine[:, 2:] * fine[:, :-2], counted[:, 2:] * counted[:, :-2]),
@@ -158,10 +176,10 @@ def likeness(first: Image, second: Image, known: Mask) -> float:
         known: (h, w), True = both values count.
     """
     counted = known.astype(np.float32)
-    spread = np.maximum(_blur(counted, _LOCAL), np.float32(1e-3))
+    spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
     highest = -1.0
     for bands in zip(first, second, strict=True):
-        a, b = ((x - _blur(x * counted, _LOCAL) / spread) * counted for x in bands)
+        a, b = ((x - _blur(x * counted, LOCAL) / spread) * counted for x in bands)
         power = float((a**2).sum()) * float((b**2).sum())
         highest = max(highest, float((a * b).sum()) / max(power, 1e-30) ** 0.5)
     return highest

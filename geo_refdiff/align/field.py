@@ -139,15 +139,21 @@ def _spacing(points: Array) -> float:
 
 def _covariance(a: Array, b: Array, amplitude: float, reach: float) -> Array:
     """Matern 5/2 plus the vague constant."""
+    return amplitude**2 * _matern(a, b, reach) + _VAGUE
+
+
+def _matern(a: Array, b: Array, reach: float) -> Array:
+    """Correlation by distance."""
     d = np.sqrt(5.0) * np.linalg.norm(a[:, None] - b[None], axis=-1) / reach
-    return np.asarray(amplitude**2 * (1 + d + d**2 / 3) * np.exp(-d) + _VAGUE)
+    return np.asarray((1 + d + d**2 / 3) * np.exp(-d))
 
 
 def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple[float, float, float, float]:
     """(amplitude, reach, factor of the errors, gain in log likelihood over a constant)."""
-    constant = max((_log_likelihood(points, shifts, noise * f**2, 0.0, unit), f) for f in _NOISES)
+    likelihoods = {reach: _Likelihood(points, shifts, noise, unit * reach) for reach in _REACHES}
+    constant = max((likelihoods[_REACHES[0]].logarithm(0.0, f), f) for f in _NOISES)
     tried = [
-        (_log_likelihood(points, shifts, noise * f**2, amplitude, unit * reach), amplitude, unit * reach, f)
+        (likelihoods[reach].logarithm(amplitude, f), amplitude, unit * reach, f)
         for amplitude in _AMPLITUDES
         for reach in _REACHES
         for f in _NOISES
@@ -158,10 +164,31 @@ def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple
     return amplitude, reach, factor, best - constant[0]
 
 
-def _log_likelihood(points: Array, shifts: Array, noise: Array, amplitude: float, reach: float) -> float:
-    lower = np.linalg.cholesky(_covariance(points, points, amplitude, reach) + np.diag(noise))
-    white = np.linalg.solve(lower, shifts)
-    return float(-0.5 * (white**2).sum() - 2 * np.log(np.diag(lower)).sum())
+class _Likelihood:
+    """Of measurements under one reach, for any amplitude and errors after a single decomposition.
+
+    Scaled by its noise N, the covariance is amplitude^2 M + factor^2 I plus the constant's N^-1/2 1 1^T N^-1/2, where
+    M = N^-1/2 (Matern) N^-1/2. In the eigenvectors of M the first two are diagonal; the last is of rank one.
+    """
+
+    def __init__(self, points: Array, shifts: Array, noise: Array, reach: float) -> None:
+        scale = 1 / np.sqrt(noise)
+        values, vectors = np.linalg.eigh(_matern(points, points, reach) * scale * scale[:, None])
+        self._values = np.maximum(values, 0.0)
+        self._shifts = vectors.T @ (shifts * scale[:, None])
+        self._constant = vectors.T @ scale
+        self._noise = float(np.log(noise).sum())
+
+    def logarithm(self, amplitude: float, factor: float) -> float:
+        """Natural, up to what is the same for all; `factor`: by how much the errors are larger than said."""
+        diagonal = amplitude**2 * self._values + factor**2
+        along = self._constant / diagonal
+        share = 1 + _VAGUE * float(self._constant @ along)
+        misfit = (
+            float((self._shifts**2 / diagonal[:, None]).sum())
+            - _VAGUE * float(((along @ self._shifts) ** 2).sum()) / share
+        )
+        return -0.5 * misfit - (float(np.log(diagonal).sum()) + self._noise + float(np.log(share)))
 
 
 def _predicted(

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.align.estimate import RADIUS, Estimate, Pair, Shift, Verdict, estimate_shift
+from geo_refdiff.align.estimate import RADIUS, Estimate, Verdict, estimate_pair, estimate_shift
 from geo_refdiff.align.field import Smooth, fit_affine, fit_constant, fit_field
+from geo_refdiff.align.pair import Pair, Shift
 from geo_refdiff.align.registration import Kind, Mode, Registration, rms
 from geo_refdiff.align.sites import LEAST_SCENE, Site, measure_sites
 from geo_refdiff.align.view import View
@@ -64,13 +65,14 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
             local field where the windows leave no doubt that one shift does not do.
         radius: greatest shift along an axis that is looked for, LR pixels.
     """
-    whole = estimate_shift(view, radius)
+    pair = Pair(view, (0.0, 0.0))
+    whole = estimate_pair(pair, radius)
     if whole.verdict in ("too small", "featureless"):
         return _not_registered(whole)
     roomy = min(view.shape) >= LEAST_SCENE
     if not (roomy and (whole.registered or mode != "global")):
         return _by_one_shift(whole, (), mode) if whole.registered else _not_registered(whole)
-    sites = measure_sites(Pair(view, whole.candidate), _SITE_RADIUS)
+    sites = measure_sites(pair.placed(whole.candidate), _SITE_RADIUS)
     area = Window(*view.origin, *view.shape)
     smooth = None if mode == "global" else _fitted(sites, area, mode)
     if smooth is None or (mode == "auto" and whole.registered and not _worth(smooth, sites, _POSSIBLE)):
@@ -78,9 +80,9 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     if not whole.registered and smooth.inlier.sum() < _COHERENT * len(sites):
         return _not_registered(whole)
     for _ in range(_PASSES - 1):
-        sites = measure_sites(_placed(view, smooth.displacement), None)
+        sites = measure_sites(_bent(pair, smooth.displacement), None)
         smooth = _fitted(sites, area, mode) or smooth
-    sites = measure_sites(_placed(view, smooth.displacement), None)
+    sites = measure_sites(_bent(pair, smooth.displacement), None)
     if mode == "auto" and not _worth(smooth, sites):  # seen closely, it is one shift after all
         return _by_one_shift(whole if whole.registered else _by_places(sites, whole.pixels), sites, mode)
     return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local", whole)
@@ -165,8 +167,8 @@ def _worth(smooth: Smooth, sites: Sequence[Site], least: float = _EVIDENT) -> bo
     return smooth.gain > least and (rms(d - d.mean(axis=0)) > _VISIBLE or steepest > _STEEP)
 
 
-def _placed(view: View, displacement: Displacement) -> Pair:
-    return Pair(view, displacement.on_pixels(view.shape, view.origin))
+def _bent(pair: Pair, displacement: Displacement) -> Pair:
+    return pair.placed(displacement.on_pixels(pair.view.shape, pair.view.origin))
 
 
 def _by_places(sites: Sequence[Site], pixels: int) -> Estimate:

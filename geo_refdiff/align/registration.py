@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from affine import Affine
 
-from geo_refdiff.align.estimate import Shift, Verdict
+from geo_refdiff.align.estimate import Verdict
+from geo_refdiff.align.pair import Shift
 from geo_refdiff.align.sites import Site
 from geo_refdiff.grid.affine import apply, apply_linear
 from geo_refdiff.grid.displacement import Displacement

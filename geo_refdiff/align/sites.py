@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import hypot
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.align import ecc
-from geo_refdiff.align.estimate import LEAST_CORRELATION, Pair, Shift, standard_error, tolerance, weighted_peak
-from geo_refdiff.align.features import Image, agreement, taper, usable
+from geo_refdiff.align.estimate import LEAST_CORRELATION, standard_error, tolerance
+from geo_refdiff.align.features import Image
+from geo_refdiff.align.pair import Pair, Shift
+from geo_refdiff.align.phase import Peak, weighted_peaks
+from geo_refdiff.align.view import Placement
 
 SIDE = 64
 """Of the window in which a shift is measured, LR pixels."""
@@ -26,6 +32,8 @@ _HARDER = 1.6
 
 _LEAST_SCORE = 7.0
 """Lower than for a whole scene: a window looks for shifts of a few pixels only."""
+
+Corner = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,61 +67,73 @@ def measure_sites(pair: Pair, radius: int | None) -> list[Site]:
         pair: scene and reference, placed to within `radius`.
         radius: LR pixels; None: within a pixel.
     """
-    weight = taper(pair.used)
-    agreed = agreement(*pair.orientations)
-    solid = usable(pair.used)
-    placement = pair.placement
-    found = []
-    for row in _starts(pair.view.shape[0]):
-        for col in _starts(pair.view.shape[1]):
-            at = slice(row, row + SIDE), slice(col, col + SIDE)
-            window = _window(*weight[at].shape) * weight[at]
-            if (window > 0).mean() < _LEAST_PART:
-                continue
-            mass = window * agreed[at]
-            centre = _centroid(mass if mass.any() else window)
-            there = row + int(centre[0]), col + int(centre[1])
-            base = (
-                (float(placement[0]), float(placement[1]))
-                if isinstance(placement, tuple)
-                else (float(placement[0][there]), float(placement[1][there]))
-            )
-            found.append(_measured(pair, at, window, agreed[at], solid[at], radius, base, centre))
+    height, width = pair.view.shape
+    shape = _window(min(height, SIDE), min(width, SIDE))
+    found: list[Site] = []
+    for row in _starts(height):  # a row of windows at a time: fast, and small enough for a processor's cache
+        corners = [(row, col) for col in _starts(width)]
+        weights = [shape * _cut(pair.frame.taper, at) for at in corners]
+        chosen = [k for k, weight in enumerate(weights) if (weight > 0).mean() >= _LEAST_PART]
+        if chosen:
+            found += _measured(pair, [corners[k] for k in chosen], np.stack([weights[k] for k in chosen]), radius)
     return found
 
 
-def _measured(
+def _measured(pair: Pair, corners: Sequence[Corner], weights: Image, radius: int | None) -> list[Site]:
+    """A site for each window."""
+    scenes, references = (_cuts(o, corners) for o in pair.orientations)
+    masses = weights * _cuts(pair.agreement, corners)
+    peaks = weighted_peaks(scenes, references, weights, radius)
+    residuals = [p.shift for p in (peaks if radius is not None else weighted_peaks(scenes, references, masses, None))]
+    first, second = (_cuts(e, corners) for e in pair.edges)
+    solid = _cuts(pair.frame.solid, corners)
+    starts = [(0.0, 0.0)] * len(corners) if radius is None else ecc.search_windows(first, second, solid, radius)
+    others = [ecc.refine(*window) for window in zip(first, second, solid, starts, strict=True)]
+    return [_site(pair, *window) for window in zip(corners, weights, masses, peaks, residuals, others, strict=True)]
+
+
+def _site(
     pair: Pair,
-    at: tuple[slice, slice],
-    window: Image,
-    agreed: Image,
-    solid: NDArray[np.bool_],
-    radius: int | None,
-    base: Shift,
-    centre: Shift,
+    corner: Corner,
+    weight: Image,
+    mass: Image,
+    peak: Peak,
+    residual: Shift,
+    other: tuple[Shift, float] | None,
 ) -> Site:
-    scene, reference = (o[at] for o in pair.orientations)
-    peak = weighted_peak(scene, reference, window, radius)
-    residual = peak.shift
-    if radius is None:
-        residual = weighted_peak(scene, reference, window * agreed, None).shift
-    first, second = (e[at] for e in pair.edges)
-    start = (0.0, 0.0) if radius is None else ecc.search(first, second, solid, radius)
-    other = ecc.refine(first, second, solid, start)
+    centre = _centroid(mass if mass.any() else weight)
+    base = _base(pair.placement, corner[0] + int(centre[0]), corner[1] + int(centre[1]))
     apart = hypot(residual[0] - other[0][0], residual[1] - other[0][1]) if other else float("inf")
-    pixels = int((window > 0).sum())
     correlation = other[1] if other else 0.0
+    agreed = correlation >= LEAST_CORRELATION and apart <= tolerance(int((weight > 0).sum()))
     return Site(
-        row=pair.view.origin[0] + at[0].start + centre[0],
-        col=pair.view.origin[1] + at[1].start + centre[1],
+        row=pair.view.origin[0] + corner[0] + centre[0],
+        col=pair.view.origin[1] + corner[1] + centre[1],
         shift=(base[0] + residual[0], base[1] + residual[1]),
         residual=residual,
         sigma=_HARDER * standard_error(peak.score),
         score=peak.score,
         correlation=correlation,
         disagreement=apart,
-        accepted=peak.score >= _LEAST_SCORE and correlation >= LEAST_CORRELATION and apart <= tolerance(pixels),
+        accepted=peak.score >= _LEAST_SCORE and agreed,
     )
+
+
+def _base(placement: Placement, row: int, col: int) -> Shift:
+    """The placement at a pixel."""
+    if isinstance(placement, tuple):
+        return float(placement[0]), float(placement[1])
+    return float(placement[0][row, col]), float(placement[1][row, col])
+
+
+def _cut(image: NDArray[Any], corner: Corner) -> NDArray[Any]:
+    row, col = corner
+    return image[row : row + SIDE, col : col + SIDE]
+
+
+def _cuts(image: NDArray[Any], corners: Sequence[Corner]) -> NDArray[Any]:
+    """Windows of an image (h, w), (n, SIDE, SIDE)."""
+    return np.stack([_cut(image, corner) for corner in corners])
 
 
 def _starts(length: int) -> list[int]:
@@ -123,6 +143,7 @@ def _starts(length: int) -> list[int]:
     return [round(k * room / max(count - 1, 1)) for k in range(count)] if count > 1 else [room // 2]
 
 
+@lru_cache(maxsize=4)
 def _window(height: int, width: int) -> Image:
     """Flat in the middle half, a cosine towards the borders."""
     sides = []
