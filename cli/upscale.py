@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     metavar="RUNS",
     help="Also write out.uncertainty.tif, from so many runs with other noise: half-widths of 90 % intervals.",
 )
+@click.option(
+    "--scene-date",
+    metavar="DATE|FIRST/LAST",
+    help="When the scene was taken, for the STAC item.  [default: its metadata, its name, the file's time]",
+)
 @registration_options
 @click.option(
     "--shard-size",

@@ -30,7 +30,7 @@ from geo_refdiff.engine.transfer import transfer_detail
 from geo_refdiff.engine.uncertainty import Told, margin, region_half_widths
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import equals_nodata
+from geo_refdiff.io.raster import dark_pixels
 
 _PREFETCH = 2
 _FILL = 2
@@ -143,7 +143,7 @@ class BlockComputer:
             sources = np.full(window.shape, INTERPOLATED, dtype=np.uint8)
         nodata = plan.output.nodata
         if nodata is not None and not np.isnan(nodata):
-            dark = equals_nodata(lr[inner], nodata) & scene_valid
+            dark = dark_pixels(lr[inner], scene_valid, nodata)
             keep_valid(pixels, valid, expand(dark, cover, region, scale) if dark.any() else None, nodata)
         if valid is not None:
             apply_missing(pixels, valid, nodata)
@@ -176,7 +176,7 @@ class BlockComputer:
         pixels = rounded(image, np.dtype(plan.output.dtype))
         nodata = plan.output.nodata
         if self._consistency.margin and nodata is not None and not np.isnan(nodata):
-            dark = equals_nodata(lr, nodata) & valid
+            dark = dark_pixels(lr, valid, nodata)
             keep_valid(pixels, None, expand(dark, outer, context, scale) if dark.any() else None, nodata)
         left = Residual()
         cells = _cells_of(region, scale)

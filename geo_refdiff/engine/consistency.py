@@ -24,7 +24,7 @@ from scipy.ndimage import maximum_filter
 from geo_refdiff.degrade.resize import CONTEXT, upsample
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.fill import fill_missing
-from geo_refdiff.io.raster import equals_nodata
+from geo_refdiff.io.raster import dark_pixels
 
 Mode = Literal["strict", "standard", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -170,7 +170,7 @@ class LrConsistency:
         low, high = self.limits
         if self.nodata is None or self.nodata not in self.limits:
             return low, high
-        held = equals_nodata(lr, self.nodata) & valid
+        held = dark_pixels(lr, valid, self.nodata)
         inwards = np.float32(1 if self.nodata == low else -1)
         edge = np.where(repeated(held, self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
         return (edge, high) if inwards > 0 else (low, edge)

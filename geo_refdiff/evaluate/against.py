@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ from scipy.ndimage import uniform_filter
 from geo_refdiff.align.reading import register_rasters
 from geo_refdiff.degrade.resize import CONTEXT, upsample
 from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.errors import GridError
 from geo_refdiff.evaluate.correctness import CLASSES, correctness
+from geo_refdiff.evaluate.declared import Declared
 from geo_refdiff.evaluate.metrics import haarpsi, psnr
 from geo_refdiff.evaluate.structure import ssim
-from geo_refdiff.grid.geobox import scene_geobox
+from geo_refdiff.evaluate.units import check_units
+from geo_refdiff.grid.displacement import Displacement
+from geo_refdiff.grid.geobox import output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.band_names import matching_bands
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import WarpedReader
@@ -29,31 +34,35 @@ _LEAST = 1.0
 
 
 def against_truth(
-    info: RasterInfo, truth: RasterInfo, source: RasterInfo, bands: list[int], corner: tuple[int, int], scale: int
-) -> tuple[dict[str, float], dict[str, int]]:
-    """Figures as means over tiles without missing pixels, values in units of 255 for the truth's range of a tile.
+    info: RasterInfo,
+    truth: RasterInfo,
+    source: RasterInfo,
+    declared: Declared,
+    corner: tuple[int, int],
+    value_range: float,
+) -> tuple[dict[str, float], dict[str, int], dict[str, Any]]:
+    """Figures as means over tiles without missing pixels, values in units of 255 for the scene's range.
 
     Args:
         info: the output.
-        truth: with the output's bands in its order, any grid.
-        source: the scene; `bands` of it are the output's, `corner` (row, col) is its pixel in the output's corner.
-        scale: HR pixels along an LR pixel.
+        truth: on any grid; its bands are found by name, else by place.
+        source: the scene; `corner` (row, col) is its pixel in the output's corner.
+        declared: of the output.
+        value_range: of the scene, in its numbers.
 
     Returns:
-        PSNR (dB), SSIM, HaarPSI; and places (of an LR pixel each) of each class of `correctness`.
+        PSNR (dB), SSIM, HaarPSI; places (of an LR pixel each) of each class of `correctness`; and how the truth lies on
+        the scene, as `against_reference` tells it. It is taken where it says it lies.
 
     Raises:
-        InputError: the truth has less bands than the output.
+        InputError: the truth has other bands than the output, or other units.
     """
-    if len(truth.data_bands) < len(info.data_bands):
-        raise InputError(
-            f"{truth.path}: {len(truth.data_bands)} bands, but the output has {len(info.data_bands)}; give a truth "
-            f"with the output's bands in its order"
-        )
     found: dict[str, list[float]] = {"PSNR": [], "SSIM": [], "HaarPSI": []}
     counts = np.zeros(len(CLASSES), dtype=np.int64)
-    chosen = truth.data_bands[: len(info.data_bands)]
-    side = max(_TILE // scale, 1)
+    scale, bands = declared.scale, declared.bands
+    chosen = matching_bands(info, truth, range(len(info.data_bands)))
+    check_units(source, bands, truth, chosen, scale, value_range)
+    side, unit = max(_TILE // scale, 1), 255.0 / value_range
     with (
         RasterReader(info, info.data_bands) as fine,
         WarpedReader(truth, chosen, scene_geobox(info), "cubic") as true,
@@ -66,7 +75,6 @@ def against_truth(
             inner = (slice(None), slice(CONTEXT, CONTEXT + tile.height), slice(CONTEXT, CONTEXT + tile.width))
             if not (valid.all() and known.all() and lr_valid[inner].all()):
                 continue
-            unit = 1.0 if info.dtype == "uint8" else 255.0 / max(float(np.ptp(wanted)), 1e-12)
             edged = _edged(np.where(lr_valid, lr, 0).astype(np.float32), lr_valid)
             smooth = upsample(torch.from_numpy(edged)[None], scale, CONTEXT) * unit
             a, b = (torch.from_numpy(x.astype(np.float32) * np.float32(unit))[None] for x in (pixels, wanted))
@@ -75,38 +83,53 @@ def against_truth(
                 for key, figure in zip(found, (psnr, ssim, haarpsi), strict=True):
                     found[key].append(float(figure(a, b)))
     figures = {key: float(np.mean(values)) for key, values in found.items() if values}
-    return figures, dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
+    classes = dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
+    return figures, classes, _registration(source, bands, truth, chosen, declared.sensors[0])[0]
 
 
 def against_reference(
-    info: RasterInfo, reference: RasterInfo, source: RasterInfo, bands: list[int], sensor: SensorModel
+    info: RasterInfo, reference: RasterInfo, source: RasterInfo, declared: Declared, corner: tuple[int, int]
 ) -> dict[str, Any]:
     """How the reference lies on the scene, and how much of the output's detail is the reference's.
+
+    Args:
+        info: the output.
+        reference: its bands are found as `upscale` finds them, for the bands that the model made.
+        source: the scene; `corner` (row, col) is its pixel in the output's corner.
+        declared: of the output.
 
     Returns:
         "covered": share of the output's valid pixels where the reference is known. "registration": verdict, reason, and
         the shift that is measured, LR pixels (rows, columns), with its standard error; None where it is not known.
-        "detail_shared": correlation of the detail (less than some 9 px) of both, -1..1, where both are valid.
+        "detail_shared": correlation of the detail (less than some 9 px) of both, -1..1, where both are valid, the
+        reference laid where it was found to belong.
+
+    Raises:
+        InputError: the reference has other bands than the scene.
     """
-    count = min(len(bands), len(reference.data_bands))
-    chosen = reference.data_bands[:count]
-    told: dict[str, Any] = {"registration": _registration(source, bands[:count], reference, chosen, sensor)}
+    count, scale = declared.modelled, declared.scale
+    bands = declared.bands[:count]
+    chosen = matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
+    registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
     sums, pixels, covered = np.zeros(3), 0, 0
-    with (
-        RasterReader(info, info.data_bands[:count]) as fine,
-        WarpedReader(reference, chosen, scene_geobox(info), "cubic") as old,
-    ):
+    with RasterReader(info, info.data_bands[:count]) as fine, ExitStack() as stack:
+        moved = None if displacement is None or displacement.is_zero else displacement.scaled(scale)
+        target = output_geobox(scene_geobox(source), scale)
+        try:
+            old = stack.enter_context(WarpedReader(reference, chosen, target, "cubic", moved))
+        except GridError:
+            return {"registration": registration, "covered": 0.0, "detail_shared": None}
         for window in tiles(info, 1, 2 * _TILE):
-            (image, valid), (values, known) = fine.read(window), old.read(window)
+            image, valid = fine.read(window)
+            values, known = old.read(window.shift(corner[0] * scale, corner[1] * scale))
             whole = valid.all(axis=0)
             pixels, covered = pixels + int(whole.sum()), covered + int((whole & known).sum())
             both = whole & known
             if both.any():
                 a, b = (_detail(x.astype(np.float64), both) for x in (image, values))
                 sums += ((a * b).sum(), (a * a).sum(), (b * b).sum())
-    told["covered"] = covered / pixels if pixels else 0.0
-    told["detail_shared"] = float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else None
-    return told
+    shared = float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else None
+    return {"registration": registration, "covered": covered / pixels if pixels else 0.0, "detail_shared": shared}
 
 
 def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
@@ -120,21 +143,19 @@ def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
 
 
 def _registration(
-    source: RasterInfo, bands: list[int], reference: RasterInfo, chosen: tuple[int, ...], sensor: SensorModel
-) -> dict[str, Any]:
+    source: RasterInfo, bands: Sequence[int], other: RasterInfo, chosen: Sequence[int], sensor: SensorModel
+) -> tuple[dict[str, Any], Displacement | None]:
+    """What is told of how a raster lies on the scene, and the displacement, LR pixels, None where it is not known."""
+    told: dict[str, Any] = {"shift": None, "sigma": None, "after": None}
     try:
-        found = register_rasters(source, bands, reference, chosen, sensor)
+        found = register_rasters(source, bands, other, chosen, sensor)
     except GridError as error:
-        return {"verdict": "no overlap", "reason": str(error), "shift": None, "sigma": None, "after": None}
+        return {"verdict": "no overlap", "reason": str(error), **told}, None
     if not found.registered:
-        return {"verdict": found.verdict, "reason": found.reason, "shift": None, "sigma": None, "after": None}
-    return {
-        "verdict": found.verdict,
-        "reason": found.reason,
-        "shift": [round(v, 4) for v in found.shift],
-        "sigma": round(found.sigma, 4),
-        "after": round(found.after, 4),
-    }
+        return {"verdict": found.verdict, "reason": found.reason, **told}, None
+    shift, sigma, after = [round(v, 4) for v in found.shift], round(found.sigma, 4), round(found.after, 4)
+    told = {"verdict": found.verdict, "reason": found.reason, "shift": shift, "sigma": sigma, "after": after}
+    return told, found.displacement
 
 
 def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.float64]:

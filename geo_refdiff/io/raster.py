@@ -173,3 +173,13 @@ def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     if nodata != int(nodata) or not bounds.min <= nodata <= bounds.max:
         return np.zeros(values.shape, dtype=np.bool_)
     return np.asarray(values == dtype.type(int(nodata)), dtype=np.bool_)
+
+
+def dark_pixels(lr: NDArray[Any], valid: NDArray[np.bool_], nodata: float) -> NDArray[np.bool_]:
+    """(C, h, w) True = the scene holds this number in a valid pixel, and the output may, too.
+
+    It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
+    output, told that the pixel is valid: it would read as missing.
+    """
+    dark: NDArray[np.bool_] = equals_nodata(lr, nodata) & valid
+    return dark & ~dark.all(axis=0)

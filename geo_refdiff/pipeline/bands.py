@@ -6,13 +6,8 @@ from collections.abc import Sequence
 
 from geo_refdiff.engine.plan import Bands
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.io.band_names import SENTINEL_2, band_keys, band_name, check_order, matching_bands
 from geo_refdiff.io.raster_info import RasterInfo
-
-_SENTINEL_2 = {"b02": "blue", "b2": "blue", "b03": "green", "b3": "green", "b04": "red", "b4": "red"} | {
-    "b08": "nir",
-    "b8": "nir",
-}
-"""What the bands of the most common coarse scenes are called in their files."""
 
 
 def choose_bands(
@@ -46,10 +41,10 @@ def choose_bands(
             raise OptionError(f"bands {', '.join(map(str, wanted))}: name each band once, and at least one")
     else:
         positions = _for_model(scene, channels, optional) if channels else list(range(len(scene.data_bands)))
-    names = [_name(scene, p) for p in positions]
+    names = [band_name(scene, p) for p in positions]
     bands = tuple(scene.data_bands[p] for p in positions)
     assigned = _assign(scene, names, channels, optional)
-    matched = () if reference is None else _matching(scene, reference, positions)
+    matched = () if reference is None else matching_bands(scene, reference, positions)
     rest = [p for p in range(len(scene.data_bands)) if others and p not in positions]
     return Bands(
         bands,
@@ -57,60 +52,37 @@ def choose_bands(
         tuple(names),
         assigned,
         tuple(scene.data_bands[p] for p in rest),
-        tuple(_name(scene, p) for p in rest),
+        tuple(band_name(scene, p) for p in rest),
     )
-
-
-def comparable_bands(scene: RasterInfo, reference: RasterInfo) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Bands of both that can be compared with each other, pair by pair: those of one name, else those of one place."""
-    own, other = _keys(scene), _keys(reference)
-    common = [k for k in own if own.count(k) == other.count(k) == 1]
-    if common:
-        pairs = [(own.index(k), other.index(k)) for k in common]
-    else:
-        pairs = [(p, p) for p in range(min(len(own), len(other)))]
-    return tuple(scene.data_bands[a] for a, _ in pairs), tuple(reference.data_bands[b] for _, b in pairs)
-
-
-def _name(info: RasterInfo, position: int) -> str:
-    band = info.data_bands[position]
-    text = info.descriptions[band - 1]
-    if text:
-        return text
-    colour = info.colorinterp[band - 1]
-    return colour if colour in ("red", "green", "blue") else f"band {band}"
-
-
-def _keys(info: RasterInfo) -> list[str]:
-    names = [_name(info, p).strip().lower() for p in range(len(info.data_bands))]
-    return [_SENTINEL_2.get(name, name) for name in names]
 
 
 def _position(info: RasterInfo, band: str | int) -> int:
     text = str(band).strip()
-    keys = _keys(info)
+    keys = band_keys(info)
     if text.isdecimal() and int(text) in info.data_bands:
         return info.data_bands.index(int(text))
-    if keys.count(text.lower()) == 1:
-        return keys.index(text.lower())
+    wanted = SENTINEL_2.get(text.lower(), text.lower())
+    if keys.count(wanted) == 1:
+        return keys.index(wanted)
+    names = [band_name(info, p) for p in range(len(keys))]
     have = ", ".join(
-        f"{b} {k}" if k != f"band {b}" else str(b) for b, k in zip(info.data_bands[:16], keys, strict=False)
+        f"{b} {n}" if n != f"band {b}" else str(b) for b, n in zip(info.data_bands[:16], names, strict=False)
     )
     raise OptionError(f"{info.path}: has no band '{text}'; its bands are {have}")
 
 
 def _for_model(scene: RasterInfo, channels: Sequence[str], optional: Sequence[str]) -> list[int]:
-    keys = _keys(scene)
+    keys = band_keys(scene)
     named = [c for c in channels if keys.count(c.lower()) == 1]
     needed = [c for c in channels if c not in optional]
     count = len(scene.data_bands)
     if len(named) < len(channels) and count == len(channels):
-        _check_order(scene, keys, [c.lower() for c in channels])
+        check_order(scene, keys, [c.lower() for c in channels])
         return list(range(count))
     if named and all(c in named for c in needed):
         return [keys.index(c.lower()) for c in named]
     if count == len(needed):
-        _check_order(scene, keys, [c.lower() for c in needed])
+        check_order(scene, keys, [c.lower() for c in needed])
         return list(range(count))
     raise InputError(_wrong_count(scene, count, channels, optional))
 
@@ -121,7 +93,7 @@ def _assign(
     """For each channel the position among the chosen bands."""
     if not channels or len(names) == len(channels):
         return tuple(range(len(names)))
-    lowered = [_SENTINEL_2.get(key, key) for key in (n.strip().lower() for n in names)]
+    lowered = [SENTINEL_2.get(key, key) for key in (n.strip().lower() for n in names)]
     if all(c.lower() in lowered or c in optional for c in channels) and set(lowered) <= {c.lower() for c in channels}:
         return tuple(lowered.index(c.lower()) if c.lower() in lowered else None for c in channels)
     needed = [c for c in channels if c not in optional]
@@ -132,33 +104,7 @@ def _assign(
 
 def _wrong_count(scene: RasterInfo, count: int, channels: Sequence[str], optional: Sequence[str]) -> str:
     wants = ", ".join(f"{c} (optional)" if c in optional else c for c in channels)
-    return f"{scene.path}: {count} bands, but the model takes {wants}; choose them with --bands, e.g. --bands 3,2,1"
-
-
-def _matching(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) -> tuple[int, ...]:
-    """Bands of the reference for the chosen bands of the scene."""
-    own = _keys(scene)
-    keys, wanted = _keys(reference), [own[p] for p in positions]
-    if all(keys.count(w) == 1 for w in wanted):
-        return tuple(reference.data_bands[keys.index(w)] for w in wanted)
-    count = len(reference.data_bands)
-    if count == len(scene.data_bands):
-        _check_order(reference, [keys[p] for p in positions], wanted)
-        return tuple(reference.data_bands[p] for p in positions)
-    if count == len(positions):
-        _check_order(reference, keys, wanted)
-        return reference.data_bands
-    raise InputError(
-        f"{reference.path}: {count} bands, but {len(positions)} of the scene are used ({', '.join(wanted)}); "
-        f"name its bands like the scene's, or choose bands that both have with --bands"
-    )
-
-
-def _check_order(info: RasterInfo, keys: Sequence[str], wanted: Sequence[str]) -> None:
-    """Bands that are taken by their place must not say by their names that they belong elsewhere."""
-    for place, name in enumerate(wanted):
-        if name in keys and keys[place] != name:
-            raise InputError(
-                f"{info.path}: its band {keys.index(name) + 1} is called {name}, expected as band {place + 1}; "
-                f"name all bands ({', '.join(wanted)}) or choose them with --bands"
-            )
+    way = "choose them with --bands, e.g. --bands 3,2,1"
+    if count < len(channels) - len(optional):
+        way = "take a model for any bands: --model matched-ref, or bicubic-ibp without a reference"
+    return f"{scene.path}: {count} band{'s' * (count != 1)}, but the model takes {wants}; {way}"

@@ -17,12 +17,14 @@ from geo_refdiff.align.reading import register_rasters
 from geo_refdiff.align.registration import Mode, Registration
 from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
+from geo_refdiff.engine.output import output_of
 from geo_refdiff.engine.workdir import check_output_path
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_json_atomic
+from geo_refdiff.io.band_names import comparable_bands
 from geo_refdiff.io.block_file import write_block
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
@@ -30,11 +32,10 @@ from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.vrt import Mosaic, write_vrt
 from geo_refdiff.io.warp import WarpedReader, gsd_ratio
-from geo_refdiff.pipeline.bands import choose_bands, comparable_bands
+from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.coregister_picture import draw_registration
 from geo_refdiff.pipeline.declared import declared_sensor
 from geo_refdiff.pipeline.models import MAX_SCALE
-from geo_refdiff.pipeline.outline import output_of
 
 Progress = Callable[[int, int], None]
 

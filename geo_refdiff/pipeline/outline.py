@@ -11,6 +11,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.engine.layout import BlockLayout, plan_blocks
+from geo_refdiff.engine.output import output_of
 from geo_refdiff.engine.plan import Bands, Output
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
@@ -105,25 +106,6 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
     area, polygon = _area(request.aoi, scene)
     blocks = plan_blocks(request.block_size or _BLOCK, (area.height * scale, area.width * scale))
     return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
-
-
-def output_of(scene: RasterInfo, polygon: bool) -> Output:
-    """How an output with the scene's data type tells its missing pixels; `polygon`: there are some of an AOI."""
-    if scene.validity == "nodata" and scene.nodata is not None and _representable(scene.nodata, scene.dtype):
-        return Output(scene.dtype, scene.nodata, False)
-    if np.dtype(scene.dtype).kind == "f" and scene.validity in ("nodata", "nan", "none"):
-        return Output(scene.dtype, float("nan"), False)
-    return Output(scene.dtype, None, scene.validity in ("alpha", "mask") or polygon)
-
-
-def _representable(value: float, dtype: str) -> bool:
-    if not np.isfinite(value):
-        return False
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return True
-    bounds = np.iinfo(kind)
-    return value == int(value) and bounds.min <= value <= bounds.max
 
 
 def check_options(request: Request) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError
 from geo_refdiff.io.atomic import write_json_atomic
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.pipeline.dates import Span, span_in_name
 
 PRODUCTS = ("source", "style", "stac", "quicklook")
 """In the order in which they are written; a map of uncertainty comes with `uncertainty` runs."""
@@ -56,9 +58,15 @@ def product_files(out: Path, products: Iterable[str]) -> list[Path]:
 
 
 def write_products(
-    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str]
+    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str], taken: Span | None = None
 ) -> dict[str, Any]:
     """Write the products of a published output; files that are there are replaced.
+
+    Args:
+        plan, workdir, out: of the output.
+        products: their names.
+        notes: for the STAC item.
+        taken: when the scene was taken, as somebody says who knows.
 
     Returns:
         what they told: "sources", pixels of each class, where that map was made.
@@ -83,8 +91,24 @@ def write_products(
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:
-            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes)))
+            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes), taken))
     return told
+
+
+def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> tuple[datetime, datetime | None, str]:
+    """When a scene was taken, or from when until when, and who says so."""
+    if said is None and metadata is not None:
+        return metadata, None, "scene metadata"
+    written = datetime.fromtimestamp(scene.mtime_ns / 1e9, UTC)
+    span, source = (said, "given") if said else (span_in_name(Path(scene.path).name), "name of the scene")
+    if span is None or (said is None and span.first > written.date()):  # a number, not a date
+        return written, None, "file time of the scene"
+    first, last = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in (span.first, span.last))
+    return first, None if first == last else last + timedelta(days=1, seconds=-1), source
+
+
+def _rfc3339(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _placed(plan: Plan) -> dict[str, Any]:
@@ -104,12 +128,16 @@ def _placed(plan: Plan) -> dict[str, Any]:
 
 
 def _item(
-    plan: Plan, out: Path, products: tuple[str, ...], told: Mapping[str, Any], notes: tuple[str, ...]
+    plan: Plan,
+    out: Path,
+    products: tuple[str, ...],
+    told: Mapping[str, Any],
+    notes: tuple[str, ...],
+    said: Span | None,
 ) -> dict[str, Any]:
     from geo_refdiff.io.stac import COG, VRT, Asset, acquired, item
 
-    taken = acquired(plan.scene.path)
-    when = taken or datetime.fromtimestamp(plan.scene.mtime_ns / 1e9, UTC)
+    when, until, source = _taken(plan.scene, said, acquired(plan.scene.path))
     assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
     if "source" in products:
         path = product_path(out, "source")
@@ -120,7 +148,7 @@ def _item(
     if "quicklook" in products:
         assets["thumbnail"] = Asset(product_path(out, "quicklook"), "quicklook", ("thumbnail",), "image/png")
     properties: dict[str, Any] = {
-        "geo_refdiff:datetime_from": "scene metadata" if taken else "file time of the scene",
+        "geo_refdiff:datetime_from": source,
         "geo_refdiff:plan_sha256": plan.digest(),
         "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256},
         "geo_refdiff:sampler": dict(plan.model.sampler),
@@ -141,6 +169,8 @@ def _item(
         "geo_refdiff:software": dict(plan.software),
         "geo_refdiff:notes": list(notes),
     }
+    if until is not None:
+        properties |= {"start_datetime": _rfc3339(when), "end_datetime": _rfc3339(until)}
     if "sources" in told:
         properties["geo_refdiff:sources"] = told["sources"]
     return item(out, assets, when, properties)

@@ -16,6 +16,7 @@ import numpy as np
 from geo_refdiff.degrade.jpeg import MCU
 from geo_refdiff.degrade.presets import PRESETS
 from geo_refdiff.degrade.recipe import RECIPES, Degradation, DegradationRecipe, draw
+from geo_refdiff.engine.output import output_of
 from geo_refdiff.engine.workdir import check_output_path
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.io.cog import publish_cog
@@ -23,7 +24,6 @@ from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.vrt import write_vrt
 from geo_refdiff.pipeline.bands import choose_bands
-from geo_refdiff.pipeline.outline import output_of
 from geo_refdiff.pipeline.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
 
 MAX_SCALE = 64

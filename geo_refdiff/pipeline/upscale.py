@@ -25,6 +25,7 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, Resume
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
+from geo_refdiff.pipeline.dates import asked_span
 from geo_refdiff.pipeline.models import Model, RestorerFactory, default_batch
 from geo_refdiff.pipeline.planning import Planned, Request, check_space, make_plan
 from geo_refdiff.pipeline.products import chosen_products, product_files, write_products
@@ -63,6 +64,7 @@ def upscale(
     other_bands: str | None = None,
     products: str | Sequence[str] | None = None,
     uncertainty: int | None = None,
+    scene_date: str | None = None,
     no_change: int | None = None,
     class_map: str | Path | None = None,
     mask_field: str | None = None,
@@ -112,6 +114,8 @@ def upscale(
         products: what is written beside the output, of "source" (where each pixel's detail comes from), "style"
             (.qml for QGIS), "stac" and "quicklook", or "all"; None or "none": nothing.
         uncertainty: runs with other noise, 2 to 64, for `out.uncertainty.tif`: half-widths of 90 % intervals.
+        scene_date: when the scene was taken, for the STAC item: "2021-05-03", "2021-05", "2021", or "FIRST/LAST";
+            default from its metadata, its name, the file's time.
         no_change: value of a raster mask that means "no change".
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.
@@ -147,6 +151,7 @@ def upscale(
     if out is not None:
         _check_name(Path(out), shard_size)
         _check_out(Path(out).absolute(), resume=resume, overwrite=overwrite)
+    taken = None if scene_date is None else asked_span("--scene-date", scene_date)
     wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
         scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
@@ -179,7 +184,8 @@ def upscale(
             planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
-            counts = _run(planned, workdir, final, batch_size, replaces, wanted, timings, progress, runner, shard_size)
+            counts = _run(planned, workdir, final, batch_size, replaces, timings, progress, runner, shard_size)
+            write_products(plan, workdir, final, wanted, planned.notes, taken)
             if not keep:
                 workdir.remove()
         except KeyboardInterrupt as stop:
@@ -204,7 +210,6 @@ def _run(
     final: Path,
     batch_size: int | None,
     overwrite: bool,
-    products: tuple[str, ...],
     timings: dict[str, float],
     progress: ProgressCallback | None,
     runner: BlockRunner,
@@ -222,7 +227,6 @@ def _run(
     else:
         publish_shards(plan, workdir, final, shard_size, overwrite=overwrite)
     timings["publish"] = perf_counter() - before
-    write_products(plan, workdir, final, products, planned.notes)
     return counts
 
 

@@ -47,6 +47,13 @@ def test_an_optional_band_may_be_missing(make_info: Any) -> None:
         choose_bands(scene, None, [1, 2], MODEL, ("nir",))
 
 
+def test_bands_are_asked_for_as_their_file_calls_them(make_info: Any) -> None:
+    scene = make_info(6, names=("B02", "B03", "B04", "B08", "B11", "B12"))
+    assert choose_bands(scene, None, ["B04", "b03", "blue"], MODEL, ("nir",)).scene == (3, 2, 1)
+    with pytest.raises(OptionError, match=r"has no band 'B05'; its bands are 1 B02, 2 B03, 3 B04"):
+        choose_bands(scene, None, ["B05"], MODEL, ("nir",))
+
+
 def test_too_many_without_names(make_info: Any) -> None:
     with pytest.raises(InputError, match="7 bands, but the model takes"):
         choose_bands(make_info(7), None, None, MODEL, ())

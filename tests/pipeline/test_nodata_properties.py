@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,19 @@ def tiny_for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     network = build_denoiser(config).network.state_dict()
     return save_model(tmp_path_factory.mktemp("model") / "tiny", config, network, "For tests.\n")
+
+
+@pytest.mark.parametrize("model", ["bicubic", "bicubic-ibp"])
+@pytest.mark.parametrize("consistency", ["standard", "strict"])
+def test_a_pixel_that_only_a_band_left_out_tells_apart_from_nodata_is_kept(
+    make_raster: Callable[..., Path], tmp_path: Path, model: str, consistency: str
+) -> None:
+    values = np.random.default_rng(5).integers(1, 40, (4, 24, 24), dtype=np.uint8)
+    values[:3, 6:12, 8:20] = 0  # deep water: nothing but near infrared says that it is there
+    values[:, :3, :3] = 0
+    scene = make_raster("scene.tif", values, nodata=0, names=("red", "green", "blue", "nir"))
+    options: dict[str, Any] = {"model": model, "scale": 4, "consistency": consistency}
+    out = upscale(scene, bands=["red", "green", "blue"], out=tmp_path / "o.tif", **options).out
+    with rasterio.open(out) as dataset:
+        valid = dataset.dataset_mask() > 0
+    assert (valid == (values != 0).any(axis=0).repeat(4, 0).repeat(4, 1)).all()

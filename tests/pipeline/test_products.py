@@ -114,6 +114,42 @@ def test_stac_item_is_valid(make_pair: Any, tmp_path: Path) -> None:
         assert picture.mode == "RGBA"
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "want"),
+    [
+        ("s2_20210503T101010.tif", None, ("2021-05-03T00:00:00Z", None, "name of the scene")),
+        ("naip_2018.tif", None, ("2018-01-01T00:00:00Z", "2018-12-31T23:59:59Z", "name of the scene")),
+        ("naip_2018.tif", "2019-07", ("2019-07-01T00:00:00Z", "2019-07-31T23:59:59Z", "given")),
+        ("tile_2098.tif", None, (None, None, "file time of the scene")),
+    ],
+)
+def test_the_item_says_when_the_scene_was_taken(
+    make_pair: Any, tmp_path: Path, name: str, said: str | None, want: tuple[str | None, str | None, str]
+) -> None:
+    scene = make_pair()[0].rename(tmp_path / name)
+    options: dict[str, Any] = {"model": "bicubic", "scale": 2, "products": "stac", "scene_date": said}
+    upscale(scene, out=tmp_path / "o.tif", **options)
+    told = json.loads((tmp_path / "o.json").read_text())["properties"]
+    assert told["geo_refdiff:datetime_from"] == want[2]
+    assert told["datetime"] == want[0] or want[0] is None
+    assert told.get("end_datetime") == want[1]
+    assert told.get("start_datetime") == (told["datetime"] if want[1] else None)
+
+
+def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--scene-date 'may': give a date as 2021-05-03"):
+        upscale(make_pair()[0], model="bicubic", scale=2, out=tmp_path / "o.tif", scene_date="may")
+
+
+def test_the_item_says_how_the_reference_was_registered(make_pair: Any, tmp_path: Path) -> None:
+    scene, ref = make_pair()
+    upscale(scene, ref=ref, model="matched-ref", out=tmp_path / "o.tif", products="stac")
+    told = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
+    assert told["mode"] == "auto"
+    assert told["unused"] is False
+    assert len(told["shift_lr_pixels"]) == 2
+
+
 def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair()
     (tmp_path / "o.png").write_text("mine")
