@@ -1,14 +1,18 @@
-"""Time and memory of planning by the number of blocks: scenes of any size, as VRTs that stretch a small raster.
+"""Time and memory of planning and of publishing by the number of blocks: scenes as VRTs that stretch a small raster.
 
-Counted is what a run does before its first block: look the inputs over, decide the plan, write plan.json, make the
-folder, find the finished blocks, and put the others in order. Each case runs in a process of its own.
+Planning is what a run does before its first block: look the inputs over, decide the plan, write plan.json, make the
+folder, find the finished blocks, and put the others in order. Publishing is what it does after the last: here with
+blocks of 16 x 16 pixels, of which the engine writes the first and the others are links to it. Each case runs in a
+process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +31,11 @@ from benchmarks.tables import markdown
 SCALE = 8
 BLOCK = 2048
 """HR pixels, the default."""
+SMALL_BLOCK = 16
+"""HR pixels, the least, of blocks that are published."""
+_BLOCKS_A_SHARD = 32
+_LINKS = 50_000
+"""To one file: file systems have a limit."""
 _SIDE = 1024
 _CORNER = (400_000.0, 5_800_000.0)
 _EXTENT = 80_000.0
@@ -101,45 +110,122 @@ def plan_once(side: int, model: str, *, with_reference: bool) -> dict[str, float
         }
 
 
+def publish_once(side: int, *, sharded: bool) -> dict[str, float]:
+    """Publishes `side` x `side` blocks in this process, into one file or into shards of 32 x 32 blocks.
+
+    Returns:
+        as `plan_once`; `imports` is the peak before publishing.
+    """
+    from geo_refdiff.engine.publish import publish
+    from geo_refdiff.engine.run import run_blocks
+    from geo_refdiff.engine.shards import publish_shards
+    from geo_refdiff.engine.workdir import Workdir, workdir_of
+    from geo_refdiff.io.gdal import gdal_env
+    from geo_refdiff.io.memory import steady_heap
+    from geo_refdiff.pipeline.planning import Request, make_plan
+
+    steady_heap()
+    with tempfile.TemporaryDirectory(prefix="geo-refdiff-") as scratch:
+        folder = Path(scratch)
+        scene = make_virtual(folder / "scene.vrt", side * SMALL_BLOCK // SCALE, make_source(folder / "source.tif"))
+        with gdal_env():
+            planned = make_plan(
+                Request(scene, None, scale=SCALE, model="bicubic", block_size=SMALL_BLOCK, device="cpu")
+            )
+        plan, out = planned.plan, folder / ("out.vrt" if sharded else "out.tif")
+        workdir = Workdir(workdir_of(out))
+        with workdir.locked():
+            workdir.prepare(plan, resume=False, overwrite=False)
+            run_blocks(plan, workdir, planned.restorer, order=[0])
+            source = workdir.block(0, plan.blocks)
+            for index in range(1, plan.blocks.count):
+                block = workdir.block(index, plan.blocks)
+                if index % _LINKS:
+                    os.link(source, block)
+                else:
+                    source = Path(shutil.copy(source, block))
+            before, started = _peak(), time.perf_counter()
+            if sharded:
+                publish_shards(plan, workdir, out, _BLOCKS_A_SHARD * SMALL_BLOCK)
+            else:
+                publish(plan, workdir, out)
+            return {
+                "blocks": plan.blocks.count,
+                "seconds": time.perf_counter() - started,
+                "peak": _peak(),
+                "imports": before,
+            }
+
+
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(side: int, model: str, *, with_reference: bool) -> dict[str, float]:
-    """`plan_once` in a process of its own."""
-    arguments = [sys.executable, "-m", "benchmarks.planning", "--one", str(side), "--model", model]
-    done = subprocess.run(arguments + ["--reference"] * with_reference, stdout=subprocess.PIPE, text=True, check=True)
+def measure(*arguments: str) -> dict[str, float]:
+    """What this module finds with arguments of one case, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.planning", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, nargs="+", default=[100, 2_000_000], help="numbers of blocks, at least")
+    parser.add_argument("--blocks", type=int, nargs="*", default=[100, 2_000_000], help="blocks to plan, at least")
+    parser.add_argument("--publish", type=int, nargs="*", default=[1_000, 10_000], help="blocks to publish, at least")
     parser.add_argument("--model", default="default", help="of the case with a reference")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--case", choices=("plan", "file", "shards"), default="plan", help=argparse.SUPPRESS)
     parser.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
-        print(json.dumps(plan_once(options.one, options.model, with_reference=options.reference)))
+        if options.case == "plan":
+            print(json.dumps(plan_once(options.one, options.model, with_reference=options.reference)))
+        else:
+            print(json.dumps(publish_once(options.one, sharded=options.case == "shards")))
         return 0
+    if options.blocks:
+        print(markdown(["blocks", "output", "model", "seconds", "peak RSS, MiB"], _planned(options)))
+    if options.publish:
+        head = ["blocks", "published as", "seconds", "peak RSS, MiB", "of it for publishing"]
+        print(markdown(head, _published(options)))
+    return 0
+
+
+def _planned(options: argparse.Namespace) -> list[list[str]]:
     rows = []
     for count in options.blocks:
         side = int(np.ceil(np.sqrt(count))) * BLOCK // SCALE
-        for model, with_reference in (("bicubic", False), (options.model, True)):
-            found = measure(side, model, with_reference=with_reference)
+        for model, more in (("bicubic", ()), (options.model, ("--reference",))):
+            found = measure("--one", str(side), "--model", model, *more)
             rows.append(
                 [
                     f"{found['blocks']:,.0f}",
                     f"{side * SCALE:,} x {side * SCALE:,}",
-                    f"{model}{', with a reference' if with_reference else ''}",
+                    f"{model}{', with a reference' if more else ''}",
                     f"{found['seconds']:.1f}",
                     f"{found['peak']:.0f}",
                 ]
             )
-    print(markdown(["blocks", "output", "model", "seconds", "peak RSS, MiB"], rows))
-    return 0
+    return rows
+
+
+def _published(options: argparse.Namespace) -> list[list[str]]:
+    rows = []
+    for case, name in (("file", "one GeoTIFF"), ("shards", f"shards of {_BLOCKS_A_SHARD**2:,} blocks")):
+        for count in options.publish:
+            found = measure("--one", str(int(np.ceil(np.sqrt(count)))), "--case", case)
+            rows.append(
+                [
+                    f"{found['blocks']:,.0f}",
+                    name,
+                    f"{found['seconds']:.1f}",
+                    f"{found['peak']:.0f}",
+                    f"{found['peak'] - found['imports']:.0f}",
+                ]
+            )
+    return rows
 
 
 if __name__ == "__main__":

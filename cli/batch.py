@@ -35,7 +35,8 @@ from geo_refdiff.cli.options import (
     "masks",
     multiple=True,
     metavar="SOURCE|auto|none",
-    help="Change masks, named as scenes are; or one file of polygons; auto compares scene and reference.",
+    help="Change masks, named as scenes are; or one file of polygons; auto compares scene and reference.  "
+    "[default: auto where there is a reference]",
 )
 @click.option("-o", "--out", required=True, metavar="DIR", help="Folder for the outputs and the manifest.")
 @click.option("--name-field", metavar="NAME", help="Field of the areas that names the outputs.")
@@ -56,6 +57,13 @@ from geo_refdiff.cli.options import (
 @mask_options
 @click.option("--min-confidence", type=float, metavar="0..1", help="Where --mask auto is less sure, it is unknown.")
 @registration_options
+@click.option(
+    "--shard-size",
+    type=int,
+    metavar="PIXELS",
+    help="Write each output as GeoTIFFs of so many pixels a side in NAME.shards, with NAME.vrt that names them.  "
+    "[default: one GeoTIFF]",
+)
 @click.option(
     "--threads", type=int, help="CPU threads for one area; kept for the whole batch.  [default: all; 1 for workers]"
 )

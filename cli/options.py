@@ -33,6 +33,13 @@ mask_options = together(
     ),
     click.option("--class-map", metavar="FILE", help="JSON or CSV: values, colours or names of the mask to classes."),
     click.option("--mask-field", metavar="NAME", help="Field of a vector mask that tells the class."),
+    click.option(
+        "--mask-lies-on",
+        default="auto",
+        metavar="auto|scene|ref",
+        help="Where a mask is right: on the scene, or where the reference lies, and is moved with it; auto: by its "
+        "grid; polygons are moved.",
+    ),
 )
 
 model_options = together(
@@ -112,7 +119,7 @@ registration_options = together(
     ),
 )
 
-CLUSTER = ("workers", "scheduler", "scheduler_file", "resources")
+CLUSTER = ("workers", "scheduler", "scheduler_file", "resources", "worker_wait")
 """Names of what `cluster_options` give."""
 
 cluster_options = together(
@@ -121,6 +128,13 @@ cluster_options = together(
     click.option("--scheduler-file", metavar="FILE", help="The same, with the address from a file."),
     click.option(
         "--resource", "resources", multiple=True, metavar="NAME=N", help="What a worker must have for a task: GPU=1."
+    ),
+    click.option(
+        "--worker-wait",
+        type=float,
+        default=60.0,
+        metavar="MINUTES",
+        help="How long to wait while the cluster has no worker for the work.",
     ),
 )
 

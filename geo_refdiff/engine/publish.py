@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+
+import numpy as np
+import rasterio
 
 from geo_refdiff import __version__
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import EMPTY, BandSums, load_sums
+from geo_refdiff.engine.mosaic import with_blocks
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCERTAINTY
 from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
@@ -30,6 +35,12 @@ _SIDECARS = (".aux.xml", ".msk", ".ovr")
 PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
 """Metadata item of the output with the plan's digest."""
 
+EXTENT_TAG = "GEO_REFDIFF_EXTENT"
+"""Metadata item of the output: which part of the whole scene's output grid it holds."""
+
+VALID_TAG = "GEO_REFDIFF_VALID_PIXELS"
+"""Metadata item of the output: valid pixels of each band."""
+
 BAND_TAG = "GEO_REFDIFF_BAND"
 """Metadata item of a band: "model", or "transfer" where the model does not know the band."""
 
@@ -47,7 +58,6 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_SEED": str(plan.seed),
         "GEO_REFDIFF_SCALE": str(plan.grid.scale),
         "GEO_REFDIFF_BANDS": ",".join(map(str, plan.bands.output)),
-        "GEO_REFDIFF_AOI": "none" if plan.grid.aoi is None else "polygon",
         "GEO_REFDIFF_PSF": plan.sensor.name,
         "GEO_REFDIFF_PSF_KERNEL": plan.sensor.kernel,
         "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{s:.6g}" for s in plan.sensor.sigmas),
@@ -57,16 +67,38 @@ def provenance(plan: Plan) -> dict[str, str]:
     }
 
 
-def consistency_tags(left: Residual) -> dict[str, str]:
-    """What was measured of the finished pixels, digital numbers; nothing where consistency was off."""
+def consistency_tags(left: Residual, dtype: str) -> dict[str, str]:
+    """What was measured of the finished pixels, in the scene's numbers; nothing where consistency was off.
+
+    Floating data have no digital number of which half could be a limit: pixels beyond are not counted.
+    """
     if not left.count:
         return {}
-    return {
+    tags = {
         "GEO_REFDIFF_LR_RESIDUAL_MAX": f"{left.largest:.4g}",
         "GEO_REFDIFF_LR_RESIDUAL_RMS": f"{left.rms:.4g}",
         "GEO_REFDIFF_LR_PIXELS": str(left.count),
-        "GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN": str(left.beyond),
-        "GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED": str(left.saturated),
+    }
+    if np.dtype(dtype).kind != "f":
+        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] = str(left.beyond)
+        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"] = str(left.saturated)
+    return tags
+
+
+def extent_tags(plan: Plan, region: Window, sums: Sequence[BandSums]) -> dict[str, str]:
+    """What part of the scene's output grid a file holds (row, column, height, width), and each band's valid pixels.
+
+    Args:
+        region: the file's, in pixels of the output.
+        sums: of its bands.
+    """
+    corner = plan.grid.crop.multiply(plan.grid.scale)
+    place = region.shift(corner.row, corner.col)
+    part = "none" if place.shape == plan.target.shape else "box"
+    return {
+        "GEO_REFDIFF_AOI": part if plan.grid.aoi is None else "polygon",
+        EXTENT_TAG: f"{place.row},{place.col},{place.height},{place.width}",
+        VALID_TAG: ",".join(str(s.count) for s in sums),
     }
 
 
@@ -92,7 +124,7 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         OutputError: `out` exists, or it cannot be written.
         InputError: a block file cannot be read.
     """
-    with gdal_env():
+    with blocks_env():
         write_vrt(workdir.mosaic, image_mosaic(plan, workdir, workdir.filled(plan.blocks)))
         publish_cog(workdir.mosaic, workdir.published, threads=threads, overwrite=True)
     check_free(out, overwrite)
@@ -102,6 +134,11 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         sync(out.parent)
     except OSError as error:
         raise output_error(out, error) from error
+
+
+def blocks_env() -> rasterio.Env:
+    """GDAL's settings to read blocks with: nothing belongs to a block but its file, so nothing is looked for beside."""
+    return gdal_env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
 
 
 def check_free(out: Path, overwrite: bool) -> None:
@@ -130,32 +167,34 @@ def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2
         OutputError: it cannot be written.
         InputError: a block file cannot be read.
     """
-    filled = sorted(workdir.filled(plan.blocks))
     counts = [0] * len(CLASSES)
-    for index in filled:
+
+    def add(index: int) -> None:
         found = json.loads(read_block_tags(workdir.side_block(index, plan.blocks, SOURCE))[SHARES_TAG])
-        counts = [a + b for a, b in zip(counts, found, strict=True)]
-    shares = dict(zip(CLASSES, counts, strict=True))
-    height, width = plan.shape
-    shares[CLASSES[NOTHING]] = height * width - sum(counts[1:])
+        counts[:] = [a + b for a, b in zip(counts, found, strict=True)]
+
     mosaic = Mosaic(
         geobox=plan.geobox,
         dtype="uint8",
         count=1,
-        sources=tuple((workdir.side_block_name(i, plan.blocks, SOURCE), plan.block(i)) for i in filled),
+        sources=(),
         nodata=NOTHING,
         descriptions=("source of detail",),
         colorinterp=("palette",),
         colours=COLOURS,
-        tags={
+    )
+    with blocks_env():
+        mosaic = _with_product(mosaic, plan, workdir, SOURCE, add)
+        shares = dict(zip(CLASSES, counts, strict=True))
+        height, width = plan.shape
+        shares[CLASSES[NOTHING]] = height * width - sum(counts[1:])
+        tags = {
             "AREA_OR_POINT": "Area",
             PLAN_TAG: plan.digest(),
             **{f"GEO_REFDIFF_CLASS_{v}": name for v, name in enumerate(CLASSES)},
             **{f"GEO_REFDIFF_PIXELS_{name.upper()}": str(n) for name, n in shares.items()},
-        },
-    )
-    with gdal_env():
-        write_vrt(workdir.mosaic, mosaic)
+        }
+        write_vrt(workdir.mosaic, replace(mosaic, tags=tags))
         publish_cog(workdir.mosaic, out, overview_resampling="mode", threads=threads, overwrite=True)
     write_category_names(out, CLASSES)
     write_class_style(out.with_suffix(".qml"), CLASSES, COLOURS)
@@ -178,10 +217,7 @@ def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path, *, threads: int
         geobox=plan.geobox,
         dtype="float32",
         count=len(at),
-        sources=tuple(
-            (workdir.side_block_name(i, plan.blocks, UNCERTAINTY), plan.block(i))
-            for i in sorted(workdir.filled(plan.blocks))
-        ),
+        sources=(),
         nodata=float("nan"),
         descriptions=plan.bands.names,
         scales=tuple(plan.scene.scales[i] for i in at),
@@ -195,14 +231,13 @@ def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path, *, threads: int
             "GEO_REFDIFF_UNCERTAINTY_CALIBRATED": "yes" if record.calibrated else "no",
         },
     )
-    with gdal_env():
-        write_vrt(workdir.mosaic, mosaic)
+    with blocks_env():
+        write_vrt(workdir.mosaic, _with_product(mosaic, plan, workdir, UNCERTAINTY))
         publish_cog(workdir.mosaic, out, threads=threads, overwrite=True)
 
 
 def published_digest(out: Path) -> str | None:
     """The plan's digest that a file carries, None if it carries none or is no raster."""
-    import rasterio
     from rasterio.errors import RasterioError
 
     try:
@@ -214,7 +249,7 @@ def published_digest(out: Path) -> str | None:
 
 
 def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: Window | None = None) -> Mosaic:
-    """The output, or a part of it, as a mosaic of finished blocks, with statistics and provenance.
+    """The output, or a part of it, as a mosaic of finished blocks, with statistics and provenance; see `with_blocks`.
 
     Args:
         plan: whose blocks are all finished.
@@ -224,6 +259,7 @@ def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: 
 
     Raises:
         InputError: a block file cannot be read.
+        OutputError: a VRT cannot be written.
     """
     scene, bands = plan.scene, plan.bands.output
     whole = Window(0, 0, *plan.shape)
@@ -231,19 +267,19 @@ def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: 
     count = len(bands)
     left = Residual()
     sums: list[BandSums] = [EMPTY] * count
-    inside = [i for i in plan.blocks.within(region) if i in filled]
-    for index in inside:  # always in this order: sums of floating numbers depend on it
+
+    def add(index: int) -> None:  # always in the same order: sums of floating numbers depend on it
+        nonlocal sums, left
         block_tags = read_block_tags(workdir.block(index, plan.blocks))
         sums = [a.plus(b) for a, b in zip(sums, load_sums(block_tags[SUMS_TAG]), strict=True)]
         left = left.plus(Residual(**json.loads(block_tags[LEFT_TAG])))
+
     at = [b - 1 for b in bands]
-    return Mosaic(
+    mosaic = Mosaic(
         geobox=plan.geobox if region == whole else crop(plan.geobox, region),
         dtype=plan.output.dtype,
         count=count,
-        sources=tuple(
-            (workdir.block_name(i, plan.blocks), plan.block(i).shift(-region.row, -region.col)) for i in inside
-        ),
+        sources=(),
         nodata=plan.output.nodata,
         with_mask=plan.output.mask,
         descriptions=tuple(scene.descriptions[i] for i in at),
@@ -251,9 +287,23 @@ def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: 
         offsets=tuple(scene.offsets[i] for i in at),
         units=tuple(scene.units[i] for i in at),
         colorinterp=tuple("undefined" if scene.colorinterp[i] == "alpha" else scene.colorinterp[i] for i in at),
-        statistics=tuple(statistics(s, region.area) for s in sums) if all(s.count for s in sums) else (),
-        tags=provenance(plan) | consistency_tags(left),
         band_tags=band_tags(plan),
+    )
+    mosaic = with_blocks(mosaic, plan, workdir, filled, region, lambda i: workdir.block_name(i, plan.blocks), add)
+    return replace(
+        mosaic,
+        statistics=tuple(statistics(s, region.area) for s in sums) if all(s.count for s in sums) else (),
+        tags=provenance(plan) | extent_tags(plan, region, sums) | consistency_tags(left, plan.output.dtype),
+    )
+
+
+def _with_product(
+    mosaic: Mosaic, plan: Plan, workdir: Workdir, product: str, met: Callable[[int], None] = lambda index: None
+) -> Mosaic:
+    """A mosaic of another product with its blocks; see `with_blocks`."""
+    whole, filled = Window(0, 0, *plan.shape), workdir.filled(plan.blocks)
+    return with_blocks(
+        mosaic, plan, workdir, filled, whole, lambda i: workdir.side_block_name(i, plan.blocks, product), met
     )
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from geo_refdiff.engine.layout import BlockLayout
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.publish import check_free, image_mosaic, published_digest, remove_sidecars
+from geo_refdiff.engine.publish import blocks_env, check_free, image_mosaic, published_digest, remove_sidecars
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import output_error, sync
 from geo_refdiff.io.cog import explained, publish_cog
-from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
+from geo_refdiff.io.gdal import GDAL_ERRORS
 from geo_refdiff.io.pyramid import add_overviews, overview_count
 from geo_refdiff.io.vrt import write_vrt
 
@@ -32,6 +32,16 @@ def shards_of(out: Path) -> Path:
     return out.with_suffix(".shards")
 
 
+def check_size(size: int, block: int) -> None:
+    """Whether shards of `size` pixels a side are made of whole blocks of `block` pixels.
+
+    Raises:
+        OptionError: they are not.
+    """
+    if size < 1 or size % block:
+        raise OptionError(f"shard size {size}: give a multiple of {block}, the block size, or another --block-size")
+
+
 def check_shards(out: Path, size: int, plan: Plan, *, replace: bool) -> None:
     """Whether an output can be written as shards of so many pixels a side.
 
@@ -39,19 +49,31 @@ def check_shards(out: Path, size: int, plan: Plan, *, replace: bool) -> None:
         OptionError: `size` is no multiple of the plan's blocks.
         OutputError: the shards' folder holds something else, or shards and `replace` was not said.
     """
-    if size < 1 or size % plan.blocks.size:
-        raise OptionError(
-            f"shard size {size}: give a multiple of {plan.blocks.size}, the block size, or another --block-size"
-        )
+    check_size(size, plan.blocks.size)
     folder = shards_of(out)
     if folder.exists() and not replace:
         raise OutputError(f"{folder}: exists already; choose another output or say --overwrite")
-    strangers = [folder] if folder.exists() and not folder.is_dir() else _strangers(folder)
-    if strangers:
-        raise OutputError(
-            f"{folder}: is needed for the shards, but {strangers[0].name} is there; move it away or choose another "
-            f"output"
-        )
+    _check_own(folder)
+
+
+def remove_output(out: Path) -> None:
+    """Remove an output, a file or a VRT with its shards, if it is one of ours.
+
+    Raises:
+        OutputError: it cannot be removed, or the shards' folder holds something else; then nothing is.
+    """
+    if published_digest(out) is None:
+        return
+    shards = shards_of(out) if out.suffix == ".vrt" and not shards_of(out).is_symlink() else None
+    if shards:
+        _check_own(shards)
+    try:
+        out.unlink()
+        remove_sidecars(out)
+        if shards:
+            _remove(shards)
+    except OSError as error:
+        raise output_error(out, error) from error
 
 
 def publish_shards(
@@ -87,7 +109,7 @@ def publish_shards(
         ready.mkdir(exist_ok=True)
     except OSError as error:
         raise output_error(ready, error) from error
-    with gdal_env():
+    with blocks_env():
         filled = workdir.filled(plan.blocks)
         shards = _write_shards(plan, workdir, filled, size, threads)
         whole = image_mosaic(plan, workdir, filled)
@@ -113,12 +135,23 @@ def publish_shards(
 
 def published_size(out: Path) -> int | None:
     """Side of the shards that a VRT names; None if it is none of ours, or a file that it names is missing."""
+    size = ""
+    names: set[str] = set()
+    within: list[ET.Element] = []
     try:
-        root = ET.parse(out).getroot()
+        for event, element in ET.iterparse(out, events=("start", "end")):
+            if event == "start":
+                within.append(element)
+                continue
+            within.pop()
+            if element.tag == "MDI" and element.get("key") == SIZE_TAG:
+                size = element.text or ""
+            elif element.tag == "SourceFilename":
+                names.add(element.text or "")
+            elif element.tag == "SimpleSource":
+                within[-1].remove(element)  # there may be very many
     except (ET.ParseError, OSError):
         return None
-    size = next((item.text or "" for item in root.iterfind("Metadata/MDI") if item.get("key") == SIZE_TAG), "")
-    names = {name.text or "" for name in root.iter("SourceFilename")}
     return int(size) if size.isdecimal() and all((out.parent / name).is_file() for name in names) else None
 
 
@@ -171,6 +204,15 @@ def _write_overviews(vrt: Path, folder: Path, size: int, shape: tuple[int, int],
 
 def _overviews_of_a_shard(size: int, shape: tuple[int, int]) -> int:
     return overview_count((min(size, max(shape)),))
+
+
+def _check_own(folder: Path) -> None:
+    strangers = [folder] if folder.exists() and not folder.is_dir() else _strangers(folder)
+    if strangers:
+        raise OutputError(
+            f"{folder}: is needed for the shards, but {strangers[0].name} is there; move it away or choose another "
+            f"output"
+        )
 
 
 def _strangers(folder: Path) -> list[Path]:

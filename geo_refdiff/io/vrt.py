@@ -6,7 +6,7 @@ Source: https://gdal.org/en/stable/drivers/raster/vrt.html
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.grid.geobox import crs_wkt
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.atomic import atomic_path
 
 GDAL_TYPES = {
     "uint8": "Byte",
@@ -92,23 +92,13 @@ class Mosaic:
 
 
 def write_vrt(path: str | Path, mosaic: Mosaic) -> None:
-    """Writes the VRT of a mosaic, whole or not at all.
+    """Writes the VRT of a mosaic, whole or not at all; source by source, so that it is never all in memory.
 
     Raises:
         OutputError: disk full, no permission, no such folder.
     """
-    height, width = mosaic.geobox.shape
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    add_grid(root, mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
-    _metadata(root, mosaic.tags)
-    for index in range(mosaic.count):
-        _band(root, mosaic, index)
-    if mosaic.with_mask:
-        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        for name, window in mosaic.sources:
-            add_source(mask, name, "mask,1", window, relative=True)
-        add_overviews(mask, mosaic.overviews, "mask,1")
-    write_bytes_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=False))
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.writelines(_dataset(mosaic))
 
 
 def add_grid(root: ET.Element, geobox: GeoBox, crs_wkt: str) -> None:
@@ -139,8 +129,52 @@ def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source
         ET.SubElement(overview, "SourceBand").text = source_band
 
 
-def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
-    band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
+def _dataset(mosaic: Mosaic) -> Iterator[bytes]:
+    height, width = mosaic.geobox.shape
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    add_grid(root, mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
+    _metadata(root, mosaic.tags)
+    return _with_more(root, _bands(mosaic))
+
+
+def _bands(mosaic: Mosaic) -> Iterator[bytes]:
+    for index in range(mosaic.count):
+        yield from _with_more(_band(mosaic, index), _sources(mosaic, str(index + 1)))
+    if mosaic.with_mask:
+        mask = ET.Element("VRTRasterBand", dataType="Byte")
+        yield from _with_more(ET.Element("MaskBand"), _with_more(mask, _sources(mosaic, "mask,1")))
+
+
+def _sources(mosaic: Mosaic, source_band: str) -> Iterator[bytes]:
+    """Sources and then overviews of a band."""
+    for name, window in mosaic.sources:
+        yield _text(add_source(ET.Element("VRTRasterBand"), name, source_band, window, relative=True))
+    overviews = ET.Element("VRTRasterBand")
+    add_overviews(overviews, mosaic.overviews, source_band)
+    yield from map(_text, overviews)
+
+
+def _with_more(element: ET.Element, more: Iterator[bytes]) -> Iterator[bytes]:
+    """An element as text, with `more` children behind its own."""
+    first = next(more, None)
+    if first is None:
+        yield _text(element)
+        return
+    mark = ET.SubElement(element, "more")
+    head, _, tail = _text(element).rpartition(_text(mark))
+    yield head
+    yield first
+    yield from more
+    yield tail
+
+
+def _text(element: ET.Element) -> bytes:
+    return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=False))
+
+
+def _band(mosaic: Mosaic, index: int) -> ET.Element:
+    """A band without its sources."""
+    band = ET.Element("VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
     tags = dict(mosaic.band_tags[index]) if mosaic.band_tags else {}
     if mosaic.statistics:
         tags |= mosaic.statistics[index].tags()
@@ -161,9 +195,7 @@ def _band(root: ET.Element, mosaic: Mosaic, index: int) -> None:
         table = ET.SubElement(band, "ColorTable")
         for red, green, blue in mosaic.colours:
             ET.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
-    for name, window in mosaic.sources:
-        add_source(band, name, str(index + 1), window, relative=True)
-    add_overviews(band, mosaic.overviews, str(index + 1))
+    return band
 
 
 def _metadata(parent: ET.Element, items: Mapping[str, str]) -> None:

@@ -68,9 +68,11 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
 
 def _layout(image: Tensor, known: Tensor, scale: int) -> Tensor:
     """Means of parts of each LR pixel, less the LR pixel's; 0 where nothing of a part is known. (LAYOUT, h, w)."""
-    sides = [n // scale * LAYOUT_SIDE for n in image.shape[-2:]]  # parts share HR pixels where the scale asks for it
-    share = F.adaptive_avg_pool2d(known[None], sides)[0]
-    parts = F.adaptive_avg_pool2d(image[None], sides)[0] / share.clamp(min=1e-3)
+    height, width = (
+        n // scale * LAYOUT_SIDE for n in image.shape[-2:]
+    )  # parts share HR pixels where the scale asks for it
+    share = F.adaptive_avg_pool2d(known[None], (height, width))[0]
+    parts = F.adaptive_avg_pool2d(image[None], (height, width))[0] / share.clamp(min=1e-3)
     whole = _cell_mean(image, scale) / _cell_mean(known, scale).clamp(min=1e-3)
     around = whole.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
     return F.pixel_unshuffle(torch.where(share > 0, parts - around, 0.0), LAYOUT_SIDE)

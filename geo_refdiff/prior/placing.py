@@ -64,4 +64,4 @@ def _share_lattice(first: GeoBox, second: GeoBox, ratio: int | None = None) -> b
     corners = (step.c - round(step.c), step.f - round(step.f))
     wide = max(*first.shape, *second.shape)
     skew = max(abs(step.a - factor), abs(step.e - factor), abs(step.b), abs(step.d))
-    return skew * wide + max(map(abs, corners)) < _SLACK
+    return bool(skew * wide + max(map(abs, corners)) < _SLACK)

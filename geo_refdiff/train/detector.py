@@ -151,7 +151,8 @@ def train(
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = ChangeNetwork(width, len(CLASSES)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ChangeNetwork(width, len(CLASSES))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(start)
     optimiser = torch.optim.Adam(network.parameters(), rate)

@@ -246,6 +246,8 @@ def test_command_says_all_and_exits_by_success(
         (["--workers", "0"], 2, "workers 0: give 1 or more"),
         (["--workers", "1", "--scheduler", "tcp://x:1"], 2, "give one of --workers"),
         (["--resource", "GPU=1"], 2, "--resource needs workers"),
+        (["--workers", "1", "--resource", "GPU=0"], 2, "resource 'GPU=0': give NAME=NUMBER"),
+        (["--workers", "1", "--worker-wait", "-1"], 2, "worker wait -1: give minutes, 0 or more"),
         (["--threads", "0"], 2, "threads 0"),
         (["--device", "tpu"], 2, "device 'tpu'"),
     ],
@@ -332,6 +334,8 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
         pystac.validation.validate_dict(item.to_dict() | {"stac_extensions": []})  # the core's schemas: no network
         assert Path(item.assets["data"].get_absolute_href() or "").exists()
         assert item.get_collection() is collection
+        day = "2021-06-13" if item.id == "far_east" else "2021-05-03"
+        assert item.to_dict()["properties"]["datetime"] == f"{day}T00:00:00Z"
     frame = geopandas.read_parquet(out / "items.parquet")
     assert list(frame["id"]) == list(DONE)
     assert frame.geometry.iloc[0].equals_exact(shapely.geometry.shape(items[0].geometry), 1e-9)

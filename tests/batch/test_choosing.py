@@ -20,8 +20,8 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.pipeline.batch.areas import file_names, read_areas
 from geo_refdiff.pipeline.batch.catalogue import Entry, gdal_name, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, missing_share, reference_dates, scene_dates
-from geo_refdiff.pipeline.batch.dates import Span, span_in_name, span_of
 from geo_refdiff.pipeline.batch.mosaic import as_one_raster
+from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
 CORNER = (485_904.0, 5_209_248.0)
 
@@ -74,6 +74,12 @@ def test_names_are_plain_unique_file_names(texts: list[str | None]) -> None:
         assert name.isascii()
         assert name[0].isalnum()
         assert name.lower() not in ("manifest", "batch", "collection")
+
+
+def test_no_output_is_called_as_the_map_of_another() -> None:
+    assert file_names(["x", "x.source", "X.Uncertainty", "batch"]) == [
+        "x", "x.source_aoi", "X.Uncertainty_aoi", "batch_aoi",
+    ]  # fmt: skip
 
 
 def test_areas_of_any_format_and_crs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,6 +243,56 @@ def test_tasks_go_to_workers_that_have_what_they_need(
     assert result.done == 5
     assert not any("another one tries" in line for line in watch.said)
     assert bytes_of(tmp_path / "two") == expected
+
+
+def test_missing_resources_are_told_and_waited_for(
+    country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.roster._LONELY", 0.5)
+    watch = Silent()
+    runner = runner_for(None, cluster.address, None, ("GPU=1",))
+    thread, found = in_background(
+        lambda: batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, watch=watch)
+    )
+    wait_for(lambda: bool(watch.said))
+    assert watch.said == [
+        f"the cluster has no workers (dask worker {cluster.address} --nthreads 1); waiting for one, up to 60 min"
+    ]
+    cluster.start_worker()
+    time.sleep(3)
+    cluster.start_worker("--resources", "GPU=1", preload=CANNOT_READ)
+    cluster.start_worker("--resources", "GPU=2 DISK=10")
+    thread.join(PATIENCE)
+    assert found[0].done == 5
+    assert len(watch.said) == 1 + sum("another one tries" in line or "left out" in line for line in watch.said)
+
+
+def test_resources_that_nobody_offers_end_in_one_line(
+    country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.roster._LONELY", 0.5)
+    cluster.start_worker()
+    cluster.start_worker("--resources", "DISK=10")
+    with Pool(Place(None, cluster.address), print) as pool:
+        wait_for(lambda: pool.threads == 2)
+    where = ["--scheduler", cluster.address, "--resource", "GPU=1", "--worker-wait", "0.05"]
+    cheap = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
+    batched = ["batch", str(country.areas), "--scene", str(country.scenes), "--out", str(tmp_path / "two")]
+    single = ["upscale", str(country.scenes / "west_20210503.tif"), "--out", str(tmp_path / "one.tif")]
+    for command in (batched, single):
+        assert cli([*command, *cheap, *where]) == 1
+        told = [line for line in capsys.readouterr().err.splitlines() if "nowhere failed" not in line]
+        lacking = (
+            rf"no worker offers GPU=1, they offer 1 x (nothing|DISK=10), 1 x (nothing|DISK=10) "
+            rf'\(dask worker {cluster.address} --nthreads 1 --resources "GPU=1"\)'
+        )
+        waiting, ending = rf"{lacking}; waiting for one, up to 0\.05 min", rf"error: {lacking}, after 0\.05 min .*"
+        assert all(re.fullmatch(waiting, line) for line in told[:-1]), told  # none where planning took longer
+        assert re.fullmatch(ending, told[-1])
+        assert told[-1].endswith(" (--worker-wait); start one, then give the same command again")
+    assert not (tmp_path / "one.tif").exists()
+    assert cli([*batched, *cheap]) == 1
+    assert "5 of 6 areas done" in capsys.readouterr().out
 
 
 def test_large_area_is_split_by_blocks(

@@ -40,11 +40,12 @@ def folder(country: Country, make_raster: Any, make_texture: Any, monkeypatch: p
 
 def test_commands_of_the_page_on_batches(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = commands("batch.md")
-    assert len(found) == 5
+    assert len(found) == 6
     for command in found:
         assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
     assert (folder / "sharp" / "seam.tif").exists()
     assert (folder / "fields" / "plain.tif").exists()
+    assert (folder / "large" / "plain.vrt").exists()
     assert not (folder / "plan").exists()
     assert (folder / "report.html").stat().st_size > 1000
 

@@ -82,3 +82,25 @@ def test_what_a_server_does_not_have_is_one_line(served: tuple[str, Path]) -> No
     with pytest.raises(InputError, match=r"none\.tif: cannot be opened as a raster") as error:
         read_catalogue([f"{address}/none.tif"], "scene")
     assert "\n" not in str(error.value)
+
+
+def test_objects_of_a_bucket_are_read_as_s3(
+    country: Country, served: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, log = served
+    for name, value in {
+        "AWS_S3_ENDPOINT": address.removeprefix("http://"),
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_NO_SIGN_REQUEST": "YES",
+    }.items():
+        monkeypatch.setenv(name, value)
+    pystac.ItemCollection(items_of(country.scenes, "s3://scenes/")).save_object(str(country.root / "items.json"))
+    far = batch(country.areas, Sources([country.root / "items.json"]), tmp_path / "far", options=OPTIONS)
+    near = batch(country.areas, country.sources(), tmp_path / "here", options=OPTIONS)
+    assert far.done == near.done == 5
+    assert {"/scenes/west_20210503.tif", "/scenes/east_20210613.tif"} <= set(log.read_text().split())
+    (entry,) = read_catalogue(["s3://scenes/west_20210503.tif"], "scene")
+    assert entry.files == ("/vsis3/scenes/west_20210503.tif",)
+    with rasterio.open(tmp_path / "here" / "plain.tif") as a, rasterio.open(tmp_path / "far" / "plain.tif") as b:
+        assert (a.read() == b.read()).all()

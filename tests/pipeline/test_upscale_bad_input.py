@@ -103,7 +103,7 @@ def corrupt(folder: Path) -> None:
         (None, {"scale": 3}, ModelError, "does not know scale 3; its scales are 4, 8"),
         (None, {"sampler": "magic"}, OptionError, "unknown sampler 'magic'"),
         (None, {"steps": -1}, OptionError, "steps -1"),
-        (None, {"bands": ["1"]}, InputError, "1 band, but the model takes red, green, blue.*--model matched-ref"),
+        (None, {"bands": ["1"]}, InputError, "1 band, but the model takes red, green, blue; take a model"),
         (None, {"window": 9000}, OptionError, "8192"),
         (None, {"mask": 9}, InputError, "holds 9, which is no class"),
     ],

@@ -26,6 +26,9 @@ _LONGEST = 80
 RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
 """Names that files of the batch itself have."""
 
+_PRODUCTS = (".source", ".uncertainty")
+"""Ends of names that maps beside another area's output may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Area:
@@ -141,7 +144,7 @@ def file_names(texts: Sequence[str | None]) -> list[str]:
     for number, text in enumerate(texts, 1):
         plain = unicodedata.normalize("NFKD", text or "").encode("ascii", "ignore").decode()
         name = _UNFIT.sub("_", plain).strip("._-")[:_LONGEST].rstrip("._-") or f"aoi_{number:0{width}d}"
-        if name.lower() in RESERVED:
+        if name.lower() in RESERVED or name.lower().endswith(_PRODUCTS):
             name += "_aoi"
         stem, count = name, 1
         while taken[name.lower()]:

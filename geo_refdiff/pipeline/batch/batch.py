@@ -11,8 +11,8 @@ from typing import Any
 
 from geo_refdiff.errors import GeoRefDiffError, OptionError
 from geo_refdiff.pipeline.batch.areas import Area, read_areas
-from geo_refdiff.pipeline.batch.inputs import Planner, Sources
-from geo_refdiff.pipeline.batch.jobs import Settings, plain_options
+from geo_refdiff.pipeline.batch.inputs import Planner, Sources, check_options
+from geo_refdiff.pipeline.batch.jobs import Settings, output_of, plain_options
 from geo_refdiff.pipeline.batch.manifest import Manifest
 from geo_refdiff.pipeline.batch.planned import PlannedArea, PlanTable, plan_table
 from geo_refdiff.pipeline.batch.run import Counts, Run, Runner, Watch, run_here
@@ -151,6 +151,7 @@ def batch(
         raise OptionError(f"threads {threads}: give 1 or more")
     listener: Watch = watch or Silent()
     folder = Path(out).absolute()
+    check_options(given)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)
@@ -169,7 +170,9 @@ def batch(
             overwrite=overwrite,
         )
         settings = Settings(plain_options(given), kept["threads"], model.sha256, same_software(), kept["replace"])
-        manifest, todo, notes = open_manifest(folder, found, retry_failed=retry_failed, overwrite=overwrite)
+        manifest, todo, notes = open_manifest(
+            folder, found, settings.options, retry_failed=retry_failed, overwrite=overwrite
+        )
         rows = manifest.values()
         for text in planner.unusable:
             listener.say(f"left out: {text}")
@@ -184,7 +187,7 @@ def batch(
             raise BatchInterrupted(
                 f"interrupted: {counts.done} of {counts.count} areas are done in {folder}; the same command goes on"
             ) from stop
-        notes += _finish(folder, manifest, found, counts, collection, report)
+        notes += _finish(folder, manifest, found, settings, counts, collection, report)
     return BatchResult(
         folder,
         manifest.path,
@@ -216,6 +219,7 @@ def plan_batch(
     from tempfile import TemporaryDirectory
 
     given = dict(options or {})
+    check_options(given)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
@@ -224,20 +228,28 @@ def plan_batch(
 
 
 def _finish(
-    folder: Path, manifest: Manifest, areas: Sequence[Area], counts: Counts, collection: bool, report: str | Path | None
+    folder: Path,
+    manifest: Manifest,
+    areas: Sequence[Area],
+    settings: Settings,
+    counts: Counts,
+    collection: bool,
+    report: str | Path | None,
 ) -> list[str]:
     notes = []
+    outputs = {a.name: output_of(folder, a.name, settings.options) for a in areas}
     if counts.done == counts.count:
         tidy(folder)
     if collection:
         from geo_refdiff.pipeline.batch.collection import write_collection
 
         try:
-            notes += write_collection(folder, [a.name for a in areas])
+            notes += write_collection(folder, outputs)
         except GeoRefDiffError as error:
             notes.append(f"no collection: {error}")
     if report is not None:
         from geo_refdiff.pipeline.batch.report import write_report
 
-        write_report(Path(report), folder, manifest.values(), {a.name: a.lonlat for a in areas})
+        outlines = {a.name: a.lonlat for a in areas}
+        write_report(Path(report), f"Batch {folder.name}", manifest.values(), outlines, outputs)
     return notes

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
 from geo_refdiff.io.globe import on_the_globe
-from geo_refdiff.pipeline.batch.dates import Span, span_in_name, span_of
+from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
 TABLES = (".csv", ".gpkg", ".geojson", ".parquet", ".geoparquet", ".fgb", ".shp")

@@ -21,7 +21,7 @@ from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.lock import held
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
-from geo_refdiff.pipeline.batch.place import Place, place_of
+from geo_refdiff.pipeline.batch.place import PATIENCE, Place, place_of
 from geo_refdiff.pipeline.batch.pool import Item, Pool
 from geo_refdiff.pipeline.batch.run import Runner, Task, Watch
 from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, same_software, work
@@ -36,6 +36,7 @@ def runner_for(
     scheduler_file: str | None,
     resources: Sequence[str] = (),
     split: int = 16,
+    worker_wait: float = PATIENCE,
 ) -> Callable[[Settings], Runner] | None:
     """Who does the work of a batch; None: the process itself.
 
@@ -44,11 +45,12 @@ def runner_for(
         scheduler, scheduler_file: of a cluster that is there.
         resources: that a worker needs for a task, "GPU=1".
         split: areas of more blocks are shared by all workers; 0 = never.
+        worker_wait: minutes to wait where no worker can do a task.
 
     Raises:
         OptionError: options that do not go together.
     """
-    where = place_of(workers, scheduler, scheduler_file, resources)
+    where = place_of(workers, scheduler, scheduler_file, resources, worker_wait)
     return None if where is None else lambda settings: ClusterRunner(where, settings, split)
 
 
@@ -58,20 +60,21 @@ def block_runner(
     scheduler_file: str | None,
     resources: Sequence[str] = (),
     *,
+    worker_wait: float = PATIENCE,
     options: Mapping[str, Any],
     say: Callable[[str], None],
 ) -> BlockRunner:
     """Who computes the blocks of a single scene: the process itself, or workers, which give the same bytes.
 
     Args:
-        workers, scheduler, scheduler_file, resources: as of `runner_for`.
+        workers, scheduler, scheduler_file, resources, worker_wait: as of `runner_for`.
         options: of `upscale`: what names the model and how it runs.
         say: told of what people should know, one line.
 
     Raises:
         OptionError: options that do not go together.
     """
-    where = place_of(workers, scheduler, scheduler_file, resources)
+    where = place_of(workers, scheduler, scheduler_file, resources, worker_wait)
     return run_blocks if where is None else SceneOnWorkers(where, plain_options(options), say)
 
 

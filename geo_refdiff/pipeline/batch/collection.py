@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,20 @@ import shapely
 from geo_refdiff import __version__
 from geo_refdiff.io.atomic import atomic_path, write_json_atomic
 from geo_refdiff.io.globe import bounds_on_the_globe
-from geo_refdiff.pipeline.batch.jobs import output_of
 from geo_refdiff.pipeline.products import product_path
 
 COLLECTION, ITEMS = "collection.json", "items.parquet"
 _GEOPARQUET = "application/vnd.apache.parquet"
 
 
-def write_collection(folder: Path, names: Sequence[str]) -> list[str]:
+def write_collection(folder: Path, outputs: Mapping[str, Path]) -> list[str]:
     """Write collection.json over the STAC items of a batch, and items.parquet (stac-geoparquet) where pyarrow is there.
 
     Items that are there come in the order of the areas; each gets its links to the collection.
 
     Args:
         folder: of the outputs.
-        names: of the areas.
+        outputs: files in it, by the areas' names.
 
     Returns:
         Notes.
@@ -36,7 +35,7 @@ def write_collection(folder: Path, names: Sequence[str]) -> list[str]:
 
     Sources: STAC 1.1.0 collection specification; stac-geoparquet 1.1 (github.com/stac-utils/stac-geoparquet).
     """
-    items = list(_items(folder, names))
+    items = list(_items(folder, outputs))
     if not items:
         return []
     assets: dict[str, Any] = {}
@@ -75,7 +74,7 @@ def write_collection(folder: Path, names: Sequence[str]) -> list[str]:
     return notes
 
 
-def _items(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _items(folder: Path, outputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """The items, each with its links, which are written where they are missing."""
     name = folder.name or "batch"
     links = [
@@ -83,8 +82,7 @@ def _items(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         {"rel": "parent", "href": f"./{COLLECTION}", "type": "application/json"},
         {"rel": "collection", "href": f"./{COLLECTION}", "type": "application/json"},
     ]
-    for area in names:
-        out = output_of(folder, area)
+    for area, out in outputs.items():
         path = product_path(out, "stac")
         try:
             item = json.loads(path.read_text(encoding="utf-8"))

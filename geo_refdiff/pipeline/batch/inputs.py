@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import gdal_env, one_line
 from geo_refdiff.io.inspection import inspect
@@ -14,15 +15,16 @@ from geo_refdiff.io.raster_info import Role
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.catalogue import TABLES, Entry, check_asset_names, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
-from geo_refdiff.pipeline.batch.dates import Span, asked_span
 from geo_refdiff.pipeline.batch.jobs import KEPT, Job, stamps_of
 from geo_refdiff.pipeline.batch.mosaic import as_one_raster
+from geo_refdiff.pipeline.dates import Span, asked_span
 from geo_refdiff.pipeline.models import Model
+from geo_refdiff.pipeline.outline import _BLOCK as DEFAULT_BLOCK
 from geo_refdiff.pipeline.outline import make_outline
 from geo_refdiff.pipeline.planning import Request
 
 _POLYGONS = (".gpkg", ".geojson", ".shp", ".fgb", ".parquet", ".geoparquet")
-_NOT_OF_REQUEST = ("products", "batch_size")
+_NOT_OF_REQUEST = ("products", "batch_size", "shard_size")
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Planner:
             used += own
         values |= {"mask": named, "notes": "; ".join(notes) or None}
         files = [scene[0], reference[0], mask, *used, *reference[2]]
-        job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files))
+        job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), values["scene_date"])
         shape, blocks, raw = self._cost(job)
         return Plan(job, values, shape, blocks, raw)
 
@@ -150,6 +152,16 @@ class Planner:
         height, width = outline.geobox.shape
         raw = height * width * len(outline.bands.output) * np.dtype(outline.output.dtype).itemsize
         return (height, width), outline.blocks.count, raw
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Whether options of `upscale` that only its end would check make sense.
+
+    Raises:
+        OptionError: the shards are no multiple of the blocks.
+    """
+    if options.get("shard_size") is not None:
+        check_size(options["shard_size"], options.get("block_size") or DEFAULT_BLOCK)
 
 
 def _names(entries: Sequence[Entry]) -> str:

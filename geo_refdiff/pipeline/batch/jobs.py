@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
 from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.pipeline.batch.manifest import as_json
@@ -56,6 +57,7 @@ class Job:
         area: as `upscale --aoi` takes it.
         scene, reference, mask: files, GDAL names or, for the mask, "auto" and "none".
         stamps: (file, bytes, time of change in ns) of the local files among them.
+        taken: date of the scene, as `upscale --scene-date` takes it; None: unknown.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Job:
     reference: str | None
     mask: str | None
     stamps: tuple[tuple[str, int, int], ...]
+    taken: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +169,26 @@ def _settings(line: bytes) -> Settings:
     return Settings(**data)
 
 
-def output_of(folder: str | Path, name: str) -> Path:
-    """Where the output of an area lies: in the batch's folder, whatever the name.
+def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path:
+    """Where the output of an area lies: in the batch's folder, whatever the name; a VRT where it is cut into shards.
+
+    Args:
+        folder: of the batch.
+        name: of the area.
+        options: of `upscale`.
 
     Raises:
         ResumeError: the name is no plain file name.
     """
     if not _NAME.fullmatch(name):
         raise ResumeError(f"'{name}' is no name of an area; the batch's files were tampered with")
-    return Path(folder) / f"{name}.tif"
+    return Path(folder) / f"{name}.{'tif' if options.get('shard_size') is None else 'vrt'}"
+
+
+def is_there(out: Path, options: Mapping[str, Any]) -> bool:
+    """Whether an output is there, with all its shards, if it is cut into such."""
+    size = options.get("shard_size")
+    return out.exists() and (size is None or published_size(out) == size)
 
 
 def changed_inputs(job: Job) -> Iterator[str]:

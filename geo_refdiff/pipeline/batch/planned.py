@@ -10,7 +10,7 @@ from typing import Any
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.inputs import Planner
-from geo_refdiff.pipeline.batch.jobs import output_of
+from geo_refdiff.pipeline.batch.jobs import is_there, output_of
 from geo_refdiff.pipeline.batch.manifest import FILE, Manifest
 
 _WIDEST = 40
@@ -110,7 +110,7 @@ def plan_table(areas: Sequence[Area], planner: Planner, folder: Path) -> PlanTab
     for area in areas:
         before = old.get(area.name, {}).get("status")
         status = "pending" if before not in ("done", "failed") else str(before)
-        if status == "done" and not output_of(folder, area.name).exists():
+        if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
             status = "pending"
         try:
             plan = planner.plan(area)

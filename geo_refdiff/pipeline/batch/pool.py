@@ -18,6 +18,7 @@ from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import WorkerError
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.pipeline.batch.place import Place
+from geo_refdiff.pipeline.batch.roster import Roster
 from geo_refdiff.pipeline.batch.work import Outcome
 
 _AHEAD = 2
@@ -26,7 +27,6 @@ _AHEAD = 2
 _TICK = 0.5
 _BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
 _FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
-_LONELY = 10.0
 _STRIKES = 2
 
 Function = Callable[..., Outcome]
@@ -70,7 +70,7 @@ class Pool:
         self._cluster: Any = None
         self._client: Any = None
         self._left_out: dict[str, int] = {}
-        self._seen = monotonic()
+        self._roster = Roster(place, say)
 
     def __enter__(self) -> Self:
         try:
@@ -109,7 +109,7 @@ class Pool:
 
     @property
     def threads(self) -> int:
-        """Threads of all workers that are there now."""
+        """Threads of all workers that are there now and can do a task."""
         return sum(n for worker, n in self._workers().items() if not self._is_out(worker))
 
     def run(
@@ -124,14 +124,19 @@ class Pool:
 
         Yields:
             An item with its outcome; None now and then.
+
+        Raises:
+            WorkerError: no worker that could do a task came in time, or the scheduler did not come back.
         """
         source = iter(items)
         waiting: deque[Item] = deque()
         flying: dict[str, tuple[Item, Any]] = {}
         exhausted = False
+        self._roster.begin()
         try:
             while True:
-                room = _AHEAD * max(self._threads_or_say(), 1) - len(flying)
+                self._roster.wait(self._client)
+                room = _AHEAD * max(self.threads, 1) - len(flying)
                 while room > 0 and not exhausted and not waiting:
                     item = next(source, None)
                     if item is None:
@@ -162,15 +167,6 @@ class Pool:
         finally:
             for _, future in flying.values():
                 future.release()
-
-    def _threads_or_say(self) -> int:
-        threads, now = self.threads, monotonic()
-        if not threads and self._seen and now - self._seen > _LONELY:
-            self.say("the cluster has no workers; waiting for some (dask worker, with one thread each)")
-            self._seen = 0.0  # told once
-        elif threads:
-            self._seen = now
-        return threads
 
     def _submit(self, item: Item, flying: dict[str, tuple[Item, Any]]) -> None:
         others = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
@@ -233,10 +229,7 @@ class Pool:
         return self._left_out.get(worker, 0) >= _STRIKES
 
     def _workers(self) -> dict[str, int]:
-        try:
-            return dict(self._client.nthreads())
-        except Exception:  # the scheduler is gone; `_lost` finds out
-            return {}
+        return self._roster.threads(self._client)
 
     def _next_events(self) -> list[tuple[str, Any]]:
         found = []
@@ -255,6 +248,7 @@ class Pool:
         self.say("the scheduler is gone; waiting for it to come back")
         self._disconnect()
         self._connect(_PATIENCE)
+        self._roster.begin()
         self.say("the scheduler is back")
 
     def _connect(self, patience: float) -> None:

@@ -18,7 +18,6 @@ from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
 from geo_refdiff.io.quicklook import look
-from geo_refdiff.pipeline.batch.jobs import output_of
 from geo_refdiff.pipeline.batch.manifest import STATUS_COLOURS
 
 PICTURES = 48
@@ -36,28 +35,33 @@ img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figc
 
 
 def write_report(
-    path: Path, folder: Path, rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]
+    path: Path,
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    outlines: Mapping[str, BaseGeometry],
+    outputs: Mapping[str, Path],
 ) -> None:
     """Write the page, whole or not at all.
 
     Args:
         path: of the page.
-        folder: of the batch's outputs.
+        title: of the batch.
         rows: of its manifest, by name.
         outlines: of the areas in degrees, by name.
+        outputs: files, by name.
 
     Raises:
         OutputError: it cannot be written.
     """
     counts = {status: sum(row["status"] == status for row in rows.values()) for status in STATUS_COLOURS}
-    title = html.escape(f"Batch {folder.name}")
+    title = html.escape(title)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     parts = [
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         f"<style>{_STYLE}</style></head>",
         f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
         _map(rows, outlines),
-        *_pictures(folder, rows),
+        *_pictures(outputs, rows),
         _table(rows.values()),
         "</body></html>\n",
     ]
@@ -90,7 +94,7 @@ def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeome
     return f'<h2>Map</h2><svg id="map" viewBox="{box}" role="img" aria-label="areas by status">{"".join(drawn)}</svg>'
 
 
-def _pictures(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
+def _pictures(outputs: Mapping[str, Path], rows: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
     done = [name for name, row in rows.items() if row["status"] == "done"]
     if not done:
         return
@@ -99,7 +103,7 @@ def _pictures(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> Iterable[s
         yield f"<p>{PICTURES} of {len(done)}, spread evenly</p>"
         done = [done[round(i * (len(done) - 1) / (PICTURES - 1))] for i in range(PICTURES)]
     for name in done:
-        pair = _pair(output_of(folder, name), rows[name]["scene_file"])
+        pair = _pair(outputs[name], rows[name]["scene_file"])
         if pair is not None:
             shown = "".join(
                 f'<img src="data:image/png;base64,{picture}" alt="{html.escape(name)}, {when}">'

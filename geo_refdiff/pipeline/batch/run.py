@@ -131,11 +131,14 @@ class Run:
                 plan = self._planned(area, counts)
                 if plan is not None:
                     plans.append(plan)
-                    self.manifest.set(area.name, **plan.values, output=output_of(self.folder, area.name).name)
+                    self.manifest.set(area.name, **plan.values, output=self._output(area))
                 self.manifest.write_soon()
             tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans])
             for plan, ticket in zip(plans, tickets, strict=True):
                 yield Task(plan.job.name, ticket, plan.blocks)
+
+    def _output(self, area: Area) -> str:
+        return output_of(self.folder, area.name, self.settings.options).name
 
     def _planned(self, area: Area, counts: Counts) -> Plan | None:
         try:

@@ -13,7 +13,7 @@ from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import output_error, write_json_atomic
 from geo_refdiff.io.lock import held
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.jobs import KEPT, VERSION, output_of
+from geo_refdiff.pipeline.batch.jobs import KEPT, VERSION, is_there, output_of
 from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, remove_leftovers
 
 _SETTINGS = "batch.json"
@@ -103,13 +103,14 @@ def outline_digest(area: Area) -> str:
 
 
 def open_manifest(
-    folder: Path, areas: Sequence[Area], *, retry_failed: bool, overwrite: bool
+    folder: Path, areas: Sequence[Area], options: Mapping[str, Any], *, retry_failed: bool, overwrite: bool
 ) -> tuple[Manifest, list[str], list[str]]:
     """The manifest for these areas, with what the batch that lies there has done of them.
 
     Args:
         folder: held.
         areas: of the batch.
+        options: of `upscale`.
         retry_failed: whether failures are to be done again.
         overwrite: nothing counts as done.
 
@@ -141,7 +142,7 @@ def open_manifest(
     todo = []
     for area in areas:
         status = old.get(area.name, {}).get("status")
-        if status == "done" and output_of(folder, area.name).exists():
+        if status == "done" and is_there(output_of(folder, area.name, options), options):
             continue
         if status == "failed" and not retry_failed:
             continue

@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from geo_refdiff.engine.plan import THREADS
 from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks, torch_threads
+from geo_refdiff.engine.shards import remove_output
+from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.pipeline.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
@@ -161,13 +163,14 @@ def open_batch_model(options: Mapping[str, Any]) -> Model:
 def _upscaled(
     folder: Path, settings: Settings, job: Job, tell: Callable[[Progress], None] | None, runner: BlockRunner
 ) -> UpscaleResult:
-    model = model_for(settings)
+    model, out = model_for(settings), output_of(folder, job.name, settings.options)
     options: dict[str, Any] = {
         **settings.options,
         "ref": job.reference,
         "mask": job.mask,
         "aoi": job.area,
-        "out": output_of(folder, job.name),
+        "scene_date": job.taken,
+        "out": out,
         "model": model,
         "progress": tell,
         "runner": runner,
@@ -176,11 +179,24 @@ def _upscaled(
         options.pop(used, None)
     with torch_threads(settings.threads):
         try:
-            return upscale(job.scene, resume=True, overwrite=settings.replace, **options)
+            result = upscale(job.scene, resume=True, overwrite=settings.replace, **options)
         except BusyError:
             raise
         except ResumeError:  # blocks of other inputs or another version: this area is begun anew
-            return upscale(job.scene, overwrite=True, **options)
+            result = upscale(job.scene, overwrite=True, **options)
+    if settings.replace:
+        _remove_other_form(out)
+    return result
+
+
+def _remove_other_form(out: Path) -> None:
+    """Remove what a batch before made of the area: one file where there are shards now, or the reverse."""
+    other = out.with_suffix(".vrt" if out.suffix == ".tif" else ".tif")
+    remove_output(other)
+    workdir = Workdir(workdir_of(other))
+    if workdir.plan.exists():
+        with workdir.locked():
+            workdir.remove()
 
 
 def figures_of(out: Path) -> dict[str, Any]:

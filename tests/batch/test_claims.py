@@ -1,0 +1,130 @@
+"""What the page on batches promises and no other file shows: end to end where that is cheap."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+
+from geo_refdiff.cli.batch_meter import BatchMeter
+from geo_refdiff.cli.main import run as cli
+from geo_refdiff.pipeline.batch import batch as module
+from geo_refdiff.pipeline.batch import work
+from geo_refdiff.pipeline.batch.batch import batch, plan_batch
+from geo_refdiff.pipeline.batch.catalogue import read_catalogue
+
+from .conftest import OPTIONS, Country, square, write_areas
+
+
+def manifest(folder: Path) -> Any:
+    return geopandas.read_file(folder / "manifest.gpkg", layer="areas").set_index("name")
+
+
+def test_of_equal_scenes_the_one_with_least_nodata_is_on_top(
+    country: Country, make_raster: Any, tmp_path: Path
+) -> None:
+    with rasterio.open(country.scenes / "west_20210503.tif") as dataset:
+        whole, transform = dataset.read(), dataset.transform
+    few, many = whole.copy(), whole.copy()
+    many[:, 2:8, 2:8] = 0
+    few[:, 8, 8] = 0
+    (country.scenes / "west_20210503.tif").unlink()
+    for name, values in (("a_20210503.tif", many), ("b_20210503.tif", few)):
+        make_raster(f"scenes/{name}", values, transform=transform, names=("red", "green", "blue"), nodata=0)
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    row = manifest(tmp_path / "out").loc["plain"]
+    assert row["scene"] == "b_20210503.tif + a_20210503.tif"
+    assert row["valid_percent"] == 100
+
+
+def test_a_vrt_is_an_input_like_any_other(country: Country, tmp_path: Path) -> None:
+    scene = country.scenes / "west_20210503.tif"
+    rasterio.shutil.copy(str(scene), str(country.scenes / "copy_20220101.vrt"), driver="VRT")
+    found = read_catalogue([country.scenes], "scene")
+    assert {entry.name for entry in found} == {"copy_20220101.vrt", scene.name, "east_20210613.tif"}
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert manifest(tmp_path / "out").loc["plain", "scene"] == "copy_20220101.vrt"
+    batch(areas, country.sources(date="2021"), tmp_path / "older", options=OPTIONS)
+    with rasterio.open(tmp_path / "out" / "plain.tif") as a, rasterio.open(tmp_path / "older" / "plain.tif") as b:
+        np.testing.assert_array_equal(a.read(), b.read())
+
+
+def test_ctrl_c_is_130_and_one_line(
+    country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = module.run_here
+
+    def stops(tasks: Any, watch: Any) -> Any:
+        for done, outcome in enumerate(real(tasks, watch), 1):
+            yield outcome
+            if done == 2:
+                raise KeyboardInterrupt
+
+    command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--scale", "2"]
+    command += ["--device", "cpu", "--products", "none", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run_here", stops)
+        assert cli(command) == 130
+    told = capsys.readouterr()
+    assert told.out == ""
+    last = told.err.splitlines()[-1]
+    assert re.fullmatch(r"interrupted: 2 of 6 areas are done in .*; the same command goes on", last)
+    assert cli([*command, "--plan-only"]) == 1
+    table = capsys.readouterr().out
+    assert re.search(r"^plain +done +west_20210503\.tif +- +- +16 x 16 +1 +0\.0$", table, re.MULTILINE), table
+    assert re.search(
+        r"^3 of 6 areas would run: 0\.0 MPix, 3 blocks, 0\.0 MiB uncompressed, about \d+ s of one process by the speed "
+        r"so far$",
+        table,
+        re.MULTILINE,
+    ), table
+    assert cli(command) == 1
+    assert "5 of 6 areas done" in capsys.readouterr().out
+
+
+def test_the_model_is_opened_once_whatever_the_number_of_areas(
+    country: Country, tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = work.open_model, []
+
+    def counting(name: Any, **more: Any) -> Any:
+        opened.append(name)
+        return real(name, **more)
+
+    monkeypatch.setattr(work, "open_model", counting)
+    monkeypatch.setattr(work, "_models", {})
+    options = OPTIONS | {"model": str(tiny_compact), "scale": 8}
+    areas = write_areas(tmp_path / "two.gpkg", {"plain": square(2, 2, 4), "seam": square(4, 16, 4)})
+    assert batch(areas, country.sources(), tmp_path / "out", options=options).done == 2
+    assert len(opened) == 2  # to plan with, and to work with
+
+
+def test_cost_counts_what_is_left(country: Country, tmp_path: Path) -> None:
+    planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS | {"block_size": 16})
+    sides = {"plain": 16, "round": 12, "seam": 20, "far_east": 18, "Groe_.._x": 12}
+    assert {a.name: (a.width, a.height) for a in planned.areas if a.width} == {k: (v, v) for k, v in sides.items()}
+    totals = planned.totals()
+    assert totals["megapixels"] == round(sum(v * v for v in sides.values()) / 1e6, 3)
+    assert totals["raw_mib"] == pytest.approx(sum(3 * v * v for v in sides.values()) / 2**20, abs=1e-3)
+    assert totals["blocks"] == sum((-(-v // 16)) ** 2 for v in sides.values())
+    assert totals["seconds"] is None
+
+
+def test_the_total_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("geo_refdiff.cli.batch_meter.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    meter = BatchMeter()
+    meter.total(1, 0, 7)
+    meter.total(2, 1, 7)
+    shown = capsys.readouterr().err
+    assert "1 of 7 areas" in shown
+    assert re.search(r"3 of 7 areas, 1 failed, (\d+ min \d\d s|\d+ s) left", shown)

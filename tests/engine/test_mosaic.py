@@ -1,0 +1,172 @@
+"""Many blocks by way of VRTs in between: the bytes that one VRT over all would give, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff import upscale
+from geo_refdiff.engine import mosaic as module
+from geo_refdiff.engine.layout import plan_blocks
+from geo_refdiff.engine.mosaic import with_blocks
+from geo_refdiff.engine.shards import shards_of
+from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.vrt import Mosaic
+
+OPTIONS: dict[str, Any] = {
+    "model": "bicubic-ibp", "scale": 4, "block_size": 16, "window": 64, "device": "cpu", "products": "source",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody pulls the plug in these tests."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def scene_of(make_raster: Any, make_texture: Any, kind: str) -> Path:
+    """A scene of 13 x 18 pixels, 4 x 5 blocks, with holes of several shapes."""
+    values = np.round(20 + 200 * make_texture((2, 13, 18), seed=5)).astype("uint8")
+    hole = np.zeros(values.shape[1:], bool)
+    hole[:8, :9] = hole[9:11, 10:] = hole[12, 3] = True
+    if kind == "nan":
+        floats = values.astype("float32")
+        floats[:, hole] = np.nan
+        return Path(make_raster("scene.tif", floats, nodata=float("nan")))
+    if kind == "mask":
+        return Path(make_raster("scene.tif", values, mask=np.where(hole, 0, 255).astype("uint8")))
+    values[:, hole] = 0
+    return Path(make_raster("scene.tif", values, nodata=0))
+
+
+def bytes_of(out: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in [out, out.with_suffix(".source.tif"), *shards_of(out).glob("*")]}
+
+
+@pytest.mark.parametrize("kind", ["nodata", "nan", "mask"])
+@pytest.mark.parametrize("shard_size", [None, 48])
+@pytest.mark.parametrize("most", [2, 7])
+def test_bytes_are_those_of_one_vrt(
+    make_raster: Any,
+    make_texture: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    shard_size: int | None,
+    most: int,
+) -> None:
+    scene = scene_of(make_raster, make_texture, kind)
+    found = []
+    for folder, number in (("a", 1024), ("b", most)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(module, "MOST", number)
+        out = tmp_path / folder / ("x.tif" if shard_size is None else "x.vrt")
+        with rasterio.open(scene):  # GDAL's pool of files lives on
+            found.append(bytes_of(upscale(scene, out=out, shard_size=shard_size, **OPTIONS).out))
+        assert not list((tmp_path / folder).glob("*.parts"))
+    assert found[0] == found[1]
+
+
+def test_uncertainty_of_many_blocks(
+    make_pair: Any, tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, ref = make_pair(6, 8)
+    options: dict[str, Any] = {"ref": ref, "model": tiny_compact, "block_size": 16, "device": "cpu", "uncertainty": 2}
+    found = []
+    for number in (1024, 5):
+        monkeypatch.setattr(module, "MOST", number)
+        out = upscale(scene, out=tmp_path / "x.tif", overwrite=True, coregister="off", **options).out
+        found.append((out.read_bytes(), out.with_suffix(".uncertainty.tif").read_bytes()))
+    assert found[0] == found[1]
+
+
+class Plan:
+    """What `with_blocks` needs of a plan."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape, self.blocks = shape, plan_blocks(16, shape)
+
+    def block(self, index: int) -> Window:
+        return self.blocks.window(index, self.shape)
+
+
+def template(height: int, width: int) -> Mosaic:
+    return Mosaic(GeoBox((height, width), Affine(1, 0, 0, 0, -1, 0), "EPSG:32631"), "uint8", 1, ())
+
+
+def leaves(folder: Path, name: str, at: Window) -> dict[str, Window]:
+    """Blocks that a source leads to, with their windows in the whole."""
+    if name.endswith(".tif"):
+        return {Path(name).name: at}
+    found: dict[str, Window] = {}
+    text = (folder / name).read_text()
+    size = re.search(r'rasterXSize="(\d+)" rasterYSize="(\d+)"', text)
+    assert size is not None
+    assert (int(size[2]), int(size[1])) == at.shape
+    pattern = r'>([^<]+)</SourceFilename>.*?<DstRect xOff="(\d+)" yOff="(\d+)" xSize="(\d+)" ySize="(\d+)"'
+    members = re.findall(pattern, text)
+    assert 0 < len(members) <= module.MOST
+    for member, col, row, width, height in members:
+        window = Window(int(row), int(col), int(height), int(width)).shift(at.row, at.col)
+        assert at.contains(window)
+        below = leaves(folder, f"{Path(name).parent}/{member}", window)
+        assert not set(below) & set(found)
+        found |= below
+    return found
+
+
+@settings(max_examples=25)
+@given(
+    st.integers(1, 14), st.integers(1, 14), st.integers(2, 12), st.sampled_from([0.0, 0.3, 1.0]), st.integers(0, 2**31)
+)
+def test_every_block_is_named_once_and_in_order(rows: int, cols: int, most: int, share: float, seed: int) -> None:
+    from tempfile import TemporaryDirectory
+
+    plan = Plan((rows * 16 - 3, cols * 16 - 5))
+    filled = set(np.flatnonzero(np.random.default_rng(seed).random(plan.blocks.count) < share).tolist())
+    met: list[int] = []
+    with TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MOST", most)
+        workdir = Workdir(Path(scratch))
+        (workdir.path / "blocks").mkdir()
+        whole: Any = plan
+        made = with_blocks(
+            template(*plan.shape), whole, workdir, filled, Window(0, 0, *plan.shape),
+            lambda i: workdir.block_name(i, plan.blocks), met.append,
+        )  # fmt: skip
+        assert len(made.sources) <= most
+        found: dict[str, Window] = {}
+        for name, window in made.sources:
+            found |= leaves(workdir.path, name, window)
+    assert met == sorted(filled)
+    assert found == {Path(workdir.block_name(i, plan.blocks)).name: plan.block(i) for i in filled}
+
+
+def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
+    peaks = []
+    for side in (8, 48, 96):
+        plan: Any = Plan((side * 16, side * 16))
+        workdir = Workdir(tmp_path / str(side))
+        (workdir.path / "blocks").mkdir(parents=True)
+        filled = range(plan.blocks.count)
+        tracemalloc.start()
+        made = with_blocks(
+            template(*plan.shape), plan, workdir, filled, Window(0, 0, *plan.shape),
+            lambda i, w=workdir, p=plan: w.block_name(i, p.blocks),
+        )  # fmt: skip
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(made.sources) <= module.MOST
+    assert peaks[2] < peaks[1] + 2**18
