@@ -63,8 +63,14 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{s:.6g}" for s in plan.sensor.sigmas),
         "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
         "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
-        "GEO_REFDIFF_MASK": "yes" if plan.mask and plan.model.sha256 else "no",
+        "GEO_REFDIFF_MASK": _mask_kind(plan),
     }
+
+
+def _mask_kind(plan: Plan) -> str:
+    if plan.mask is None or not plan.model.sha256:
+        return "no"
+    return "detected" if plan.mask.kind == "auto" else "yes"
 
 
 def consistency_tags(left: Residual, dtype: str) -> dict[str, str]:

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_SCALE = 8
 """Where there is no reference to tell."""
 
-_BLOCK = 2048
+BLOCK = 2048
+"""Side of a block where none is asked for, output pixels."""
+
 _EDGE = 1e-6
 _SHARPER = 1.5
 _DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
@@ -104,7 +106,7 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
     bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
     scale = _scale(request.scale, ratio, model, notes)
     area, polygon = _area(request.aoi, scene)
-    blocks = plan_blocks(request.block_size or _BLOCK, (area.height * scale, area.width * scale))
+    blocks = plan_blocks(request.block_size or BLOCK, (area.height * scale, area.width * scale))
     return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
 
 

@@ -143,7 +143,12 @@ def make_plan(request: Request) -> Planned:
     mask = decide_mask(request.prior, model.classes, target, reference)
     if mask is None:
         mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, dropped, notes)
-    elif restorer.uses_mask and not placed.displacement.is_zero:
+    elif mask.hides_no_change:
+        notes.append(
+            "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
+            "gdal_edit.py -unsetnodata"
+        )
+    if mask is not None and mask.kind != "auto" and restorer.uses_mask and not placed.displacement.is_zero:
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)

@@ -127,8 +127,7 @@ def _from_raster(request: MaskRequest, classes: Sequence[str], target: GeoBox) -
     if _is_coloured(info):
         return _from_colours(info, request, classes)
     values = _values(info, request, classes)
-    is_class = info.nodata in values if values else info.nodata == NO_CHANGE
-    if info.validity == "nodata" and (is_class or info.nodata == request.no_change):
+    if info.validity == "nodata" and (info.nodata in values or info.nodata == request.no_change):
         raise InputError(
             f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means not known; take "
             f"that off first: gdal_edit.py -unsetnodata"

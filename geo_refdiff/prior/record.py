@@ -46,6 +46,11 @@ class MaskRecord:
         return max((part.mtime_ns for part in (self.raster, self.polygons, self.confidence) if part), default=0)
 
     @property
+    def hides_no_change(self) -> bool:
+        """Whether the class index 0, no change, is a raster's nodata value, and so means not known."""
+        return self.kind == "classes" and not self.values and self.raster is not None and self.raster.nodata == 0
+
+    @property
     def classes(self) -> dict[int, int]:
         """With "auto", class index of the detector -> of the model."""
         return {key: index for key, index in self.values if isinstance(key, int)}

@@ -123,7 +123,7 @@ def test_a_mask_changes_only_what_uses_it(make_pair: Any, make_raster: Any, tmp_
     options: dict[str, Any] = {"model": tiny_compact, "scale": 4, "aoi": "485904,5208900,486300,5209248"}
     files = [
         upscale(scene, out=tmp_path / f"{i}.tif", **options, **more).out
-        for i, more in enumerate(({"ref": ref, "mask": mask}, {"ref": ref}, {}))
+        for i, more in enumerate(({"ref": ref, "mask": mask}, {"ref": ref, "mask": "none"}, {}, {"ref": ref}))
     ]
     images = [pixels(f) for f in files]
     assert (images[0] != images[1]).any()
@@ -132,7 +132,7 @@ def test_a_mask_changes_only_what_uses_it(make_pair: Any, make_raster: Any, tmp_
     for file in files:
         with rasterio.open(file) as dataset:
             tags.append((dataset.tags()["GEO_REFDIFF_REFERENCE"], dataset.tags()["GEO_REFDIFF_MASK"]))
-    assert tags == [("yes", "yes"), ("yes", "no"), ("no", "no")]
+    assert tags == [("yes", "yes"), ("yes", "no"), ("no", "no"), ("yes", "detected")]
 
 
 def test_sixteen_bit_scene_through_a_model(

@@ -86,8 +86,10 @@ def test_nodata_cannot_be_a_class(make_raster: Make, target: GeoBox) -> None:
     mask = make_raster("m.tif", np.zeros((1, 64, 64), np.uint8), pixel=5, nodata=0)
     with pytest.raises(InputError, match="also the file's nodata value"):
         decide_mask(MaskRequest(mask, no_change=0), CLASSES, target)
-    with pytest.raises(InputError, match="0 is a class, but also the file's nodata value"):
-        decide_mask(MaskRequest(mask), CLASSES, target)
+    record = decide_mask(MaskRequest(mask), CLASSES, target)
+    assert record is not None
+    assert record.hides_no_change  # a run notes it
+    assert (read(record, target) == 255).all()
 
 
 def test_categories_of_the_raster_are_matched_by_name(make_raster: Make, target: GeoBox) -> None:

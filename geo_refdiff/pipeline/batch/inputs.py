@@ -19,7 +19,7 @@ from geo_refdiff.pipeline.batch.jobs import KEPT, Job, stamps_of
 from geo_refdiff.pipeline.batch.mosaic import as_one_raster
 from geo_refdiff.pipeline.dates import Span, asked_span
 from geo_refdiff.pipeline.models import Model
-from geo_refdiff.pipeline.outline import _BLOCK as DEFAULT_BLOCK
+from geo_refdiff.pipeline.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.pipeline.outline import make_outline
 from geo_refdiff.pipeline.planning import Request
 
