@@ -87,23 +87,34 @@ def save(path: Path, rows: list[list[Panel]]) -> None:
     """As WebP."""
     with TemporaryDirectory() as folder:
         write_panels(Path(folder) / "sheet.png", rows, SIDE)
-        with Image.open(Path(folder) / "sheet.png") as sheet:
-            sheet.convert("RGB").save(path, quality=_QUALITY, method=6)
-    click.echo(f"{path}: {path.stat().st_size / 1024:.0f} KiB")
+        as_webp(Path(folder) / "sheet.png", path)
+
+
+def as_webp(png: Path, out: Path) -> None:
+    """A picture, small enough for the repository."""
+    with Image.open(png) as sheet:
+        sheet.convert("RGB").save(out, quality=_QUALITY, method=6)
+    click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB")
+
+
+def other_reference(path: Path, image: Bytes, moved: Affine | None = None) -> Path:
+    """The bundled reference with other pixels, or moved by some of its pixels."""
+    with rasterio.open(DATA.reference) as dataset:
+        profile, names = dataset.profile, dataset.descriptions
+    if moved is not None:
+        profile["transform"] = profile["transform"] @ moved
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(image)
+        dataset.descriptions = names
+    return path
 
 
 def draw_coregistration(out: Path, folder: Path) -> None:
     """The reference moved away, found and moved back."""
-    with rasterio.open(DATA.reference) as dataset:
-        profile, image, names = dataset.profile, dataset.read(), dataset.descriptions
-    profile["transform"] = profile["transform"] @ Affine.translation(_SHIFT, _SHIFT / 3)
-    with rasterio.open(folder / "moved.tif", "w", **profile) as dataset:
-        dataset.write(image)
-        dataset.descriptions = names
-    coregister(DATA.scene, folder / "moved.tif", report=folder / "r.json", picture=folder / "r.png")
-    with Image.open(folder / "r.png") as sheet:
-        sheet.convert("RGB").save(out, quality=_QUALITY, method=6)
-    click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB")
+    image = read(DATA.reference)
+    moved = other_reference(folder / "moved.tif", image, Affine.translation(_SHIFT, _SHIFT / 3))
+    coregister(DATA.scene, moved, report=folder / "r.json", picture=folder / "r.png")
+    as_webp(folder / "r.png", out)
 
 
 def draw_products(out: Path, folder: Path, truth: Bytes) -> None:
@@ -161,8 +172,7 @@ def draw_masks(out: Path, folder: Path, truth: Bytes) -> None:
 
 def draw_wrong_references(out: Path, folder: Path, truth: Bytes) -> None:
     """Outputs and source maps with the right reference and with wrong ones."""
-    with rasterio.open(DATA.reference) as dataset:
-        profile, image, names = dataset.profile, dataset.read(), dataset.descriptions
+    image = read(DATA.reference)
     known = (image > 0).all(axis=0)
     kinds = {
         "right reference": image,
@@ -171,17 +181,15 @@ def draw_wrong_references(out: Path, folder: Path, truth: Bytes) -> None:
     }
     sources = dict(enumerate(COLOURS))
     rows: list[list[Panel]] = [[], [], []]
-    for number, (title, ref) in enumerate(kinds.items()):
+    for number, (title, pixels) in enumerate(kinds.items()):
         way = "off" if "clouds" in title else "auto"
-        with rasterio.open(folder / f"ref{number}.tif", "w", **profile) as dataset:
-            dataset.write(ref.astype(np.uint8))
-            dataset.descriptions = names
+        ref = other_reference(folder / f"ref{number}.tif", pixels.astype(np.uint8))
         done = upscale(
-            DATA.scene, ref=folder / f"ref{number}.tif", out=folder / f"wrong{number}.tif", products="source",
-            coregister=way, on_misregistration="no-ref",
+            DATA.scene, ref=ref, out=folder / f"wrong{number}.tif", products="source", coregister=way,
+            on_misregistration="no-ref",
         )  # fmt: skip
         click.echo(f"{title}: {'; '.join(done.notes)}")
-        rows[0].append(Panel(title, natural(close(on_truth(folder / f"ref{number}.tif")), truth)))
+        rows[0].append(Panel(title, natural(close(on_truth(ref)), truth)))
         rows[1].append(Panel(f"output, --coregister {way}", natural(close(read(done.out)), truth)))
         classes = close(read(folder / f"wrong{number}.source.tif"))[0]
         rows[2].append(Panel("source map", coloured(classes, sources)))

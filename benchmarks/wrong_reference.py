@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,6 +36,9 @@ SCALE = 8
 NOISE = 0.7
 """Standard deviation of the scene's noise, DN."""
 
+CORNER = (352 * -18_000 + 64, 352 * 1_000 + 64)
+"""(row, col) on the lattice where tiles are put: there one of 256 px lies in a single window of the model `default`."""
+
 KNOX = "knox"
 """Name of the rural scene, among cities."""
 
@@ -42,6 +47,8 @@ _CLOUD_DN = 235.0
 _WARNINGS = ("is not used", "agrees poorly", "does not lie right")
 
 Bytes = NDArray[np.uint8]
+Judgement = tuple[float, float, bool]
+"""HaarPSI, share of the output whose detail is from the reference, whether the notes warn."""
 
 
 def clouded(image: Bytes, share: float, seed: int) -> Bytes:
@@ -98,8 +105,7 @@ def write(path: Path, image: Bytes, transform: Affine, crs: Any) -> Path:
     return path
 
 
-def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> tuple[float, float, bool]:
-    """HaarPSI, share of the output resting on the reference, whether the notes warn."""
+def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> Judgement:
     done = upscale(scene, out=folder / "out.tif", products=["source", "stac"], overwrite=True, **options)
     with rasterio.open(done.out) as dataset:
         image = torch.from_numpy(dataset.read().astype(np.float32))[None]
@@ -109,37 +115,61 @@ def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> tuple[flo
     return quality, share, any(w in note for note in done.notes for w in _WARNINGS)
 
 
+def _to_corner(transform: Affine) -> Affine:
+    """Moves the image with this affine, and whatever lies around it, to `CORNER`."""
+    row, col = CORNER
+    return Affine.translation(transform.a * col - transform.c, transform.e * row - transform.f)
+
+
+def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dict[tuple[str, str], Judgement]]:
+    """HaarPSI of a place without a reference, and what each kind of reference and way of co-registration gave."""
+    truth, transform, crs = read(new)
+    right, ref_transform, ref_crs = read(old)
+    if ref_crs != crs:
+        raise click.ClickException(f"{old}: is in {ref_crs}, {new} in {crs}")
+    moved = _to_corner(transform)
+    lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
+    lr += np.random.default_rng(index).normal(0, NOISE, lr.shape)
+    coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
+    found: dict[tuple[str, str], Judgement] = {}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        scene = write(folder / "scene.tif", coarse, moved @ transform @ Affine.scale(SCALE), crs)
+        plain = judged(folder, scene, truth, scale=SCALE)[0]
+        for kind, image in wrong_references(right, other, index):
+            ref = write(folder / "ref.tif", image, moved @ ref_transform, crs)
+            for mode in ("auto", "off"):
+                found[kind, mode] = judged(
+                    folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"
+                )
+    return plain, found
+
+
 @click.command()
 @click.option("--places", default=16, show_default=True, help="So many places, spread over the city, one direction.")
 @click.option("--city", default="santa_monica", show_default=True, help="Of naip-ca, or knox.")
-def main(places: int, city: str) -> None:
+@click.option("--jobs", default=2, show_default=True, help="Places at once, one thread each.")
+def main(places: int, city: str, jobs: int) -> None:
     """Print HaarPSI less that without a reference, for each kind of reference and way of co-registration."""
     source = DATA / "naip-knox" if city == KNOX else DATA / "naip-ca" / city
     if not source.is_dir():
         raise click.UsageError(f"{source}: no such folder; name the data with GEO_REFDIFF_DATA")
-    found: dict[tuple[str, str], list[tuple[float, float, bool]]] = {}
+    found: dict[tuple[str, str], list[Judgement]] = {}
     plain: list[float] = []
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        for index, (place, old, new, other) in enumerate(pairs(city, places)):
-            truth, transform, crs = read(new)
-            right, ref_transform, ref_crs = read(old)
-            lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
-            lr += np.random.default_rng(index).normal(0, NOISE, lr.shape)
-            coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
-            scene = write(folder / "scene.tif", coarse, transform @ Affine.scale(SCALE), crs)
-            plain.append(judged(folder, scene, truth, scale=SCALE)[0])
-            for kind, image in wrong_references(right, other, index):
-                ref = write(folder / "ref.tif", image, ref_transform, ref_crs)
-                for mode in ("auto", "off"):
-                    result = judged(
-                        folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"
-                    )
-                    found.setdefault((kind, mode), []).append(result)
-            click.echo(f"{place}: without {plain[-1]:.4f}", err=True)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        waiting = [
+            (place, pool.submit(measured, index, old, new, other))
+            for index, (place, old, new, other) in enumerate(pairs(city, places))
+        ]
+        for place, future in waiting:
+            without, results = future.result()
+            plain.append(without)
+            for key, result in results.items():
+                found.setdefault(key, []).append(result)
+            click.echo(f"{place}: without {without:.4f}", err=True)
     rows = []
-    for (kind, mode), results in found.items():
-        quality, share, warned = zip(*results, strict=True)
+    for (kind, mode), judgements in found.items():
+        quality, share, warned = zip(*judgements, strict=True)
         worst = min(a - b for a, b in zip(quality, plain, strict=True))
         rows.append(
             [kind, mode, plus_minus(*paired(quality, plain)), f"{worst:+.4f}", f"{np.mean(share):.1%}",

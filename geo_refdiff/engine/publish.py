@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
-import numpy as np
 import rasterio
 
-from geo_refdiff import __version__
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import EMPTY, BandSums, load_sums
 from geo_refdiff.engine.mosaic import with_blocks
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCERTAINTY
 from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
+from geo_refdiff.engine.tags import PLAN_TAG, band_tags, consistency_tags, extent_tags, provenance
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GeoRefDiffError, OutputError
 from geo_refdiff.grid.geobox import crop
@@ -31,89 +30,6 @@ from geo_refdiff.io.styles import write_category_names, write_class_style
 from geo_refdiff.io.vrt import BandStatistics, Mosaic, write_vrt
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
-
-PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
-"""Metadata item of the output with the plan's digest."""
-
-EXTENT_TAG = "GEO_REFDIFF_EXTENT"
-"""Metadata item of the output: which part of the whole scene's output grid it holds."""
-
-VALID_TAG = "GEO_REFDIFF_VALID_PIXELS"
-"""Metadata item of the output: valid pixels of each band."""
-
-BAND_TAG = "GEO_REFDIFF_BAND"
-"""Metadata item of a band: "model", or "transfer" where the model does not know the band."""
-
-
-def provenance(plan: Plan) -> dict[str, str]:
-    """Metadata of the output: how it was made. No times and no paths, so that the same run gives the same bytes."""
-    sampler = ",".join(f"{k}={v}" for k, v in plan.model.sampler.items()) or "none"
-    return {
-        "AREA_OR_POINT": "Area",
-        PLAN_TAG: plan.digest(),
-        "GEO_REFDIFF_VERSION": __version__,
-        "GEO_REFDIFF_MODEL": plan.model.name,
-        "GEO_REFDIFF_MODEL_SHA256": plan.model.sha256 or "none",
-        "GEO_REFDIFF_SAMPLER": sampler,
-        "GEO_REFDIFF_SEED": str(plan.seed),
-        "GEO_REFDIFF_SCALE": str(plan.grid.scale),
-        "GEO_REFDIFF_BANDS": ",".join(map(str, plan.bands.output)),
-        "GEO_REFDIFF_PSF": plan.sensor.name,
-        "GEO_REFDIFF_PSF_KERNEL": plan.sensor.kernel,
-        "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{s:.6g}" for s in plan.sensor.sigmas),
-        "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
-        "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
-        "GEO_REFDIFF_MASK": _mask_kind(plan),
-    }
-
-
-def _mask_kind(plan: Plan) -> str:
-    if plan.mask is None or not plan.model.sha256:
-        return "no"
-    return "detected" if plan.mask.kind == "auto" else "yes"
-
-
-def consistency_tags(left: Residual, dtype: str) -> dict[str, str]:
-    """What was measured of the finished pixels, in the scene's numbers; nothing where consistency was off.
-
-    Floating data have no digital number of which half could be a limit: pixels beyond are not counted.
-    """
-    if not left.count:
-        return {}
-    tags = {
-        "GEO_REFDIFF_LR_RESIDUAL_MAX": f"{left.largest:.4g}",
-        "GEO_REFDIFF_LR_RESIDUAL_RMS": f"{left.rms:.4g}",
-        "GEO_REFDIFF_LR_PIXELS": str(left.count),
-    }
-    if np.dtype(dtype).kind != "f":
-        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] = str(left.beyond)
-        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"] = str(left.saturated)
-    return tags
-
-
-def extent_tags(plan: Plan, region: Window, sums: Sequence[BandSums]) -> dict[str, str]:
-    """What part of the scene's output grid a file holds (row, column, height, width), and each band's valid pixels.
-
-    Args:
-        region: the file's, in pixels of the output.
-        sums: of its bands.
-    """
-    corner = plan.grid.crop.multiply(plan.grid.scale)
-    place = region.shift(corner.row, corner.col)
-    part = "none" if place.shape == plan.target.shape else "box"
-    return {
-        "GEO_REFDIFF_AOI": part if plan.grid.aoi is None else "polygon",
-        EXTENT_TAG: f"{place.row},{place.col},{place.height},{place.width}",
-        VALID_TAG: ",".join(str(s.count) for s in sums),
-    }
-
-
-def band_tags(plan: Plan) -> tuple[dict[str, str], ...]:
-    """Metadata of each band: made by the model, or by transfer of its detail."""
-    made = tuple({BAND_TAG: "model"} for _ in plan.bands.scene)
-    return made + tuple(
-        {BAND_TAG: "transfer", "GEO_REFDIFF_TRANSFER_CORRELATION": f"{r:.4f}"} for r in plan.bands.fitness
-    )
 
 
 def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False, threads: int = 2) -> None:

@@ -11,7 +11,7 @@ import rasterio
 
 from geo_refdiff.degrade.sensor import Kernel, SensorModel
 from geo_refdiff.engine.consistency import MODES, Mode
-from geo_refdiff.engine.publish import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
+from geo_refdiff.engine.tags import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster_info import RasterInfo

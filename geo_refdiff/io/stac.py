@@ -67,10 +67,15 @@ def item(raster: Path, assets: Mapping[str, Asset], when: datetime, properties: 
         "id": raster.stem,
         "geometry": shapely.geometry.mapping(ground),
         "bbox": list(bounds_on_the_globe(ground)),
-        "properties": {"datetime": when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), **grid, **properties},
+        "properties": {"datetime": rfc3339(when), **grid, **properties},
         "links": [],
         "assets": {key: _asset(asset) for key, asset in assets.items()},
     }
+
+
+def rfc3339(time: datetime) -> str:
+    """A time as STAC wants it, in UTC, to the second."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def acquired(raster: str) -> datetime | None:

@@ -100,10 +100,10 @@ class DetailBands(nn.Module):
         """Gaussian mean of the valid pixels, sigma in HR pixels."""
         taps = torch.tensor(_gaussian(sigma), dtype=image.dtype, device=image.device)
         stacked = torch.cat([image, valid], dim=1)
-        n, c, h, w = stacked.shape
-        r = taps.numel() // 2
-        x = F.pad(stacked.reshape(n * c, 1, h, w), (r, r, r, r), mode="replicate")
-        x = F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1)).reshape(n, c, h, w)
+        c, r = stacked.shape[1], taps.numel() // 2
+        x = F.pad(stacked, (r, r, r, r), mode="replicate")
+        kernels = taps.expand(c, 1, 1, -1).contiguous()  # a band each: one for all takes seven times as long
+        x = F.conv2d(F.conv2d(x, kernels.mT, groups=c), kernels, groups=c)
         return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
 
 

@@ -47,19 +47,10 @@ def automatic_mask(
         if asked:
             notes.append("without a reference no change can be looked for")
         return None
-    if asked and not reference:
-        raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
-    if asked and not restorer.uses_mask:
-        notes.append(f"{restorer.name} does not use the mask")
-        return None
-    if asked and (not model.classes or channels is None):
-        lacks = "names no classes" if not model.classes else f"takes the bands {', '.join(model.bands)}"
-        raise OptionError(
-            f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
-            f"say --mask none"
-        )
-    if not reference or not restorer.uses_mask or not model.classes or channels is None:
-        if request.least is not None:
+    if not (reference and restorer.uses_mask and model.classes) or channels is None:
+        if asked:
+            notes.append(_obstacle(model, restorer, reference))
+        elif request.least is not None:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
         return None
     from geo_refdiff.prior.detected import SURE, TOLD
@@ -75,6 +66,19 @@ def automatic_mask(
         min_confidence=SURE if request.least is None else request.least,
         channels=channels,
         detector=detector.sha256,
+    )
+
+
+def _obstacle(model: Model, restorer: Restorer, reference: bool) -> str:
+    """The note why a mask that was asked for is not looked for, where the run goes on without it."""
+    if not reference:
+        raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
+    if not restorer.uses_mask:
+        return f"{restorer.name} does not use the mask"
+    lacks = f"takes the bands {', '.join(model.bands)}" if model.classes else "names no classes"
+    raise OptionError(
+        f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
+        f"say --mask none"
     )
 
 

@@ -107,10 +107,6 @@ def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> t
     return first, None if first == last else last + timedelta(days=1, seconds=-1), source
 
 
-def _rfc3339(time: datetime) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _placed(plan: Plan) -> dict[str, Any]:
     """How well the reference was registered; "unused": it was given, and nothing of it is in the output."""
     placed = plan.coregistration
@@ -135,7 +131,7 @@ def _item(
     notes: tuple[str, ...],
     said: Span | None,
 ) -> dict[str, Any]:
-    from geo_refdiff.io.stac import COG, VRT, Asset, acquired, item
+    from geo_refdiff.io.stac import COG, VRT, Asset, acquired, item, rfc3339
 
     when, until, source = _taken(plan.scene, said, acquired(plan.scene.path))
     assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
@@ -170,7 +166,7 @@ def _item(
         "geo_refdiff:notes": list(notes),
     }
     if until is not None:
-        properties |= {"start_datetime": _rfc3339(when), "end_datetime": _rfc3339(until)}
+        properties |= {"start_datetime": rfc3339(when), "end_datetime": rfc3339(until)}
     if "sources" in told:
         properties["geo_refdiff:sources"] = told["sources"]
     return item(out, assets, when, properties)

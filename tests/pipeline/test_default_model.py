@@ -24,9 +24,9 @@ from geo_refdiff.sample_tiles import sample
 
 pytestmark = pytest.mark.slow
 
-WINDOW = 256
-"""Small windows: more of them, and less to compute for a small area."""
-AREAS = 8
+WINDOW = 384
+"""Smaller windows than usual: more of them, and less to compute for a small area."""
+AREAS = 5
 
 
 KILLED = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.io.stac import rfc3339
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.inputs import Plan, Planner
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, output_of, write_jobs
@@ -200,4 +200,4 @@ class _Noting:
 
 
 def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(datetime.now(UTC))
