@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import hypot
+from statistics import fmean
 from typing import Literal, get_args
 
 import numpy as np
@@ -31,7 +32,12 @@ MAX_RESIDUAL = 1.0
 _HALF = 0.5
 
 _POOR = 0.3
-"""Correlation of scene and reference after the radiometric fit, below which something is wrong."""
+"""Correlation of scene and reference after the radiometric fit in any band, below which something is wrong."""
+
+_ALIKE = 0.5
+"""Mean of these correlations over the bands, below which a reference that could not be registered is not used. Tiles of
+32 LR pixels: right references of other years .69 to 1; of another place, turned or overcast .44 and less in half of the
+cases, .64 and less in 95 % of them."""
 
 _ENOUGH = 100
 """LR pixels that such a correlation is to rest on."""
@@ -119,8 +125,8 @@ def undecided(placed: Coregistration) -> bool:
 def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, reference: RasterInfo) -> str | None:
     """Why the pixels of a reference forbid its use; None: nothing does.
 
-    It cannot be brought to the scene's units, or, where it could not be registered, it looks like the scene in no band,
-    as a black or flat one does.
+    It cannot be brought to the scene's units, or, where it could not be registered, it does not look like the scene: it
+    is of another place, turned, clouded over, black.
 
     Args:
         radiometry: fitted.
@@ -129,8 +135,8 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
     """
     if radiometry.pixels == 0 and scene.dtype != reference.dtype:
         return "too few common pixels to bring the reference to the scene's units: it is not used"
-    if undecided(placed) and radiometry.pixels >= _ENOUGH and max(radiometry.correlation) < _POOR:
-        told = f"correlation {max(radiometry.correlation):.2f} at most"
+    if undecided(placed) and radiometry.pixels >= _ENOUGH and fmean(radiometry.correlation) < _ALIKE:
+        told = f"correlation {fmean(radiometry.correlation):.2f}"
         return f"the reference does not look like the scene, either ({told}): it is not used"
     return None
 

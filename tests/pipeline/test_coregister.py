@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.conditions import ConditionReader
+from geo_refdiff.engine.coregistration import Coregistration
 from geo_refdiff.errors import InputError, OptionError, ResumeError
 from geo_refdiff.grid.window import Window
+from geo_refdiff.pipeline.aligning import unfit
 from geo_refdiff.pipeline.coregister import coregister
 from geo_refdiff.pipeline.detect_change import detect_change
 from geo_refdiff.pipeline.planning import Planned, Request, make_plan
@@ -143,7 +146,7 @@ def test_too_little_to_tell(make_pair: Any) -> None:
 
 
 def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp_path: Path) -> None:
-    scene, ref = make(40)
+    scene, ref = make(28)
     without = upscale(scene, scale=8, out=tmp_path / "without.tif")
     for value in (0, 90):
         with rasterio.open(ref) as dataset:
@@ -152,7 +155,7 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         options: dict[str, Any] = {"ref": reference, "products": ["source", "stac"]}
         done = upscale(scene, out=tmp_path / f"auto{value}.tif", **options)
         np.testing.assert_array_equal(pixels(done.out), pixels(without.out))
-        said = "the reference does not look like the scene, either (correlation 0.00 at most): it is not used"
+        said = "the reference does not look like the scene, either (correlation 0.00): it is not used"
         assert said in done.notes
         assert not any("is taken where it says it lies" in note for note in done.notes)
         assert described(done.out)["geo_refdiff:notes"] == list(done.notes)
@@ -163,6 +166,27 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         assert described(kept.out)["geo_refdiff:sources"]["reference"] == 0  # what says nothing gives no detail
 
 
+def test_a_small_reference_of_another_place_is_not_used(make: Make) -> None:
+    scene, ref = make(28)
+    other = make(28, seed=9)[1]
+    turned = pixels(ref)[:, ::-1, ::-1]
+    assert plan(scene, ref).plan.reference is not None
+    with rasterio.open(ref, "r+") as dataset:
+        dataset.write(np.ascontiguousarray(turned))
+    for wrong in (ref, other):
+        found = plan(scene, wrong, model="default")
+        assert found.plan.reference is None
+        assert found.dropped is not None
+        assert found.dropped.startswith("the reference does not look like the scene, either (correlation ")
+        kept = plan(scene, wrong, coregister="off").plan
+        assert kept.reference is not None
+        undecided = Coregistration("auto", "too small")
+        for correlations, used in (((0.6, 0.45, 0.42), False), ((0.6, 0.5, 0.46), True)):
+            fitted = replace(kept.radiometry, correlation=correlations)
+            assert (unfit(fitted, undecided, kept.scene, kept.reference) is None) == used
+            assert unfit(fitted, Coregistration("auto", "registered"), kept.scene, kept.reference) is None
+
+
 def test_the_source_map_tells_a_wrong_reference_that_nobody_registered(make: Make, tmp_path: Path) -> None:
     def share(reference: Path, name: str) -> float:
         done = upscale(
@@ -170,9 +194,9 @@ def test_the_source_map_tells_a_wrong_reference_that_nobody_registered(make: Mak
         )
         return float(described(done.out)["geo_refdiff:sources"]["reference"])
 
-    scene, reference = make(40)
+    scene, reference = make(28)
     right = share(reference, "right.tif")
-    assert share(make(40, seed=9)[1], "other place.tif") < 0.2 * right
+    assert share(make(28, seed=9)[1], "other place.tif") < 0.2 * right
     image = pixels(reference)
     turned = {"quarter": np.rot90(image, 1, (1, 2)), "half": image[:, ::-1, ::-1], "mirrored": image[..., ::-1]}
     for name, wrong in turned.items():
