@@ -35,9 +35,9 @@ _POOR = 0.3
 """Correlation of scene and reference after the radiometric fit in any band, below which something is wrong."""
 
 _ALIKE = 0.5
-"""Mean of these correlations over the bands, below which a reference that could not be registered is not used. Tiles of
-32 LR pixels: right references of other years .69 to 1; of another place, turned or overcast .44 and less in half of the
-cases, .64 and less in 95 % of them."""
+"""Mean of these correlations over the bands, below which a reference that could not be registered is not used. Right
+references of other years: .69 to 1 on city tiles of 32 LR pixels, .42 to .63 on fields (which can be registered); of
+another place, turned or overcast: .44 and less in half of the cases, .64 and less in 95 %."""
 
 _ENOUGH = 100
 """LR pixels that such a correlation is to rest on."""
