@@ -31,6 +31,10 @@ LEAST_SCORE_UNLIKE = 20.0
 """The same for images whose contrasts differ, as in red against near infrared: their shadows and trees have edges in
 different places, so that both witnesses err alike."""
 
+LEAST_SCORE_FEW = 13.0
+"""The same for fewer than `_FEW` common pixels; two of the eight city tiles of 32 x 32 pixels that score between 12 and
+13 were more than half an LR pixel off."""
+
 _ALIKE = 0.6
 """Correlation of contrasts from which on two images are alike: some 0.8 in the same bands of two years of a city, up to
 0.7 with red against near infrared."""
@@ -42,6 +46,7 @@ TELLING_PIXELS = 8000
 """Common LR pixels below which it says nothing about two images that they cannot be registered: one of a hundred pairs
 of years of 64 x 64 pixels cannot, none of 128 x 128."""
 
+_FEW = 2048
 _LEAST_PIXELS = 600
 _LEAST_SIDE = 24
 _ROUNDS = 3
@@ -137,7 +142,8 @@ def standard_error(score: float) -> float:
 
 def _sure(pair: Pair, score: float) -> bool:
     """Whether phase correlation leaves no doubt; more is asked of images that are not alike."""
-    return score >= LEAST_SCORE_UNLIKE or (score >= LEAST_SCORE and pair.likeness >= _ALIKE)
+    least = LEAST_SCORE_FEW if pair.pixels < _FEW else LEAST_SCORE
+    return score >= LEAST_SCORE_UNLIKE or (score >= least and pair.likeness >= _ALIKE)
 
 
 def _refused(verdict: Verdict, pixels: int) -> Estimate:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from geo_refdiff.align.estimate import LEAST_SCORE, LEAST_SCORE_UNLIKE, estimate_shift
+from geo_refdiff.align.estimate import LEAST_SCORE, LEAST_SCORE_FEW, LEAST_SCORE_UNLIKE, estimate_shift
 from geo_refdiff.align.features import likeness
 from geo_refdiff.align.field import fit_affine, fit_constant, fit_field
 from geo_refdiff.align.register import register_tiles, register_view
@@ -103,6 +103,17 @@ def test_more_is_asked_of_images_that_are_not_alike(pair: MakePair) -> None:
     assert estimates[1].score == pytest.approx(estimates[0].score, abs=0.01)
     assert [e.verdict for e in estimates] == ["registered", "too small"]
     assert estimates[1].reason.endswith("standard deviations above chance)")
+
+
+def test_more_is_asked_of_few_pixels(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (pair(side, (0.5, -1.0), seed=5, noise=8) for side in (40, 64))
+    score = estimate_shift(small).score
+    assert LEAST_SCORE < LEAST_SCORE_FEW < score
+    monkeypatch.setattr("geo_refdiff.align.estimate.LEAST_SCORE_UNLIKE", np.inf)
+    monkeypatch.setattr("geo_refdiff.align.estimate.LEAST_SCORE_FEW", score + 0.1)
+    found = estimate_shift(small)
+    assert (found.verdict, found.registered) == ("too small", False)
+    assert estimate_shift(large).registered
 
 
 def test_likeness_is_a_correlation_of_known_pixels() -> None:
