@@ -48,7 +48,8 @@ def write_country(folder: Path, count: int, side: int, bands: tuple[str, ...]) -
 
 
 class Clock:
-    """A watch that notes when each area is finished, and the resident memory of this process then."""
+    """A watch that notes when each area is finished, and the resident memory of this process then: of an embedded
+    cluster's scheduler, too."""
 
     def __init__(self) -> None:
         import psutil
@@ -123,7 +124,7 @@ def rows(cases: Callable[[], Iterator[tuple[str, int, int]]]) -> list[list[str]]
     "--model-areas", default=8, show_default=True, help="Areas of 32 x 32 scene pixels with the model; 0: none."
 )
 @click.option(
-    "--soak", default=0, show_default=True, help="Areas of a long run in one process, for its memory; 0: none."
+    "--soak", default=0, show_default=True, help="Areas of a long run, for its memory and the scheduler's; 0: none."
 )
 def main(areas: int, model_areas: int, soak: int) -> None:
     """Scaling over workers and milliseconds a task; with --soak 500 memory and open files over a long run."""
@@ -136,13 +137,14 @@ def main(areas: int, model_areas: int, soak: int) -> None:
 
     click.echo(f"{len(os.sched_getaffinity(0))} cores; from the first area finished to the last")
     click.echo(markdown(["model", "workers", "areas", "seconds", "ms an area"], rows(cases)))
-    if soak:
+    for workers in (None, 1) if soak else ():
         with TemporaryDirectory() as folder:
-            clock = run_batch(Path(folder), soak, 8, "bicubic", None)
+            clock = run_batch(Path(folder), soak, 8, "bicubic", workers)
         part = max(1, soak // 5)
         first, last = (fmean(clock.resident[s]) / 2**20 for s in (slice(0, part), slice(-part, None)))
+        where = "one process" if workers is None else "client and scheduler, with a worker"
         click.echo(
-            f"soak of {soak}: {first:.1f} MiB resident over the first {part}, {last:.1f} MiB over the last "
+            f"soak of {soak}, {where}: {first:.1f} MiB resident over the first {part}, {last:.1f} MiB over the last "
             f"({last / first - 1:+.1%}); open files {clock.handles[part]} and {clock.handles[-1]}"
         )
 

@@ -183,6 +183,22 @@ def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster,
     assert bytes_of(tmp_path / "two") == expected
 
 
+def test_a_scheduler_keeps_nothing_of_areas_that_are_done(country: Country, tmp_path: Path, cluster: Cluster) -> None:
+    import distributed
+
+    def kept(dask_scheduler: Any) -> tuple[set[str], int, int]:
+        return set(dask_scheduler.task_prefixes), len(dask_scheduler.tasks), len(dask_scheduler.task_groups)
+
+    cluster.start_worker()
+    runner = runner_for(None, cluster.address, None)
+    with distributed.Client(cluster.address, set_as_default=False) as client:
+        before = client.run_on_scheduler(kept)
+        done = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner)
+        assert done.done == 5
+        wait_for(lambda: client.run_on_scheduler(kept)[1:] == before[1:])
+        assert client.run_on_scheduler(kept)[0] - before[0] == {"geo-refdiff"}
+
+
 CANNOT_READ = """
     import os
     def blind(real):

@@ -21,6 +21,9 @@ from geo_refdiff.pipeline.batch.place import Place
 from geo_refdiff.pipeline.batch.roster import Roster
 from geo_refdiff.pipeline.batch.work import Outcome
 
+_PREFIX = "geo-refdiff"
+"""Of all keys, up to the first digit: a scheduler keeps what it learns of a prefix for ever, so areas share one."""
+
 _AHEAD = 2
 """Tasks in flight for each thread of the cluster."""
 
@@ -171,7 +174,7 @@ class Pool:
     def _submit(self, item: Item, flying: dict[str, tuple[Item, Any]]) -> None:
         others = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
         restricted = bool(item._not_on or self._left_out) and bool(others)
-        key = f"{item.name}-{secrets.token_hex(4)}"
+        key = f"{_PREFIX}-0{secrets.token_hex(8)}-{item.name}"
         future = self._client.submit(
             on_worker,
             self._topic,
