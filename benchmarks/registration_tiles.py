@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.change_detection import DATA
-from benchmarks.wrong_reference import NOISE, SCALE, pairs, read, write
+from benchmarks.wrong_reference import SCALE, coarse, pairs, read, write
 from geo_refdiff.align.reading import register_rasters
 from geo_refdiff.align.registration import Registration
 from geo_refdiff.degrade.sensor import SensorModel
@@ -56,13 +56,10 @@ def registered(folder: Path, old: Path, new: Path, seed: int) -> tuple[Registrat
     """What is found for a scene of `new` and the reference `old`, and what the sharp images show."""
     truth, transform, crs = read(new)
     right, ref_transform, ref_crs = read(old)
-    sensor = SensorModel(SCALE)
-    lr = sensor.observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
-    lr += np.random.default_rng(seed).normal(0, NOISE, lr.shape)
-    coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
-    scene = inspect(str(write(folder / "scene.tif", coarse, transform @ Affine.scale(SCALE), crs)), "scene")
+    lr = coarse(truth, seed)
+    scene = inspect(str(write(folder / "scene.tif", lr, transform @ Affine.scale(SCALE), crs)), "scene")
     reference = inspect(str(write(folder / "ref.tif", right, ref_transform, ref_crs)), "reference")
-    return register_rasters(scene, _BANDS, reference, _BANDS, sensor, "auto"), sharp_shift(truth, right)
+    return register_rasters(scene, _BANDS, reference, _BANDS, SensorModel(SCALE), "auto"), sharp_shift(truth, right)
 
 
 @click.command()

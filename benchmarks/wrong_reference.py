@@ -96,6 +96,13 @@ def pairs(city: str, places: int) -> Iterator[tuple[str, Path, Path, Bytes]]:
         yield place.name, images[0], images[-1], read(sorted(chosen[index - 1].glob("*.tif"))[0])[0]
 
 
+def coarse(truth: Bytes, seed: int) -> Bytes:
+    """What the sensor sees of an image, with its noise."""
+    lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
+    lr += np.random.default_rng(seed).normal(0, NOISE, lr.shape)
+    return np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
+
+
 def write(path: Path, image: Bytes, transform: Affine, crs: Any) -> Path:
     count, height, width = image.shape
     options = {"count": count, "height": height, "width": width, "dtype": "uint8", "photometric": "minisblack"}
@@ -128,13 +135,10 @@ def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dic
     if ref_crs != crs:
         raise click.ClickException(f"{old}: is in {ref_crs}, {new} in {crs}")
     moved = _to_corner(transform)
-    lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
-    lr += np.random.default_rng(index).normal(0, NOISE, lr.shape)
-    coarse = np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
     found: dict[tuple[str, str], Judgement] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        scene = write(folder / "scene.tif", coarse, moved @ transform @ Affine.scale(SCALE), crs)
+        scene = write(folder / "scene.tif", coarse(truth, index), moved @ transform @ Affine.scale(SCALE), crs)
         plain = judged(folder, scene, truth, scale=SCALE)[0]
         for kind, image in wrong_references(right, other, index):
             ref = write(folder / "ref.tif", image, moved @ ref_transform, crs)

@@ -135,9 +135,8 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
     """
     if radiometry.pixels == 0 and scene.dtype != reference.dtype:
         return "too few common pixels to bring the reference to the scene's units: it is not used"
-    if undecided(placed) and radiometry.pixels >= _ENOUGH and fmean(radiometry.correlation) < _ALIKE:
-        told = f"correlation {fmean(radiometry.correlation):.2f}"
-        return f"the reference does not look like the scene, either ({told}): it is not used"
+    if undecided(placed) and radiometry.pixels >= _ENOUGH and (alike := fmean(radiometry.correlation)) < _ALIKE:
+        return f"the reference does not look like the scene, either (correlation {alike:.2f}): it is not used"
     return None
 
 
