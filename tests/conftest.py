@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set GEO_REFDIFF_DATA")
     return folder
+
+
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[[int], Any]]:
+    """Starts a dask cluster of this machine, closed with the test: start_cluster(workers) -> LocalCluster."""
+    with contextlib.ExitStack() as running:
+
+        def start(workers: int) -> Any:
+            distributed = pytest.importorskip("distributed")
+            cluster = distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # tests run side by side: never port 8787
+                silence_logs=50,
+            )
+            return running.enter_context(cluster)
+
+        yield start

@@ -28,7 +28,7 @@ def off(found: Registration, truth: tuple[float, float]) -> float:
 
 
 @given(row=st.integers(-20, 20), col=st.integers(-20, 20))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sign_and_direction(pair: MakePair, row: int, col: int) -> None:
     """Up to 20 HR pixels at 8x, each way along each axis."""
     truth = row / 8, col / 8

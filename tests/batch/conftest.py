@@ -45,22 +45,6 @@ class Country:
         return Sources([self.scenes], **more)
 
 
-def write_scheduler_file(path: Path, workers: int) -> Any:
-    """A cluster of this machine, running, with its scheduler file."""
-    import distributed
-
-    cluster = distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=50,
-    )
-    path.write_text(json.dumps({"address": cluster.scheduler_address}))
-    return cluster
-
-
 def square(row: float, col: float, side: float) -> shapely.Polygon:
     """A polygon by pixels of the first scene, counted from its corner."""
     west, north = EAST + col * PIXEL, NORTH - row * PIXEL
@@ -101,3 +85,13 @@ def country(make_raster: Callable[..., Path], make_texture: Any, tmp_path: Path)
     }
     path = write_areas(tmp_path / "areas.gpkg", areas)
     return Country(tmp_path, path, ("plain", "round", "seam", "far_east", "Groe_.._x", "nowhere"))
+
+
+@pytest.fixture
+def write_scheduler_file(start_cluster: Callable[[int], Any]) -> Callable[[Path, int], None]:
+    """Starts a cluster and writes the file that names its scheduler: write_scheduler_file(path, workers)."""
+
+    def start(path: Path, workers: int) -> None:
+        path.write_text(json.dumps({"address": start_cluster(workers).scheduler_address}))
+
+    return start

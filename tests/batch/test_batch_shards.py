@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from geo_refdiff.errors import ResumeError
 from geo_refdiff.pipeline.batch.batch import BatchInterrupted, batch, plan_batch
 from geo_refdiff.pipeline.batch.cluster import runner_for
 
-from .conftest import OPTIONS, Country, square, write_areas, write_scheduler_file
+from .conftest import OPTIONS, Country, square, write_areas
 
 PLAIN = OPTIONS | {"scale": 4, "block_size": 16}
 SHARDED = PLAIN | {"shard_size": 32}
@@ -168,17 +169,18 @@ def test_collection_and_report(country: Country, tmp_path: Path) -> None:
     assert text.count("data:image/png;base64,") == 10
 
 
-def test_workers_give_the_same_shards_split_or_not(country: Country, sharded: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
-    with write_scheduler_file(tmp_path / "scheduler.json", 2) as cluster:
-        for folder, split in (("two", 16), ("six", 1)):
-            runner = runner_for(None, cluster.scheduler_address, None, split=split)
-            result = batch(country.areas, country.sources(), tmp_path / folder, options=SHARDED, runner=runner)
-            assert result.done == 5
-            assert files_of(tmp_path / folder) == files_of(sharded)
-            workers = table(tmp_path / folder)["worker"].dropna()
-            assert len(workers) == 5
-            assert not list((tmp_path / folder).glob("*.parts"))
+def test_workers_give_the_same_shards_split_or_not(
+    start_cluster: Callable[[int], Any], country: Country, sharded: Path, tmp_path: Path
+) -> None:
+    address = start_cluster(2).scheduler_address
+    for folder, split in (("two", 16), ("six", 1)):
+        runner = runner_for(None, address, None, split=split)
+        result = batch(country.areas, country.sources(), tmp_path / folder, options=SHARDED, runner=runner)
+        assert result.done == 5
+        assert files_of(tmp_path / folder) == files_of(sharded)
+        workers = table(tmp_path / folder)["worker"].dropna()
+        assert len(workers) == 5
+        assert not list((tmp_path / folder).glob("*.parts"))
 
 
 def test_the_command(country: Country, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import rasterio
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 
-from .conftest import Country, square, write_areas, write_scheduler_file
+from .conftest import Country, square, write_areas
 
 DOCS = Path(__file__).parents[2] / "docs"
 CHEAP = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
@@ -50,14 +51,15 @@ def test_commands_of_the_page_on_batches(folder: Path, capsys: pytest.CaptureFix
     assert (folder / "report.html").stat().st_size > 1000
 
 
-def test_commands_of_the_page_on_clusters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
+def test_commands_of_the_page_on_clusters(
+    write_scheduler_file: Callable[[Path, int], None], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = commands("clusters.md")
     assert len(found) == 5
     assert sum("--workers" in command for command in found) == 3
-    with write_scheduler_file(folder / "scheduler.json", 1):
-        for command in found:
-            assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
+    write_scheduler_file(folder / "scheduler.json", 1)
+    for command in found:
+        assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
     one = upscale("country.tif", ref="archive.tif", out="one.tif", model="bicubic", scale=2, device="cpu").out
     assert Path("sharp4.tif").read_bytes() == Path("sharp5.tif").read_bytes() == one.read_bytes()
     with rasterio.open("sharp.vrt") as whole, rasterio.open(one) as single:

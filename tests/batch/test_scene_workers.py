@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from geo_refdiff.errors import WorkerError
 from geo_refdiff.pipeline.batch.cluster import block_runner
 from geo_refdiff.pipeline.upscale import Interrupted
 
-from .conftest import PIXEL, write_scheduler_file
+from .conftest import PIXEL
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
@@ -63,15 +64,19 @@ def test_workers_give_the_bytes_of_one_process(command: list[str], tmp_path: Pat
 
 
 def test_shards_of_workers_on_a_cluster_that_is_there(
-    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: list[str],
+    write_scheduler_file: Callable[[Path, int], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     more = ["--threads", "1", "--shard-size", "256", "-o"]
     assert cli([*command, *more, "a/x.vrt"]) == 0
-    with write_scheduler_file(tmp_path / "scheduler.json", 2):
-        assert cli([*command, *more, "b/x.vrt", "--scheduler-file", "scheduler.json"]) == 0, capsys.readouterr().err
+    write_scheduler_file(tmp_path / "scheduler.json", 2)
+    assert cli([*command, *more, "b/x.vrt", "--scheduler-file", "scheduler.json"]) == 0, capsys.readouterr().err
     files = {p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.tif")}
     assert {str(p) for p in files} == {"x.shards/r00000_c00000.tif", "x.shards/r00000_c00001.tif", "x.source.tif"}
     for file in (*files, Path("x.vrt")):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import ablation, mask_value
@@ -65,7 +65,6 @@ def test_markdown_columns_are_as_wide_as_their_widest_cell() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-1, 1), st.floats(-1, 1)), min_size=2, max_size=20))
 def test_paired_difference_is_that_of_the_means(values: list[tuple[float, float]]) -> None:
     one, other = zip(*values, strict=True)

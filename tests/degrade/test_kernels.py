@@ -40,7 +40,7 @@ def test_no_kind_of_kernel_moves_the_image_at_any_factor(scale: int, resize: Res
     assert centroid(dense(taps[None], taps[None]), scale) == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     scale=st.sampled_from(SCALES),
     name=st.sampled_from(sorted(RECIPES)),
@@ -55,7 +55,7 @@ def test_no_drawn_kernel_moves_the_image(scale: int, name: str, seed: int) -> No
         assert centroid(kernel, scale) == pytest.approx((0.0, 0.0), abs=0.001)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(
     scale=st.sampled_from(SCALES),
     along=st.floats(0.0, 1.0),

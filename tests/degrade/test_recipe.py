@@ -206,7 +206,7 @@ def test_the_measure_of_shift_sees_a_shift() -> None:
     assert shift(smooth, moved) == pytest.approx((1, -2), abs=0.1)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([2, 3, 5, 7, 8, 16]))
 def test_registering_finds_no_shift(seed: int, scale: int) -> None:
     """Against the mean over each LR pixel's area, which lies where its pixels lie."""

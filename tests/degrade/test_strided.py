@@ -37,7 +37,7 @@ def test_without_holes_it_is_the_sensor(sensor: SensorModel) -> None:
     np.testing.assert_allclose(seen, sensor.observe(torch.from_numpy(hr)[None, None])[0, 0].numpy(), atol=1e-9)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), bicubic=st.booleans(), density=st.floats(0.0, 0.9))
 def test_missing_pixels_do_not_matter(seed: int, bicubic: bool, density: float) -> None:
     sensor = SensorModel(4, kernel="bicubic" if bicubic else "psf")
@@ -61,7 +61,7 @@ def test_missing_pixels_do_not_matter(seed: int, bicubic: bool, density: float) 
     np.testing.assert_allclose(flat[ok], 90.0, atol=1e-9)  # a mean of what is valid, whatever is missing
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     top=st.integers(0, 4),
     left=st.integers(0, 2),

@@ -16,7 +16,7 @@ positions = st.integers(-300, 300)
 sides = st.integers(1, 150)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(positions, positions, sides, sides, positions, positions, sides, sides)
 def test_overlapping_windows_agree(row, col, height, width, row2, col2, height2, width2):
     a, b = Window(row, col, height, width), Window(row2, col2, height2, width2)

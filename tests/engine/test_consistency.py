@@ -42,7 +42,7 @@ def test_what_the_sensor_sees_is_the_scene(sensor: SensorModel, make_texture: An
 
 
 @pytest.mark.parametrize("mode", ["standard", "strict"])
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(row=st.integers(0, 8), col=st.integers(0, 8), seed=st.integers(0, 3))
 def test_a_cut_out_has_the_same_bits(make_texture: Any, mode: Mode, row: int, col: int, seed: int) -> None:
     sensor = SensorModel(2, 0.2)

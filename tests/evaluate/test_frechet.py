@@ -20,7 +20,7 @@ def with_moments(mean: np.ndarray, root: np.ndarray, rows: int, seed: int) -> np
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_closed_form_of_gaussians_with_common_axes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     means, widths = rng.normal(0, 3, (2, 5)), rng.uniform(0.1, 4, (2, 5))

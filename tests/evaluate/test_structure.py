@@ -49,7 +49,7 @@ def test_gmsd_does_not_see_a_constant_shift_inside() -> None:
 
 
 @given(st.floats(0.1, 0.9), st.integers(0, 50))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_one_truth_for_all_and_one_for_each_are_the_same(share: float, seed: int) -> None:
     image, truth = image_pair()
     images = torch.cat([image, image.flip(-1), truth + 3])

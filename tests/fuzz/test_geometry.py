@@ -224,7 +224,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("grids")
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120, derandomize=True)
 @given(raster=rasters(), options=OPTIONS, area=AREAS)
 def test_plan_holds_together(
     folder: Path, raster: dict[str, Any], options: dict[str, Any], area: dict[str, Any]
@@ -259,7 +259,7 @@ def test_plan_holds_together(
     assert crop.stop_row + 1e-5 >= min(rows.max(), raster["height"]) - 1e-5
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(scene=rasters(12), ref=rasters(90), mask=rasters(60), model=st.sampled_from(("matched-ref", "bicubic")))
 def test_any_three_rasters(
     folder: Path, scene: dict[str, Any], ref: dict[str, Any], mask: dict[str, Any], model: str
@@ -279,7 +279,7 @@ def test_most_grids_are_planned(folder: Path) -> None:
     """The tests above are about plans, not about refusals."""
     counted = {"plan": 0, "refused": 0}
 
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=60, derandomize=True, database=None)
     @given(raster=rasters(), options=OPTIONS)
     def count(raster: dict[str, Any], options: dict[str, Any]) -> None:
         found = planned(scene=write(folder / "s.tif", raster), **options)

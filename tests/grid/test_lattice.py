@@ -23,7 +23,7 @@ affines = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(affines, st.integers(0, 20000), st.integers(0, 20000))
 def test_a_file_cut_out_keeps_its_lattice_coordinates(affine: Affine, row: int, col: int) -> None:
     whole, cut = lattice_origin(affine), lattice_origin(translated(affine, row, col))
@@ -41,7 +41,7 @@ def test_the_first_pixel_of_a_grid_at_the_origin() -> None:
     assert lattice_origin(Affine(10, 0, -20, 0, -10, 30)) == (-3, -2)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(-300, 300), st.integers(0, 300), st.integers(1, 70))
 def test_starts_are_on_the_lattice_and_cover(lo: int, length: int, stride: int) -> None:
     found = starts(lo, lo + length, stride)

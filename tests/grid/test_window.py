@@ -18,7 +18,7 @@ def pixels(window: Window) -> set[tuple[int, int]]:
     return {(r, c) for r in range(window.row, window.stop_row) for c in range(window.col, window.stop_col)}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(windows, windows)
 def test_intersection_is_the_common_pixels(a: Window, b: Window) -> None:
     common = a.intersect(b)
@@ -26,7 +26,7 @@ def test_intersection_is_the_common_pixels(a: Window, b: Window) -> None:
     assert a.contains(b) == (pixels(b) <= pixels(a))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(windows, windows)
 def test_slices_pick_the_windows_own_pixels(outer: Window, other: Window) -> None:
     rows, cols = np.mgrid[outer.row : outer.stop_row, outer.col : outer.stop_col]
@@ -38,7 +38,7 @@ def test_slices_pick_the_windows_own_pixels(outer: Window, other: Window) -> Non
     assert (rows[at][0, 0], cols[at][0, 0]) == (inner.row, inner.col)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(windows, st.integers(1, 9))
 def test_divide_covers_and_multiply_is_its_inverse(window: Window, n: int) -> None:
     assert window.multiply(n).divide(n) == window

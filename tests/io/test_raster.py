@@ -43,7 +43,7 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(path, np.stack([rows, cols]), tiled=True, blockxsize=32, blockysize=32)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(-30, 100), st.integers(-30, 130), st.integers(1, 60), st.integers(1, 60))
 def test_any_window_inside_or_outside(coded: Path, row: int, col: int, height: int, width: int) -> None:
     window = Window(row, col, height, width)

@@ -100,7 +100,7 @@ def test_every_pixel_shows_its_own_place(sources: dict[str, Path], target: str, 
     assert np.abs(shift).max() < 0.005  # pixels
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_windows_are_cut_from_one_picture(sources: dict[str, Path], data: st.DataObject) -> None:
     grid = TARGETS[data.draw(st.sampled_from(sorted(TARGETS)))]

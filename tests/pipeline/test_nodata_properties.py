@@ -107,7 +107,7 @@ def check(folder: Path, model: Any, consistency: str | None, case: dict[str, Any
             assert not (dataset.read(1) == 1).any()
 
 
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=24)
 @given(case=st.fixed_dictionaries(CASES), consistency=st.sampled_from(("standard", "strict", "off")))
 def test_no_pixel_is_lost_or_invented(
     tmp_path_factory: pytest.TempPathFactory, case: dict[str, Any], consistency: str
@@ -115,7 +115,7 @@ def test_no_pixel_is_lost_or_invented(
     check(tmp_path_factory.mktemp("n"), "matched-ref", consistency, case)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(case=st.fixed_dictionaries(CASES), blocks=st.sampled_from((16, 2048)))
 def test_no_pixel_is_lost_or_invented_by_a_network(
     tmp_path_factory: pytest.TempPathFactory, tiny_for_all: Path, case: dict[str, Any], blocks: int

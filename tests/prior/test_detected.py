@@ -135,7 +135,7 @@ def found(place: LandscapePair, detector: Detector) -> tuple[np.ndarray, np.ndar
     return Scene(place.new, place.old).prior(detector).detect(Window(-4, -4, 40, 40))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(-3, 30), st.integers(-3, 30), st.integers(1, 5), st.integers(1, 5))
 def test_the_same_mask_however_it_is_cut(
     place: LandscapePair,

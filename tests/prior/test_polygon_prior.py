@@ -65,7 +65,7 @@ def test_pixels_of_boxes_triangles_and_rings(tmp_path: Path, target: GeoBox) -> 
     assert {0, 1, 5, 255} == set(np.unique(mask).tolist())
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(-20, 690), st.integers(-20, 690), st.integers(1, 200), st.integers(1, 200))
 def test_the_same_pixels_whatever_the_window(
     wgs84_polygons: PolygonPrior, whole: np.ndarray, row: int, col: int, height: int, width: int

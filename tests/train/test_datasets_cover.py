@@ -90,7 +90,7 @@ def test_asphalt_is_not_water_whatever_its_tone() -> None:
         assert (land_cover(image)[72:78, 5:150] != WATER).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(20, 60))
 def test_classes_depend_on_no_more_than_their_reach(top: int, left: int, side: int) -> None:
     image = town()

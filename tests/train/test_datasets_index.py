@@ -118,7 +118,7 @@ def test_the_reference_lies_on_the_new_date_and_looks_like_it(index: Path, resid
     assert np.abs(same.new.astype(float) - same.ref).mean() > 10
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_windows_are_cut_from_one_picture(both: tuple[OpenedDataset, OpenedDataset], data: st.DataObject) -> None:
     held, streamed = both

@@ -57,7 +57,7 @@ def test_a_position_is_whole_pixels_and_a_rest(shift: float) -> None:
     assert whole + part == pytest.approx(-shift, abs=2e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(-6, 6), st.floats(-6, 6))
 def test_moving_agrees_with_splines_and_tells_what_it_does_not_know(rows: float, cols: float) -> None:
     image = texture(4, 64)

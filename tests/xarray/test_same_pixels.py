@@ -147,19 +147,16 @@ def test_an_array_cut_out_is_a_scene_of_its_own(inputs: dict[str, Path], opened:
         assert lazy.rio.transform() == dataset.transform
 
 
-def test_other_processes_need_nothing_but_the_graph(inputs: dict[str, Path], opened: Opened, command: Command) -> None:
+def test_other_processes_need_nothing_but_the_graph(
+    inputs: dict[str, Path], opened: Opened, command: Command, start_cluster: Callable[[int], Any]
+) -> None:
     """A worker in a process of its own, as on a cluster."""
     distributed = pytest.importorskip("distributed")
     options = {k: inputs[k] for k in ("ref", "model")} | {"block_size": 128, **STILL}
     wanted = command(inputs["scene"], **options)
     lazy = opened(inputs["scene"], {"x": 24, "y": 24}).refdiff.upscale(**options)
     pickle.loads(pickle.dumps(lazy))
-    with (
-        distributed.LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None, silence_logs=50
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with distributed.Client(start_cluster(1)):
         np.testing.assert_array_equal(lazy.values, wanted)
 
 
