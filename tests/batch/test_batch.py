@@ -69,6 +69,21 @@ def test_every_area_gets_what_upscale_would_have_made(country: Country, tmp_path
     assert not list(out.glob("*.parts"))
 
 
+def test_scenes_that_do_not_fit_are_told_and_not_counted(country: Country, tmp_path: Path) -> None:
+    """The eastern scene in other units: the manifest names what is used, and says what is not, after the run, too."""
+    with rasterio.open(country.scenes / "east_20210613.tif", "r+") as dataset:
+        dataset.scales = (1e-4,) * 3
+    out = tmp_path / "out"
+    batch(country.areas, country.sources(), out, options=OPTIONS)
+    row = table(out).loc["seam"]
+    assert row["status"] == "done"
+    assert row["scene"] == "west_20210503.tif"
+    assert row["covered"] == pytest.approx(0.8, abs=0.01)
+    assert pixels(out / "seam.tif")[0].shape[1:] == (20, 16)
+    assert "left out under scene west_20210503.tif: east_20210613.tif (scale 0.0001 instead of 1.0)" in row["notes"]
+    assert "scenes cover 80.0% of the area" in row["notes"]
+
+
 def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.pipeline.batch.areas import file_names, read_areas
 from geo_refdiff.pipeline.batch.catalogue import Entry, gdal_name, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, missing_share, reference_dates, scene_dates
-from geo_refdiff.pipeline.batch.mosaic import as_one_raster
+from geo_refdiff.pipeline.batch.mosaic import Mosaic
 from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
 CORNER = (485_904.0, 5_209_248.0)
@@ -178,8 +178,7 @@ def test_stac_on_disk(make_raster: Any, tmp_path: Path) -> None:
     (entry,) = read_catalogue([tmp_path / "items.json"], "scene", ["nir", "red"])
     assert str(entry.span) == "2021-05-03"
     assert entry.lonlat.equals(box)
-    file, notes = as_one_raster([entry], "scene", tmp_path / "stack.vrt")
-    assert notes == []
+    file = Mosaic("scene").write([entry], tmp_path / "stack.vrt")
     with rasterio.open(file) as dataset:
         assert dataset.descriptions == ("nir", "red")
         assert dataset.read()[:, 0, 0].tolist() == [2, 1]
@@ -278,9 +277,7 @@ def test_mosaic_lays_the_first_on_top(make_raster: Any, tmp_path: Path) -> None:
     top[:, :2, 3:] = 0
     a = make_raster("a.tif", top, nodata=0, names=("red", "green", "blue"))
     b = make_raster("b.tif", np.full((3, 6, 6), 50, "uint8"), nodata=0, transform=at(3, 1))
-    off = make_raster("off.tif", np.full((3, 6, 6), 7, "uint8"), nodata=0, transform=at(3) @ Affine.translation(0.5, 0))
-    file, notes = as_one_raster(read_catalogue([a, b, off], "scene"), "scene", tmp_path / "m.vrt")
-    assert notes == ["scenes not on the pixel grid of a.tif are left out: off.tif"]
+    file = Mosaic("scene").write(read_catalogue([a, b], "scene"), tmp_path / "m.vrt")
     with rasterio.open(file) as dataset:
         assert (dataset.height, dataset.width) == (7, 9)
         assert dataset.descriptions == ("red", "green", "blue")
@@ -292,8 +289,54 @@ def test_mosaic_lays_the_first_on_top(make_raster: Any, tmp_path: Path) -> None:
     expected[:6, :6] = np.where(top[0] > 0, top[0], expected[:6, :6])
     np.testing.assert_array_equal(values, expected)
     before = Path(file).stat().st_mtime_ns
-    as_one_raster(read_catalogue([a, b, off], "scene"), "scene", tmp_path / "m.vrt")
+    assert Mosaic("scene").write(read_catalogue([a, b], "scene"), tmp_path / "m.vrt") == file
     assert Path(file).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"transform": at(3) @ Affine.translation(0.5, 0)}, "on another pixel grid"),
+        ({"crs": "EPSG:32613"}, "on another pixel grid"),
+        ({"bands": 4, "names": ()}, "4 bands instead of 3"),
+        ({"dtype": "uint16"}, "uint16 instead of uint8"),
+        ({"names": ("blue", "green", "red")}, "bands blue, green, red instead of red, green, blue"),
+        ({"scales": (1.0, 1.0, 1e-4)}, "scale 0.0001 instead of 1.0"),
+        ({"offsets": (0.0, -0.1, 0.0)}, "offset -0.1 instead of 0.0"),
+        ({"units": ("K", "K", "K")}, "unit K instead of none"),
+        ({}, None),
+        ({"names": ("B4", "B3", "B2")}, None),
+        ({"names": ()}, None),
+    ],
+)
+def test_what_is_laid_under_another_one(
+    make_raster: Any, tmp_path: Path, other: dict[str, Any], told: str | None
+) -> None:
+    more = {"transform": at(3), "names": ("red", "green", "blue")} | other
+    tags = {k: more.pop(k) for k in ("scales", "offsets", "units") if k in more}
+    values = np.full((more.pop("bands", 3), 6, 6), 7, more.pop("dtype", "uint8"))
+    under = make_raster("under.tif", values, **more)
+    with rasterio.open(under, "r+") as dataset:
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+    on_top = make_raster("top.tif", np.full((3, 6, 6), 9, "uint8"), names=("red", "green", "blue"))
+    top, entry = read_catalogue([on_top, under], "scene")
+    assert Mosaic("scene").why_not(entry, top) == told
+
+
+def test_what_does_not_fit_leaves_its_place_to_the_next(no_nodata: dict[str, float]) -> None:
+    area = shapely.box(0, 0, 4, 1)
+    left, right = entry("left", (0, 0, 3, 1), "2020"), entry("right", (2, 0, 4, 1), "2021")
+    spare = entry("spare", (2, 0, 3.5, 1), "2020")
+
+    def why_not(entry: Entry, top: Entry) -> str | None:
+        assert top.name == "left"
+        return "uint16 instead of uint8" if entry.name == "right" else None
+
+    chosen = Chooser([left, right, spare], "scene").choose(area, scene_dates(None, False), why_not)
+    assert names(chosen.entries) == ["left", "spare"]
+    assert chosen.covered == pytest.approx(3.5 / 4)
+    assert chosen.left_out == ("right (uint16 instead of uint8)",)
 
 
 def test_mosaic_of_masked_and_plain_rasters(make_raster: Any, tmp_path: Path) -> None:
@@ -301,13 +344,13 @@ def test_mosaic_of_masked_and_plain_rasters(make_raster: Any, tmp_path: Path) ->
     mask[:2, :2] = 0
     a = make_raster("a.tif", np.full((1, 6, 6), 100, "uint8"), mask=mask, transform=at(3))
     b = make_raster("b.tif", np.full((1, 6, 6), 0, "uint8"))
-    file, _ = as_one_raster(read_catalogue([a, b], "scene"), "scene", tmp_path / "m.vrt")
+    file = Mosaic("scene").write(read_catalogue([a, b], "scene"), tmp_path / "m.vrt")
     with rasterio.open(file) as dataset:
         values, valid = dataset.read(1), dataset.dataset_mask()
     assert values[0].tolist() == [0, 0, 0, 0, 0, 100, 100, 100, 100]
     assert valid.all()
     c = make_raster("c.tif", np.full((1, 3, 6), 9, "uint8"), transform=at(6, 3))
-    file, _ = as_one_raster(read_catalogue([b, c], "scene"), "scene", tmp_path / "n.vrt")
+    file = Mosaic("scene").write(read_catalogue([b, c], "scene"), tmp_path / "n.vrt")
     with rasterio.open(file) as dataset:
         valid = dataset.dataset_mask()
     assert not valid[:3, 6:].any()

@@ -28,13 +28,23 @@ _UNKNOWN = 10**6
 DateKey = Callable[[Span | None], int | None]
 """Rank of a date, lower is better; None: not to be used."""
 
+Fit = Callable[[Entry, Entry], str | None]
+"""Why an entry cannot be laid under another one, the first; None: it can."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Inputs for an area, the one that goes on top first, and the share of the area that they cover, 0..1."""
+    """Inputs for an area.
+
+    Attributes:
+        entries: the one that goes on top first.
+        covered: share of the area within their outlines, 0..1.
+        left_out: those that would have filled a gap but cannot be laid under the one on top, and why.
+    """
 
     entries: tuple[Entry, ...]
     covered: float
+    left_out: tuple[str, ...] = ()
 
 
 def scene_dates(asked: Span | None, strict: bool) -> DateKey:
@@ -76,11 +86,12 @@ class Chooser:
         self.entries, self.role = list(entries), role
         self._tree = shapely.STRtree([entry.lonlat for entry in self.entries])
 
-    def choose(self, area: BaseGeometry, rank: DateKey) -> Chosen:
+    def choose(self, area: BaseGeometry, rank: DateKey, why_not: Fit = lambda entry, top: None) -> Chosen:
         """The best entry, and what fills its gaps, in order.
 
         Entries that cover the area equally (to a hundredth) are told apart by date, then by their missing pixels.
-        As long as a part is not covered, or has missing pixels, the next ones in this order are laid under.
+        As long as a part is not covered, or has missing pixels, the next ones in this order that fit the first are laid
+        under.
 
         Raises:
             InputError: nothing overlaps, or nothing of the dates that are asked for; a file cannot be read.
@@ -96,6 +107,7 @@ class Chooser:
             told = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
             raise InputError(f"no {self.role} of the dates asked for overlaps the area ({told}); choose other dates")
         chosen: list[Entry] = []
+        left_out: list[str] = []
         gap, holes = area, False
         for _, group in groupby(sorted(keyed, key=lambda k: k[0]), key=lambda k: k[0]):
             tied = [e for _, e in group]
@@ -104,14 +116,18 @@ class Chooser:
                 gain = entry.lonlat.intersection(gap).area / area.area
                 if chosen and gain < _LEAST_GAIN and not holes:
                     continue
+                reason = why_not(entry, chosen[0]) if chosen else None
+                if reason is not None:
+                    left_out.append(f"{entry.name} ({reason})")
+                    continue
                 chosen.append(entry)
                 gap = gap.difference(entry.lonlat)
                 own = missing[entry.files] if entry.files in missing else missing_share(entry, area)
                 whole = entry.lonlat.covers(area)
                 holes = own > 0 if len(chosen) == 1 else holes and (own > 0 or not whole)
                 if len(chosen) == MOST or (gap.area / area.area < _WHOLE and not holes):
-                    return Chosen(tuple(chosen), 1.0 - gap.area / area.area)
-        return Chosen(tuple(chosen), 1.0 - gap.area / area.area)
+                    return Chosen(tuple(chosen), 1.0 - gap.area / area.area, tuple(left_out))
+        return Chosen(tuple(chosen), 1.0 - gap.area / area.area, tuple(left_out))
 
 
 def missing_share(entry: Entry, area: BaseGeometry) -> float:

@@ -16,7 +16,8 @@ from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.catalogue import TABLES, Entry, check_asset_names, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
 from geo_refdiff.pipeline.batch.jobs import KEPT, Job, stamps_of
-from geo_refdiff.pipeline.batch.mosaic import as_one_raster
+from geo_refdiff.pipeline.batch.manifest import text_of_notes
+from geo_refdiff.pipeline.batch.mosaic import Mosaic
 from geo_refdiff.pipeline.dates import Span, asked_span
 from geo_refdiff.pipeline.models import Model
 from geo_refdiff.pipeline.outline import BLOCK as DEFAULT_BLOCK
@@ -53,6 +54,7 @@ class Plan:
     Attributes:
         job: to be done.
         values: for the manifest.
+        notes: what deserves a look about the inputs.
         shape: (height, width) of the output, pixels.
         blocks: of the output.
         raw_bytes: of the output's pixels.
@@ -60,6 +62,7 @@ class Plan:
 
     job: Job
     values: Mapping[str, Any]
+    notes: tuple[str, ...]
     shape: tuple[int, int]
     blocks: int
     raw_bytes: int
@@ -121,23 +124,24 @@ class Planner:
             (mask, named, own), _, _, more = self._one(area, self._masks, "mask", scene_dates(span, strict=False))
             notes += more
             used += own
-        values |= {"mask": named, "notes": "; ".join(notes) or None}
+        values |= {"mask": named, "notes": text_of_notes(notes) or None}
         files = [scene[0], reference[0], mask, *used, *reference[2]]
         job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), values["scene_date"])
         shape, blocks, raw = self._cost(job)
-        return Plan(job, values, shape, blocks, raw)
+        return Plan(job, values, tuple(notes), shape, blocks, raw)
 
     def _one(
         self, area: Area, chooser: Chooser, role: Role, dates: DateKey
     ) -> tuple[tuple[str, str, Sequence[str]], Span | None, float, list[str]]:
         """(file, name for people, files that it is made of), date of the one on top, share covered, notes."""
-        chosen = chooser.choose(area.lonlat, dates)
-        folder = self.folder / KEPT / "mosaics"
-        if len(chosen.entries) > 1 or len(chosen.entries[0].files) > 1:
-            folder.mkdir(exist_ok=True, parents=True)
-        file, notes = as_one_raster(chosen.entries, role, folder / f"{area.name}.{role}.vrt")
+        mosaic = Mosaic(role)
+        chosen = chooser.choose(area.lonlat, dates, mosaic.why_not)
+        file = mosaic.write(chosen.entries, self.folder / KEPT / "mosaics" / f"{area.name}.{role}.vrt")
+        notes = []
+        if chosen.left_out:
+            notes.append(f"left out under {role} {chosen.entries[0].name}: {', '.join(chosen.left_out)}")
         if chosen.covered < 1 - 1e-4:
-            notes = [*notes, f"{role}s cover {chosen.covered:.1%} of the area"]
+            notes.append(f"{role}s cover {chosen.covered:.1%} of the area")
         own = [name for entry in chosen.entries for name in entry.files]
         return (file, _names(chosen.entries), own), chosen.entries[0].span, chosen.covered, notes
 

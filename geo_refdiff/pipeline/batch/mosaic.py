@@ -15,6 +15,7 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.grid.geobox import crop, crs_wkt, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.band_names import band_keys
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.raster_info import RasterInfo, Role
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
@@ -25,57 +26,74 @@ _ON_GRID = 1e-3
 
 @dataclass(frozen=True)
 class _Layer:
-    """An entry, inspected: one (file, 1-based band) for each band of the mosaic."""
+    """An entry, inspected: one (file, 1-based band) and one name, "" if it has none, for each band of the mosaic."""
 
     infos: tuple[RasterInfo, ...]
     bands: tuple[tuple[RasterInfo, int], ...]
+    names: tuple[str, ...]
 
     @property
     def first(self) -> RasterInfo:
         return self.infos[0]
 
 
-def as_one_raster(entries: Sequence[Entry], role: Role, path: Path) -> tuple[str, list[str]]:
-    """The file to use for entries: the only one as it is, else a VRT over all.
-
-    Where several have a valid pixel, that of the first is taken, band by band (a value that is its file's nodata is
-    missing). Entries that do not lie on the pixel grid of the first are left out: nothing is resampled here.
+class Mosaic:
+    """Rasters of one role that are laid over each other as they are: nothing is resampled or converted.
 
     Args:
-        entries: the one on top first.
-        role: for the checks.
-        path: of the VRT; written only where what it says changes, since runs remember when it was written.
-
-    Returns:
-        The file, and notes on what was left out.
-
-    Raises:
-        InputError: a file cannot be used.
-        OutputError: the VRT cannot be written.
+        role: of the rasters, for the checks.
     """
-    if len(entries) == 1 and len(entries[0].files) == 1:
-        return entries[0].files[0], []
-    layers = [_layer(entry, role) for entry in entries]
-    top = layers[0]
-    fitting = [layer for layer in layers if _offset(layer.first, top.first) is not None and _alike(layer, top)]
-    names = [Path(layer.first.path).name for layer in layers if layer not in fitting]
-    notes = [f"{role}s not on the pixel grid of {Path(top.first.path).name} are left out: {', '.join(names)}"]
-    if len(fitting) == 1 and len(top.infos) == 1:
-        return entries[0].files[0], notes
-    text = ET.tostring(_tree(fitting, entries[0].bands), encoding="utf-8")
-    try:
-        same = path.read_bytes() == text
-    except OSError:
-        same = False
-    if not same:
-        write_bytes_atomic(path, text)
-    return str(path), notes if names else []
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self._layers: dict[tuple[str, ...], _Layer] = {}
+
+    def why_not(self, entry: Entry, top: Entry) -> str | None:
+        """Why an entry cannot be laid under another one; None if it can.
+
+        Raises:
+            InputError: a file of either cannot be used.
+        """
+        return _difference(self._layer(entry), self._layer(top))
+
+    def write(self, entries: Sequence[Entry], path: Path) -> str:
+        """The file to use for entries that go together: the only one as it is, else a VRT over all.
+
+        Where several have a valid pixel, that of the first is taken, band by band (a value that is its file's nodata is
+        missing).
+
+        Args:
+            entries: the one on top first.
+            path: of the VRT, whose folder is made; written only where what it says changes, since runs remember when it
+                was written.
+
+        Raises:
+            InputError: a file cannot be used.
+            OutputError: the VRT cannot be written.
+        """
+        if len(entries) == 1 and len(entries[0].files) == 1:
+            return entries[0].files[0]
+        text = ET.tostring(_tree([self._layer(e) for e in entries], entries[0].bands), encoding="utf-8")
+        try:
+            same = path.read_bytes() == text
+        except OSError:
+            same = False
+        if not same:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(path, text)
+        return str(path)
+
+    def _layer(self, entry: Entry) -> _Layer:
+        if entry.files not in self._layers:
+            self._layers[entry.files] = _inspected(entry, self.role)
+        return self._layers[entry.files]
 
 
-def _layer(entry: Entry, role: Role) -> _Layer:
+def _inspected(entry: Entry, role: Role) -> _Layer:
     infos = tuple(inspect(file, role) for file in entry.files)
     if len(infos) == 1:
-        return _Layer(infos, tuple((infos[0], band) for band in range(1, infos[0].count + 1)))
+        bands = tuple((infos[0], band) for band in range(1, infos[0].count + 1))
+        return _Layer(infos, bands, tuple("" if key.startswith("band ") else key for key in band_keys(infos[0])))
     first = infos[0]
     for other in infos[1:]:
         if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
@@ -84,7 +102,7 @@ def _layer(entry: Entry, role: Role) -> _Layer:
             )
         if other.dtype != first.dtype:
             raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
-    return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos))
+    return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos), tuple(entry.bands))
 
 
 def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:
@@ -98,8 +116,25 @@ def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:
     return None if far else (round(row), round(col))
 
 
-def _alike(layer: _Layer, top: _Layer) -> bool:
-    return len(layer.bands) == len(top.bands) and layer.first.dtype == top.first.dtype
+def _difference(layer: _Layer, top: _Layer) -> str | None:
+    """What keeps a layer's values from standing beside those of another one."""
+    if _offset(layer.first, top.first) is None:
+        return "on another pixel grid"
+    if len(layer.bands) != len(top.bands):
+        return f"{len(layer.bands)} bands instead of {len(top.bands)}"
+    if layer.first.dtype != top.first.dtype:
+        return f"{layer.first.dtype} instead of {top.first.dtype}"
+    if any(own and other and own != other for own, other in zip(layer.names, top.names, strict=False)):
+        return f"bands {', '.join(layer.names)} instead of {', '.join(top.names)}"
+    for (info, band), (other, at) in zip(layer.bands, top.bands, strict=True):
+        for what, own, wanted in (
+            ("scale", info.scales[band - 1], other.scales[at - 1]),
+            ("offset", info.offsets[band - 1], other.offsets[at - 1]),
+            ("unit", info.units[band - 1] or "none", other.units[at - 1] or "none"),
+        ):
+            if own != wanted:
+                return f"{what} {own} instead of {wanted}"
+    return None
 
 
 def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:

@@ -73,13 +73,12 @@ def run_here(tasks: Iterable[Task], watch: Watch) -> Iterator[Outcome | None]:
 
 @dataclass
 class Counts:
-    """How many areas are done, failed and there at all, and the megapixels made by this run in how many seconds."""
+    """How many areas are done, failed and there at all, and the megapixels made by this run."""
 
     done: int
     failed: int
     count: int
     megapixels: float = 0.0
-    busy_seconds: float = 0.0
     errors: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -106,6 +105,7 @@ class Run:
     ) -> None:
         self.folder, self.planner, self.settings = folder, planner, settings
         self.manifest, self.watch = manifest, _Noting(watch, manifest, attempts)
+        self._notes: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, areas: Sequence[Area], runner: Runner, counts: Counts) -> None:
         """Do the areas; returns when each is done or has failed.
@@ -131,6 +131,7 @@ class Run:
                 plan = self._planned(area, counts)
                 if plan is not None:
                     plans.append(plan)
+                    self._notes[area.name] = plan.notes
                     self.manifest.set(area.name, **plan.values, output=self._output(area))
                 self.manifest.write_soon()
             tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans])
@@ -156,11 +157,12 @@ class Run:
             "seconds": round(outcome.seconds, 3),
             "worker": outcome.worker or None,
         }
+        planned = self._notes.pop(outcome.name, ())
         if outcome.kind == "done":
             counts.done += 1
             counts.megapixels += float(outcome.figures.get("megapixels", 0.0))
-            counts.busy_seconds += outcome.seconds
-            values |= {"status": "done", "error": None, "notes": text_of_notes(outcome.notes), **outcome.figures}
+            notes = text_of_notes((*planned, *outcome.notes))
+            values |= {"status": "done", "error": None, "notes": notes, **outcome.figures}
         else:
             counts.failed += 1
             counts.errors.append((outcome.name, outcome.error))
