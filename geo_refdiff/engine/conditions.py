@@ -14,6 +14,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.errors import ModelError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.warp import WarpedReader
@@ -32,6 +33,7 @@ class ConditionReader:
 
     Raises:
         InputError, GridError: an input cannot be opened or placed on the grid.
+        ModelError: the change detector is damaged or not the plan's.
     """
 
     def __init__(self, plan: Plan, restorer: Restorer) -> None:
@@ -123,9 +125,14 @@ class ConditionReader:
     def _detected(self) -> Prior:
         record = self.plan.mask
         assert record is not None
-        sensor = SensorModel(self.scale, self.plan.psf_sigma)
+        sensor, detector = SensorModel(self.scale, self.plan.psf_sigma), load_detector()
+        if detector.sha256 != record.detector:
+            raise ModelError(
+                f"the change detector here has SHA-256 {detector.sha256[:12]}, the plan was made with "
+                f"{record.detector[:12]}; install the same version of geo-refdiff, or begin the run again"
+            )
         return DetectedPrior(
-            load_detector(), sensor, self._units, self._ref, record.channels, record.classes,
+            detector, sensor, self._units, self._ref, record.channels, record.classes,
             record.min_confidence, self.plan.lr_origin,
         )  # fmt: skip
 

@@ -18,6 +18,7 @@ from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.plan_file import read_plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import torch_threads
+from geo_refdiff.engine.same_inputs import check_inputs
 from geo_refdiff.errors import ModelError, ResumeError
 from geo_refdiff.io.atomic import write_json_atomic
 from geo_refdiff.io.gdal import gdal_env
@@ -128,6 +129,7 @@ class _Bench:
         if self._at is None or self._at[0] != token:
             self._open.close()
             self._at = None
+            check_inputs(ready.plan)
             if self.restorer is None or self.restorer[0] != token:
                 self.restorer = token, _restorer(ready)
             computer = BlockComputer(ready.plan, self.restorer[1], ready.job.batch_size)

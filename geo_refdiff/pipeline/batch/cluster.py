@@ -16,9 +16,9 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
+from geo_refdiff.engine.same_inputs import check_inputs
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
-from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.lock import held
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
 from geo_refdiff.pipeline.batch.place import PATIENCE, Place, place_of
@@ -265,13 +265,8 @@ def _plan(workdir: Workdir, sha256: str) -> Plan:
     if hashlib.sha256(text).hexdigest() != sha256:
         raise ResumeError(f"{workdir.plan}: is not the plan that the blocks belong to; begin the run again")
     plan = Plan.from_dict(json.loads(text))
-    for role, info in (("scene", plan.scene), ("reference", plan.reference)):
-        if info is None:
-            continue
-        try:
-            same = inspect(info.path, "scene" if role == "scene" else "reference") == info
-        except InputError as error:
-            raise UnfitError(f"{error}; all workers need the same inputs under the same paths") from error
-        if not same:
-            raise UnfitError(f"{info.path}: is another file here, or was changed; all workers need the same inputs")
+    try:
+        check_inputs(plan)
+    except InputError as error:
+        raise UnfitError(f"{error}; all workers need the same inputs under the same paths") from error
     return plan
