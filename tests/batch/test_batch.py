@@ -364,9 +364,14 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
         f"{name}: {'failed' if name == 'nowhere' else 'done'}" for name in country.names
     ]
     assert "no scene of 2 overlaps the area" in text
+    item = json.loads((out / "plain.json").read_text())
+    year = ["2021-01-01T00:00:00Z", "2021-12-31T23:59:59Z"]
+    item["properties"] |= {"datetime": year[0], "start_datetime": year[0], "end_datetime": year[1]}
+    (out / "plain.json").write_text(json.dumps(item))
     again = batch(country.areas, country.sources(), out, options=options)
     assert again.done == 5
     assert len(list(pystac.Collection.from_file(str(out / "collection.json")).get_items())) == 5
+    assert json.loads((out / "collection.json").read_text())["extent"]["temporal"]["interval"] == [year]
 
 
 @pytest.mark.parametrize("workers", [None, 1])

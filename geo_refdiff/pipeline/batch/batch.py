@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.io.cores import cores
 from geo_refdiff.pipeline.batch.areas import Area, read_areas
 from geo_refdiff.pipeline.batch.inputs import Planner, Sources, check_options
 from geo_refdiff.pipeline.batch.jobs import Settings, output_of, plain_options
@@ -157,7 +157,7 @@ def batch(
     planner = Planner(sources, folder, given, model)
     rules = {"date": sources.date, "ref_before": sources.ref_before}
     with held_folder(folder):
-        counted = threads or (1 if runner else len(os.sched_getaffinity(0)))
+        counted = threads or (1 if runner else cores())
         kept = take_over(
             folder,
             {
