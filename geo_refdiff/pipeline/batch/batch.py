@@ -250,6 +250,7 @@ def _finish(
     if report is not None:
         from geo_refdiff.pipeline.batch.report import write_report
 
-        outlines = {a.name: a.lonlat for a in areas}
-        write_report(Path(report), f"Batch {folder.name}", manifest.values(), outlines, outputs)
+        rows, outlines = manifest.values(), {a.name: a.lonlat for a in areas}
+        rows = {a.name: rows[a.name] for a in areas}
+        write_report(Path(report), f"Batch {folder.name}", rows, outlines, outputs)
     return notes
