@@ -133,16 +133,11 @@ class WarpedReader:
         inside = window.intersect(self._reach)
         if inside is None:
             return values, valid
-        for row in range(inside.row // TILE * TILE, inside.stop_row, TILE):
-            for col in range(inside.col // TILE * TILE, inside.stop_col, TILE):
-                tile = Window(row, col, TILE, TILE)
-                part = tile.intersect(inside)
-                if part is None:
-                    continue
-                tile_values, tile_valid = self._tiles.get(tile, self._warp)
-                to, at = part.within(window), part.within(tile)
-                values[:, to[0], to[1]] = tile_values[:, at[0], at[1]]
-                valid[to] = tile_valid[at]
+        for tile, part in inside.cells(TILE):
+            tile_values, tile_valid = self._tiles.get(tile, self._warp)
+            to, at = part.within(window), part.within(tile)
+            values[:, to[0], to[1]] = tile_values[:, at[0], at[1]]
+            valid[to] = tile_valid[at]
         return values, valid
 
     def close(self) -> None:

@@ -99,13 +99,7 @@ class Simulation:
 
     def windows(self) -> list[Window]:
         """The blocks, row by row, in LR pixels from the corner."""
-        height, width = self.whole.shape
-        cells = [
-            Window(row, col, self.block, self.block)
-            for row in range(0, height, self.block)
-            for col in range(0, width, self.block)
-        ]
-        return [part for cell in cells if (part := cell.intersect(self.whole)) is not None]
+        return list(self.whole.tiles(self.block))
 
 
 def write_blocks(reader: RasterReader, scene: Simulation, folder: Path, progress: Progress | None) -> Mosaic:

@@ -82,14 +82,10 @@ class DetectedPrior:
         of a pixel's reference is missing, and what is less sure than the limit.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
-        for row in range(window.row // self._side * self._side, window.stop_row, self._side):
-            for col in range(window.col // self._side * self._side, window.stop_col, self._side):
-                tile = Window(row, col, self._side, self._side)
-                part = tile.intersect(window)
-                if part is not None:
-                    to, at = part.within(window), part.within(tile)
-                    found = self._tiles.get(tile, self._computed)
-                    classes[to], confidence[to] = found[0][at], found[1][at]
+        for tile, part in window.cells(self._side):
+            to, at = part.within(window), part.within(tile)
+            found = self._tiles.get(tile, self._computed)
+            classes[to], confidence[to] = found[0][at], found[1][at]
         return classes, confidence
 
     def read(self, window: Window) -> NDArray[np.uint8]:

@@ -202,12 +202,8 @@ class PolygonPrior:
             window: in pixels of the target; may reach outside.
         """
         out = np.empty(window.shape, dtype=np.uint8)
-        for row in range(window.row // TILE * TILE, window.stop_row, TILE):
-            for col in range(window.col // TILE * TILE, window.stop_col, TILE):
-                tile = Window(row, col, TILE, TILE)
-                part = tile.intersect(window)
-                if part is not None:
-                    out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
+        for tile, part in window.cells(TILE):
+            out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
         return out
 
     def close(self) -> None:
