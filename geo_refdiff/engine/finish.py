@@ -33,7 +33,7 @@ def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry) -> ND
     return image
 
 
-def rounded(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def rounded(image: NDArray[np.float32] | NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Digital numbers in the scene's dtype, rounded half to even and clipped; `image` (C, height, width) is used up."""
     if dtype.kind == "f":
         return image.astype(dtype, copy=False)

@@ -134,12 +134,7 @@ def against_reference(
 
 def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
     """A raster in tiles from its corner, in pixels of `scale` of its own."""
-    whole = Window(0, 0, info.height // scale, info.width // scale)
-    for row in range(0, whole.height, side):
-        for col in range(0, whole.width, side):
-            tile = Window(row, col, side, side).intersect(whole)
-            if tile is not None:
-                yield tile
+    return Window(0, 0, info.height // scale, info.width // scale).tiles(side)
 
 
 def _registration(

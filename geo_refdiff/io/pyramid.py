@@ -94,11 +94,7 @@ def _chunks(
     with ThreadPoolExecutor(1) as pool:
         dataset = pool.submit(rasterio.open, source).result()
         try:
-            whole = Window(0, 0, dataset.height, dataset.width)
-            cells = [
-                Window(r, c, size, size) for r in range(0, whole.height, size) for c in range(0, whole.width, size)
-            ]
-            windows = [w for w in (cell.intersect(whole) for cell in cells) if w is not None]
+            windows = list(Window(0, 0, dataset.height, dataset.width).tiles(size))
             ahead: Future[Any] = pool.submit(_reduced, dataset, windows[0], levels, resampling)
             for index, window in enumerate(windows):
                 result = ahead.result()

@@ -19,6 +19,7 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.vector import is_box, read_aoi
 from geo_refdiff.io.warp import gsd_ratio
+from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.declared import transfers
 from geo_refdiff.pipeline.models import Model, open_model
@@ -132,26 +133,6 @@ def check_options(request: Request) -> None:
             raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
     if request.window is not None and request.window < 1:
         raise OptionError(f"window {request.window}: give at least 1 pixel")
-
-
-def chosen_device(name: str) -> str:
-    """ "cpu", "cuda" or "cuda:N", also for "auto".
-
-    Raises:
-        OptionError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
-            raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
-    return name
 
 
 def chosen_dtype(name: str) -> str:

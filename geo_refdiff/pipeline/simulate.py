@@ -24,9 +24,8 @@ from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.vrt import write_vrt
 from geo_refdiff.pipeline.bands import choose_bands
+from geo_refdiff.pipeline.models import MAX_SCALE
 from geo_refdiff.pipeline.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
-
-MAX_SCALE = 64
 
 _HR_SIDE = 1536
 """HR pixels along a block, about; what is held in memory follows from it."""

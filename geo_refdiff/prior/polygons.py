@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -23,6 +21,7 @@ from rasterio.transform import IDENTITY
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, crs_wkt
+from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.prior.class_map import Key, as_key
@@ -185,8 +184,7 @@ class PolygonPrior:
         self.info, self.target, self._values = info, target, dict(values)
         self._source, self._to = pyproj.CRS.from_wkt(info.crs_wkt), pyproj.CRS.from_wkt(crs_wkt(target))
         self._same = self._source.equals(self._to, ignore_axis_order=True)
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._tiles: TileCache[NDArray[np.uint8]] = TileCache(_TILES_KEPT)
         self._displacement = displacement
         self._reach = 2 if displacement is None else 2 + displacement.reach((target.height, target.width))
 
@@ -204,29 +202,13 @@ class PolygonPrior:
             window: in pixels of the target; may reach outside.
         """
         out = np.empty(window.shape, dtype=np.uint8)
-        for row in range(window.row // TILE * TILE, window.stop_row, TILE):
-            for col in range(window.col // TILE * TILE, window.stop_col, TILE):
-                tile = Window(row, col, TILE, TILE)
-                part = tile.intersect(window)
-                if part is not None:
-                    out[part.within(window)] = self._tile(tile)[part.within(tile)]
+        for tile, part in window.cells(TILE):
+            out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
         return out
 
     def close(self) -> None:
         """Forgets the tiles."""
         self._tiles.clear()
-
-    def _tile(self, tile: Window) -> NDArray[np.uint8]:
-        key = (tile.row, tile.col)
-        with self._lock:
-            found = self._tiles.pop(key, None)
-        if found is None:
-            found = self._rasterised(tile)
-        with self._lock:
-            self._tiles[key] = found
-            while len(self._tiles) > _TILES_KEPT:
-                self._tiles.popitem(last=False)
-        return found
 
     def _extent(self, tile: Window) -> tuple[float, float, float, float]:
         """Of a window, in the polygons' CRS, a little wider."""

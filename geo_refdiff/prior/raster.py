@@ -169,10 +169,8 @@ def _strangers(
 ) -> Iterator[float]:
     """Values of valid pixels that are not known, window by window."""
     with RasterReader(info, bands) as reader:
-        for row in range(0, info.height, _SCAN):
-            for col in range(0, info.width, _SCAN):
-                window = Window(row, col, min(_SCAN, info.height - row), min(_SCAN, info.width - col))
-                values, valid = reader.read(window)
-                for value in np.unique(merged(values)[valid.all(axis=0)]).tolist():
-                    if not known(value):
-                        yield value
+        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+            values, valid = reader.read(window)
+            for value in np.unique(merged(values)[valid.all(axis=0)]).tolist():
+                if not known(value):
+                    yield value

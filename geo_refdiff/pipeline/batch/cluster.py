@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
@@ -240,9 +239,7 @@ def work_blocks(ticket: BlockTicket, tell: Callable[[Progress], None] | None = N
             raise UnfitError(f"{workdir.plan}: cannot be seen here; all workers need the same output folder")
         with held(workdir.workers, str(workdir.path), "wait for it", shared=True):
             plan = _plan(workdir, ticket.sha256)
-            model = model_for(ticket.settings)
-            sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
-            restorer = model.make(sensor, plan.bands.channels, plan.seed)
+            restorer = model_for(ticket.settings).restorer(plan)
             counts = run_blocks(
                 plan, workdir, restorer, batch_size=ticket.batch_size, order=ticket.blocks, progress=tell
             )
