@@ -194,8 +194,8 @@ def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
     """Value -> class index where a mask's colour table gives each of its values one of SECOND's colours, else empty."""
     colours = second_colours(classes)
     table = colour_table(info.path, info.data_bands[0])
-    found: dict[Key, int] = {value: colours[colour] for value, colour in table.items() if colour in colours}
-    return found if found and holds_only(info, found) else {}
+    found = {value: colours[colour] for value, colour in table.items() if colour in colours}
+    return {**found} if found and holds_only(info, found) else {}
 
 
 def _check_strange(
