@@ -195,7 +195,7 @@ def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
     colours = second_colours(classes)
     table = colour_table(info.path, info.data_bands[0])
     found = {value: colours[colour] for value, colour in table.items() if colour in colours}
-    return {**found} if found and holds_only(info, found) else {}
+    return dict(found.items()) if found and holds_only(info, found) else {}
 
 
 def _check_strange(
