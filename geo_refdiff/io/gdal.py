@@ -11,8 +11,8 @@ from rasterio.errors import RasterioError
 CACHE_BYTES = 8 * 2**20
 """GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
-"""What rasterio raises when GDAL refuses a file or fails on it."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError)
+"""What rasterio raises when GDAL refuses a file or fails on it; SystemError, where it failed in a thread of its own."""
 
 
 def gdal_env(**options: Any) -> rasterio.Env:
