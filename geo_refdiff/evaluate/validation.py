@@ -13,9 +13,10 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_refdiff.degrade.resize import CONTEXT, upsample
-from geo_refdiff.engine.consistency import LrConsistency, Residual, repeated
+from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.finish import EMPTY, BandSums, rounded
+from geo_refdiff.engine.resampling import repeated
 from geo_refdiff.engine.sources import CLASSES
 from geo_refdiff.engine.survey import survey_scene
 from geo_refdiff.evaluate import promises
