@@ -212,7 +212,8 @@ def _place(found: dict[str, Any]) -> str:
     if found["shift"] is None:
         return f"{found['verdict']}: {found['reason']}"
     row, col = found["shift"]
-    return f"shift {row:+.3f} rows, {col:+.3f} columns, +- {found['sigma']:.3f} scene pixels"
+    sure = f"+- {found['sigma']:.3f} scene pixels, {found['after']:.3f} left after correction"
+    return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
 
 
 def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int] | None:
