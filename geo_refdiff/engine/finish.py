@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.engine.plan import Radiometry
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import equals_nodata, telltale
+
+if TYPE_CHECKING:  # a plan knows modes of consistency, which finish pixels
+    from geo_refdiff.engine.plan import Radiometry
 
 _HISTOGRAM = ("uint8", "uint16")
 _CHUNK = 2**20

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.publish import publish, published_digest
+from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.run import (
     UNCERTAINTY,
     BlockRunner,
@@ -20,6 +20,7 @@ from geo_refdiff.engine.run import (
     torch_threads,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
+from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.gdal import gdal_env
@@ -173,8 +174,8 @@ def upscale(
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
     if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
-        done = ("everything was finished already", *planned.notes)
-        return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
+        planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
+        return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
     if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
         raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
     replaces = final.exists()
@@ -185,6 +186,7 @@ def upscale(
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
             counts = _run(planned, workdir, final, batch_size, replaces, timings, progress, runner, shard_size)
+            planned = replace(planned, notes=(*planned.notes, *_left(plan, final)))
             write_products(plan, workdir, final, wanted, planned.notes, taken)
             if not keep:
                 workdir.remove()
@@ -228,6 +230,12 @@ def _run(
         publish_shards(plan, workdir, final, shard_size, overwrite=overwrite)
     timings["publish"] = perf_counter() - before
     return counts
+
+
+def _left(plan: Plan, out: Path) -> tuple[str, ...]:
+    """A note of what strict mode could not reach in the finished output."""
+    told = unreached(published_tags(out), plan.output.dtype)
+    return () if told is None else (told,)
 
 
 def _tidy(workdir: Workdir, plan: Plan, error: GeoRefDiffError) -> None:
