@@ -1,4 +1,4 @@
-"""How well the map of uncertainty tells the error, on places that the model and its calibration never saw."""
+"""How well the map of uncertainty tells the error, on places that neither model nor calibration learned from."""
 
 from __future__ import annotations
 
