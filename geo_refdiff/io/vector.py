@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import shapely
@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.io.layer_source import LayerSource, layer_source
 
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
@@ -34,8 +35,8 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
 
     Args:
         text: "xmin,ymin,xmax,ymax" in units of `crs`, or "xmin,ymin,xmax,ymax,EPSG:4326" in those of another CRS (x is
-            the easting or longitude), or a vector file in any CRS, `FILE|layername=NAME` for one
-            layer of several, or "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))".
+            the easting or longitude), or a vector file in any CRS, as `layer_source` takes it, or
+            "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))".
         crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
 
     Raises:
@@ -71,24 +72,40 @@ def _from_wkt(source: str, wkt: str, crs: Any) -> BaseGeometry:
     return _moved(area, source.strip(), crs, name)
 
 
-def _from_file(text: str, crs: Any) -> BaseGeometry:
+def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any:
+    """The features that a source names, as a GeoDataFrame with a CRS and at least one geometry.
+
+    Args:
+        source: file, layer and subset.
+        columns: fields to read; None: all.
+
+    Raises:
+        InputError: missing, unreadable, without geometry or without a CRS; one line.
+    """
     import geopandas
 
-    name, _, layer = text.partition("|layername=")
-    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
-        raise InputError(f"{name}: no such file; give xmin,ymin,xmax,ymax or a vector file as area of interest")
+    if not source.exists:
+        raise InputError(
+            f"{source.path}: no such file; give a vector file, FILE|layername=NAME for one layer of several"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
-            frame = geopandas.read_file(name, layer=layer or None, columns=[])
+            frame = geopandas.read_file(source.path, columns=columns, **source.options)
     except Exception as error:  # pyogrio, GEOS and pandas each have their own
         raise InputError(
-            f"{name}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+            f"{source}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame) or frame.geometry.isna().all():
-        raise InputError(f"{name}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
+        raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
     if frame.crs is None:
-        raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+        raise InputError(f"{source.path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    return frame
+
+
+def _from_file(text: str, crs: Any) -> BaseGeometry:
+    source = layer_source(text)
+    name, frame = source.path, read_layer(source, columns=[])
     area = polygons(shapely.union_all(shapely.make_valid(frame.geometry.dropna().array)))
     if area.is_empty:
         raise GridError(f"{name}: holds no polygon with an area; give polygons as area of interest")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.io.gdal import one_line
+from geo_refdiff.errors import OptionError
 from geo_refdiff.io.globe import on_the_globe
-from geo_refdiff.io.vector import polygons
+from geo_refdiff.io.layer_source import layer_source
+from geo_refdiff.io.vector import polygons, read_layer
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
@@ -49,7 +48,8 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     """The polygons of a vector file, one area a feature, in the file's order.
 
     Args:
-        source: any file that geopandas reads, in any CRS; `FILE|layername=NAME` for one layer of several.
+        source: any file that geopandas reads, in any CRS; `FILE|layername=NAME` for one layer of several, and what else
+            `layer_source` takes.
         name_field: field that names the areas; default one called "name", "aoi", "id", "tile" or "grid_id" whose values
             are all there and all different, else they are numbered.
 
@@ -59,7 +59,10 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     """
     import pyproj
 
-    text, frame = str(source), _read(source)
+    text, meant = str(source), layer_source(source)
+    frame = read_layer(meant)
+    if meant.only_polygons:
+        frame = frame[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
     names = _names(text, frame, name_field)
     crs = pyproj.CRS.from_user_input(frame.crs)
     own = [_polygon(geometry) for geometry in frame.geometry]
@@ -74,26 +77,6 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
         Area(name, f"{label};{shapely.to_wkt(geometry, rounding_precision=-1)}", _finite(lonlat))
         for name, geometry, lonlat in zip(names, own, degrees, strict=True)
     ]
-
-
-def _read(source: str | Path) -> Any:
-    import geopandas
-
-    name, _, layer = str(source).partition("|layername=")
-    layer = layer.partition("|")[0]
-    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
-        raise InputError(f"{name}: no such file; give a vector file of areas, FILE|layername=NAME for one layer")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
-            frame = geopandas.read_file(name, layer=layer or None)
-    except Exception as error:  # pyogrio, GEOS and pandas each have their own
-        raise InputError(f"{name}: cannot be read as areas ({one_line(error, 160)}); check it with ogrinfo") from error
-    if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty or frame.geometry.isna().all():
-        raise InputError(f"{name}: holds no areas; give a layer of polygons (FILE|layername=NAME)")
-    if frame.crs is None:
-        raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
-    return frame
 
 
 def _polygon(geometry: BaseGeometry | None) -> BaseGeometry:

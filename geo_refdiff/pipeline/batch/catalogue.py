@@ -15,10 +15,12 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
 from geo_refdiff.io.globe import on_the_globe
+from geo_refdiff.io.layer_source import LayerSource, layer_source
 from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
 TABLES = (".csv", ".gpkg", ".geojson", ".parquet", ".geoparquet", ".fgb", ".shp")
+_PARQUET = (".parquet", ".geoparquet")
 PATH_COLUMNS = ("path", "file", "filename", "location", "href", "url", "image")
 """Columns of an index that may name the files."""
 
@@ -94,7 +96,8 @@ def read_catalogue(
 
 
 def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | None) -> list[Entry]:
-    name, _, layer = source.partition("|layername=")
+    table = layer_source(source)
+    name = table.path
     suffix = Path(name.partition("?")[0]).suffix.lower()
     if suffix == ".json" or (suffix == "" and _REMOTE.match(name)) or (suffix == ".geojson" and _is_stac(name)):
         from geo_refdiff.pipeline.batch.stac_source import read_stac
@@ -114,7 +117,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
     if not path.exists():
         raise InputError(f"{path}: no such file; give a {role}, a folder, an index (CSV, GeoPackage) or STAC JSON")
     if suffix in TABLES:
-        return _from_table(path, layer or None, role)
+        return _from_table(path, table, role)
     return _opened([str(path.absolute())])
 
 
@@ -167,8 +170,10 @@ def _open(file: str) -> Entry:
     return Entry((file,), footprint, span_in_name(Path(file).stem) if taken is None else span_of(taken))
 
 
-def _from_table(path: Path, layer: str | None, role: str) -> list[Entry]:
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _vector_rows(path, layer)
+def _from_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
+    if table.subset and path.suffix.lower() in (".csv", *_PARQUET):
+        raise InputError(f"{table}: a subset needs a GeoPackage or another vector file; leave it out")
+    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _vector_rows(path, table)
     if not rows:
         raise InputError(f"{path}: the index is empty; give one row for each {role}")
     columns = {str(c).lower(): str(c) for c in reversed(list(rows[0]))}
@@ -218,14 +223,14 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _vector_rows(path: Path, layer: str | None) -> list[dict[str, Any]]:
+def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
     import geopandas
 
     try:
-        if path.suffix.lower() in (".parquet", ".geoparquet"):
+        if path.suffix.lower() in _PARQUET:
             frame = geopandas.read_parquet(path)
         else:
-            frame = geopandas.read_file(path, layer=layer)
+            frame = geopandas.read_file(path, **table.options)
         if isinstance(frame, geopandas.GeoDataFrame) and frame.crs is not None:
             frame = frame.to_crs(4326)
             frame = frame if frame.geometry.name == "geometry" else frame.rename_geometry("geometry")
