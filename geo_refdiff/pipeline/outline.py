@@ -8,6 +8,7 @@ from math import ceil, floor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyproj
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.engine.layout import BlockLayout, plan_blocks
@@ -16,8 +17,9 @@ from geo_refdiff.engine.plan import Bands, Output
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.globe import turned
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.vector import is_box, read_aoi
+from geo_refdiff.io.vector import in_degrees, is_box, read_aoi
 from geo_refdiff.io.warp import gsd_ratio
 from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.declared import transfers
@@ -200,6 +202,9 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
 
     gbox = scene_geobox(scene)
     geometry = read_aoi(aoi, gbox.crs)
+    xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
+    if in_degrees(pyproj.CRS.from_user_input(str(gbox.crs))):
+        geometry = turned(geometry, xmin, xmax)
     a, b, c, d, e, f = (~gbox.affine)[:6]
     xy = shapely.get_coordinates(geometry)
     cols, rows = a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f
@@ -208,7 +213,6 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
     snapped = Window(top, left, max(1, bottom - top), max(1, right - left))
     crop = snapped.intersect(whole)
     if crop is None:
-        xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
         raise GridError(
             f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
             f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"

@@ -134,6 +134,36 @@ def test_windows_do_not_show(make_pair: Any, tmp_path: Path) -> None:
     assert (difference > 0).mean() < 0.001
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32760", Affine(100, 0, 817_500, 0, -100, 8_149_000)),
+        ("EPSG:4326", Affine(1e-3, 0, 179.97, 0, -1e-3, -16.71)),
+        ("EPSG:4326", Affine(1e-3, 0, -180.03, 0, -1e-3, -16.71)),
+    ],
+)
+def test_polygons_across_the_180th_meridian(make_raster: Any, tmp_path: Path, crs: str, transform: Affine) -> None:
+    """Longitudes of the area jump from 180 to -180; those of the scene go on beyond it."""
+    import geopandas
+    import shapely
+
+    scene = make_raster("fiji.tif", np.arange(1, 1601, dtype="uint16").reshape(1, 40, 40), crs=crs, transform=transform)
+    xy = [(-179.986, -16.74), (-179.986, -16.73), (179.979, -16.725), (179.979, -16.74)]
+    area = tmp_path / "area.gpkg"
+    geopandas.GeoSeries([shapely.Polygon(xy)], crs="EPSG:4326").to_file(area)
+    whole = upscale(scene, out=tmp_path / "whole.tif", model="bicubic", scale=2).out
+    part = upscale(scene, out=tmp_path / "part.tif", model="bicubic", scale=2, aoi=str(area)).out
+    with rasterio.open(part) as dataset:
+        assert 30 <= dataset.height < 40
+        assert 60 < dataset.width < 80
+        inside = dataset.dataset_mask() > 0
+        col, row = (round(v) for v in ~rasterio.open(whole).transform @ (dataset.transform.c, dataset.transform.f))
+    assert 0.7 < inside.mean() < 0.9
+    np.testing.assert_array_equal(
+        pixels(part)[:, inside], pixels(whole)[:, row : row + inside.shape[0], col : col + inside.shape[1]][:, inside]
+    )
+
+
 def test_polygons(make_pair: Any, tmp_path: Path) -> None:
     import geopandas
     import shapely

@@ -11,15 +11,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.io.layer_source import layer_source
-from geo_refdiff.io.vector import polygons, read_layer
+from geo_refdiff.io.vector import dense, read_layer, sound_polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
+_LONLAT = pyproj.CRS.from_epsg(4326)
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
 RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
@@ -57,20 +58,18 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
         InputError: missing, unreadable, without features or without a CRS.
         OptionError: no such field.
     """
-    import pyproj
-
     text, meant = str(source), layer_source(source)
     frame = read_layer(meant)
     if meant.only_polygons:
         frame = frame[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
     names = _names(text, frame, name_field)
     crs = pyproj.CRS.from_user_input(frame.crs)
-    own = [_polygon(geometry) for geometry in frame.geometry]
-    degrees = [_dense(geometry) for geometry in own]
-    if not crs.equals(pyproj.CRS.from_epsg(4326), ignore_axis_order=True):
+    own = [shapely.Polygon() if shape is None else sound_polygons(shape, crs) for shape in frame.geometry]
+    degrees = own
+    if not crs.equals(_LONLAT, ignore_axis_order=True):
         import geopandas
 
-        degrees = list(geopandas.GeoSeries(degrees, crs=crs).to_crs(4326))
+        degrees = list(geopandas.GeoSeries([dense(shape, 16) for shape in own], crs=crs).to_crs(_LONLAT))
     authority = crs.to_authority()
     label = ":".join(authority) if authority else " ".join(crs.to_wkt().split())
     return [
@@ -79,25 +78,10 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     ]
 
 
-def _polygon(geometry: BaseGeometry | None) -> BaseGeometry:
-    if geometry is None or geometry.is_empty:
-        return shapely.Polygon()
-    return polygons(geometry if geometry.is_valid else shapely.make_valid(geometry))
-
-
-def _dense(geometry: BaseGeometry) -> BaseGeometry:
-    """Straight edges may be curves in degrees."""
-    if geometry.is_empty:
-        return geometry
-    xmin, ymin, xmax, ymax = geometry.bounds
-    return shapely.segmentize(geometry, max(xmax - xmin, ymax - ymin, 1e-12) / 16)
-
-
 def _finite(geometry: BaseGeometry) -> BaseGeometry:
     if geometry.is_empty or not all(isfinite(v) for v in geometry.bounds):
         return shapely.Polygon()
-    whole = on_the_globe(geometry)
-    return whole if whole.is_valid else polygons(shapely.make_valid(whole))
+    return sound_polygons(geometry, _LONLAT)
 
 
 def _names(source: str, frame: Any, field: str | None) -> list[str]:
