@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, floor
+from math import ceil, floor, hypot
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyproj
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.engine.aoi import AreaOfInterest
 from geo_refdiff.engine.layout import BlockLayout, plan_blocks
 from geo_refdiff.engine.output import output_of
 from geo_refdiff.engine.plan import Bands, Output
@@ -35,6 +36,7 @@ BLOCK = 2048
 """Side of a block where none is asked for, output pixels."""
 
 _EDGE = 1e-6
+_SHOWN = 60
 _SHARPER = 1.5
 _DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 
@@ -107,7 +109,7 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
     others = transfers(request.other_bands, request.bands is not None)
     bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
     scale = _scale(request.scale, ratio, model, notes)
-    area, polygon = _area(request.aoi, scene)
+    area, polygon = _area(request.aoi, scene, scale)
     blocks = plan_blocks(request.block_size or BLOCK, (area.height * scale, area.width * scale))
     return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
 
@@ -193,7 +195,7 @@ def _scale(wanted: int | None, ratio: float | None, model: Model, notes: list[st
     return scale
 
 
-def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
+def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str | None]:
     """The crop in pixels of the scene, snapped outwards, and the polygon if the area is not just a box."""
     whole = Window(0, 0, scene.height, scene.width)
     if aoi is None:
@@ -217,4 +219,13 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
             f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
             f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"
         )
-    return crop, None if is_box(aoi) else shapely.to_wkt(geometry, rounding_precision=-1)
+    if is_box(aoi):
+        return crop, None
+    polygon = shapely.to_wkt(geometry, rounding_precision=-1)
+    if AreaOfInterest(polygon, output_geobox(gbox, scale), crop.multiply(scale)).is_empty:
+        raise GridError(
+            f"area of interest '{aoi if len(aoi) <= _SHOWN else aoi[:_SHOWN] + '...'}': no pixel centre of the output "
+            f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} units of the scene's CRS; draw it "
+            f"larger, or give a larger --scale"
+        )
+    return crop, polygon

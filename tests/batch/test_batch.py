@@ -84,6 +84,18 @@ def test_scenes_that_do_not_fit_are_told_and_not_counted(country: Country, tmp_p
     assert "scenes cover 80.0% of the area" in row["notes"]
 
 
+def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> None:
+    """Neither done and empty, nor found out only after a run."""
+    areas = write_areas(tmp_path / "small.gpkg", {"plain": square(2, 2, 8), "tiny": square(3.1, 3.1, 0.1)})
+    planned = plan_batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert [a.status for a in planned.areas] == ["pending", "impossible"]
+    result = batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    ((name, error),) = result.errors
+    assert name == "tiny"
+    assert "no pixel centre of the output lies inside" in error
+    assert not (tmp_path / "out" / "tiny.tif").exists()
+
+
 def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

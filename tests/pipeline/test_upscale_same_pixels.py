@@ -14,6 +14,7 @@ from rasterio.windows import Window as RioWindow
 from geo_refdiff import upscale
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.errors import GridError
 from geo_refdiff.pipeline.planning import Request, make_plan
 
 
@@ -188,3 +189,28 @@ def test_polygons(make_pair: Any, tmp_path: Path) -> None:
     expected = shapely.contains_xy(polygon, x, y)
     assert (inside != expected).mean() < 0.002
     np.testing.assert_array_equal(pixels(parts[0])[:, inside], whole[:, 16:136, 12:124][:, inside])
+
+
+def test_polygons_of_a_pixel_or_less(make_pair: Any, tmp_path: Path) -> None:
+    """A pixel belongs to the area if its centre does; without one there is nothing to make."""
+    scene, _ = make_pair()
+    with rasterio.open(scene) as dataset:
+        transform = dataset.transform @ Affine.scale(1 / 4)
+    options: dict[str, Any] = {"model": "bicubic", "scale": 4}
+
+    def area(*points: tuple[float, float]) -> str:
+        """In output pixels."""
+        return f"EPSG:26914;POLYGON (({', '.join('%r %r' % (transform @ p) for p in (*points, points[0]))}))"
+
+    whole = pixels(upscale(scene, out=tmp_path / "whole.tif", **options).out)
+    for number, inside in enumerate((area((9.4, 9.4), (9.6, 9.4), (9.5, 9.7)), area((8, 9.4), (90, 89.9), (90, 90.1)))):
+        with rasterio.open(upscale(scene, out=tmp_path / f"{number}.tif", aoi=inside, **options).out) as dataset:
+            rows, cols = np.nonzero(dataset.dataset_mask())
+            assert len(rows)
+            np.testing.assert_array_equal(dataset.read()[:, rows, cols], whole[:, rows + 8, cols + 8])
+    for nothing in (area((9.1, 9.1), (9.4, 9.1), (9.2, 9.4)), area((9.6, 0), (9.9, 0), (10.4, 90), (10.1, 90))):
+        with pytest.raises(GridError, match=r"no pixel centre of the output lies inside, .* draw it larger") as caught:
+            upscale(scene, out=tmp_path / "none.tif", aoi=nothing, **options)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+        assert not (tmp_path / "none.tif").exists()
