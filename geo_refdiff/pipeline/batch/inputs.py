@@ -14,8 +14,10 @@ from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.layer_source import LayerSource, layer_source
 from geo_refdiff.io.raster_info import Role
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.catalogue import TABLES, Entry, check_asset_names, read_catalogue
+from geo_refdiff.pipeline.batch.catalogue import check_asset_names, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
+from geo_refdiff.pipeline.batch.entry import Entry
+from geo_refdiff.pipeline.batch.index_table import PATH_COLUMNS, TABLES
 from geo_refdiff.pipeline.batch.jobs import KEPT, Job, stamps_of
 from geo_refdiff.pipeline.batch.manifest import text_of_notes
 from geo_refdiff.pipeline.batch.mosaic import Mosaic
@@ -190,7 +192,6 @@ def _fixed_mask(masks: Sequence[str | Path]) -> tuple[str | None, Sequence[str |
 
 def _is_index(source: LayerSource) -> bool:
     """Whether a table names files, rather than holding the changes themselves."""
-    from geo_refdiff.pipeline.batch.catalogue import PATH_COLUMNS
     from geo_refdiff.pipeline.batch.stac_source import is_stac
 
     name = source.path
