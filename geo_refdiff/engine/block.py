@@ -91,7 +91,8 @@ class BlockComputer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="conditions")
         self._kept: dict[int, dict[Index, NDArray[np.float32]]] = {}
         self._traced = plan.source_map or plan.uncertainty is not None
-        self._aoi = AreaOfInterest(plan) if plan.grid.aoi else None
+        part = plan.grid.crop.multiply(plan.grid.scale)
+        self._aoi = AreaOfInterest(plan.grid.aoi, plan.target, part) if plan.grid.aoi else None
         self._consistency = LrConsistency(
             plan.sensors, plan.sensor.consistency, np.dtype(plan.output.dtype), plan.output.nodata
         )

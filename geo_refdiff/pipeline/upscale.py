@@ -24,6 +24,7 @@ from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
 from geo_refdiff.pipeline.dates import asked_span
@@ -270,7 +271,7 @@ def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
 
 def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
-    aoi = None if request.aoi is None or is_wkt(request.aoi) else request.aoi.partition("|layername=")[0]
+    aoi = None if request.aoi is None or is_wkt(request.aoi) else layer_source(request.aoi).path
     for given in (request.scene, request.ref, *request.prior.files, aoi):
         if given is None or not Path(given).exists():
             continue

@@ -15,6 +15,8 @@ from typing import Any
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
 from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.gdal import is_gdal_name
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.pipeline.batch.manifest import as_json
 
 VERSION = 1
@@ -106,8 +108,8 @@ def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
     """
     found = []
     for file in dict.fromkeys(f for f in files if f):
-        name = file.partition("|layername=")[0]
-        if name.startswith("/vsi") or name in _ONLY["mask"] or "://" in name:
+        name = layer_source(file).path
+        if is_gdal_name(name) or name in _ONLY["mask"]:
             continue
         try:
             state = os.stat(name)

@@ -21,6 +21,11 @@ _SHOWN = 6
 _MOST_THREADS = 4096
 
 
+def is_batch(folder: Path) -> bool:
+    """Whether a folder is that of a batch's outputs."""
+    return (folder / KEPT / _SETTINGS).is_file()
+
+
 @contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
     """Make the folder of a batch and hold it for this process.
