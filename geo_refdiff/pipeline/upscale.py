@@ -22,6 +22,7 @@ from geo_refdiff.engine.run import (
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
+from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
@@ -172,7 +173,7 @@ def upscale(
     _check_out(*beside, resume=resume, overwrite=overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
+    if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         done = ("everything was finished already", *planned.notes)
         return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
     if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):

@@ -17,7 +17,7 @@ from geo_refdiff.pipeline.batch.jobs import Settings, output_of, plain_options
 from geo_refdiff.pipeline.batch.manifest import Manifest
 from geo_refdiff.pipeline.batch.planned import PlannedArea, PlanTable, plan_table
 from geo_refdiff.pipeline.batch.run import Counts, Run, Runner, Watch, run_here
-from geo_refdiff.pipeline.batch.state import held_folder, open_manifest, take_over, tidy
+from geo_refdiff.pipeline.batch.state import held_folder, open_manifest, rules_of, take_over, tidy
 from geo_refdiff.pipeline.batch.work import open_batch_model, same_software
 
 __all__ = ["BatchInterrupted", "BatchResult", "PlanTable", "PlannedArea", "batch"]
@@ -160,14 +160,13 @@ def batch(
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)
-    rules = {"date": sources.date, "ref_before": sources.ref_before}
     with held_folder(folder):
         counted = threads or (1 if runner else len(os.sched_getaffinity(0)))
         kept = take_over(
             folder,
             {
                 "options": plain_options(given),
-                "rules": rules,
+                "rules": rules_of(sources),
                 "model_sha256": model.sha256,
                 "threads": counted,
                 "replace": overwrite,

@@ -12,10 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
-from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.atomic import is_filled, write_bytes_atomic
 from geo_refdiff.pipeline.batch.manifest import as_json
+from geo_refdiff.pipeline.products import chosen_products, product_path
 
 VERSION = 1
 KEPT = "batch"
@@ -186,9 +188,16 @@ def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path
 
 
 def is_there(out: Path, options: Mapping[str, Any]) -> bool:
-    """Whether an output is there, with all its shards, if it is cut into such."""
+    """Whether an output is there, with all its shards, if it is cut into such, and the products beside it.
+
+    Raises:
+        OptionError: unknown products.
+    """
     size = options.get("shard_size")
-    return out.exists() and (size is None or published_size(out) == size)
+    if not is_filled(out) or (size is not None and published_size(out) != size):
+        return False
+    products = (*chosen_products(options.get("products")), *([UNCERTAINTY] if options.get(UNCERTAINTY) else []))
+    return all(is_filled(product_path(out, product)) for product in products)
 
 
 def changed_inputs(job: Job) -> Iterator[str]:
