@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from geo_refdiff.errors import ResumeError
-from geo_refdiff.pipeline.batch.batch import batch
+from geo_refdiff.cli.main import run as cli
+from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.pipeline.batch.batch import batch, plan_batch
+from geo_refdiff.pipeline.batch.gpkg import know_geometries
 from geo_refdiff.pipeline.batch.inputs import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
@@ -69,6 +72,41 @@ def test_a_missing_or_empty_file_is_made_again(
     assert (out / "collection.json").read_bytes() == collection
     batch(one, country.sources(), out, options=options)
     assert attempts(out) == [2]
+
+
+def test_plan_only_is_a_dry_run_of_the_same_command(
+    country: Country, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    named = {"plain": square(2, 2, 8), "seam": square(4, 16, 10), "broken": square(3, 3, 5)}
+    areas = write_areas(tmp_path / "three.gpkg", named)
+    command = ["batch", str(areas), "--scene", str(country.scenes), "--out", str(out), "--model", "bicubic"]
+    command += ["--device", "cpu", "--products", "none", "--scale"]
+    assert cli([*command, "2"]) == 0
+    capsys.readouterr()
+    with sqlite3.connect(out / "manifest.gpkg") as base:
+        know_geometries(base)
+        base.execute("UPDATE areas SET status = 'failed' WHERE name = 'broken'")
+    base.close()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    command.insert(-1, "--plan-only")
+    for more, would_run in ((["2"], 0), (["2", "--retry-failed"], 1), (["2", "--overwrite"], 3)):
+        assert cli([*command, *more]) == 0
+        assert f"{would_run} of 3 areas would run" in capsys.readouterr().out
+    for more, told in (
+        (["4"], "scale: 2 -> 4; give the same, another --out, or --overwrite to begin anew"),
+        (["2", "--mask", "none"], 'mask: [] -> ["none"]'),
+        (["2", "--workers", "1", "--resource", "GPU=0"], "resource 'GPU=0': give NAME=NUMBER"),
+    ):
+        assert cli([*command, *more]) != 0
+        assert told in capsys.readouterr().err
+    assert cli([*command, "4", "--overwrite"]) == 0
+    moved = write_areas(tmp_path / "moved.gpkg", {"plain": square(1, 1, 5)})
+    assert cli(["batch", str(moved), *command[2:], "2"]) == 1
+    assert "area 'plain' had another outline" in capsys.readouterr().err
+    with pytest.raises(OutputError, match="holds other files"):
+        plan_batch(areas, country.sources(), country.scenes, options=OPTIONS)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
 def test_empty_shard_is_made_again(country: Country, one: Path, tmp_path: Path) -> None:
