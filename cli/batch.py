@@ -12,10 +12,12 @@ from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
     cluster_options,
+    confidence_options,
     mask_options,
     model_options,
     registration_options,
     report_options,
+    uncertainty_option,
 )
 
 
@@ -55,7 +57,8 @@ from geo_refdiff.cli.options import (
 @click.option("--mask-asset", metavar="KEY,...", help="STAC assets of the masks.")
 @model_options
 @mask_options
-@click.option("--min-confidence", type=float, metavar="0..1", help="Where --mask auto is less sure, it is unknown.")
+@confidence_options
+@uncertainty_option
 @registration_options
 @click.option(
     "--shard-size",

@@ -24,6 +24,7 @@ KEPT = "batch"
 """Folder, within that of the outputs, of what the batch itself needs."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILES = ("class_map", "mask_confidence")
 _ONLY = {"mask": ("auto", "none")}
 
 
@@ -92,12 +93,21 @@ class Ticket:
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON knows them; folders of models by their full path."""
+    """Options as JSON knows them; folders of models and files by their full path, which workers elsewhere need."""
     plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
     model = plain.get("model")
     if isinstance(model, str) and Path(model).expanduser().is_dir():
         plain["model"] = str(Path(model).expanduser().absolute())
+    for key in _FILES:
+        if plain.get(key) is not None and Path(plain[key]).expanduser().exists():
+            plain[key] = str(Path(plain[key]).expanduser().absolute())
     return {k: v for k, v in plain.items() if v is not None}
+
+
+def files_of(options: Mapping[str, Any]) -> list[str]:
+    """The local files that options name."""
+    plain = plain_options(options)
+    return [plain[key] for key in _FILES if key in plain and Path(plain[key]).is_absolute()]
 
 
 def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
