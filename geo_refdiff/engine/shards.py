@@ -15,7 +15,7 @@ from geo_refdiff.engine.publish import blocks_env, check_free, image_mosaic, pub
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import output_error, sync
+from geo_refdiff.io.atomic import is_filled, output_error, sync
 from geo_refdiff.io.cog import explained, publish_cog
 from geo_refdiff.io.gdal import GDAL_ERRORS
 from geo_refdiff.io.pyramid import add_overviews, overview_count
@@ -134,7 +134,7 @@ def publish_shards(
 
 
 def published_size(out: Path) -> int | None:
-    """Side of the shards that a VRT names; None if it is none of ours, or a file that it names is missing."""
+    """Side of the shards that a VRT names; None if it is none of ours, or a file that it names is missing or empty."""
     size = ""
     names: set[str] = set()
     within: list[ET.Element] = []
@@ -152,7 +152,7 @@ def published_size(out: Path) -> int | None:
                 within[-1].remove(element)  # there may be very many
     except (ET.ParseError, OSError):
         return None
-    return int(size) if size.isdecimal() and all((out.parent / name).is_file() for name in names) else None
+    return int(size) if size.isdecimal() and all(is_filled(out.parent / name) for name in names) else None
 
 
 def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int, threads: int) -> list[tuple[str, Window]]:

@@ -23,6 +23,7 @@ from geo_refdiff.engine.shards import check_shards, publish_shards, published_si
 from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
+from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.vector import is_wkt
@@ -174,7 +175,7 @@ def upscale(
     _check_out(*beside, resume=resume, overwrite=overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
+    if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
         return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
     if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):

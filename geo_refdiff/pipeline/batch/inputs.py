@@ -18,7 +18,7 @@ from geo_refdiff.pipeline.batch.catalogue import check_asset_names, read_catalog
 from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
 from geo_refdiff.pipeline.batch.entry import Entry
 from geo_refdiff.pipeline.batch.index_table import PATH_COLUMNS, TABLES
-from geo_refdiff.pipeline.batch.jobs import KEPT, Job, stamps_of
+from geo_refdiff.pipeline.batch.jobs import KEPT, Job, files_of, stamps_of
 from geo_refdiff.pipeline.batch.manifest import text_of_notes
 from geo_refdiff.pipeline.batch.mosaic import Mosaic
 from geo_refdiff.pipeline.dates import Span, asked_span
@@ -128,7 +128,7 @@ class Planner:
             notes += more
             used += own
         values |= {"mask": named, "notes": text_of_notes(notes) or None}
-        files = [scene[0], reference[0], mask, *used, *reference[2]]
+        files = [scene[0], reference[0], mask, *used, *reference[2], *files_of(self.options)]
         job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), values["scene_date"])
         shape, blocks, raw = self._cost(job)
         return Plan(job, values, tuple(notes), shape, blocks, raw)
