@@ -133,21 +133,27 @@ class LrConsistency:
             lr: (C, h, w) the scene.
             valid: (C, h, w), True = valid in the scene.
         """
+        dark = self._dark(lr, valid)
         for band, sensor in enumerate(self.sensors):
             if self.mode == "off" or not valid[band].any():
                 continue
             residual = self._residual(image[band], lr[band], valid[band], sensor)
             image[band] += self._spread(residual, valid[band], sensor)
-            self._step(image[band], lr[band], valid[band], sensor)
+            self._step(image[band], lr[band], valid[band], sensor, self._bounds(dark, band))
 
     def _step(
-        self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_], sensor: SensorModel
+        self,
+        image: NDArray[np.float32],
+        lr: NDArray[Any],
+        valid: NDArray[np.bool_],
+        sensor: SensorModel,
+        bounds: tuple[Any, Any],
     ) -> None:
         """Projections onto the consistent and onto the representable images by turns, with momentum.
 
         What is left of an LR pixel goes to those of its HR pixels that are not at the limit it pushes to.
         """
-        low, high = self._bounds(lr, valid)
+        low, high = bounds
         np.clip(image, low, high, out=image)
         for kind, rounds in zip(_MOMENTUM, _ROUNDS[self.mode], strict=True):
             moved = np.zeros_like(image)
@@ -163,16 +169,19 @@ class LrConsistency:
                 np.clip(image, low, high, out=image)
                 np.subtract(image, before, out=moved)
 
-    def _bounds(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Any, Any]:
-        """The least and the greatest value that HR pixels may take; numbers, or (h scale, w scale)."""
+    def _dark(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """(C, h, w), see `dark_pixels`: all bands together say which; None without nodata."""
+        return None if self.nodata is None else dark_pixels(lr, valid, self.nodata)
+
+    def _bounds(self, dark: NDArray[np.bool_] | None, band: int) -> tuple[Any, Any]:
+        """The least and the greatest value that HR pixels of a band may take; numbers, or (h scale, w scale)."""
         if self.limits is None or self.mode != "strict":
             return -np.float32(np.inf), np.float32(np.inf)
         low, high = self.limits
-        if self.nodata is None or self.nodata not in self.limits:
+        if dark is None or self.nodata not in self.limits:
             return low, high
-        held = dark_pixels(lr, valid, self.nodata)
         inwards = np.float32(1 if self.nodata == low else -1)
-        edge = np.where(repeated(held, self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
+        edge = np.where(repeated(dark[band], self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
         return (edge, high) if inwards > 0 else (low, edge)
 
     def measure(

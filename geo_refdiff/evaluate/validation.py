@@ -22,6 +22,7 @@ from geo_refdiff.evaluate import promises
 from geo_refdiff.evaluate.against import against_reference, against_truth, tiles
 from geo_refdiff.evaluate.declared import Declared, read_declared
 from geo_refdiff.evaluate.seams import Gradients, Seams
+from geo_refdiff.grid.affine import point
 from geo_refdiff.grid.geobox import scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import gdal_env
@@ -218,7 +219,7 @@ def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int]
     a, b, _, d, e, _ = source.transform
     if not np.allclose([v * scale for v in np.take(info.transform, [0, 1, 3, 4])], [a, b, d, e], rtol=1e-9):
         return None
-    col, row = ~Affine(*source.transform) @ (info.transform[2], info.transform[5])
+    col, row = point(~Affine(*source.transform), info.transform[2], info.transform[5])
     inside = Window(round(row), round(col), info.height // scale, info.width // scale)
     fits = Window(0, 0, source.height, source.width).contains(inside)
     return (round(row), round(col)) if fits and max(abs(row - round(row)), abs(col - round(col))) < _WHOLE else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from math import isnan, sqrt
+from math import isnan, nan, sqrt
 from typing import Any, Literal
 
 import numpy as np
@@ -264,19 +264,46 @@ def _kernel_scale(gsd: float) -> float:
 
 def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     """A VRT of some bands of a raster, with grid and validity as `inspect` found them and nothing else (no RPCs,
-    no control points), so that the warp uses what was checked."""
-    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-    geobox = scene_geobox(info)
-    add_grid(root, geobox, horizontal_crs(info.crs_wkt).to_wkt())
-    whole = Window(0, 0, info.height, info.width)
-    nodata = info.nodata if info.nodata is not None else (float("nan") if info.validity == "nan" else None)
-    for index, band in enumerate(bands, 1):
-        element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index))
-        if nodata is not None and info.validity != "mask":
-            ET.SubElement(element, "NoDataValue").text = "nan" if isnan(nodata) else repr(nodata)
-        add_source(element, info.path, str(band), whole, relative=False)
-    alpha = sorted(set(range(1, info.count + 1)) - set(info.data_bands))
+    no control points), so that the warp uses what was checked.
+
+    Of real numbers, a pixel with NaN in any of the bands is missing, however else the file tells of missing ones; GDAL
+    would let it spoil all that the kernel reaches.
+    """
+    real = np.dtype(info.dtype).kind == "f"
+    nodata = info.nodata if info.validity == "nodata" and not real else None
+    root = _bands_vrt(info, [(info.path, str(band)) for band in bands], nodata)
+    masks: list[tuple[str, str]] = []
     if info.validity in ("alpha", "mask"):
-        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        add_source(mask, info.path, "mask,1" if info.validity == "mask" else str(alpha[0]), whole, relative=False)
+        alpha = sorted(set(range(1, info.count + 1)) - set(info.data_bands))
+        masks.append((info.path, "mask,1" if info.validity == "mask" else str(alpha[0])))
+    if real:
+        numbers = ET.tostring(_bands_vrt(info, [(info.path, str(band)) for band in bands], nan), encoding="unicode")
+        masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
+    if real and info.validity == "nodata":
+        any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+        _combined(any_band, info, [(info.path, f"mask,{band}") for band in bands], "sum")
+        masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
+    if masks:
+        _combined(ET.SubElement(root, "MaskBand"), info, masks, "mul")
     return ET.tostring(root, encoding="unicode")
+
+
+def _bands_vrt(info: RasterInfo, sources: Sequence[tuple[str, str]], nodata: float | None) -> ET.Element:
+    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+    add_grid(root, scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
+    for index, (name, band) in enumerate(sources, 1):
+        element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index))
+        if nodata is not None:
+            ET.SubElement(element, "NoDataValue").text = "nan" if isnan(nodata) else repr(nodata)
+        add_source(element, name, band, Window(0, 0, info.height, info.width), relative=False)
+    return root
+
+
+def _combined(parent: ET.Element, info: RasterInfo, masks: Sequence[tuple[str, str]], function: str) -> None:
+    """A band of masks (0 or 255) put together pixel by pixel: "mul": valid in all, "sum": in any."""
+    band = ET.SubElement(parent, "VRTRasterBand", dataType="Byte", band="1")
+    if len(masks) > 1:
+        band.set("subClass", "VRTDerivedRasterBand")
+        ET.SubElement(band, "PixelFunctionType").text = function
+    for name, source in masks:
+        add_source(band, name, source, Window(0, 0, info.height, info.width), relative=False)

@@ -105,6 +105,10 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
     )
     others = transfers(request.other_bands, request.bands is not None)
     bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
+    alone = choose_bands(scene, None, request.bands, model.bands, model.optional_bands, others)
+    lacking = [name for name in alone.names if name not in bands.names]
+    if lacking:
+        notes.append(f"the reference has no {', '.join(lacking)}: the model goes without")
     scale = _scale(request.scale, ratio, model, notes)
     area, polygon = _area(request.aoi, scene)
     blocks = plan_blocks(request.block_size or BLOCK, (area.height * scale, area.width * scale))

@@ -139,7 +139,7 @@ def make_plan(request: Request) -> Planned:
             notes.append(told)
             reference, dropped, placed = None, told, replace(placed, unused=True)
         else:
-            note_reference(reference, target, fitted, notes)
+            note_reference(reference, scene, target, fitted, notes)
             radiometry = fitted
     if undecided(placed):
         notes.append("the reference is taken where it says it lies")

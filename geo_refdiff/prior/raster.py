@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,6 +134,15 @@ def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key,
             f"{info.path}: the mask holds {value:g}{called}, which is no class of the model; {listed} "
             f"{known_classes(classes)}, and 255 for unknown{way}"
         )
+
+
+def holds_only(info: RasterInfo, values: Container[float]) -> bool:
+    """Whether all valid pixels of a mask hold one of the values; looked through window by window up to the first other.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return not any(True for _ in _strangers(info, info.data_bands[:1], lambda bands: bands[0], values.__contains__))
 
 
 def check_colours(info: RasterInfo, values: Mapping[Key, int], classes: Sequence[str]) -> None:

@@ -51,7 +51,9 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
         InputError, OptionError: a source that cannot be used; with on_error "stop", a pair.
     """
     if not config.train:
-        raise OptionError("there is nothing to learn from: name sources under [data] train")
+        raise OptionError(
+            "there is nothing to learn from: name sources under [data] train, or by --set 'data.train=[\"pairs.csv\"]'"
+        )
     room = int(config.resident_gib * _GIB)
     opened = []
     for text in (*config.train, *config.validation):

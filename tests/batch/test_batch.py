@@ -21,6 +21,7 @@ from geo_refdiff.pipeline.batch import batch as module
 from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
 from geo_refdiff.pipeline.batch.inputs import Sources
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
+from geo_refdiff.pipeline.batch.manifest import COLUMNS
 from geo_refdiff.pipeline.batch.state import held_folder
 from geo_refdiff.pipeline.batch.work import work
 
@@ -364,9 +365,53 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
         f"{name}: {'failed' if name == 'nowhere' else 'done'}" for name in country.names
     ]
     assert "no scene of 2 overlaps the area" in text
+    item = json.loads((out / "plain.json").read_text())
+    year = ["2021-01-01T00:00:00Z", "2021-12-31T23:59:59Z"]
+    item["properties"] |= {"datetime": year[0], "start_datetime": year[0], "end_datetime": year[1]}
+    (out / "plain.json").write_text(json.dumps(item))
     again = batch(country.areas, country.sources(), out, options=options)
     assert again.done == 5
     assert len(list(pystac.Collection.from_file(str(out / "collection.json")).get_items())) == 5
+    assert json.loads((out / "collection.json").read_text())["extent"]["temporal"]["interval"] == [year]
+
+
+def test_report_of_areas_with_heights_is_small(country: Country, make_raster: Any, tmp_path: Path) -> None:
+    """Areas with Z; one of 400 scene pixels, whose pictures are reduced."""
+    import base64
+    import io
+    import re
+
+    from PIL import Image
+
+    from geo_refdiff.pipeline.batch.report import write_report
+
+    wide = make_raster("wide.tif", np.tile(np.arange(400, dtype="uint8") % 200, (1, 300, 1)), pixel=10.0)
+    out = upscale(wide, out=tmp_path / "wide_out.tif", model="bicubic", scale=2, device="cpu").out
+    outline = shapely.force_3d(shapely.box(7.0, 50.0, 7.1, 50.1), 300.0)
+    row = dict.fromkeys(COLUMNS) | {"name": "wide", "status": "done", "scene_file": str(wide)}
+    write_report(tmp_path / "page.html", "Wide", {"wide": row}, {"wide": outline}, {"wide": out})
+    text = (tmp_path / "page.html").read_text()
+    assert 'id="map"' in text
+    pictures = [Image.open(io.BytesIO(base64.b64decode(p))) for p in re.findall(r"base64,([^\"]+)\"", text)]
+    assert [p.size for p in pictures] == [(320, 240), (320, 240)]
+    before, after = (np.asarray(p.convert("L"), dtype=float) for p in pictures)
+    assert np.abs(before - after).mean() < 8
+
+
+def test_report_never_costs_the_work(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for page, told in ((tmp_path / "no" / "r.html", "does not exist; create it first"), (tmp_path, "it is a folder")):
+        with pytest.raises(OutputError, match=told):
+            batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
+    assert not (tmp_path / "out").exists()
+
+    def fails(*given: Any) -> None:
+        raise ZeroDivisionError("no picture")
+
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.report.write_report", fails)
+    page = tmp_path / "out" / "report.html"
+    result = batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
+    assert result.done == 5
+    assert result.notes == ("no report: unexpected ZeroDivisionError: no picture",)
 
 
 @pytest.mark.parametrize("workers", [None, 1])

@@ -115,6 +115,17 @@ def observed(image: np.ndarray, valid: np.ndarray, sensor: SensorModel) -> np.nd
     return reduced(np.where(known, image, 0.0)) / np.maximum(reduced(known), 1e-9)
 
 
+def test_a_river_of_nodata_in_one_band_stays_dark_from_border_to_border(make_texture: Any) -> None:
+    """Bands together say which 0 is a hole and which a number, pixel by pixel: a column of them is no hole."""
+    sensor = SensorModel(4, 0.0)
+    lr = np.rint(20 + 200 * make_texture((2, 24, 24), 3)).astype(np.uint8)
+    lr[1, :, 9:14] = 0
+    consistency = LrConsistency((sensor,) * 2, "strict", np.dtype("uint8"), 0)
+    image, valid = np.full((2, 96, 96), 90, dtype=np.float32), np.ones(lr.shape, dtype=bool)
+    consistency.correct(image, lr, valid)
+    assert consistency.measure(np.rint(image), lr, valid, ALL).beyond == 0
+
+
 KINDS = {
     "uint8 with nodata 0, saturated": ("uint8", 0, -60.0, 300.0),
     "uint8 with nodata 255, saturated": ("uint8", 255, 10.0, 290.0),

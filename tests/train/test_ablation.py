@@ -118,6 +118,7 @@ def test_a_row_trains_and_its_folder_says_what_it_lacks(tmp_path: Path) -> None:
     config = load_config("ablation-semantic-sft", small)
     folder = train(config, tmp_path, device="cpu", tell=lambda line: None)
     assert folder is not None
+    assert "Generated landscapes of this package; no data of others." in (folder / "README.md").read_text()
     trained = load_denoiser(folder)
     assert [trained.config["network"][name] for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
     assert trained.config["network"]["widths"] == [8, 8]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.io.cores import cores
+from geo_refdiff.io.gdal import one_line
 from geo_refdiff.pipeline.batch.areas import Area, read_areas
 from geo_refdiff.pipeline.batch.inputs import Planner, Sources, check_options
 from geo_refdiff.pipeline.batch.jobs import Settings, output_of, plain_options
@@ -152,12 +153,16 @@ def batch(
     listener: Watch = watch or Silent()
     folder = Path(out).absolute()
     check_options(given)
+    if report is not None:
+        from geo_refdiff.pipeline.batch.report import check_place
+
+        check_place(Path(report), folder)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)
     rules = {"date": sources.date, "ref_before": sources.ref_before}
     with held_folder(folder):
-        counted = threads or (1 if runner else len(os.sched_getaffinity(0)))
+        counted = threads or (1 if runner else cores())
         kept = take_over(
             folder,
             {
@@ -243,13 +248,34 @@ def _finish(
     if collection:
         from geo_refdiff.pipeline.batch.collection import write_collection
 
-        try:
-            notes += write_collection(folder, outputs)
-        except GeoRefDiffError as error:
-            notes.append(f"no collection: {error}")
+        notes += _or_note("collection", lambda: write_collection(folder, outputs))
     if report is not None:
-        from geo_refdiff.pipeline.batch.report import write_report
-
-        outlines = {a.name: a.lonlat for a in areas}
-        write_report(Path(report), f"Batch {folder.name}", manifest.values(), outlines, outputs)
+        notes += _or_note("report", lambda: _report(Path(report), folder, manifest, areas, outputs))
     return notes
+
+
+def _report(
+    page: Path, folder: Path, manifest: Manifest, areas: Sequence[Area], outputs: Mapping[str, Path]
+) -> list[str]:
+    from geo_refdiff.pipeline.batch.report import write_report
+
+    rows = manifest.values()
+    shown = [a for a in areas if a.name in rows]
+    write_report(
+        page,
+        f"Batch {folder.name}",
+        {a.name: rows[a.name] for a in shown},
+        {a.name: a.lonlat for a in shown},
+        outputs,
+    )
+    return []
+
+
+def _or_note(what: str, write: Callable[[], list[str]]) -> list[str]:
+    """Notes of writing something beside the outputs, which are done: what goes wrong is a note, too."""
+    try:
+        return write()
+    except GeoRefDiffError as error:
+        return [f"no {what}: {error}"]
+    except Exception as error:
+        return [f"no {what}: unexpected {type(error).__name__}: {one_line(error)}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunC
 from geo_refdiff.engine.same_inputs import check_inputs
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
+from geo_refdiff.io.cores import cores
 from geo_refdiff.io.lock import held
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
 from geo_refdiff.pipeline.batch.place import PATIENCE, Place, place_of
@@ -105,11 +105,11 @@ class SceneOnWorkers:
             return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
 
     def _warn(self, workers: int, threads: int, device: str) -> None:
-        cores = len(os.sched_getaffinity(0))
-        if device == "cpu" and threads > 1 and workers * threads > cores:
+        count = cores()
+        if device == "cpu" and threads > 1 and workers * threads > count:
             self.say(
-                f"{workers} workers with {threads} threads each share {cores} cores, for the bytes of one process; "
-                f"--threads {max(cores // workers, 1)} is faster and moves last bits"
+                f"{workers} workers with {threads} threads each share {count} cores, for the bytes of one process; "
+                f"--threads {max(count // workers, 1)} is faster and moves last bits"
             )
 
 

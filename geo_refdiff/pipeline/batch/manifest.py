@@ -6,16 +6,19 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Any
 
+import shapely
+
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.atomic import atomic_path, output_error
 from geo_refdiff.io.styles import write_field_style
 from geo_refdiff.pipeline.batch.areas import Area
+from geo_refdiff.pipeline.batch.gpkg import geometry_blob, know_geometries
 
 LAYER = "areas"
 FILE = "manifest.gpkg"
@@ -53,12 +56,11 @@ COLUMNS: Mapping[str, type] = {
 }
 """Fields of the layer; see docs/batch.md."""
 
-_OF_TRIGGERS = ("ST_IsEmpty", "ST_MinX", "ST_MaxX", "ST_MinY", "ST_MaxY")
-"""Functions in the triggers of the spatial index; they fire where geometries change, never here, but must exist."""
-
 _WAIT = 5.0
 _LAST_WAIT = 60.0
 _EVERY = 0.5
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file, and would play back into another one of the same name."""
 
 
 class Manifest:
@@ -68,7 +70,7 @@ class Manifest:
     stops nobody.
 
     Args:
-        path: of the GeoPackage; made by `create`.
+        path: of the GeoPackage; made by `bring`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,45 +78,90 @@ class Manifest:
         self._changes: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
 
-    @staticmethod
-    def create(
-        path: Path, areas: Sequence[Area], outlines: Sequence[str], old: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        """Write a manifest for areas, whole or not at all, and beside it the style by which QGIS draws it.
+    def bring(self, areas: Sequence[Area], outlines: Sequence[str], keep: Collection[str]) -> None:
+        """Have one row an area, and no others; makes the file if there is none, whole or not at all.
+
+        A file that is there is changed within one transaction and never replaced: others, as QGIS, may hold it with a
+        write-ahead log beside it, which would be played back into whatever bears its name.
 
         Args:
-            path: of the file.
             areas: one row each.
             outlines: SHA-256 of each area's text.
-            old: values to begin with by name, where there are any.
+            keep: names of rows that stay as they are; those of all other areas are begun anew.
 
         Raises:
             OutputError: it cannot be written.
         """
+        if not self.path.exists():
+            self._create(areas, outlines)
+            return
+        names = {area.name for area in areas}
+        fresh = [(a, o) for a, o in zip(areas, outlines, strict=True) if a.name not in keep]
+        bounds = shapely.total_bounds([a.lonlat for a in areas]).tolist()
+
+        def bring(base: sqlite3.Connection) -> None:
+            there = base.execute(f'SELECT fid, name FROM "{LAYER}"').fetchall()
+            gone = [(fid,) for fid, name in there if name not in names or name not in keep]
+            base.executemany(f'DELETE FROM "{LAYER}" WHERE fid = ?', gone)
+            base.executemany(
+                f'INSERT INTO "{LAYER}" (geom, name, status, attempts, outline_sha256) VALUES (?, ?, ?, 0, ?)',
+                [(geometry_blob(area.lonlat), area.name, "pending", outline) for area, outline in fresh],
+            )
+            base.execute("UPDATE gpkg_contents SET min_x = ?, min_y = ?, max_x = ?, max_y = ?", bounds)
+
+        self._patiently(bring)
+
+    def _create(self, areas: Sequence[Area], outlines: Sequence[str]) -> None:
+        """Write the file, and beside it the style by which QGIS draws it."""
         import geopandas
         import pandas
 
-        rows = []
-        for area, outline in zip(areas, outlines, strict=True):
-            known = old.get(area.name, {})
-            rows.append(
-                {"status": "pending", "attempts": 0} | dict(known) | {"name": area.name, "outline_sha256": outline}
-            )
+        rows = [
+            {"name": area.name, "status": "pending", "attempts": 0, "outline_sha256": outline}
+            for area, outline in zip(areas, outlines, strict=True)
+        ]
         table = pandas.DataFrame(rows, columns=list(COLUMNS))
         for column, kind in COLUMNS.items():
             dtype: Any = {str: object, float: "float64", int: "Int64"}[kind]
             table[column] = table[column].astype(dtype)
-        frame = geopandas.GeoDataFrame(table, geometry=[a.lonlat for a in areas], crs="EPSG:4326")
+        frame = geopandas.GeoDataFrame(table, geometry=[shapely.force_2d(a.lonlat) for a in areas], crs="EPSG:4326")
         try:
-            write_field_style(path.with_suffix(".qml"), "status", STATUS_COLOURS)
-            with atomic_path(path) as temporary:
+            self._remove_beside()
+            write_field_style(self.path.with_suffix(".qml"), "status", STATUS_COLOURS)
+            with atomic_path(self.path) as temporary:
                 frame.to_file(temporary, driver="GPKG", layer=LAYER, promote_to_multi=True)
                 with closing(sqlite3.connect(temporary)) as base, base:
                     base.execute(f'CREATE UNIQUE INDEX "{LAYER}_by_name" ON "{LAYER}" (name)')
         except OutputError:
             raise
         except Exception as error:  # pyogrio has its own
-            raise OutputError(f"{path}: cannot be written ({' '.join(str(error).split())}); check the disk") from error
+            raise OutputError(
+                f"{self.path}: cannot be written ({' '.join(str(error).split())}); check the disk"
+            ) from error
+
+    def remove(self) -> None:
+        """Remove a file that is no manifest, or of another layout.
+
+        Raises:
+            OutputError: another program holds it.
+        """
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_WAIT)) as base:
+                base.execute("PRAGMA journal_mode = DELETE")  # refused as long as others hold a log beside it
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise OutputError(f"{self.path}: another program holds it; close it there, then try again") from error
+        except sqlite3.DatabaseError:  # nothing that anybody could hold
+            pass
+        try:
+            self.path.unlink(missing_ok=True)
+            self._remove_beside()
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def _remove_beside(self) -> None:
+        for end in _BESIDE:
+            self.path.with_name(f"{self.path.name}{end}").unlink(missing_ok=True)
 
     def values(self) -> dict[str, dict[str, Any]]:
         """All fields of all rows, by name.
@@ -148,8 +195,8 @@ class Manifest:
 
     def write_soon(self) -> None:
         """Write what was noted, unless something was written a moment ago or somebody holds the file."""
-        if self._changes and time.monotonic() - self._written > _EVERY:
-            self._try(_WAIT)
+        if self._changes and time.monotonic() - self._written > _EVERY and self._try(self._update) is None:
+            self._changes.clear()
 
     def write(self) -> None:
         """Write what was noted, now.
@@ -157,37 +204,43 @@ class Manifest:
         Raises:
             OutputError: it cannot be written.
         """
-        deadline, error = time.monotonic() + _LAST_WAIT, self._try(_WAIT)
+        if self._changes:
+            self._patiently(self._update)
+            self._changes.clear()
+
+    def _update(self, base: sqlite3.Connection) -> None:
+        for name, values in self._changes.items():
+            fields = ", ".join(f"{key} = ?" for key in values)
+            base.execute(f'UPDATE "{LAYER}" SET {fields} WHERE name = ?', [*values.values(), name])
+
+    def _patiently(self, change: Callable[[sqlite3.Connection], None]) -> None:
+        """Change the file, waiting for whoever holds it."""
+        deadline, error = time.monotonic() + _LAST_WAIT, self._try(change)
         while error is not None and "locked" in str(error) and time.monotonic() < deadline:
-            error = self._try(_WAIT)
+            error = self._try(change)
         if error is not None:
             raise OutputError(
                 f"{self.path}: cannot be written ({error}); run the same command again: finished areas are found"
             ) from error
 
-    def _try(self, wait: float) -> sqlite3.Error | None:
-        """The error of an attempt to write, after which the changes are still noted."""
-        if not self._changes:
-            return None
+    def _try(self, change: Callable[[sqlite3.Connection], None]) -> sqlite3.Error | None:
+        """The error of an attempt to change the file, in one transaction."""
         try:
-            with closing(self._connect(wait)) as base, base:
-                for name, values in self._changes.items():
-                    fields = ", ".join(f"{key} = ?" for key in values)
-                    base.execute(f'UPDATE "{LAYER}" SET {fields} WHERE name = ?', [*values.values(), name])
+            with closing(self._connect()) as base, base:
+                base.execute("BEGIN IMMEDIATE")
+                change(base)
                 base.execute("UPDATE gpkg_contents SET last_change = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
         except sqlite3.Error as error:
             return error
         finally:
             self._written = time.monotonic()
-        self._changes.clear()
         return None
 
-    def _connect(self, wait: float = _WAIT) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file")
-        base = sqlite3.connect(self.path, timeout=wait)
-        for function in _OF_TRIGGERS:
-            base.create_function(function, 1, lambda geometry: None, deterministic=True)
+        base = sqlite3.connect(self.path, timeout=_WAIT)
+        know_geometries(base)
         return base
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import html
 import io
+import os
 from collections.abc import Iterable, Mapping
 from math import cos, radians
 from pathlib import Path
@@ -14,7 +16,8 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.grid.affine import point
+from geo_refdiff.io.atomic import output_error, write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
 from geo_refdiff.io.quicklook import look
@@ -68,6 +71,25 @@ def write_report(
     write_bytes_atomic(path, "\n".join(parts).encode())
 
 
+def check_place(path: Path, folder: Path) -> None:
+    """Refuse, before any work is done, a page that could not be written.
+
+    Args:
+        path: of the page.
+        folder: of the batch, which may still have to be made.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written to, or the path is a folder itself.
+    """
+    place = path.absolute().parent
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise output_error(path, PermissionError(errno.EACCES, ""))
+    if not place.is_dir() and place != folder:
+        raise output_error(path, FileNotFoundError(errno.ENOENT, ""))
+    if path.is_dir():
+        raise output_error(path, IsADirectoryError(errno.EISDIR, ""))
+
+
 def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]) -> str:
     shapes = {name: shape for name, shape in outlines.items() if not shape.is_empty}
     if not shapes:
@@ -79,7 +101,7 @@ def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeome
     drawn = []
     for name, shape in shapes.items():
         status = str(rows[name]["status"])
-        small = shape.simplify(0.3 / unit)
+        small = shapely.force_2d(shape).simplify(0.3 / unit)
         paths = "".join(
             "M" + "L".join(f"{(x - west) * narrow * unit:.1f} {(north - y) * unit:.1f}" for x, y in ring) + "Z"
             for polygon in shapely.get_parts(small)
@@ -113,7 +135,10 @@ def _pictures(outputs: Mapping[str, Path], rows: Mapping[str, Mapping[str, Any]]
 
 
 def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
-    """The scene under an output, and the output, stretched alike; PNG as base64. None where they cannot be read."""
+    """The scene under an output, and the output, stretched alike, in at most 320 pixels; PNG as base64.
+
+    None where they cannot be read.
+    """
     import rasterio
     from rasterio.windows import Window
 
@@ -122,9 +147,12 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
             after = look(out, _SIDE)
             scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
             bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]
-            col, row = ~coarse.transform @ (fine.transform.c, fine.transform.f)
+            col, row = point(~coarse.transform, fine.transform.c, fine.transform.f)
             window = Window(round(col), round(row), fine.width // scale, fine.height // scale)
-            before = coarse.read([bands[b - 1] for b in after.bands], window=window)
+            shrink = max(window.width, window.height, _SIDE) / _SIDE
+            size = max(1, round(window.height / shrink)), max(1, round(window.width / shrink))
+            shown = [bands[b - 1] for b in after.bands]
+            before = coarse.read(shown, window=window, out_shape=(len(shown), *size))
     except (*GDAL_ERRORS, KeyError, IndexError):
         return None
     low, high = (np.full(len(after.bands), edge) for edge in after.range)

@@ -123,8 +123,15 @@ def open_manifest(
     """
     manifest, old = Manifest(folder / FILE), {}
     outlines = [outline_digest(area) for area in areas]
-    if manifest.path.exists() and not overwrite:
-        old = manifest.values()
+    if manifest.path.exists():
+        try:
+            old = manifest.values()
+        except ResumeError:
+            if not overwrite:
+                raise
+            manifest.remove()
+    if overwrite:
+        old = {}
     moved = [
         area.name
         for area, outline in zip(areas, outlines, strict=True)
@@ -137,8 +144,8 @@ def open_manifest(
         )
     gone = len(set(old) - {area.name for area in areas})
     notes = [f"{gone} areas of the batch before are not among the areas any more; their files stay"] if gone else []
-    if list(old) != [area.name for area in areas]:
-        Manifest.create(manifest.path, areas, outlines, old)
+    if old.keys() != {area.name for area in areas}:
+        manifest.bring(areas, outlines, old)
     todo = []
     for area in areas:
         status = old.get(area.name, {}).get("status")
