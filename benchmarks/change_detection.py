@@ -19,6 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.private import DATA, lacking, need_city
+from geo_refdiff.datasets import Crop, open_dataset
+from geo_refdiff.datasets.generated import LandscapeDataset
+from geo_refdiff.datasets.indexing import make_index
+from geo_refdiff.datasets.matching import fitted
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
@@ -29,10 +33,6 @@ from geo_refdiff.pipeline.models import open_model
 from geo_refdiff.prior.detected import SURE
 from geo_refdiff.prior.network import ChangeNetwork, load_detector
 from geo_refdiff.prior.taxonomy import CLASSES
-from geo_refdiff.train.datasets import Crop, open_dataset
-from geo_refdiff.train.datasets.generated import LandscapeDataset
-from geo_refdiff.train.datasets.indexing import make_index
-from geo_refdiff.train.datasets.matching import fitted
 from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities
 
 FIRST_SEED = 31_000

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo_refdiff.datasets import OpenedDataset, open_dataset
+from geo_refdiff.datasets.refsr import RefSRDataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.diffusion_restorer import sampler_settings
 from geo_refdiff.errors import InputError, OptionError
@@ -26,8 +28,6 @@ from geo_refdiff.evaluate.request import OWN_LR, Request
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.prior.network import load_detector
-from geo_refdiff.train.datasets import OpenedDataset, open_dataset
-from geo_refdiff.train.datasets.refsr import RefSRDataset
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def overview_count(shape: tuple[int, ...]) -> int:
     return count
 
 
-def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int, least: int = 0) -> Path:
+def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int = 2, least: int = 0) -> Path:
     """Makes overviews of a VRT (2, 4, 8, ... until both sides are at most 512 pixels).
 
     Args:

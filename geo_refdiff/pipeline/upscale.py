@@ -157,10 +157,13 @@ def upscale(
     taken = None if scene_date is None else asked_span("--scene-date", scene_date)
     wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
-        scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
-        window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted, uncertainty,
-        no_change, class_map, mask_field, mask_confidence, min_confidence, mask_lies_on,
-        coregister, max_residual, on_misregistration,
+        scene=scene, ref=ref, mask=mask, aoi=aoi, scale=scale, model=model, steps=steps, detail=detail,
+        sampler=sampler, seed=seed, device=device, dtype=dtype, window=window, overlap=overlap, block_size=block_size,
+        bands=bands, scene_range=scene_range, psf=psf, consistency=consistency, other_bands=other_bands,
+        source_map="source" in wanted, uncertainty=uncertainty, no_change=no_change, class_map=class_map,
+        mask_field=mask_field, mask_confidence=mask_confidence, min_confidence=min_confidence,
+        mask_lies_on=mask_lies_on, coregister=coregister, max_residual=max_residual,
+        on_misregistration=on_misregistration,
     )  # fmt: skip
     with gdal_env(), torch_threads(threads or 0):  # the plan notes their number, for all who compute
         planned = make_plan(request)

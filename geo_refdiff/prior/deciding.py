@@ -9,6 +9,7 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import Georeferenced
@@ -186,7 +187,7 @@ def _values(info: RasterInfo, request: MaskRequest, classes: Sequence[str]) -> d
         if classes and not names:
             found = _by_palette(info, classes)
     if request.no_change is not None:
-        own: dict[Key, int] = {i: i for i in (*range(len(classes) or 255), 255)}
+        own: dict[Key, int] = {i: i for i in (*range(len(classes) or UNKNOWN_CLASS), UNKNOWN_CLASS)}
         found = {**(found or own), request.no_change: NO_CHANGE}
     return {} if all(k == v for k, v in found.items()) and request.class_map is None else found
 

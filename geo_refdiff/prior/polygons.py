@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import IDENTITY
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, crs_wkt
@@ -283,7 +284,7 @@ class PolygonPrior:
     def _class(self, frame: Any, position: int) -> int:
         value = None if self.info.field is None else frame[self.info.field].iloc[position]
         missing = value is None or value != value
-        return 255 if missing else self._values.get(as_key(value), 255)
+        return UNKNOWN_CLASS if missing else self._values.get(as_key(value), UNKNOWN_CLASS)
 
     def _moved(self, geometry: Any) -> Any:
         """A polygon in the target's CRS; None where nothing of it has an area there."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from geo_refdiff import __version__
+from geo_refdiff.datasets import OpenedDataset, open_dataset
 from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
@@ -22,7 +23,6 @@ from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.card import Making, model_card
 from geo_refdiff.train.claim import check_free, claim, held
 from geo_refdiff.train.config import DataConfig, TrainConfig
-from geo_refdiff.train.datasets import OpenedDataset, open_dataset
 from geo_refdiff.train.denormals import denormals_flushed
 from geo_refdiff.train.distributed import Team, team
 from geo_refdiff.train.loop import Trainer

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from geo_refdiff.datasets import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config, presets
-from geo_refdiff.train.datasets import open_dataset
 from geo_refdiff.train.run import train
 from geo_refdiff.train.samples import SampleMaker, Source
 

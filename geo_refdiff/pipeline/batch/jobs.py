@@ -96,7 +96,9 @@ class Ticket:
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON knows them; folders of models and files by their full path, which workers elsewhere need."""
-    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    plain: dict[str, Any] = {
+        k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()
+    }
     model = plain.get("model")
     if isinstance(model, str) and Path(model).expanduser().is_dir():
         plain["model"] = str(Path(model).expanduser().absolute())
