@@ -14,6 +14,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from geo_refdiff.errors import InputError
 from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
@@ -125,7 +126,7 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
             col, row = ~coarse.transform @ (fine.transform.c, fine.transform.f)
             window = Window(round(col), round(row), fine.width // scale, fine.height // scale)
             before = coarse.read([bands[b - 1] for b in after.bands], window=window)
-    except (*GDAL_ERRORS, KeyError, IndexError):
+    except (*GDAL_ERRORS, InputError, KeyError, IndexError):
         return None
     low, high = (np.full(len(after.bands), edge) for edge in after.range)
     return _png(stretch(before, low, high)), _png(stretch(after.values, low, high))
