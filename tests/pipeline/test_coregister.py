@@ -124,6 +124,19 @@ def test_near_infrared_flagged_as_alpha_stays_data(make: Make, make_raster: Any,
         assert (aligned.read(4) == 0).any()
 
 
+def test_the_picture_is_stretched_over_valid_pixels(make: Make, make_raster: Any, tmp_path: Path) -> None:
+    scene, ref = make()
+    with rasterio.open(scene) as dataset:
+        values = dataset.read().astype(np.int16)
+    values[:, :20] = -9999
+    holes = make_raster("holes.tif", values, nodata=-9999)
+    coregister(holes, ref, picture=tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as image:
+        panel = np.asarray(image.convert("L"))[: image.height // 2, : image.width // 2][-200:-20, 20:-20]
+    assert 60 < panel.mean() < 190
+    assert panel.std() > 30
+
+
 def test_a_reference_in_another_crs(make: Make, reprojected: Callable[[Path, str], Path]) -> None:
     scene, ref = make(rows=-5, cols=12)
     found = coregister(scene, reprojected(ref, "EPSG:4326")).registration
