@@ -138,7 +138,7 @@ def batch(
         retry_failed: try failures of earlier runs again.
         overwrite: begin anew; outputs that are there are replaced.
         collection: write a STAC collection, and its items as GeoParquet, of all that is done.
-        report: HTML page to write.
+        report: HTML page to write; a page of an earlier run is replaced, another file with `overwrite` only.
         watch: is told how it goes.
 
     Raises:
@@ -152,6 +152,10 @@ def batch(
     listener: Watch = watch or Silent()
     folder = Path(out).absolute()
     check_options(given)
+    if report is not None:
+        from geo_refdiff.pipeline.batch.report import check_report
+
+        check_report(Path(report), overwrite=overwrite)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)

@@ -14,8 +14,8 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.errors import InputError
-from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.errors import InputError, OutputError
+from geo_refdiff.io.atomic import output_error, write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
 from geo_refdiff.io.quicklook import look
@@ -24,6 +24,8 @@ from geo_refdiff.pipeline.batch.manifest import STATUS_COLOURS
 PICTURES = 48
 """Areas that are shown with thumbnails."""
 
+_MARK = '<meta name="generator" content="geo-refdiff batch">'
+_HEAD = 1024
 _WIDTH = 900.0
 _SIDE = 320
 _STYLE = """
@@ -33,6 +35,25 @@ td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
 svg{width:100%;height:auto;background:#f6f6f4;border:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}
 img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figcaption{font-size:12px}.failed{color:#d7301f}
 """
+
+
+def check_report(path: Path, *, overwrite: bool) -> None:
+    """Whether the page can be written there: over nothing, over a page of an earlier run, or over any file if asked.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise OutputError(f"{path}: is no file; choose another name for the report")
+    try:
+        with path.open("rb") as stream:
+            ours = _MARK.encode() in stream.read(_HEAD)
+    except OSError as error:
+        raise output_error(path, error) from error
+    if not (ours or overwrite):
+        raise OutputError(f"{path}: is no report of a batch; choose another name or say --overwrite")
 
 
 def write_report(
@@ -58,7 +79,7 @@ def write_report(
     title = html.escape(title)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     parts = [
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{_MARK}<title>{title}</title>',
         f"<style>{_STYLE}</style></head>",
         f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
         _map(rows, outlines),
