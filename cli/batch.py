@@ -77,7 +77,7 @@ from geo_refdiff.cli.options import (
 @click.option("--retry-failed", is_flag=True, help="Try areas that failed before once more.")
 @click.option("--overwrite", is_flag=True, help="Begin anew; replace outputs that are there.")
 @click.option("--plan-only", is_flag=True, help="Print what would run and its cost, compute nothing.")
-@click.option("--report", metavar="FILE", help="HTML page to write: map, thumbnails, figures.")
+@click.option("--report", metavar="FILE", help="HTML page to write: map, thumbnails, figures; replaces its own.")
 @report_options
 def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **given: Any) -> None:
     """Upscale every area of AREAS into a GeoTIFF of its own; the same command goes on where it stopped.

@@ -13,16 +13,28 @@ from geo_refdiff.cli.progress import cleared, show_count
 @click.command(context_settings={"show_default": True})
 @click.argument("model")
 @click.option(
-    "--data", required=True, metavar="INDEX", help="Pairs as geo-refdiff index makes them; none to be judged on."
+    "--data",
+    required=True,
+    metavar="INDEX",
+    help="Pairs as geo-refdiff index makes them; must not be pairs you evaluate on.",
 )
 @click.option("--root", metavar="DIR", help="Folder of their files.  [default: that of the index, or GEO_REFDIFF_DATA]")
 @click.option("--scales", default="8,16", metavar="N,N,...", help="HR pixels along an LR pixel.")
-@click.option("--runs", default=2, help="With other noise.")
+@click.option("--runs", default=2, help="Sampling runs for each tile, 2 to 64.")
 @click.option("--places", default=48, help="Spread over the data; half serve for the fit, half for its factors.")
+@click.option("--overwrite", is_flag=True, help="Replace a calibration that the folder holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the calibration on stdout.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def calibrate(
-    model: str, data: str, root: str | None, scales: str, runs: int, places: int, as_json: bool, debug: bool
+    model: str,
+    data: str,
+    root: str | None,
+    scales: str,
+    runs: int,
+    places: int,
+    overwrite: bool,
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """Fit how sure MODEL is to pairs whose truth is known; writes uncertainty.json into its folder.
 
@@ -38,6 +50,13 @@ def calibrate(
         raise OptionError(f"scales '{scales}': give whole numbers, as 8,16") from None
     with cleared():
         found = run(
-            model, data, root=root, scales=numbers, runs=runs, places=places, progress=partial(show_count, "tile")
+            model,
+            data,
+            root=root,
+            scales=numbers,
+            runs=runs,
+            places=places,
+            overwrite=overwrite,
+            progress=partial(show_count, "tile"),
         )
     click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))

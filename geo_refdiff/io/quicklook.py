@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.band_names import band_keys
+from geo_refdiff.io.inspection import inspect
 
 SIDE = 768
 _CUT = (2.0, 98.0)
@@ -21,7 +23,8 @@ class Look:
     """A raster as people look at it.
 
     Attributes:
-        bands: three for red, green and blue, by name, else the first three; or one, where there are fewer.
+        bands: three for red, green and blue, by name (or Sentinel-2's numbers) or colour, else the first three; one
+            where there are fewer.
         values: (1 or 3, height, width) float32, reduced.
         valid: (height, width), True = valid.
     """
@@ -39,14 +42,19 @@ class Look:
 
 
 def look(raster: Path, side: int = SIDE) -> Look:
-    """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size."""
+    """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    info = inspect(raster, "scene")
+    keys = band_keys(info)
+    bands = [info.data_bands[keys.index(c)] for c in ("red", "green", "blue") if c in keys]
+    if len(bands) < 3:
+        bands = list(info.data_bands[: 3 if len(keys) >= 3 else 1])
     with rasterio.open(raster) as dataset:
         shrink = max(dataset.height, dataset.width, side) / side
         shape = max(1, round(dataset.height / shrink)), max(1, round(dataset.width / shrink))
-        names = [(name or "").lower() for name in dataset.descriptions]
-        bands = [names.index(c) + 1 for c in ("red", "green", "blue") if c in names]
-        if len(bands) < 3:
-            bands = list(range(1, 4)) if dataset.count >= 3 else [1]
         values = dataset.read(bands, out_shape=(len(bands), *shape)).astype(np.float32)
         valid = dataset.dataset_mask(out_shape=shape) > 0
     return Look(tuple(bands), values, valid & np.isfinite(values).all(axis=0))

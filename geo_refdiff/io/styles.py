@@ -39,7 +39,7 @@ def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour
 
 
 def write_image_style(raster: Path, path: Path) -> None:
-    """A QGIS style (.qml) for an image: its red, green and blue by name, stretched alike, as in the quicklook.
+    """A QGIS style (.qml) for an image: its red, green and blue, stretched alike, as in the quicklook.
 
     Raises:
         OutputError: it cannot be written.
@@ -53,7 +53,7 @@ def write_image_style(raster: Path, path: Path) -> None:
         root, renderer = _style("multibandcolor", **bands)
         stretched = [ET.SubElement(renderer, f"{c}ContrastEnhancement") for c in colours]
     else:
-        root, renderer = _style("singlebandgray", grayBand="1", gradient="BlackToWhite")
+        root, renderer = _style("singlebandgray", grayBand=str(seen.bands[0]), gradient="BlackToWhite")
         stretched = [ET.SubElement(renderer, "contrastEnhancement")]
     for element in stretched:
         for key, value in (

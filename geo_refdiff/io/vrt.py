@@ -6,8 +6,8 @@ Source: https://gdal.org/en/stable/drivers/raster/vrt.html
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from odc.geo.geobox import GeoBox
@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.grid.geobox import crs_wkt
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.raster_info import RasterInfo
 
 GDAL_TYPES = {
     "uint8": "Byte",
@@ -89,6 +90,26 @@ class Mosaic:
     overviews: tuple[tuple[int, str], ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     crs_wkt: str | None = None
+
+
+def with_bands_of(mosaic: Mosaic, info: RasterInfo, bands: Sequence[int]) -> Mosaic:
+    """The mosaic with names, scales, offsets, units and colours of another raster's bands.
+
+    Args:
+        mosaic: of as many bands.
+        info: the other raster.
+        bands: of it, 1-based. All are data here: what is flagged alpha becomes undefined.
+    """
+    at = [b - 1 for b in bands]
+    colours = (info.colorinterp[i] for i in at)
+    return replace(
+        mosaic,
+        descriptions=tuple(info.descriptions[i] for i in at),
+        scales=tuple(info.scales[i] for i in at),
+        offsets=tuple(info.offsets[i] for i in at),
+        units=tuple(info.units[i] for i in at),
+        colorinterp=tuple("undefined" if colour == "alpha" else colour for colour in colours),
+    )
 
 
 def write_vrt(path: str | Path, mosaic: Mosaic) -> None:

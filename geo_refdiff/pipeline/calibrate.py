@@ -16,7 +16,8 @@ from geo_refdiff.datasets import open_dataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.uncertainty import PREDICTORS, UncertaintyRecord
-from geo_refdiff.errors import OptionError
+from geo_refdiff.engine.workdir import check_output_path
+from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares
 from geo_refdiff.evaluate.tiles import Tile, TileSource
 from geo_refdiff.io.atomic import write_json_atomic
@@ -104,9 +105,10 @@ def calibrate(
     data: str | Path,
     *,
     root: str | Path | None = None,
-    scales: Sequence[int] = (8, 16),
-    runs: int = 3,
-    places: int = 24,
+    scales: Sequence[int],
+    runs: int,
+    places: int,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Fit a model's uncertainty to pairs whose truth is known, and write uncertainty.json into its folder.
@@ -118,19 +120,24 @@ def calibrate(
         data: pairs as `open_dataset` takes them, which the model is never judged on.
         root: folder of their files.
         scales: HR pixels along an LR pixel.
-        runs: with other noise, 2 or more.
+        runs: sampling runs for each tile, 2 to 64.
         places: how many, spread over the data.
+        overwrite: replace a calibration that the folder holds.
         progress: called with (tiles done, tiles).
 
     Raises:
         OptionError: numbers that make no sense, a model that is no diffusion model, or too few places.
-        InputError, ModelError, OutputError: files that cannot be read or written.
+        InputError, ModelError, OutputError: files that cannot be read or written, or a calibration that is there.
     """
     if not 2 <= runs <= MAX_RUNS or places < 4 or not scales:
         raise OptionError(f"{runs} runs, {places} places, scales {list(scales)}: give 2, 4 and one or more of them")
     opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
+    file = opened.folder / FILE
+    check_output_path(file)
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file}: exists already; say --overwrite to replace this calibration")
     for scale in scales:
         opened.check_scale(scale)
     tiles, total = _tiles(data, root, opened, places), places * len(scales) * 2
@@ -153,7 +160,7 @@ def calibrate(
         opened.sha256, opened.sampler, COVERAGE, runs, opened.bands, tables,
         {"data": Path(data).name, "places": places, "tile": _SIDE},
     )  # fmt: skip
-    write_json_atomic(opened.folder / FILE, result.to_dict())
+    write_json_atomic(file, result.to_dict())
     return result
 
 

@@ -76,7 +76,8 @@ def _overview(scene: RasterInfo, bands: Sequence[int]) -> Bytes:
     shape = (len(_three(bands)), max(1, round(scene.height / step)), max(1, round(scene.width / step)))
     with rasterio.open(scene.path) as source:
         image = source.read(_three(bands), out_shape=shape, resampling=Resampling.average).astype(np.float32)
-    return _shown(image, np.isfinite(image).all(axis=0))
+        valid = source.dataset_mask(out_shape=shape[1:]) > 0
+    return _shown(image, valid & np.isfinite(image).all(axis=0))
 
 
 def _arrows(overview: Bytes, scene: RasterInfo, found: Registration, factor: float, *, left: bool) -> Bytes:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from geo_refdiff import __version__
@@ -31,7 +32,7 @@ from geo_refdiff.pipeline.planning import Request, make_plan
 from geo_refdiff.prior.deciding import AUTO
 from geo_refdiff.prior.detected import STEPS, DetectedPrior
 from geo_refdiff.prior.features import BANDS
-from geo_refdiff.prior.legend import class_colours, write_legend
+from geo_refdiff.prior.legend import class_colours, legend_files, write_legend
 from geo_refdiff.prior.network import Detector, load_detector
 from geo_refdiff.prior.placing import TAG as LIES_ON
 
@@ -131,7 +132,7 @@ def detect_change(
         raise OptionError(f"grid '{grid}': give lr (the scene's) or hr (that of the upscaled scene)")
     if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
         raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
-    for path in (out, sure):
+    for path in (out, sure, *legend_files(out)):
         check_output_path(path)
         if path.exists() and not overwrite:
             raise OutputError(f"{path}: exists already; choose another name or say --overwrite")
@@ -158,10 +159,11 @@ def detect_change(
         if planned.dropped is not None:
             raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")
         plan = _telling_all(planned.plan, found, min_confidence)
-        counts = _written(plan, planned.restorer, found, (out, sure), grid, block_size, overwrite, progress)
+        geobox = scene_geobox(plan.scene) if grid == "lr" else plan.target
+        counts = _written(plan, planned.restorer, found, (out, sure), grid, geobox, block_size, overwrite, progress)
     write_legend(out, found.classes, class_colours(len(found.classes)))
     known = max(1, int(counts[:UNKNOWN_CLASS].sum()))
-    height, width = _mosaic(plan, grid, (), {}).geobox.shape
+    height, width = geobox.shape
     return DetectChangeResult(
         out=out,
         confidence=sure,
@@ -216,6 +218,7 @@ def _written(
     detector: Detector,
     paths: tuple[Path, Path],
     grid: Grid,
+    geobox: GeoBox,
     block_size: int | None,
     overwrite: bool,
     progress: Progress | None,
@@ -236,7 +239,7 @@ def _written(
             sources.append((f"{number:06d}.tif", window if grid == "lr" else window.multiply(plan.grid.scale)))
             for kind, layer in (("c", classes), ("s", sure)):
                 fine = layer if grid == "lr" else np.repeat(np.repeat(layer, plan.grid.scale, 0), plan.grid.scale, 1)
-                affine = crop(_mosaic(plan, grid, (), {}).geobox, sources[-1][1]).affine
+                affine = crop(geobox, sources[-1][1]).affine
                 write_block(
                     folder / f"{kind}{number:06d}.tif", fine[None], None, affine, plan.scene.crs_wkt, UNKNOWN_CLASS
                 )
@@ -250,7 +253,7 @@ def _written(
             LIES_ON: "scene",
         }
         for path, kind in zip(paths, "cs", strict=True):
-            mosaic = _mosaic(plan, grid, [(kind + file, at) for file, at in sources], tags, confidence=kind == "s")
+            mosaic = _mosaic(plan, geobox, [(kind + file, at) for file, at in sources], tags, confidence=kind == "s")
             write_vrt(folder / f"{kind}.vrt", mosaic)
             publish_cog(folder / f"{kind}.vrt", path, overview_resampling="nearest", overwrite=overwrite)
     return counts
@@ -271,10 +274,10 @@ def _windows(plan: Plan, block_size: int | None) -> Iterator[Window]:
 
 
 def _mosaic(
-    plan: Plan, grid: Grid, sources: Sequence[tuple[str, Window]], tags: dict[str, str], *, confidence: bool = False
+    plan: Plan, geobox: GeoBox, sources: Sequence[tuple[str, Window]], tags: dict[str, str], *, confidence: bool
 ) -> Mosaic:
     return Mosaic(
-        geobox=scene_geobox(plan.scene) if grid == "lr" else plan.target,
+        geobox=geobox,
         dtype="uint8",
         count=1,
         sources=tuple(sources),

@@ -16,6 +16,11 @@ def class_colours(count: int) -> list[Colour]:
     return [COLOURS.get(index, (128, 128, 128)) for index in range(count)]
 
 
+def legend_files(raster: Path) -> tuple[Path, Path]:
+    """The two files of `write_legend`, beside a class raster."""
+    return raster.with_name(f"{raster.name}.aux.xml"), raster.with_suffix(".qml")
+
+
 def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) -> tuple[Path, Path]:
     """Writes `raster.aux.xml` (GDAL's category names) and the QGIS style of the same stem, each whole or not at all.
 
@@ -27,5 +32,6 @@ def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) 
         OutputError: disk full, no permission.
     """
     write_category_names(raster, names)
-    write_class_style(raster.with_suffix(".qml"), names, colours, clear=True)
-    return raster.with_name(f"{raster.name}.aux.xml"), raster.with_suffix(".qml")
+    files = legend_files(raster)
+    write_class_style(files[1], names, colours, clear=True)
+    return files

@@ -125,14 +125,10 @@ def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key,
     names = dict(enumerate(category_names(info.path, info.data_bands[0])))
     for value in _strangers(info, info.data_bands[:1], lambda bands: bands[0], known):
         called = f" ('{names[int(value)]}')" if names.get(int(value)) else ""
-        if values:
-            listed = f"known values are {', '.join(str(k) for k in values)}; the model's classes are"
-            way = "; say what it means with --class-map"
-        else:
-            listed, way = "known are", ""
+        listed = f"known values are {', '.join(map(str, values))}; the model's classes are" if values else "known are"
         raise InputError(
             f"{info.path}: the mask holds {value:g}{called}, which is no class of the model; {listed} "
-            f"{known_classes(classes)}, and 255 for unknown{way}"
+            f"{known_classes(classes)}, and 255 for unknown; say what it means with --class-map"
         )
 
 

@@ -371,6 +371,22 @@ def test_inputs_that_change_are_told(country: Country, tmp_path: Path) -> None:
         batch(tmp_path / "none.gpkg", country.sources(), tmp_path / "out", options=OPTIONS)
 
 
+def test_a_report_replaces_reports_only(country: Country, tmp_path: Path) -> None:
+    out, page = tmp_path / "out", tmp_path / "report.html"
+    page.write_text("<html>mine</html>")
+    options = OPTIONS | {"model": "bicubic", "products": "none"}
+    with pytest.raises(OutputError, match=r"report.html: is no report of a batch; choose another name or say --overw"):
+        batch(country.areas, country.sources(), out, options=options, report=page)
+    assert page.read_text() == "<html>mine</html>"
+    assert not out.exists()
+    with pytest.raises(OutputError, match="is no file"):
+        batch(country.areas, country.sources(), out, options=options, report=tmp_path)
+    batch(country.areas, country.sources(), out, options=options, report=page, overwrite=True)
+    first = page.read_text()
+    batch(country.areas, country.sources(), out, options=options, report=page)
+    assert page.read_text() == first != "<html>mine</html>"
+
+
 def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path) -> None:
     import xml.etree.ElementTree as ET
 

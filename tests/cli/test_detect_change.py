@@ -71,6 +71,21 @@ def test_the_command_writes_classes_confidence_names_and_style(
     assert left == ["change.confidence.tif", "change.qml", "change.tif", "change.tif.aux.xml", "ref.tif", "scene.tif"]
 
 
+@pytest.mark.parametrize("name", ["change.qml", "change.tif.aux.xml"])
+def test_no_file_beside_the_mask_is_replaced_unasked(
+    name: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "change.tif"
+    (tmp_path / name).write_text("mine")
+    asked = ["detect-change", str(pair[0]), str(pair[1]), "-o", str(out)]
+    assert run(asked) == 1
+    assert f"{name}: exists already; choose another name or say --overwrite" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert not out.exists()
+    assert run([*asked, "--overwrite"]) == 0
+    assert (tmp_path / name).read_text() != "mine"
+
+
 def test_blocks_change_no_pixel_and_hr_is_lr_enlarged(pair: tuple[Path, Path], tmp_path: Path) -> None:
     whole = detect_change(*pair, tmp_path / "a.tif")
     pieces = detect_change(*pair, tmp_path / "b.tif", block_size=16)

@@ -14,6 +14,7 @@ import rasterio
 import torch
 from affine import Affine
 from PIL import Image
+from rasterio.enums import ColorInterp
 from scipy import ndimage
 
 from geo_refdiff import upscale
@@ -107,6 +108,33 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert "exists already" in capsys.readouterr().err
     assert run([*asked, "--overwrite", "--json", "--mode", "global"]) == 0
     assert json.loads(capsys.readouterr().out)["files"]["out"] == str(out)
+
+
+def test_near_infrared_flagged_as_alpha_stays_data(make: Make, make_raster: Any, tmp_path: Path) -> None:
+    scene, ref = make()
+    with rasterio.open(ref) as dataset:
+        values, place = dataset.read(), dataset.transform
+    values = np.concatenate([values, np.where(values[:1] < 90, 0, values[:1])])
+    colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    four = make_raster("four.tif", values, transform=place, colorinterp=colours, alpha="yes", photometric="rgb")
+    coregister(scene, four, tmp_path / "aligned.tif")
+    with rasterio.open(tmp_path / "aligned.tif") as aligned:
+        assert [c.name for c in aligned.colorinterp] == ["red", "green", "blue", "undefined"]
+        assert aligned.dataset_mask().all()
+        assert (aligned.read(4) == 0).any()
+
+
+def test_the_picture_is_stretched_over_valid_pixels(make: Make, make_raster: Any, tmp_path: Path) -> None:
+    scene, ref = make()
+    with rasterio.open(scene) as dataset:
+        values = dataset.read().astype(np.int16)
+    values[:, :20] = -9999
+    holes = make_raster("holes.tif", values, nodata=-9999)
+    coregister(holes, ref, picture=tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as image:
+        panel = np.asarray(image.convert("L"))[: image.height // 2, : image.width // 2][-200:-20, 20:-20]
+    assert 60 < panel.mean() < 190
+    assert panel.std() > 30
 
 
 def test_a_reference_in_another_crs(make: Make, reprojected: Callable[[Path, str], Path]) -> None:

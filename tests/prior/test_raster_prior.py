@@ -58,6 +58,8 @@ def test_no_change_and_class_map(make_raster: Make, target: GeoBox, tmp_path: Pa
     assert (found[16:] == 0).all()
     with pytest.raises(InputError, match="holds 9, which is no class of the model; known values are 30, 41, 0"):
         decide_mask(MaskRequest(mask, class_map=tmp_path / "map.csv"), CLASSES, target)
+    with pytest.raises(InputError, match=r"holds 9, which is no class .*; say what it means with --class-map"):
+        decide_mask(MaskRequest(mask), CLASSES, target)
 
 
 def test_0_means_no_change_where_a_class_map_does_not_say_what_does(

@@ -148,7 +148,7 @@ def batch(
         retry_failed: try failures of earlier runs again.
         overwrite: begin anew; outputs that are there are replaced.
         collection: write a STAC collection, and its items as GeoParquet, of all that is done.
-        report: HTML page to write.
+        report: HTML page to write; a page of an earlier run is replaced, another file with `overwrite` only.
         watch: is told how it goes.
 
     Raises:
@@ -163,9 +163,9 @@ def batch(
     folder = Path(out).absolute()
     check_options(given)
     if report is not None:
-        from geo_refdiff.pipeline.batch.report import check_place
+        from geo_refdiff.pipeline.batch.report import check_report
 
-        check_place(Path(report), folder)
+        check_report(Path(report), folder, overwrite=overwrite)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)

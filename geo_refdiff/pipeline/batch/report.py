@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.grid.affine import point
 from geo_refdiff.io.atomic import output_error, write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
@@ -26,6 +27,8 @@ from geo_refdiff.pipeline.batch.manifest import STATUS_COLOURS
 PICTURES = 48
 """Areas that are shown with thumbnails."""
 
+_MARK = '<meta name="generator" content="geo-refdiff batch">'
+_HEAD = 1024
 _WIDTH = 900.0
 _SIDE = 320
 _STYLE = """
@@ -35,6 +38,35 @@ td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
 svg{width:100%;height:auto;background:#f6f6f4;border:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}
 img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figcaption{font-size:12px}.failed{color:#d7301f}
 """
+
+
+def check_report(path: Path, folder: Path, *, overwrite: bool) -> None:
+    """Refuse, before any work is done, a page that could not be written, or that would replace a file of other kind.
+
+    Args:
+        path: of the page; over a page of an earlier run it may be written.
+        folder: of the batch, which may still have to be made.
+        overwrite: whether any file may be replaced.
+
+    Raises:
+        OutputError: the page's folder is missing or cannot be written to, or something else is there.
+    """
+    place = path.absolute().parent
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise output_error(path, PermissionError(errno.EACCES, ""))
+    if not place.is_dir() and place != folder:
+        raise output_error(path, FileNotFoundError(errno.ENOENT, ""))
+    if path.is_dir():
+        raise output_error(path, IsADirectoryError(errno.EISDIR, ""))
+    if not path.exists() or overwrite:
+        return
+    try:
+        with path.open("rb") as stream:
+            ours = _MARK.encode() in stream.read(_HEAD)
+    except OSError as error:
+        raise output_error(path, error) from error
+    if not ours:
+        raise OutputError(f"{path}: is no report of a batch; choose another name or say --overwrite")
 
 
 def write_report(
@@ -60,7 +92,7 @@ def write_report(
     title = html.escape(title)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     parts = [
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{_MARK}<title>{title}</title>',
         f"<style>{_STYLE}</style></head>",
         f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
         _map(rows, outlines),
@@ -69,25 +101,6 @@ def write_report(
         "</body></html>\n",
     ]
     write_bytes_atomic(path, "\n".join(parts).encode())
-
-
-def check_place(path: Path, folder: Path) -> None:
-    """Refuse, before any work is done, a page that could not be written.
-
-    Args:
-        path: of the page.
-        folder: of the batch, which may still have to be made.
-
-    Raises:
-        OutputError: the folder is missing or cannot be written to, or the path is a folder itself.
-    """
-    place = path.absolute().parent
-    if place.is_dir() and not os.access(place, os.W_OK):
-        raise output_error(path, PermissionError(errno.EACCES, ""))
-    if not place.is_dir() and place != folder:
-        raise output_error(path, FileNotFoundError(errno.ENOENT, ""))
-    if path.is_dir():
-        raise output_error(path, IsADirectoryError(errno.EISDIR, ""))
 
 
 def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]) -> str:
@@ -153,7 +166,7 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
             size = max(1, round(window.height / shrink)), max(1, round(window.width / shrink))
             shown = [bands[b - 1] for b in after.bands]
             before = coarse.read(shown, window=window, out_shape=(len(shown), *size))
-    except (*GDAL_ERRORS, KeyError, IndexError):
+    except (*GDAL_ERRORS, InputError, KeyError, IndexError):
         return None
     low, high = (np.full(len(after.bands), edge) for edge in after.range)
     return _png(stretch(before, low, high)), _png(stretch(after.values, low, high))
