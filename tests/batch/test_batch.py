@@ -96,6 +96,29 @@ def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> 
     assert not (tmp_path / "out" / "tiny.tif").exists()
 
 
+def test_scenes_by_the_names_of_gdals_drivers(
+    country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second image of a TIFF, by its name and in an index; the first one lies elsewhere."""
+    pages = tmp_path / "pages_20210503.tif"
+    for scene, more in (
+        (country.scenes / "east_20210613.tif", {}),
+        (country.scenes / "west_20210503.tif", {"append_subdataset": True}),
+    ):
+        with rasterio.open(scene) as source, rasterio.open(pages, "w", **source.profile, **more) as page:
+            page.write(source.read())
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    monkeypatch.chdir(tmp_path)
+    name = "GTIFF_DIR:2:pages_20210503.tif"
+    (tmp_path / "index.csv").write_text(f"path\n{name}\n")
+    batch(areas, country.sources(), tmp_path / "plain", options=OPTIONS)
+    for source in (name, "index.csv"):
+        out = tmp_path / f"by {source[:5]}"
+        assert batch(areas, Sources([source]), out, options=OPTIONS).done == 1
+        np.testing.assert_array_equal(pixels(out / "plain.tif")[0], pixels(tmp_path / "plain" / "plain.tif")[0])
+        assert table(out).loc["plain", ["scene", "scene_date"]].tolist() == ["pages_20210503.tif", "2021-05-03"]
+
+
 def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> None:
     """The outputs lie among the scenes: of this batch, of another one in shards, of a run of its own with its maps."""
     sources = country.sources()

@@ -158,6 +158,10 @@ def test_locations_as_gdal_names(tmp_path: Path) -> None:
     assert gdal_name("s3://bucket/a.tif") == "/vsis3/bucket/a.tif"
     assert gdal_name("/vsizip/a.zip/a.tif") == "/vsizip/a.zip/a.tif"
     assert gdal_name("a.tif", tmp_path) == f"{tmp_path}/a.tif"
+    (tmp_path / "a.nc").touch()
+    assert gdal_name('NETCDF:"a.nc":a', tmp_path) == f'NETCDF:"{tmp_path}/a.nc":a'
+    assert gdal_name(f'HDF5:"{tmp_path}/a.nc"://group/a', tmp_path) == f'HDF5:"{tmp_path}/a.nc"://group/a'
+    assert gdal_name("GTIFF_DIR:2:/vsicurl/https://x.org/a.tif") == "GTIFF_DIR:2:/vsicurl/https://x.org/a.tif"
     with pytest.raises(InputError, match="cannot be read by GDAL"):
         gdal_name("ftp://x.org/a.tif")
 

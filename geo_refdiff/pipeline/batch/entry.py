@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.engine.tags import PLAN_TAG
 from geo_refdiff.errors import InputError
-from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
+from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
 from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
+URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _THREADS = 8
 
@@ -41,23 +43,35 @@ class Entry:
 
 
 def gdal_name(location: str, base: Path | None = None) -> str:
-    """A location as GDAL reads it: URLs by /vsicurl, buckets by their own drivers, other paths made absolute.
+    """A location as GDAL reads it: URLs by /vsicurl, buckets by their own drivers, other paths made absolute,
+    also those within names as GTIFF_DIR:2:a.tif.
 
     Args:
-        location: a path or URL.
+        location: a path, URL or name that only GDAL can look up (see `is_gdal_name`).
         base: folder that relative paths start from; default the working directory.
     """
-    if location.startswith("/vsi"):
-        return location
-    scheme, found, rest = location.partition("://")
-    if found:
+    folder = base or Path.cwd()
+    if URL.match(location):
+        scheme, _, rest = location.partition("://")
         if scheme.lower() == "file":
             return "/" + rest.lstrip("/")
         if scheme.lower() not in _SCHEMES:
             raise InputError(f"{location}: cannot be read by GDAL; give http(s)://, s3://, gs://, az:// or a path")
         return _SCHEMES[scheme.lower()] + rest
+    if is_gdal_name(location):
+        return location if location.startswith("/vsi") else _absolute_inside(location, folder)
     path = Path(location).expanduser()
-    return str((path if path.is_absolute() else (base or Path.cwd()) / path).absolute())
+    return str((path if path.is_absolute() else folder / path).absolute())
+
+
+def _absolute_inside(name: str, folder: Path) -> str:
+    """PREFIX:...:file with the absolute path of the file, where there is one: workers may start elsewhere."""
+    parts = re.split('([:"])', name)
+    files = [k for k, part in enumerate(parts) if part and (folder / part).is_file()]
+    if files:
+        last = max(files, key=lambda k: len(parts[k]))
+        parts[last] = str((folder / parts[last]).absolute())
+    return "".join(parts)
 
 
 def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
