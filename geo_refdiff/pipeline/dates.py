@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from geo_refdiff.errors import OptionError
 
 _DAY = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?:(?!\d)|(?=\d{4,6}(?!\d)))")
+_PLACE = re.compile(
+    r"(?<![a-z])(?:row|col)[_-]?\d+|(?<![a-z])[rcxyij][_-]?\d+[_-]?[rcxyij][_-]?\d+|(?<!\d)\d+x\d+", re.IGNORECASE
+)
+"""A number by the words row or column, two by such letters, or a width and a height."""
+
+_PAIR = re.compile(r"(?<![A-Za-z0-9])(?<!\d[_-])(\d{4,5})[_-](\d{4,5})(?![A-Za-z0-9]|[_-]\d)")
+"""Two numbers side by side and no third one."""
+
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 
 
@@ -60,16 +68,31 @@ def span_of(value: object) -> Span | None:
     return Span(day, day)
 
 
-def span_in_name(name: str) -> Span | None:
-    """The first day that stands in a file's name, else the first year."""
+def span_in_name(name: str, latest: date | None = None) -> Span | None:
+    """The first day that stands in a file's name, else the first year.
+
+    Args:
+        name: of a file. A number in it that tells the place of a tile (tile_2048_4096, r1920_c2048) is no year.
+        latest: what begins later is no date but a number, too; default today.
+    """
+    latest = datetime.now(UTC).date() if latest is None else latest
     for found in _DAY.finditer(name):
         try:
             day = date(int(found[1]), int(found[2]), int(found[3]))
         except ValueError:
             continue
-        return Span(day, day)
-    year = _YEAR.search(name)
-    return None if year is None else span_of(year[1])
+        if day <= latest:
+            return Span(day, day)
+    places = [found.span() for found in _PLACE.finditer(name)]
+    places += [found.span() for found in _PAIR.finditer(name) if not all(_is_year(n, latest) for n in found.groups())]
+    for found in _YEAR.finditer(name):
+        if _is_year(found[1], latest) and not any(begin <= found.start() < end for begin, end in places):
+            return span_of(found[1])
+    return None
+
+
+def _is_year(text: str, latest: date) -> bool:
+    return 1900 <= int(text) <= latest.year
 
 
 def asked_span(option: str, text: str) -> Span:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,36 @@ def at(col: int, row: int = 0, pixel: float = 40.0) -> Affine:
         ("shot-20210503183921", "2021-05-03"),
         ("tile_20211399", None),
         ("x12021050312", None),
+        ("tile_2048_4096", None),
+        ("tile_1920_4096", None),
+        ("tile-0512-1920", None),
+        ("r1920_c2048", None),
+        ("row_1920_col_0", None),
+        ("x2000y1900", None),
+        ("shot_1920x1080", None),
+        ("tile_2048_4096_2018", "2018"),
+        ("r1920_c2048_naip_2018", "2018"),
+        ("naip2018", "2018"),
+        ("75-2021-0650-6860-LA93-0M20-E080", "2021"),
+        ("swissimage-dop10_2020_2600-1199_0.1_2056", "2020"),
+        ("mosaic_2018_2019", "2018"),
+        ("landsat_8_2018", "2018"),
+        ("plan_2098", None),
+        ("plan_20980101_2018", "2018"),
         ("plain", None),
     ],
 )
 def test_dates_in_names(name: str, told: str | None) -> None:
     found = span_in_name(name)
     assert (None if found is None else str(found)) == told
+
+
+def test_a_name_tells_no_day_after_a_file_was_written() -> None:
+    written = date(2020, 3, 1)
+    assert str(span_in_name("a_2020", written)) == "2020"
+    assert span_in_name("a_2021", written) is None
+    assert span_in_name("a_20200302", written) is None
+    assert span_in_name(f"a_{date.today().year + 1}") is None
 
 
 def test_dates_as_text() -> None:
