@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,8 @@ def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> t
     span, source = (said, "given") if said else (span_in_name(Path(scene.path).name, latest), "name of the scene")
     if span is None:
         return written, None, "file time of the scene"
-    first, last = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in (span.first, span.last))
-    return first, None if first == last else last + timedelta(days=1, seconds=-1), source
+    at_once = span.begin == span.end if span.times else span.first == span.last
+    return span.begin, None if at_once else span.end, source
 
 
 def _placed(plan: Plan) -> dict[str, Any]:

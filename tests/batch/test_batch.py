@@ -9,6 +9,7 @@ from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import rasterio
 import rasterio.warp
@@ -117,6 +118,35 @@ def test_scenes_by_the_names_of_gdals_drivers(
         assert batch(areas, Sources([source]), out, options=OPTIONS).done == 1
         np.testing.assert_array_equal(pixels(out / "plain.tif")[0], pixels(tmp_path / "plain" / "plain.tif")[0])
         assert table(out).loc["plain", ["scene", "scene_date"]].tolist() == ["pages_20210503.tif", "2021-05-03"]
+
+
+def test_the_time_of_day_of_an_index_is_that_of_the_output(country: Country, tmp_path: Path) -> None:
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    scene = country.scenes / "west_20210503.tif"
+    frame = geopandas.GeoDataFrame({"path": [str(scene)]}, geometry=[square(0, 0, 24)], crs="EPSG:26914")
+    frame["datetime"] = pandas.Timestamp("2021-05-03T10:30:21", tz="UTC")
+    frame.to_file(tmp_path / "index.gpkg")
+    (tmp_path / "index.csv").write_text(f"path,datetime\n{scene},2021-05-03T05:30:21-05:00\n")
+    with rasterio.open(scene) as dataset:
+        ground = shapely.geometry.mapping(
+            shapely.box(*rasterio.warp.transform_bounds(dataset.crs, 4326, *dataset.bounds))
+        )
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "x",
+        "geometry": ground,
+        "bbox": [0, 0, 1, 1],
+        "links": [],
+    }
+    item |= {"properties": {"datetime": "2021-05-03T10:30:21Z"}, "assets": {"data": {"href": str(scene)}}}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    for index in ("index.gpkg", "index.csv", "item.json"):
+        out = tmp_path / f"by {index}"
+        batch(areas, Sources([tmp_path / index]), out, options=OPTIONS | {"products": "stac"})
+        told = json.loads((out / "plain.json").read_text())["properties"]
+        assert (told["datetime"], told["geo_refdiff:datetime_from"]) == ("2021-05-03T10:30:21Z", "given")
+        assert table(out).loc["plain", "scene_date"] == "2021-05-03"
 
 
 def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> None:

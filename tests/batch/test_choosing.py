@@ -82,6 +82,29 @@ def test_dates_as_text() -> None:
     assert span_of(datetime(2020, 1, 2, tzinfo=UTC)) == span_of("2020-01-02")
 
 
+@pytest.mark.parametrize(
+    ("text", "exact", "days"),
+    [
+        ("2021-05-03T10:30:21Z", "2021-05-03T10:30:21Z", "2021-05-03"),
+        ("2021-05-03 10:30:21.5", "2021-05-03T10:30:21.500000Z", "2021-05-03"),
+        ("2021-05-03T23:30:00-05:00", "2021-05-04T04:30:00Z", "2021-05-04"),
+        ("2021-05-03T00:00:00Z", "2021-05-03", "2021-05-03"),
+        ("2021-05-03T10:30:00Z/2021-05-03T10:31:00Z", "2021-05-03T10:30:00Z/2021-05-03T10:31:00Z", "2021-05-03"),
+        ("2021-05-03/2021-05-05T12:00Z", "2021-05-03T00:00:00Z/2021-05-05T12:00:00Z", "2021-05-03/2021-05-05"),
+        ("2021-05", "2021-05-01/2021-05-31", "2021-05-01/2021-05-31"),
+    ],
+)
+def test_times_are_kept_beside_days(text: str, exact: str, days: str) -> None:
+    span = span_of(text)
+    assert span is not None
+    assert (span.exact, str(span)) == (exact, days)
+    assert span == span_of(days)
+    again = span_of(exact)
+    assert again is not None
+    assert (again.begin, again.end) == (span.begin, span.end)
+    assert span_of("2021-05-03T10:31:00Z/2021-05-03T10:30:00Z") is None
+
+
 @given(st.dates(), st.dates(), st.dates(), st.dates())
 def test_distance_of_spans(a: Any, b: Any, c: Any, d: Any) -> None:
     one, two = Span(*sorted([a, b])), Span(*sorted([c, d]))

@@ -119,8 +119,8 @@ class Planner:
         reference: tuple[str | None, str | None, Sequence[str]] = (None, None, ())
         if self._references is not None:
             dates = reference_dates(span, self._before)
-            reference, taken, _, more = self._one(area, self._references, "reference", dates)
-            values |= {"reference": reference[1], "ref_date": None if taken is None else str(taken)}
+            reference, older, _, more = self._one(area, self._references, "reference", dates)
+            values |= {"reference": reference[1], "ref_date": None if older is None else str(older)}
             notes += more
         mask, named = self._fixed_mask, self._fixed_mask
         if self._masks is not None:
@@ -129,7 +129,8 @@ class Planner:
             used += own
         values |= {"mask": named, "notes": text_of_notes(notes) or None}
         files = [scene[0], reference[0], mask, *used, *reference[2]]
-        job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), values["scene_date"])
+        taken = None if span is None else span.exact
+        job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), taken)
         shape, blocks, raw = self._cost(job)
         return Plan(job, values, tuple(notes), shape, blocks, raw)
 

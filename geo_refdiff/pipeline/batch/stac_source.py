@@ -115,5 +115,4 @@ def _is_image(asset: Any) -> bool:
 def _span(item: Any) -> Span | None:
     if item.datetime is not None:
         return span_of(item.datetime)
-    first, last = (span_of(item.properties.get(k)) for k in ("start_datetime", "end_datetime"))
-    return None if first is None or last is None else Span(first.first, last.last)
+    return span_of("/".join(str(item.properties.get(key)) for key in ("start_datetime", "end_datetime")))
