@@ -176,6 +176,22 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
         plan_batch(country.areas, Sources([out]), tmp_path / "none", options=OPTIONS)
 
 
+def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.Planner.plan
+
+    def plan(self: Any, area: Any) -> Any:
+        if area.name == "round":
+            raise RuntimeError("of a library")
+        return real(self, area)
+
+    monkeypatch.setattr(module.Planner, "plan", plan)
+    planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    errors = {a.name: a.error for a in planned.areas if a.status == "impossible"}
+    assert errors == {"round": "unexpected RuntimeError: of a library", "nowhere": planned.areas[-1].error}
+    result = batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert dict(result.errors) == errors
+
+
 def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

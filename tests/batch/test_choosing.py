@@ -176,6 +176,43 @@ def test_folder_and_indices_tell_the_same(make_raster: Any, tmp_path: Path) -> N
     assert read_catalogue([tmp_path / "in", tmp_path / "in" / "b_2020.tif"], "scene") == folder
 
 
+def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
+    """A bow tie counts with both its halves; what has no area is looked up in the file."""
+    from geo_refdiff.pipeline.batch.stac_source import read_stac
+
+    bow = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
+    jump = shapely.Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)])
+    point = shapely.Point(-101.18, 47)
+    scene = make_raster("x.tif", np.ones((1, 8, 8), "uint8"))
+    own = read_catalogue([scene], "scene")[0].lonlat
+    wanted = {"bow": 2.0, "jump": 2.0, "point": own.area}
+    shapes = {"bow": bow, "jump": jump, "point": point}
+    names = [f"{name}.tif" for name in shapes]
+    for name in names:
+        (tmp_path / name).symlink_to(scene)
+    (tmp_path / "index.csv").write_text("path,wkt\n" + "".join(f'{n}.tif,"{s.wkt}"\n' for n, s in shapes.items()))
+    geopandas.GeoDataFrame({"path": names}, geometry=list(shapes.values()), crs="EPSG:4326").to_file(
+        tmp_path / "i.gpkg"
+    )
+    for index in ("index.csv", "i.gpkg"):
+        entries = read_catalogue([tmp_path / index], "scene")
+        assert all(entry.lonlat.is_valid for entry in entries)
+        assert [entry.lonlat.area for entry in entries] == pytest.approx(list(wanted.values()))
+    Chooser(entries, "scene").choose(shapely.box(0.4, 0.4, 1.5, 1.6), scene_dates(None, False))
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "x", "bbox": [0, 0, 2, 2], "links": []}
+    item |= {"properties": {"datetime": "2021-05-03T00:00:00Z"}, "assets": {"data": {"href": "bow.tif"}}}
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item | {"geometry": shapely.geometry.mapping(bow)}))
+    assert read_stac(str(path), "scene")[0].lonlat.area == pytest.approx(wanted["bow"])
+    for geometry in (shapely.geometry.mapping(point), {"type": "Polygon", "coordinates": [[[0, 0]]]}):
+        path.write_text(json.dumps(item | {"geometry": geometry}))
+        with pytest.raises(InputError, match=r"item x: its geometry (has no area|makes no sense)"):
+            read_stac(str(path), "scene")
+    (tmp_path / "index.csv").write_text('path,wkt\nx.tif,"POLYGON ((0 0, 1 1, inf 0, 0 0))"\n')
+    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be told in degrees"):
+        read_catalogue([tmp_path / "index.csv"], "scene")
+
+
 def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_column.csv").write_text("a,b\n1,2\n")

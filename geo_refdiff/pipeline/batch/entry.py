@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.engine.tags import PLAN_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
+from geo_refdiff.io.globe import on_the_globe
+from geo_refdiff.io.vector import LONLAT, sound_polygons
 from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
@@ -40,6 +44,22 @@ class Entry:
     def name(self) -> str:
         """For people."""
         return Path(self.files[0]).name
+
+
+def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
+    """The polygons of an outline in degrees, valid, cut at the 180th meridian; possibly none.
+
+    Args:
+        where: it stands, for the message.
+        shape: the outline.
+
+    Raises:
+        InputError: it has coordinates that are no numbers.
+    """
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise InputError(f"{where}: the footprint has points that cannot be told in degrees; correct it")
+    plain = shape.geom_type == "Polygon" and shape.is_valid and not shape.has_z and on_the_globe(shape) is shape
+    return shape if plain else sound_polygons(shape, LONLAT)
 
 
 def gdal_name(location: str, base: Path | None = None) -> str:
@@ -115,10 +135,10 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
                 raise InputError(
                     f"{file}: is not georeferenced; give it a CRS and an affine (gdal_edit.py), or leave it out"
                 )
-            footprint = outline(dataset)
+            ground = footprint(file, outline(dataset))
         taken = acquired(file)
     except GDAL_ERRORS as error:
         raise InputError(
             f"{file}: cannot be opened as a raster ({one_line(error, 160)}); check it with gdalinfo"
         ) from error
-    return Entry((file,), footprint, span_in_name(Path(file).stem) if taken is None else span_of(taken))
+    return Entry((file,), ground, span_in_name(Path(file).stem) if taken is None else span_of(taken))

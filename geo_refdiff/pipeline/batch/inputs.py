@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.engine.shards import check_size
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.io.gdal import gdal_env, one_line
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.layer_source import LayerSource, layer_source
@@ -160,6 +160,16 @@ class Planner:
         height, width = outline.geobox.shape
         raw = height * width * len(outline.bands.output) * np.dtype(outline.output.dtype).itemsize
         return (height, width), outline.blocks.count, raw
+
+
+def plan_or_reason(planner: Planner, area: Area) -> Plan | str:
+    """The plan of an area, or why there is none, on one line: one area's failure never stops the others."""
+    try:
+        return planner.plan(area)
+    except GeoRefDiffError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # whatever its inputs make of it
+        return f"unexpected {type(error).__name__}: {one_line(error)}"
 
 
 def check_options(options: Mapping[str, Any]) -> None:

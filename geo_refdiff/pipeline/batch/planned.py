@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.inputs import Planner
+from geo_refdiff.pipeline.batch.inputs import Planner, plan_or_reason
 from geo_refdiff.pipeline.batch.jobs import is_there, output_of
 from geo_refdiff.pipeline.batch.manifest import FILE, Manifest
 
@@ -112,10 +111,9 @@ def plan_table(areas: Sequence[Area], planner: Planner, folder: Path) -> PlanTab
         status = "pending" if before not in ("done", "failed") else str(before)
         if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
             status = "pending"
-        try:
-            plan = planner.plan(area)
-        except GeoRefDiffError as error:
-            planned.append(PlannedArea(area.name, "impossible", error=" ".join(str(error).split())))
+        plan = plan_or_reason(planner, area)
+        if isinstance(plan, str):
+            planned.append(PlannedArea(area.name, "impossible", error=plan))
             continue
         height, width = plan.shape
         planned.append(

@@ -11,7 +11,7 @@ import shapely
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import one_line
-from geo_refdiff.pipeline.batch.entry import Entry, gdal_name
+from geo_refdiff.pipeline.batch.entry import Entry, footprint, gdal_name
 from geo_refdiff.pipeline.dates import Span, span_of
 
 _USUAL = ("data", "visual", "image", "analytic", "default")
@@ -81,7 +81,13 @@ def _entry(item: Any, source: str, base: Path | None, wanted: Sequence[str]) -> 
     if missing:
         raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
     files = tuple(_file(item.assets[key], source, base) for key in keys)
-    return Entry(files, shapely.geometry.shape(item.geometry), _span(item), tuple(keys) if len(keys) > 1 else ())
+    try:
+        ground = footprint(where, shapely.geometry.shape(item.geometry))
+    except (TypeError, ValueError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
+        raise InputError(f"{where}: its geometry makes no sense ({one_line(error, 80)}); leave it out") from error
+    if ground.is_empty:
+        raise InputError(f"{where}: its geometry has no area; leave it out")
+    return Entry(files, ground, _span(item), tuple(keys) if len(keys) > 1 else ())
 
 
 def _file(asset: Any, source: str, base: Path | None) -> str:
