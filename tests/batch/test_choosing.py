@@ -285,6 +285,72 @@ def test_stac_on_disk(make_raster: Any, tmp_path: Path) -> None:
     assert only.files == (str(paths["red"]),)
 
 
+def stac_item(name: str, href: str) -> dict[str, Any]:
+    ground = shapely.geometry.mapping(shapely.box(-101, 47, -100.9, 47.1))
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "geometry": ground,
+        "bbox": [-101, 47, -100.9, 47.1],
+    }
+    return item | {"links": [], "properties": {"datetime": "2021-05-03T00:00:00Z"}, "assets": {"data": {"href": href}}}
+
+
+def write_page(path: Path, names: list[str], link: dict[str, Any] | None = None) -> Path:
+    """A page of an ItemCollection, its assets beside it."""
+    features = [stac_item(name, f"./{name}.tif") for name in names]
+    links = [{"rel": "self", "href": "x"}] + ([] if link is None else [{"rel": "next"} | link])
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, "links": links}))
+    return path
+
+
+def test_pages_of_an_item_collection(tmp_path: Path) -> None:
+    (tmp_path / "more pages").mkdir()
+    first = write_page(tmp_path / "1.json", ["a", "b"], {"href": "more%20pages/2.json"})
+    write_page(tmp_path / "more pages" / "2.json", [], {"href": f"file://{tmp_path}/3.json", "method": "GET"})
+    write_page(tmp_path / "3.json", ["c"], {"href": "1.json"})  # where it began
+    found = read_catalogue([first], "scene")
+    assert [entry.files[0] for entry in found] == [f"{tmp_path}/{name}.tif" for name in "abc"]
+    for link in ({"href": "2.json", "method": "POST"}, {"href": "2.json", "body": {"token": "x"}}):
+        write_page(first, ["a"], link)
+        with pytest.raises(InputError, match=r"1\.json: its next page cannot be asked for .*; search by GET") as caught:
+            read_catalogue([first], "scene")
+        assert "\n" not in str(caught.value)
+    write_page(first, ["a"], {"href": "gone.json"})
+    with pytest.raises(InputError, match="cannot be read as STAC"):
+        read_catalogue([first], "scene")
+
+
+def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.stac_source._MOST_PAGES", 3)
+    for number in range(4):
+        write_page(tmp_path / f"{number}.json", [], {"href": f"{number + 1}.json"})
+    with pytest.raises(InputError, match="has more than 3 pages"):
+        read_catalogue([tmp_path / "0.json"], "scene")
+
+
+def test_escapes_in_links_are_undone(tmp_path: Path) -> None:
+    folder = tmp_path / "my scenes"
+    folder.mkdir()
+    for name in ("a 1.tif", "b%201.tif", "c.tif"):
+        (folder / name).touch()
+    hrefs = {
+        "./a%201.tif": "a 1.tif",
+        "a 1.tif": "a 1.tif",
+        "b%201.tif": "b%201.tif",  # a file may be called so
+        f"file://{tmp_path}/my%20scenes/a%201.tif": "a 1.tif",
+        f"file://localhost{tmp_path}/my%20scenes/c.tif": "c.tif",
+    }
+    for item_file in ("item.json", "items.json"):
+        for href, name in hrefs.items():
+            item = stac_item("x", href)
+            whole = item if item_file == "item.json" else {"type": "FeatureCollection", "features": [item]}
+            (folder / item_file).write_text(json.dumps(whole))
+            for source in (folder / item_file, f"file://{tmp_path}/my%20scenes/{item_file}"):
+                assert read_catalogue([source], "scene")[0].files == (str(folder / name),)
+
+
 def entry(name: str, box: tuple[float, float, float, float], date: str | None = None) -> Entry:
     return Entry((name,), shapely.box(*box), span_of(date))
 

@@ -41,9 +41,10 @@ def read_catalogue(
 
 def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | None) -> list[Entry]:
     table = LayerSource(source) if URL.match(source) else layer_source(source)
-    name = table.path
+    name = gdal_name(table.path) if table.path.lower().startswith("file:") else table.path
     suffix = Path(name.partition("?")[0]).suffix.lower()
-    if suffix == ".json" or (suffix == "" and URL.match(name)) or (suffix == ".geojson" and _is_stac(name)):
+    remote = URL.match(name) is not None
+    if suffix == ".json" or (remote and suffix in ("", ".geojson")) or (suffix == ".geojson" and _is_stac(name)):
         from geo_refdiff.pipeline.batch.stac_source import read_stac
 
         return read_stac(name, role, assets)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import shapely
@@ -74,7 +75,7 @@ def gdal_name(location: str, base: Path | None = None) -> str:
     if URL.match(location):
         scheme, _, rest = location.partition("://")
         if scheme.lower() == "file":
-            return "/" + rest.lstrip("/")
+            return "/" + unquote(rest.removeprefix("localhost")).lstrip("/")
         if scheme.lower() not in _SCHEMES:
             raise InputError(f"{location}: cannot be read by GDAL; give http(s)://, s3://, gs://, az:// or a path")
         return _SCHEMES[scheme.lower()] + rest
