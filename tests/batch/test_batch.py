@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
 from geo_refdiff.pipeline.batch import batch as module
+from geo_refdiff.pipeline.batch.areas import read_areas
 from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
 from geo_refdiff.pipeline.batch.inputs import Sources
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
@@ -174,6 +176,73 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
     assert planned.areas[0].scene == "sharp_20250101.tif"
     with pytest.raises(InputError, match="out: holds the outputs of a batch; name those that are meant"):
         plan_batch(country.areas, Sources([out]), tmp_path / "none", options=OPTIONS)
+
+
+@pytest.fixture
+def partial(country: Country, make_raster: Any, make_texture: Any, tmp_path: Path) -> Country:
+    """Of two areas one has references and a mask of its own."""
+    values = np.round(20 + 200 * make_texture((3, 96, 48), seed=3)).astype("uint8")
+    for name in ("old_2014.tif", "ref_2018.tif"):
+        make_raster(f"references/{name}", values, pixel=10.0, names=("red", "green", "blue"))
+    (tmp_path / "masks").mkdir()
+    make_raster("masks/changes.tif", np.zeros((1, 96, 48), "uint8"), pixel=10.0)
+    areas = write_areas(tmp_path / "two.gpkg", {"west": square(2, 2, 8), "east": square(2, 30, 8)})
+    return replace(country, areas=areas, names=("west", "east"))
+
+
+def test_an_archive_may_be_partial(partial: Country, tmp_path: Path) -> None:
+    """An area without a reference or a mask of its own is done without; the manifest and the plan say why."""
+    sources = partial.sources(references=[partial.references], masks=[tmp_path / "masks"])
+    options = OPTIONS | {
+        "no_change": 0,
+        "min_confidence": 0.6,
+        "mask_confidence": str(tmp_path / "masks" / "changes.tif"),
+    }
+    planned = plan_batch(partial.areas, sources, tmp_path / "out", options=options)
+    missing = "no reference of 2 overlaps the area: none is used; no mask of 1 overlaps the area: none is used"
+    assert [(a.status, a.reference, a.mask, a.notes) for a in planned.areas] == [
+        ("pending", "ref_2018.tif", "changes.tif", ""),
+        ("pending", "", "", missing),
+    ]
+    assert f"east: {missing}" in str(planned)
+    result = batch(partial.areas, sources, tmp_path / "out", options=options)
+    assert result.done == 2, result.errors
+    rows = table(tmp_path / "out")
+    assert rows.loc["west", ["reference", "ref_date", "mask"]].tolist() == ["ref_2018.tif", "2018", "changes.tif"]
+    assert rows.loc["east", ["reference", "ref_date", "mask"]].isna().all()
+    assert rows.loc["east", "notes"].startswith(missing)
+    alone = upscale(
+        partial.scenes / "east_20210613.tif", aoi=read_areas(partial.areas)[1].text, out=tmp_path / "x.tif", **OPTIONS
+    )
+    for one, other in zip(pixels(alone.out), pixels(tmp_path / "out" / "east.tif"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_a_reference_nothing_is_compared(partial: Country, tmp_path: Path) -> None:
+    sources = partial.sources(references=[partial.references], masks=["auto"])
+    result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS | {"min_confidence": 0.6})
+    assert result.done == 2, result.errors
+    rows = table(tmp_path / "out")
+    assert rows["mask"].fillna("-").tolist() == ["auto", "-"]
+    assert "without a reference no change can be looked for" in rows.loc["east", "notes"]
+
+
+def test_dates_may_exclude_all_references(partial: Country, tmp_path: Path) -> None:
+    sources = partial.sources(references=[partial.references], ref_before="2014")
+    result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS)
+    assert result.done == 2, result.errors
+    told = "no reference of the dates asked for overlaps the area (2014, 2018): none is used"
+    assert told in table(tmp_path / "out").loc["west", "notes"]
+
+
+def test_a_model_that_needs_a_reference_fails_where_there_is_none(partial: Country, tmp_path: Path) -> None:
+    sources, options = partial.sources(references=[partial.references]), OPTIONS | {"model": "matched-ref"}
+    told = (
+        "matched-ref needs a reference, but no reference of 2 overlaps the area; give one, or use --model bicubic-ibp"
+    )
+    planned = plan_batch(partial.areas, sources, tmp_path / "out", options=options)
+    assert [a.error for a in planned.areas] == ["", told]
+    assert batch(partial.areas, sources, tmp_path / "out", options=options).errors == (("east", told),)
 
 
 def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

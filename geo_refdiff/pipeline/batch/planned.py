@@ -10,7 +10,7 @@ from typing import Any
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.inputs import Planner, plan_or_reason
 from geo_refdiff.pipeline.batch.jobs import is_there, output_of
-from geo_refdiff.pipeline.batch.manifest import FILE, Manifest
+from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, text_of_notes
 
 _WIDEST = 40
 
@@ -28,6 +28,7 @@ class PlannedArea:
         raw_mib: of the output's pixels, uncompressed.
         seconds: it is expected to take, by the speed of what is done so far; None where nothing is.
         error: why it is impossible.
+        notes: what deserves a look about its inputs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PlannedArea:
     raw_mib: float = 0.0
     seconds: float | None = None
     error: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class PlanTable:
             f"{t['pending']} of {t['areas']} areas would run: {t['megapixels']:.1f} MPix, {t['blocks']} blocks, "
             f"{t['raw_mib']:.1f} MiB uncompressed{time}"
         )
-        return "\n".join([*lines, *(f"{a.name}: {a.error}" for a in self.areas if a.error)])
+        return "\n".join([*lines, *(f"{a.name}: {a.error or a.notes}" for a in self.areas if a.error or a.notes)])
 
 
 def plan_table(areas: Sequence[Area], planner: Planner, folder: Path) -> PlanTable:
@@ -128,6 +130,7 @@ def plan_table(areas: Sequence[Area], planner: Planner, folder: Path) -> PlanTab
                 plan.blocks,
                 plan.raw_bytes / 2**20,
                 None if speed is None else speed * width * height / 1e6,
+                notes=text_of_notes(plan.notes),
             )
         )
     return PlanTable(tuple(planned))
