@@ -17,6 +17,9 @@ from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.io.layer_source import LayerSource, layer_source
 
+LONLAT = pyproj.CRS.from_epsg(4326)
+"""Degrees, longitude first."""
+
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
 _WKT = re.compile(r"^([^;]+);\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)

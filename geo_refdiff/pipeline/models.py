@@ -33,6 +33,7 @@ class Model:
         bands: its channels; empty: any bands will do.
         optional_bands: those that a scene may lack.
         classes: of its masks; empty: any.
+        needs_reference: whether it can do nothing without one.
         scales: factors that it knows; empty: any from 1 to 64.
         psf_sigma: of the sensor that it was made for, LR pixels.
         sampler: settings as the plan records them.
@@ -46,6 +47,7 @@ class Model:
     bands: tuple[str, ...] = ()
     optional_bands: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    needs_reference: bool = False
     scales: tuple[int, ...] = ()
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
@@ -114,7 +116,8 @@ def open_model(
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
     if sampler is not None or steps is not None or detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
-    return Model(name, lambda sensor, channels, seed: factory(sensor))
+    needs_reference = bool(getattr(factory, "uses_reference", False))
+    return Model(name, lambda sensor, channels, seed: factory(sensor), needs_reference=needs_reference)
 
 
 def _diffusion(

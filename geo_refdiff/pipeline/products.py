@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,12 @@ def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> t
     if said is None and metadata is not None:
         return metadata, None, "scene metadata"
     written = datetime.fromtimestamp(scene.mtime_ns / 1e9, UTC)
-    span, source = (said, "given") if said else (span_in_name(Path(scene.path).name), "name of the scene")
-    if span is None or (said is None and span.first > written.date()):  # a number, not a date
+    latest = written.date() if scene.mtime_ns else None  # of a URL the time is not known
+    span, source = (said, "given") if said else (span_in_name(Path(scene.path).name, latest), "name of the scene")
+    if span is None:
         return written, None, "file time of the scene"
-    first, last = (datetime(d.year, d.month, d.day, tzinfo=UTC) for d in (span.first, span.last))
-    return first, None if first == last else last + timedelta(days=1, seconds=-1), source
+    at_once = span.begin == span.end if span.times else span.first == span.last
+    return span.begin, None if at_once else span.end, source
 
 
 def _placed(plan: Plan) -> dict[str, Any]:

@@ -117,8 +117,8 @@ def upscale(
         products: what is written beside the output, of "source" (where each pixel's detail comes from), "style"
             (.qml for QGIS), "stac" and "quicklook", or "all"; None or "none": nothing.
         uncertainty: runs with other noise, 2 to 64, for `out.uncertainty.tif`: half-widths of 90 % intervals.
-        scene_date: when the scene was taken, for the STAC item: "2021-05-03", "2021-05", "2021", or "FIRST/LAST";
-            default from its metadata, its name, the file's time.
+        scene_date: when the scene was taken, for the STAC item: "2021-05-03", "2021-05-03T10:30:21Z", "2021-05",
+            "2021", or "FIRST/LAST"; default from its metadata, its name, the file's time.
         no_change: value of a raster mask that means "no change".
         class_map: JSON or CSV file from values, colours or names in the mask to the model's classes.
         mask_field: of polygons, whose values tell the class; None: polygons are changes to an unknown class.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
+import pandas
 import pytest
 import rasterio
 import rasterio.warp
@@ -18,6 +20,7 @@ from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
 from geo_refdiff.pipeline.batch import batch as module
+from geo_refdiff.pipeline.batch.areas import read_areas
 from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
 from geo_refdiff.pipeline.batch.inputs import Sources
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
@@ -97,6 +100,58 @@ def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> 
     assert not (tmp_path / "out" / "tiny.tif").exists()
 
 
+def test_scenes_by_the_names_of_gdals_drivers(
+    country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second image of a TIFF, by its name and in an index; the first one lies elsewhere."""
+    pages = tmp_path / "pages_20210503.tif"
+    for scene, more in (
+        (country.scenes / "east_20210613.tif", {}),
+        (country.scenes / "west_20210503.tif", {"append_subdataset": True}),
+    ):
+        with rasterio.open(scene) as source, rasterio.open(pages, "w", **source.profile, **more) as page:
+            page.write(source.read())
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    monkeypatch.chdir(tmp_path)
+    name = "GTIFF_DIR:2:pages_20210503.tif"
+    (tmp_path / "index.csv").write_text(f"path\n{name}\n")
+    batch(areas, country.sources(), tmp_path / "plain", options=OPTIONS)
+    for source in (name, "index.csv"):
+        out = tmp_path / f"by {source[:5]}"
+        assert batch(areas, Sources([source]), out, options=OPTIONS).done == 1
+        np.testing.assert_array_equal(pixels(out / "plain.tif")[0], pixels(tmp_path / "plain" / "plain.tif")[0])
+        assert table(out).loc["plain", ["scene", "scene_date"]].tolist() == ["pages_20210503.tif", "2021-05-03"]
+
+
+def test_the_time_of_day_of_an_index_is_that_of_the_output(country: Country, tmp_path: Path) -> None:
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    scene = country.scenes / "west_20210503.tif"
+    frame = geopandas.GeoDataFrame({"path": [str(scene)]}, geometry=[square(0, 0, 24)], crs="EPSG:26914")
+    frame["datetime"] = pandas.Timestamp("2021-05-03T10:30:21", tz="UTC")
+    frame.to_file(tmp_path / "index.gpkg")
+    (tmp_path / "index.csv").write_text(f"path,datetime\n{scene},2021-05-03T05:30:21-05:00\n")
+    with rasterio.open(scene) as dataset:
+        ground = shapely.geometry.mapping(
+            shapely.box(*rasterio.warp.transform_bounds(dataset.crs, 4326, *dataset.bounds))
+        )
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": "x",
+        "geometry": ground,
+        "bbox": [0, 0, 1, 1],
+        "links": [],
+    }
+    item |= {"properties": {"datetime": "2021-05-03T10:30:21Z"}, "assets": {"data": {"href": str(scene)}}}
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    for index in ("index.gpkg", "index.csv", "item.json"):
+        out = tmp_path / f"by {index}"
+        batch(areas, Sources([tmp_path / index]), out, options=OPTIONS | {"products": "stac"})
+        told = json.loads((out / "plain.json").read_text())["properties"]
+        assert (told["datetime"], told["geo_refdiff:datetime_from"]) == ("2021-05-03T10:30:21Z", "given")
+        assert table(out).loc["plain", "scene_date"] == "2021-05-03"
+
+
 def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> None:
     """The outputs lie among the scenes: of this batch, of another one in shards, of a run of its own with its maps."""
     sources = country.sources()
@@ -122,6 +177,89 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
     assert planned.areas[0].scene == "sharp_20250101.tif"
     with pytest.raises(InputError, match="out: holds the outputs of a batch; name those that are meant"):
         plan_batch(country.areas, Sources([out]), tmp_path / "none", options=OPTIONS)
+
+
+@pytest.fixture
+def partial(country: Country, make_raster: Any, make_texture: Any, tmp_path: Path) -> Country:
+    """Of two areas one has references and a mask of its own."""
+    values = np.round(20 + 200 * make_texture((3, 96, 48), seed=3)).astype("uint8")
+    for name in ("old_2014.tif", "ref_2018.tif"):
+        make_raster(f"references/{name}", values, pixel=10.0, names=("red", "green", "blue"))
+    (tmp_path / "masks").mkdir()
+    make_raster("masks/changes.tif", np.zeros((1, 96, 48), "uint8"), pixel=10.0)
+    areas = write_areas(tmp_path / "two.gpkg", {"west": square(2, 2, 8), "east": square(2, 30, 8)})
+    return replace(country, areas=areas, names=("west", "east"))
+
+
+def test_an_archive_may_be_partial(partial: Country, tmp_path: Path) -> None:
+    """An area without a reference or a mask of its own is done without; the manifest and the plan say why."""
+    sources = partial.sources(references=[partial.references], masks=[tmp_path / "masks"])
+    options = OPTIONS | {
+        "no_change": 0,
+        "min_confidence": 0.6,
+        "mask_confidence": str(tmp_path / "masks" / "changes.tif"),
+    }
+    planned = plan_batch(partial.areas, sources, tmp_path / "out", options=options)
+    missing = "no reference of 2 overlaps the area: none is used; no mask of 1 overlaps the area: none is used"
+    assert [(a.status, a.reference, a.mask, a.notes) for a in planned.areas] == [
+        ("pending", "ref_2018.tif", "changes.tif", ""),
+        ("pending", "", "", missing),
+    ]
+    assert f"east: {missing}" in str(planned)
+    result = batch(partial.areas, sources, tmp_path / "out", options=options)
+    assert result.done == 2, result.errors
+    rows = table(tmp_path / "out")
+    assert rows.loc["west", ["reference", "ref_date", "mask"]].tolist() == ["ref_2018.tif", "2018", "changes.tif"]
+    assert rows.loc["east", ["reference", "ref_date", "mask"]].isna().all()
+    assert rows.loc["east", "notes"].startswith(missing)
+    alone = upscale(
+        partial.scenes / "east_20210613.tif", aoi=read_areas(partial.areas)[1].text, out=tmp_path / "x.tif", **OPTIONS
+    )
+    for one, other in zip(pixels(alone.out), pixels(tmp_path / "out" / "east.tif"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_a_reference_nothing_is_compared(partial: Country, tmp_path: Path) -> None:
+    sources = partial.sources(references=[partial.references], masks=["auto"])
+    result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS | {"min_confidence": 0.6})
+    assert result.done == 2, result.errors
+    rows = table(tmp_path / "out")
+    assert rows["mask"].fillna("-").tolist() == ["auto", "-"]
+    assert "without a reference no change can be looked for" in rows.loc["east", "notes"]
+
+
+def test_dates_may_exclude_all_references(partial: Country, tmp_path: Path) -> None:
+    sources = partial.sources(references=[partial.references], ref_before="2014")
+    result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS)
+    assert result.done == 2, result.errors
+    told = "no reference of the dates asked for overlaps the area (2014, 2018): none is used"
+    assert told in table(tmp_path / "out").loc["west", "notes"]
+
+
+def test_a_model_that_needs_a_reference_fails_where_there_is_none(partial: Country, tmp_path: Path) -> None:
+    sources, options = partial.sources(references=[partial.references]), OPTIONS | {"model": "matched-ref"}
+    told = (
+        "matched-ref needs a reference, but no reference of 2 overlaps the area; give one, or use --model bicubic-ibp"
+    )
+    planned = plan_batch(partial.areas, sources, tmp_path / "out", options=options)
+    assert [a.error for a in planned.areas] == ["", told]
+    assert batch(partial.areas, sources, tmp_path / "out", options=options).errors == (("east", told),)
+
+
+def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module.Planner.plan
+
+    def plan(self: Any, area: Any) -> Any:
+        if area.name == "round":
+            raise RuntimeError("of a library")
+        return real(self, area)
+
+    monkeypatch.setattr(module.Planner, "plan", plan)
+    planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    errors = {a.name: a.error for a in planned.areas if a.status == "impossible"}
+    assert errors == {"round": "unexpected RuntimeError: of a library", "nowhere": planned.areas[-1].error}
+    result = batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert dict(result.errors) == errors
 
 
 def test_rerun_goes_on_and_retries_only_if_asked(

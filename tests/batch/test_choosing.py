@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,36 @@ def at(col: int, row: int = 0, pixel: float = 40.0) -> Affine:
         ("shot-20210503183921", "2021-05-03"),
         ("tile_20211399", None),
         ("x12021050312", None),
+        ("tile_2048_4096", None),
+        ("tile_1920_4096", None),
+        ("tile-0512-1920", None),
+        ("r1920_c2048", None),
+        ("row_1920_col_0", None),
+        ("x2000y1900", None),
+        ("shot_1920x1080", None),
+        ("tile_2048_4096_2018", "2018"),
+        ("r1920_c2048_naip_2018", "2018"),
+        ("naip2018", "2018"),
+        ("75-2021-0650-6860-LA93-0M20-E080", "2021"),
+        ("swissimage-dop10_2020_2600-1199_0.1_2056", "2020"),
+        ("mosaic_2018_2019", "2018"),
+        ("landsat_8_2018", "2018"),
+        ("plan_2098", None),
+        ("plan_20980101_2018", "2018"),
         ("plain", None),
     ],
 )
 def test_dates_in_names(name: str, told: str | None) -> None:
     found = span_in_name(name)
     assert (None if found is None else str(found)) == told
+
+
+def test_a_name_tells_no_day_after_a_file_was_written() -> None:
+    written = date(2020, 3, 1)
+    assert str(span_in_name("a_2020", written)) == "2020"
+    assert span_in_name("a_2021", written) is None
+    assert span_in_name("a_20200302", written) is None
+    assert span_in_name(f"a_{date.today().year + 1}") is None
 
 
 def test_dates_as_text() -> None:
@@ -56,6 +80,29 @@ def test_dates_as_text() -> None:
     assert span_of("2021-06/2021-05") is None
     assert span_of("soon") is None
     assert span_of(datetime(2020, 1, 2, tzinfo=UTC)) == span_of("2020-01-02")
+
+
+@pytest.mark.parametrize(
+    ("text", "exact", "days"),
+    [
+        ("2021-05-03T10:30:21Z", "2021-05-03T10:30:21Z", "2021-05-03"),
+        ("2021-05-03 10:30:21.5", "2021-05-03T10:30:21.500000Z", "2021-05-03"),
+        ("2021-05-03T23:30:00-05:00", "2021-05-04T04:30:00Z", "2021-05-04"),
+        ("2021-05-03T00:00:00Z", "2021-05-03", "2021-05-03"),
+        ("2021-05-03T10:30:00Z/2021-05-03T10:31:00Z", "2021-05-03T10:30:00Z/2021-05-03T10:31:00Z", "2021-05-03"),
+        ("2021-05-03/2021-05-05T12:00Z", "2021-05-03T00:00:00Z/2021-05-05T12:00:00Z", "2021-05-03/2021-05-05"),
+        ("2021-05", "2021-05-01/2021-05-31", "2021-05-01/2021-05-31"),
+    ],
+)
+def test_times_are_kept_beside_days(text: str, exact: str, days: str) -> None:
+    span = span_of(text)
+    assert span is not None
+    assert (span.exact, str(span)) == (exact, days)
+    assert span == span_of(days)
+    again = span_of(exact)
+    assert again is not None
+    assert (again.begin, again.end) == (span.begin, span.end)
+    assert span_of("2021-05-03T10:31:00Z/2021-05-03T10:30:00Z") is None
 
 
 @given(st.dates(), st.dates(), st.dates(), st.dates())
@@ -129,6 +176,43 @@ def test_folder_and_indices_tell_the_same(make_raster: Any, tmp_path: Path) -> N
     assert read_catalogue([tmp_path / "in", tmp_path / "in" / "b_2020.tif"], "scene") == folder
 
 
+def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
+    """A bow tie counts with both its halves; what has no area is looked up in the file."""
+    from geo_refdiff.pipeline.batch.stac_source import read_stac
+
+    bow = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
+    jump = shapely.Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)])
+    point = shapely.Point(-101.18, 47)
+    scene = make_raster("x.tif", np.ones((1, 8, 8), "uint8"))
+    own = read_catalogue([scene], "scene")[0].lonlat
+    wanted = {"bow": 2.0, "jump": 2.0, "point": own.area}
+    shapes = {"bow": bow, "jump": jump, "point": point}
+    names = [f"{name}.tif" for name in shapes]
+    for name in names:
+        (tmp_path / name).symlink_to(scene)
+    (tmp_path / "index.csv").write_text("path,wkt\n" + "".join(f'{n}.tif,"{s.wkt}"\n' for n, s in shapes.items()))
+    geopandas.GeoDataFrame({"path": names}, geometry=list(shapes.values()), crs="EPSG:4326").to_file(
+        tmp_path / "i.gpkg"
+    )
+    for index in ("index.csv", "i.gpkg"):
+        entries = read_catalogue([tmp_path / index], "scene")
+        assert all(entry.lonlat.is_valid for entry in entries)
+        assert [entry.lonlat.area for entry in entries] == pytest.approx(list(wanted.values()))
+    Chooser(entries, "scene").choose(shapely.box(0.4, 0.4, 1.5, 1.6), scene_dates(None, False))
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "x", "bbox": [0, 0, 2, 2], "links": []}
+    item |= {"properties": {"datetime": "2021-05-03T00:00:00Z"}, "assets": {"data": {"href": "bow.tif"}}}
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(item | {"geometry": shapely.geometry.mapping(bow)}))
+    assert read_stac(str(path), "scene")[0].lonlat.area == pytest.approx(wanted["bow"])
+    for geometry in (shapely.geometry.mapping(point), {"type": "Polygon", "coordinates": [[[0, 0]]]}):
+        path.write_text(json.dumps(item | {"geometry": geometry}))
+        with pytest.raises(InputError, match=r"item x: its geometry (has no area|makes no sense)"):
+            read_stac(str(path), "scene")
+    (tmp_path / "index.csv").write_text('path,wkt\nx.tif,"POLYGON ((0 0, 1 1, inf 0, 0 0))"\n')
+    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be told in degrees"):
+        read_catalogue([tmp_path / "index.csv"], "scene")
+
+
 def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "no_column.csv").write_text("a,b\n1,2\n")
@@ -158,6 +242,10 @@ def test_locations_as_gdal_names(tmp_path: Path) -> None:
     assert gdal_name("s3://bucket/a.tif") == "/vsis3/bucket/a.tif"
     assert gdal_name("/vsizip/a.zip/a.tif") == "/vsizip/a.zip/a.tif"
     assert gdal_name("a.tif", tmp_path) == f"{tmp_path}/a.tif"
+    (tmp_path / "a.nc").touch()
+    assert gdal_name('NETCDF:"a.nc":a', tmp_path) == f'NETCDF:"{tmp_path}/a.nc":a'
+    assert gdal_name(f'HDF5:"{tmp_path}/a.nc"://group/a', tmp_path) == f'HDF5:"{tmp_path}/a.nc"://group/a'
+    assert gdal_name("GTIFF_DIR:2:/vsicurl/https://x.org/a.tif") == "GTIFF_DIR:2:/vsicurl/https://x.org/a.tif"
     with pytest.raises(InputError, match="cannot be read by GDAL"):
         gdal_name("ftp://x.org/a.tif")
 
@@ -195,6 +283,72 @@ def test_stac_on_disk(make_raster: Any, tmp_path: Path) -> None:
     (tmp_path / "item.geojson").write_text(json.dumps(feature))
     (only,) = read_catalogue([tmp_path / "item.geojson"], "scene")
     assert only.files == (str(paths["red"]),)
+
+
+def stac_item(name: str, href: str) -> dict[str, Any]:
+    ground = shapely.geometry.mapping(shapely.box(-101, 47, -100.9, 47.1))
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "geometry": ground,
+        "bbox": [-101, 47, -100.9, 47.1],
+    }
+    return item | {"links": [], "properties": {"datetime": "2021-05-03T00:00:00Z"}, "assets": {"data": {"href": href}}}
+
+
+def write_page(path: Path, names: list[str], link: dict[str, Any] | None = None) -> Path:
+    """A page of an ItemCollection, its assets beside it."""
+    features = [stac_item(name, f"./{name}.tif") for name in names]
+    links = [{"rel": "self", "href": "x"}] + ([] if link is None else [{"rel": "next"} | link])
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, "links": links}))
+    return path
+
+
+def test_pages_of_an_item_collection(tmp_path: Path) -> None:
+    (tmp_path / "more pages").mkdir()
+    first = write_page(tmp_path / "1.json", ["a", "b"], {"href": "more%20pages/2.json"})
+    write_page(tmp_path / "more pages" / "2.json", [], {"href": f"file://{tmp_path}/3.json", "method": "GET"})
+    write_page(tmp_path / "3.json", ["c"], {"href": "1.json"})  # where it began
+    found = read_catalogue([first], "scene")
+    assert [entry.files[0] for entry in found] == [f"{tmp_path}/{name}.tif" for name in "abc"]
+    for link in ({"href": "2.json", "method": "POST"}, {"href": "2.json", "body": {"token": "x"}}):
+        write_page(first, ["a"], link)
+        with pytest.raises(InputError, match=r"1\.json: its next page cannot be asked for .*; search by GET") as caught:
+            read_catalogue([first], "scene")
+        assert "\n" not in str(caught.value)
+    write_page(first, ["a"], {"href": "gone.json"})
+    with pytest.raises(InputError, match="cannot be read as STAC"):
+        read_catalogue([first], "scene")
+
+
+def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.stac_source._MOST_PAGES", 3)
+    for number in range(4):
+        write_page(tmp_path / f"{number}.json", [], {"href": f"{number + 1}.json"})
+    with pytest.raises(InputError, match="has more than 3 pages"):
+        read_catalogue([tmp_path / "0.json"], "scene")
+
+
+def test_escapes_in_links_are_undone(tmp_path: Path) -> None:
+    folder = tmp_path / "my scenes"
+    folder.mkdir()
+    for name in ("a 1.tif", "b%201.tif", "c.tif"):
+        (folder / name).touch()
+    hrefs = {
+        "./a%201.tif": "a 1.tif",
+        "a 1.tif": "a 1.tif",
+        "b%201.tif": "b%201.tif",  # a file may be called so
+        f"file://{tmp_path}/my%20scenes/a%201.tif": "a 1.tif",
+        f"file://localhost{tmp_path}/my%20scenes/c.tif": "c.tif",
+    }
+    for item_file in ("item.json", "items.json"):
+        for href, name in hrefs.items():
+            item = stac_item("x", href)
+            whole = item if item_file == "item.json" else {"type": "FeatureCollection", "features": [item]}
+            (folder / item_file).write_text(json.dumps(whole))
+            for source in (folder / item_file, f"file://{tmp_path}/my%20scenes/{item_file}"):
+                assert read_catalogue([source], "scene")[0].files == (str(folder / name),)
 
 
 def entry(name: str, box: tuple[float, float, float, float], date: str | None = None) -> Entry:

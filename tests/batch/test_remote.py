@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,17 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import pytest
 import rasterio
 import shapely
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.io.stac import outline
-from geo_refdiff.pipeline.batch.batch import batch
+from geo_refdiff.pipeline.batch.batch import batch, plan_batch
 from geo_refdiff.pipeline.batch.catalogue import read_catalogue
 from geo_refdiff.pipeline.batch.inputs import Sources
 
-from .conftest import OPTIONS, Country
+from .conftest import OPTIONS, Country, square
 
 pystac = pytest.importorskip("pystac", reason="needs pystac: pip install 'geo-refdiff[stac]'")
 
@@ -72,6 +74,28 @@ def test_catalogue_by_url_is_walked(country: Country, served: tuple[str, Path]) 
     assert [entry.name for entry in found] == ["east_20210613.tif", "west_20210503.tif"]
     assert all(entry.files[0].startswith("/vsicurl/http://127.0.0.1") for entry in found)
     assert [str(entry.span) for entry in found] == ["2021-06-13", "2021-05-03"]
+
+
+def test_pages_and_geojson_by_url(country: Country, served: tuple[str, Path], tmp_path: Path) -> None:
+    address, log = served
+    west, east = (item.to_dict() for item in reversed(items_of(country.scenes, "./scenes/")))
+    for name, item, href in (("1", west, f"{address}/2.geojson?token=a/b"), ("2", east, "/1.geojson?page=1")):
+        page = {"type": "FeatureCollection", "features": [item], "links": [{"rel": "next", "href": href}]}
+        (country.root / f"{name}.geojson").write_text(json.dumps(page))
+    found = read_catalogue([f"{address}/1.geojson?page=1"], "scene")
+    assert [entry.name for entry in found] == ["west_20210503.tif", "east_20210613.tif"]
+    assert found[0].files[0] == f"/vsicurl/{address}/scenes/west_20210503.tif"
+    assert log.read_text().split() == ["/1.geojson?page=1", "/2.geojson?token=a/b"]
+    page = {"type": "FeatureCollection", "features": [west], "links": [{"rel": "next", "href": "file:///etc/x.json"}]}
+    (country.root / "2.geojson").write_text(json.dumps(page))
+    with pytest.raises(InputError, match="its next page cannot be asked for"):
+        read_catalogue([f"{address}/1.geojson?page=1"], "scene")
+    (country.root / "2.geojson").write_text(json.dumps(page | {"links": []}))
+    changes = geopandas.GeoDataFrame(geometry=[square(2, 2, 4)], crs="EPSG:26914").to_crs(4326)
+    changes.to_file(country.root / "changes.geojson")
+    for mask, kind in ((f"{address}/changes.geojson", f"{address}/changes.geojson"), (f"{address}/1.geojson", "west")):
+        planned = plan_batch(country.areas, country.sources(masks=[mask]), tmp_path / "out", options=OPTIONS)
+        assert planned.areas[0].mask.startswith(kind)
 
 
 def test_what_a_server_does_not_have_is_one_line(served: tuple[str, Path]) -> None:

@@ -120,6 +120,12 @@ def test_stac_item_is_valid(make_pair: Any, tmp_path: Path) -> None:
         ("s2_20210503T101010.tif", None, ("2021-05-03T00:00:00Z", None, "name of the scene")),
         ("naip_2018.tif", None, ("2018-01-01T00:00:00Z", "2018-12-31T23:59:59Z", "name of the scene")),
         ("naip_2018.tif", "2019-07", ("2019-07-01T00:00:00Z", "2019-07-31T23:59:59Z", "given")),
+        ("naip_2018.tif", "2021-05-03T10:30:21Z", ("2021-05-03T10:30:21Z", None, "given")),
+        (
+            "naip_2018.tif",
+            "2021-05-03T22:30-05:00/2021-05-05",
+            ("2021-05-04T03:30:00Z", "2021-05-05T23:59:59Z", "given"),
+        ),
         ("tile_2098.tif", None, (None, None, "file time of the scene")),
     ],
 )

@@ -17,10 +17,9 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.io.layer_source import layer_source
-from geo_refdiff.io.vector import dense, read_layer, sound_polygons
+from geo_refdiff.io.vector import LONLAT, dense, read_layer, sound_polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
-_LONLAT = pyproj.CRS.from_epsg(4326)
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
 RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
@@ -66,10 +65,10 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     crs = pyproj.CRS.from_user_input(frame.crs)
     own = [shapely.Polygon() if shape is None else sound_polygons(shape, crs) for shape in frame.geometry]
     degrees = own
-    if not crs.equals(_LONLAT, ignore_axis_order=True):
+    if not crs.equals(LONLAT, ignore_axis_order=True):
         import geopandas
 
-        degrees = list(geopandas.GeoSeries([dense(shape, 16) for shape in own], crs=crs).to_crs(_LONLAT))
+        degrees = list(geopandas.GeoSeries([dense(shape, 16) for shape in own], crs=crs).to_crs(LONLAT))
     authority = crs.to_authority()
     label = ":".join(authority) if authority else " ".join(crs.to_wkt().split())
     return [
@@ -81,7 +80,7 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
 def _finite(geometry: BaseGeometry) -> BaseGeometry:
     if geometry.is_empty or not all(isfinite(v) for v in geometry.bounds):
         return shapely.Polygon()
-    return sound_polygons(geometry, _LONLAT)
+    return sound_polygons(geometry, LONLAT)
 
 
 def _names(source: str, frame: Any, field: str | None) -> list[str]:

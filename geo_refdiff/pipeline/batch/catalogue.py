@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from geo_refdiff.engine.publish import published_digest
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.io.gdal import is_gdal_name
 from geo_refdiff.io.layer_source import LayerSource, layer_source
-from geo_refdiff.pipeline.batch.entry import Entry, gdal_name, opened
+from geo_refdiff.pipeline.batch.entry import URL, Entry, gdal_name, opened
 from geo_refdiff.pipeline.batch.index_table import TABLES, read_table
 from geo_refdiff.pipeline.batch.state import is_batch
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
-_REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def read_catalogue(
@@ -41,14 +40,15 @@ def read_catalogue(
 
 
 def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | None) -> list[Entry]:
-    table = LayerSource(source) if _REMOTE.match(source) else layer_source(source)
-    name = table.path
+    table = LayerSource(source) if URL.match(source) else layer_source(source)
+    name = gdal_name(table.path) if table.path.lower().startswith("file:") else table.path
     suffix = Path(name.partition("?")[0]).suffix.lower()
-    if suffix == ".json" or (suffix == "" and _REMOTE.match(name)) or (suffix == ".geojson" and _is_stac(name)):
+    remote = URL.match(name) is not None
+    if suffix == ".json" or (remote and suffix in ("", ".geojson")) or (suffix == ".geojson" and _is_stac(name)):
         from geo_refdiff.pipeline.batch.stac_source import read_stac
 
         return read_stac(name, role, assets)
-    if _REMOTE.match(name) or name.startswith("/vsi"):
+    if is_gdal_name(name):
         return opened([gdal_name(name)])
     path = Path(name).expanduser()
     if path.is_dir():

@@ -32,6 +32,19 @@ Fit = Callable[[Entry, Entry], str | None]
 """Why an entry cannot be laid under another one, the first; None: it can."""
 
 
+class NothingFitsError(InputError):
+    """No entry serves an area.
+
+    Args:
+        reason: why.
+        way_out: what helps.
+    """
+
+    def __init__(self, reason: str, way_out: str) -> None:
+        super().__init__(f"{reason}; {way_out}")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """Inputs for an area.
@@ -94,18 +107,21 @@ class Chooser:
         under.
 
         Raises:
-            InputError: nothing overlaps, or nothing of the dates that are asked for; a file cannot be read.
+            NothingFitsError: nothing overlaps, or nothing of the dates that are asked for.
+            InputError: a file cannot be read.
         """
         near = [self.entries[i] for i in sorted(self._tree.query(area, predicate="intersects"))]
         shares = [(e, e.lonlat.intersection(area).area / area.area) for e in near]
         overlapping = [(e, share) for e, share in shares if share > _WHOLE]
         if not overlapping:
-            raise InputError(f"no {self.role} of {len(self.entries)} overlaps the area; give one that does")
+            raise NothingFitsError(f"no {self.role} of {len(self.entries)} overlaps the area", "give one that does")
         dated = [(e, share, rank(e.span)) for e, share in overlapping]
         keyed = [((-round(share, 2), when), e) for e, share, when in dated if when is not None]
         if not keyed:
             told = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
-            raise InputError(f"no {self.role} of the dates asked for overlaps the area ({told}); choose other dates")
+            raise NothingFitsError(
+                f"no {self.role} of the dates asked for overlaps the area ({told})", "choose other dates"
+            )
         chosen: list[Entry] = []
         left_out: list[str] = []
         gap, holes = area, False

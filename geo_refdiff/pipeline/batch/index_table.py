@@ -13,7 +13,7 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.io.layer_source import LayerSource
-from geo_refdiff.pipeline.batch.entry import Entry, gdal_name, opened
+from geo_refdiff.pipeline.batch.entry import Entry, footprint, gdal_name, opened
 from geo_refdiff.pipeline.dates import span_in_name, span_of
 
 TABLES = (".csv", ".gpkg", ".geojson", ".parquet", ".geoparquet", ".fgb", ".shp")
@@ -60,10 +60,10 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
             span = span_of(_whole(row[when]))
             if span is None:
                 raise InputError(f"{path}, row {number}: {when} '{row[when]}' is no date; write 2021-05-03")
-        footprint = _footprint(f"{path}, row {number}", row, columns)
-        if footprint is None:
+        ground = _ground(f"{path}, row {number}", row, columns)
+        if ground is None:
             unknown.append(len(entries))
-        entries.append(Entry((file,), footprint or shapely.Polygon(), span or span_in_name(Path(file).stem)))
+        entries.append(Entry((file,), ground or shapely.Polygon(), span or span_in_name(Path(file).stem)))
     for at, found in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
         entries[at] = Entry(found.files, found.lonlat, entries[at].span or found.span)
     return entries
@@ -108,10 +108,11 @@ def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
     return [{str(k): None if v is None or v != v else v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
-def _footprint(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> BaseGeometry | None:
+def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> BaseGeometry | None:
+    """The footprint that a row tells, None if it tells none with an area."""
     shape = row.get("geometry")
-    if isinstance(shape, BaseGeometry) and not shape.is_empty:
-        return shape
+    if isinstance(shape, BaseGeometry) and not (ground := footprint(where, shape)).is_empty:
+        return ground
     for names in _BOX_COLUMNS:
         if all(name in columns for name in names):
             try:
@@ -128,9 +129,11 @@ def _footprint(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -
     wkt = next((row[columns[c]] for c in ("wkt", "footprint", "geometry") if c in columns), None)
     if isinstance(wkt, str) and wkt.strip():
         try:
-            return shapely.from_wkt(wkt)
+            shape = shapely.from_wkt(wkt)
         except shapely.errors.ShapelyError as error:
             raise InputError(
                 f"{where}: the footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
             ) from error
+        ground = footprint(where, shape)
+        return None if ground.is_empty else ground
     return None

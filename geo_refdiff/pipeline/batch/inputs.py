@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.engine.shards import check_size
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.io.gdal import gdal_env, one_line
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.layer_source import LayerSource, layer_source
 from geo_refdiff.io.raster_info import Role
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.catalogue import check_asset_names, read_catalogue
-from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
+from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, NothingFitsError, reference_dates, scene_dates
 from geo_refdiff.pipeline.batch.entry import Entry
 from geo_refdiff.pipeline.batch.index_table import PATH_COLUMNS, TABLES
 from geo_refdiff.pipeline.batch.jobs import KEPT, Job, files_of, stamps_of
@@ -28,6 +28,7 @@ from geo_refdiff.pipeline.outline import make_outline
 from geo_refdiff.pipeline.planning import Request
 
 _POLYGONS = (".gpkg", ".geojson", ".shp", ".fgb", ".parquet", ".geoparquet")
+_OF_MASKS = ("no_change", "class_map", "mask_field", "mask_confidence", "min_confidence", "mask_lies_on")
 _NOT_OF_REQUEST = ("products", "batch_size", "shard_size")
 
 
@@ -71,6 +72,22 @@ class Plan:
     raw_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What serves an area in one role: a file or, for the mask, a word; its name for people, and the files in it.
+
+    `span` is the date of the one on top, `covered` the share of the area, 0..1; `missing` says why there is no file.
+    """
+
+    file: str | None = None
+    name: str | None = None
+    made_of: tuple[str, ...] = ()
+    span: Span | None = None
+    covered: float = 0.0
+    notes: tuple[str, ...] = ()
+    missing: str = ""
+
+
 class Planner:
     """Makes jobs.
 
@@ -112,31 +129,31 @@ class Planner:
         """
         if area.lonlat.is_empty:
             raise InputError("the area has no polygon; draw one, or leave the feature out")
-        scene, span, covered, notes = self._one(area, self._scenes, "scene", self._scene_dates)
-        used = [*scene[2]]
-        values: dict[str, Any] = {"covered": round(covered, 4), "scene_date": None if span is None else str(span)}
-        values |= {"scene": scene[1], "scene_file": scene[0]}
-        reference: tuple[str | None, str | None, Sequence[str]] = (None, None, ())
-        if self._references is not None:
-            dates = reference_dates(span, self._before)
-            reference, taken, _, more = self._one(area, self._references, "reference", dates)
-            values |= {"reference": reference[1], "ref_date": None if taken is None else str(taken)}
-            notes += more
-        mask, named = self._fixed_mask, self._fixed_mask
-        if self._masks is not None:
-            (mask, named, own), _, _, more = self._one(area, self._masks, "mask", scene_dates(span, strict=False))
-            notes += more
-            used += own
-        values |= {"mask": named, "notes": text_of_notes(notes) or None}
-        files = [scene[0], reference[0], mask, *used, *reference[2], *files_of(self.options)]
-        job = Job(area.name, area.text, scene[0], reference[0], mask, stamps_of(files), values["scene_date"])
+        scene = self._found(area, self._scenes, "scene", self._scene_dates)
+        reference = self._if_any(area, self._references, "reference", reference_dates(scene.span, self._before))
+        if reference.file is None and self.model.needs_reference:
+            why = reference.missing or "none was given"
+            raise InputError(f"{self.model.name} needs a reference, but {why}; give one, or use --model bicubic-ibp")
+        mask, without = self._mask(area, scene, reference)
+        notes = (*scene.notes, *reference.notes, *mask.notes)
+        values: dict[str, Any] = {
+            "covered": round(scene.covered, 4),
+            "scene_date": None if scene.span is None else str(scene.span),
+            "scene": scene.name,
+            "scene_file": scene.file,
+            "reference": reference.name,
+            "ref_date": None if reference.span is None else str(reference.span),
+            "mask": mask.name,
+            "notes": text_of_notes(notes) or None,
+        }
+        files = [f for part in (scene, reference, mask) for f in (part.file, *part.made_of)]
+        stamps = stamps_of([*files, *files_of(self.options)])
+        taken = None if scene.span is None else scene.span.exact
+        job = Job(area.name, area.text, str(scene.file), reference.file, mask.file, stamps, taken, without)
         shape, blocks, raw = self._cost(job)
-        return Plan(job, values, tuple(notes), shape, blocks, raw)
+        return Plan(job, values, notes, shape, blocks, raw)
 
-    def _one(
-        self, area: Area, chooser: Chooser, role: Role, dates: DateKey
-    ) -> tuple[tuple[str, str, Sequence[str]], Span | None, float, list[str]]:
-        """(file, name for people, files that it is made of), date of the one on top, share covered, notes."""
+    def _found(self, area: Area, chooser: Chooser, role: Role, dates: DateKey) -> _Found:
         mosaic = Mosaic(role)
         chosen = chooser.choose(area.lonlat, dates, mosaic.why_not)
         file = mosaic.write(chosen.entries, self.folder / KEPT / "mosaics" / f"{area.name}.{role}.vrt")
@@ -145,8 +162,26 @@ class Planner:
             notes.append(f"left out under {role} {chosen.entries[0].name}: {', '.join(chosen.left_out)}")
         if chosen.covered < 1 - 1e-4:
             notes.append(f"{role}s cover {chosen.covered:.1%} of the area")
-        own = [name for entry in chosen.entries for name in entry.files]
-        return (file, _names(chosen.entries), own), chosen.entries[0].span, chosen.covered, notes
+        own = tuple(name for entry in chosen.entries for name in entry.files)
+        return _Found(file, _names(chosen.entries), own, chosen.entries[0].span, chosen.covered, tuple(notes))
+
+    def _if_any(self, area: Area, chooser: Chooser | None, role: Role, dates: DateKey) -> _Found:
+        """As `_found`; no file where none was given, or none of them serves the area."""
+        if chooser is None:
+            return _Found()
+        try:
+            return self._found(area, chooser, role, dates)
+        except NothingFitsError as error:
+            return _Found(missing=error.reason, notes=(f"{error.reason}: none is used",))
+
+    def _mask(self, area: Area, scene: _Found, reference: _Found) -> tuple[_Found, tuple[str, ...]]:
+        """The mask of an area, and options of masks that do not go for it."""
+        if self._masks is not None:
+            mask = self._if_any(area, self._masks, "mask", scene_dates(scene.span, strict=False))
+            return mask, _OF_MASKS if mask.file is None else ()
+        if self._fixed_mask == "auto" and reference.missing:
+            return _Found(notes=("without a reference no change can be looked for",)), _OF_MASKS
+        return _Found(self._fixed_mask, self._fixed_mask), ()
 
     def _cost(self, job: Job) -> tuple[tuple[int, int], int, int]:
         import numpy as np
@@ -159,6 +194,16 @@ class Planner:
         height, width = outline.geobox.shape
         raw = height * width * len(outline.bands.output) * np.dtype(outline.output.dtype).itemsize
         return (height, width), outline.blocks.count, raw
+
+
+def plan_or_reason(planner: Planner, area: Area) -> Plan | str:
+    """The plan of an area, or why there is none, on one line: one area's failure never stops the others."""
+    try:
+        return planner.plan(area)
+    except GeoRefDiffError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # whatever its inputs make of it
+        return f"unexpected {type(error).__name__}: {one_line(error)}"
 
 
 def check_options(options: Mapping[str, Any]) -> None:

@@ -63,6 +63,7 @@ class Job:
         scene, reference, mask: files, GDAL names or, for the mask, "auto" and "none".
         stamps: (file, bytes, time of change in ns) of the local files among them.
         taken: date of the scene, as `upscale --scene-date` takes it; None: unknown.
+        without: options of the batch that do not go for this area.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Job:
     mask: str | None
     stamps: tuple[tuple[str, int, int], ...]
     taken: str | None = None
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,8 @@ def read_job(ticket: Ticket) -> tuple[Settings, Job]:
     if _sha(first) != ticket.head or _sha(line) != ticket.sha256:
         raise ResumeError(f"{path}: is not what the batch wrote; run the same command again")
     job = json.loads(line)
-    return _settings(first), Job(**(job | {"stamps": tuple(tuple(s) for s in job["stamps"])}))
+    stamps, without = tuple(tuple(s) for s in job["stamps"]), tuple(job["without"])
+    return _settings(first), Job(**(job | {"stamps": stamps, "without": without}))
 
 
 @lru_cache(4)

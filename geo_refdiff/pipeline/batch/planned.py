@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.inputs import Planner
+from geo_refdiff.pipeline.batch.inputs import Planner, plan_or_reason
 from geo_refdiff.pipeline.batch.jobs import is_there, output_of
-from geo_refdiff.pipeline.batch.manifest import FILE, Manifest
+from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, text_of_notes
 from geo_refdiff.pipeline.batch.state import check_outlines, outline_digest
 
 _WIDEST = 40
@@ -30,6 +29,7 @@ class PlannedArea:
         raw_mib: of the output's pixels, uncompressed.
         seconds: it is expected to take, by the speed of what is done so far; None where nothing is.
         error: why it is impossible.
+        notes: what deserves a look about its inputs.
     """
 
     name: str
@@ -43,6 +43,7 @@ class PlannedArea:
     raw_mib: float = 0.0
     seconds: float | None = None
     error: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class PlanTable:
             f"{t['pending']} of {t['areas']} areas would run: {t['megapixels']:.1f} MPix, {t['blocks']} blocks, "
             f"{t['raw_mib']:.1f} MiB uncompressed{time}"
         )
-        return "\n".join([*lines, *(f"{a.name}: {a.error}" for a in self.areas if a.error)])
+        return "\n".join([*lines, *(f"{a.name}: {a.error or a.notes}" for a in self.areas if a.error or a.notes)])
 
 
 def plan_table(
@@ -120,10 +121,9 @@ def plan_table(
         status = "pending" if before not in ("done", "failed") or (before == "failed" and retry_failed) else str(before)
         if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
             status = "pending"
-        try:
-            plan = planner.plan(area)
-        except GeoRefDiffError as error:
-            planned.append(PlannedArea(area.name, "impossible", error=" ".join(str(error).split())))
+        plan = plan_or_reason(planner, area)
+        if isinstance(plan, str):
+            planned.append(PlannedArea(area.name, "impossible", error=plan))
             continue
         height, width = plan.shape
         planned.append(
@@ -138,6 +138,7 @@ def plan_table(
                 plan.blocks,
                 plan.raw_bytes / 2**20,
                 None if speed is None else speed * width * height / 1e6,
+                notes=text_of_notes(plan.notes),
             )
         )
     return PlanTable(tuple(planned))

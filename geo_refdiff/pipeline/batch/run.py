@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.stac import rfc3339
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.inputs import Plan, Planner
+from geo_refdiff.pipeline.batch.inputs import Plan, Planner, plan_or_reason
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, output_of, write_jobs
 from geo_refdiff.pipeline.batch.manifest import Manifest, as_json, text_of_notes
 from geo_refdiff.pipeline.batch.work import Outcome, work
@@ -143,13 +141,10 @@ class Run:
         return output_of(self.folder, area.name, self.settings.options).name
 
     def _planned(self, area: Area, counts: Counts) -> Plan | None:
-        try:
-            return self.planner.plan(area)
-        except GeoRefDiffError as error:
-            text = " ".join(str(error).split())
-        except Exception as error:  # one area's failure never stops the others
-            text = f"unexpected {type(error).__name__}: {one_line(error)}"
-        self._note(Outcome(area.name, "area", text), counts)
+        plan = plan_or_reason(self.planner, area)
+        if isinstance(plan, Plan):
+            return plan
+        self._note(Outcome(area.name, "area", plan), counts)
         return None
 
     def _note(self, outcome: Outcome, counts: Counts) -> None:

@@ -167,7 +167,7 @@ def _upscaled(
 ) -> UpscaleResult:
     model, out = model_for(settings), output_of(folder, job.name, settings.options)
     options: dict[str, Any] = {
-        **settings.options,
+        **{k: v for k, v in settings.options.items() if k not in job.without},
         "ref": job.reference,
         "mask": job.mask,
         "aoi": job.area,
