@@ -37,6 +37,7 @@ class Model:
         sampler: settings as the plan records them.
         make: (sensor, channels, seed) -> restorer.
         folder: of its files, None for a classical restorer.
+        device: where it runs; it may be opened on another one to plan for workers elsewhere.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Model:
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    device: str = "cpu"
 
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
@@ -108,7 +110,7 @@ def open_model(
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
     if sampler is not None or steps is not None or detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
-    return Model(name, lambda sensor, channels, seed: factory(sensor))
+    return Model(name, lambda sensor, channels, seed: factory(sensor), device=device)
 
 
 def _diffusion(
@@ -141,6 +143,7 @@ def _diffusion(
         psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
         sampler=settings.to_dict(),
         folder=resolve_model(name),
+        device=device,
     )
 
 

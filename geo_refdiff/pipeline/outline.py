@@ -92,7 +92,8 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
         InputError, GridError, ModelError, OptionError: one line each.
     """
     notes: list[str] = []
-    device, dtype = chosen_device(request.device), chosen_dtype(request.dtype)
+    opened = request.model if isinstance(request.model, Model) else None
+    device, dtype = opened.device if opened else chosen_device(request.device), chosen_dtype(request.dtype)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
     model = open_model(
         request.model,
@@ -138,15 +139,25 @@ def chosen_device(name: str) -> str:
     """
     import torch
 
-    if name == "auto":
+    if check_device(name) == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
             raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
+    return name
+
+
+def check_device(name: str) -> str:
+    """The name of a device, which need not be one of this machine.
+
+    Raises:
+        OptionError: it is none.
+    """
+    kind, _, number = name.partition(":")
+    if name != "auto" and (kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal()))):
+        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
     return name
 
 
