@@ -107,9 +107,10 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     name_field = given.pop("name_field")
     options = {key: value for key, value in given.items() if value is not None}
     runner = runner_for(**cluster)
+    elsewhere = runner is not None and cluster["workers"] is None
     if plan_only:
         again = {name: kept[name] for name in ("retry_failed", "overwrite")}
-        table = plan_batch(areas, sources, out, options=options, name_field=name_field, **again)
+        table = plan_batch(areas, sources, out, options=options, name_field=name_field, elsewhere=elsewhere, **again)
         click.echo(json.dumps(table.to_dict(), allow_nan=False) if as_json else str(table))
         raise click.exceptions.Exit(0 if table.possible else 1)
     from geo_refdiff.cli.batch_meter import BatchMeter
@@ -124,6 +125,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
                 name_field=name_field,
                 runner=runner,
                 watch=meter,
+                elsewhere=elsewhere,
                 **kept,
             )
         except BatchInterrupted as stop:

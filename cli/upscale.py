@@ -78,7 +78,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     geo-refdiff upscale country.tif --ref archive.vrt --scheduler-file scheduler.json --shard-size 16384
     """
     from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.batch.cluster import block_runner
+    from geo_refdiff.pipeline.batch.cluster import block_runner, options_here
     from geo_refdiff.pipeline.upscale import Interrupted
     from geo_refdiff.pipeline.upscale import upscale as run
 
@@ -86,12 +86,13 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     steady_heap()
     cluster = {name: options.pop(name) for name in CLUSTER}
     try:
+        runner = block_runner(**cluster, options=options, say=meter.say)
         result = run(
             scene,
             out=None if out is None else Path(out),
             progress=meter,
-            runner=block_runner(**cluster, options=options, say=meter.say),
-            **options,
+            runner=runner,
+            **options_here(options, **cluster),
         )
     except Interrupted as stop:
         meter.clear()

@@ -13,13 +13,23 @@ def chosen_device(name: str) -> str:
     Raises:
         OptionError: no such device here.
     """
-    if name == "auto":
+    if check_device(name) == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(number or 0) >= count:
             raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
+    return name
+
+
+def check_device(name: str) -> str:
+    """The name of a device, which need not be one of this machine.
+
+    Raises:
+        OptionError: it is none.
+    """
+    kind, _, number = name.partition(":")
+    if name != "auto" and (kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal()))):
+        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
     return name

@@ -39,6 +39,7 @@ class Model:
         sampler: settings as the plan records them.
         make: (sensor, channels, seed) -> restorer.
         folder: of its files, None for a classical restorer.
+        device: where it runs; it may be opened on another one to plan for workers elsewhere.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Model:
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    device: str = "cpu"
 
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
@@ -117,7 +119,7 @@ def open_model(
     if sampler is not None or steps is not None or detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     needs_reference = bool(getattr(factory, "uses_reference", False))
-    return Model(name, lambda sensor, channels, seed: factory(sensor), needs_reference=needs_reference)
+    return Model(name, lambda sensor, channels, seed: factory(sensor), needs_reference=needs_reference, device=device)
 
 
 def _diffusion(
@@ -150,6 +152,7 @@ def _diffusion(
         psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
         sampler=settings.to_dict(),
         folder=resolve_model(name),
+        device=device,
     )
 
 

@@ -97,7 +97,8 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
         InputError, GridError, ModelError, OptionError: one line each.
     """
     notes: list[str] = []
-    device, dtype = chosen_device(request.device), chosen_dtype(request.dtype)
+    opened = request.model if isinstance(request.model, Model) else None
+    device, dtype = opened.device if opened else chosen_device(request.device), chosen_dtype(request.dtype)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
     model = open_model(
         request.model,

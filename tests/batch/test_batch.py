@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
 from geo_refdiff.pipeline.batch import batch as module
 from geo_refdiff.pipeline.batch.areas import read_areas
 from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
-from geo_refdiff.pipeline.batch.inputs import Sources
+from geo_refdiff.pipeline.batch.inputs import Planner, Sources
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
 from geo_refdiff.pipeline.batch.manifest import COLUMNS
 from geo_refdiff.pipeline.batch.state import held_folder
@@ -71,6 +72,27 @@ def test_every_area_gets_what_upscale_would_have_made(country: Country, tmp_path
     assert values.shape[1:] == (20, 20)
     assert valid.all()
     assert not list(out.glob("*.parts"))
+
+
+def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing inputs may take long, over a network: work begins, and goes on, in between."""
+    log: list[str] = []
+    real, work_here = Planner.plan, module.run_here
+
+    def slow(self: Planner, area: Any) -> Any:
+        time.sleep(0.3)
+        log.append("planned")
+        return real(self, area)
+
+    def noting(tasks: Any, watch: Any) -> Any:
+        for outcome in work_here(tasks, watch):
+            log.append("done")
+            yield outcome
+
+    monkeypatch.setattr(Planner, "plan", slow)
+    batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, runner=lambda settings: noting)
+    assert log.index("done") <= 2
+    assert (log.count("planned"), log.count("done")) == (6, 5)
 
 
 def test_scenes_that_do_not_fit_are_told_and_not_counted(country: Country, tmp_path: Path) -> None:
@@ -266,6 +288,7 @@ def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    monkeypatch.setattr("geo_refdiff.pipeline.batch.run.PLANNING", 60.0)  # all at once
     real, seen = module.run_here, []
 
     def stops(tasks: Any, watch: Any) -> Any:

@@ -27,7 +27,7 @@ from geo_refdiff.pipeline.batch.jobs import Settings
 from geo_refdiff.pipeline.batch.pool import Place, Pool
 from geo_refdiff.pipeline.batch.work import same_software
 
-from .conftest import OPTIONS, Country
+from .conftest import OPTIONS, Country, square, write_areas
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
@@ -309,6 +309,51 @@ def test_resources_that_nobody_offers_end_in_one_line(
     assert not (tmp_path / "one.tif").exists()
     assert cli([*batched, *cheap]) == 1
     assert "5 of 6 areas done" in capsys.readouterr().out
+
+
+HAS_CUDA = """
+    import torch
+    torch.cuda.is_available = lambda: True
+    torch.cuda.device_count = lambda: 1
+"""
+"""A worker that takes itself for one with a GPU; classical models compute on the CPU all the same."""
+
+
+def test_the_client_needs_no_gpu(
+    country: Country, tmp_path: Path, cluster: Cluster, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from geo_refdiff.engine.plan import Plan
+    from geo_refdiff.pipeline.batch import cluster as module
+
+    seen: list[tuple[str, int]] = []
+    real = module.ClusterBlocks.__call__
+
+    def noting(self: ClusterBlocks, plan: Plan, *rest: Any, batch_size: int = 1, **more: Any) -> Any:
+        seen.append((plan.device, batch_size))
+        return real(self, plan, *rest, batch_size=batch_size, **more)
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cluster.start_worker(preload=HAS_CUDA)
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
+    where = ["--scheduler", cluster.address]
+    cheap = ["--model", "bicubic", "--scale", "2", "--block-size", "16", "--products", "none"]
+    command = ["batch", str(areas), "--scene", str(country.scenes), *cheap, "--split", "0"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.ClusterBlocks, "__call__", noting)
+        assert cli([*command, "--device", "cuda", *where, "--out", str(tmp_path / "a")]) == 0, capsys.readouterr().err
+        split = [command[0], str(country.areas), *command[2:-1], "1", *where]
+        for device in ("cuda", "auto"):
+            assert cli([*split, "--device", device, "--out", str(tmp_path / device)]) == 1
+            assert "5 of 6 areas done" in capsys.readouterr().out
+        assert set(seen) == {("cuda", 8)}
+    assert cli([*command, "--device", "cuda", *where, "--out", str(tmp_path / "b"), "--plan-only"]) == 0
+    capsys.readouterr()
+    scene = ["upscale", str(country.scenes / "west_20210503.tif"), *cheap, "--out", str(tmp_path / "one.tif")]
+    assert cli([*scene, "--device", "cuda", "--json", *where]) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == "cuda"
+    for wrong, told in ((["--device", "cuda"], "has 0 CUDA devices"), (["--device", "tpu", *where], "device 'tpu'")):
+        assert cli([*command, *wrong, "--out", str(tmp_path / "c")]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_large_area_is_split_by_blocks(

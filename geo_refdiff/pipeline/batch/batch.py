@@ -133,6 +133,7 @@ def batch(
     collection: bool = True,
     report: str | Path | None = None,
     watch: Watch | None = None,
+    elsewhere: bool = False,
 ) -> BatchResult:
     """Upscale every area, each into a file of its own; goes on where an earlier run of the same batch stopped.
 
@@ -150,6 +151,7 @@ def batch(
         collection: write a STAC collection, and its items as GeoParquet, of all that is done.
         report: HTML page to write; a page of an earlier run is replaced, another file with `overwrite` only.
         watch: is told how it goes.
+        elsewhere: the runner's workers may be other machines, whose device this one need not have.
 
     Raises:
         GeoRefDiffError: nothing can be done at all; an area's own failure is in the manifest instead.
@@ -167,7 +169,7 @@ def batch(
 
         check_report(Path(report), folder, overwrite=overwrite)
     found = read_areas(areas, name_field)
-    model = open_batch_model(given)
+    model = open_batch_model(given, _device_of(given, elsewhere))
     planner = Planner(sources, folder, given, model)
     with held_folder(folder):
         counted = threads or (1 if runner else cores())
@@ -215,12 +217,13 @@ def plan_batch(
     name_field: str | None = None,
     retry_failed: bool = False,
     overwrite: bool = False,
+    elsewhere: bool = False,
 ) -> PlanTable:
     """What `batch` would do, without doing it; only VRTs of inputs that would be mosaicked are written, into a
     temporary folder.
 
     Args:
-        areas, sources, out, options, name_field, retry_failed, overwrite: as of `batch`.
+        areas, sources, out, options, name_field, retry_failed, overwrite, elsewhere: as of `batch`.
 
     Raises:
         GeoRefDiffError: as `batch`.
@@ -231,12 +234,17 @@ def plan_batch(
     folder = Path(out).absolute()
     check_options(given)
     found = read_areas(areas, name_field)
-    model = open_batch_model(given)
+    model = open_batch_model(given, _device_of(given, elsewhere))
     check_folder(folder)
     settled(folder, _asked(given, sources, model), overwrite=overwrite)
     with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
         planner = Planner(sources, Path(scratch), given, model)
         return plan_table(found, planner, folder, retry_failed=retry_failed, overwrite=overwrite)
+
+
+def _device_of(options: Mapping[str, Any], elsewhere: bool) -> str | None:
+    """Of workers on other machines; None: of this one."""
+    return str(options.get("device", "auto")) if elsewhere else None
 
 
 def _asked(options: Mapping[str, Any], sources: Sources, model: Model) -> dict[str, Any]:

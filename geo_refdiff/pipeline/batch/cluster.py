@@ -19,11 +19,21 @@ from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.cores import cores
 from geo_refdiff.io.lock import held
+from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
 from geo_refdiff.pipeline.batch.place import PATIENCE, Place, place_of
 from geo_refdiff.pipeline.batch.pool import Item, Pool
 from geo_refdiff.pipeline.batch.run import Runner, Task, Watch
-from geo_refdiff.pipeline.batch.work import Outcome, guarded, model_for, place, same_software, work
+from geo_refdiff.pipeline.batch.work import (
+    IN_THE_MODEL,
+    Outcome,
+    guarded,
+    model_for,
+    open_batch_model,
+    place,
+    same_software,
+    work,
+)
 
 _TASKS_A_THREAD = 4
 _MOST_BLOCKS = 8
@@ -121,6 +131,7 @@ class ClusterRunner:
 
     def __call__(self, tasks: Iterable[Task], watch: Watch) -> Iterator[Outcome | None]:
         large: list[Task] = []
+        device: str | None = None
 
         def small() -> Iterator[Item]:
             for task in tasks:
@@ -138,7 +149,48 @@ class ClusterRunner:
                 def tell(progress: Progress, name: str = task.name) -> None:
                     watch.told(name, progress)
 
-                yield work(task.ticket, tell, ClusterBlocks(pool, self.settings))
+                device = device or self._device(pool)
+                options = {**self.settings.options, **({"device": device} if device else {})}
+                blocks = ClusterBlocks(pool, replace(self.settings, options=options))
+                yield work(task.ticket, tell, blocks, device)
+
+    def _device(self, pool: Pool) -> str | None:
+        """That of the workers, of which "auto" is what the first one to answer has; None: they are on this machine."""
+        said = str(self.settings.options.get("device", "auto"))
+        if not self.where.elsewhere or said != "auto":
+            return said if self.where.elsewhere else None
+        asked = Item("device", work_device, ())
+        for found in pool.run(iter([asked]), lambda name, worker: None, lambda name, progress: None):
+            if found is not None:
+                outcome = found[1]
+                if outcome.kind != "done":
+                    raise WorkerError(f"no worker could tell its device: {outcome.error}")
+                return str(outcome.figures["device"])
+        raise WorkerError("no worker could tell its device; give --device cpu or cuda")
+
+
+def work_device(tell: Callable[[Progress], None] | None = None) -> Outcome:
+    """The device that "auto" is on this worker."""
+    return Outcome("", "done", figures={"device": chosen_device("auto")}, worker=place())
+
+
+def options_here(
+    options: Mapping[str, Any], workers: int | None, scheduler: str | None, scheduler_file: str | None, **more: Any
+) -> dict[str, Any]:
+    """Options of `upscale` to plan with on this machine, which need not have the device of workers elsewhere.
+
+    Args:
+        options: of `upscale`.
+        workers, scheduler, scheduler_file, more: as of `block_runner`.
+
+    Raises:
+        ModelError, OptionError: as of `open_batch_model`.
+    """
+    device = options.get("device", "auto")
+    if device == "auto" or (scheduler is None and scheduler_file is None):
+        return dict(options)
+    model = open_batch_model(options, device)
+    return {k: v for k, v in options.items() if k not in IN_THE_MODEL} | {"model": model}
 
 
 def _changed(ticket: Ticket) -> bool:

@@ -105,8 +105,9 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(model, str) and Path(model).expanduser().is_dir():
         plain["model"] = str(Path(model).expanduser().absolute())
     for key in _FILES:
-        if plain.get(key) is not None and Path(plain[key]).expanduser().exists():
-            plain[key] = str(Path(plain[key]).expanduser().absolute())
+        file = plain.get(key)
+        if isinstance(file, str) and Path(file).expanduser().exists():
+            plain[key] = str(Path(file).expanduser().absolute())
     return {k: v for k, v in plain.items() if v is not None}
 
 

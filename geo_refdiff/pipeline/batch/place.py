@@ -30,6 +30,11 @@ class Place:
     resources: Mapping[str, float] = field(default_factory=dict)
     patience: float = PATIENCE
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers are not started by this process, and may be on other machines."""
+        return self.workers is None
+
     def fits(self, offered: Mapping[str, float]) -> bool:
         """Whether a worker that offers these resources can do a task."""
         return all(offered.get(name, 0.0) >= number for name, number in self.resources.items())

@@ -1,11 +1,13 @@
-"""Runs a batch: plans areas a few hundred at a time, has them done, and keeps the manifest."""
+"""Runs a batch: plans some areas at a time, has them done, and keeps the manifest."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from geo_refdiff.engine.run import Progress
@@ -16,8 +18,8 @@ from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, output_of, write_j
 from geo_refdiff.pipeline.batch.manifest import Manifest, as_json, text_of_notes
 from geo_refdiff.pipeline.batch.work import Outcome, work
 
-CHUNK = 256
-"""Areas that are planned together."""
+CHUNK, PLANNING = 256, 0.5
+"""Areas that are planned together at most, and seconds: workers have work for about so long meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,12 @@ class Run:
             self.manifest.write()
 
     def _tasks(self, areas: Sequence[Area], counts: Counts) -> Iterator[Task]:
-        for part, first in enumerate(range(0, len(areas), CHUNK)):
-            plans = []
-            for area in areas[first : first + CHUNK]:
+        left, part = deque(areas), 0
+        while left:
+            plans: list[Plan] = []
+            until = monotonic() + PLANNING
+            while left and len(plans) < CHUNK and (not plans or monotonic() < until):
+                area = left.popleft()
                 plan = self._planned(area, counts)
                 if plan is not None:
                     plans.append(plan)
@@ -133,7 +138,8 @@ class Run:
                     stamps = as_json(plan.job.stamps)
                     self.manifest.set(area.name, **plan.values, output=self._output(area), inputs=stamps)
                 self.manifest.write_soon()
-            tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans])
+            tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans]) if plans else []
+            part += 1
             for plan, ticket in zip(plans, tickets, strict=True):
                 yield Task(plan.job.name, ticket, plan.blocks)
 

@@ -20,7 +20,7 @@ from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
 from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import one_line
-from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.nn.device import check_device, chosen_device
 from geo_refdiff.pipeline.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
 from geo_refdiff.pipeline.models import Model, open_model
 from geo_refdiff.pipeline.outline import chosen_dtype
@@ -32,6 +32,9 @@ from geo_refdiff.pipeline.upscale import upscale
 Kind = Literal["done", "area", "worker", "busy"]
 
 _MODEL_OPTIONS = ("sampler", "steps", "detail", "device", "dtype")
+IN_THE_MODEL = ("sampler", "steps", "detail")
+"""Options of `upscale` that go into an open model."""
+
 _models: dict[str, Model] = {}
 _one = threading.Lock()
 
@@ -59,13 +62,19 @@ class Outcome:
     worker: str = ""
 
 
-def work(ticket: Ticket, tell: Callable[[Progress], None] | None = None, runner: BlockRunner = run_blocks) -> Outcome:
+def work(
+    ticket: Ticket,
+    tell: Callable[[Progress], None] | None = None,
+    runner: BlockRunner = run_blocks,
+    device: str | None = None,
+) -> Outcome:
     """Upscale the area of a ticket; goes on where an interrupted run stopped.
 
     Args:
         ticket: of the job.
         tell: called now and then.
         runner: who computes the blocks.
+        device: of those, if they are on other machines.
 
     Raises:
         KeyboardInterrupt: passed on.
@@ -79,7 +88,7 @@ def work(ticket: Ticket, tell: Callable[[Progress], None] | None = None, runner:
         wrong = "; ".join(changed_inputs(job))
         if wrong:
             raise UnfitError(f"{wrong}; all workers need the same inputs under the same paths")
-        result = _upscaled(Path(ticket.folder), settings, job, tell, runner)
+        result = _upscaled(Path(ticket.folder), settings, job, tell, runner, device)
         figures = figures_of(result.out) | {
             "megapixels": result.counts["pixels"] / 1e6,
             "blocks": result.counts["blocks"],
@@ -114,8 +123,12 @@ def place() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def model_for(settings: Settings) -> Model:
+def model_for(settings: Settings, elsewhere: str | None = None) -> Model:
     """The model of a batch, opened once a process.
+
+    Args:
+        settings: of the batch.
+        elsewhere: device of other machines that it runs on; None: it runs here.
 
     Raises:
         UnfitError: it cannot be opened here, it is not the one that the batch was begun with, or the software is not.
@@ -125,10 +138,11 @@ def model_for(settings: Settings) -> Model:
     if other:
         raise UnfitError(f"this worker has {', '.join(other)}; give all workers the same versions")
     options = settings.options
-    key = json.dumps([str(options.get("model")), settings.model_sha256, *(options.get(k) for k in _MODEL_OPTIONS)])
+    used = [options.get(k) for k in _MODEL_OPTIONS]
+    key = json.dumps([str(options.get("model")), settings.model_sha256, elsewhere, *used])
     if key not in _models:
         try:
-            model = open_batch_model(options)
+            model = open_batch_model(options, elsewhere)
         except GeoRefDiffError as error:
             raise UnfitError(str(error)) from error
         if model.sha256 != settings.model_sha256:
@@ -146,26 +160,36 @@ def same_software() -> dict[str, str]:
     return {key: value for key, value in software_versions().items() if key != THREADS}
 
 
-def open_batch_model(options: Mapping[str, Any]) -> Model:
+def open_batch_model(options: Mapping[str, Any], elsewhere: str | None = None) -> Model:
     """The model that options of `upscale` name.
+
+    Args:
+        options: of `upscale`.
+        elsewhere: device of other machines that it will run on; here it is opened on the CPU, to plan with.
 
     Raises:
         ModelError, OptionError: it cannot be opened.
     """
-    return open_model(
+    model = open_model(
         options.get("model", "default"),
         sampler=options.get("sampler"),
         steps=options.get("steps"),
         detail=options.get("detail"),
-        device=chosen_device(options.get("device", "auto")),
+        device="cpu" if elsewhere else chosen_device(options.get("device", "auto")),
         dtype=chosen_dtype(options.get("dtype", "float32")),
     )
+    return replace(model, device=check_device(elsewhere)) if elsewhere else model
 
 
 def _upscaled(
-    folder: Path, settings: Settings, job: Job, tell: Callable[[Progress], None] | None, runner: BlockRunner
+    folder: Path,
+    settings: Settings,
+    job: Job,
+    tell: Callable[[Progress], None] | None,
+    runner: BlockRunner,
+    device: str | None,
 ) -> UpscaleResult:
-    model, out = model_for(settings), output_of(folder, job.name, settings.options)
+    model, out = model_for(settings, device), output_of(folder, job.name, settings.options)
     options: dict[str, Any] = {
         **{k: v for k, v in settings.options.items() if k not in job.without},
         "ref": job.reference,
@@ -177,7 +201,7 @@ def _upscaled(
         "progress": tell,
         "runner": runner,
     }
-    for used in ("sampler", "steps", "detail"):  # they are in the open model
+    for used in IN_THE_MODEL:
         options.pop(used, None)
     if out.exists() and not is_filled(out):
         out.unlink()
