@@ -20,8 +20,9 @@ from geo_refdiff.engine.run import (
     torch_threads,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
-from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
+from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
+from geo_refdiff.io.atomic import check_free
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
@@ -178,8 +179,7 @@ def upscale(
     if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
         done = ("everything was finished already", *planned.notes)
         return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
-    if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
-        raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
+    check_free(final, overwrite or (resume and published_digest(final) == plan.digest()))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
@@ -258,9 +258,7 @@ def _check_name(out: Path, shard_size: int | None) -> None:
 
 def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
     for out in files:
-        check_output_path(out)
-        if out.exists() and not (overwrite or resume):
-            raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+        check_output(out, overwrite or resume)
 
 
 def _check_not_an_input(out: Path, request: Request) -> None:
