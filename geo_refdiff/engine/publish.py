@@ -27,7 +27,7 @@ from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.styles import write_category_names, write_class_style
-from geo_refdiff.io.vrt import BandStatistics, Mosaic, write_vrt
+from geo_refdiff.io.vrt import BandStatistics, Mosaic, of_bands, write_vrt
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
@@ -185,7 +185,6 @@ def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: 
         sums = [a.plus(b) for a, b in zip(sums, load_sums(block_tags[SUMS_TAG]), strict=True)]
         left = left.plus(Residual(**json.loads(block_tags[LEFT_TAG])))
 
-    at = [b - 1 for b in bands]
     mosaic = Mosaic(
         geobox=plan.geobox if region == whole else crop(plan.geobox, region),
         dtype=plan.output.dtype,
@@ -193,12 +192,8 @@ def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: 
         sources=(),
         nodata=plan.output.nodata,
         with_mask=plan.output.mask,
-        descriptions=tuple(scene.descriptions[i] for i in at),
-        scales=tuple(scene.scales[i] for i in at),
-        offsets=tuple(scene.offsets[i] for i in at),
-        units=tuple(scene.units[i] for i in at),
-        colorinterp=tuple("undefined" if scene.colorinterp[i] == "alpha" else scene.colorinterp[i] for i in at),
         band_tags=band_tags(plan),
+        **of_bands(scene, bands),
     )
     mosaic = with_blocks(mosaic, plan, workdir, filled, region, lambda i: workdir.block_name(i, plan.blocks), add)
     return replace(

@@ -9,12 +9,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.grid.geobox import crs_wkt
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.raster_info import RasterInfo
 
 GDAL_TYPES = {
     "uint8": "Byte",
@@ -89,6 +91,16 @@ class Mosaic:
     overviews: tuple[tuple[int, str], ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
     crs_wkt: str | None = None
+
+
+def of_bands(info: RasterInfo, bands: Iterable[int]) -> dict[str, Any]:
+    """What a `Mosaic` takes over from bands (1-based) of a raster: name, scale, offset, unit, colour. Data that GDAL
+    flags as alpha, as it does with near infrared, lose the flag."""
+    at = [band - 1 for band in bands]
+    colours = ["undefined" if colour == "alpha" else colour for colour in info.colorinterp]
+    fields = ("descriptions", "scales", "offsets", "units")
+    found = {name: tuple(getattr(info, name)[i] for i in at) for name in fields}
+    return {**found, "colorinterp": tuple(colours[i] for i in at)}
 
 
 def write_vrt(path: str | Path, mosaic: Mosaic) -> None:

@@ -30,7 +30,7 @@ from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.vrt import Mosaic, write_vrt
+from geo_refdiff.io.vrt import Mosaic, of_bands, write_vrt
 from geo_refdiff.io.warp import WarpedReader, gsd_ratio
 from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.coregister_picture import draw_registration
@@ -186,7 +186,6 @@ def _write(
     dtype = np.dtype(output.dtype)
     windows = list(Window(0, 0, *target.shape).tiles(_SIDE))
     sources: list[tuple[str, Window]] = []
-    at = [b - 1 for b in reference.data_bands]
     with (
         TemporaryDirectory(prefix=f".{out.name}.parts-", dir=out.parent) as name,
         WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader,
@@ -209,17 +208,13 @@ def _write(
         mosaic = Mosaic(
             geobox=target,
             dtype=dtype.name,
-            count=len(at),
+            count=len(reference.data_bands),
             sources=tuple(sources),
             nodata=output.nodata,
             with_mask=output.mask,
-            descriptions=tuple(reference.descriptions[i] for i in at),
-            scales=tuple(reference.scales[i] for i in at),
-            offsets=tuple(reference.offsets[i] for i in at),
-            units=tuple(reference.units[i] for i in at),
-            colorinterp=tuple(reference.colorinterp[i] for i in at),
             tags={"AREA_OR_POINT": "Area", "GEO_REFDIFF_VERSION": __version__},
             crs_wkt=scene.crs_wkt,
+            **of_bands(reference, reference.data_bands),
         )
         write_vrt(folder / "aligned.vrt", mosaic)
         publish_cog(folder / "aligned.vrt", out, overwrite=overwrite)

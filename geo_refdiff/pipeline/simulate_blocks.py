@@ -27,7 +27,7 @@ from geo_refdiff.grid.lattice import lattice_origin
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.block_file import write_block
 from geo_refdiff.io.raster import RasterInfo, RasterReader, equals_nodata
-from geo_refdiff.io.vrt import Mosaic
+from geo_refdiff.io.vrt import Mosaic, of_bands
 
 _NOISE_STEP = 0x53494D
 """Keeps this noise apart from the samplers', which count their steps from 0."""
@@ -119,22 +119,17 @@ def write_blocks(reader: RasterReader, scene: Simulation, folder: Path, progress
             sources.append((name, window))
         if progress:
             progress(number + 1, len(windows))
-    at = [b - 1 for b in info.data_bands]
     return Mosaic(
         geobox=geobox,
         dtype=output.dtype,
-        count=len(at),
+        count=len(info.data_bands),
         sources=tuple(sources),
         nodata=output.nodata,
         with_mask=output.mask,
-        descriptions=tuple(info.descriptions[i] for i in at),
-        scales=tuple(info.scales[i] for i in at),
-        offsets=tuple(info.offsets[i] for i in at),
-        units=tuple(info.units[i] for i in at),
-        colorinterp=tuple("undefined" if info.colorinterp[i] == "alpha" else info.colorinterp[i] for i in at),
         statistics=tuple(statistics(s, scene.whole.area) for s in sums) if all(s.count for s in sums) else (),
         tags=_tags(scene.sensor),
         crs_wkt=info.crs_wkt,
+        **of_bands(info, info.data_bands),
     )
 
 

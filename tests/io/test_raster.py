@@ -18,6 +18,7 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.raster import Role as RasterRole
+from geo_refdiff.io.vrt import of_bands
 
 GRID = {"crs": "EPSG:26914", "transform": Affine(5, 0, 485900, 0, -5, 5209245)}
 
@@ -184,6 +185,9 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
     assert (info.data_bands, info.validity) == ((1, 2, 3, 4), "none")
     with RasterReader(info, (4,)) as reader:
         assert reader.read(Window(0, 0, 50, 60))[1].all()
+    told = of_bands(info, (4, 1))
+    assert told["colorinterp"] == ("undefined", "red")
+    assert told["descriptions"] == ("nir" if named else None, None)
 
 
 def test_soft_edged_alpha_is_alpha(tmp_path: Path) -> None:
