@@ -12,10 +12,12 @@ from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
     cluster_options,
+    confidence_options,
     mask_options,
     model_options,
     registration_options,
     report_options,
+    uncertainty_option,
 )
 
 
@@ -55,7 +57,8 @@ from geo_refdiff.cli.options import (
 @click.option("--mask-asset", metavar="KEY,...", help="STAC assets of the masks.")
 @model_options
 @mask_options
-@click.option("--min-confidence", type=float, metavar="0..1", help="Where --mask auto is less sure, it is unknown.")
+@confidence_options
+@uncertainty_option
 @registration_options
 @click.option(
     "--shard-size",
@@ -86,6 +89,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     from geo_refdiff.io.memory import steady_heap
     from geo_refdiff.pipeline.batch.batch import BatchInterrupted, plan_batch
     from geo_refdiff.pipeline.batch.batch import batch as run
+    from geo_refdiff.pipeline.batch.cluster import runner_for
     from geo_refdiff.pipeline.batch.inputs import Sources
 
     steady_heap()
@@ -102,12 +106,13 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     )
     name_field = given.pop("name_field")
     options = {key: value for key, value in given.items() if value is not None}
+    runner = runner_for(**cluster)
     if plan_only:
-        table = plan_batch(areas, sources, out, options=options, name_field=name_field)
+        again = {name: kept[name] for name in ("retry_failed", "overwrite")}
+        table = plan_batch(areas, sources, out, options=options, name_field=name_field, **again)
         click.echo(json.dumps(table.to_dict(), allow_nan=False) if as_json else str(table))
         raise click.exceptions.Exit(0 if table.possible else 1)
     from geo_refdiff.cli.batch_meter import BatchMeter
-    from geo_refdiff.pipeline.batch.cluster import runner_for
 
     with BatchMeter() as meter:
         try:
@@ -117,7 +122,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
                 Path(out),
                 options=options,
                 name_field=name_field,
-                runner=runner_for(**cluster),
+                runner=runner,
                 watch=meter,
                 **kept,
             )

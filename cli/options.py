@@ -42,6 +42,24 @@ mask_options = together(
     ),
 )
 
+confidence_options = together(
+    click.option("--mask-confidence", metavar="FILE", help="Raster of 0 to 1: how sure the mask is."),
+    click.option(
+        "--min-confidence",
+        type=float,
+        metavar="0..1",
+        help="Where the mask is less sure, it is unknown.  [default: 0.5, with auto 0.7]",
+    ),
+)
+
+uncertainty_option = click.option(
+    "--uncertainty",
+    type=int,
+    metavar="RUNS",
+    help="Also write NAME.uncertainty.tif beside the output, from so many runs with other noise: half-widths of 90 "
+    "% intervals.",
+)
+
 model_options = together(
     click.option("--scale", type=int, help="Output pixels along a scene pixel.  [default: from the reference, else 8]"),
     click.option(

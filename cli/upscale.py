@@ -15,10 +15,12 @@ from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
     cluster_options,
+    confidence_options,
     mask_options,
     model_options,
     registration_options,
     report_options,
+    uncertainty_option,
 )
 from geo_refdiff.cli.progress import as_lines, is_shown, show
 
@@ -36,13 +38,7 @@ if TYPE_CHECKING:
     "with the reference.  [default: auto where there is a reference]",
 )
 @mask_options
-@click.option("--mask-confidence", metavar="FILE", help="Raster of 0 to 1: how sure the mask is.")
-@click.option(
-    "--min-confidence",
-    type=float,
-    metavar="0..1",
-    help="Where the mask is less sure, it is unknown.  [default: 0.5, with auto 0.7]",
-)
+@confidence_options
 @click.option(
     "-o", "--out", metavar="FILE", help="GeoTIFF to write, or VRT.  [default: SCENE_<scale>x.tif beside the scene]"
 )
@@ -52,12 +48,7 @@ if TYPE_CHECKING:
     help="Area of interest: a vector file (any CRS), or a box in the scene's CRS, or XMIN,YMIN,XMAX,YMAX,EPSG:4326.",
 )
 @model_options
-@click.option(
-    "--uncertainty",
-    type=int,
-    metavar="RUNS",
-    help="Also write out.uncertainty.tif, from so many runs with other noise: half-widths of 90 % intervals.",
-)
+@uncertainty_option
 @click.option(
     "--scene-date",
     metavar="DATE|FIRST/LAST",

@@ -149,14 +149,18 @@ def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path) -> None:
 
 def published_digest(out: Path) -> str | None:
     """The plan's digest that a file carries, None if it carries none or is no raster."""
+    return published_tags(out).get(PLAN_TAG)
+
+
+def published_tags(out: Path) -> dict[str, str]:
+    """The metadata items that a file carries; none if it is no raster."""
     from rasterio.errors import RasterioError
 
     try:
         with rasterio.open(out) as dataset:
-            found = dataset.tags().get(PLAN_TAG)
+            return {str(key): str(value) for key, value in dataset.tags().items()}
     except (RasterioError, OSError):
-        return None
-    return None if found is None else str(found)
+        return {}
 
 
 def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: Window | None = None) -> Mosaic:

@@ -32,7 +32,7 @@ def _inputs(plan: Plan) -> Iterator[tuple[_Info, Callable[[], _Info]]]:
         rasters += [(mask.raster, "mask"), (mask.confidence, "mask")]
         if mask.polygons is not None:
             layer = mask.polygons
-            yield layer, lambda: inspect_polygons(f"{layer.path}|layername={layer.layer}", layer.field)
+            yield layer, partial(inspect_polygons, str(layer.source), layer.field)
     for info, role in rasters:
         if info is not None:
             yield info, partial(inspect, info.path, role)

@@ -15,7 +15,7 @@ from geo_refdiff.engine.publish import blocks_env, image_mosaic, published_diges
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import check_free, output_error, sync
+from geo_refdiff.io.atomic import check_free, is_filled, output_error, sync
 from geo_refdiff.io.cog import explained, publish_cog
 from geo_refdiff.io.gdal import GDAL_ERRORS
 from geo_refdiff.io.pyramid import add_overviews, overview_count
@@ -131,7 +131,7 @@ def publish_shards(plan: Plan, workdir: Workdir, out: Path, size: int, *, overwr
 
 
 def published_size(out: Path) -> int | None:
-    """Side of the shards that a VRT names; None if it is none of ours, or a file that it names is missing."""
+    """Side of the shards that a VRT names; None if it is none of ours, or a file that it names is missing or empty."""
     size = ""
     names: set[str] = set()
     within: list[ET.Element] = []
@@ -149,7 +149,7 @@ def published_size(out: Path) -> int | None:
                 within[-1].remove(element)  # there may be very many
     except (ET.ParseError, OSError):
         return None
-    return int(size) if size.isdecimal() and all((out.parent / name).is_file() for name in names) else None
+    return int(size) if size.isdecimal() and all(is_filled(out.parent / name) for name in names) else None
 
 
 def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int) -> list[tuple[str, Window]]:

@@ -89,6 +89,14 @@ def write_json_atomic(path: str | Path, obj: Any) -> None:
     write_bytes_atomic(path, text.encode())
 
 
+def is_filled(path: Path) -> bool:
+    """Whether a file is there and not empty, as a full disk or a cut copy leaves it."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
 def sync(path: Path) -> None:
     """Have the system write a file, or a folder's list of files, to the disk now."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RioWindow
 from geo_refdiff.grid.affine import compose
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
-from geo_refdiff.io.raster import equals_nodata
+from geo_refdiff.io.raster import equals_nodata, telltale
 from geo_refdiff.io.reduce import halve
 from geo_refdiff.io.vrt import add_overviews as vrt_overviews
 
@@ -111,10 +111,15 @@ def _reduced(
     at = RioWindow(window.col, window.row, window.width, window.height)
     values = dataset.read(window=at)
     valid = _valid(dataset, values, at)
+    by_band = telltale(values.dtype, dataset.nodata)
+    if by_band:
+        values[equals_nodata(values, dataset.nodata)] = np.nan
     result = []
     for _ in range(levels):
-        values, valid = halve(values, valid, resampling, dataset.nodata)
-        result.append((values, valid))
+        values, valid = halve(values, valid, resampling, np.nan if by_band else dataset.nodata)
+        result.append(
+            (np.where(np.isnan(values), values.dtype.type(dataset.nodata), values) if by_band else values, valid)
+        )
     return result
 
 

@@ -90,7 +90,8 @@ class RasterReader(ThreadHandles):
         """The pixels of `window`, in the raster's own pixel coordinates; it may reach outside the raster.
 
         A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, and
-        where all data bands of the file hold their nodata value; in one band where that band is NaN or infinite.
+        where all data bands of the file hold their nodata value; in one band where that band is NaN, infinite or a
+        nodata value that nobody measures (`telltale`).
 
         Returns:
             The values (C, height, width) in the file's dtype, 0 outside the raster, and valid (C, height, width),
@@ -155,6 +156,10 @@ class RasterReader(ThreadHandles):
             ok &= dataset.read(alpha, **part) != 0
         if values.dtype.kind == "f":
             ok &= np.isfinite(values)
+        for index, band in enumerate(self.bands):
+            nodata = dataset.nodatavals[band - 1]
+            if telltale(values.dtype, nodata):
+                ok[index] &= ~equals_nodata(values[index], nodata)
         return values, ok
 
     def _all_nodata(self, dataset: Any, values: NDArray[Any], part: dict[str, Any]) -> NDArray[np.bool_] | None:
@@ -183,6 +188,12 @@ def check_bands(info: RasterInfo, bands: Sequence[int]) -> tuple[int, ...]:
         have = ", ".join(map(str, info.data_bands[:16]))
         raise InputError(f"{info.path}: has no image band {wrong or list(bands)}; its bands are {have}")
     return tuple(bands)
+
+
+def telltale(dtype: np.dtype[Any], nodata: float | None) -> bool:
+    """Whether a nodata value is told from a measured one even where it stands in a single band: of real numbers, any
+    but 0. Of whole numbers 0, 255 and the like are measured, too, in the dark and in the light."""
+    return dtype.kind == "f" and nodata is not None and nodata != 0
 
 
 def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:

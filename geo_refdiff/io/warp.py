@@ -24,7 +24,7 @@ from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import GDAL_ERRORS, one_line
 from geo_refdiff.io.projection import find_overlap, horizontal_crs
-from geo_refdiff.io.raster import RasterReader, ThreadHandles, check_bands
+from geo_refdiff.io.raster import RasterReader, ThreadHandles, check_bands, telltale
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
 
@@ -266,8 +266,8 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     """A VRT of some bands of a raster, with grid and validity as `inspect` found them and nothing else (no RPCs,
     no control points), so that the warp uses what was checked.
 
-    Of real numbers, a pixel with NaN in any of the bands is missing, however else the file tells of missing ones; GDAL
-    would let it spoil all that the kernel reaches.
+    Of real numbers, a pixel with NaN or a telltale nodata value in any of the bands is missing, however else the file
+    tells of missing ones; GDAL would let it spoil all that the kernel reaches.
     """
     real = np.dtype(info.dtype).kind == "f"
     nodata = info.nodata if info.validity == "nodata" and not real else None
@@ -280,9 +280,13 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
         numbers = ET.tostring(_bands_vrt(info, [(info.path, str(band)) for band in bands], nan), encoding="unicode")
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
     if real and info.validity == "nodata":
-        any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-        _combined(any_band, info, [(info.path, f"mask,{band}") for band in bands], "sum")
-        masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
+        own = [(info.path, f"mask,{band}") for band in bands]
+        if telltale(np.dtype(info.dtype), info.nodata):
+            masks += own
+        else:
+            any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+            _combined(any_band, info, own, "sum")
+            masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
     if masks:
         _combined(ET.SubElement(root, "MaskBand"), info, masks, "mul")
     return ET.tostring(root, encoding="unicode")

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.publish import publish, published_digest
+from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.run import (
     UNCERTAINTY,
     BlockRunner,
@@ -20,10 +20,12 @@ from geo_refdiff.engine.run import (
     torch_threads,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
+from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
-from geo_refdiff.io.atomic import check_free
+from geo_refdiff.io.atomic import check_free, is_filled
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
 from geo_refdiff.pipeline.dates import asked_span
@@ -176,9 +178,9 @@ def upscale(
     _check_out(*beside, resume=resume, overwrite=overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final, shard_size) and all(file.exists() for file in beside):
-        done = ("everything was finished already", *planned.notes)
-        return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
+    if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
+        planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
+        return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
     check_free(final, overwrite or (resume and published_digest(final) == plan.digest()))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
@@ -188,6 +190,7 @@ def upscale(
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
             counts = _run(planned, workdir, final, batch_size, replaces, timings, progress, runner, shard_size)
+            planned = replace(planned, notes=(*planned.notes, *_left(plan, final)))
             write_products(plan, workdir, final, wanted, planned.notes, taken)
             if not keep:
                 workdir.remove()
@@ -233,6 +236,12 @@ def _run(
     return counts
 
 
+def _left(plan: Plan, out: Path) -> tuple[str, ...]:
+    """A note of what strict mode could not reach in the finished output."""
+    told = unreached(published_tags(out), plan.output.dtype)
+    return () if told is None else (told,)
+
+
 def _tidy(workdir: Workdir, plan: Plan, error: GeoRefDiffError) -> None:
     """After an error only what can be resumed stays: finished blocks, if it was disk or workers and not the input."""
     with suppress(OSError):
@@ -263,7 +272,7 @@ def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
 
 def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
-    aoi = None if request.aoi is None or is_wkt(request.aoi) else request.aoi.partition("|layername=")[0]
+    aoi = None if request.aoi is None or is_wkt(request.aoi) else layer_source(request.aoi).path
     for given in (request.scene, request.ref, *request.prior.files, aoi):
         if given is None or not Path(given).exists():
             continue

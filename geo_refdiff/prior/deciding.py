@@ -13,6 +13,7 @@ from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import Georeferenced
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import overlap_fraction
@@ -67,7 +68,7 @@ class MaskRequest:
     def files(self) -> tuple[str, ...]:
         """All files that are read, without the names of layers."""
         given = (self.file, self.class_map, self.confidence)
-        return tuple(str(name).partition("|layername=")[0] for name in given if name is not None)
+        return tuple(layer_source(name).path for name in given if name is not None)
 
     def check(self) -> None:
         """Whether the options go together.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import rasterio.shutil
 from geo_refdiff.cli.batch_meter import BatchMeter
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.pipeline.batch import batch as module
-from geo_refdiff.pipeline.batch import work
+from geo_refdiff.pipeline.batch import jobs, work
 from geo_refdiff.pipeline.batch.batch import batch, plan_batch
 from geo_refdiff.pipeline.batch.catalogue import read_catalogue
 
-from .conftest import OPTIONS, Country, square, write_areas
+from .conftest import EAST, NORTH, OPTIONS, PIXEL, Country, square, write_areas
 
 
 def manifest(folder: Path) -> Any:
@@ -105,6 +106,37 @@ def test_the_model_is_opened_once_whatever_the_number_of_areas(
     areas = write_areas(tmp_path / "two.gpkg", {"plain": square(2, 2, 4), "seam": square(4, 16, 4)})
     assert batch(areas, country.sources(), tmp_path / "out", options=options).done == 2
     assert len(opened) == 2  # to plan with, and to work with
+
+
+def test_options_are_those_of_upscale(
+    country: Country, make_raster: Any, tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Each that is not about one output; two of them in a run, with a file named as it lies in this folder."""
+    from geo_refdiff.cli.batch import batch as batch_command
+    from geo_refdiff.cli.upscale import upscale as upscale_command
+
+    known = {parameter.name for parameter in batch_command.params}
+    only = {parameter.name for parameter in upscale_command.params} - known
+    assert only == {"scene", "ref", "mask", "aoi", "scene_date", "resume", "keep"}
+    monkeypatch.chdir(country.root)
+    transform = rasterio.Affine(PIXEL, 0, EAST, 0, -PIXEL, NORTH)
+    make_raster("mask.tif", np.eye(24, dtype="uint8")[None], transform=transform)
+    sure = make_raster("sure.tif", np.full((1, 24, 24), 0.4, "float32"), transform=transform)
+    areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 4)})
+    command = ["batch", str(areas), "--scene", "scenes", "--mask", "mask.tif", "--mask-confidence", "sure.tif"]
+    command += ["--uncertainty", "2", "--model", str(tiny_compact), "--scale", "8", "--device", "cpu", "--out", "out"]
+    assert cli(command) == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "plain.uncertainty.tif").stat().st_size > 0
+    row = manifest(tmp_path / "out").loc["plain"]
+    assert [Path(name) for name, *_ in json.loads(row["inputs"])][-1] == sure
+    assert jobs.plain_options({"class_map": Path("sure.tif"), "mask_confidence": "/vsimem/x.tif"}) == {
+        "class_map": str(sure),
+        "mask_confidence": "/vsimem/x.tif",
+    }
+    asked, out = {"products": "none", "uncertainty": 2}, tmp_path / "out" / "plain.tif"
+    assert jobs.is_there(out, asked)
+    (tmp_path / "out" / "plain.uncertainty.tif").unlink()
+    assert not jobs.is_there(out, asked)
 
 
 def test_cost_counts_what_is_left(country: Country, tmp_path: Path) -> None:

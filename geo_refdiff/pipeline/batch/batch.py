@@ -17,8 +17,17 @@ from geo_refdiff.pipeline.batch.jobs import Settings, output_of, plain_options
 from geo_refdiff.pipeline.batch.manifest import Manifest
 from geo_refdiff.pipeline.batch.planned import PlannedArea, PlanTable, plan_table
 from geo_refdiff.pipeline.batch.run import Counts, Run, Runner, Watch, run_here
-from geo_refdiff.pipeline.batch.state import held_folder, open_manifest, take_over, tidy
+from geo_refdiff.pipeline.batch.state import (
+    check_folder,
+    held_folder,
+    open_manifest,
+    rules_of,
+    settled,
+    take_over,
+    tidy,
+)
 from geo_refdiff.pipeline.batch.work import open_batch_model, same_software
+from geo_refdiff.pipeline.models import Model
 
 __all__ = ["BatchInterrupted", "BatchResult", "PlanTable", "PlannedArea", "batch"]
 
@@ -160,20 +169,10 @@ def batch(
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
     planner = Planner(sources, folder, given, model)
-    rules = {"date": sources.date, "ref_before": sources.ref_before}
     with held_folder(folder):
         counted = threads or (1 if runner else cores())
-        kept = take_over(
-            folder,
-            {
-                "options": plain_options(given),
-                "rules": rules,
-                "model_sha256": model.sha256,
-                "threads": counted,
-                "replace": overwrite,
-            },
-            overwrite=overwrite,
-        )
+        asked = _asked(given, sources, model) | {"threads": counted, "replace": overwrite}
+        kept = take_over(folder, asked, overwrite=overwrite)
         settings = Settings(plain_options(given), kept["threads"], model.sha256, same_software(), kept["replace"])
         manifest, todo, notes = open_manifest(
             folder, found, settings.options, retry_failed=retry_failed, overwrite=overwrite
@@ -214,9 +213,14 @@ def plan_batch(
     *,
     options: Mapping[str, Any] | None = None,
     name_field: str | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
 ) -> PlanTable:
     """What `batch` would do, without doing it; only VRTs of inputs that would be mosaicked are written, into a
     temporary folder.
+
+    Args:
+        areas, sources, out, options, name_field, retry_failed, overwrite: as of `batch`.
 
     Raises:
         GeoRefDiffError: as `batch`.
@@ -224,12 +228,20 @@ def plan_batch(
     from tempfile import TemporaryDirectory
 
     given = dict(options or {})
+    folder = Path(out).absolute()
     check_options(given)
     found = read_areas(areas, name_field)
     model = open_batch_model(given)
+    check_folder(folder)
+    settled(folder, _asked(given, sources, model), overwrite=overwrite)
     with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
         planner = Planner(sources, Path(scratch), given, model)
-        return plan_table(found, planner, Path(out).absolute())
+        return plan_table(found, planner, folder, retry_failed=retry_failed, overwrite=overwrite)
+
+
+def _asked(options: Mapping[str, Any], sources: Sources, model: Model) -> dict[str, Any]:
+    """What a batch must be given again to be gone on with."""
+    return {"options": plain_options(options), "rules": rules_of(sources), "model_sha256": model.sha256}
 
 
 def _finish(

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.affine import compose, translated
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
-from geo_refdiff.pipeline.batch.catalogue import Entry
+from geo_refdiff.pipeline.batch.entry import Entry
 from geo_refdiff.pipeline.dates import Span
 
 MOST = 16

@@ -12,16 +12,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
-from geo_refdiff.io.atomic import write_bytes_atomic
+from geo_refdiff.io.atomic import is_filled, write_bytes_atomic
+from geo_refdiff.io.gdal import is_gdal_name
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.pipeline.batch.manifest import as_json
+from geo_refdiff.pipeline.products import chosen_products, product_path
 
 VERSION = 1
 KEPT = "batch"
 """Folder, within that of the outputs, of what the batch itself needs."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILES = ("class_map", "mask_confidence")
 _ONLY = {"mask": ("auto", "none")}
 
 
@@ -90,12 +95,23 @@ class Ticket:
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON knows them; folders of models by their full path."""
-    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    """Options as JSON knows them; folders of models and files by their full path, which workers elsewhere need."""
+    plain: dict[str, Any] = {
+        k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()
+    }
     model = plain.get("model")
     if isinstance(model, str) and Path(model).expanduser().is_dir():
         plain["model"] = str(Path(model).expanduser().absolute())
+    for key in _FILES:
+        if plain.get(key) is not None and Path(plain[key]).expanduser().exists():
+            plain[key] = str(Path(plain[key]).expanduser().absolute())
     return {k: v for k, v in plain.items() if v is not None}
+
+
+def files_of(options: Mapping[str, Any]) -> list[str]:
+    """The local files that options name."""
+    plain = plain_options(options)
+    return [plain[key] for key in _FILES if key in plain and Path(plain[key]).is_absolute()]
 
 
 def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
@@ -106,8 +122,8 @@ def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
     """
     found = []
     for file in dict.fromkeys(f for f in files if f):
-        name = file.partition("|layername=")[0]
-        if name.startswith("/vsi") or name in _ONLY["mask"] or "://" in name:
+        name = layer_source(file).path
+        if is_gdal_name(name) or name in _ONLY["mask"]:
             continue
         try:
             state = os.stat(name)
@@ -186,9 +202,16 @@ def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path
 
 
 def is_there(out: Path, options: Mapping[str, Any]) -> bool:
-    """Whether an output is there, with all its shards, if it is cut into such."""
+    """Whether an output is there, with all its shards, if it is cut into such, and the products beside it.
+
+    Raises:
+        OptionError: unknown products.
+    """
     size = options.get("shard_size")
-    return out.exists() and (size is None or published_size(out) == size)
+    if not is_filled(out) or (size is not None and published_size(out) != size):
+        return False
+    products = (*chosen_products(options.get("products")), *([UNCERTAINTY] if options.get(UNCERTAINTY) else []))
+    return all(is_filled(product_path(out, product)) for product in products)
 
 
 def changed_inputs(job: Job) -> Iterator[str]:

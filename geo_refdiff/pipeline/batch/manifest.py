@@ -53,6 +53,7 @@ COLUMNS: Mapping[str, type] = {
     "interpolated": float,
     "notes": str,
     "outline_sha256": str,
+    "inputs": str,
 }
 """Fields of the layer; see docs/batch.md."""
 

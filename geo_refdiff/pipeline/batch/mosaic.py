@@ -20,7 +20,7 @@ from geo_refdiff.io.band_names import band_keys
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.raster_info import RasterInfo, Role
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
-from geo_refdiff.pipeline.batch.catalogue import Entry
+from geo_refdiff.pipeline.batch.entry import Entry
 
 _ON_GRID = 1e-3
 

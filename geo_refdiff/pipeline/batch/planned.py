@@ -12,6 +12,7 @@ from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.inputs import Planner
 from geo_refdiff.pipeline.batch.jobs import is_there, output_of
 from geo_refdiff.pipeline.batch.manifest import FILE, Manifest
+from geo_refdiff.pipeline.batch.state import check_outlines, outline_digest
 
 _WIDEST = 40
 
@@ -99,17 +100,24 @@ class PlanTable:
         return "\n".join([*lines, *(f"{a.name}: {a.error}" for a in self.areas if a.error)])
 
 
-def plan_table(areas: Sequence[Area], planner: Planner, folder: Path) -> PlanTable:
-    """What would be done of each area, beside what a batch in that folder has done already."""
+def plan_table(
+    areas: Sequence[Area], planner: Planner, folder: Path, *, retry_failed: bool, overwrite: bool
+) -> PlanTable:
+    """What would be done of each area, beside what a batch in that folder has done already.
+
+    Raises:
+        ResumeError: as of `open_manifest`.
+    """
     manifest = Manifest(folder / FILE)
-    old = manifest.values() if manifest.path.exists() else {}
+    old = manifest.values() if manifest.path.exists() and not overwrite else {}
+    check_outlines(folder, areas, [outline_digest(area) for area in areas], old)
     done = [row for row in old.values() if row["status"] == "done" and row["seconds"] and row["megapixels"]]
     pixels = sum(row["megapixels"] for row in done)
     speed = sum(row["seconds"] for row in done) / pixels if pixels else None
     planned = []
     for area in areas:
         before = old.get(area.name, {}).get("status")
-        status = "pending" if before not in ("done", "failed") else str(before)
+        status = "pending" if before not in ("done", "failed") or (before == "failed" and retry_failed) else str(before)
         if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
             status = "pending"
         try:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import secrets
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from types import TracebackType
@@ -17,6 +15,8 @@ from typing import Any, Self
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import WorkerError
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.pipeline.batch.embedded import Embedded
+from geo_refdiff.pipeline.batch.on_worker import Function, on_worker
 from geo_refdiff.pipeline.batch.place import Place
 from geo_refdiff.pipeline.batch.roster import Roster
 from geo_refdiff.pipeline.batch.work import Outcome
@@ -27,13 +27,10 @@ _PREFIX = "geo-refdiff"
 _AHEAD = 2
 """Tasks in flight for each thread of the cluster."""
 
-_TICK = 0.5
+_TICK, _FILLING = 0.5, 2.0
 _BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
 _FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
 _STRIKES = 2
-
-Function = Callable[..., Outcome]
-"""Called on a worker as function(*args, tell=...)."""
 
 
 @dataclass
@@ -53,6 +50,22 @@ class Item:
     _tries: int = 0
     _not_on: set[str] = field(default_factory=set)
     _not_before: float = 0.0
+    _suspect: bool = False
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """An item that dask has.
+
+    Attributes:
+        item: it.
+        future: of dask.
+        only: addresses of the workers that may do it; None: any.
+    """
+
+    item: Item
+    future: Any
+    only: frozenset[str] | None
 
 
 class Pool:
@@ -70,30 +83,21 @@ class Pool:
         self.place, self.say = place, say
         self._topic = f"geo-refdiff-{secrets.token_hex(8)}"
         self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._cluster: Any = None
+        self._embedded: Embedded | None = None
         self._client: Any = None
         self._left_out: dict[str, int] = {}
+        self._lone: str | None = None
         self._roster = Roster(place, say)
 
     def __enter__(self) -> Self:
         try:
-            import distributed
+            import distributed  # noqa: F401  # told by its ImportError
         except ImportError as error:
             raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
         try:
             if self.place.workers is not None:
-                with _deaf_to_ctrl_c():
-                    self._cluster = distributed.LocalCluster(
-                        n_workers=self.place.workers,
-                        threads_per_worker=1,
-                        memory_limit=0,
-                        dashboard_address=None,
-                        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else its port 8787 may be taken
-                        silence_logs=logging.CRITICAL,
-                        resources=dict(self.place.resources) or None,
-                        env={"OMP_WAIT_POLICY": "passive"},  # with more threads than cores, waiting takes none
-                    )
+                self._embedded = Embedded(self.place)
             self._connect(_FIRST_PATIENCE)
         except BaseException:
             self._close()
@@ -107,13 +111,13 @@ class Pool:
 
     def _close(self) -> None:
         self._disconnect()
-        if self._cluster is not None:
-            self._cluster.close(timeout=10)
+        if self._embedded is not None:
+            self._embedded.close()
 
     @property
     def threads(self) -> int:
         """Threads of all workers that are there now and can do a task."""
-        return sum(n for worker, n in self._workers().items() if not self._is_out(worker))
+        return sum(n for worker, n in self._workers().items() if not self._is_out(worker) and worker != self._lone)
 
     def run(
         self, items: Iterable[Item], started: Callable[[str, str], None], told: Callable[[str, Progress], None]
@@ -133,47 +137,72 @@ class Pool:
         """
         source = iter(items)
         waiting: deque[Item] = deque()
-        flying: dict[str, tuple[Item, Any]] = {}
+        flying: dict[str, _Flight] = {}
         exhausted = False
         self._roster.begin()
         try:
             while True:
+                if self._embedded is not None:
+                    self._embedded.revive()
                 self._roster.wait(self._client)
-                room = _AHEAD * max(self.threads, 1) - len(flying)
-                while room > 0 and not exhausted and not waiting:
-                    item = next(source, None)
-                    if item is None:
-                        exhausted = True
-                    else:
-                        self._submit(item, flying)
-                        room -= 1
-                for item in [w for w in waiting if w._not_before <= monotonic()][: max(room, 0)]:
+                self._try_alone(waiting, flying)
+                most = _AHEAD * (self.threads if self._lone else max(self.threads, 1))
+                for item in [w for w in waiting if self._may_fly(w)][: max(most - len(flying), 0)]:
                     waiting.remove(item)
                     self._submit(item, flying)
+                until = monotonic() + _FILLING
+                while len(flying) + len(waiting) < most and not exhausted and monotonic() < until:
+                    new = next(source, None)
+                    exhausted = new is None
+                    if new is not None:
+                        self._submit(new, flying)
                 if exhausted and not waiting and not flying:
                     return
                 for name, event in self._next_events():
                     told(name, event) if isinstance(event, Progress) else started(name, event)
-                finished = [key for key, (_, future) in flying.items() if future.status != "pending"]
-                for key in finished:
-                    item, future = flying.pop(key)
-                    outcome = self._outcome(item, future)
+                for item, outcome in self._landed(flying):
                     if outcome is None:
                         waiting.append(item)
                     else:
                         yield item, outcome
                 if self._lost():
-                    waiting.extend(item for item, _ in flying.values())
+                    waiting.extend(flight.item for flight in flying.values())
                     flying.clear()
                     self._join_again()
                 yield None
         finally:
-            for _, future in flying.values():
-                future.release()
+            self._lone = None
+            for flight in flying.values():
+                flight.future.release()
 
-    def _submit(self, item: Item, flying: dict[str, tuple[Item, Any]]) -> None:
-        others = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
-        restricted = bool(item._not_on or self._left_out) and bool(others)
+    def _try_alone(self, waiting: deque[Item], flying: dict[str, _Flight]) -> None:
+        """Give an item whose workers died a worker of its own: dask blames all that was queued with it, too."""
+        suspects = [item for item in waiting if item._suspect and item._not_before <= monotonic()]
+        alone = any(flight.item._suspect for flight in flying.values())
+        if not suspects or alone:
+            self._lone = self._lone if alone else None
+            return
+        fit = self._fit(suspects[0]) or list(self._workers())
+        if self._lone not in fit:
+            self._lone = fit[-1] if fit else None
+        if self._lone and not any(flight.only is None or self._lone in flight.only for flight in flying.values()):
+            waiting.remove(suspects[0])
+            self._submit(suspects[0], flying)
+
+    def _may_fly(self, item: Item) -> bool:
+        return not item._suspect and item._not_before <= monotonic() and bool(self._lone is None or self._fit(item))
+
+    def _fit(self, item: Item) -> list[str]:
+        """Workers that may do an item; the lone one is for a suspect."""
+        there = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
+        return [w for w in there if item._suspect or w != self._lone]
+
+    def _submit(self, item: Item, flying: dict[str, _Flight]) -> None:
+        only: frozenset[str] | None = None
+        if item._suspect and self._lone:
+            only = frozenset({self._lone})
+        elif item._not_on or self._left_out or self._lone:
+            only = frozenset(self._fit(item)) or None
         key = f"{_PREFIX}-0{secrets.token_hex(8)}-{item.name}"
         future = self._client.submit(
             on_worker,
@@ -183,11 +212,23 @@ class Pool:
             *item.args,
             key=key,
             pure=False,
-            workers=others if restricted else None,
+            workers=None if only is None else sorted(only),
             resources=dict(self.place.resources) or None,
         )
         future.add_done_callback(lambda _: self._events.put(("", None)))
-        flying[key] = item, future
+        flying[key] = _Flight(item, future, only)
+
+    def _landed(self, flying: dict[str, _Flight]) -> Iterator[tuple[Item, Outcome | None]]:
+        """Items that dask is done with, each with its outcome; None: it is to be done again."""
+        workers = self._workers() if any(flight.only for flight in flying.values()) else {}
+        for key, flight in list(flying.items()):
+            if flight.future.status != "pending":
+                del flying[key]
+                yield flight.item, self._outcome(flight.item, flight.future)
+            elif workers and flight.only is not None and not flight.only & workers.keys():
+                del flying[key]  # dask would wait for ever for a worker of this address
+                flight.future.cancel()
+                yield flight.item, _dead(flight.item) if flight.item._suspect else None
 
     def _outcome(self, item: Item, future: Any) -> Outcome | None:
         """What became of an item; None: it is to be done again."""
@@ -200,8 +241,10 @@ class Pool:
             result: tuple[str, Outcome] = future.result(timeout=30)
             address, outcome = result
         except distributed.scheduler.KilledWorker:
-            text = "its workers died, again and again: out of memory? See the workers' logs"
-            return Outcome(item.name, "worker", text)
+            if item._suspect:
+                return _dead(item)
+            item._suspect = True
+            return None
         except (distributed.CancelledError, CommClosedError, TimeoutError, OSError):
             return None
         except Exception as error:  # the function itself does not raise: dask could not have it run
@@ -221,7 +264,7 @@ class Pool:
     def _may_go_elsewhere(self, item: Item, address: str, outcome: Outcome) -> bool:
         item._not_on.add(address)
         self._left_out[address] = self._left_out.get(address, 0) + 1
-        others = [w for w in self._workers() if w not in item._not_on and not self._is_out(w)]
+        others = self._fit(item)
         if others:
             self.say(f"{item.name}: worker {outcome.worker} cannot do it ({outcome.error}); another one tries")
             if self._left_out[address] == _STRIKES:
@@ -259,7 +302,7 @@ class Pool:
 
         deadline = monotonic() + patience
         where: dict[str, Any] = {"scheduler_file": self.place.scheduler_file} if self.place.scheduler_file else {}
-        address = self._cluster or self.place.scheduler
+        address = self._embedded.cluster if self._embedded else self.place.scheduler
         while True:
             try:
                 self._client = distributed.Client(address, timeout=5, set_as_default=False, **where)
@@ -287,38 +330,5 @@ class Pool:
             self._client = None
 
 
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started within leave Ctrl-C, which a terminal sends to all, to this one, which hears it afterwards."""
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # or else it is started later, and lets the signal through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which threads and processes inherit
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def on_worker(topic: str, name: str, function: Function, *args: Any) -> tuple[str, Outcome]:
-    """Runs on a worker: does an item and tells how it goes.
-
-    Returns:
-        The worker's address, and what became of it.
-    """
-    from distributed import get_worker
-
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.batch.work import place
-
-    steady_heap()
-    worker, last = get_worker(), 0.0
-    worker.log_event(topic, {"name": name, "worker": place()})
-
-    def tell(progress: Progress) -> None:
-        nonlocal last
-        if monotonic() - last > _TICK:
-            last = monotonic()
-            worker.log_event(topic, {"name": name, "progress": (progress.stage, progress.done, progress.total)})
-
-    return str(worker.address), function(*args, tell=tell)
+def _dead(item: Item) -> Outcome:
+    return Outcome(item.name, "worker", "its workers died, again and again: out of memory? See the workers' logs")

@@ -57,13 +57,16 @@ class Roster:
             return
         missing, limit = self._missing(client.scheduler.address), f"{self.place.patience:g} min"
         if lonely >= patience:
-            raise WorkerError(f"{missing}, after {limit} (--worker-wait); start one, then give the same command again")
+            start = "start one, then give" if self.place.workers is None else "give"
+            raise WorkerError(f"{missing}, after {limit} (--worker-wait); {start} the same command again")
         if not self._told:
             self.say(f"{missing}; waiting for one, up to {limit}")
             self._told = True
 
     def _missing(self, address: str) -> str:
         """What the cluster lacks, and how to start it."""
+        if self.place.workers is not None:
+            return "no worker of this machine is there, they are started again"
         start = f"dask worker {address} --nthreads 1"
         if not self._offers:
             return f"the cluster has no workers ({start})"

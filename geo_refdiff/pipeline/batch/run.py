@@ -15,7 +15,7 @@ from geo_refdiff.io.stac import rfc3339
 from geo_refdiff.pipeline.batch.areas import Area
 from geo_refdiff.pipeline.batch.inputs import Plan, Planner
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, output_of, write_jobs
-from geo_refdiff.pipeline.batch.manifest import Manifest, text_of_notes
+from geo_refdiff.pipeline.batch.manifest import Manifest, as_json, text_of_notes
 from geo_refdiff.pipeline.batch.work import Outcome, work
 
 CHUNK = 256
@@ -132,7 +132,8 @@ class Run:
                 if plan is not None:
                     plans.append(plan)
                     self._notes[area.name] = plan.notes
-                    self.manifest.set(area.name, **plan.values, output=self._output(area))
+                    stamps = as_json(plan.job.stamps)
+                    self.manifest.set(area.name, **plan.values, output=self._output(area), inputs=stamps)
                 self.manifest.write_soon()
             tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans])
             for plan, ticket in zip(plans, tickets, strict=True):

@@ -18,6 +18,7 @@ from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks, torch_thre
 from geo_refdiff.engine.shards import remove_output
 from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
+from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.pipeline.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
@@ -178,6 +179,8 @@ def _upscaled(
     }
     for used in ("sampler", "steps", "detail"):  # they are in the open model
         options.pop(used, None)
+    if out.exists() and not is_filled(out):
+        out.unlink()
     with torch_threads(settings.threads):
         try:
             result = upscale(job.scene, resume=True, overwrite=settings.replace, **options)
