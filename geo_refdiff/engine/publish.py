@@ -19,10 +19,10 @@ from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCER
 from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
 from geo_refdiff.engine.tags import PLAN_TAG, band_tags, consistency_tags, extent_tags, provenance
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.errors import GeoRefDiffError, OutputError
+from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.grid.geobox import crop
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import output_error, sync
+from geo_refdiff.io.atomic import check_free, output_error, sync
 from geo_refdiff.io.block_file import read_block_tags
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
@@ -60,16 +60,6 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False)
 def blocks_env() -> rasterio.Env:
     """GDAL's settings to read blocks with: nothing belongs to a block but its file, so nothing is looked for beside."""
     return gdal_env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Whether a file may be put there.
-
-    Raises:
-        OutputError: one is there, and it is not to be replaced.
-    """
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
 
 
 def remove_sidecars(out: Path) -> None:

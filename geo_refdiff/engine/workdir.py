@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from geo_refdiff.engine.layout import BlockLayout
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.plan_file import differences, read_plan
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.io.atomic import output_error, write_json_atomic
+from geo_refdiff.io.atomic import check_free, output_error, write_json_atomic
 from geo_refdiff.io.lock import held
 
 _BLOCKS = "blocks"
@@ -233,11 +233,12 @@ def _not_followed(path: Path) -> OutputError:
     return OutputError(f"{path}: is a link, which is not followed; remove it, and start anew with --overwrite")
 
 
-def check_output_path(out: Path) -> None:
-    """Whether a file can be made there, as far as can be told without writing.
+def check_output(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Whether `out` may be written, as far as can be told without writing.
 
     Raises:
-        OutputError: the folder is missing, no folder or read-only, or `out` is a folder.
+        OutputError: the folder is missing, no folder or read-only; `out` is a folder, an input, or a file that is not
+            to be replaced.
     """
     folder = out.parent
     if not folder.exists():
@@ -250,3 +251,6 @@ def check_output_path(out: Path) -> None:
         raise OutputError(f"{out}: the disk of {folder} is read-only; choose another folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{out}: no permission to write in {folder}; choose another folder")
+    if out.exists() and any(os.path.exists(given) and out.samefile(given) for given in inputs):
+        raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
+    check_free(out, overwrite)

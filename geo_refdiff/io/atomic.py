@@ -33,6 +33,16 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written: {reason}")
 
 
+def check_free(out: Path, overwrite: bool) -> None:
+    """Whether a file may be put there.
+
+    Raises:
+        OutputError: one is there, and it is not to be replaced.
+    """
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+
+
 @contextmanager
 def atomic_path(final: str | Path) -> Iterator[Path]:
     """A temporary path beside `final`, to be written to; renamed to `final` when the block ends well.

@@ -17,7 +17,7 @@ import rasterio.shutil
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import OutputError
-from geo_refdiff.io.atomic import atomic_path
+from geo_refdiff.io.atomic import atomic_path, check_free
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
 from geo_refdiff.io.pyramid import add_overviews
 
@@ -49,8 +49,7 @@ def publish_cog(
         OutputError: `out` exists, its folder is missing or read-only, the disk is full, a block file cannot be read.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+    check_free(out, overwrite)
     with atomic_path(out) as temporary, _without_leftovers(temporary):
         try:
             with gdal_env(GDAL_PAM_ENABLED=False):

@@ -16,8 +16,8 @@ from geo_refdiff.datasets import open_dataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.uncertainty import PREDICTORS, UncertaintyRecord
-from geo_refdiff.engine.workdir import check_output_path
-from geo_refdiff.errors import OptionError, OutputError
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares
 from geo_refdiff.evaluate.tiles import Tile, TileSource
 from geo_refdiff.io.atomic import write_json_atomic
@@ -135,9 +135,7 @@ def calibrate(
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
     file = opened.folder / FILE
-    check_output_path(file)
-    if file.exists() and not overwrite:
-        raise OutputError(f"{file}: exists already; say --overwrite to replace this calibration")
+    check_output(file, overwrite)
     for scale in scales:
         opened.check_scale(scale)
     tiles, total = _tiles(data, root, opened, places), places * len(scales) * 2

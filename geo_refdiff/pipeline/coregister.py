@@ -18,8 +18,8 @@ from geo_refdiff.align.registration import Mode, Registration
 from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
 from geo_refdiff.engine.output import output_of
-from geo_refdiff.engine.workdir import check_output_path
-from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
@@ -160,11 +160,7 @@ def coregister(
 
 def _check_outputs(paths: Sequence[Path], inputs: Sequence[str | Path], overwrite: bool) -> None:
     for path in paths:
-        check_output_path(path)
-        if path.exists() and any(Path(given).exists() and path.samefile(given) for given in inputs):
-            raise OutputError(f"{path}: is one of the inputs; choose another name for the output")
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; choose another name or say --overwrite")
+        check_output(path, overwrite, inputs)
     if len(set(paths)) < len(paths):
         raise OptionError("two outputs have the same name: give each its own")
 

@@ -19,8 +19,8 @@ from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import Classical, Conditions, Restorer
-from geo_refdiff.engine.workdir import check_output_path
-from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.grid.geobox import crop, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.block_file import write_block
@@ -133,11 +133,7 @@ def detect_change(
     if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
         raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
     for path in (out, sure, *legend_files(out)):
-        check_output_path(path)
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path}: exists already; choose another name or say --overwrite")
-        if path.exists() and any(Path(given).exists() and path.samefile(given) for given in (scene, ref)):
-            raise OutputError(f"{path}: is one of the inputs; choose another name for the output")
+        check_output(path, overwrite, (scene, ref))
     found = load_detector()
     with gdal_env():
         planned = make_plan(

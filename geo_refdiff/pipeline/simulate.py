@@ -17,7 +17,7 @@ from geo_refdiff.degrade.jpeg import MCU
 from geo_refdiff.degrade.presets import PRESETS
 from geo_refdiff.degrade.recipe import RECIPES, Degradation, DegradationRecipe, draw
 from geo_refdiff.engine.output import output_of
-from geo_refdiff.engine.workdir import check_output_path
+from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
@@ -117,12 +117,10 @@ def simulate(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
     out = Path(out).absolute()
-    check_output_path(out)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+    check_output(out, overwrite, (hr,))
     with gdal_env():
         info = inspect(hr, "scene")
-        _check(info, out, scale, seed, noise, value_range)
+        _check(info, scale, seed, noise, value_range)
         names = choose_bands(info, None, None, (), ()).names
         sensor = _sensor(info, names, scale, preset, recipe, seed, noise, value_range)
         block = _block(block_size, scale)
@@ -146,7 +144,6 @@ def simulate(
 
 def _check(
     info: RasterInfo,
-    out: Path,
     scale: int,
     seed: int,
     noise: float | None,
@@ -159,8 +156,6 @@ def _check(
             f"{info.path}: {info.width} x {info.height} pixels are less than one of the scale {scale}; "
             f"give a larger raster or a smaller --scale"
         )
-    if out.exists() and Path(info.path).exists() and out.samefile(info.path):
-        raise OutputError(f"{out}: is the input; choose another name for the output")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise OptionError(f"seed {seed!r}: give a whole number, 0 or more")
     if noise is not None and not (np.isfinite(noise) and noise >= 0):

@@ -21,9 +21,9 @@ from geo_refdiff.engine.run import (
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.tags import unreached
-from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
+from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
-from geo_refdiff.io.atomic import is_filled
+from geo_refdiff.io.atomic import check_free, is_filled
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.vector import is_wkt
@@ -181,8 +181,7 @@ def upscale(
     if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
         return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
-    if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
-        raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
+    check_free(final, overwrite or (resume and published_digest(final) == plan.digest()))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
@@ -268,9 +267,7 @@ def _check_name(out: Path, shard_size: int | None) -> None:
 
 def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
     for out in files:
-        check_output_path(out)
-        if out.exists() and not (overwrite or resume):
-            raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
+        check_output(out, overwrite or resume)
 
 
 def _check_not_an_input(out: Path, request: Request) -> None:

@@ -86,7 +86,7 @@ def test_nothing_is_overwritten_unasked(hr: Path, tmp_path: Path, capsys: pytest
     assert out.read_bytes() == b"precious"
     before = hr.read_bytes()
     assert run(["simulate", str(hr), "-o", str(hr), "--scale", "8", "--overwrite"]) == 1
-    assert "is the input" in capsys.readouterr().err
+    assert "is one of the inputs" in capsys.readouterr().err
     assert hr.read_bytes() == before
     assert run(["simulate", str(hr), "-o", str(out), "--scale", "8", "--overwrite"]) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hr.tif", "lr.tif"]

@@ -37,7 +37,7 @@ def test_a_calibration_is_not_replaced_unasked(
 
     file.write_text("mine")
     assert run(asked) == 1
-    assert f"{FILE}: exists already; say --overwrite to replace this calibration" in capsys.readouterr().err
+    assert f"{FILE}: exists already" in capsys.readouterr().err
     assert file.read_text() == "mine"
     assert run([*asked, "--overwrite"]) == 0
     assert json.loads(file.read_text()) == found

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_refdiff.errors import InputError
+from geo_refdiff.grid.geobox import scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.raster import Role as RasterRole
+from geo_refdiff.io.vrt import Mosaic, with_bands_of
 
 GRID = {"crs": "EPSG:26914", "transform": Affine(5, 0, 485900, 0, -5, 5209245)}
 
@@ -197,6 +199,9 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
     assert (info.data_bands, info.validity) == ((1, 2, 3, 4), "none")
     with RasterReader(info, (4,)) as reader:
         assert reader.read(Window(0, 0, 50, 60))[1].all()
+    told = with_bands_of(Mosaic(scene_geobox(info), "uint8", 2, ()), info, (4, 1))
+    assert told.colorinterp == ("undefined", "red")
+    assert told.descriptions == ("nir" if named else None, None)
 
 
 def test_soft_edged_alpha_is_alpha(tmp_path: Path) -> None:

@@ -30,14 +30,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def golden() -> tuple[Denoiser, dict[str, Tensor]]:
     default = Path(__file__).parents[2].parent / "shared" / "spec" / "golden" / "a"
