@@ -16,6 +16,7 @@ from typing import Any
 import click
 import torch
 
+from benchmarks.private import INDEX, need_index, skip
 from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.degrade.resize import upsample
 from geo_refdiff.degrade.sensor import SensorModel
@@ -220,7 +221,7 @@ def _denoised(request: Request) -> list[dict[str, list[float]]]:
 @click.command()
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-o", "--out", default="runs/ablation", show_default=True, type=click.Path(path_type=Path))
-@click.option("--data", default="build/naip-santa-monica.csv", show_default=True, help="Index of pairs to paste into.")
+@click.option("--data", default=INDEX, show_default=True, help="Index of pairs to paste into.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of its files.  [default: GEO_REFDIFF_DATA]")
 @click.option("--places", default=24, show_default=True, help="Of the index, both directions in time.")
 @click.option("--landscapes", default="landscape:9000-9023", show_default=True, help="Seeds never trained on.")
@@ -237,10 +238,8 @@ def main(
         raise click.UsageError(f"{len(folders)} model folders: give {len(ROWS)}, in the order {', '.join(ROWS)}")
     missing = [str(folder) for folder in folders if not (folder / "config.json").is_file()]
     if missing and not models:
-        click.echo(
-            f"nothing to judge: {missing[0]} is not there; geo-refdiff train {folders[0].parent.name}, and so on"
-        )
-        return
+        raise skip(f"{missing[0]} is not there; geo-refdiff train {folders[0].parent.name}, and so on")
+    need_index(data)
     common: dict[str, Any] = own | {
         "models": tuple(map(str, folders)), "details": tuple(OUTPUTS), "masks": ("true",), "grid": 3, "overwrite": True,
     }  # fmt: skip

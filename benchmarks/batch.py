@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +13,7 @@ import click
 import numpy as np
 
 from benchmarks.tables import markdown
+from geo_refdiff.io.cores import cores
 
 PIXEL, CORNER = 40.0, (485_904.0, 5_209_248.0)
 
@@ -135,7 +135,7 @@ def main(areas: int, model_areas: int, soak: int) -> None:
         if model_areas:
             yield "default", model_areas, 32
 
-    click.echo(f"{len(os.sched_getaffinity(0))} cores; from the first area finished to the last")
+    click.echo(f"{cores()} cores; from the first area finished to the last")
     click.echo(markdown(["model", "workers", "areas", "seconds", "ms an area"], rows(cases)))
     for workers in (None, 1) if soak else ():
         with TemporaryDirectory() as folder:

@@ -8,7 +8,6 @@ of the bundled model with true, spoilt, detected and no mask ("auto": what `upsc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.private import DATA, lacking, need_city
+from geo_refdiff.datasets import Crop, open_dataset
+from geo_refdiff.datasets.generated import LandscapeDataset
+from geo_refdiff.datasets.indexing import make_index
+from geo_refdiff.datasets.matching import fitted
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
@@ -29,13 +33,8 @@ from geo_refdiff.pipeline.models import open_model
 from geo_refdiff.prior.detected import SURE
 from geo_refdiff.prior.network import ChangeNetwork, load_detector
 from geo_refdiff.prior.taxonomy import CLASSES
-from geo_refdiff.train.datasets import Crop, open_dataset
-from geo_refdiff.train.datasets.generated import LandscapeDataset
-from geo_refdiff.train.datasets.indexing import make_index
-from geo_refdiff.train.datasets.matching import fitted
 from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities
 
-DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FIRST_SEED = 31_000
 
 
@@ -134,6 +133,11 @@ def main(seeds: int, first: int, size: int, places: int, city: str, restore: int
         c = count(network, [lr_sample(crop, SensorModel(scale)) for crop in generated], limit)
         rates = f"precision {c.hits / max(1, c.hits + c.false):.3f}, recall {c.hits / max(1, c.hits + c.missed):.3f}"
         click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} LR pixels of {seeds} seeds")
+    if places and (reason := lacking("naip-ca")):
+        click.echo(f"real pairs skipped: {reason}")
+        places = 0
+    if places:
+        need_city(city)
     pairs = real(city, places) if places else []
     for scale in (8, 16) if pairs else ():
         sensor = SensorModel(scale)

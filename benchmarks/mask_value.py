@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown, paired, plus_minus, verdict
+from geo_refdiff.datasets.matching import fitted
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.evaluate import metrics
@@ -30,9 +32,7 @@ from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import as_written
 from geo_refdiff.evaluate.tiles import Tile, TileSource, TileSpec
 from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.train.datasets.matching import fitted
 
-INDEX = "build/naip-santa-monica.csv"
 LEAST_GAIN, MOST_COST = 0.02, 0.01
 """HaarPSI that a true mask should bring in changed pixels, and that a wrong reference may cost."""
 
@@ -154,8 +154,7 @@ def _claim(text: str, found: Figures, name: str, base: str, region: str, least: 
 @click.option("--detail", type=float, help="0..1.  [default: the model's]")
 def main(model: str, data: str, root: Path | None, places: int, tile: int, scale: int, detail: float | None) -> None:
     """Print both tables and say which of the claims hold."""
-    if not Path(data).exists() and ":" not in data:
-        raise click.UsageError(f"there is no index {data}: make one with geo-refdiff index, and name it with --data")
+    need_index(data)
     details = () if detail is None else (detail,)
     request = Request(
         data, (model,), root, scales=(scale,), masks=("true",), details=details, paste=True, places=places, tile=tile

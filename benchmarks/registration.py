@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.registration_cases import CITIES, CITY_YEARS, DATA, YEARS, Case, bump, make_case
+from benchmarks.private import need_scenes
+from benchmarks.registration_cases import CITIES, CITY_YEARS, YEARS, Case, bump, make_case
 from benchmarks.tables import markdown
 from geo_refdiff.align.estimate import estimate_shift
 from geo_refdiff.align.register import register_view
@@ -229,9 +230,7 @@ def recover_bump() -> list[list[str]]:
 @click.option("--out", type=click.Path(path_type=Path), help="JSON lines, one a case.")
 def main(cases: int, seed: int, out: Path | None) -> None:
     """Register random cases and tell how well it went."""
-    if not (DATA / "naip-knox").exists():
-        print(f"no real scenes at {DATA}: set GEO_REFDIFF_DATA")
-        return
+    need_scenes("naip-knox", "naip-ca")
     torch.set_num_threads(1)
     try:
         from skimage.registration import phase_cross_correlation as peer

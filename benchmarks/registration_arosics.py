@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
+from benchmarks.private import need_scenes, skip
 from benchmarks.registration import SILENT, draw_cases, root_mean_square
-from benchmarks.registration_cases import CITIES, DATA, PAD, Case, Image, make_pair, observed, view_pair
+from benchmarks.registration_cases import CITIES, PAD, Case, Image, make_pair, observed, view_pair
 from benchmarks.tables import markdown
 from geo_refdiff.align.register import register_view
 from geo_refdiff.align.repeatable import repeatable_opencv
@@ -124,9 +125,9 @@ def _row(name: str, said: Sequence[Answer], sure: Collection[Case]) -> list[str]
 @click.option("--seed", default=20261125, show_default=True)
 def main(python: Path | None, cases: int, seed: int) -> None:
     """Register random cases by all methods and tell how well it went."""
-    if python is None or not (DATA / "naip-knox").exists():
-        print("it needs --python of an environment with AROSICS and scikit-image, and real scenes (GEO_REFDIFF_DATA)")
-        return
+    need_scenes("naip-knox", "naip-ca")
+    if python is None:
+        raise skip("it needs --python of an environment with AROSICS and scikit-image")
     torch.set_num_threads(1)
     drawn = [CONTROL, *draw_cases(cases, seed)]
     with repeatable_opencv(), TemporaryDirectory() as name:

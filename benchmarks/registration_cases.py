@@ -6,7 +6,6 @@ resolution by another method (the median of OpenCV's ECC over bands and smoothin
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.private import DATA
 from geo_refdiff.align.view import OVERSAMPLING, View, make_view
 from geo_refdiff.degrade.sensor import SensorModel
 
-DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
 YEARS = (2009, 2012, 2015, 2018)
 CITIES = ("claremont", "long_beach", "palm_springs")
 CITY_YEARS = (2016, 2018, 2020)

@@ -18,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.change_detection import DATA
+from benchmarks.private import need_city
 from benchmarks.wrong_reference import SCALE, coarse, pairs, read, write
 from geo_refdiff.align.reading import register_rasters
 from geo_refdiff.align.registration import Registration
@@ -67,8 +67,7 @@ def registered(folder: Path, old: Path, new: Path, seed: int) -> tuple[Registrat
 @click.option("--places", default=92, show_default=True)
 def main(city: str, places: int) -> None:
     """Print how many tiles are registered, and how far off they are."""
-    if not (DATA / "naip-ca" / city).is_dir():
-        raise click.UsageError(f"{DATA / 'naip-ca' / city}: no such folder; name the data with GEO_REFDIFF_DATA")
+    need_city(city)
     torch.set_num_threads(1)
     errors: list[tuple[float, str]] = []
     count = 0

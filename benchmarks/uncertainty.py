@@ -1,4 +1,4 @@
-"""How well the map of uncertainty tells the error, on places that the model and its calibration never saw."""
+"""How well the map of uncertainty tells the error, on places that neither model nor calibration learned from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 import numpy as np
 
+from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown
+from geo_refdiff.datasets import open_dataset
 from geo_refdiff.evaluate.intervals import judge_intervals
 from geo_refdiff.evaluate.tiles import TileSource
 from geo_refdiff.pipeline.calibrate import Trial, run_trial
 from geo_refdiff.pipeline.models import open_model
-from geo_refdiff.train.datasets import open_dataset
 
-INDEX = "build/naip-santa-monica.csv"
 _BORDER = 8
 
 
@@ -39,8 +39,7 @@ def scores(trials: list[Trial]) -> list[str]:
 @click.option("--runs", default=2, show_default=True)
 def main(model: str, data: str, root: Path | None, places: int, runs: int) -> None:
     """Print rank correlation and coverage, with a reference and without, at 8x and 16x."""
-    if not Path(data).exists():
-        raise click.UsageError(f"there is no index {data}: make one with geo-refdiff index, and name it with --data")
+    need_index(data)
     opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
     dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, bands=opened.bands)

@@ -26,7 +26,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.change_detection import DATA
+from benchmarks.private import DATA, need_city, need_scenes
 from benchmarks.tables import markdown, paired, plus_minus
 from geo_refdiff import upscale
 from geo_refdiff.degrade.sensor import SensorModel
@@ -155,9 +155,10 @@ def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dic
 @click.option("--jobs", default=2, show_default=True, help="Places at once, one thread each.")
 def main(places: int, city: str, jobs: int) -> None:
     """Print HaarPSI less that without a reference, for each kind of reference and way of co-registration."""
-    source = DATA / "naip-knox" if city == KNOX else DATA / "naip-ca" / city
-    if not source.is_dir():
-        raise click.UsageError(f"{source}: no such folder; name the data with GEO_REFDIFF_DATA")
+    if city == KNOX:
+        need_scenes("naip-knox")
+    else:
+        need_city(city)
     found: dict[tuple[str, str], list[Judgement]] = {}
     plain: list[float] = []
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:

@@ -97,12 +97,12 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     kept = {name: given.pop(name) for name in ("threads", "retry_failed", "overwrite", "report")}
     assets = {role: given.pop(f"{key}_asset") for role, key in _ASSETS.items()}
     sources = Sources(
-        given.pop("scenes"),
-        given.pop("references"),
-        given.pop("masks"),
-        given.pop("date"),
-        given.pop("ref_before"),
-        assets,
+        scenes=given.pop("scenes"),
+        references=given.pop("references"),
+        masks=given.pop("masks"),
+        date=given.pop("date"),
+        ref_before=given.pop("ref_before"),
+        assets=assets,
     )
     name_field = given.pop("name_field")
     options = {key: value for key, value in given.items() if value is not None}

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import names
+from geo_refdiff.cli.options import names, report_options
 from geo_refdiff.cli.progress import cleared, show_count
 
 
@@ -26,8 +26,7 @@ from geo_refdiff.cli.progress import cleared, show_count
 @click.option("--scale", type=int, help="Pixels of the aligned reference along a scene pixel.  [default: its own]")
 @click.option("--psf", metavar="NAME|SIGMA", help="Sensor: a preset, or its PSF in scene pixels.  [default: 0.35]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@report_options
 def coregister(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure how the fine REF lies on the coarse SCENE, and write it aligned.
 

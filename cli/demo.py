@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
+from geo_refdiff.cli.options import debug_option
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("demo_output"))
 @click.option("--model", default="default", show_default=True, help="A bundled model or a model folder.")
-def demo(folder: Path, model: str) -> None:
+@debug_option
+def demo(folder: Path, model: str, debug: bool) -> None:
     """Upscale the bundled sample scene into FOLDER: a GeoTIFF and a before/after picture."""
     from geo_refdiff.pipeline.demo import run_demo
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import names
+from geo_refdiff.cli.options import names, report_options
 from geo_refdiff.cli.progress import cleared, show_count
 
 
@@ -30,8 +30,7 @@ from geo_refdiff.cli.progress import cleared, show_count
 @click.option("--psf", metavar="NAME|SIGMA", help="Sensor: a preset, or its PSF in scene pixels.  [default: 0.35]")
 @click.option("--min-confidence", type=float, metavar="0..1", help="What is less sure becomes unknown.  [default: 0]")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@report_options
 def detect_change(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Write where and to what the coarse SCENE has changed since the fine REF was taken.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+
+from geo_refdiff.cli.options import debug_option
+from geo_refdiff.cli.progress import cleared, show_count
 
 _FILE = click.Path(path_type=Path)
 
@@ -65,7 +68,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--pictures", type=int, default=0, metavar="N", help="Tiles to draw at full size each, too.")
 @click.option("--images", is_flag=True, help="Write LR, Ref, mask, truth and results as image files, too.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 def evaluate(out: Path, outputs: tuple[str, ...], bands: str | None, debug: bool, **options: Any) -> None:
     """Measure each MODEL on pairs with a known truth, beside classical baselines and results of other methods.
 
@@ -84,12 +87,7 @@ def evaluate(out: Path, outputs: tuple[str, ...], bands: str | None, debug: bool
             raise OptionError(f"outputs '{text}': give NAME=DIR, each name once")
         folders[name] = Path(folder)
     wanted = tuple(band.strip() for band in (bands or "").split(",") if band.strip())
-    found = run(Request(outputs=folders, bands=wanted, **options), out, _show)
+    with cleared():
+        found = run(Request(outputs=folders, bands=wanted, **options), out, partial(show_count, "tile"))
     click.echo(found.text)
     click.echo("\n".join(f"written: {path}" for path in found.summary()))
-
-
-def _show(done: int, total: int) -> None:
-    """One line on stderr that says how far it is, where there is a terminal."""
-    if sys.stderr.isatty():
-        click.echo("\r\033[K" if done == total else f"\rtile {done + 1} of {total}", nl=False, err=True)

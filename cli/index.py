@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import click
+
+from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.progress import cleared, show_count
 
 
 @click.command(context_settings={"show_default": True})
@@ -28,7 +31,7 @@ import click
 @click.option("--register/--no-register", default=True, help="Look for the shift between dates.")
 @click.option("--on-error", type=click.Choice(["skip", "stop"]), default="skip", help="What unreadable files do.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing index.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
+@report_options
 def index(
     folder: Path,
     out: Path,
@@ -41,6 +44,7 @@ def index(
     on_error: str,
     overwrite: bool,
     as_json: bool,
+    debug: bool,
 ) -> None:
     """Pair all dates of every place under FOLDER and write an index for training and evaluation.
 
@@ -48,9 +52,9 @@ def index(
     geo-refdiff index naip-ca -o train.csv --exclude santa_monica
     geo-refdiff index scenes -o pairs.gpkg --pattern '<date>/<place>'
     """
-    from geo_refdiff.train.datasets.indexing import make_index
+    from geo_refdiff.datasets.indexing import make_index
 
-    try:
+    with cleared():
         made = make_index(
             folder,
             out,
@@ -62,15 +66,6 @@ def index(
             register=register,
             on_error=on_error,
             overwrite=overwrite,
-            progress=_show,
+            progress=partial(show_count, "pair"),
         )
-    finally:
-        if sys.stderr.isatty():
-            click.echo("\r\033[K", nl=False, err=True)
     click.echo(json.dumps(made.to_dict(), allow_nan=False) if as_json else str(made))
-
-
-def _show(done: int, total: int) -> None:
-    """One line on stderr that says how far the index is, where there is a terminal."""
-    if sys.stderr.isatty() and done % 10 == 0 and done < total:
-        click.echo(f"\rpair {done + 1} of {total}", nl=False, err=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from geo_refdiff.cli.options import debug_option, report_options
+
 
 @click.group()
 def models() -> None:
@@ -15,8 +17,8 @@ def models() -> None:
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_models(as_json: bool) -> None:
+@report_options
+def list_models(as_json: bool, debug: bool) -> None:
     """List the models that come with the package."""
     from geo_refdiff.diffusion.checkpoint import bundled_models, describe_model
 
@@ -33,8 +35,8 @@ def list_models(as_json: bool) -> None:
 
 @models.command("info")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def info(model: str, as_json: bool) -> None:
+@report_options
+def info(model: str, as_json: bool, debug: bool) -> None:
     """Describe MODEL, a bundled model's name or a model folder."""
     from geo_refdiff.diffusion.checkpoint import describe_model
 
@@ -50,7 +52,8 @@ def info(model: str, as_json: bool) -> None:
 @click.argument("published", metavar="PUBLISHED.PT", type=click.Path(path_type=Path))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace the model that DIR holds.")
-def import_model(published: Path, folder: Path, overwrite: bool) -> None:
+@debug_option
+def import_model(published: Path, folder: Path, overwrite: bool, debug: bool) -> None:
     """Import the published checkpoint PUBLISHED.PT into the new model folder DIR.
 
     Nothing in the file is executed: its tensors are read, its code is not.

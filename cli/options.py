@@ -156,7 +156,9 @@ cluster_options = together(
     ),
 )
 
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
 report_options = together(
     click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout."),
-    click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    debug_option,
 )

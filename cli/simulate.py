@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+
+from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.progress import cleared, show_count
 
 
 @click.command(context_settings={"show_default": True})
@@ -30,8 +33,7 @@ import click
     help="Values that a recipe's noise and JPEG take for 0 and 255.  [default: 0 255]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@report_options
 def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Write the coarse scene that a sensor would have taken of the fine raster HR.
 
@@ -43,18 +45,6 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     from geo_refdiff.pipeline.simulate import simulate as run
 
     steady_heap()
-    try:
-        result = run(hr, progress=_show, **options)
-    finally:
-        _clear()
+    with cleared():
+        result = run(hr, progress=partial(show_count, "block"), **options)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
-
-
-def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r\033[Kblock {done} of {total}", nl=False, err=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from geo_refdiff.cli.main import INTERRUPTED
+from geo_refdiff.cli.options import debug_option
 
 
 @click.command(context_settings={"show_default": True})
@@ -27,7 +28,7 @@ from geo_refdiff.cli.main import INTERRUPTED
 @click.option("--dry-run", is_flag=True, help="Check configuration and data, make one batch, train nothing.")
 @click.option("--list", "show", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _list(c, v),
               help="List the presets.")  # fmt: skip
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@debug_option
 def train(
     config: str,
     out: Path | None,

@@ -6,14 +6,15 @@ import json
 
 import click
 
+from geo_refdiff.cli.options import report_options
+
 
 @click.command(context_settings={"show_default": True})
 @click.argument("out", type=click.Path(path_type=str))
 @click.option("--scene", required=True, metavar="FILE", help="The scene that OUT was made of.")
 @click.option("--ref", metavar="FILE", help="The reference, for its registration and how much of its detail is used.")
 @click.option("--truth", metavar="FILE", help="A fine image of the same time: PSNR, SSIM, HaarPSI, hallucinations.")
-@click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@report_options
 def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: bool, debug: bool) -> None:
     """Check that OUT keeps what it promises; exit with 1 where it does not.
 

@@ -23,6 +23,7 @@ from rasterio.features import rasterize
 from rasterio.warp import reproject, transform_bounds
 
 from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.grid.affine import compose
 from geo_refdiff.sample_tiles.landcover import CLASSES, COLOURS, Edge, Use
 from geo_refdiff.sample_tiles.landscape import LandscapePair, render_pair
 
@@ -171,7 +172,7 @@ def generate(folder: Path) -> None:
     pair = draw_valley()
     fine = Affine(1, 0, CORNER[0], 0, -1, CORNER[1])
     _write(folder / "truth.tif", inner(pair.new), CRS_SCENE, fine, None)
-    _write(folder / "scene.tif", observe(pair.new), CRS_SCENE, fine @ Affine.scale(SCALE), 0)
+    _write(folder / "scene.tif", observe(pair.new), CRS_SCENE, compose(fine, Affine.scale(SCALE)), 0)
     _write(folder / "reference.tif", reference(pair.old), CRS_REFERENCE, reference_grid()[0], 0)
     _write(folder / "mask.tif", inner(pair.mask), CRS_SCENE, fine, None)
     _category_names(folder / "mask.tif")

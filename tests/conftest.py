@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,21 @@ CORNER = (485_904.0, 5_209_248.0)
 """On the lattice of 40 m pixels, as of 5 m pixels."""
 
 MakeRaster = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def affines_without_matmul() -> Iterator[None]:
+    """The package does not use `@` on affines, which affine 2.4 does not have; tests may."""
+    matmul = Affine.__matmul__
+
+    def checked(self: Affine, other: Any) -> Any:
+        caller = sys._getframe(1).f_globals["__name__"]
+        assert not caller.startswith("geo_refdiff."), f"{caller}: use grid/affine.py, not @"
+        return matmul(self, other)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Affine, "__matmul__", checked)
+        yield
 
 
 def texture(shape: tuple[int, ...], seed: int = 0, smooth: float = 1.5) -> np.ndarray:

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ LEVELS = {
     "degrade": 2,
     "diffusion": 3,
     "prior": 3,
+    "datasets": 4,
     "engine": 4,
     "evaluate": 5,
     "train": 5,
@@ -75,6 +77,13 @@ def test_imports_point_down_only() -> None:
             if other not in LEAVES and LEVELS[other] > level:
                 wrong.append(f"{path.relative_to(ROOT)}: {room} imports {other}")
     assert not wrong
+
+
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    rooms: dict[str, set[str]] = {}
+    for room, path in sources():
+        rooms.setdefault(room, set()).update(imported_rooms(path, room))
+    assert list(TopologicalSorter(rooms).static_order())  # raises CycleError
 
 
 def test_import_is_quick_and_brings_nothing_heavy() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from geo_refdiff.align.common import bounds, evenly, known_tiles
 from geo_refdiff.align.estimate import RADIUS
 from geo_refdiff.align.register import register_tiles, register_view
 from geo_refdiff.align.registration import Mode, Registration
@@ -44,7 +45,9 @@ def register_rasters(
     """How a reference lies on a scene, each known by its georeference to within 16 LR pixels.
 
     A scene of up to 512 x 512 LR pixels under the reference is compared as a whole, a larger one in tiles of
-    128 x 128, at most 36 of them, which are read one by one. What is found does not depend on any area of interest.
+    128 x 128, at most 36 of them, which are read one by one. If these have too little in common to tell, as with a
+    swath or a reference of scattered sheets, the part of the scene where both have pixels is compared in the same way.
+    What is found does not depend on any area of interest.
 
     Args:
         scene, reference: from `inspect`.
@@ -66,7 +69,16 @@ def register_rasters(
     ):
         if area.area <= WHOLE:
             return register_view(_read(area, lr, hr, sensor), mode)
-        return register_tiles((_read(tile, lr, hr, sensor) for tile in _tiles(area)), area, mode)
+        found = register_tiles((_read(tile, lr, hr, sensor) for tile in _tiles(area)), area, mode)
+        if found.verdict != "too small":
+            return found
+        tiles = known_tiles(scene, lr.bands[0], _TILE, (reference, hr.bands[0]))
+        part = bounds(tiles)
+        if part is None:
+            return found
+        if part.area <= WHOLE:
+            return register_view(_read(part, lr, hr, sensor), mode)
+        return register_tiles((_read(tile, lr, hr, sensor) for tile in evenly(tiles, _MOST**2)), part, mode)
 
 
 def _read(window: Window, lr: RasterReader, hr: WarpedReader, sensor: SensorModel) -> View:

@@ -287,4 +287,5 @@ def _tiles_refused(estimates: Sequence[Estimate], good: int, summary: Estimate) 
         return _not_registered(summary, "mismatch", why)
     if verdicts.count("featureless") > verdicts.count("too small"):
         return _not_registered(summary, "featureless", "there are no edges to go by in any tile")
-    return _not_registered(summary, "too small", None)
+    told = f"only {good} of {len(estimates)} tiles have enough in common with it to tell"
+    return _not_registered(summary, "too small", told)

@@ -48,23 +48,11 @@ def heun(
     return state.to(x.dtype)
 
 
-def euler(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Tensor,
-    *,
-    noise: Noise | None = None,
-    s_churn: float = 0.0,
-    s_min: float = 0.0,
-    s_max: float = math.inf,
-    s_noise: float = 1.0,
-) -> Tensor:
-    """Euler's first-order method with optional churn (EDM algorithm 2 without its correction). n evaluations."""
+def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Euler's first-order method (EDM algorithm 1 without its correction). n evaluations."""
     state, levels = _begin(x, sigmas)
-    for step, (sigma, following) in enumerate(pairwise(levels)):
-        state, raised = _churn(state, sigma, step, len(levels) - 1, noise, s_churn, s_min, s_max, s_noise)
-        slope = (state - _evaluate(denoise, state, raised)) / raised
-        state = state + (following - raised) * slope
+    for sigma, following in pairwise(levels):
+        state = state + (following - sigma) * ((state - _evaluate(denoise, state, sigma)) / sigma)
     return state.to(x.dtype)
 
 

@@ -7,25 +7,37 @@ import shapely
 import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.engine.plan import Plan
 from geo_refdiff.grid.window import Window
+
+_TILE = 1024
 
 
 class AreaOfInterest:
-    """The plan's polygon in pixels of the whole scene's output grid; a pixel belongs to it if its centre does.
+    """A polygon in pixels of the whole scene's output grid; a pixel belongs to it if its centre does.
 
     Args:
-        plan: with a polygon.
+        polygon: WKT, in the grid's CRS.
+        target: the grid.
+        part: the output, in pixels of it.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._crop = plan.grid.crop.multiply(plan.grid.scale)
-        polygon: BaseGeometry = shapely.from_wkt(plan.grid.aoi or "POLYGON EMPTY")
-        a, b, c, d, e, f = (~plan.target.affine)[:6]
-        self._geometry = shapely.affinity.affine_transform(polygon, [a, b, d, e, c, f])
+    def __init__(self, polygon: str, target: GeoBox, part: Window) -> None:
+        self._part = part
+        a, b, c, d, e, f = (~target.affine)[:6]
+        self._geometry: BaseGeometry = shapely.affinity.affine_transform(shapely.from_wkt(polygon), [a, b, d, e, c, f])
+        shapely.prepare(self._geometry)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel of the output belongs to it."""
+        height, width = self._part.shape
+        tiles = (Window(row, col, _TILE, _TILE) for row in range(0, height, _TILE) for col in range(0, width, _TILE))
+        whole = Window(0, 0, height, width)
+        return not any(self.inside(part).any() for tile in tiles if (part := tile.intersect(whole)))
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
         """(height, width), True inside.
@@ -33,7 +45,7 @@ class AreaOfInterest:
         Args:
             window: in output pixels.
         """
-        place = window.shift(self._crop.row, self._crop.col)
+        place = window.shift(self._part.row, self._part.col)
         near = shapely.box(place.col - 1, place.row - 1, place.stop_col + 1, place.stop_row + 1)
         if not self._geometry.intersects(near):
             return np.zeros(window.shape, dtype=np.bool_)

@@ -91,7 +91,8 @@ class BlockComputer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="conditions")
         self._kept: dict[int, dict[Index, NDArray[np.float32]]] = {}
         self._traced = plan.source_map or plan.uncertainty is not None
-        self._aoi = AreaOfInterest(plan) if plan.grid.aoi else None
+        part = plan.grid.crop.multiply(plan.grid.scale)
+        self._aoi = AreaOfInterest(plan.grid.aoi, plan.target, part) if plan.grid.aoi else None
         self._consistency = LrConsistency(
             plan.sensors, plan.sensor.consistency, np.dtype(plan.output.dtype), plan.output.nodata
         )
@@ -169,15 +170,11 @@ class BlockComputer:
         self, region: Window, outer: Window, lr: NDArray[Any], valid: NDArray[np.bool_], following: int | None
     ) -> tuple[NDArray[Any], Residual, NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """Finished values over `region`, what is left between them and the scene, traces of detail, half-widths."""
-        plan, scale = self.plan, self.plan.grid.scale
+        scale = self.plan.grid.scale
         context = outer.multiply(scale)
         image, traces = self._image(outer, lr, valid, following)
         widths = None if traces is None else self._half_widths(region, outer, image, traces, lr, valid, following)
-        pixels = rounded(image, np.dtype(plan.output.dtype))
-        nodata = plan.output.nodata
-        if self._consistency.margin and nodata is not None and not np.isnan(nodata):
-            dark = dark_pixels(lr, valid, nodata)
-            keep_valid(pixels, None, expand(dark, outer, context, scale) if dark.any() else None, nodata)
+        pixels = self._consistency.finish(image, lr, valid)
         left = Residual()
         cells = _cells_of(region, scale)
         if self._consistency.margin and cells is not None:

@@ -17,13 +17,23 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from geo_refdiff.degrade.resize import CONTEXT, upsample
+from geo_refdiff.degrade.resize import CONTEXT
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.fill import fill_missing
+from geo_refdiff.engine.finish import keep_valid, rounded
+from geo_refdiff.engine.resampling import (
+    LOBES,
+    cell_means,
+    enlarged,
+    filtered,
+    lanczos_along,
+    reduced,
+    reduced_along,
+    repeated,
+)
 from geo_refdiff.io.raster import dark_pixels
 
 Mode = Literal["strict", "standard", "off"]
@@ -34,13 +44,14 @@ _ROUNDS: dict[Mode, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "
 quite the inverse, and, in strict mode, within the range of the type. Smooth steps hand on to neighbours what a
 saturated LR pixel cannot take and leave no edges; those within LR pixels end it: A restricted to them is close to the
 identity, whatever is missing, so that heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
+_SETTLING = 8
+"""Steps after these, on finished pixels: LR pixels near saturated ones have moved with them to the last."""
 HALF = 0.5
 """Digital numbers: what strict mode promises."""
 _STEP, _LEAST_FREE = np.float32(1.5), np.float32(0.1)
 _MOMENTUM = {"smooth": np.float32(0.5), "within": np.float32(0.4)}
 _TAIL = 1e-3
 _FILL = 3
-_LOBES = 4
 _GRID = 256
 _LEAST_WEIGHT = np.float32(1e-3)
 
@@ -50,7 +61,7 @@ def inverse_taps(sensor: SensorModel) -> tuple[float, ...]:
     """G along one axis, (2 R + 1,), cut where less than a thousandth of its centre is left, sum 1."""
     impulse = np.zeros((_GRID, 1), dtype=np.float32)
     impulse[_GRID // 2] = 1.0
-    seen = _reduced_along(_lanczos_along(impulse, sensor.scale, 0), sensor, 0)[:, 0].astype(np.float64)
+    seen = reduced_along(lanczos_along(impulse, sensor.scale, 0), sensor, 0)[:, 0].astype(np.float64)
     response = np.fft.fft(np.fft.ifftshift(seen)).real
     kernel = np.fft.fftshift(np.fft.ifft(1.0 / response).real)
     mid = _GRID // 2
@@ -109,21 +120,22 @@ class LrConsistency:
     def __init__(
         self, sensors: tuple[SensorModel, ...], mode: Mode, dtype: np.dtype[Any], nodata: float | None = None
     ) -> None:
-        self.sensors, self.mode = sensors, mode
+        self.sensors, self.mode, self.dtype = sensors, mode, dtype
         self.scale = sensors[0].scale
         self.nodata = None if nodata is None or np.isnan(nodata) else nodata
         self.limits = None if dtype.kind == "f" else (np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max))
         self.sees = max(-(-s.reach // self.scale) for s in sensors)
         """LR pixels beyond its own that the sensor sees for one."""
+        self._settling = _SETTLING if mode == "strict" and self.limits is not None else 0
 
     @property
     def margin(self) -> int:
         """LR pixels beyond a region that its pixels, and what the sensor sees of them, depend on."""
         if self.mode == "off":
             return 0
-        spreads = max(len(inverse_taps(s)) // 2 for s in self.sensors) + _LOBES + _FILL
+        spreads = max(len(inverse_taps(s)) // 2 for s in self.sensors) + LOBES + _FILL
         smooth, within = _ROUNDS[self.mode]
-        return self.sees + spreads + smooth * (self.sees + CONTEXT) + within * self.sees + self.sees
+        return self.sees + spreads + smooth * (self.sees + CONTEXT) + (within + self._settling) * self.sees + self.sees
 
     def correct(self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Correct a region in place; right but for `margin` LR pixels where more of the scene lies beyond.
@@ -133,28 +145,75 @@ class LrConsistency:
             lr: (C, h, w) the scene.
             valid: (C, h, w), True = valid in the scene.
         """
+        dark = self._dark(lr, valid)
         for band, sensor in enumerate(self.sensors):
             if self.mode == "off" or not valid[band].any():
                 continue
             residual = self._residual(image[band], lr[band], valid[band], sensor)
             image[band] += self._spread(residual, valid[band], sensor)
-            self._step(image[band], lr[band], valid[band], sensor)
+            self._step(image[band], lr[band], valid[band], sensor, self._bounds(dark, band))
+
+    def finish(self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """Pixels in the output's dtype of a corrected region, none of them the nodata value but where the scene has it.
+
+        Strict mode looks at what is left in them: LR pixels off by more than half a digital number that see no limit of
+        the type are moved, alone, until none is.
+
+        Args:
+            image, lr, valid: as for `correct`; `image` is used up.
+        """
+        dark = self._dark(lr, valid)
+        for band, sensor in enumerate(self.sensors):
+            held = None if dark is None else dark[band : band + 1]
+            self._settle(image[band], lr[band], valid[band], sensor, self._bounds(dark, band), held)
+        return self._finished(image, dark)
+
+    def _settle(
+        self,
+        image: NDArray[np.float32],
+        lr: NDArray[Any],
+        valid: NDArray[np.bool_],
+        sensor: SensorModel,
+        bounds: tuple[Any, Any],
+        dark: NDArray[np.bool_] | None,
+    ) -> None:
+        own = sum(sensor.taps[sensor.reach : sensor.reach + self.scale]) ** 2
+        step = min(_STEP, np.float32(1.0 / own))
+        for _ in range(self._settling):
+            pixels = self._finished(image[None].copy(), dark)[0]
+            residual = self._residual(pixels, lr, valid, sensor)
+            off = (np.abs(residual) > HALF) & ~self._at_limit(pixels, valid)
+            if not off.any():
+                return
+            image += repeated(np.where(off, step * residual, np.float32(0.0)), self.scale)
+            np.clip(image, *bounds, out=image)
+
+    def _finished(self, image: NDArray[np.float32], dark: NDArray[np.bool_] | None) -> NDArray[Any]:
+        pixels = rounded(image, self.dtype)
+        if dark is not None and self.nodata is not None:
+            keep_valid(pixels, None, repeated(dark, self.scale) if dark.any() else None, self.nodata)
+        return pixels
 
     def _step(
-        self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_], sensor: SensorModel
+        self,
+        image: NDArray[np.float32],
+        lr: NDArray[Any],
+        valid: NDArray[np.bool_],
+        sensor: SensorModel,
+        bounds: tuple[Any, Any],
     ) -> None:
         """Projections onto the consistent and onto the representable images by turns, with momentum.
 
         What is left of an LR pixel goes to those of its HR pixels that are not at the limit it pushes to.
         """
-        low, high = self._bounds(lr, valid)
+        low, high = bounds
         np.clip(image, low, high, out=image)
         for kind, rounds in zip(_MOMENTUM, _ROUNDS[self.mode], strict=True):
             moved = np.zeros_like(image)
             for _ in range(rounds):
                 residual = self._residual(image, lr, valid, sensor)
                 free = np.where(repeated(residual > 0, self.scale), image < high, image > low)
-                share = np.maximum(_cell_means(free, self.scale), _LEAST_FREE)
+                share = np.maximum(cell_means(free, self.scale), _LEAST_FREE)
                 before = image.copy()
                 push = (_STEP * residual / share).astype(np.float32, copy=False)
                 image += enlarged(push, self.scale) if kind == "smooth" else repeated(push, self.scale)
@@ -163,16 +222,19 @@ class LrConsistency:
                 np.clip(image, low, high, out=image)
                 np.subtract(image, before, out=moved)
 
-    def _bounds(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Any, Any]:
-        """The least and the greatest value that HR pixels may take; numbers, or (h scale, w scale)."""
+    def _dark(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        """(C, h, w), see `dark_pixels`: all bands together say which; None without nodata."""
+        return None if self.nodata is None else dark_pixels(lr, valid, self.nodata)
+
+    def _bounds(self, dark: NDArray[np.bool_] | None, band: int) -> tuple[Any, Any]:
+        """The least and the greatest value that HR pixels of a band may take; numbers, or (h scale, w scale)."""
         if self.limits is None or self.mode != "strict":
             return -np.float32(np.inf), np.float32(np.inf)
         low, high = self.limits
-        if self.nodata is None or self.nodata not in self.limits:
+        if dark is None or self.nodata not in self.limits:
             return low, high
-        held = dark_pixels(lr, valid, self.nodata)
         inwards = np.float32(1 if self.nodata == low else -1)
-        edge = np.where(repeated(held, self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
+        edge = np.where(repeated(dark[band], self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
         return (edge, high) if inwards > 0 else (low, edge)
 
     def measure(
@@ -219,14 +281,14 @@ class LrConsistency:
         low, high = self.limits
         at = (pixels <= low + (self.nodata == low)) | (pixels >= high - (self.nodata == high))
         at &= repeated(valid, self.scale)
-        return np.asarray(maximum_filter(_cell_means(at, self.scale) > 0, 2 * self.sees + 1, mode="constant"))
+        return np.asarray(maximum_filter(cell_means(at, self.scale) > 0, 2 * self.sees + 1, mode="constant"))
 
     def _residual(
         self, image: NDArray[Any], lr: NDArray[Any], valid: NDArray[np.bool_], sensor: SensorModel
     ) -> NDArray[np.float32]:
         known = repeated(valid, self.scale)
-        seen = _reduced(np.where(known, image, 0).astype(np.float32, copy=False), sensor)
-        seen /= np.maximum(_reduced(known.astype(np.float32), sensor), _LEAST_WEIGHT)
+        seen = reduced(np.where(known, image, 0).astype(np.float32, copy=False), sensor)
+        seen /= np.maximum(reduced(known.astype(np.float32), sensor), _LEAST_WEIGHT)
         return np.where(valid, lr - seen, 0.0).astype(np.float32)
 
     def _spread(
@@ -234,75 +296,5 @@ class LrConsistency:
     ) -> NDArray[np.float32]:
         grown = fill_missing(np.pad(residual, _FILL)[None], np.pad(valid, _FILL)[None], _FILL, (0.0,))[0]
         taps = inverse_taps(sensor)
-        filtered = _filtered(_filtered(grown, taps, 0), taps, 1)
-        return _lanczos_along(_lanczos_along(filtered, self.scale, 0), self.scale, 1)
-
-
-def _filtered(image: NDArray[np.float32], taps: tuple[float, ...], axis: int) -> NDArray[np.float32]:
-    """One axis convolved, zeros beyond the border, products and sums one by one."""
-    radius = len(taps) // 2
-    width = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
-    padded = np.pad(image, width)
-    total = np.zeros_like(image)
-    length = image.shape[axis]
-    for k, weight in enumerate(taps):
-        part = padded[k : k + length] if axis == 0 else padded[:, k : k + length]
-        total += np.float32(weight) * part
-    return total
-
-
-def _reduced(image: NDArray[np.float32], sensor: SensorModel) -> NDArray[np.float32]:
-    """(h scale, w scale) -> (h, w) as the sensor sees it, zeros beyond the border, products and sums one by one."""
-    return _reduced_along(_reduced_along(image, sensor, 0), sensor, 1)
-
-
-def _reduced_along(image: NDArray[np.float32], sensor: SensorModel, axis: int) -> NDArray[np.float32]:
-    scale, reach = sensor.scale, sensor.reach
-    length = image.shape[axis] // scale
-    padded = np.pad(image, [(reach, reach) if a == axis else (0, 0) for a in (0, 1)])
-    total = np.zeros((length, image.shape[1]) if axis == 0 else (image.shape[0], length), dtype=np.float32)
-    for k, weight in enumerate(sensor.taps):
-        at = slice(k, k + (length - 1) * scale + 1, scale)
-        total += np.float32(weight) * (padded[at] if axis == 0 else padded[:, at])
-    return total
-
-
-@lru_cache(maxsize=64)
-def _lanczos_phases(scale: int) -> tuple[tuple[float, ...], ...]:
-    """For each HR pixel inside an LR pixel the weights of the LR pixels `-_LOBES .. _LOBES` around it, sum 1."""
-    phases = []
-    for p in range(scale):
-        distance = np.arange(-_LOBES, _LOBES + 1) - ((p + 0.5) / scale - 0.5)
-        weights = np.sinc(distance) * np.sinc(distance / _LOBES) * (np.abs(distance) < _LOBES)
-        phases.append(tuple(float(w) for w in weights / weights.sum()))
-    return tuple(phases)
-
-
-def _lanczos_along(lr: NDArray[np.float32], scale: int, axis: int) -> NDArray[np.float32]:
-    """One axis enlarged by Lanczos' kernel, the border replicated, products and sums one by one."""
-    length = lr.shape[axis]
-    padded = np.pad(lr, [(_LOBES, _LOBES) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
-    shape = [n * scale if a == axis else n for a, n in enumerate(lr.shape)]
-    out = np.zeros(shape, dtype=np.float32)
-    for p, weights in enumerate(_lanczos_phases(scale)):
-        part = out[p::scale] if axis == 0 else out[:, p::scale]
-        for k, weight in enumerate(weights):
-            part += np.float32(weight) * (padded[k : k + length] if axis == 0 else padded[:, k : k + length])
-    return out
-
-
-def enlarged(lr: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """(h, w) -> (h scale, w scale) by Keys' cubic kernel."""
-    return np.asarray(upsample(torch.from_numpy(np.ascontiguousarray(lr))[None, None], scale)[0, 0].numpy())
-
-
-def repeated(lr: NDArray[Any], scale: int) -> NDArray[Any]:
-    """(..., h, w) -> (..., h scale, w scale), every pixel repeated."""
-    return np.repeat(np.repeat(lr, scale, axis=-2), scale, axis=-1)
-
-
-def _cell_means(mask: NDArray[np.bool_], scale: int) -> NDArray[np.float32]:
-    """The share of True in each LR pixel."""
-    height, width = (n // scale for n in mask.shape)
-    counts = mask.reshape(height, scale, width, scale).sum(axis=(1, 3), dtype=np.int32)
-    return np.asarray(counts.astype(np.float32) / np.float32(scale * scale))
+        sharper = filtered(filtered(grown, taps, 0), taps, 1)
+        return lanczos_along(lanczos_along(sharper, self.scale, 0), self.scale, 1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.engine.plan import Radiometry
 from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import equals_nodata
+from geo_refdiff.io.raster import equals_nodata, telltale
+
+if TYPE_CHECKING:  # a plan knows modes of consistency, which finish pixels
+    from geo_refdiff.engine.plan import Radiometry
 
 _HISTOGRAM = ("uint8", "uint16")
 _CHUNK = 2**20
@@ -33,7 +35,7 @@ def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry) -> ND
     return image
 
 
-def rounded(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def rounded(image: NDArray[np.float32] | NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Digital numbers in the scene's dtype, rounded half to even and clipped; `image` (C, height, width) is used up."""
     if dtype.kind == "f":
         return image.astype(dtype, copy=False)
@@ -58,7 +60,8 @@ def apply_missing(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float 
     """Write the missing pixels into `pixels` (C, height, width), in place.
 
     A pixel that is missing in every band becomes `nodata` (0 without one, where a mask tells). One that is
-    missing in some bands only, which floating data can tell, becomes NaN there.
+    missing in some bands only, which floating data can tell, becomes `nodata` there if that is no measured value, else
+    NaN.
 
     Args:
         pixels: the output.
@@ -67,7 +70,7 @@ def apply_missing(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float 
     """
     missing = ~valid.any(axis=0)
     if pixels.dtype.kind == "f":
-        pixels[~valid] = np.nan
+        pixels[~valid] = nodata if telltale(pixels.dtype, nodata) else np.nan
     pixels[:, missing] = 0 if nodata is None else nodata
 
 

@@ -122,7 +122,7 @@ def _check_place(transform: tuple[float, ...], crs_wkt: str) -> None:
 
 def _check_windows(layout: WindowLayout) -> None:
     fits = layout.size == layout.stride + layout.overlap + 2 * layout.halo
-    sound = 0 <= layout.overlap <= layout.stride and layout.overlap % 2 == 0 and layout.halo >= 0 < layout.stride
+    sound = layout.stride > 0 and 0 <= layout.overlap <= layout.stride and layout.overlap % 2 == 0 and layout.halo >= 0
     _claim(fits and sound and layout.size <= MAX_WINDOW, "windows", layout)
 
 

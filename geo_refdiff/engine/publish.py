@@ -32,7 +32,7 @@ from geo_refdiff.io.vrt import BandStatistics, Mosaic, write_vrt
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 
 
-def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False, threads: int = 2) -> None:
+def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False) -> None:
     """Write `out` from the finished blocks; it appears complete or not at all.
 
     Args:
@@ -40,7 +40,6 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
         workdir: where they are.
         out: beside the folder, on the same disk.
         overwrite: whether a file that is there may be replaced.
-        threads: compression threads.
 
     Raises:
         OutputError: `out` exists, or it cannot be written.
@@ -48,7 +47,7 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False,
     """
     with blocks_env():
         write_vrt(workdir.mosaic, image_mosaic(plan, workdir, workdir.filled(plan.blocks)))
-        publish_cog(workdir.mosaic, workdir.published, threads=threads, overwrite=True)
+        publish_cog(workdir.mosaic, workdir.published, overwrite=True)
     check_free(out, overwrite)
     try:
         os.replace(workdir.published, out)
@@ -79,7 +78,7 @@ def remove_sidecars(out: Path) -> None:
         out.with_name(out.name + suffix).unlink(missing_ok=True)
 
 
-def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2) -> dict[str, int]:
+def publish_sources(plan: Plan, workdir: Workdir, out: Path) -> dict[str, int]:
     """Write the map of where detail comes from (classes of `engine.sources`) from the finished blocks, replacing `out`.
 
     Returns:
@@ -117,13 +116,13 @@ def publish_sources(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2
             **{f"GEO_REFDIFF_PIXELS_{name.upper()}": str(n) for name, n in shares.items()},
         }
         write_vrt(workdir.mosaic, replace(mosaic, tags=tags))
-        publish_cog(workdir.mosaic, out, overview_resampling="mode", threads=threads, overwrite=True)
+        publish_cog(workdir.mosaic, out, overview_resampling="mode", overwrite=True)
     write_category_names(out, CLASSES)
     write_class_style(out.with_suffix(".qml"), CLASSES, COLOURS)
     return shares
 
 
-def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path, *, threads: int = 2) -> None:
+def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path) -> None:
     """Write the map of half-widths (`engine.uncertainty`) from the finished blocks, replacing `out`.
 
     float32, NaN = missing; a band for each of the model's bands, in the output's digital numbers (its scale applies, an
@@ -155,19 +154,23 @@ def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path, *, threads: int
     )
     with blocks_env():
         write_vrt(workdir.mosaic, _with_product(mosaic, plan, workdir, UNCERTAINTY))
-        publish_cog(workdir.mosaic, out, threads=threads, overwrite=True)
+        publish_cog(workdir.mosaic, out, overwrite=True)
 
 
 def published_digest(out: Path) -> str | None:
     """The plan's digest that a file carries, None if it carries none or is no raster."""
+    return published_tags(out).get(PLAN_TAG)
+
+
+def published_tags(out: Path) -> dict[str, str]:
+    """The metadata items that a file carries; none if it is no raster."""
     from rasterio.errors import RasterioError
 
     try:
         with rasterio.open(out) as dataset:
-            found = dataset.tags().get(PLAN_TAG)
+            return {str(key): str(value) for key, value in dataset.tags().items()}
     except (RasterioError, OSError):
-        return None
-    return None if found is None else str(found)
+        return {}
 
 
 def image_mosaic(plan: Plan, workdir: Workdir, filled: Collection[int], region: Window | None = None) -> Mosaic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.errors import InputError
@@ -31,7 +32,7 @@ def _inputs(plan: Plan) -> Iterator[tuple[_Info, Callable[[], _Info]]]:
         rasters += [(mask.raster, "mask"), (mask.confidence, "mask")]
         if mask.polygons is not None:
             layer = mask.polygons
-            yield layer, lambda: inspect_polygons(f"{layer.path}|layername={layer.layer}", layer.field)
+            yield layer, partial(inspect_polygons, str(layer.source), layer.field)
     for info, role in rasters:
         if info is not None:
-            yield info, lambda info=info, role=role: inspect(info.path, role)
+            yield info, partial(inspect, info.path, role)

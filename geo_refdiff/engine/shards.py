@@ -76,9 +76,7 @@ def remove_output(out: Path) -> None:
         raise output_error(out, error) from error
 
 
-def publish_shards(
-    plan: Plan, workdir: Workdir, out: Path, size: int, *, overwrite: bool = False, threads: int = 2
-) -> int:
+def publish_shards(plan: Plan, workdir: Workdir, out: Path, size: int, *, overwrite: bool = False) -> int:
     """Write finished blocks as shards, counted from the output's corner, and then the VRT `out` that names them.
 
     A shard is a valid COG with its own overviews and statistics; overviews beyond those of a shard are files of their
@@ -91,7 +89,6 @@ def publish_shards(
         out: the VRT, beside the folder, on the same disk; it appears last.
         size: side of a shard, pixels, a multiple of the blocks'; those at the right and lower edge are smaller.
         overwrite: whether a VRT that is there, with its shards, may be replaced.
-        threads: compression threads.
 
     Returns:
         number of shards.
@@ -111,10 +108,10 @@ def publish_shards(
         raise output_error(ready, error) from error
     with blocks_env():
         filled = workdir.filled(plan.blocks)
-        shards = _write_shards(plan, workdir, filled, size, threads)
+        shards = _write_shards(plan, workdir, filled, size)
         whole = image_mosaic(plan, workdir, filled)
         write_vrt(workdir.mosaic, whole)
-        overviews = _write_overviews(workdir.mosaic, ready, size, plan.shape, threads)
+        overviews = _write_overviews(workdir.mosaic, ready, size, plan.shape)
     try:
         out.unlink(missing_ok=True)  # first: a VRT never names shards that are not its own
         _remove(target)
@@ -155,7 +152,7 @@ def published_size(out: Path) -> int | None:
     return int(size) if size.isdecimal() and all(is_filled(out.parent / name) for name in names) else None
 
 
-def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int, threads: int) -> list[tuple[str, Window]]:
+def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int) -> list[tuple[str, Window]]:
     height, width = plan.shape
     layout = BlockLayout(size, -(-height // size), -(-width // size))
     digest, shards = plan.digest(), []
@@ -169,12 +166,12 @@ def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int, thr
         shard = workdir.shards(size) / f"r{row:05d}_c{col:05d}.tif"
         if published_digest(shard) != digest:
             write_vrt(workdir.mosaic, mosaic)
-            publish_cog(workdir.mosaic, shard, threads=threads, overwrite=True, overviews=overviews)
+            publish_cog(workdir.mosaic, shard, overwrite=True, overviews=overviews)
         shards.append((shard.name, window))
     return shards
 
 
-def _write_overviews(vrt: Path, folder: Path, size: int, shape: tuple[int, int], threads: int) -> list[tuple[int, str]]:
+def _write_overviews(vrt: Path, folder: Path, size: int, shape: tuple[int, int]) -> list[tuple[int, str]]:
     """Overviews of the whole that are coarser than those of a shard: with them a map zooms out in one file.
 
     Returns:
@@ -187,7 +184,7 @@ def _write_overviews(vrt: Path, folder: Path, size: int, shape: tuple[int, int],
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        add_overviews(vrt, scratch, "average", threads)
+        add_overviews(vrt, scratch, "average")
         found = []
         for file in scratch.glob("overview_*.tif"):
             factor = int(file.stem.removeprefix("overview_"))

@@ -1,6 +1,7 @@
 """What the plan needs to know of the pixels: ranges and the radiometric fit, from fixed small tiles of the whole scene.
 
-The tiles do not depend on the area of interest, so that a cut-out is treated like the whole.
+The tiles do not depend on the area of interest, so that a cut-out is treated like the whole. Where they happen to meet
+next to no valid pixels, as in a swath or with a reference of scattered sheets, more are laid where there are some.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.align.common import evenly, known_tiles
 from geo_refdiff.align.radiometry import fit_radiometry
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import Bands, Radiometry
@@ -36,8 +38,17 @@ _SCENE_TILE = 64
 _LEAST_SEEN = 0.5
 """Part of what the sensor sees of the reference that must be there for a pixel to count; it stands for the whole."""
 
+_ENOUGH = 0.25
+"""Part of the tiles' pixels that must be valid; with fewer, more tiles are laid where there are some."""
+
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles of the range."""
+
+ALIKE_UNITS = (0.2, 5.0)
+"""Gains that the haze, the season and the sun's height explain, between data of one type."""
+
+_RUN_ALIKE = 0.5
+"""Correlation of a band from which on a gain beyond that is believed: the reference is in other units."""
 
 
 def survey_scene(
@@ -80,10 +91,22 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
 def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
     """(C, n) pixels of tiles over the whole scene, NaN = missing."""
     samples: list[NDArray[np.float64]] = []
+    count = 0
+    whole = Window(0, 0, info.height, info.width)
     with RasterReader(info, bands) as reader:
-        for window in _spread(Window(0, 0, info.height, info.width), _SCENE_TILE, 1, _TILES):
+
+        def take(window: Window) -> None:
+            nonlocal count
             values, valid = reader.read(window)
             samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
+            count += int(valid.all(axis=0).sum())
+
+        fixed = list(_spread(whole, _SCENE_TILE, 1, _TILES))
+        for window in fixed:
+            take(window)
+        if _is_thin(count, fixed, whole):
+            for window in evenly(known_tiles(info, bands[0], _SCENE_TILE), _TILES**2):
+                take(window)
     return np.concatenate(samples, axis=1)
 
 
@@ -113,42 +136,46 @@ def fit_reference(
         RasterReader(scene, scene_bands) as lr,
         WarpedReader(reference, reference_bands, target, "cubic", displacement) as hr,
     ):
-        for window in _spread(area, side, max(1, TILE // sensor.scale), _REFERENCE_TILES):
+
+        def compare(window: Window) -> int:
+            """Take what both know in a window, and say how many pixels that is."""
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
             part = torch.from_numpy(known.astype(np.float32))[None, None]
             share = sensor.observe(part)[0].numpy()  # of what the sensor sees there
             good = (share[0] >= _LEAST_SEEN) & valid.all(axis=0)
-            if not good.any():
-                continue
             whole = sensor.observe(torch.from_numpy(np.where(known, image, 0).astype(np.float32))[None])[0].numpy()
             observed = whole / np.maximum(share, _LEAST_SEEN)
             seen.append(observed[:, good].astype(np.float64))
             truth.append(values[:, good].astype(np.float64))
-    count = len(scene_bands)
-    a = np.concatenate(seen, axis=1) if seen else np.zeros((count, 0))
-    b = np.concatenate(truth, axis=1) if truth else np.zeros((count, 0))
-    return _fitted(radiometry, a, b, same_units=scene.dtype == reference.dtype)
+            return int(good.sum())
+
+        fixed = list(_spread(area, side, side, _REFERENCE_TILES))
+        if _is_thin(sum(compare(window) for window in fixed), fixed, area):
+            both = known_tiles(scene, scene_bands[0], side, (reference, reference_bands[0]))
+            for window in evenly(both, _REFERENCE_TILES**2):
+                compare(window)
+    a, b = np.concatenate(seen, axis=1), np.concatenate(truth, axis=1)
+    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
 
 
 def _fitted(
-    radiometry: Radiometry, reference: NDArray[np.float64], scene: NDArray[np.float64], *, same_units: bool
+    radiometry: Radiometry, reference: NDArray[np.float64], scene: NDArray[np.float64], *, same_type: bool
 ) -> Radiometry:
-    """The fit; data of different types are first brought to the same range, since the fit is made for like units."""
-    gain, offset = 1.0, 0.0
-    if not same_units and scene.shape[1]:
-        (low, high), (ref_low, ref_high) = _range(scene), _range(reference)
-        gain = (high - low) / (ref_high - ref_low)
-        offset = low - gain * ref_low
-    fit = fit_radiometry(gain * reference + offset, scene, np.ones(scene.shape[1], dtype=bool))
-    return Radiometry(
-        radiometry.centre,
-        radiometry.half_range,
-        radiometry.fill,
-        tuple(g * gain for g in fit.gain),
-        tuple(g * offset + o for g, o in zip(fit.gain, fit.offset, strict=True)),
-        fit.correlation,
-        fit.pixels,
+    """The fit, where data of one type are in other units only if they run alike."""
+    fit = fit_radiometry(reference, scene, np.ones(scene.shape[1], dtype=bool))
+    gain, offset = np.array(fit.gain), np.array(fit.offset)
+    if same_type and fit.pixels:
+        sane = np.clip(gain, *ALIKE_UNITS)
+        doubted = (sane != gain) & (np.array(fit.correlation) < _RUN_ALIKE)
+        offset = np.where(doubted, np.median(scene, axis=1) - sane * np.median(reference, axis=1), offset)
+        gain = np.where(doubted, sane, gain)
+    return replace(
+        radiometry,
+        gain=tuple(float(g) for g in gain),
+        offset=tuple(float(o) for o in offset),
+        correlation=fit.correlation,
+        pixels=fit.pixels,
     )
 
 
@@ -161,6 +188,12 @@ def _spread(area: Window, side: int, grid: int, tiles: int) -> Iterator[Window]:
             tile = Window(row, col, side, side).intersect(area)
             if tile is not None:
                 yield tile
+
+
+def _is_thin(known: int, tiles: Sequence[Window], area: Window) -> bool:
+    """Whether tiles that do not cover all of an area hold too few valid pixels."""
+    looked_at = sum(tile.area for tile in tiles)
+    return known < _ENOUGH * looked_at < _ENOUGH * area.area
 
 
 def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[int]:

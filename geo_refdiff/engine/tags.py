@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -69,6 +69,26 @@ def consistency_tags(left: Residual, dtype: str) -> dict[str, str]:
         tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] = str(left.beyond)
         tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"] = str(left.saturated)
     return tags
+
+
+def unreached(tags: Mapping[str, str], dtype: str) -> str | None:
+    """What strict mode could not reach, for people; None where it reached all, and for floating data.
+
+    Args:
+        tags: of an output.
+        dtype: its data type.
+    """
+    beyond = int(tags.get("GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN", 0))
+    if tags.get("GEO_REFDIFF_CONSISTENCY") != "strict" or not beyond:
+        return None
+    saturated = int(tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"])
+    why = [f"{saturated} see pixels at the limits of {dtype}"] if saturated else []
+    why += [f"for {beyond - saturated} the declared PSF is too wide"] if beyond > saturated else []
+    total, most = tags["GEO_REFDIFF_LR_PIXELS"], tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]
+    return (
+        f"strict mode did not reach {beyond} of {total} scene pixels (bands counted apart), off by up to {most} DN: "
+        f"{', '.join(why)}; where they are many, the scene may be of another sensor than --psf says"
+    )
 
 
 def extent_tags(plan: Plan, region: Window, sums: Sequence[BandSums]) -> dict[str, str]:

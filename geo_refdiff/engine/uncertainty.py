@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.degrade.resize import CONTEXT
-from geo_refdiff.engine.consistency import enlarged, repeated
 from geo_refdiff.engine.fill import fill_missing
+from geo_refdiff.engine.resampling import enlarged, repeated
 from geo_refdiff.engine.sources import NOTICEABLE
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")

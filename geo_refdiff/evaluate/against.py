@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from math import isfinite, log10
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import GridError
 from geo_refdiff.evaluate.correctness import CLASSES, correctness
 from geo_refdiff.evaluate.declared import Declared
-from geo_refdiff.evaluate.metrics import haarpsi, psnr
+from geo_refdiff.evaluate.metrics import haarpsi
 from geo_refdiff.evaluate.structure import ssim
 from geo_refdiff.evaluate.units import check_units
 from geo_refdiff.grid.displacement import Displacement
@@ -29,8 +31,29 @@ from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import WarpedReader
 
 _TILE = 256
+_WIDEST = 16
+"""Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
+_NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
 _LEAST = 1.0
 """Digital numbers of 256 by which scene and truth must differ for a place to say something."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstTruth:
+    """What is told of an output and a truth; values are in units of 255 for the scene's range.
+
+    Attributes:
+        figures: "PSNR" (dB) of the mean squared error over all valid pixels; "SSIM" and "HaarPSI", means over tiles
+            without missing pixels, weighted by their pixels.
+        unmeasured: why each other of these figures is not among them.
+        correctness: places (of an LR pixel each) of each class of `correctness`; empty if there are none.
+        registration: how the truth lies on the scene, as `against_reference` tells it; it is taken as it lies.
+    """
+
+    figures: dict[str, float]
+    unmeasured: dict[str, str]
+    correctness: dict[str, int]
+    registration: dict[str, Any]
 
 
 def against_truth(
@@ -40,8 +63,8 @@ def against_truth(
     declared: Declared,
     corner: tuple[int, int],
     value_range: float,
-) -> tuple[dict[str, float], dict[str, int], dict[str, Any]]:
-    """Figures as means over tiles without missing pixels, values in units of 255 for the scene's range.
+) -> AgainstTruth:
+    """An output against a truth, tile by tile.
 
     Args:
         info: the output.
@@ -50,14 +73,11 @@ def against_truth(
         declared: of the output.
         value_range: of the scene, in its numbers.
 
-    Returns:
-        PSNR (dB), SSIM, HaarPSI; places (of an LR pixel each) of each class of `correctness`; and how the truth lies on
-        the scene, as `against_reference` tells it. It is taken where it says it lies.
-
     Raises:
         InputError: the truth has other bands than the output, or other units.
     """
-    found: dict[str, list[float]] = {"PSNR": [], "SSIM": [], "HaarPSI": []}
+    squares, compared = 0.0, 0
+    found: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
     counts = np.zeros(len(CLASSES), dtype=np.int64)
     scale, bands = declared.scale, declared.bands
     chosen = matching_bands(info, truth, range(len(info.data_bands)))
@@ -73,18 +93,32 @@ def against_truth(
             (pixels, valid), (wanted, known) = fine.read(window), true.read(window)
             lr, lr_valid = coarse.read(tile.pad(CONTEXT).shift(*corner))
             inner = (slice(None), slice(CONTEXT, CONTEXT + tile.height), slice(CONTEXT, CONTEXT + tile.width))
-            if not (valid.all() and known.all() and lr_valid[inner].all()):
+            both = valid & known
+            error = (pixels[both].astype(np.float64) - wanted[both]) * unit
+            squares, compared = squares + float(np.square(error).sum()), compared + error.size
+            if not (both.all() and lr_valid[inner].all()):
                 continue
             edged = _edged(np.where(lr_valid, lr, 0).astype(np.float32), lr_valid)
             smooth = upsample(torch.from_numpy(edged)[None], scale, CONTEXT) * unit
             a, b = (torch.from_numpy(x.astype(np.float32) * np.float32(unit))[None] for x in (pixels, wanted))
             counts += correctness(a, smooth, b, scale, _LEAST).numpy()
-            if tile.shape == (side, side) and min(window.shape) >= _TILE // 2:
-                for key, figure in zip(found, (psnr, ssim, haarpsi), strict=True):
-                    found[key].append(float(figure(a, b)))
-    figures = {key: float(np.mean(values)) for key, values in found.items() if values}
+            if min(window.shape) >= _WIDEST:
+                for key, figure in zip(found, (ssim, haarpsi), strict=True):
+                    found[key].append((float(figure(a, b)), window.area))
+    figures, unmeasured = {}, {}
+    if squares:
+        figures["PSNR"] = 10.0 * log10(255.0**2 * compared / squares)
+    else:
+        unmeasured["PSNR"] = "all common pixels are the same" if compared else "no pixel is valid in both"
+    for key, values in found.items():
+        kept = np.array([v for v in values if isfinite(v[0])])  # an image of zeros has no HaarPSI
+        if kept.size:
+            figures[key] = float(np.average(kept[:, 0], weights=kept[:, 1]))
+        else:
+            unmeasured[key] = "all is black" if values else _NO_TILE
     classes = dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
-    return figures, classes, _registration(source, bands, truth, chosen, declared.sensors[0])[0]
+    registration = _registration(source, bands, truth, chosen, declared.sensors[0])[0]
+    return AgainstTruth(figures, unmeasured, classes, registration)
 
 
 def against_reference(
@@ -134,12 +168,7 @@ def against_reference(
 
 def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
     """A raster in tiles from its corner, in pixels of `scale` of its own."""
-    whole = Window(0, 0, info.height // scale, info.width // scale)
-    for row in range(0, whole.height, side):
-        for col in range(0, whole.width, side):
-            tile = Window(row, col, side, side).intersect(whole)
-            if tile is not None:
-                yield tile
+    return Window(0, 0, info.height // scale, info.width // scale).tiles(side)
 
 
 def _registration(

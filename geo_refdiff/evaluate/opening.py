@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo_refdiff.datasets import OpenedDataset, open_dataset
+from geo_refdiff.datasets.refsr import RefSRDataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.diffusion_restorer import sampler_settings
 from geo_refdiff.errors import InputError, OptionError
@@ -24,9 +26,8 @@ from geo_refdiff.evaluate.masks import GIVEN_MASKS, Masks
 from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, Outputs
 from geo_refdiff.evaluate.request import OWN_LR, Request
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
+from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.prior.network import load_detector
-from geo_refdiff.train.datasets import OpenedDataset, open_dataset
-from geo_refdiff.train.datasets.refsr import RefSRDataset
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def open_all(request: Request) -> Setup:
     Raises:
         InputError, ModelError, OptionError: a file or an option that will not do.
     """
-    device = pick_device(request.device)
+    device = chosen_device(request.device)
     perceptual = None
     if request.alexnet is not None and request.lpips is not None:
         perceptual = Lpips(request.alexnet, request.lpips, device)
@@ -203,20 +204,3 @@ def _inner(request: Request, folder: Path, scale: int) -> Path:
     if len(request.scales) > 1:
         raise InputError(f"{folder}: has no folder {scale}x; with several scales give each its own")
     return folder
-
-
-def pick_device(name: str) -> str:
-    """ "auto" is the GPU where there is one.
-
-    Raises:
-        OptionError: a device that this machine does not have.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name)
-    except RuntimeError as error:
-        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N") from error
-    if kind.type == "cpu" or (kind.type == "cuda" and (kind.index or 0) < torch.cuda.device_count()):
-        return name
-    raise OptionError(f"device '{name}': this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")

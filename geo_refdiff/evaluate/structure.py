@@ -61,13 +61,8 @@ def gms_map(image: Tensor, truth: Tensor) -> Tensor:
     return (2.0 * (a * b).sqrt() + _GMS_C) / (a + b + _GMS_C)
 
 
-def gmsd(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Gradient magnitude similarity deviation, equation 6; 0 is best."""
-    return gms_deviation(gms_map(image, truth), where)
-
-
 def gms_deviation(local: Tensor, where: Tensor | None = None) -> Tensor:
-    """The standard deviation of what `gms_map` gives over the pixels that count."""
+    """GMSD, equation 6: the standard deviation of what `gms_map` gives over the pixels that count; 0 is best."""
     counted = None if where is None else halved(where)
     mean = mean_where(local, counted)
     return mean_where((local - mean[:, None, None, None]).square(), counted).sqrt()

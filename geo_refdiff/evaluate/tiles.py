@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from geo_refdiff.datasets.base import Crop, PairDataset
+from geo_refdiff.datasets.regions import region
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.grid.window import Window
-from geo_refdiff.train.datasets.base import Crop, PairDataset
-from geo_refdiff.train.faults import region
 
 _AHEAD = 3
 _LATTICE = 1 << 20
@@ -137,16 +137,13 @@ class TileSource:
             raise InputError(f"two tiles would be called {twice}; give the pairs of the data set names that differ")
 
     def _cut(self, index: int, lasts: Counter[str]) -> Iterator[TileSpec]:
-        height, width = self.dataset.shape(index)
-        pair, side = self.dataset.name(index), self.size
+        shape, pair, side = self.dataset.shape(index), self.dataset.name(index), self.size
         stems = [file_stem(pair)] + ([_last(pair)] if lasts[_last(pair)] == 1 else [])
-        corners = [(r, c) for r in range(0, height - side + 1, side) for c in range(0, width - side + 1, side)]
-        for row, col in corners:
-            suffix = f"_r{row}_c{col}" if len(corners) > 1 else ""
+        windows = [tile for tile in Window(0, 0, *shape).tiles(side) if tile.shape == (side, side)]
+        for window in windows:
+            suffix = f"_r{window.row}_c{window.col}" if len(windows) > 1 else ""
             aliases = dict.fromkeys([*(stem + suffix for stem in stems), *stems])
-            yield TileSpec(
-                stems[0] + suffix, pair, index, Window(row, col, side, side), (height, width), tuple(aliases)
-            )
+            yield TileSpec(stems[0] + suffix, pair, index, window, shape, tuple(aliases))
 
     def first_places(self, number: int | None) -> list[TileSpec]:
         """The tiles of the first `number` places, all for None."""

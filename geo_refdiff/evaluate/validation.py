@@ -13,15 +13,17 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_refdiff.degrade.resize import CONTEXT, upsample
-from geo_refdiff.engine.consistency import LrConsistency, Residual, repeated
+from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.finish import EMPTY, BandSums, rounded
+from geo_refdiff.engine.resampling import repeated
 from geo_refdiff.engine.sources import CLASSES
 from geo_refdiff.engine.survey import survey_scene
 from geo_refdiff.evaluate import promises
 from geo_refdiff.evaluate.against import against_reference, against_truth, tiles
 from geo_refdiff.evaluate.declared import Declared, read_declared
 from geo_refdiff.evaluate.seams import Gradients, Seams
+from geo_refdiff.grid.affine import point
 from geo_refdiff.grid.geobox import scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import gdal_env
@@ -49,7 +51,7 @@ class Validation:
         seams: gradients across borders of LR pixels.
         sources: pixels of each class, where the map lies beside the file.
         reference: as `against_reference` tells; empty without a reference.
-        truth: PSNR (dB), SSIM and HaarPSI, means over tiles without missing pixels; empty without a truth.
+        truth, truth_unmeasured: figures, and why others are not among them, see `AgainstTruth`; empty without a truth.
         truth_registration: how the truth lies on the scene; it is taken where it says it lies.
         correctness: places of each class, see `evaluate.correctness`; empty without a truth.
     """
@@ -66,6 +68,7 @@ class Validation:
     sources: dict[str, int] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
     truth: dict[str, float] = field(default_factory=dict)
+    truth_unmeasured: dict[str, str] = field(default_factory=dict)
     truth_registration: dict[str, Any] = field(default_factory=dict)
     correctness: dict[str, int] = field(default_factory=dict)
 
@@ -88,6 +91,7 @@ class Validation:
             "sources": self.sources,
             "reference": self.reference,
             "truth": self.truth,
+            "truth_unmeasured": self.truth_unmeasured,
             "truth_registration": self.truth_registration,
             "correctness": self.correctness,
         }
@@ -110,6 +114,7 @@ class Validation:
         if self.truth_registration:
             rows.append(("truth lies", f"{_place(self.truth_registration)}; taken as it lies"))
         rows += [(key, f"{value:.4f}") for key, value in self.truth.items()]
+        rows += [(key, f"not measured: {why}") for key, why in self.truth_unmeasured.items()]
         places = sum(self.correctness.values())
         rows += [(key, f"{value / places:.1%} of {places} places") for key, value in self.correctness.items()]
         lines = [f"{name:18}{text}" for name, text in rows]
@@ -168,9 +173,9 @@ def validate_product(
             result.sources = {n: int(found.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
         if truth is not None:
             true = inspect(truth, "reference")
-            result.truth, result.correctness, result.truth_registration = against_truth(
-                info, true, source, declared, corner, result.value_range
-            )
+            told = against_truth(info, true, source, declared, corner, result.value_range)
+            result.truth, result.truth_unmeasured = told.figures, told.unmeasured
+            result.correctness, result.truth_registration = told.correctness, told.registration
         if reference is not None:
             result.reference = against_reference(info, inspect(reference, "reference"), source, declared, corner)
         return result
@@ -208,7 +213,8 @@ def _place(found: dict[str, Any]) -> str:
     if found["shift"] is None:
         return f"{found['verdict']}: {found['reason']}"
     row, col = found["shift"]
-    return f"shift {row:+.3f} rows, {col:+.3f} columns, +- {found['sigma']:.3f} scene pixels"
+    sure = f"+- {found['sigma']:.3f} scene pixels, {found['after']:.3f} left after correction"
+    return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
 
 
 def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int] | None:
@@ -218,7 +224,7 @@ def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int]
     a, b, _, d, e, _ = source.transform
     if not np.allclose([v * scale for v in np.take(info.transform, [0, 1, 3, 4])], [a, b, d, e], rtol=1e-9):
         return None
-    col, row = ~Affine(*source.transform) @ (info.transform[2], info.transform[5])
+    col, row = point(~Affine(*source.transform), info.transform[2], info.transform[5])
     inside = Window(round(row), round(col), info.height // scale, info.width // scale)
     fits = Window(0, 0, source.height, source.width).contains(inside)
     return (round(row), round(col)) if fits and max(abs(row - round(row)), abs(col - round(col))) < _WHOLE else None

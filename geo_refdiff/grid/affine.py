@@ -22,6 +22,12 @@ def translated(affine: Affine, row: float, col: float) -> Affine:
     return Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
 
 
+def point(affine: Affine, col: float, row: float) -> tuple[float, float]:
+    """The image (x, y) of the point (col, row)."""
+    a, b, c, d, e, f = affine[:6]
+    return a * col + b * row + c, d * col + e * row + f
+
+
 def apply(
     affine: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

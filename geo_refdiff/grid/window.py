@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -78,6 +79,20 @@ class Window:
             raise ValueError(f"{self} is not inside {outer}")
         row, col = self.row - outer.row, self.col - outer.col
         return slice(row, row + self.height), slice(col, col + self.width)
+
+    def tiles(self, side: int) -> Iterator[Window]:
+        """The window cut into squares of `side` pixels from its corner, row by row; the last ones may be smaller."""
+        for row in range(self.row, self.stop_row, side):
+            for col in range(self.col, self.stop_col, side):
+                yield Window(row, col, min(side, self.stop_row - row), min(side, self.stop_col - col))
+
+    def cells(self, side: int) -> Iterator[tuple[Window, Window]]:
+        """The squares of `side` pixels, counted from pixel (0, 0), that the window meets, row by row, and what of each
+        lies in the window."""
+        for cell in self.divide(side).multiply(side).tiles(side):
+            part = cell.intersect(self)
+            if part is not None:
+                yield cell, part
 
     def divide(self, n: int) -> Window:
         """The smallest window of pixels `n` times larger that covers this one (HR to LR)."""

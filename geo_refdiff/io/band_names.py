@@ -25,9 +25,13 @@ def band_name(info: RasterInfo, position: int) -> str:
 
 
 def band_keys(info: RasterInfo) -> list[str]:
-    """Names to compare the data bands by: lower case, Sentinel-2's numbers as colours."""
+    """Names to compare the data bands by: lower case, Sentinel-2's numbers as colours.
+
+    B2, B3 and B4 beside a B1 but no B8 are left as they are: they may be Landsat 4 to 7's, whose B4 is near infrared.
+    """
     names = [band_name(info, p).strip().lower() for p in range(len(info.data_bands))]
-    return [SENTINEL_2.get(name, name) for name in names]
+    doubtful = "b1" in names and "b8" not in names
+    return [name if doubtful and len(name) == 2 else SENTINEL_2.get(name, name) for name in names]
 
 
 def comparable_bands(scene: RasterInfo, reference: RasterInfo) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -66,7 +70,8 @@ def matching_bands(scene: RasterInfo, reference: RasterInfo, positions: Sequence
         return reference.data_bands
     raise InputError(
         f"{reference.path}: {count} bands, but {len(positions)} of the scene are used ({', '.join(wanted)}); "
-        f"name its bands like the scene's, or choose bands that both have with --bands"
+        f"name its bands like the scene's, or choose bands that both have with --bands (others come along with "
+        f"--other-bands transfer)"
     )
 
 

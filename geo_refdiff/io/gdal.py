@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import rasterio
@@ -11,8 +12,16 @@ from rasterio.errors import RasterioError
 CACHE_BYTES = 8 * 2**20
 """GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
 
-GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError)
-"""What rasterio raises when GDAL refuses a file or fails on it."""
+GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError)
+"""What rasterio raises when GDAL refuses a file or fails on it; SystemError, where it failed in a thread of its own."""
+
+
+_GDAL_NAME = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.-]*://|[A-Z0-9_]{2,}:)")
+
+
+def is_gdal_name(name: str) -> bool:
+    """Whether a name is one that only GDAL can look up, not a path: /vsi..., a URL, or PREFIX:... of a driver."""
+    return _GDAL_NAME.match(name) is not None
 
 
 def gdal_env(**options: Any) -> rasterio.Env:

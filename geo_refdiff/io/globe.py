@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 import shapely
@@ -17,13 +17,14 @@ def on_the_globe(shape: BaseGeometry) -> BaseGeometry:
     """A polygon or multipolygon between -180 and 180 degrees, cut at the 180th meridian (RFC 7946, 3.1.9).
 
     Args:
-        shape: (longitude, latitude), degrees; longitudes may jump by a turn or go beyond 180. An outline's points must
-            lie less than half a turn apart. One that goes around a pole holds the pole that is nearer.
+        shape: (longitude, latitude), degrees; longitudes may jump by a turn or go beyond 180. An edge longer than half
+            a turn means the shorter way, but where it is a whole turn. An outline that goes around a pole holds the
+            pole that is nearer.
     """
     parts = shapely.get_parts(shape)
     if all(_at_home(ring) for part in parts for ring in (part.exterior, *part.interiors)):
         return shape
-    whole = shapely.union_all([_unrolled(part) for part in parts])
+    whole = shapely.union_all([_in_one_piece(part) for part in parts])
     if whole.is_empty:
         return whole
     west, _, east, _ = whole.bounds
@@ -46,9 +47,32 @@ def bounds_on_the_globe(shape: BaseGeometry) -> tuple[float, float, float, float
     return west, south, east, north
 
 
+def turned(shape: BaseGeometry, west: float, east: float) -> BaseGeometry:
+    """A polygon or multipolygon where its parts meet a range of longitudes that may go beyond 180, whole turns away.
+
+    Args:
+        shape: (longitude, latitude), degrees.
+        west, east: of the range; a shape that meets it as it is, or not at all, is left alone.
+    """
+    found, moved = [], False
+    for part in shapely.get_parts(shape):
+        left, _, right, _ = part.bounds
+        for turn in range(floor((west - right) / _TURN) + 1, ceil((east - left) / _TURN)):
+            found.append(affinity.translate(part, _TURN * turn))
+            moved = moved or turn != 0
+    return shapely.union_all(found) if moved else shape
+
+
 def _at_home(ring: BaseGeometry) -> bool:
     lon = shapely.get_coordinates(ring)[:, 0]
     return bool((np.abs(lon) <= _TURN / 2).all() and (np.abs(np.diff(lon)) <= _TURN / 2).all())
+
+
+def _in_one_piece(polygon: shapely.Polygon) -> BaseGeometry:
+    unrolled = _unrolled(polygon)
+    if unrolled.area > 0:
+        return unrolled
+    return _unrolled(shapely.segmentize(polygon, _TURN / 4))  # nothing is left of edges from -180 to 180
 
 
 def _unrolled(polygon: shapely.Polygon) -> BaseGeometry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import stat
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
+from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
 from geo_refdiff.io.raster_info import RasterInfo, Role, Validity
 
 MAX_CHUNK_BYTES = 512 * 2**20
@@ -27,8 +26,6 @@ MAX_CHUNK_BYTES = 512 * 2**20
 _ALPHA_TILE = 32
 _ALPHA_SHARE = 0.2
 """An alpha band may be soft at edges: up to this share of its values above 0 may lie below the maximum."""
-
-_VIRTUAL = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.]*://|[A-Z0-9_]{2,}:)")
 
 
 def inspect(path: str | Path, role: Role) -> RasterInfo:
@@ -58,7 +55,7 @@ def inspect(path: str | Path, role: Role) -> RasterInfo:
 def _local_name(path: str | Path) -> str:
     """The absolute path of an existing, not empty regular file; GDAL names and URLs as they are."""
     name = str(path)
-    if _VIRTUAL.match(name):
+    if is_gdal_name(name):
         return name
     file = Path(name).absolute()
     try:

@@ -21,7 +21,7 @@ from rasterio.windows import Window as RioWindow
 from geo_refdiff.grid.affine import compose
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
-from geo_refdiff.io.raster import equals_nodata
+from geo_refdiff.io.raster import equals_nodata, telltale
 from geo_refdiff.io.reduce import halve
 from geo_refdiff.io.vrt import add_overviews as vrt_overviews
 
@@ -37,7 +37,7 @@ def overview_count(shape: tuple[int, ...]) -> int:
     return count
 
 
-def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int, least: int = 0) -> Path:
+def add_overviews(vrt: Path, folder: Path, resampling: str, threads: int = 2, least: int = 0) -> Path:
     """Makes overviews of a VRT (2, 4, 8, ... until both sides are at most 512 pixels).
 
     Args:
@@ -94,11 +94,7 @@ def _chunks(
     with ThreadPoolExecutor(1) as pool:
         dataset = pool.submit(rasterio.open, source).result()
         try:
-            whole = Window(0, 0, dataset.height, dataset.width)
-            cells = [
-                Window(r, c, size, size) for r in range(0, whole.height, size) for c in range(0, whole.width, size)
-            ]
-            windows = [w for w in (cell.intersect(whole) for cell in cells) if w is not None]
+            windows = list(Window(0, 0, dataset.height, dataset.width).tiles(size))
             ahead: Future[Any] = pool.submit(_reduced, dataset, windows[0], levels, resampling)
             for index, window in enumerate(windows):
                 result = ahead.result()
@@ -115,10 +111,15 @@ def _reduced(
     at = RioWindow(window.col, window.row, window.width, window.height)
     values = dataset.read(window=at)
     valid = _valid(dataset, values, at)
+    by_band = telltale(values.dtype, dataset.nodata)
+    if by_band:
+        values[equals_nodata(values, dataset.nodata)] = np.nan
     result = []
     for _ in range(levels):
-        values, valid = halve(values, valid, resampling, dataset.nodata)
-        result.append((values, valid))
+        values, valid = halve(values, valid, resampling, np.nan if by_band else dataset.nodata)
+        result.append(
+            (np.where(np.isnan(values), values.dtype.type(dataset.nodata), values) if by_band else values, valid)
+        )
     return result
 
 

@@ -90,7 +90,8 @@ class RasterReader(ThreadHandles):
         """The pixels of `window`, in the raster's own pixel coordinates; it may reach outside the raster.
 
         A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, and
-        where all data bands of the file hold their nodata value; in one band where that band is NaN or infinite.
+        where all data bands of the file hold their nodata value; in one band where that band is NaN, infinite or a
+        nodata value that nobody measures (`telltale`).
 
         Returns:
             The values (C, height, width) in the file's dtype, 0 outside the raster, and valid (C, height, width),
@@ -119,28 +120,56 @@ class RasterReader(ThreadHandles):
         valid[:, rows, cols] = ok
         return values, valid
 
-    def _read_inside(self, dataset: Any, window: RioWindow) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        values = dataset.read(list(self.bands), window=window)
+    def known_places(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where the raster has valid pixels at all, from a thin sample of it: rows and columns (n,) of pixels' centres.
+
+        Args:
+            most: pixels along a side that are looked at, evenly spread; overviews are used where there are any.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        shape = min(most, self.info.height), min(most, self.info.width)
+        whole = RioWindow(0, 0, self.info.width, self.info.height)
+        try:
+            _, ok = self._read_inside(self.get(), whole, shape)
+        except GDAL_ERRORS as error:
+            raise InputError(
+                f"{self.info.path}: cannot be read ({one_line(error, 160)}); it is damaged or cut short: fetch it again"
+            ) from error
+        rows, cols = np.nonzero(ok.all(axis=0))
+        return (rows + 0.5) * self.info.height / shape[0], (cols + 0.5) * self.info.width / shape[1]
+
+    def _read_inside(
+        self, dataset: Any, window: RioWindow, shape: tuple[int, int] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """A window within the raster; `shape`: (rows, columns) to thin it out to, by taking the nearest pixels."""
+        part = {"window": window, "out_shape": shape}
+        values = dataset.read(list(self.bands), window=window, out_shape=shape and (len(self.bands), *shape))
         ok: NDArray[np.bool_] = np.ones(values.shape, dtype=np.bool_)
-        missing = self._all_nodata(dataset, values, window)
+        missing = self._all_nodata(dataset, values, part)
         if missing is not None:
             ok &= ~missing
         if self.info.validity == "mask":
-            ok &= dataset.read_masks(1, window=window) != 0
+            ok &= dataset.read_masks(1, **part) != 0
         for alpha in set(range(1, self.info.count + 1)) - set(self.info.data_bands):
-            ok &= dataset.read(alpha, window=window) != 0
+            ok &= dataset.read(alpha, **part) != 0
         if values.dtype.kind == "f":
             ok &= np.isfinite(values)
+        for index, band in enumerate(self.bands):
+            nodata = dataset.nodatavals[band - 1]
+            if telltale(values.dtype, nodata):
+                ok[index] &= ~equals_nodata(values[index], nodata)
         return values, ok
 
-    def _all_nodata(self, dataset: Any, values: NDArray[Any], window: RioWindow) -> NDArray[np.bool_] | None:
+    def _all_nodata(self, dataset: Any, values: NDArray[Any], part: dict[str, Any]) -> NDArray[np.bool_] | None:
         """Where all data bands that declare a nodata value hold it; bands not asked for are read only if needed."""
         nodata = {b: dataset.nodatavals[b - 1] for b in self.info.data_bands}
         nodata = {b: v for b, v in nodata.items() if v is not None and not np.isnan(v)}
         missing: NDArray[np.bool_] | None = None
         asked = {b: i for i, b in enumerate(self.bands)}
         for band in sorted(nodata, key=lambda b: b not in asked):
-            band_values = values[asked[band]] if band in asked else dataset.read(band, window=window)
+            band_values = values[asked[band]] if band in asked else dataset.read(band, **part)
             equal = equals_nodata(band_values, nodata[band])
             missing = equal if missing is None else missing & equal
             if not missing.any():
@@ -159,6 +188,12 @@ def check_bands(info: RasterInfo, bands: Sequence[int]) -> tuple[int, ...]:
         have = ", ".join(map(str, info.data_bands[:16]))
         raise InputError(f"{info.path}: has no image band {wrong or list(bands)}; its bands are {have}")
     return tuple(bands)
+
+
+def telltale(dtype: np.dtype[Any], nodata: float | None) -> bool:
+    """Whether a nodata value is told from a measured one even where it stands in a single band: of real numbers, any
+    but 0. Of whole numbers 0, 255 and the like are measured, too, in the dark and in the light."""
+    return dtype.kind == "f" and nodata is not None and nodata != 0
 
 
 def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:

@@ -79,19 +79,28 @@ def rfc3339(time: datetime) -> str:
 
 
 def acquired(raster: str) -> datetime | None:
-    """When a raster was taken, as its TIFF or STAC-like metadata tell; None where they do not."""
+    """When a raster was taken, as its TIFF or STAC-like metadata tell; UTC, also where no offset is told.
+
+    Returns:
+        None where they do not tell.
+    """
     try:
         with rasterio.open(raster) as dataset:
             tags = {key.upper(): value for key, value in dataset.tags().items()}
     except GDAL_ERRORS:
         return None
     for key in ("ACQUISITIONDATETIME", "DATETIME", "TIFFTAG_DATETIME"):
-        for pattern in ("%Y:%m:%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"):
+        for read in (datetime.fromisoformat, _tiff_time):
             try:
-                return datetime.strptime(str(tags.get(key, "")), pattern).replace(tzinfo=UTC)
-            except ValueError:
+                time = read(str(tags.get(key, "")).strip())
+                return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+            except (ValueError, OverflowError):
                 continue
     return None
+
+
+def _tiff_time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
 
 
 def _grid(dataset: Any) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import xml.etree.ElementTree as ET
-from collections import OrderedDict
 from collections.abc import Sequence
 from math import isnan, nan, sqrt
 from typing import Any, Literal
@@ -22,10 +20,11 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.grid.affine import apply, translated
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crs_wkt, scene_geobox
+from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import GDAL_ERRORS, one_line
 from geo_refdiff.io.projection import find_overlap, horizontal_crs
-from geo_refdiff.io.raster import RasterReader, ThreadHandles, check_bands
+from geo_refdiff.io.raster import RasterReader, ThreadHandles, check_bands, telltale
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
 
@@ -114,10 +113,8 @@ class WarpedReader:
             self._handles = RasterReader(info, self.bands)
         height, width = target.shape
         self._reach = Window(0, 0, height, width).pad(MARGIN)
-        self._tiles: OrderedDict[tuple[int, int], tuple[NDArray[Any], NDArray[np.bool_]]] = OrderedDict()
         tile_bytes = TILE * TILE * (len(self.bands) * self.dtype.itemsize + 1)
-        self._lock = threading.Lock()
-        self._capacity = max(16, _CACHE_BYTES // tile_bytes)
+        self._tiles: TileCache[tuple[NDArray[Any], NDArray[np.bool_]]] = TileCache(max(16, _CACHE_BYTES // tile_bytes))
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of `window`, in the target's pixel coordinates; it may reach outside the target.
@@ -136,16 +133,11 @@ class WarpedReader:
         inside = window.intersect(self._reach)
         if inside is None:
             return values, valid
-        for row in range(inside.row // TILE * TILE, inside.stop_row, TILE):
-            for col in range(inside.col // TILE * TILE, inside.stop_col, TILE):
-                tile = Window(row, col, TILE, TILE)
-                part = tile.intersect(inside)
-                if part is None:
-                    continue
-                tile_values, tile_valid = self._tile(tile)
-                to, at = part.within(window), part.within(tile)
-                values[:, to[0], to[1]] = tile_values[:, at[0], at[1]]
-                valid[to] = tile_valid[at]
+        for tile, part in inside.cells(TILE):
+            tile_values, tile_valid = self._tiles.get(tile, self._warp)
+            to, at = part.within(window), part.within(tile)
+            values[:, to[0], to[1]] = tile_values[:, at[0], at[1]]
+            valid[to] = tile_valid[at]
         return values, valid
 
     def close(self) -> None:
@@ -166,19 +158,6 @@ class WarpedReader:
         values = values.astype(self.dtype, copy=False)
         values[:, ~valid] = 0
         return values, valid
-
-    def _tile(self, tile: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """A whole tile, from the cache of the tiles last used or warped now."""
-        key = (tile.row, tile.col)
-        with self._lock:
-            found = self._tiles.pop(key, None)
-        if found is None:
-            found = self._warp(tile)
-        with self._lock:
-            self._tiles[key] = found
-            while len(self._tiles) > self._capacity:
-                self._tiles.popitem(last=False)
-        return found
 
     def _warp(self, tile: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         assert isinstance(self._handles, _WarpHandles)
@@ -287,8 +266,8 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     """A VRT of some bands of a raster, with grid and validity as `inspect` found them and nothing else (no RPCs,
     no control points), so that the warp uses what was checked.
 
-    Of real numbers, a pixel with NaN in any of the bands is missing, however else the file tells of missing ones; GDAL
-    would let it spoil all that the kernel reaches.
+    Of real numbers, a pixel with NaN or a telltale nodata value in any of the bands is missing, however else the file
+    tells of missing ones; GDAL would let it spoil all that the kernel reaches.
     """
     real = np.dtype(info.dtype).kind == "f"
     nodata = info.nodata if info.validity == "nodata" and not real else None
@@ -301,9 +280,13 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
         numbers = ET.tostring(_bands_vrt(info, [(info.path, str(band)) for band in bands], nan), encoding="unicode")
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
     if real and info.validity == "nodata":
-        any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-        _combined(any_band, info, [(info.path, f"mask,{band}") for band in bands], "sum")
-        masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
+        own = [(info.path, f"mask,{band}") for band in bands]
+        if telltale(np.dtype(info.dtype), info.nodata):
+            masks += own
+        else:
+            any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+            _combined(any_band, info, own, "sum")
+            masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
     if masks:
         _combined(ET.SubElement(root, "MaskBand"), info, masks, "mul")
     return ET.tostring(root, encoding="unicode")

@@ -18,6 +18,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.coregistration import Coregistration
 from geo_refdiff.engine.plan import Bands, Radiometry
 from geo_refdiff.engine.restorers import Restorer
+from geo_refdiff.engine.survey import ALIKE_UNITS
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster_info import RasterInfo
@@ -140,8 +141,14 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
     return None
 
 
-def note_reference(reference: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]) -> None:
+def note_reference(
+    reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]
+) -> None:
     """Tell how much of the scene the reference covers, and how well it agrees."""
+    low, high = ALIKE_UNITS
+    if scene.dtype == reference.dtype and not low <= min(radiometry.gain) <= max(radiometry.gain) <= high:
+        factors = ", ".join(f"{gain:.3g}" for gain in radiometry.gain)
+        notes.append(f"the reference is taken to be in other units than the scene, which are {factors} times its own")
     share = overlap_fraction(reference, target)
     if share < 0.999:
         notes.append(f"the reference covers {share:.1%} of the scene; elsewhere there is none")

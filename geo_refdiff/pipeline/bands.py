@@ -21,7 +21,8 @@ def choose_bands(
     """Bands of the scene for the model's channels, and those of the reference that belong to them.
 
     Bands are found by name (band descriptions, else colour interpretations), else by number: a file with as
-    many bands as are needed is taken in its own order.
+    many bands as are needed is taken in its own order. Without `wanted`, the scene's bands that the reference lacks
+    count among its other bands, unless the model needs them.
 
     Args:
         scene, reference: as inspected.
@@ -41,10 +42,14 @@ def choose_bands(
             raise OptionError(f"bands {', '.join(map(str, wanted))}: name each band once, and at least one")
     else:
         positions = _for_model(scene, channels, optional) if channels else list(range(len(scene.data_bands)))
+    matched: tuple[int, ...] = ()
+    if reference is not None:
+        if wanted is None:
+            positions = _of_both(scene, reference, positions, channels, optional)
+        matched = matching_bands(scene, reference, positions)
     names = [band_name(scene, p) for p in positions]
     bands = tuple(scene.data_bands[p] for p in positions)
-    assigned = _assign(scene, names, channels, optional)
-    matched = () if reference is None else matching_bands(scene, reference, positions)
+    assigned = _assign(scene, positions, channels, optional)
     rest = [p for p in range(len(scene.data_bands)) if others and p not in positions]
     return Bands(
         bands,
@@ -61,14 +66,32 @@ def _position(info: RasterInfo, band: str | int) -> int:
     keys = band_keys(info)
     if text.isdecimal() and int(text) in info.data_bands:
         return info.data_bands.index(int(text))
-    wanted = SENTINEL_2.get(text.lower(), text.lower())
-    if keys.count(wanted) == 1:
-        return keys.index(wanted)
+    for wanted in (text.lower(), SENTINEL_2.get(text.lower())):
+        if wanted is not None and keys.count(wanted) == 1:
+            return keys.index(wanted)
     names = [band_name(info, p) for p in range(len(keys))]
     have = ", ".join(
         f"{b} {n}" if n != f"band {b}" else str(b) for b, n in zip(info.data_bands[:16], names, strict=False)
     )
     raise OptionError(f"{info.path}: has no band '{text}'; its bands are {have}")
+
+
+def _of_both(
+    scene: RasterInfo,
+    reference: RasterInfo,
+    positions: Sequence[int],
+    channels: Sequence[str],
+    optional: Sequence[str],
+) -> list[int]:
+    """The positions without those of bands that the reference does not have, if the model can do without them."""
+    own, theirs = band_keys(scene), band_keys(reference)
+    roles = dict(zip(positions, channels, strict=True)) if len(positions) == len(channels) else {}
+    needed = [p for p in positions if roles.get(p, own[p]) not in optional] if channels else []
+    both = [p for p in positions if theirs.count(own[p]) == 1]
+    named = not any(key.startswith("band ") for key in theirs)
+    if both and set(needed) <= set(both) and (named or len(theirs) < len(positions)):
+        return both
+    return needed if needed and len(theirs) == len(needed) else list(positions)
 
 
 def _for_model(scene: RasterInfo, channels: Sequence[str], optional: Sequence[str]) -> list[int]:
@@ -88,18 +111,19 @@ def _for_model(scene: RasterInfo, channels: Sequence[str], optional: Sequence[st
 
 
 def _assign(
-    scene: RasterInfo, names: Sequence[str], channels: Sequence[str], optional: Sequence[str]
+    scene: RasterInfo, positions: Sequence[int], channels: Sequence[str], optional: Sequence[str]
 ) -> tuple[int | None, ...]:
     """For each channel the position among the chosen bands."""
-    if not channels or len(names) == len(channels):
-        return tuple(range(len(names)))
-    lowered = [SENTINEL_2.get(key, key) for key in (n.strip().lower() for n in names)]
+    if not channels or len(positions) == len(channels):
+        return tuple(range(len(positions)))
+    keys = band_keys(scene)
+    lowered = [keys[p] for p in positions]
     if all(c.lower() in lowered or c in optional for c in channels) and set(lowered) <= {c.lower() for c in channels}:
         return tuple(lowered.index(c.lower()) if c.lower() in lowered else None for c in channels)
     needed = [c for c in channels if c not in optional]
-    if len(names) == len(needed):
+    if len(positions) == len(needed):
         return tuple(needed.index(c) if c in needed else None for c in channels)
-    raise InputError(_wrong_count(scene, len(names), channels, optional))
+    raise InputError(_wrong_count(scene, len(positions), channels, optional))
 
 
 def _wrong_count(scene: RasterInfo, count: int, channels: Sequence[str], optional: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_refdiff.datasets import open_dataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.uncertainty import PREDICTORS, UncertaintyRecord
@@ -23,7 +24,6 @@ from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.pipeline.models import Model, open_model
 from geo_refdiff.pipeline.planning import Request, make_plan
 from geo_refdiff.pipeline.uncertainty import FILE, MAX_RUNS, Calibration
-from geo_refdiff.train.datasets import open_dataset
 
 COVERAGE = 0.9
 _BORDER, _PIXELS = 8, 2048

@@ -188,8 +188,7 @@ def _write(
     """The reference on the target, in one warp, block by block."""
     output = output_of(reference, polygon=True)
     dtype = np.dtype(output.dtype)
-    height, width = target.shape
-    corners = [(row, col) for row in range(0, height, _SIDE) for col in range(0, width, _SIDE)]
+    windows = list(Window(0, 0, *target.shape).tiles(_SIDE))
     sources: list[tuple[str, Window]] = []
     at = [b - 1 for b in reference.data_bands]
     with (
@@ -197,8 +196,7 @@ def _write(
         WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader,
     ):
         folder = Path(name)
-        for number, (row, col) in enumerate(corners):
-            window = Window(row, col, min(_SIDE, height - row), min(_SIDE, width - col))
+        for number, window in enumerate(windows):
             values, valid = reader.read(window)
             if valid.any():
                 pixels = rounded(values, dtype)
@@ -211,7 +209,7 @@ def _write(
                 write_block(folder / f"{number:06d}.tif", pixels, mask, affine, scene.crs_wkt, output.nodata)
                 sources.append((f"{number:06d}.tif", window))
             if progress:
-                progress(number + 1, len(corners))
+                progress(number + 1, len(windows))
         mosaic = Mosaic(
             geobox=target,
             dtype=dtype.name,

@@ -267,12 +267,7 @@ def _detected(conditions: ConditionReader, window: Window) -> tuple[NDArray[np.u
 def _windows(plan: Plan, block_size: int | None) -> Iterator[Window]:
     """Blocks of the scene, row by row, LR pixels."""
     side = block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK)
-    whole = Window(0, 0, plan.scene.height, plan.scene.width)
-    for row in range(0, whole.height, side):
-        for col in range(0, whole.width, side):
-            part = Window(row, col, side, side).intersect(whole)
-            if part is not None:
-                yield part
+    return Window(0, 0, plan.scene.height, plan.scene.width).tiles(side)
 
 
 def _mosaic(

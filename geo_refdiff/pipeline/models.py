@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, SensorModel
+from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.restorers import CLASSICAL, Restorer
 from geo_refdiff.errors import ModelError, OptionError
 
@@ -64,6 +65,11 @@ class Model:
         if self.scales and scale not in self.scales:
             known = ", ".join(str(s) for s in self.scales)
             raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
+
+    def restorer(self, plan: Plan) -> Restorer:
+        """The restorer that a plan was made for."""
+        sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
+        return self.make(sensor, plan.bands.channels, plan.seed)
 
     def nearest_scale(self, ratio: float) -> int:
         """The factor that suits a reference `ratio` times finer than the scene.

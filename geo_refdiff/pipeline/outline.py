@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, floor
+from math import ceil, floor, hypot
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyproj
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.engine.aoi import AreaOfInterest
 from geo_refdiff.engine.layout import BlockLayout, plan_blocks
 from geo_refdiff.engine.output import output_of
 from geo_refdiff.engine.plan import Bands, Output
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.globe import turned
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.vector import is_box, read_aoi
+from geo_refdiff.io.vector import in_degrees, is_box, read_aoi
 from geo_refdiff.io.warp import gsd_ratio
+from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.pipeline.bands import choose_bands
 from geo_refdiff.pipeline.declared import transfers
 from geo_refdiff.pipeline.models import Model, open_model
@@ -33,6 +37,7 @@ BLOCK = 2048
 """Side of a block where none is asked for, output pixels."""
 
 _EDGE = 1e-6
+_SHOWN = 60
 _SHARPER = 1.5
 _DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 
@@ -105,8 +110,12 @@ def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | No
     )
     others = transfers(request.other_bands, request.bands is not None)
     bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
+    alone = choose_bands(scene, None, request.bands, model.bands, model.optional_bands, others)
+    lacking = [name for name in alone.names if name not in bands.names]
+    if lacking:
+        notes.append(f"the reference has no {', '.join(lacking)}: the model goes without")
     scale = _scale(request.scale, ratio, model, notes)
-    area, polygon = _area(request.aoi, scene)
+    area, polygon = _area(request.aoi, scene, scale)
     blocks = plan_blocks(request.block_size or BLOCK, (area.height * scale, area.width * scale))
     return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
 
@@ -129,36 +138,6 @@ def check_options(request: Request) -> None:
             raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
     if request.window is not None and request.window < 1:
         raise OptionError(f"window {request.window}: give at least 1 pixel")
-
-
-def chosen_device(name: str) -> str:
-    """ "cpu", "cuda" or "cuda:N", also for "auto".
-
-    Raises:
-        OptionError: no such device here.
-    """
-    import torch
-
-    if check_device(name) == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = name.partition(":")
-    if kind == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(number or 0) >= count:
-            raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
-    return name
-
-
-def check_device(name: str) -> str:
-    """The name of a device, which need not be one of this machine.
-
-    Raises:
-        OptionError: it is none.
-    """
-    kind, _, number = name.partition(":")
-    if name != "auto" and (kind not in ("cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal()))):
-        raise OptionError(f"device '{name}': give auto, cpu, cuda or cuda:N")
-    return name
 
 
 def chosen_dtype(name: str) -> str:
@@ -202,7 +181,7 @@ def _scale(wanted: int | None, ratio: float | None, model: Model, notes: list[st
     return scale
 
 
-def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
+def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str | None]:
     """The crop in pixels of the scene, snapped outwards, and the polygon if the area is not just a box."""
     whole = Window(0, 0, scene.height, scene.width)
     if aoi is None:
@@ -211,6 +190,9 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
 
     gbox = scene_geobox(scene)
     geometry = read_aoi(aoi, gbox.crs)
+    xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
+    if in_degrees(pyproj.CRS.from_user_input(str(gbox.crs))):
+        geometry = turned(geometry, xmin, xmax)
     a, b, c, d, e, f = (~gbox.affine)[:6]
     xy = shapely.get_coordinates(geometry)
     cols, rows = a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f
@@ -219,9 +201,17 @@ def _area(aoi: str | None, scene: RasterInfo) -> tuple[Window, str | None]:
     snapped = Window(top, left, max(1, bottom - top), max(1, right - left))
     crop = snapped.intersect(whole)
     if crop is None:
-        xmin, ymin, xmax, ymax = gbox.extent.boundingbox.bbox
         raise GridError(
             f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
             f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"
         )
-    return crop, None if is_box(aoi) else shapely.to_wkt(geometry, rounding_precision=-1)
+    if is_box(aoi):
+        return crop, None
+    polygon = shapely.to_wkt(geometry, rounding_precision=-1)
+    if AreaOfInterest(polygon, output_geobox(gbox, scale), crop.multiply(scale)).is_empty:
+        raise GridError(
+            f"area of interest '{aoi if len(aoi) <= _SHOWN else aoi[:_SHOWN] + '...'}': no pixel centre of the output "
+            f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} units of the scene's CRS; draw it "
+            f"larger, or give a larger --scale"
+        )
+    return crop, polygon

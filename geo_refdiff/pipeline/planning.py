@@ -77,15 +77,22 @@ class Request:
     @property
     def alignment(self) -> AlignRequest:
         """What is said of co-registration."""
-        return AlignRequest(self.coregister, self.max_residual, self.on_misregistration)
+        return AlignRequest(
+            mode=self.coregister, max_residual=self.max_residual, on_misregistration=self.on_misregistration
+        )
 
     @property
     def prior(self) -> MaskRequest:
         """What is said of the mask."""
         return MaskRequest(
-            self.mask, self.no_change, self.class_map, self.mask_field, self.mask_confidence, self.min_confidence,
-            self.mask_lies_on,
-        )  # fmt: skip
+            mask=self.mask,
+            no_change=self.no_change,
+            class_map=self.class_map,
+            field=self.mask_field,
+            confidence=self.mask_confidence,
+            least=self.min_confidence,
+            lies_on=self.mask_lies_on,
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ def make_plan(request: Request) -> Planned:
             notes.append(told)
             reference, dropped, placed = None, told, replace(placed, unused=True)
         else:
-            note_reference(reference, target, fitted, notes)
+            note_reference(reference, scene, target, fitted, notes)
             radiometry = fitted
     if undecided(placed):
         notes.append("the reference is taken where it says it lies")

@@ -24,9 +24,8 @@ from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterInfo, RasterReader, inspect
 from geo_refdiff.io.vrt import write_vrt
 from geo_refdiff.pipeline.bands import choose_bands
+from geo_refdiff.pipeline.models import MAX_SCALE
 from geo_refdiff.pipeline.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
-
-MAX_SCALE = 64
 
 _HR_SIDE = 1536
 """HR pixels along a block, about; what is held in memory follows from it."""
@@ -90,7 +89,6 @@ def simulate(
     value_range: tuple[float, float] | None = None,
     block_size: int | None = None,
     overwrite: bool = False,
-    threads: int = 2,
     progress: Progress | None = None,
 ) -> SimulateResult:
     """Write the coarse scene that a sensor would have taken of `hr`.
@@ -113,7 +111,6 @@ def simulate(
         value_range: digital numbers that stand for 0 and 255 in recipes; None: 0 and 255 themselves (uint8 only).
         block_size: LR pixels along a block, a multiple of 16; changes no pixel.
         overwrite: replace a file that is there.
-        threads: compression threads.
         progress: called after each block.
 
     Raises:
@@ -132,7 +129,7 @@ def simulate(
         with _workdir(out) as folder, RasterReader(info, info.data_bands) as reader:
             mosaic = write_blocks(reader, Simulation(info, sensor, block, output_of(info, False)), folder, progress)
             write_vrt(folder / "mosaic.vrt", mosaic)
-            publish_cog(folder / "mosaic.vrt", out, threads=threads, overwrite=overwrite)
+            publish_cog(folder / "mosaic.vrt", out, overwrite=overwrite)
     height, width = mosaic.geobox.shape
     a, _, _, d = mosaic.geobox.affine[:4]
     return SimulateResult(

@@ -18,7 +18,7 @@ from geo_refdiff.degrade.reduce import Factors
 from geo_refdiff.degrade.strided import ValidConvolution, reach_of
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.engine.fill import fill_missing
-from geo_refdiff.engine.finish import EMPTY, BandSums, apply_missing, keep_valid
+from geo_refdiff.engine.finish import EMPTY, BandSums, apply_missing, keep_valid, rounded
 from geo_refdiff.engine.plan import Output
 from geo_refdiff.engine.publish import statistics
 from geo_refdiff.errors import GridError
@@ -99,13 +99,7 @@ class Simulation:
 
     def windows(self) -> list[Window]:
         """The blocks, row by row, in LR pixels from the corner."""
-        height, width = self.whole.shape
-        cells = [
-            Window(row, col, self.block, self.block)
-            for row in range(0, height, self.block)
-            for col in range(0, width, self.block)
-        ]
-        return [part for cell in cells if (part := cell.intersect(self.whole)) is not None]
+        return list(self.whole.tiles(self.block))
 
 
 def write_blocks(reader: RasterReader, scene: Simulation, folder: Path, progress: Progress | None) -> Mosaic:
@@ -162,7 +156,7 @@ def _computed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[
         values, valid = _compressed(reader, scene, window)
     else:
         values, valid = _noisy(reader, scene, window)
-    pixels = _rounded(values, np.dtype(output.dtype))
+    pixels = rounded(values, np.dtype(output.dtype))
     if output.nodata is not None and np.isfinite(output.nodata):
         taken = equals_nodata(pixels, output.nodata).all(axis=0)
         keep_valid(pixels, valid, np.broadcast_to(~taken, valid.shape), output.nodata)
@@ -229,13 +223,3 @@ def _compressed(
     rows, cols = window.within(coded)
     at = (slice(None), *window.within(part))
     return low + done[:, rows, cols] * ((high - low) / 255.0), np.ascontiguousarray(valid[at])
-
-
-def _rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """In the output's dtype: whole numbers rounded half to even and clipped."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    bounds = np.iinfo(dtype)
-    top = float(bounds.max)
-    top = top if int(top) <= bounds.max else float(np.nextafter(top, 0))
-    return np.clip(np.rint(values), float(bounds.min), top).astype(dtype)

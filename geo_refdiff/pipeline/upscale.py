@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.publish import publish, published_digest
+from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.run import (
     UNCERTAINTY,
     BlockRunner,
@@ -20,10 +20,12 @@ from geo_refdiff.engine.run import (
     torch_threads,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
+from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output_path, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
 from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.vector import is_wkt
 from geo_refdiff.pipeline.aligning import MAX_RESIDUAL
 from geo_refdiff.pipeline.dates import asked_span
@@ -155,10 +157,13 @@ def upscale(
     taken = None if scene_date is None else asked_span("--scene-date", scene_date)
     wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
-        scene, ref, mask, aoi, scale, model, steps, detail, sampler, seed, device, dtype,
-        window, overlap, block_size, bands, scene_range, psf, consistency, other_bands, "source" in wanted, uncertainty,
-        no_change, class_map, mask_field, mask_confidence, min_confidence, mask_lies_on,
-        coregister, max_residual, on_misregistration,
+        scene=scene, ref=ref, mask=mask, aoi=aoi, scale=scale, model=model, steps=steps, detail=detail,
+        sampler=sampler, seed=seed, device=device, dtype=dtype, window=window, overlap=overlap, block_size=block_size,
+        bands=bands, scene_range=scene_range, psf=psf, consistency=consistency, other_bands=other_bands,
+        source_map="source" in wanted, uncertainty=uncertainty, no_change=no_change, class_map=class_map,
+        mask_field=mask_field, mask_confidence=mask_confidence, min_confidence=min_confidence,
+        mask_lies_on=mask_lies_on, coregister=coregister, max_residual=max_residual,
+        on_misregistration=on_misregistration,
     )  # fmt: skip
     with gdal_env(), torch_threads(threads or 0):  # the plan notes their number, for all who compute
         planned = make_plan(request)
@@ -174,8 +179,8 @@ def upscale(
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
     if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
-        done = ("everything was finished already", *planned.notes)
-        return _result(final, None, Planned(plan, planned.restorer, done), {**timings, "total": timings["plan"]}, None)
+        planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
+        return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
     if final.exists() and not overwrite and not (resume and published_digest(final) == plan.digest()):
         raise OutputError(f"{final}: exists already; choose another name or say --overwrite")
     replaces = final.exists()
@@ -186,6 +191,7 @@ def upscale(
             if plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
             counts = _run(planned, workdir, final, batch_size, replaces, timings, progress, runner, shard_size)
+            planned = replace(planned, notes=(*planned.notes, *_left(plan, final)))
             write_products(plan, workdir, final, wanted, planned.notes, taken)
             if not keep:
                 workdir.remove()
@@ -231,6 +237,12 @@ def _run(
     return counts
 
 
+def _left(plan: Plan, out: Path) -> tuple[str, ...]:
+    """A note of what strict mode could not reach in the finished output."""
+    told = unreached(published_tags(out), plan.output.dtype)
+    return () if told is None else (told,)
+
+
 def _tidy(workdir: Workdir, plan: Plan, error: GeoRefDiffError) -> None:
     """After an error only what can be resumed stays: finished blocks, if it was disk or workers and not the input."""
     with suppress(OSError):
@@ -263,7 +275,7 @@ def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
 
 def _check_not_an_input(out: Path, request: Request) -> None:
     """Overwriting is for outputs: never what is being read."""
-    aoi = None if request.aoi is None or is_wkt(request.aoi) else request.aoi.partition("|layername=")[0]
+    aoi = None if request.aoi is None or is_wkt(request.aoi) else layer_source(request.aoi).path
     for given in (request.scene, request.ref, *request.prior.files, aoi):
         if given is None or not Path(given).exists():
             continue

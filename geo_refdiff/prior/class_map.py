@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import rasterio
 import rasterio.shutil
+from rasterio.enums import ColorInterp
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import GDAL_ERRORS
@@ -124,6 +125,14 @@ def category_names(path: str, band: int = 1) -> tuple[str, ...]:
     element = ET.fromstring(text).find(f"VRTRasterBand[@band='{band}']/CategoryNames")
     names = [(c.text or "").strip() for c in element.findall("Category")] if element is not None else []
     return tuple(names) if any(names) else ()
+
+
+def colour_table(path: str, band: int = 1) -> dict[int, tuple[int, int, int]]:
+    """Value -> red, green, blue of a paletted raster; empty: it has no colour table."""
+    with rasterio.open(path) as dataset:
+        if dataset.colorinterp[band - 1] != ColorInterp.palette:
+            return {}
+        return {int(value): tuple(colour[:3]) for value, colour in dataset.colormap(band).items()}
 
 
 def by_names(names: Iterable[str], classes: Sequence[str]) -> tuple[dict[Key, int], dict[int, str]]:

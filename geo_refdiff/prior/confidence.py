@@ -84,14 +84,12 @@ def check_confidence(info: RasterInfo) -> None:
     """
     band = info.data_bands[0]
     with RasterReader(info, [band]) as reader:
-        for row in range(0, info.height, _SCAN):
-            for col in range(0, info.width, _SCAN):
-                window = Window(row, col, min(_SCAN, info.height - row), min(_SCAN, info.width - col))
-                values, valid = reader.read(window)
-                seen = values[valid].astype(np.float64) * info.scales[band - 1] + info.offsets[band - 1]
-                if seen.size and (seen.min() < -_SLACK or seen.max() > 1 + _SLACK):
-                    worst = seen.max() if seen.max() > 1 + _SLACK else seen.min()
-                    raise InputError(
-                        f"{info.path}: the confidence holds {worst:g}, but must lie between 0 and 1; declare the "
-                        f"file's scale, e.g. gdal_edit.py -scale 0.01 for percent"
-                    )
+        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+            values, valid = reader.read(window)
+            seen = values[valid].astype(np.float64) * info.scales[band - 1] + info.offsets[band - 1]
+            if seen.size and (seen.min() < -_SLACK or seen.max() > 1 + _SLACK):
+                worst = seen.max() if seen.max() > 1 + _SLACK else seen.min()
+                raise InputError(
+                    f"{info.path}: the confidence holds {worst:g}, but must lie between 0 and 1; declare the "
+                    f"file's scale, e.g. gdal_edit.py -scale 0.01 for percent"
+                )

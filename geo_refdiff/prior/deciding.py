@@ -9,17 +9,27 @@ from pathlib import Path
 
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import Georeferenced
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.io.raster import inspect
 from geo_refdiff.io.raster_info import RasterInfo
 from geo_refdiff.io.warp import overlap_fraction
-from geo_refdiff.prior.class_map import Key, by_names, category_names, known_classes, read_class_map, second_colours
+from geo_refdiff.prior.class_map import (
+    Key,
+    by_names,
+    category_names,
+    colour_table,
+    known_classes,
+    read_class_map,
+    second_colours,
+)
 from geo_refdiff.prior.confidence import MIN_CONFIDENCE, ConfidentPrior, Prior, check_confidence
 from geo_refdiff.prior.placing import check_lies_on, lies_on_scene
 from geo_refdiff.prior.polygons import PolygonPrior, field_values, inspect_polygons, is_vector
-from geo_refdiff.prior.raster import ColourPrior, MaskPrior, check_classes, check_colours
+from geo_refdiff.prior.raster import ColourPrior, MaskPrior, check_classes, check_colours, holds_only
 from geo_refdiff.prior.record import MaskRecord
 from geo_refdiff.prior.taxonomy import NO_CHANGE, class_index
 
@@ -58,7 +68,7 @@ class MaskRequest:
     def files(self) -> tuple[str, ...]:
         """All files that are read, without the names of layers."""
         given = (self.file, self.class_map, self.confidence)
-        return tuple(str(name).partition("|layername=")[0] for name in given if name is not None)
+        return tuple(layer_source(name).path for name in given if name is not None)
 
     def check(self) -> None:
         """Whether the options go together.
@@ -163,6 +173,7 @@ def _values(info: RasterInfo, request: MaskRequest, classes: Sequence[str]) -> d
         found = {k: v for k, v in given.items() if isinstance(k, int)}
         names = category_names(info.path, info.data_bands[0])
         found |= {value: given[name.casefold()] for value, name in enumerate(names) if name.casefold() in given}
+        found |= {value: given[c] for value, c in colour_table(info.path, info.data_bands[0]).items() if c in given}
         if not found:
             raise InputError(
                 f"{request.class_map}: the class map names no value of {info.path}; give rows like 10,water"
@@ -173,10 +184,20 @@ def _values(info: RasterInfo, request: MaskRequest, classes: Sequence[str]) -> d
         names = category_names(info.path, info.data_bands[0]) if classes else ()
         found, strange = by_names(names, classes)
         _check_strange(info, found, strange, classes)
+        if classes and not names:
+            found = _by_palette(info, classes)
     if request.no_change is not None:
-        own: dict[Key, int] = {i: i for i in (*range(len(classes) or 255), 255)}
+        own: dict[Key, int] = {i: i for i in (*range(len(classes) or UNKNOWN_CLASS), UNKNOWN_CLASS)}
         found = {**(found or own), request.no_change: NO_CHANGE}
     return {} if all(k == v for k, v in found.items()) and request.class_map is None else found
+
+
+def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
+    """Value -> class index where a mask's colour table gives each of its values one of SECOND's colours, else empty."""
+    colours = second_colours(classes)
+    table = colour_table(info.path, info.data_bands[0])
+    found = {value: colours[colour] for value, colour in table.items() if colour in colours}
+    return dict(found.items()) if found and holds_only(info, found) else {}
 
 
 def _check_strange(

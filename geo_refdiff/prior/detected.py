@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.prior.features import BANDS, change_features
 from geo_refdiff.prior.network import Detector
@@ -74,8 +73,7 @@ class DetectedPrior:
             self._classes[index] = other
         self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
         self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
-        self._tiles: OrderedDict[tuple[int, int], tuple[NDArray[np.uint8], NDArray[np.uint8]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._tiles: TileCache[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = TileCache(_TILES_KEPT)
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
@@ -84,14 +82,10 @@ class DetectedPrior:
         of a pixel's reference is missing, and what is less sure than the limit.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
-        for row in range(window.row // self._side * self._side, window.stop_row, self._side):
-            for col in range(window.col // self._side * self._side, window.stop_col, self._side):
-                tile = Window(row, col, self._side, self._side)
-                part = tile.intersect(window)
-                if part is not None:
-                    to, at = part.within(window), part.within(tile)
-                    found = self._tile(tile)
-                    classes[to], confidence[to] = found[0][at], found[1][at]
+        for tile, part in window.cells(self._side):
+            to, at = part.within(window), part.within(tile)
+            found = self._tiles.get(tile, self._computed)
+            classes[to], confidence[to] = found[0][at], found[1][at]
         return classes, confidence
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -105,18 +99,6 @@ class DetectedPrior:
     def close(self) -> None:
         """Forgets the tiles."""
         self._tiles.clear()
-
-    def _tile(self, tile: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        key = (tile.row, tile.col)
-        with self._lock:
-            found = self._tiles.pop(key, None)
-        if found is None:
-            found = self._computed(tile)
-        with self._lock:
-            self._tiles[key] = found
-            while len(self._tiles) > _TILES_KEPT:
-                self._tiles.popitem(last=False)
-        return found
 
     def _computed(self, tile: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         reach, spare = self.detector.network.reach, self.reach - self.detector.network.reach

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import rasterio
-from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import OptionError
+from geo_refdiff.grid.affine import compose
 from geo_refdiff.grid.geobox import Georeferenced, scene_geobox
 from geo_refdiff.io.raster_info import RasterInfo
 
@@ -57,7 +57,7 @@ def _share_lattice(first: GeoBox, second: GeoBox, ratio: int | None = None) -> b
     if first.crs != second.crs:
         return False
     coarse, fine = sorted((first.affine, second.affine), key=lambda a: -abs(a.determinant))
-    step: Affine = ~fine @ coarse
+    step = compose(~fine, coarse)
     factor = round(step.a)
     if factor < 1 or (ratio is not None and factor != ratio):
         return False

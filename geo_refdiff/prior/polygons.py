@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -20,11 +18,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.transform import IDENTITY
 
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.grid.displacement import Displacement
 from geo_refdiff.grid.geobox import crop, crs_wkt
+from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.io.layer_source import LayerSource, layer_source
 from geo_refdiff.prior.class_map import Key, as_key
 from geo_refdiff.prior.taxonomy import NO_CHANGE
 
@@ -52,6 +53,7 @@ class VectorInfo:
         bounds: xmin, ymin, xmax, ymax in it.
         features: number of them.
         size_bytes, mtime_ns: size and time of last change of the file; 0 if unknown.
+        subset: SQL condition that its features meet, "" if all are meant.
     """
 
     path: str
@@ -62,14 +64,25 @@ class VectorInfo:
     features: int
     size_bytes: int
     mtime_ns: int
+    subset: str = ""
+
+    @property
+    def source(self) -> LayerSource:
+        """File, layer and subset, as they are read."""
+        return LayerSource(self.path, self.layer, self.subset)
 
 
 def is_vector(text: str) -> bool:
-    """Whether a mask is given as a vector file: by `|layername=`, or by a suffix and layers in the file."""
+    """Whether a mask is given as a vector file: by `|layername=` and the like, or by a suffix and layers in the file.
+
+    Raises:
+        InputError: a part after `|` that is not understood.
+    """
     import pyogrio
 
-    name, _, layer = text.partition("|layername=")
-    if layer:
+    source = layer_source(text)
+    name = source.path
+    if name != text:
         return True
     if not name.casefold().endswith(_SUFFIXES):
         return False
@@ -83,7 +96,7 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     """What a layer of polygons holds.
 
     Args:
-        text: FILE, or FILE|layername=NAME.
+        text: FILE, or FILE|layername=NAME, and what else `layer_source` takes.
         field: whose values tell the class.
 
     Raises:
@@ -91,31 +104,43 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     """
     import pyogrio
 
-    name, _, layer = text.partition("|layername=")
-    virtual = name.startswith("/vsi") or "://" in name
-    if not virtual and not Path(name).exists():
-        raise InputError(f"{name}: no such file; give a raster or a vector file as mask")
-    path = name if virtual else str(Path(name).absolute())
+    given = layer_source(text)
+    if not given.exists:
+        raise InputError(f"{given.path}: no such file; give a raster or a vector file as mask")
+    source, name = given.absolute, given.path
+    path = source.path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             layers = [str(n) for n, kind in pyogrio.list_layers(path) if kind is not None]
-            if not layer and len(layers) != 1:
+            if source.layer is None and len(layers) != 1:
                 raise InputError(
                     f"{name}: has {len(layers)} layers with geometry ({', '.join(layers[:8])}); name one: "
                     f"'{name}|layername=NAME'"
                 )
-            found = pyogrio.read_info(path, layer=layer or layers[0], force_feature_count=True, force_total_bounds=True)
+            layer = layers[0] if source.layer is None else source.layer
+            found = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
+            if source.subset:
+                _, bounds = pyogrio.read_bounds(path, layer=layer, where=source.subset)
+                found |= {"features": bounds.shape[1], "total_bounds": _around(bounds)}
     except InputError:
         raise
     except Exception as error:  # pyogrio and GDAL each have their own
         raise InputError(
             f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
         ) from (error)
-    return _checked(found, path, layer or layers[0], field)
+    return _checked(found, path, source.subset, field)
 
 
-def _checked(found: Mapping[str, Any], path: str, layer: str, field: str | None) -> VectorInfo:
+def _around(bounds: NDArray[np.float64]) -> tuple[float, ...]:
+    """xmin, ymin, xmax, ymax of all; NaN where there are none."""
+    if not np.isfinite(bounds).any():
+        return (float("nan"),) * 4
+    return (*np.nanmin(bounds[:2], axis=1).tolist(), *np.nanmax(bounds[2:], axis=1).tolist())
+
+
+def _checked(found: Mapping[str, Any], path: str, subset: str, field: str | None) -> VectorInfo:
+    layer = str(found["layer_name"])
     if not found["crs"]:
         raise InputError(f"{path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
     kind = str(found["geometry_type"] or "Unknown")
@@ -134,7 +159,7 @@ def _checked(found: Mapping[str, Any], path: str, layer: str, field: str | None)
     size, mtime = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
     crs = pyproj.CRS.from_user_input(found["crs"]).to_wkt()
     xmin, ymin, xmax, ymax = (float(v) for v in bounds)
-    return VectorInfo(path, layer, field, crs, (xmin, ymin, xmax, ymax), int(found["features"]), size, mtime)
+    return VectorInfo(path, layer, field, crs, (xmin, ymin, xmax, ymax), int(found["features"]), size, mtime, subset)
 
 
 def field_values(info: VectorInfo) -> list[Key]:
@@ -156,7 +181,9 @@ def _read(info: VectorInfo, **options: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pyogrio.read_dataframe(info.path, layer=info.layer, columns=columns, fid_as_index=True, **options)
+            return pyogrio.read_dataframe(
+                info.path, columns=columns, fid_as_index=True, **info.source.options, **options
+            )
     except Exception as error:  # pyogrio, GEOS and pandas each have their own
         raise InputError(
             f"{info.path}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
@@ -185,8 +212,7 @@ class PolygonPrior:
         self.info, self.target, self._values = info, target, dict(values)
         self._source, self._to = pyproj.CRS.from_wkt(info.crs_wkt), pyproj.CRS.from_wkt(crs_wkt(target))
         self._same = self._source.equals(self._to, ignore_axis_order=True)
-        self._tiles: OrderedDict[tuple[int, int], NDArray[np.uint8]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._tiles: TileCache[NDArray[np.uint8]] = TileCache(_TILES_KEPT)
         self._displacement = displacement
         self._reach = 2 if displacement is None else 2 + displacement.reach((target.height, target.width))
 
@@ -204,29 +230,13 @@ class PolygonPrior:
             window: in pixels of the target; may reach outside.
         """
         out = np.empty(window.shape, dtype=np.uint8)
-        for row in range(window.row // TILE * TILE, window.stop_row, TILE):
-            for col in range(window.col // TILE * TILE, window.stop_col, TILE):
-                tile = Window(row, col, TILE, TILE)
-                part = tile.intersect(window)
-                if part is not None:
-                    out[part.within(window)] = self._tile(tile)[part.within(tile)]
+        for tile, part in window.cells(TILE):
+            out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
         return out
 
     def close(self) -> None:
         """Forgets the tiles."""
         self._tiles.clear()
-
-    def _tile(self, tile: Window) -> NDArray[np.uint8]:
-        key = (tile.row, tile.col)
-        with self._lock:
-            found = self._tiles.pop(key, None)
-        if found is None:
-            found = self._rasterised(tile)
-        with self._lock:
-            self._tiles[key] = found
-            while len(self._tiles) > _TILES_KEPT:
-                self._tiles.popitem(last=False)
-        return found
 
     def _extent(self, tile: Window) -> tuple[float, float, float, float]:
         """Of a window, in the polygons' CRS, a little wider."""
@@ -274,7 +284,7 @@ class PolygonPrior:
     def _class(self, frame: Any, position: int) -> int:
         value = None if self.info.field is None else frame[self.info.field].iloc[position]
         missing = value is None or value != value
-        return 255 if missing else self._values.get(as_key(value), 255)
+        return UNKNOWN_CLASS if missing else self._values.get(as_key(value), UNKNOWN_CLASS)
 
     def _moved(self, geometry: Any) -> Any:
         """A polygon in the target's CRS; None where nothing of it has an area there."""

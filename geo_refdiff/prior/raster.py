@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,15 @@ def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key,
         )
 
 
+def holds_only(info: RasterInfo, values: Container[float]) -> bool:
+    """Whether all valid pixels of a mask hold one of the values; looked through window by window up to the first other.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    return not any(True for _ in _strangers(info, info.data_bands[:1], lambda bands: bands[0], values.__contains__))
+
+
 def check_colours(info: RasterInfo, values: Mapping[Key, int], classes: Sequence[str]) -> None:
     """Look through the whole mask, window by window, for colours that are no class.
 
@@ -160,10 +169,8 @@ def _strangers(
 ) -> Iterator[float]:
     """Values of valid pixels that are not known, window by window."""
     with RasterReader(info, bands) as reader:
-        for row in range(0, info.height, _SCAN):
-            for col in range(0, info.width, _SCAN):
-                window = Window(row, col, min(_SCAN, info.height - row), min(_SCAN, info.width - col))
-                values, valid = reader.read(window)
-                for value in np.unique(merged(values)[valid.all(axis=0)]).tolist():
-                    if not known(value):
-                        yield value
+        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+            values, valid = reader.read(window)
+            for value in np.unique(merged(values)[valid.all(axis=0)]).tolist():
+                if not known(value):
+                    yield value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from geo_refdiff.errors import OptionError, ResumeError
+from geo_refdiff.io import lock
 from geo_refdiff.io.atomic import output_error, write_bytes_atomic
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.loop import learning_rate
@@ -34,22 +33,15 @@ def held(out: Path) -> Iterator[None]:
     """Make the folder and hold it for this process.
 
     Raises:
-        ResumeError: another run holds it.
+        BusyError: another run holds it.
         OutputError: it cannot be made.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise output_error(out, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ResumeError(f"{out}: another run is at work there; wait for it or choose another --out") from error
+    with lock.held(out / "lock", str(out), "wait for it or choose another --out"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geo_refdiff.errors import OptionError
+from geo_refdiff.nn.device import chosen_device
 
 _PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: while one validates or saves, they do."""
@@ -84,9 +85,7 @@ def team(device: str) -> Iterator[Team]:
     Raises:
         OptionError: a device that is not there.
     """
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if chosen == "cuda" and not torch.cuda.is_available():
-        raise OptionError(f"--device {device}: no CUDA device is to be seen; use --device cpu")
+    chosen = chosen_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Team(0, 1, chosen)

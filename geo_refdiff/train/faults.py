@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from geo_refdiff.datasets.regions import region
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.train.config import FaultsConfig
 from geo_refdiff.train.pixels import Planes
@@ -93,20 +92,6 @@ def _paste(ref: Tensor, mask: Tensor, cover: Tensor, rng: np.random.Generator, o
         ref = torch.where(where, image, ref)
         mask = torch.where(where, cover, mask)
     return ref, mask
-
-
-def region(area: int, rng: np.random.Generator, device: torch.device) -> Tensor:
-    """A blob or a rotated rectangle, some 2 to 40 % of the area; (area, area) bool."""
-    if rng.random() < 0.5:
-        knots = int(rng.integers(4, 14))
-        coarse = torch.from_numpy(rng.standard_normal((1, 1, knots, knots), dtype=np.float32)).to(device)
-        field = F.interpolate(coarse, size=(area, area), mode="bicubic", align_corners=False)[0, 0]
-        return field > torch.quantile(field[::4, ::4].flatten(), float(rng.uniform(0.65, 0.97)))
-    steps = torch.arange(area, dtype=torch.float32, device=device)
-    y, x = steps[:, None] - float(rng.uniform(0, area)), steps[None] - float(rng.uniform(0, area))
-    angle = float(rng.uniform(0, math.pi))
-    u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-    return (u.abs() < float(rng.uniform(6, area / 3))) & (v.abs() < float(rng.uniform(6, area / 3)))
 
 
 def _shift(ref: Tensor, rng: np.random.Generator, sigma: float) -> Tensor:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from geo_refdiff import __version__
+from geo_refdiff.datasets import OpenedDataset, open_dataset
 from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
@@ -22,7 +23,6 @@ from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.card import Making, model_card
 from geo_refdiff.train.claim import check_free, claim, held
 from geo_refdiff.train.config import DataConfig, TrainConfig
-from geo_refdiff.train.datasets import OpenedDataset, open_dataset
 from geo_refdiff.train.denormals import denormals_flushed
 from geo_refdiff.train.distributed import Team, team
 from geo_refdiff.train.loop import Trainer
@@ -51,7 +51,9 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
         InputError, OptionError: a source that cannot be used; with on_error "stop", a pair.
     """
     if not config.train:
-        raise OptionError("there is nothing to learn from: name sources under [data] train")
+        raise OptionError(
+            "there is nothing to learn from: name sources under [data] train, or by --set 'data.train=[\"pairs.csv\"]'"
+        )
     room = int(config.resident_gib * _GIB)
     opened = []
     for text in (*config.train, *config.validation):

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geo_refdiff.datasets.base import PairDataset
 from geo_refdiff.degrade.backproject import project
 from geo_refdiff.degrade.resize import upsample
 from geo_refdiff.degrade.sensor import SensorModel
@@ -21,7 +22,6 @@ from geo_refdiff.diffusion.schedule import karras_sigmas
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.io.picture import Panel, write_panels
-from geo_refdiff.train.datasets.base import PairDataset
 from geo_refdiff.train.faults import Sample
 from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.plan_file import read_plan
@@ -160,5 +159,4 @@ def _restorer(ready: Ready) -> Restorer:
             f"model '{plan.model.name}' here has SHA-256 {model.sha256[:12]}, the plan was made with "
             f"{plan.model.sha256[:12]}; install the same model on all workers"
         )
-    sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
-    return model.make(sensor, plan.bands.channels, plan.seed)
+    return model.restorer(plan)

@@ -57,7 +57,7 @@ def run(arguments, feedback):
         text=True,
         encoding="utf-8",
         errors="replace",
-        **_own_group(),
+        start_new_session=True,
     )
     lines = queue.Queue()
     readers = [
@@ -110,12 +110,6 @@ def _environment():
     return {**kept, "GEO_REFDIFF_PROGRESS": "lines", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 
 
-def _own_group():
-    if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NO_WINDOW}
-    return {"start_new_session": True}
-
-
 def _read(stream, name, lines):
     with stream:
         for line in stream:
@@ -125,10 +119,6 @@ def _read(stream, name, lines):
 def _stop(process):
     """Asks the process to end as Ctrl-C does, which keeps finished blocks; then ends it with all that it started."""
     if process.poll() is not None:
-        return
-    if os.name == "nt":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
-        process.wait()
         return
     os.killpg(process.pid, signal.SIGINT)
     limit = time.monotonic() + _PATIENCE

@@ -45,16 +45,23 @@ class Upscale(Algorithm):
                 "MASK_FIELD", "Field of the mask that tells the class", parentLayerParameterName="MASK", optional=True
             )
         )
+        self.raster("MASK_CONFIDENCE", "How sure the mask is (raster of 0 to 1)", optional=True)
         self._add(
             QgsProcessingParameterBoolean("AUTO_MASK", "Without a mask: look for changes since the reference", True)
         )
         self._add(QgsProcessingParameterFeatureSource("AOI", "Area of interest (polygons)", [POLYGONS], optional=True))
         self._add(QgsProcessingParameterExtent("EXTENT", "Area of interest (extent)", optional=True))
         self.shared()
-        self.number("UNCERTAINTY", "Map of uncertainty from so many runs (0: none)", 0, 64, 0)
+        self.number("UNCERTAINTY", "Map of uncertainty from so many runs (0: none; 2 to 64)", 0, 64, 0)
         self._add(QgsProcessingParameterBoolean("RESUME", "Go on with an unfinished run", False), advanced=True)
         self._add(QgsProcessingParameterRasterDestination("OUTPUT", "Sharp image"))
         self.addOutput(QgsProcessingOutputRasterLayer("SOURCES", "Where detail comes from"))
+
+    def checkParameterValues(self, parameters, context):  # noqa: N802
+        """What the command would refuse, said in the dialog."""
+        if self.parameterAsInt(parameters, "UNCERTAINTY", context) == 1:
+            return False, "A map of uncertainty takes 2 to 64 runs; give 0 for none"
+        return super().checkParameterValues(parameters, context)
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         """Runs the command."""
@@ -62,6 +69,8 @@ class Upscale(Algorithm):
         words = ["upscale", self.raster_path("SCENE", parameters, context), "--out", out, "--json"]
         reference = self.raster_path("REF", parameters, context)
         words += ["--ref", reference] if reference else []
+        confidence = self.raster_path("MASK_CONFIDENCE", parameters, context)
+        words += ["--mask-confidence", confidence] if confidence else []
         words += self._mask(parameters, context) + self._area(parameters, context, feedback)
         words += self.shared_words(parameters, context)
         runs = self.parameterAsInt(parameters, "UNCERTAINTY", context)

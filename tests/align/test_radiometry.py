@@ -38,3 +38,16 @@ def test_too_few_pixels_or_no_contrast_give_the_identity() -> None:
     flat = fit_radiometry(ones, ones * 3, np.ones(100, bool))
     assert flat.gain == (1.0, 1.0)
     assert flat.offset == (2.0, 2.0)
+
+
+def test_each_band_has_units_of_its_own() -> None:
+    """Reflectance against digital numbers, dark visible bands beside a bright near infrared: no gain is odd."""
+    rng = np.random.default_rng(2)
+    reference = rng.normal(100, 30, (4, 4000))
+    gain, offset = np.array([0.004, 5.0, 257.0, 1e5]), np.array([0.01, 100.0, -40.0, 0.0])
+    scene = gain[:, None] * (reference + rng.normal(0, 2, reference.shape)) + offset[:, None]
+    changed = rng.random(4000) < 0.2
+    scene[:, changed] = (gain * 180 + offset)[:, None]
+    fit = fit_radiometry(reference, scene, np.ones(4000, bool))
+    assert fit.gain == pytest.approx(gain, rel=0.05)
+    assert np.array(fit.gain) * 100 + fit.offset == pytest.approx(gain * 100 + offset, rel=0.03)

@@ -107,6 +107,45 @@ def test_scenes_that_do_not_fit_are_told_and_not_counted(country: Country, tmp_p
     assert "scenes cover 80.0% of the area" in row["notes"]
 
 
+def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> None:
+    """Neither done and empty, nor found out only after a run."""
+    areas = write_areas(tmp_path / "small.gpkg", {"plain": square(2, 2, 8), "tiny": square(3.1, 3.1, 0.1)})
+    planned = plan_batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    assert [a.status for a in planned.areas] == ["pending", "impossible"]
+    result = batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
+    ((name, error),) = result.errors
+    assert name == "tiny"
+    assert "no pixel centre of the output lies inside" in error
+    assert not (tmp_path / "out" / "tiny.tif").exists()
+
+
+def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> None:
+    """The outputs lie among the scenes: of this batch, of another one in shards, of a run of its own with its maps."""
+    sources = country.sources()
+    before = plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS)
+    out = country.scenes / "out"
+    first = batch(country.areas, sources, out, options=OPTIONS)
+    assert list((out / "batch" / "mosaics").glob("*.vrt"))
+    shards = OPTIONS | {"block_size": 16, "shard_size": 16}
+    batch(country.areas, sources, country.scenes / "deep" / "other", options=shards)
+    made = OPTIONS | {"products": "all", "model": "matched-ref", "mask": "none"}
+    scene = country.scenes / "west_20210503.tif"
+    upscale(scene, ref=scene, out=country.scenes / "sharp_20250101.tif", **made)
+    upscale(scene, out=country.scenes / "sharp_20250102.vrt", **shards)
+    assert {".vrt", ".shards", ".png"} <= {p.suffix for p in country.scenes.iterdir()}
+    said = Silent()
+    second = batch(country.areas, sources, out, options=OPTIONS, overwrite=True, watch=said)
+    assert first.done == second.done == 5
+    (told,) = said.said
+    assert told.startswith(f"left out: {country.scenes}: 3 outputs of runs, such as {country.scenes}/sharp_20250101.s")
+    assert plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS) == before
+    named = country.scenes / "sharp_20250101.tif"
+    planned = plan_batch(country.areas, Sources([named]), tmp_path / "none", options=OPTIONS)
+    assert planned.areas[0].scene == "sharp_20250101.tif"
+    with pytest.raises(InputError, match="out: holds the outputs of a batch; name those that are meant"):
+        plan_batch(country.areas, Sources([out]), tmp_path / "none", options=OPTIONS)
+
+
 def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,9 +427,14 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
         f"{name}: {'failed' if name == 'nowhere' else 'done'}" for name in country.names
     ]
     assert "no scene of 2 overlaps the area" in text
+    item = json.loads((out / "plain.json").read_text())
+    year = ["2021-01-01T00:00:00Z", "2021-12-31T23:59:59Z"]
+    item["properties"] |= {"datetime": year[0], "start_datetime": year[0], "end_datetime": year[1]}
+    (out / "plain.json").write_text(json.dumps(item))
     again = batch(country.areas, country.sources(), out, options=options)
     assert again.done == 5
     assert len(list(pystac.Collection.from_file(str(out / "collection.json")).get_items())) == 5
+    assert json.loads((out / "collection.json").read_text())["extent"]["temporal"]["interval"] == [year]
 
 
 def test_report_of_areas_with_heights_is_small(country: Country, make_raster: Any, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.pipeline.batch.areas import file_names, read_areas
-from geo_refdiff.pipeline.batch.catalogue import Entry, gdal_name, read_catalogue
+from geo_refdiff.pipeline.batch.catalogue import read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, missing_share, reference_dates, scene_dates
+from geo_refdiff.pipeline.batch.entry import Entry, gdal_name
 from geo_refdiff.pipeline.batch.mosaic import Mosaic
 from geo_refdiff.pipeline.dates import Span, span_in_name, span_of
 

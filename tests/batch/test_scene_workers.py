@@ -18,6 +18,7 @@ import pytest
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import WorkerError
+from geo_refdiff.io.cores import cores
 from geo_refdiff.pipeline.batch.cluster import block_runner
 from geo_refdiff.pipeline.upscale import Interrupted
 
@@ -58,9 +59,9 @@ def test_workers_give_the_bytes_of_one_process(command: list[str], tmp_path: Pat
     for product in ("tif", "source.tif"):
         assert (tmp_path / f"one.{product}").read_bytes() == (tmp_path / f"two.{product}").read_bytes()
     assert not list(tmp_path.glob("*.parts"))
-    cores = len(os.sched_getaffinity(0))
-    assert two.stderr.count("\n") == (cores < 4)
-    assert cores >= 4 or f"2 workers with 2 threads each share {cores} cores" in two.stderr
+    count = cores()
+    assert two.stderr.count("\n") == (count < 4)
+    assert count >= 4 or f"2 workers with 2 threads each share {count} cores" in two.stderr
 
 
 def test_shards_of_workers_on_a_cluster_that_is_there(

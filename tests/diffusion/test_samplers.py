@@ -80,14 +80,13 @@ def test_a_known_image_is_found_in_one_step(name):
     torch.testing.assert_close(found, answer)
 
 
-@pytest.mark.parametrize(("sampler", "bias"), [(euler, 0.2), (heun, 0.05)])
-def test_churn_keeps_the_distribution(sampler, bias):
+def test_churn_keeps_the_distribution():
     x = 80 * unit(4, 3, 32, 32)
     noise = [unit(4, 3, 32, 32, seed=100 + step) for step in range(40)]
-    found = sampler(Gaussian(), x, karras_sigmas(40), noise=noise.__getitem__, s_churn=20, s_min=0.05, s_max=50)
+    found = heun(Gaussian(), x, karras_sigmas(40), noise=noise.__getitem__, s_churn=20, s_min=0.05, s_max=50)
     assert float(found.mean()) == pytest.approx(MU, abs=0.03)
-    assert float(found.std()) == pytest.approx(S, rel=bias)
-    plain = sampler(Gaussian(), x, karras_sigmas(40))
+    assert float(found.std()) == pytest.approx(S, rel=0.05)
+    plain = heun(Gaussian(), x, karras_sigmas(40))
     assert float((found - plain).std()) > 0.3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from geo_refdiff import upscale
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.consistency import LrConsistency, Mode
+from geo_refdiff.evaluate.validation import validate_product
 
 SENSORS = [SensorModel(8), SensorModel(4, 0.0), SensorModel(5, 0.46), SensorModel(4, kernel="bicubic")]
 ALL = (slice(None), slice(None))
@@ -113,6 +115,76 @@ def observed(image: np.ndarray, valid: np.ndarray, sensor: SensorModel) -> np.nd
         return x
 
     return reduced(np.where(known, image, 0.0)) / np.maximum(reduced(known), 1e-9)
+
+
+def dark_water(size: int, dtype: str = "uint16") -> np.ndarray:
+    """A scene (1, size, size) that no sensor with a PSF can have made of an image without negative values."""
+    rng = np.random.default_rng(1)
+    lr = np.rint(rng.uniform(3000, 9000, (1, size, size)))
+    lr[:, rng.random((size, size)) < 0.1] = 100
+    return lr.astype(dtype)
+
+
+def test_what_lies_beside_saturated_pixels_settles_with_the_same_bits_wherever_it_is_cut() -> None:
+    sensor = SensorModel(2, 0.2)
+    consistency = LrConsistency((sensor,), "strict", np.dtype("uint16"))
+    margin = consistency.margin
+    lr = dark_water(2 * margin + 24)
+    valid = np.ones(lr.shape, dtype=bool)
+    image = np.random.default_rng(2).uniform(0, 9000, (1, 2 * lr.shape[1], 2 * lr.shape[2])).astype(np.float32)
+    whole, part = image.copy(), image[:, 10:, 6:].copy()
+    consistency.correct(whole, lr, valid)
+    before = consistency.measure(np.rint(whole).astype(np.uint16), lr, valid, ALL)
+    pixels = consistency.finish(whole, lr, valid)
+    after = consistency.measure(pixels, lr, valid, ALL)
+    assert after.beyond == after.saturated
+    assert before.beyond > before.saturated > 0
+    consistency.correct(part, lr[:, 5:, 3:], valid[:, 5:, 3:])
+    finished = consistency.finish(part, lr[:, 5:, 3:], valid[:, 5:, 3:])
+    sure = slice(2 * margin, None)
+    np.testing.assert_array_equal(finished[:, sure, sure], pixels[:, 10:, 6:][:, sure, sure])
+
+
+def test_finishing_moves_nothing_where_strict_mode_holds(make_texture: Any) -> None:
+    sensor = SensorModel(4)
+    image, lr, valid = problem(make_texture, sensor, 30)
+    lr = np.rint(lr).astype(np.uint8)
+    consistency = LrConsistency((sensor,), "strict", np.dtype("uint8"))
+    consistency.correct(image, lr, valid)
+    np.testing.assert_array_equal(consistency.finish(image.copy(), lr, valid), np.rint(image))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_fresh_strict_output_tells_what_it_did_not_reach(
+    wide: bool, make_raster: Any, make_texture: Any, tmp_path: Path
+) -> None:
+    """Beside saturated pixels, which `validate` passes; and what a PSF that is too wide leaves, which it does not."""
+    lr = np.rint(20000 + 30000 * make_texture((1, 24, 24), 2)).astype("uint16") if wide else dark_water(24)
+    scene, psf = make_raster("scene.tif", lr), "0.6" if wide else "0.35"
+    options: dict[str, Any] = {"model": "bicubic-ibp", "scale": 4, "consistency": "strict"}
+    result = upscale(scene, psf=psf, out=tmp_path / "o.tif", products="stac", **options)
+    found = validate_product(result.out, scene)
+    left, note = found.residual, result.notes[-1]
+    others = left.beyond - left.saturated
+    told = f"did not reach {left.beyond} of 576 scene pixels (bands counted apart), off by up to {left.largest:.4g} DN"
+    assert told in note
+    assert (f"{left.saturated} see pixels at the limits of uint16" in note) == (left.saturated > 0)
+    assert (f"for {others} the declared PSF is too wide" in note) == wide
+    assert (others > 0) == bool(found.broken) == wide
+    assert json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:notes"][-1] == note
+    again = upscale(scene, psf="area", out=tmp_path / "a.tif", **options)
+    assert not any("strict" in note for note in again.notes)
+
+
+def test_a_river_of_nodata_in_one_band_stays_dark_from_border_to_border(make_texture: Any) -> None:
+    """Bands together say which 0 is a hole and which a number, pixel by pixel: a column of them is no hole."""
+    sensor = SensorModel(4, 0.0)
+    lr = np.rint(20 + 200 * make_texture((2, 24, 24), 3)).astype(np.uint8)
+    lr[1, :, 9:14] = 0
+    consistency = LrConsistency((sensor,) * 2, "strict", np.dtype("uint8"), 0)
+    image, valid = np.full((2, 96, 96), 90, dtype=np.float32), np.ones(lr.shape, dtype=bool)
+    consistency.correct(image, lr, valid)
+    assert consistency.measure(np.rint(image), lr, valid, ALL).beyond == 0
 
 
 KINDS = {

@@ -62,7 +62,12 @@ def test_missing_pixels() -> None:
     apply_missing(floats, valid, -9999.0)
     assert floats[:, 0, 0].tolist() == [-9999, -9999]
     assert floats[0, 1, 1] == 5
-    assert np.isnan(floats[1, 1, 1])
+    assert floats[1, 1, 1] == -9999
+    for measured in (0.0, None):
+        floats = np.full((2, 2, 2), 5, np.float32)
+        apply_missing(floats, valid, measured)
+        assert floats[:, 0, 0].tolist() == [0, 0]
+        assert np.isnan(floats[1, 1, 1])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from geo_refdiff import upscale
+from geo_refdiff.datasets import open_dataset
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.evaluate import metrics
@@ -24,7 +25,6 @@ from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.evaluate.tiles import TileSource
 from geo_refdiff.prior.network import ChangeNetwork, Detector
-from geo_refdiff.train.datasets import open_dataset
 
 NAMES = ["town_000_2016_2020", "town_001_2016_2020"]
 

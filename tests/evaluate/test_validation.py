@@ -61,6 +61,7 @@ def test_the_reference_and_its_use(make_pair: Any, make_raster: Any, make_textur
     assert used.reference["registration"]["verdict"] == "registered"
     assert np.abs(used.reference["registration"]["shift"]).max() < 0.1
     assert used.reference["detail_shared"] > 0.9
+    assert f"scene pixels, {used.reference['registration']['after']:.3f} left after correction" in str(used)
     other = np.round(255 * make_texture((3, 512, 512), 9)).astype("uint8")
     elsewhere = make_raster("elsewhere.tif", other, pixel=5.0)
     stranger = validate_product(out, scene, reference=elsewhere)
@@ -107,6 +108,43 @@ def test_bands_are_found_by_name_and_the_reference_is_moved_to_its_place(make_pa
     found = validate_product(out, scene, reference=moved).reference
     np.testing.assert_allclose(np.abs(found["registration"]["shift"]), [6 / 8, 9 / 8], atol=0.1)
     assert found["detail_shared"] > 0.9
+
+
+def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
+    make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene, _ = make_pair(40, 66)
+    out = upscale(scene, model="bicubic-ibp", scale=8, out=tmp_path / "o.tif").out
+    noise = np.random.default_rng(0).normal(0, 6, (3, 320, 528))
+    noise[:, :256, :256] = 0  # a whole tile is the same
+
+    def spoil(pixels: np.ndarray) -> None:
+        pixels[:] = np.clip(np.rint(pixels + noise), 1, 255)
+
+    truth = damaged(out, tmp_path / "truth.tif", spoil)
+    with rasterio.open(out) as a, rasterio.open(truth) as b:
+        mse = float(((a.read().astype(float) - b.read()) ** 2).mean())
+    found = validate_product(out, scene, truth=truth)
+    assert found.truth["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse))
+    assert 0.5 < found.truth["SSIM"] < 0.99
+    assert not found.truth_unmeasured
+    same = validate_product(out, scene, truth=out)
+    assert "PSNR" not in same.truth
+    assert "PSNR              not measured: all common pixels are the same" in str(same)
+
+    small = upscale(
+        scene, model="bicubic-ibp", scale=8, out=tmp_path / "s.tif", aoi="485904,5208768,486384,5209248"
+    ).out
+    with rasterio.open(small) as dataset:
+        assert dataset.shape == (96, 96)
+    assert set(validate_product(small, scene, truth=truth).truth) == {"PSNR", "SSIM", "HaarPSI"}
+    with rasterio.open(truth, "r+") as dataset:
+        dataset.nodata = 0
+        dataset.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(40, 40, 2, 2))
+    assert run(["validate", str(small), "--scene", str(scene), "--truth", str(truth), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["truth"]) == {"PSNR"}
+    assert told["truth_unmeasured"]["SSIM"].endswith("without missing pixels")
 
 
 def test_a_truth_in_other_units_is_refused(make_pair: Any, make_raster: Any, tmp_path: Path) -> None:

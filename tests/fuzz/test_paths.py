@@ -116,7 +116,7 @@ def work(job: Path, index: int = 0) -> None:
     """Computes a block as a worker does."""
     workdir = Workdir(job / "job.tif.parts")
     plan = read_plan(workdir.plan)
-    restorer = open_batch_model(OPTIONS).make(plan.sensors[0], plan.bands.channels, plan.seed)
+    restorer = open_batch_model(OPTIONS).restorer(plan)
     run_blocks(plan, workdir, restorer, order=[index])
 
 

@@ -48,6 +48,32 @@ def test_divide_covers_and_multiply_is_its_inverse(window: Window, n: int) -> No
     assert covering.stop_col - window.stop_col < n
 
 
+@settings(max_examples=50)
+@given(windows, st.integers(1, 50))
+def test_tiles_cover_every_pixel_once(window: Window, side: int) -> None:
+    tiles = list(window.tiles(side))
+    assert tiles == sorted(tiles)
+    assert sum(tile.area for tile in tiles) == window.area
+    assert set().union(*map(pixels, tiles)) == pixels(window)
+    for tile in tiles:
+        assert (tile.row - window.row) % side == 0 == (tile.col - window.col) % side
+        assert tile.height == side or tile.stop_row == window.stop_row
+        assert tile.width == side or tile.stop_col == window.stop_col
+
+
+@settings(max_examples=50)
+@given(windows, st.integers(1, 50))
+def test_cells_are_the_same_whatever_the_window_and_their_parts_cover_it_once(window: Window, side: int) -> None:
+    cells = list(window.cells(side))
+    assert cells == sorted(cells)
+    assert sum(part.area for _, part in cells) == window.area
+    assert set().union(*(pixels(part) for _, part in cells)) == pixels(window)
+    for cell, part in cells:
+        assert cell.row % side == 0 == cell.col % side
+        assert cell.shape == (side, side)
+        assert cell.contains(part)
+
+
 def test_pad_shift_and_order() -> None:
     window = Window(-3, 5, 4, 6)
     assert window.pad(2) == Window(-5, 3, 8, 10)

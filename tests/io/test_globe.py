@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely import affinity
 
-from geo_refdiff.io.globe import bounds_on_the_globe, on_the_globe
+from geo_refdiff.io.globe import bounds_on_the_globe, on_the_globe, turned
 
 
 def jumping(west: float, south: float, width: float, height: float) -> shapely.Polygon:
@@ -20,7 +20,7 @@ def jumping(west: float, south: float, width: float, height: float) -> shapely.P
     return shapely.Polygon(points)
 
 
-@given(st.floats(-180, 179), st.floats(-80, 60), st.floats(0.01, 120), st.floats(0.01, 20))
+@given(st.floats(-180, 179), st.floats(-80, 60, allow_subnormal=False), st.floats(0.01, 120), st.floats(0.01, 20))
 def test_area_and_bounds_are_those_of_the_box(west: float, south: float, width: float, height: float) -> None:
     shape = on_the_globe(jumping(west, south, width, height))
     assert shape.is_valid
@@ -50,6 +50,24 @@ def test_longitudes_beyond_180_and_holes() -> None:
     assert found.contains(shapely.Point(-176.5, 3))
     assert not found.contains(shapely.Point(-178.5, 3))
     assert found.equals(on_the_globe(affinity.translate(shape, -360)))
+
+
+def test_edges_of_a_whole_turn_are_long_and_others_are_short() -> None:
+    world = shapely.box(-180, -10, 180, 10)
+    assert on_the_globe(world).equals(world)
+    assert on_the_globe(affinity.translate(world, 180)).equals(world)
+    fiji = shapely.box(-180, 20, -179, 21) | shapely.box(179, 20, 180, 21)
+    found = on_the_globe(shapely.MultiPolygon([world, shapely.box(-179, 20, 179, 21)]))
+    assert found.equals(world | fiji)
+
+
+def test_turned_to_where_the_longitudes_of_a_scene_are() -> None:
+    fiji = shapely.box(-180, 0, -179, 1) | shapely.box(179, 0, 180, 1)
+    assert turned(fiji, 178, 182).equals(shapely.box(179, 0, 181, 1))
+    assert turned(fiji, -182, -178).equals(shapely.box(-181, 0, -179, 1))
+    assert turned(shapely.box(-10, 0, 10, 1), 0, 360).equals(shapely.box(-10, 0, 10, 1) | shapely.box(350, 0, 370, 1))
+    for west, east in ((-180, 180), (178, 179.5), (20, 30)):
+        assert turned(fiji, west, east) == fiji
 
 
 @pytest.mark.parametrize("south", [False, True])

@@ -44,21 +44,20 @@ def mosaic(
     grid = GeoBox((height, width), options.pop("affine", AFFINES["north-up"]), "EPSG:26914")
     sources = []
     (folder / "blocks").mkdir(parents=True)
-    for row in range(0, height, block):
-        for col in range(0, width, block):
-            window = Window(row, col, min(block, height - row), min(block, width - col))
-            name = f"blocks/{row}_{col}.tif"
-            at = np.s_[row : window.stop_row, col : window.stop_col]
-            write_block(
-                folder / name,
-                image[:, *at],
-                None if seen is None else seen[at],
-                translated(grid.affine, row, col),
-                "EPSG:26914",
-                options.get("nodata"),
-                {"INDEX": f"{row},{col}"},
-            )
-            sources.append((name, window))
+    whole = Window(0, 0, height, width)
+    for window in whole.tiles(block):
+        name = f"blocks/{window.row}_{window.col}.tif"
+        at = window.within(whole)
+        write_block(
+            folder / name,
+            image[:, *at],
+            None if seen is None else seen[at],
+            translated(grid.affine, window.row, window.col),
+            "EPSG:26914",
+            options.get("nodata"),
+            {"INDEX": f"{window.row},{window.col}"},
+        )
+        sources.append((name, window))
     spec = Mosaic(grid, image.dtype.name, count, tuple(sources), with_mask=seen is not None, **options)
     write_vrt(folder / "mosaic.vrt", spec)
     return folder / "mosaic.vrt", grid

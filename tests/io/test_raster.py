@@ -68,6 +68,19 @@ def test_a_dark_pixel_is_not_a_hole(tmp_path: Path) -> None:
         assert np.argwhere(~valid.all(axis=0)).tolist() == [[1, 1]]
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", -9999.0), ("float64", 1e20), ("float32", 0), ("uint8", 255)])
+def test_a_nodata_value_in_one_band_is_missing_there_if_nobody_measures_it(
+    tmp_path: Path, dtype: str, nodata: float
+) -> None:
+    values = np.ones((2, 8, 8), dtype)
+    values[1, 3, 4] = nodata
+    values[:, 5, 5] = nodata
+    with RasterReader(inspect(write(tmp_path / "a.tif", values, nodata=nodata), "scene"), (1, 2)) as reader:
+        _, valid = reader.read(Window(0, 0, 8, 8))
+    alone = [[1, 3, 4]] if dtype != "uint8" and nodata else []
+    assert np.argwhere(~valid).tolist() == sorted([[0, 5, 5], *alone, [1, 5, 5]])
+
+
 def test_nan_alpha_and_mask(tmp_path: Path) -> None:
     values = np.ones((2, 8, 8), np.float32)
     values[0, 3, 4], values[1, 5, 6] = np.nan, np.inf

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas
+import numpy as np
 import pyproj
 import pytest
 import shapely
+from shapely import affinity
 
 from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.io.globe import on_the_globe
 from geo_refdiff.io.vector import read_aoi
+from geo_refdiff.pipeline.batch.areas import read_areas
 
 UTM = "EPSG:26914"
 
@@ -37,6 +41,35 @@ def test_files_in_any_crs_and_layers(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "b.gpkg", layer="one")
     frame.iloc[:1].to_file(tmp_path / "b.gpkg", layer="two")
     assert read_aoi(f"{tmp_path / 'b.gpkg'}|layername=two", UTM).equals(box)
+
+
+@pytest.mark.parametrize("source", ["EPSG:4326", "EPSG:4167"])
+def test_across_the_180th_meridian(tmp_path: Path, source: str) -> None:
+    """A square of Fiji: whether longitudes jump, go on beyond 180, or are cut there, it is the same square."""
+    square = shapely.box(817_500, 8_147_500, 820_500, 8_149_500)
+    forth = pyproj.Transformer.from_crs("EPSG:32760", source, always_xy=True)
+    jumps = shapely.transform(square, lambda xy: np.column_stack(forth.transform(*xy.T)))
+    assert jumps.bounds[2] - jumps.bounds[0] > 359
+    on = shapely.transform(jumps, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
+    cut = on & shapely.box(179, -20, 180, 0) | affinity.translate(on & shapely.box(180, -20, 181, 0), -360)
+    for name, shape in {"jumps": jumps, "on": on, "cut": cut}.items():
+        file = tmp_path / f"{name}.gpkg"
+        geopandas.GeoDataFrame(geometry=[shape], crs=source).to_file(file)
+        (area,) = read_areas(file)
+        assert area.lonlat.symmetric_difference(on_the_globe(jumps)).area < 1e-5 * area.lonlat.area
+        for text in (str(file), f"{source};{shape.wkt}", area.text):
+            found = read_aoi(text, "EPSG:32760")
+            assert found.symmetric_difference(square).area < 300  # m2 of 6 km2: straight is not the same there
+            assert found.geom_type == "Polygon"
+
+
+def test_heights_are_left_out(tmp_path: Path) -> None:
+    box = shapely.box(486000, 5206000, 488000, 5208000)
+    geopandas.GeoDataFrame(geometry=[shapely.force_3d(box, 100.0)], crs=UTM).to_file(tmp_path / "z.gpkg")
+    (area,) = read_areas(tmp_path / "z.gpkg")
+    assert not area.lonlat.has_z
+    assert area.text == f"EPSG:26914;{box.wkt}"
+    assert not read_aoi(str(tmp_path / "z.gpkg"), UTM).has_z
 
 
 def test_files_that_are_no_area(tmp_path: Path) -> None:

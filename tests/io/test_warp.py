@@ -177,14 +177,14 @@ def test_alpha_and_mask_bands_are_heard(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("told", ["nan", "nodata", "mask", "alpha"])
 @pytest.mark.parametrize("bands", [(0, 1, 2), (2,)])
 def test_nan_spoils_nothing_however_else_pixels_are_missing(tmp_path: Path, told: str, bands: tuple[int, ...]) -> None:
-    """NaN in all bands or in one, beside holes told in another way: missing is what lies on them, and no more."""
+    """NaN or a nodata value in all bands or in one, or a mask: missing is what lies on them, and no more."""
     path = tmp_path / "in.tif"
     image = np.full((3, 200, 200), 0.2, np.float32)
     gone, hole = np.zeros((2, 200, 200), np.bool_)
     gone[20:180:16, 20:180:16] = True
     hole[90:110, 60:100] = told != "nan"
-    image[:, hole] = -9999.0
     for band in bands:
+        image[band, hole] = -9999.0
         image[band, gone] = np.nan
     profile = {"driver": "GTiff", "height": 200, "width": 200, "dtype": "float32", "crs": UTM14,
                "transform": Affine(7, 0, CORNER[0] + 2, 0, -7, CORNER[1] - 3)}  # fmt: skip

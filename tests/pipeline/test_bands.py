@@ -71,6 +71,38 @@ def test_the_reference_follows_the_scene(make_info: Any) -> None:
         choose_bands(scene, make_info(3, "d.tif"), None, (), ())
 
 
+def test_a_band_that_the_reference_lacks_follows_the_others(make_info: Any) -> None:
+    scene = make_info(5, names=(*MODEL, "swir"))
+    for reference in (
+        make_info(3, "b.tif", names=("blue", "green", "red")),
+        make_info(5, "b.tif", names=("haze", "red", "green", "blue", "thermal")),
+        make_info(3, "b.tif"),
+    ):
+        found = choose_bands(scene, reference, None, MODEL, ("nir",), others=True)
+        assert (found.scene, found.channels) == ((1, 2, 3), (0, 1, 2, None))
+        assert (found.other, found.other_names) == ((4, 5), ("nir", "swir"))
+        assert len(found.reference) == 3
+    unnamed = choose_bands(make_info(4), make_info(3, "b.tif"), None, MODEL, ("nir",), others=True)
+    assert (unnamed.scene, unnamed.reference, unnamed.other) == ((1, 2, 3), (1, 2, 3), (4,))
+    full = make_info(4, "c.tif", colorinterp=(*RGB, ColorInterp.undefined), photometric="rgb")
+    assert choose_bands(make_info(4, names=MODEL), full, None, MODEL, ("nir",), others=True).reference == (1, 2, 3, 4)
+    any_bands = choose_bands(make_info(4, names=MODEL), make_info(1, "d.tif", names=["green"]), None, (), (), True)
+    assert (any_bands.scene, any_bands.reference, any_bands.other) == ((2,), (1,), (1, 3, 4))
+    needs = ("red", "green", "blue", "nir")
+    with pytest.raises(InputError, match="3 bands, but 4 of the scene are used"):
+        choose_bands(make_info(4, names=MODEL), make_info(3, "b.tif", names=MODEL[:3]), None, needs, (), others=True)
+
+
+def test_landsat_numbers_are_not_taken_for_sentinel_2s(make_info: Any) -> None:
+    """Of Landsat 4 to 7 B4 is near infrared."""
+    scene = make_info(6, names=("B1", "B2", "B3", "B4", "B5", "B7"))
+    with pytest.raises(InputError, match="6 bands, but the model takes red, green, blue, nir"):
+        choose_bands(scene, None, None, MODEL, ("nir",))
+    assert choose_bands(scene, None, ["B3", "b2", "B1", "B4"], MODEL, ("nir",)).scene == (3, 2, 1, 4)
+    full = make_info(8, names=("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8"))
+    assert choose_bands(full, None, None, MODEL, ("nir",)).scene == (4, 3, 2, 8)
+
+
 def test_sentinel_2_names_are_known(make_info: Any) -> None:
     stack = make_info(4, names=("B02", "B03", "B04", "B08"))
     chosen = choose_bands(stack, None, None, ("red", "green", "blue", "nir"), ("nir",))

@@ -160,3 +160,24 @@ def test_a_pixel_that_only_a_band_left_out_tells_apart_from_nodata_is_kept(
     with rasterio.open(out) as dataset:
         valid = dataset.dataset_mask() > 0
     assert (valid == (values != 0).any(axis=0).repeat(4, 0).repeat(4, 1)).all()
+
+
+def test_a_hole_in_one_band_of_real_numbers_stays_in_it(make_pair: Any, make_raster: Any, tmp_path: Path) -> None:
+    """-9999 in one band of a reflectance product: no other band, pixel or overview sees it."""
+    scene, _ = make_pair(96, 96)
+    with rasterio.open(scene) as dataset:
+        image = dataset.read().astype("float32") / 255
+    image[1, 40:44, 50:53] = -9999
+    hole = np.kron(image[1] == -9999, np.ones((8, 8))) > 0
+    path = make_raster("floats.tif", image, nodata=-9999, names=("red", "green", "blue"))
+    out = upscale(path, out=tmp_path / "out.tif", model="bicubic-ibp", scale=8, device="cpu").out
+    with rasterio.open(out) as dataset:
+        assert dataset.overviews(1) == [2]
+        for band in (1, 2, 3):
+            values, known = dataset.read(band), dataset.read_masks(band) > 0
+            np.testing.assert_array_equal(known, ~hole if band == 2 else np.ones_like(hole))
+            assert -0.2 < values[known].min() < values[known].max() < 1.2
+    with rasterio.open(out, overview_level=0) as dataset:
+        values = dataset.read(2)
+        np.testing.assert_array_equal(values == -9999, hole[::2, ::2])
+        assert values[values != -9999].min() > -0.2

@@ -14,6 +14,7 @@ from rasterio.windows import Window as RioWindow
 from geo_refdiff import upscale
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.errors import GridError
 from geo_refdiff.pipeline.planning import Request, make_plan
 
 
@@ -134,6 +135,36 @@ def test_windows_do_not_show(make_pair: Any, tmp_path: Path) -> None:
     assert (difference > 0).mean() < 0.001
 
 
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:32760", Affine(100, 0, 817_500, 0, -100, 8_149_000)),
+        ("EPSG:4326", Affine(1e-3, 0, 179.97, 0, -1e-3, -16.71)),
+        ("EPSG:4326", Affine(1e-3, 0, -180.03, 0, -1e-3, -16.71)),
+    ],
+)
+def test_polygons_across_the_180th_meridian(make_raster: Any, tmp_path: Path, crs: str, transform: Affine) -> None:
+    """Longitudes of the area jump from 180 to -180; those of the scene go on beyond it."""
+    import geopandas
+    import shapely
+
+    scene = make_raster("fiji.tif", np.arange(1, 1601, dtype="uint16").reshape(1, 40, 40), crs=crs, transform=transform)
+    xy = [(-179.986, -16.74), (-179.986, -16.73), (179.979, -16.725), (179.979, -16.74)]
+    area = tmp_path / "area.gpkg"
+    geopandas.GeoSeries([shapely.Polygon(xy)], crs="EPSG:4326").to_file(area)
+    whole = upscale(scene, out=tmp_path / "whole.tif", model="bicubic", scale=2).out
+    part = upscale(scene, out=tmp_path / "part.tif", model="bicubic", scale=2, aoi=str(area)).out
+    with rasterio.open(part) as dataset:
+        assert 30 <= dataset.height < 40
+        assert 60 < dataset.width < 80
+        inside = dataset.dataset_mask() > 0
+        col, row = (round(v) for v in ~rasterio.open(whole).transform @ (dataset.transform.c, dataset.transform.f))
+    assert 0.7 < inside.mean() < 0.9
+    np.testing.assert_array_equal(
+        pixels(part)[:, inside], pixels(whole)[:, row : row + inside.shape[0], col : col + inside.shape[1]][:, inside]
+    )
+
+
 def test_polygons(make_pair: Any, tmp_path: Path) -> None:
     import geopandas
     import shapely
@@ -158,3 +189,28 @@ def test_polygons(make_pair: Any, tmp_path: Path) -> None:
     expected = shapely.contains_xy(polygon, x, y)
     assert (inside != expected).mean() < 0.002
     np.testing.assert_array_equal(pixels(parts[0])[:, inside], whole[:, 16:136, 12:124][:, inside])
+
+
+def test_polygons_of_a_pixel_or_less(make_pair: Any, tmp_path: Path) -> None:
+    """A pixel belongs to the area if its centre does; without one there is nothing to make."""
+    scene, _ = make_pair()
+    with rasterio.open(scene) as dataset:
+        transform = dataset.transform @ Affine.scale(1 / 4)
+    options: dict[str, Any] = {"model": "bicubic", "scale": 4}
+
+    def area(*points: tuple[float, float]) -> str:
+        """In output pixels."""
+        return f"EPSG:26914;POLYGON (({', '.join('%r %r' % (transform @ p) for p in (*points, points[0]))}))"
+
+    whole = pixels(upscale(scene, out=tmp_path / "whole.tif", **options).out)
+    for number, inside in enumerate((area((9.4, 9.4), (9.6, 9.4), (9.5, 9.7)), area((8, 9.4), (90, 89.9), (90, 90.1)))):
+        with rasterio.open(upscale(scene, out=tmp_path / f"{number}.tif", aoi=inside, **options).out) as dataset:
+            rows, cols = np.nonzero(dataset.dataset_mask())
+            assert len(rows)
+            np.testing.assert_array_equal(dataset.read()[:, rows, cols], whole[:, rows + 8, cols + 8])
+    for nothing in (area((9.1, 9.1), (9.4, 9.1), (9.2, 9.4)), area((9.6, 0), (9.9, 0), (10.4, 90), (10.1, 90))):
+        with pytest.raises(GridError, match=r"no pixel centre of the output lies inside, .* draw it larger") as caught:
+            upscale(scene, out=tmp_path / "none.tif", aoi=nothing, **options)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+        assert not (tmp_path / "none.tif").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import InputError, OptionError
@@ -128,6 +129,33 @@ def test_second_colours_in_another_crs(
         decide_mask(MaskRequest(make_raster("s.tif", strange, pixel=5)), CLASSES, target)
     with pytest.raises(OptionError, match="name the colour in --class-map"):
         decide_mask(MaskRequest(plain, no_change=0), CLASSES, target)
+
+
+def paletted(path: Path, values: np.ndarray, table: dict[int, tuple[int, int, int]]) -> Path:
+    with rasterio.open(path) as dataset:
+        profile = dataset.profile | {"photometric": "palette"}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(values)
+        dataset.write_colormap(1, table)
+    return path
+
+
+def test_a_colour_table_of_second_counts(make_raster: Make, target: GeoBox, tmp_path: Path) -> None:
+    """Values in an order of their own; what they mean is told by their colours."""
+    values = (np.arange(64, dtype=np.uint8) // 10)[None, :, None].repeat(64, 2)
+    table = dict(enumerate(reversed(SECOND_COLOURS)))
+    mask = paletted(make_raster("m.tif", values, pixel=5), values, table)
+    found = read(decide_mask(MaskRequest(mask), CLASSES, target), target)
+    want = [0, 1, 2, 3, 4, 5, 5][::-1]
+    for i in range(64):
+        assert (found[i] == want[i // 10]).all()
+    own = paletted(make_raster("o.tif", values.clip(max=5), pixel=5), values.clip(max=5), table | {0: (1, 2, 3)})
+    np.testing.assert_array_equal(read(decide_mask(MaskRequest(own), CLASSES, target), target), values[0].clip(max=5))
+    given = tmp_path / "map.csv"
+    given.write_text("1,2,3,water\n" + "".join(f"{r},{g},{b},tree\n" for r, g, b in SECOND_COLOURS))
+    found = read(decide_mask(MaskRequest(own, class_map=given), CLASSES, target), target)
+    assert (found[:10] == 1).all()
+    assert (found[10:] == 4).all()
 
 
 def test_a_low_confidence_is_unknown(make_raster: Make, target: GeoBox) -> None:

@@ -117,8 +117,9 @@ def test_upscale_and_validate(process: Run, make_pair: Any, tmp_path: Path) -> N
     )  # fmt: skip
     with rasterio.open(tmp_path / "sharp.tif") as ours, rasterio.open(tmp_path / "same.tif") as same:
         np.testing.assert_array_equal(ours.read(), same.read())
-    checked = process("validate", INPUT=tmp_path / "sharp.tif", SCENE=scene)
+    checked = process("validate", INPUT=tmp_path / "sharp.tif", SCENE=scene, REF=reference)
     assert (checked["OK"], checked["BROKEN"]) == ("true", "")
+    assert f"--ref {reference}" in checked["log"]
     assert float(checked["LR_RMS"]) < 1.0
 
 
@@ -136,6 +137,20 @@ def test_detect_change(process: Run, make_pair: Any, tmp_path: Path) -> None:
     assert told.get("OUTPUT") == str(tmp_path / "change.tif"), told["log"]
     assert told["CONFIDENCE"] == str(tmp_path / "change.confidence.tif")
     assert (tmp_path / "change.qml").exists()
+    sharp = process(
+        "upscale", SCENE=scene, REF=reference, MASK=told["OUTPUT"], MASK_CONFIDENCE=told["CONFIDENCE"],
+        MODEL="matched-ref", OUTPUT=tmp_path / "sharp.tif",
+    )  # fmt: skip
+    assert sharp.get("OUTPUT") == str(tmp_path / "sharp.tif"), sharp["log"]
+    assert f"--mask-confidence {told['CONFIDENCE']}" in sharp["log"]
+
+
+def test_one_run_tells_no_uncertainty(process: Run, make_pair: Any, tmp_path: Path) -> None:
+    scene, _ = make_pair(16, 16)
+    told = process("upscale", SCENE=scene, MODEL="bicubic", SCALE=2, UNCERTAINTY=1, OUTPUT=tmp_path / "o.tif")
+    assert "OUTPUT" not in told
+    assert "A map of uncertainty takes 2 to 64 runs; give 0 for none" in told["log"]
+    assert "geo-refdiff upscale" not in told["log"]  # it was never started
 
 
 def test_batch_and_its_manifest_as_a_layer(process: Run, make_pair: Any, look: Any, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
+from geo_refdiff.datasets import Crop, ReadError
+from geo_refdiff.datasets.indexing import make_index
 from geo_refdiff.train.config import TrainConfig, load_config
-from geo_refdiff.train.datasets import Crop, ReadError
-from geo_refdiff.train.datasets.indexing import make_index
 
 BANDS = ("red", "green", "blue", "nir")
 CLASSES = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")

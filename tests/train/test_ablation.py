@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from geo_refdiff.datasets import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config, presets
-from geo_refdiff.train.datasets import open_dataset
 from geo_refdiff.train.run import train
 from geo_refdiff.train.samples import SampleMaker, Source
 
@@ -118,6 +118,7 @@ def test_a_row_trains_and_its_folder_says_what_it_lacks(tmp_path: Path) -> None:
     config = load_config("ablation-semantic-sft", small)
     folder = train(config, tmp_path, device="cpu", tell=lambda line: None)
     assert folder is not None
+    assert "Generated landscapes of this package; no data of others." in (folder / "README.md").read_text()
     trained = load_denoiser(folder)
     assert [trained.config["network"][name] for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
     assert trained.config["network"]["widths"] == [8, 8]

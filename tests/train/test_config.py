@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +99,18 @@ def test_overrides_come_last_and_need_no_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_a_preset_loads_and_comes_back_from_what_is_written_of_it(name: str, tmp_path: Path) -> None:
     config = load_config(name)
-    assert config.data.train
+    assert bool(config.data.train) == (name not in ("cpu-hours", "gpu-half-hour"))  # those are for data of one's own
     path = tmp_path / "copy.toml"
     path.write_text(config.to_toml())
     assert load_config(path) == config
+
+
+def test_the_bundled_model_was_trained_with_its_last_preset() -> None:
+    folder = Path(str(resources.files("geo_refdiff.models"))) / "default"
+    trained = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained"]["config"]
+    preset = json.loads(json.dumps(load_config("default-3").to_dict()))
+    assert preset["samples"]["faults"].pop("season") == 0.0  # newer than the model
+    assert {**preset, "inference": {}} == trained  # measured afterwards
 
 
 def test_the_paper_learns_from_images_as_they_are() -> None:

@@ -83,7 +83,7 @@ def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(OptionError, match="--device cuda: no CUDA device is to be seen"), team("cuda"):
+    with pytest.raises(OptionError, match="device 'cuda': this machine has 0 CUDA devices"), team("cuda"):
         pass
     with team("auto") as place:
         assert place.device == "cpu"

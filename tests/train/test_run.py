@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -213,7 +214,7 @@ def test_denormal_numbers_are_treated_as_before(tiny_config: Configs, tmp_path: 
 
 
 def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:
-    with held(tmp_path / "run"), pytest.raises(ResumeError, match="another run is at work there"):
+    with held(tmp_path / "run"), pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "):
         trained(tiny_config(), tmp_path / "run")
     trained(tiny_config("training.steps=1"), tmp_path / "run")
 

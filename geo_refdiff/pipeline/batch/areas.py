@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +11,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import pyproj
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.io.gdal import one_line
-from geo_refdiff.io.globe import on_the_globe
-from geo_refdiff.io.vector import polygons
+from geo_refdiff.errors import OptionError
+from geo_refdiff.io.layer_source import layer_source
+from geo_refdiff.io.vector import dense, read_layer, sound_polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
+_LONLAT = pyproj.CRS.from_epsg(4326)
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
 RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
@@ -49,7 +49,8 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     """The polygons of a vector file, one area a feature, in the file's order.
 
     Args:
-        source: any file that geopandas reads, in any CRS; `FILE|layername=NAME` for one layer of several.
+        source: any file that geopandas reads, in any CRS; `FILE|layername=NAME` for one layer of several, and what else
+            `layer_source` takes.
         name_field: field that names the areas; default one called "name", "aoi", "id", "tile" or "grid_id" whose values
             are all there and all different, else they are numbered.
 
@@ -57,17 +58,18 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
         InputError: missing, unreadable, without features or without a CRS.
         OptionError: no such field.
     """
-    import pyproj
-
-    text, frame = str(source), _read(source)
+    text, meant = str(source), layer_source(source)
+    frame = read_layer(meant)
+    if meant.only_polygons:
+        frame = frame[frame.geometry.geom_type.isin(["Polygon", "MultiPolygon"])]
     names = _names(text, frame, name_field)
     crs = pyproj.CRS.from_user_input(frame.crs)
-    own = [_polygon(geometry) for geometry in frame.geometry]
-    degrees = [_dense(geometry) for geometry in own]
-    if not crs.equals(pyproj.CRS.from_epsg(4326), ignore_axis_order=True):
+    own = [shapely.Polygon() if shape is None else sound_polygons(shape, crs) for shape in frame.geometry]
+    degrees = own
+    if not crs.equals(_LONLAT, ignore_axis_order=True):
         import geopandas
 
-        degrees = list(geopandas.GeoSeries(degrees, crs=crs).to_crs(4326))
+        degrees = list(geopandas.GeoSeries([dense(shape, 16) for shape in own], crs=crs).to_crs(_LONLAT))
     authority = crs.to_authority()
     label = ":".join(authority) if authority else " ".join(crs.to_wkt().split())
     return [
@@ -76,45 +78,10 @@ def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:
     ]
 
 
-def _read(source: str | Path) -> Any:
-    import geopandas
-
-    name, _, layer = str(source).partition("|layername=")
-    layer = layer.partition("|")[0]
-    if not name.startswith("/vsi") and "://" not in name and not Path(name).exists():
-        raise InputError(f"{name}: no such file; give a vector file of areas, FILE|layername=NAME for one layer")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
-            frame = geopandas.read_file(name, layer=layer or None)
-    except Exception as error:  # pyogrio, GEOS and pandas each have their own
-        raise InputError(f"{name}: cannot be read as areas ({one_line(error, 160)}); check it with ogrinfo") from error
-    if not isinstance(frame, geopandas.GeoDataFrame) or frame.empty or frame.geometry.isna().all():
-        raise InputError(f"{name}: holds no areas; give a layer of polygons (FILE|layername=NAME)")
-    if frame.crs is None:
-        raise InputError(f"{name}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
-    return frame
-
-
-def _polygon(geometry: BaseGeometry | None) -> BaseGeometry:
-    if geometry is None or geometry.is_empty:
-        return shapely.Polygon()
-    return polygons(geometry if geometry.is_valid else shapely.make_valid(geometry))
-
-
-def _dense(geometry: BaseGeometry) -> BaseGeometry:
-    """Straight edges may be curves in degrees."""
-    if geometry.is_empty:
-        return geometry
-    xmin, ymin, xmax, ymax = geometry.bounds
-    return shapely.segmentize(geometry, max(xmax - xmin, ymax - ymin, 1e-12) / 16)
-
-
 def _finite(geometry: BaseGeometry) -> BaseGeometry:
     if geometry.is_empty or not all(isfinite(v) for v in geometry.bounds):
         return shapely.Polygon()
-    whole = on_the_globe(geometry)
-    return whole if whole.is_valid else polygons(shapely.make_valid(whole))
+    return sound_polygons(geometry, _LONLAT)
 
 
 def _names(source: str, frame: Any, field: str | None) -> list[str]:

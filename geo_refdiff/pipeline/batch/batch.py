@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.io.cores import cores
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.pipeline.batch.areas import Area, read_areas
 from geo_refdiff.pipeline.batch.inputs import Planner, Sources, check_options
@@ -172,7 +172,7 @@ def batch(
     model = open_batch_model(given, _device_of(given, elsewhere))
     planner = Planner(sources, folder, given, model)
     with held_folder(folder):
-        counted = threads or (1 if runner else len(os.sched_getaffinity(0)))
+        counted = threads or (1 if runner else cores())
         asked = _asked(given, sources, model) | {"threads": counted, "replace": overwrite}
         kept = take_over(folder, asked, overwrite=overwrite)
         settings = Settings(plain_options(given), kept["threads"], model.sha256, same_software(), kept["replace"])

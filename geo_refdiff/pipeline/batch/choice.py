@@ -12,9 +12,9 @@ from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.grid.affine import translated
+from geo_refdiff.grid.affine import compose, translated
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env, one_line
-from geo_refdiff.pipeline.batch.catalogue import Entry
+from geo_refdiff.pipeline.batch.entry import Entry
 from geo_refdiff.pipeline.dates import Span
 
 MOST = 16
@@ -157,7 +157,7 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
             height, width = bottom - top, right - left
             size = max(1, min(_SIDE, round(height))), max(1, min(_SIDE, round(width)))
             valid = dataset.dataset_mask(window=Window(left, top, width, height), out_shape=size) > 0
-            grid = translated(dataset.transform, top, left) @ Affine.scale(width / size[1], height / size[0])
+            grid = compose(translated(dataset.transform, top, left), Affine.scale(width / size[1], height / size[0]))
             inside = geometry_mask([shape], size, grid, all_touched=True, invert=True)
     except GDAL_ERRORS as error:
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,14 +11,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.engine.plan import THREADS, Plan
 from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
 from geo_refdiff.engine.same_inputs import check_inputs
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
+from geo_refdiff.io.cores import cores
 from geo_refdiff.io.lock import held
+from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
 from geo_refdiff.pipeline.batch.place import PATIENCE, Place, place_of
 from geo_refdiff.pipeline.batch.pool import Item, Pool
@@ -34,7 +34,6 @@ from geo_refdiff.pipeline.batch.work import (
     same_software,
     work,
 )
-from geo_refdiff.pipeline.outline import chosen_device
 
 _TASKS_A_THREAD = 4
 _MOST_BLOCKS = 8
@@ -116,11 +115,11 @@ class SceneOnWorkers:
             return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
 
     def _warn(self, workers: int, threads: int, device: str) -> None:
-        cores = len(os.sched_getaffinity(0))
-        if device == "cpu" and threads > 1 and workers * threads > cores:
+        count = cores()
+        if device == "cpu" and threads > 1 and workers * threads > count:
             self.say(
-                f"{workers} workers with {threads} threads each share {cores} cores, for the bytes of one process; "
-                f"--threads {max(cores // workers, 1)} is faster and moves last bits"
+                f"{workers} workers with {threads} threads each share {count} cores, for the bytes of one process; "
+                f"--threads {max(count // workers, 1)} is faster and moves last bits"
             )
 
 
@@ -292,9 +291,7 @@ def work_blocks(ticket: BlockTicket, tell: Callable[[Progress], None] | None = N
             raise UnfitError(f"{workdir.plan}: cannot be seen here; all workers need the same output folder")
         with held(workdir.workers, str(workdir.path), "wait for it", shared=True):
             plan = _plan(workdir, ticket.sha256)
-            model = model_for(ticket.settings)
-            sensor = SensorModel(plan.grid.scale, plan.psf_sigma, plan.sensor.kernel)
-            restorer = model.make(sensor, plan.bands.channels, plan.seed)
+            restorer = model_for(ticket.settings).restorer(plan)
             counts = run_blocks(
                 plan, workdir, restorer, batch_size=ticket.batch_size, order=ticket.blocks, progress=tell
             )

@@ -51,7 +51,7 @@ def write_collection(folder: Path, outputs: Mapping[str, Path]) -> list[str]:
     except ImportError:
         notes.append("no items.parquet: it needs pyarrow, pip install 'geo-refdiff[parquet]'")
     ground = shapely.union_all([shapely.geometry.shape(item["geometry"]) for item in items])
-    times = sorted(item["properties"]["datetime"] for item in items)
+    spans = [_span(item["properties"]) for item in items]
     collection = {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -62,7 +62,7 @@ def write_collection(folder: Path, outputs: Mapping[str, Path]) -> list[str]:
         "license": "other",
         "extent": {
             "spatial": {"bbox": [list(bounds_on_the_globe(ground))]},
-            "temporal": {"interval": [[times[0], times[-1]]]},
+            "temporal": {"interval": [[min(first for first, _ in spans), max(last for _, last in spans)]]},
         },
         "links": [
             {"rel": "root", "href": f"./{COLLECTION}", "type": "application/json"},
@@ -72,6 +72,12 @@ def write_collection(folder: Path, outputs: Mapping[str, Path]) -> list[str]:
     }
     write_json_atomic(folder / COLLECTION, collection)
     return notes
+
+
+def _span(properties: Mapping[str, Any]) -> tuple[str, str]:
+    """First and last time of an item."""
+    when = properties["datetime"]
+    return properties.get("start_datetime") or when, properties.get("end_datetime") or when
 
 
 def _items(folder: Path, outputs: Mapping[str, Path]) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,13 @@ from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import gdal_env, one_line
 from geo_refdiff.io.inspection import inspect
+from geo_refdiff.io.layer_source import LayerSource, layer_source
 from geo_refdiff.io.raster_info import Role
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.catalogue import TABLES, Entry, check_asset_names, read_catalogue
+from geo_refdiff.pipeline.batch.catalogue import check_asset_names, read_catalogue
 from geo_refdiff.pipeline.batch.choice import Chooser, DateKey, reference_dates, scene_dates
+from geo_refdiff.pipeline.batch.entry import Entry
+from geo_refdiff.pipeline.batch.index_table import PATH_COLUMNS, TABLES
 from geo_refdiff.pipeline.batch.jobs import KEPT, Job, files_of, stamps_of
 from geo_refdiff.pipeline.batch.manifest import text_of_notes
 from geo_refdiff.pipeline.batch.mosaic import Mosaic
@@ -181,17 +184,17 @@ def _fixed_mask(masks: Sequence[str | Path]) -> tuple[str | None, Sequence[str |
     if words:
         return words[0], ()
     if len(texts) == 1:
-        name, _, layer = texts[0].partition("|layername=")
-        if Path(name).suffix.lower() in _POLYGONS and not _is_index(name, layer or None):
-            return f"{Path(name).expanduser().absolute()}{f'|layername={layer}' if layer else ''}", ()
+        source = layer_source(texts[0])
+        if Path(source.path).suffix.lower() in _POLYGONS and not _is_index(source):
+            return str(source.absolute), ()
     return None, masks
 
 
-def _is_index(name: str, layer: str | None) -> bool:
+def _is_index(source: LayerSource) -> bool:
     """Whether a table names files, rather than holding the changes themselves."""
-    from geo_refdiff.pipeline.batch.catalogue import PATH_COLUMNS
     from geo_refdiff.pipeline.batch.stac_source import is_stac
 
+    name = source.path
     if Path(name).suffix.lower() == ".geojson" and is_stac(name):
         return True
     if Path(name).suffix.lower() not in TABLES:
@@ -204,7 +207,7 @@ def _is_index(name: str, layer: str | None) -> bool:
         else:
             import pyogrio
 
-            columns = list(pyogrio.read_info(name, layer=layer)["fields"])
+            columns = list(pyogrio.read_info(name, layer=source.layer)["fields"])
     except Exception as error:  # pyogrio and pyarrow each have their own
         raise InputError(f"{name}: cannot be read as a mask ({one_line(error, 160)}); check it with ogrinfo") from error
     return any(str(c).lower() in PATH_COLUMNS for c in columns)

@@ -16,6 +16,8 @@ from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
 from geo_refdiff.io.atomic import is_filled, write_bytes_atomic
+from geo_refdiff.io.gdal import is_gdal_name
+from geo_refdiff.io.layer_source import layer_source
 from geo_refdiff.pipeline.batch.manifest import as_json
 from geo_refdiff.pipeline.products import chosen_products, product_path
 
@@ -94,7 +96,9 @@ class Ticket:
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON knows them; folders of models and files by their full path, which workers elsewhere need."""
-    plain = {k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    plain: dict[str, Any] = {
+        k: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for k, v in options.items()
+    }
     model = plain.get("model")
     if isinstance(model, str) and Path(model).expanduser().is_dir():
         plain["model"] = str(Path(model).expanduser().absolute())
@@ -119,8 +123,8 @@ def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
     """
     found = []
     for file in dict.fromkeys(f for f in files if f):
-        name = file.partition("|layername=")[0]
-        if name.startswith("/vsi") or name in _ONLY["mask"] or "://" in name:
+        name = layer_source(file).path
+        if is_gdal_name(name) or name in _ONLY["mask"]:
             continue
         try:
             state = os.stat(name)

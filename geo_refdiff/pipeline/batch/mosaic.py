@@ -12,6 +12,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import InputError
+from geo_refdiff.grid.affine import point
 from geo_refdiff.grid.geobox import crop, crs_wkt, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
@@ -19,7 +20,7 @@ from geo_refdiff.io.band_names import band_keys
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.raster_info import RasterInfo, Role
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
-from geo_refdiff.pipeline.batch.catalogue import Entry
+from geo_refdiff.pipeline.batch.entry import Entry
 
 _ON_GRID = 1e-3
 
@@ -111,7 +112,7 @@ def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:
         return None
     if not np.allclose(np.take(info.transform, [0, 1, 3, 4]), np.take(top.transform, [0, 1, 3, 4]), rtol=1e-9, atol=0):
         return None
-    col, row = ~Affine(*top.transform) @ (info.transform[2], info.transform[5])
+    col, row = point(~Affine(*top.transform), info.transform[2], info.transform[5])
     far = abs(row - round(row)) > _ON_GRID or abs(col - round(col)) > _ON_GRID
     return None if far else (round(row), round(col))
 

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from geo_refdiff.grid.affine import point
 from geo_refdiff.io.atomic import output_error, write_bytes_atomic
 from geo_refdiff.io.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.io.picture import stretch
@@ -146,7 +147,7 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
             after = look(out, _SIDE)
             scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
             bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]
-            col, row = ~coarse.transform @ (fine.transform.c, fine.transform.f)
+            col, row = point(~coarse.transform, fine.transform.c, fine.transform.f)
             window = Window(round(col), round(row), fine.width // scale, fine.height // scale)
             shrink = max(window.width, window.height, _SIDE) / _SIDE
             size = max(1, round(window.height / shrink)), max(1, round(window.width / shrink))

@@ -11,7 +11,7 @@ import shapely
 
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.io.gdal import one_line
-from geo_refdiff.pipeline.batch.catalogue import Entry, gdal_name
+from geo_refdiff.pipeline.batch.entry import Entry, gdal_name
 from geo_refdiff.pipeline.dates import Span, span_of
 
 _USUAL = ("data", "visual", "image", "analytic", "default")

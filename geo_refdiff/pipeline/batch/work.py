@@ -20,9 +20,10 @@ from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
 from geo_refdiff.io.atomic import is_filled
 from geo_refdiff.io.gdal import one_line
+from geo_refdiff.nn.device import check_device, chosen_device
 from geo_refdiff.pipeline.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
 from geo_refdiff.pipeline.models import Model, open_model
-from geo_refdiff.pipeline.outline import check_device, chosen_device, chosen_dtype
+from geo_refdiff.pipeline.outline import chosen_dtype
 from geo_refdiff.pipeline.planning import software_versions
 from geo_refdiff.pipeline.products import product_path
 from geo_refdiff.pipeline.result import UpscaleResult

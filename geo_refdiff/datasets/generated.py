@@ -7,14 +7,14 @@ import hashlib
 import numpy as np
 
 from geo_refdiff import __version__
+from geo_refdiff.datasets.base import Crop
+from geo_refdiff.datasets.indexed import check_window
+from geo_refdiff.datasets.kept import KeptPairs, cut
+from geo_refdiff.datasets.matching import fitted
+from geo_refdiff.datasets.problems import Problems
+from geo_refdiff.datasets.taxonomy import BANDS, CLASSES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.grid.window import Window
-from geo_refdiff.train.datasets.base import Crop
-from geo_refdiff.train.datasets.indexed import check_window
-from geo_refdiff.train.datasets.kept import KeptPairs, cut
-from geo_refdiff.train.datasets.matching import fitted
-from geo_refdiff.train.datasets.problems import Problems
-from geo_refdiff.train.datasets.taxonomy import BANDS, CLASSES
 
 PREFIX = "landscape:"
 _BUDGET = 2**30

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import rasterio.warp
 
+from geo_refdiff.datasets.index import Box, IndexRow, check_suffix, write_index
+from geo_refdiff.datasets.matching import match
+from geo_refdiff.datasets.pair_files import OpenPair, Reading, RowFiles, Shared
+from geo_refdiff.datasets.problems import Problems, check_on_error
+from geo_refdiff.datasets.rasters import named_bands, views_of
+from geo_refdiff.datasets.tree import DatedFile, check_names, find_dates, is_in
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.train.datasets.index import Box, IndexRow, check_suffix, write_index
-from geo_refdiff.train.datasets.matching import match
-from geo_refdiff.train.datasets.pair_files import OpenPair, Reading, RowFiles, Shared
-from geo_refdiff.train.datasets.problems import Problems, check_on_error
-from geo_refdiff.train.datasets.rasters import named_bands, views_of
-from geo_refdiff.train.datasets.tree import DatedFile, check_names, find_dates, is_in
 
 NO_SHIFT = "no clear shift was found"
 _QUANTILES = (0.002, 0.998)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from geo_refdiff.train.datasets.base import Crop
+from geo_refdiff.datasets.base import Crop
 
 
 class KeptPairs:

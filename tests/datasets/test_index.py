@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from geo_refdiff.datasets import OpenedDataset, ReadError, open_dataset
+from geo_refdiff.datasets.index import COLUMNS, IndexRow, read_index, write_index
+from geo_refdiff.datasets.indexing import make_index
 from geo_refdiff.errors import InputError, OptionError, OutputError
-from geo_refdiff.train.datasets import OpenedDataset, ReadError, open_dataset
-from geo_refdiff.train.datasets.index import COLUMNS, IndexRow, read_index, write_index
-from geo_refdiff.train.datasets.indexing import make_index
 
 BANDS = ("red", "green", "blue", "nir")
 SIDE = 128

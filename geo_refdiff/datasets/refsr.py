@@ -16,16 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geo_refdiff.datasets.base import UNKNOWN_COVER, Crop
+from geo_refdiff.datasets.class_table import ClassTable, Encoding, read_class_table
+from geo_refdiff.datasets.indexed import BUDGET, Resident, check_window
+from geo_refdiff.datasets.kept import KeptPairs, cut
+from geo_refdiff.datasets.matching import fitted
+from geo_refdiff.datasets.problems import OnError, Problems, ReadError
+from geo_refdiff.datasets.taxonomy import CLASSES, UNKNOWN_CHANGE
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
-from geo_refdiff.train.datasets.base import UNKNOWN_COVER, Crop
-from geo_refdiff.train.datasets.class_table import ClassTable, Encoding, read_class_table
-from geo_refdiff.train.datasets.indexed import BUDGET, Resident, check_window
-from geo_refdiff.train.datasets.kept import KeptPairs, cut
-from geo_refdiff.train.datasets.matching import fitted
-from geo_refdiff.train.datasets.problems import OnError, Problems, ReadError
-from geo_refdiff.train.datasets.taxonomy import CLASSES, UNKNOWN_CHANGE
 
 Labels = Literal["auto", "colour", "grey"]
 ClassMap = Mapping[str, int] | Literal["own"] | None

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from geo_refdiff.datasets.base import PairDataset
+from geo_refdiff.datasets.generated import PREFIX, LandscapeDataset
+from geo_refdiff.datasets.index import IndexRow, is_index, read_index
+from geo_refdiff.datasets.indexed import BUDGET, IndexDataset, Resident
+from geo_refdiff.datasets.pair_files import Reading
+from geo_refdiff.datasets.problems import Problems, check_on_error
+from geo_refdiff.datasets.refsr import ClassMap, Labels, RefSRDataset, is_refsr
+from geo_refdiff.datasets.taxonomy import CLASSES
+from geo_refdiff.datasets.tree import check_names, is_in
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.train.datasets.base import PairDataset
-from geo_refdiff.train.datasets.generated import PREFIX, LandscapeDataset
-from geo_refdiff.train.datasets.index import IndexRow, is_index, read_index
-from geo_refdiff.train.datasets.indexed import BUDGET, IndexDataset, Resident
-from geo_refdiff.train.datasets.pair_files import Reading
-from geo_refdiff.train.datasets.problems import Problems, check_on_error
-from geo_refdiff.train.datasets.refsr import ClassMap, Labels, RefSRDataset, is_refsr
-from geo_refdiff.train.datasets.taxonomy import CLASSES
-from geo_refdiff.train.datasets.tree import check_names, is_in
 
 _WHAT = "is no index (.csv, .parquet, .gpkg), folder with HR_... and Ref, or landscape:FIRST-LAST; give one of these"
 _SEEDS = re.compile(r"(\d+)(?:-(\d+))?")

@@ -1,4 +1,4 @@
-"""What the trainer asks of a data set: ordered pairs of dates, read by window."""
+"""What training and evaluation ask of a data set: ordered pairs of dates, read by window."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from geo_refdiff.datasets import ReadError, open_dataset
+from geo_refdiff.datasets.class_table import read_class_table
+from geo_refdiff.datasets.refsr import RefSRDataset, is_refsr
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.train.datasets import ReadError, open_dataset
-from geo_refdiff.train.datasets.class_table import read_class_table
-from geo_refdiff.train.datasets.refsr import RefSRDataset, is_refsr
 
 SECOND = """unchanged 255 255 255
 water 0 0 255

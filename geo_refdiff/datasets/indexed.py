@@ -10,15 +10,15 @@ from typing import Literal
 
 import numpy as np
 
+from geo_refdiff.datasets.base import Crop
+from geo_refdiff.datasets.index import IndexRow, as_text
+from geo_refdiff.datasets.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
+from geo_refdiff.datasets.problems import OnError, Problems, ReadError
+from geo_refdiff.datasets.rasters import OpenFiles, named_bands
+from geo_refdiff.datasets.taxonomy import UNKNOWN_CHANGE
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.train.datasets.base import Crop
-from geo_refdiff.train.datasets.index import IndexRow, as_text
-from geo_refdiff.train.datasets.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
-from geo_refdiff.train.datasets.problems import OnError, Problems, ReadError
-from geo_refdiff.train.datasets.rasters import OpenFiles, named_bands
-from geo_refdiff.train.datasets.taxonomy import UNKNOWN_CHANGE
 
 Resident = bool | Literal["auto"]
 BUDGET = 3 * 2**30

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from geo_refdiff.datasets import ReadError, open_dataset
+from geo_refdiff.datasets.matching import find_shift, fitted, match, moved, whole_and_part
+from geo_refdiff.datasets.taxonomy import CLASSES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.sample_tiles.landscape import render_pair
-from geo_refdiff.train.datasets import ReadError, open_dataset
-from geo_refdiff.train.datasets.matching import find_shift, fitted, match, moved, whole_and_part
-from geo_refdiff.train.datasets.taxonomy import CLASSES
 
 
 def texture(seed: int, side: int = 160) -> np.ndarray:

@@ -12,6 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.datasets.matching import (
+    TAPS_AFTER,
+    TAPS_BEFORE,
+    interpolate,
+    interpolate_valid,
+    whole_and_part,
+)
+from geo_refdiff.datasets.taxonomy import BANDS
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.affine import translated
 from geo_refdiff.grid.geobox import scene_geobox
@@ -19,14 +27,6 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.projection import find_overlap
 from geo_refdiff.io.raster import RasterInfo, RasterReader
 from geo_refdiff.io.warp import WarpedReader
-from geo_refdiff.train.datasets.matching import (
-    TAPS_AFTER,
-    TAPS_BEFORE,
-    interpolate,
-    interpolate_valid,
-    whole_and_part,
-)
-from geo_refdiff.train.datasets.taxonomy import BANDS
 
 Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 _READERS = 4

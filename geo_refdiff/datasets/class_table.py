@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_refdiff.datasets.taxonomy import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CHANGE
 from geo_refdiff.errors import InputError
-from geo_refdiff.train.datasets.taxonomy import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CHANGE
 
 Encoding = Literal["colour", "index", "grey"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z.\-_/ ]*[A-Za-z.]")

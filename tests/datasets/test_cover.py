@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geo_refdiff.train.datasets.change import MIN_AREA, change_mask
-from geo_refdiff.train.datasets.cover import REACH, Tone, land_cover, measure_tone
-from geo_refdiff.train.datasets.taxonomy import BARE, BUILT, LOW, TREE, WATER
+from geo_refdiff.datasets.change import MIN_AREA, change_mask
+from geo_refdiff.datasets.cover import REACH, Tone, land_cover, measure_tone
+from geo_refdiff.datasets.taxonomy import BARE, BUILT, LOW, TREE, WATER
 
 WATER_DN, BARE_DN, LAWN_DN = (20, 35, 40, 12), (170, 140, 120, 165), (80, 105, 70, 190)
 TREE_DN, ASPHALT_DN, ROOF_DN = (50, 65, 45, 140), (95, 98, 100, 92), (190, 188, 186, 180)

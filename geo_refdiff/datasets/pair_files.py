@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.datasets import cover
+from geo_refdiff.datasets.base import UNKNOWN_COVER, Crop
+from geo_refdiff.datasets.change import REACH as CHANGE_REACH
+from geo_refdiff.datasets.change import change_mask
+from geo_refdiff.datasets.index import IndexRow
+from geo_refdiff.datasets.rasters import PlainReader, Reader, named_bands, on_grid, pick_bands, shifted, views_of
+from geo_refdiff.datasets.taxonomy import CLASSES, UNKNOWN_CHANGE
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.geobox import scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.raster_info import RasterInfo, Role
 from geo_refdiff.prior.raster import MaskPrior
-from geo_refdiff.train.datasets import cover
-from geo_refdiff.train.datasets.base import UNKNOWN_COVER, Crop
-from geo_refdiff.train.datasets.change import REACH as CHANGE_REACH
-from geo_refdiff.train.datasets.change import change_mask
-from geo_refdiff.train.datasets.index import IndexRow
-from geo_refdiff.train.datasets.rasters import PlainReader, Reader, named_bands, on_grid, pick_bands, shifted, views_of
-from geo_refdiff.train.datasets.taxonomy import CLASSES, UNKNOWN_CHANGE
 
 Image = NDArray[np.generic]
 Known = NDArray[np.bool_]

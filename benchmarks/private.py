@@ -1,0 +1,60 @@
+"""What some benchmarks need and a checkout does not have: real scenes, indexes of them, models, other software."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
+INDEX = "build/naip-santa-monica.csv"
+"""Pairs of a city that nothing was trained on."""
+
+
+def skip(reason: str) -> click.exceptions.Exit:
+    """Says why a benchmark is left out; to be raised, which ends it with 0."""
+    click.echo(f"skipped: {reason}")
+    return click.exceptions.Exit(0)
+
+
+def lacking(*names: str) -> str | None:
+    """Which real scenes (folders below `DATA`) are not there, in words; None where all are."""
+    missing = [str(DATA / name) for name in names if not (DATA / name).is_dir()]
+    return f"no real scenes at {missing[0]}; name their folder with GEO_REFDIFF_DATA" if missing else None
+
+
+def need_scenes(*names: str) -> None:
+    """Leave the benchmark out where the real scenes `names` are not there.
+
+    Raises:
+        Exit: with 0.
+    """
+    if reason := lacking(*names):
+        raise skip(reason)
+
+
+def need_city(city: str) -> None:
+    """The same for the places of a city.
+
+    Raises:
+        Exit: with 0, where there is no city at all.
+        UsageError: there is no such one.
+    """
+    need_scenes("naip-ca")
+    if not (DATA / "naip-ca" / city).is_dir():
+        raise click.UsageError(f"{DATA / 'naip-ca' / city}: no such folder; give another --city")
+
+
+def need_index(data: str) -> None:
+    """Leave the benchmark out where its own index is not there.
+
+    Raises:
+        Exit: with 0.
+        UsageError: another one was asked for, and is not there.
+    """
+    if Path(data).exists() or ":" in data:
+        return
+    if data == INDEX:
+        raise skip(f"there is no index {data}; make it with geo-refdiff index, or name another one with --data")
+    raise click.UsageError(f"there is no index {data}: make one with geo-refdiff index, and name it with --data")

@@ -1,0 +1,33 @@
+"""The device that is asked for, or a line that says which there are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.nn.device import chosen_device
+
+
+@pytest.fixture(params=[0, 2])
+def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    count = int(request.param)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    return count
+
+
+def test_a_device_that_is_there_is_taken(gpus: int) -> None:
+    assert chosen_device("auto") == ("cuda" if gpus else "cpu")
+    assert chosen_device("cpu") == "cpu"
+    for name in ("cuda", "cuda:0", "cuda:1") if gpus else ():
+        assert chosen_device(name) == name
+
+
+def test_others_are_refused_in_one_line(gpus: int) -> None:
+    for name in ("gpu", "cpu:1", "cuda:x", "cuda:-1", "cudahh", "mps"):
+        with pytest.raises(OptionError, match=f"device '{name}': give auto, cpu, cuda or cuda:N"):
+            chosen_device(name)
+    for name in ["cuda:2"] + ["cuda"] * (gpus == 0):
+        with pytest.raises(OptionError, match=f"'{name}': this machine has {gpus} CUDA devices; give --device cpu"):
+            chosen_device(name)
