@@ -8,15 +8,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.io.atomic import output_error, write_json_atomic
 from geo_refdiff.io.lock import held
 from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.inputs import Sources
 from geo_refdiff.pipeline.batch.jobs import KEPT, VERSION, is_there, output_of
 from geo_refdiff.pipeline.batch.manifest import FILE, Manifest, remove_leftovers
+
+if TYPE_CHECKING:
+    from geo_refdiff.pipeline.batch.inputs import Sources
 
 _SETTINGS = "batch.json"
 _SHOWN = 6
