@@ -125,7 +125,7 @@ class ConditionReader:
     def _detected(self) -> Prior:
         record = self.plan.mask
         assert record is not None
-        sensor, detector = SensorModel(self.scale, self.plan.psf_sigma), load_detector()
+        sensor, detector = SensorModel(self.scale, self.plan.psf_sigma, self.plan.sensor.kernel), load_detector()
         if detector.sha256 != record.detector:
             raise ModelError(
                 f"the change detector here has SHA-256 {detector.sha256[:12]}, the plan was made with "

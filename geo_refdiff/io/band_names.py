@@ -13,6 +13,9 @@ SENTINEL_2 = {"b02": "blue", "b2": "blue", "b03": "green", "b3": "green", "b04":
 }
 """What the bands of the most common coarse scenes are called in their files."""
 
+UNNAMED = "band "
+"""Begins what a band without a name is called."""
+
 
 def band_name(info: RasterInfo, position: int) -> str:
     """What the band at a place among the data bands is called: its description, else its colour, else "band N"."""
@@ -21,7 +24,7 @@ def band_name(info: RasterInfo, position: int) -> str:
     if text:
         return text
     colour = info.colorinterp[band - 1]
-    return colour if colour in ("red", "green", "blue") else f"band {band}"
+    return colour if colour in ("red", "green", "blue") else f"{UNNAMED}{band}"
 
 
 def band_keys(info: RasterInfo) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from geo_refdiff.engine.plan import Bands
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.io.band_names import SENTINEL_2, band_keys, band_name, check_order, matching_bands
+from geo_refdiff.io.band_names import SENTINEL_2, UNNAMED, band_keys, band_name, check_order, matching_bands
 from geo_refdiff.io.raster_info import RasterInfo
 
 
@@ -87,8 +87,8 @@ def _of_both(
     own, theirs = band_keys(scene), band_keys(reference)
     roles = dict(zip(positions, channels, strict=True)) if len(positions) == len(channels) else {}
     needed = [p for p in positions if roles.get(p, own[p]) not in optional] if channels else []
-    both = [p for p in positions if theirs.count(own[p]) == 1]
-    named = not any(key.startswith("band ") for key in theirs)
+    both = [p for p in positions if not own[p].startswith(UNNAMED) and theirs.count(own[p]) == 1]
+    named = not any(key.startswith(UNNAMED) for key in theirs)
     if both and set(needed) <= set(both) and (named or len(theirs) < len(positions)):
         return both
     return needed if needed and len(theirs) == len(needed) else list(positions)

@@ -16,7 +16,7 @@ from geo_refdiff.grid.affine import point
 from geo_refdiff.grid.geobox import crop, crs_wkt, scene_geobox
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.atomic import write_bytes_atomic
-from geo_refdiff.io.band_names import band_keys
+from geo_refdiff.io.band_names import UNNAMED, band_keys
 from geo_refdiff.io.inspection import inspect
 from geo_refdiff.io.raster_info import RasterInfo, Role
 from geo_refdiff.io.vrt import GDAL_TYPES, add_grid, add_source
@@ -94,7 +94,7 @@ def _inspected(entry: Entry, role: Role) -> _Layer:
     infos = tuple(inspect(file, role) for file in entry.files)
     if len(infos) == 1:
         bands = tuple((infos[0], band) for band in range(1, infos[0].count + 1))
-        return _Layer(infos, bands, tuple("" if key.startswith("band ") else key for key in band_keys(infos[0])))
+        return _Layer(infos, bands, tuple("" if key.startswith(UNNAMED) else key for key in band_keys(infos[0])))
     first = infos[0]
     for other in infos[1:]:
         if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
