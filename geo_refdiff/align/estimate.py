@@ -8,7 +8,6 @@ sampling and windows do to a single comparison cancels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import hypot
 from typing import Literal
@@ -18,12 +17,9 @@ import numpy as np
 from geo_refdiff.align import ecc
 from geo_refdiff.align.pair import Pair, Shift
 from geo_refdiff.align.phase import weighted_peak
-from geo_refdiff.align.side_by_side import side_by_side
 from geo_refdiff.align.view import View
 
 Verdict = Literal["registered", "too small", "featureless", "mismatch"]
-Witness = Callable[[Pair, int], tuple[Shift, float, Pair]]
-"""Of a pair and a radius: the shift, how far to believe it, and the pair that was compared at last."""
 
 RADIUS = 16
 """Greatest shift along an axis that is looked for, LR pixels."""
@@ -123,8 +119,8 @@ def estimate_pair(first: Pair, radius: int = RADIUS) -> Estimate:
         return _refused("too small", first.pixels)
     if first.featureless:
         return _refused("featureless", first.pixels)
-    witnesses: tuple[Witness, ...] = (_by_phase, _by_correlation)
-    (shift, score, last), (other, correlation, _) = side_by_side(lambda witness: witness(first, radius), witnesses)
+    shift, score, last = _by_phase(first, radius)
+    other, correlation = _by_correlation(first, radius)
     apart = hypot(shift[0] - other[0], shift[1] - other[1])
     few = last.pixels < TELLING_PIXELS
     agreed = apart <= tolerance(last.pixels) and score >= _NOT_BY_CHANCE and correlation >= LEAST_CORRELATION
@@ -167,15 +163,15 @@ def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
     return (pair.shift[0] + step[0], pair.shift[1] + step[1]), found.score, pair
 
 
-def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
+def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float]:
     """The second witness; a correlation of 0 where it comes to nothing."""
     step = ecc.search(*pair.edges, pair.frame.used, radius)
     for _ in range(_ROUNDS):
         pair = pair.moved(step)
         found = ecc.refine(*pair.edges, pair.frame.solid)
         if found is None:
-            return pair.shift, 0.0, pair
+            return pair.shift, 0.0
         step, correlation = found
         if max(map(abs, step)) < _SETTLED:
             break
-    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), correlation, pair
+    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), correlation

@@ -24,7 +24,6 @@ from geo_refdiff.align.features import (
     taper,
     usable,
 )
-from geo_refdiff.align.side_by_side import side_by_side
 from geo_refdiff.align.view import Placement, View
 
 Shift = tuple[float, float]
@@ -130,11 +129,6 @@ class Pair:
     def agreement(self) -> Image:
         """Weights (h, w) by how far the orientations agree around each pixel."""
         return agreement(*self.orientations, self.frame.power)
-
-    def describe(self) -> None:
-        """Work out all descriptions now, so that threads may share the pair."""
-        side_by_side(lambda name: getattr(self, name), ("agreement", "edges"))  # the first needs the orientations
-        _ = self.frame.taper, self.frame.solid
 
     @property
     def likeness(self) -> float:

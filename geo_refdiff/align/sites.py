@@ -16,7 +16,6 @@ from geo_refdiff.align.estimate import LEAST_CORRELATION, standard_error, tolera
 from geo_refdiff.align.features import Image
 from geo_refdiff.align.pair import Pair, Shift
 from geo_refdiff.align.phase import Peak, weighted_peaks
-from geo_refdiff.align.side_by_side import side_by_side
 from geo_refdiff.align.view import Placement
 
 SIDE = 64
@@ -70,18 +69,14 @@ def measure_sites(pair: Pair, radius: int | None) -> list[Site]:
     """
     height, width = pair.view.shape
     shape = _window(min(height, SIDE), min(width, SIDE))
-    pair.describe()
-
-    def across(row: int) -> list[Site]:
-        """A row of windows at a time: fast, and small enough for a processor's cache."""
+    found: list[Site] = []
+    for row in _starts(height):  # a row of windows at a time: fast, and small enough for a processor's cache
         corners = [(row, col) for col in _starts(width)]
         weights = [shape * _cut(pair.frame.taper, at) for at in corners]
         chosen = [k for k, weight in enumerate(weights) if (weight > 0).mean() >= _LEAST_PART]
-        if not chosen:
-            return []
-        return _measured(pair, [corners[k] for k in chosen], np.stack([weights[k] for k in chosen]), radius)
-
-    return [site for sites in side_by_side(across, _starts(height)) for site in sites]
+        if chosen:
+            found += _measured(pair, [corners[k] for k in chosen], np.stack([weights[k] for k in chosen]), radius)
+    return found
 
 
 def _measured(pair: Pair, corners: Sequence[Corner], weights: Image, radius: int | None) -> list[Site]:

@@ -540,7 +540,7 @@ def test_a_report_replaces_reports_only(country: Country, tmp_path: Path) -> Non
         batch(country.areas, country.sources(), out, options=options, report=page)
     assert page.read_text() == "<html>mine</html>"
     assert not out.exists()
-    with pytest.raises(OutputError, match="is no file"):
+    with pytest.raises(OutputError, match="it is a folder; choose a file name"):
         batch(country.areas, country.sources(), out, options=options, report=tmp_path)
     batch(country.areas, country.sources(), out, options=options, report=page, overwrite=True)
     first = page.read_text()
