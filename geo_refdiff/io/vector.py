@@ -86,7 +86,7 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
         columns: fields to read; None: all.
 
     Raises:
-        InputError: missing, unreadable, without geometry or without a CRS; one line.
+        InputError: missing, unreadable, several layers and none named, without geometry or without a CRS; one line.
     """
     import geopandas
 
@@ -97,7 +97,10 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
-            frame = geopandas.read_file(source.path, columns=columns, **source.options)
+            options = {**source.options, "layer": only_layer(source)}
+            frame = geopandas.read_file(source.path, columns=columns, **options)
+    except InputError:
+        raise
     except Exception as error:  # pyogrio, GEOS and pandas each have their own
         raise InputError(
             f"{source}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
@@ -107,6 +110,28 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
     if frame.crs is None:
         raise InputError(f"{source.path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
     return frame
+
+
+def only_layer(source: LayerSource) -> str | int:
+    """The layer that a source names, else the only one of the file that has geometry.
+
+    Raises:
+        InputError: none is named, and there are several or none; one line.
+        Exception: pyogrio's own, if the file cannot be read.
+    """
+    import pyogrio
+
+    if source.layer is not None:
+        return source.layer
+    layers = [str(name) for name, kind in pyogrio.list_layers(source.path) if kind is not None]
+    if not layers:
+        raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
+    if len(layers) > 1:
+        raise InputError(
+            f"{source.path}: has {len(layers)} layers with geometry ({', '.join(layers[:8])}); name one: "
+            f"'{source.path}|layername=NAME'"
+        )
+    return layers[0]
 
 
 def _from_file(text: str, crs: Any) -> BaseGeometry:

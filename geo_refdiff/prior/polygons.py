@@ -26,6 +26,7 @@ from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import one_line
 from geo_refdiff.io.layer_source import LayerSource, layer_source
+from geo_refdiff.io.vector import only_layer
 from geo_refdiff.prior.class_map import Key, as_key
 from geo_refdiff.prior.taxonomy import NO_CHANGE
 
@@ -107,18 +108,12 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     given = layer_source(text)
     if not given.exists:
         raise InputError(f"{given.path}: no such file; give a raster or a vector file as mask")
-    source, name = given.absolute, given.path
+    source = given.absolute
     path = source.path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            layers = [str(n) for n, kind in pyogrio.list_layers(path) if kind is not None]
-            if source.layer is None and len(layers) != 1:
-                raise InputError(
-                    f"{name}: has {len(layers)} layers with geometry ({', '.join(layers[:8])}); name one: "
-                    f"'{name}|layername=NAME'"
-                )
-            layer = layers[0] if source.layer is None else source.layer
+            layer = only_layer(source)
             found = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
             if source.subset:
                 _, bounds = pyogrio.read_bounds(path, layer=layer, where=source.subset)

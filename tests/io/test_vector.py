@@ -41,6 +41,11 @@ def test_files_in_any_crs_and_layers(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "b.gpkg", layer="one")
     frame.iloc[:1].to_file(tmp_path / "b.gpkg", layer="two")
     assert read_aoi(f"{tmp_path / 'b.gpkg'}|layername=two", UTM).equals(box)
+    told = r"b.gpkg: has 2 layers with geometry \(one, two\); name one: '.*b.gpkg\|layername=NAME'"
+    with pytest.raises(InputError, match=told):
+        read_aoi(str(tmp_path / "b.gpkg"), UTM)
+    with pytest.raises(InputError, match=told):
+        read_areas(tmp_path / "b.gpkg")
 
 
 @pytest.mark.parametrize("source", ["EPSG:4326", "EPSG:4167"])
