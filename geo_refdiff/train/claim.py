@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,25 @@ _FREE = {
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Make the folder and hold it for this process.
+    """Make the folder and hold it for this process; a new folder in which nothing was made goes again.
 
     Raises:
         BusyError: another run holds it.
         OutputError: it cannot be made.
     """
+    new, file = not out.exists(), out / "lock"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from error
-    with lock.held(out / "lock", str(out), "wait for it or choose another --out"):
-        yield
+    with lock.held(file, str(out), "wait for it or choose another --out"):
+        try:
+            yield
+        finally:
+            if new and list(out.iterdir()) == [file]:
+                with suppress(OSError):  # then somebody else has just come in
+                    file.unlink()
+                    out.rmdir()
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -213,6 +213,15 @@ def test_denormal_numbers_are_treated_as_before(tiny_config: Configs, tmp_path: 
     assert any(seen)
 
 
+def test_a_run_without_its_data_leaves_no_folder_of_its_own(tiny_config: Configs, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("run", "mine"):
+        with pytest.raises(InputError, match=r"nowhere\.csv"):
+            trained(tiny_config('data.train=["nowhere.csv"]'), tmp_path / name)
+    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "mine").is_dir()
+
+
 def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:
     with held(tmp_path / "run"), pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "):
         trained(tiny_config(), tmp_path / "run")
