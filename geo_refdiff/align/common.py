@@ -57,14 +57,6 @@ def evenly(tiles: Sequence[Window], most: int) -> list[Window]:
     return [tiles[round(k)] for k in np.linspace(0, len(tiles) - 1, most)]
 
 
-def bounds(tiles: Sequence[Window]) -> Window | None:
-    """The smallest window around all tiles; None without any."""
-    if not tiles:
-        return None
-    row, col = min(t.row for t in tiles), min(t.col for t in tiles)
-    return Window(row, col, max(t.stop_row for t in tiles) - row, max(t.stop_col for t in tiles) - col)
-
-
 def _tiles_of(rows: NDArray[np.float64], cols: NDArray[np.float64], side: int) -> set[tuple[int, int]]:
     pairs = np.unique(np.stack([rows, cols], axis=1) // side, axis=0).astype(int)
     return {(int(row), int(col)) for row, col in pairs}

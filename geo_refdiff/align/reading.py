@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from geo_refdiff.align.common import bounds, evenly, known_tiles
+from geo_refdiff.align.common import evenly, known_tiles
 from geo_refdiff.align.estimate import RADIUS
 from geo_refdiff.align.register import register_tiles, register_view
 from geo_refdiff.align.registration import Mode, Registration
@@ -14,7 +14,7 @@ from geo_refdiff.align.repeatable import repeatable_opencv
 from geo_refdiff.align.view import OVERSAMPLING, View, make_view
 from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.grid.geobox import output_geobox, scene_geobox
-from geo_refdiff.grid.window import Window
+from geo_refdiff.grid.window import Window, around
 from geo_refdiff.io.projection import footprint
 from geo_refdiff.io.raster import RasterReader
 from geo_refdiff.io.raster_info import RasterInfo
@@ -73,9 +73,9 @@ def register_rasters(
         if found.verdict != "too small":
             return found
         tiles = known_tiles(scene, lr.bands[0], _TILE, (reference, hr.bands[0]))
-        part = bounds(tiles)
-        if part is None:
+        if not tiles:
             return found
+        part = around(tiles)
         if part.area <= WHOLE:
             return register_view(_read(part, lr, hr, sensor), mode)
         return register_tiles((_read(tile, lr, hr, sensor) for tile in evenly(tiles, _MOST**2)), part, mode)

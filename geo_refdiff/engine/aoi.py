@@ -34,10 +34,7 @@ class AreaOfInterest:
     @property
     def is_empty(self) -> bool:
         """Whether no pixel of the output belongs to it."""
-        height, width = self._part.shape
-        tiles = (Window(row, col, _TILE, _TILE) for row in range(0, height, _TILE) for col in range(0, width, _TILE))
-        whole = Window(0, 0, height, width)
-        return not any(self.inside(part).any() for tile in tiles if (part := tile.intersect(whole)))
+        return not any(self.inside(tile).any() for tile in Window(0, 0, *self._part.shape).tiles(_TILE))
 
     def inside(self, window: Window) -> NDArray[np.bool_]:
         """(height, width), True inside.

@@ -32,9 +32,9 @@ from geo_refdiff.engine.resampling import (
     lanczos_along,
     reduced,
     reduced_along,
-    repeated,
 )
 from geo_refdiff.io.raster import dark_pixels
+from geo_refdiff.io.reduce import repeated
 
 Mode = Literal["strict", "standard", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)

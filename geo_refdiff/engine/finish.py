@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.grid.window import Window
 from geo_refdiff.io.raster import equals_nodata, telltale
+from geo_refdiff.io.reduce import repeated
 
 if TYPE_CHECKING:  # a plan knows modes of consistency, which finish pixels
     from geo_refdiff.engine.plan import Radiometry
@@ -51,9 +52,8 @@ def rounded(image: NDArray[np.float32] | NDArray[np.float64], dtype: np.dtype[An
 
 def expand(lr: NDArray[Any], cover: Window, block: Window, scale: int) -> NDArray[Any]:
     """LR pixels (..., h, w) of `cover` (LR lattice) as the HR pixels of `block` (HR lattice) that they cover."""
-    fine = np.repeat(np.repeat(lr, scale, axis=-2), scale, axis=-1)
     rows, cols = block.within(cover.multiply(scale))
-    return fine[..., rows, cols]
+    return repeated(lr, scale)[..., rows, cols]
 
 
 def apply_missing(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None) -> None:

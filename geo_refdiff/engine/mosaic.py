@@ -5,14 +5,14 @@ One VRT over all took 16 KB of memory a block, in GDAL and here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.grid.geobox import crop
-from geo_refdiff.grid.window import Window
+from geo_refdiff.grid.window import Window, around
 from geo_refdiff.io.vrt import Mosaic, write_vrt
 
 MOST = 1024
@@ -69,7 +69,7 @@ def with_blocks(
     def grouped(parts: Iterator[_Part], step: tuple[int, int], level: int) -> Iterator[_Part]:
         for (row, col), members in groupby(parts, lambda part: (part.row // step[0], part.col // step[1])):
             found = list(members)
-            window = _around([part.window for part in found])
+            window = around([part.window for part in found])
             vrt = folder / f"mosaic_{level}_r{row:05d}_c{col:05d}.vrt"
             sources = tuple((part.name, part.window.shift(-window.row, -window.col)) for part in found)
             geobox = crop(mosaic.geobox, window)
@@ -94,8 +94,3 @@ def _step(cols: int) -> tuple[int, int]:
         return MOST // cols, cols
     pieces = -(-cols // MOST)
     return 1, -(-cols // pieces)
-
-
-def _around(windows: Sequence[Window]) -> Window:
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    return Window(row, col, max(w.stop_row for w in windows) - row, max(w.stop_col for w in windows) - col)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,11 +71,6 @@ def lanczos_along(lr: NDArray[np.float32], scale: int, axis: int) -> NDArray[np.
 def enlarged(lr: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     """(h, w) -> (h scale, w scale) by Keys' cubic kernel."""
     return np.asarray(upsample(torch.from_numpy(np.ascontiguousarray(lr))[None, None], scale)[0, 0].numpy())
-
-
-def repeated(lr: NDArray[Any], scale: int) -> NDArray[Any]:
-    """(..., h, w) -> (..., h scale, w scale), every pixel repeated."""
-    return np.repeat(np.repeat(lr, scale, axis=-2), scale, axis=-1)
 
 
 def cell_means(mask: NDArray[np.bool_], scale: int) -> NDArray[np.float32]:

@@ -91,20 +91,17 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
 def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
     """(C, n) pixels of tiles over the whole scene, NaN = missing."""
     samples: list[NDArray[np.float64]] = []
-    count = 0
     whole = Window(0, 0, info.height, info.width)
     with RasterReader(info, bands) as reader:
 
-        def take(window: Window) -> None:
-            nonlocal count
+        def take(window: Window) -> int:
+            """Take the pixels of a window, and say how many are valid."""
             values, valid = reader.read(window)
             samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
-            count += int(valid.all(axis=0).sum())
+            return int(valid.all(axis=0).sum())
 
         fixed = list(_spread(whole, _SCENE_TILE, 1, _TILES))
-        for window in fixed:
-            take(window)
-        if _is_thin(count, fixed, whole):
+        if _is_thin(sum(take(window) for window in fixed), fixed, whole):
             for window in evenly(known_tiles(info, bands[0], _SCENE_TILE), _TILES**2):
                 take(window)
     return np.concatenate(samples, axis=1)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from geo_refdiff.degrade.resize import CONTEXT
 from geo_refdiff.engine.fill import fill_missing
-from geo_refdiff.engine.resampling import enlarged, repeated
+from geo_refdiff.engine.resampling import enlarged
 from geo_refdiff.engine.sources import NOTICEABLE
+from geo_refdiff.io.reduce import repeated
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
 """Energies, squares of model units: 1; variance over runs; of the detail taken from the reference; of generated detail

@@ -16,7 +16,6 @@ from geo_refdiff.degrade.resize import CONTEXT, upsample
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.finish import EMPTY, BandSums, rounded
-from geo_refdiff.engine.resampling import repeated
 from geo_refdiff.engine.sources import CLASSES
 from geo_refdiff.engine.survey import survey_scene
 from geo_refdiff.evaluate import promises
@@ -29,6 +28,7 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.io.raster import RasterReader, inspect
 from geo_refdiff.io.raster_info import RasterInfo
+from geo_refdiff.io.reduce import repeated
 
 _TILE = 64
 _WHOLE = 1e-3

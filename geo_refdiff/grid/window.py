@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -102,3 +102,9 @@ class Window:
     def multiply(self, n: int) -> Window:
         """The same ground in pixels `n` times smaller (LR to HR)."""
         return Window(self.row * n, self.col * n, self.height * n, self.width * n)
+
+
+def around(windows: Sequence[Window]) -> Window:
+    """The smallest window that holds all of some, at least one."""
+    row, col = min(w.row for w in windows), min(w.col for w in windows)
+    return Window(row, col, max(w.stop_row for w in windows) - row, max(w.stop_col for w in windows) - col)

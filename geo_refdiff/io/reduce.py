@@ -1,4 +1,4 @@
-"""Images at half the size: 2 x 2 pixels become one, missing pixels do not count."""
+"""Images at half the size: 2 x 2 pixels become one, missing pixels do not count. Or larger, by repeated pixels."""
 
 from __future__ import annotations
 
@@ -99,3 +99,8 @@ def _mode(corners: NDArray[Any], ok: NDArray[np.bool_] | None) -> NDArray[Any]:
         votes += (corners == other) & counts
     votes[~here] = 0
     return np.asarray(np.take_along_axis(corners, votes.argmax(axis=0)[None], axis=0)[0])
+
+
+def repeated(lr: NDArray[Any], scale: int) -> NDArray[Any]:
+    """(..., h, w) -> (..., h scale, w scale), every pixel repeated."""
+    return np.repeat(np.repeat(lr, scale, axis=-2), scale, axis=-1)

@@ -26,6 +26,7 @@ from geo_refdiff.grid.window import Window
 from geo_refdiff.io.block_file import write_block
 from geo_refdiff.io.cog import publish_cog
 from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.io.reduce import repeated
 from geo_refdiff.io.vrt import Mosaic, write_vrt
 from geo_refdiff.pipeline.models import Model
 from geo_refdiff.pipeline.planning import Request, make_plan
@@ -234,7 +235,7 @@ def _written(
             sure[classes == UNKNOWN_CLASS] = UNKNOWN_CLASS
             sources.append((f"{number:06d}.tif", window if grid == "lr" else window.multiply(plan.grid.scale)))
             for kind, layer in (("c", classes), ("s", sure)):
-                fine = layer if grid == "lr" else np.repeat(np.repeat(layer, plan.grid.scale, 0), plan.grid.scale, 1)
+                fine = layer if grid == "lr" else repeated(layer, plan.grid.scale)
                 affine = crop(geobox, sources[-1][1]).affine
                 write_block(
                     folder / f"{kind}{number:06d}.tif", fine[None], None, affine, plan.scene.crs_wkt, UNKNOWN_CLASS

@@ -12,6 +12,7 @@ from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.grid.tile_cache import TileCache
 from geo_refdiff.grid.window import Window
+from geo_refdiff.io.reduce import repeated
 from geo_refdiff.prior.features import BANDS, change_features
 from geo_refdiff.prior.network import Detector
 from geo_refdiff.prior.taxonomy import NO_CHANGE
@@ -93,7 +94,7 @@ class DetectedPrior:
         scale = self.sensor.scale
         window = window.shift(self._origin[0] * scale, self._origin[1] * scale)
         cover = window.divide(scale)
-        fine = np.repeat(np.repeat(self.detect(cover)[0], scale, axis=0), scale, axis=1)
+        fine = repeated(self.detect(cover)[0], scale)
         return np.ascontiguousarray(fine[window.within(cover.multiply(scale))])
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.errors import InputError
 from geo_refdiff.grid.affine import point
 from geo_refdiff.grid.geobox import crop, crs_wkt, scene_geobox
-from geo_refdiff.grid.window import Window
+from geo_refdiff.grid.window import Window, around
 from geo_refdiff.io.atomic import write_bytes_atomic
 from geo_refdiff.io.band_names import UNNAMED, band_keys
 from geo_refdiff.io.inspection import inspect
@@ -144,12 +144,11 @@ def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
     for layer in layers:
         row, col = _offset(layer.first, top) or (0, 0)
         windows.append(Window(row, col, layer.first.height, layer.first.width))
-    row, col = min(w.row for w in windows), min(w.col for w in windows)
-    whole = Window(row, col, max(w.stop_row for w in windows) - row, max(w.stop_col for w in windows) - col)
+    whole = around(windows)
     gbox: GeoBox = crop(scene_geobox(top), whole)
     root = ET.Element("VRTDataset", rasterXSize=str(whole.width), rasterYSize=str(whole.height))
     add_grid(root, gbox, crs_wkt(gbox))
-    placed = [(layer, window.shift(-row, -col)) for layer, window in zip(layers, windows, strict=True)]
+    placed = [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
     for index, (info, band) in enumerate(layers[0].bands):
         _add_band(root, info, band, index, placed, names[index] if names else None)
     if top.validity in ("mask", "none"):
