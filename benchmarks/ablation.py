@@ -18,10 +18,7 @@ import torch
 
 from benchmarks.private import INDEX, need_index, skip
 from benchmarks.tables import markdown, paired, plus_minus, verdict
-from geo_refdiff.degrade.resize import upsample
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
-from geo_refdiff.engine.restorers import LR_MARGIN
 from geo_refdiff.errors import ModelError
 from geo_refdiff.evaluate.figures import mean_and_error
 from geo_refdiff.evaluate.job import Job, to_dn
@@ -30,8 +27,11 @@ from geo_refdiff.evaluate.metrics import mean_where
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
-from geo_refdiff.io.atomic import write_bytes_atomic
-from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.raster.atomic import write_bytes_atomic
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.restore.restorers import LR_MARGIN
+from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
 
 ROWS = {
     "ablation-lr": "LR",

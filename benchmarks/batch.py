@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from benchmarks.tables import markdown
-from geo_refdiff.io.cores import cores
+from geo_refdiff.raster.cores import cores
 
 PIXEL, CORNER = 40.0, (485_904.0, 5_209_248.0)
 
@@ -83,10 +83,10 @@ class Clock:
 
 def run_batch(folder: Path, count: int, side: int, model: str, workers: int | None) -> Clock:
     """One batch into a folder of its own."""
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.batch.batch import batch
-    from geo_refdiff.pipeline.batch.cluster import runner_for
-    from geo_refdiff.pipeline.batch.inputs import Sources
+    from geo_refdiff.batch.batch import batch
+    from geo_refdiff.batch.cluster import runner_for
+    from geo_refdiff.batch.inputs import Sources
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     areas, scene = write_country(folder, count, side, ("red", "green", "blue", "nir"))

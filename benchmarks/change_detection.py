@@ -19,20 +19,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.private import DATA, lacking, need_city
-from geo_refdiff.datasets import Crop, open_dataset
-from geo_refdiff.datasets.generated import LandscapeDataset
-from geo_refdiff.datasets.indexing import make_index
-from geo_refdiff.datasets.matching import fitted
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.change.detected import SURE
+from geo_refdiff.change.network import ChangeNetwork, load_detector
+from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.data import Crop, open_dataset
+from geo_refdiff.data.generated import LandscapeDataset
+from geo_refdiff.data.indexing import make_index
+from geo_refdiff.data.matching import fitted
 from geo_refdiff.diffusion.noise import lattice_noise
-from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.masks import spoilt_mask
-from geo_refdiff.grid.window import Window
-from geo_refdiff.pipeline.models import open_model
-from geo_refdiff.prior.detected import SURE
-from geo_refdiff.prior.network import ChangeNetwork, load_detector
-from geo_refdiff.prior.taxonomy import CLASSES
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.models import open_model
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities
 
 FIRST_SEED = 31_000

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown, paired, plus_minus, verdict
-from geo_refdiff.datasets.matching import fitted
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.data.matching import fitted
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.figures import mean_and_error
@@ -31,7 +30,8 @@ from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import as_written
 from geo_refdiff.evaluate.tiles import Tile, TileSource, TileSpec
-from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.sensor.sensor import SensorModel
 
 LEAST_GAIN, MOST_COST = 0.02, 0.01
 """HaarPSI that a true mask should bring in changed pixels, and that a wrong reference may cost."""

@@ -22,13 +22,13 @@ from scipy import ndimage
 
 from benchmarks.wrong_reference import clouded
 from geo_refdiff import upscale
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.sources import COLOURS
-from geo_refdiff.io.picture import Panel, stretch, write_panels
-from geo_refdiff.pipeline.coregister import coregister
-from geo_refdiff.pipeline.detect_change import detect_change
-from geo_refdiff.prior.legend import class_colours
+from geo_refdiff.change.legend import class_colours
+from geo_refdiff.commands.coregister import coregister
+from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.raster.picture import Panel, stretch, write_panels
+from geo_refdiff.restore.sources import COLOURS
 from geo_refdiff.sample_tiles import sample
+from geo_refdiff.sensor.sensor import SensorModel
 
 SIDE = 300
 """Of a panel, screen pixels."""

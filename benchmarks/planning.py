@@ -82,8 +82,8 @@ def plan_once(side: int, model: str, *, with_reference: bool) -> dict[str, float
         blocks, seconds, and the peak of resident memory in MiB, of which `imports` was there before.
     """
     from geo_refdiff.engine.workdir import Workdir
-    from geo_refdiff.io.gdal import gdal_env
-    from geo_refdiff.pipeline.planning import Request, make_plan
+    from geo_refdiff.plan.planning import Request, make_plan
+    from geo_refdiff.raster.gdal import gdal_env
 
     with tempfile.TemporaryDirectory(prefix="geo-refdiff-") as scratch:
         folder = Path(scratch)
@@ -120,9 +120,9 @@ def publish_once(side: int, *, sharded: bool) -> dict[str, float]:
     from geo_refdiff.engine.run import run_blocks
     from geo_refdiff.engine.shards import publish_shards
     from geo_refdiff.engine.workdir import Workdir, workdir_of
-    from geo_refdiff.io.gdal import gdal_env
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.planning import Request, make_plan
+    from geo_refdiff.plan.planning import Request, make_plan
+    from geo_refdiff.raster.gdal import gdal_env
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     with tempfile.TemporaryDirectory(prefix="geo-refdiff-") as scratch:

@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from benchmarks.private import need_scenes
 from benchmarks.registration_cases import CITIES, CITY_YEARS, YEARS, Case, bump, make_case
 from benchmarks.tables import markdown
-from geo_refdiff.align.estimate import estimate_shift
-from geo_refdiff.align.register import register_view
-from geo_refdiff.align.repeatable import repeatable_opencv
-from geo_refdiff.align.view import View
+from geo_refdiff.registration.estimate import estimate_shift
+from geo_refdiff.registration.register import register_view
+from geo_refdiff.registration.repeatable import repeatable_opencv
+from geo_refdiff.registration.view import View
 
 SILENT = 0.5
 """LR pixels."""

@@ -27,9 +27,9 @@ from benchmarks.private import need_scenes, skip
 from benchmarks.registration import SILENT, draw_cases, root_mean_square
 from benchmarks.registration_cases import CITIES, PAD, Case, Image, make_pair, observed, view_pair
 from benchmarks.tables import markdown
-from geo_refdiff.align.register import register_view
-from geo_refdiff.align.repeatable import repeatable_opencv
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.registration.register import register_view
+from geo_refdiff.registration.repeatable import repeatable_opencv
+from geo_refdiff.sensor.sensor import SensorModel
 
 OURS = "geo-refdiff"
 NODATA = 0.0

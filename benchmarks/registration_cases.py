@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from benchmarks.private import DATA
-from geo_refdiff.align.view import OVERSAMPLING, View, make_view
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.registration.view import OVERSAMPLING, View, make_view
+from geo_refdiff.sensor.sensor import SensorModel
 
 YEARS = (2009, 2012, 2015, 2018)
 CITIES = ("claremont", "long_beach", "palm_springs")

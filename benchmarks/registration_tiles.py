@@ -20,10 +20,10 @@ from scipy import ndimage
 
 from benchmarks.private import need_city
 from benchmarks.wrong_reference import SCALE, coarse, pairs, read, write
-from geo_refdiff.align.reading import register_rasters
-from geo_refdiff.align.registration import Registration
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.io.inspection import inspect
+from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.registration.registration import Registration
+from geo_refdiff.sensor.sensor import SensorModel
 
 _MOST = 14
 """Greatest shift between the sharp images that is looked for, HR pixels."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown
-from geo_refdiff.datasets import open_dataset
+from geo_refdiff.commands.calibrate import Trial, run_trial
+from geo_refdiff.data import open_dataset
 from geo_refdiff.evaluate.intervals import judge_intervals
 from geo_refdiff.evaluate.tiles import TileSource
-from geo_refdiff.pipeline.calibrate import Trial, run_trial
-from geo_refdiff.pipeline.models import open_model
+from geo_refdiff.restore.models import open_model
 
 _BORDER = 8
 

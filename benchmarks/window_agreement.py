@@ -15,17 +15,17 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
 
-from geo_refdiff.degrade.backproject import project
-from geo_refdiff.degrade.resize import upsample
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import heun, noisy_start
 from geo_refdiff.diffusion.schedule import karras_sigmas
 from geo_refdiff.errors import ModelError
-from geo_refdiff.grid.window import Window
+from geo_refdiff.raster.window import Window
 from geo_refdiff.sample_tiles import sample
+from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
 
 SIDE, APART = 384, 128
 HALOS = (0, 16, 32, 48, 64, 80, 96)

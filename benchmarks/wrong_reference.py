@@ -29,8 +29,8 @@ from scipy import ndimage
 from benchmarks.private import DATA, need_city, need_scenes
 from benchmarks.tables import markdown, paired, plus_minus
 from geo_refdiff import upscale
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.evaluate import metrics
+from geo_refdiff.sensor.sensor import SensorModel
 
 SCALE = 8
 NOISE = 0.7

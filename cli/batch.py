@@ -86,11 +86,11 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     geo-refdiff batch aois.gpkg --scene scenes/ --ref archive.csv --mask auto --out sharp/
     geo-refdiff batch "aois.gpkg|layername=fields" --scene items.json --out sharp/ --plan-only
     """
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.batch.batch import BatchInterrupted, plan_batch
-    from geo_refdiff.pipeline.batch.batch import batch as run
-    from geo_refdiff.pipeline.batch.cluster import runner_for
-    from geo_refdiff.pipeline.batch.inputs import Sources
+    from geo_refdiff.batch.batch import BatchInterrupted, plan_batch
+    from geo_refdiff.batch.batch import batch as run
+    from geo_refdiff.batch.cluster import runner_for
+    from geo_refdiff.batch.inputs import Sources
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     cluster = {name: given.pop(name) for name in (*CLUSTER, "split")}

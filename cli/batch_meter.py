@@ -13,8 +13,8 @@ import click
 from geo_refdiff.cli.upscale import duration
 
 if TYPE_CHECKING:
+    from geo_refdiff.batch.work import Outcome
     from geo_refdiff.engine.run import Progress
-    from geo_refdiff.pipeline.batch.work import Outcome
 
 _EVERY = 0.2
 _MOST = 12

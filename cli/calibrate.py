@@ -41,8 +41,8 @@ def calibrate(
     \b
     geo-refdiff calibrate runs/mine/model --data pairs.csv
     """
+    from geo_refdiff.commands.calibrate import calibrate as run
     from geo_refdiff.errors import OptionError
-    from geo_refdiff.pipeline.calibrate import calibrate as run
 
     try:
         numbers = [int(s) for s in scales.split(",")]

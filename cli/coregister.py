@@ -34,8 +34,8 @@ def coregister(scene: str, ref: str, bands: list[str] | None, as_json: bool, deb
     geo-refdiff coregister scene.tif old_sharp.tif
     geo-refdiff coregister scene.tif old_sharp.tif -o aligned.tif --report report.json --picture report.png
     """
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.coregister import coregister as run
+    from geo_refdiff.commands.coregister import coregister as run
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     with cleared():

@@ -15,6 +15,6 @@ from geo_refdiff.cli.options import debug_option
 @debug_option
 def demo(folder: Path, model: str, debug: bool) -> None:
     """Upscale the bundled sample scene into FOLDER: a GeoTIFF and a before/after picture."""
-    from geo_refdiff.pipeline.demo import run_demo
+    from geo_refdiff.commands.demo import run_demo
 
     click.echo(str(run_demo(folder.absolute(), model=model)))

@@ -38,8 +38,8 @@ def detect_change(scene: str, ref: str, bands: list[str] | None, as_json: bool, 
     geo-refdiff detect-change scene.tif old_sharp.tif -o change.tif
     geo-refdiff upscale scene.tif --ref old_sharp.tif --mask change.tif --mask-confidence change.confidence.tif
     """
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.detect_change import detect_change as run
+    from geo_refdiff.commands.detect_change import detect_change as run
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     with cleared():

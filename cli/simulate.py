@@ -41,8 +41,8 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     geo-refdiff simulate aerial.tif -o lr.tif --scale 8
     geo-refdiff simulate aerial.tif -o lr.tif --scale 16 --preset sentinel-2 --noise 1.5
     """
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.simulate import simulate as run
+    from geo_refdiff.commands.simulate import simulate as run
+    from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
     with cleared():

@@ -77,10 +77,10 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     geo-refdiff upscale scene.tif --model bicubic --scale 4 --aoi field.gpkg -o field.tif
     geo-refdiff upscale country.tif --ref archive.vrt --scheduler-file scheduler.json --shard-size 16384
     """
-    from geo_refdiff.io.memory import steady_heap
-    from geo_refdiff.pipeline.batch.cluster import block_runner, options_here
-    from geo_refdiff.pipeline.upscale import Interrupted
-    from geo_refdiff.pipeline.upscale import upscale as run
+    from geo_refdiff.batch.cluster import block_runner, options_here
+    from geo_refdiff.commands.upscale import Interrupted
+    from geo_refdiff.commands.upscale import upscale as run
+    from geo_refdiff.raster.memory import steady_heap
 
     meter = _Meter()
     steady_heap()

@@ -21,7 +21,7 @@ def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: 
     \b
     geo-refdiff validate scene_8x.tif --scene scene.tif --ref old.tif
     """
-    from geo_refdiff.evaluate.validation import validate_product
+    from geo_refdiff.validate.validation import validate_product
 
     result = validate_product(out, scene, truth, ref)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

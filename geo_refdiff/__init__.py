@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from geo_refdiff.errors import GeoRefDiffError
 
 if TYPE_CHECKING:
+    from geo_refdiff.commands.upscale import UpscaleResult, upscale
     from geo_refdiff.diffusion.checkpoint import load_denoiser
-    from geo_refdiff.pipeline.upscale import UpscaleResult, upscale
 
 __version__ = "0.1.0"
 
@@ -20,8 +20,8 @@ __all__ = ["GeoRefDiffError", "UpscaleResult", "__version__", "load_denoiser", "
 
 _LAZY = {
     "load_denoiser": "geo_refdiff.diffusion.checkpoint",
-    "upscale": "geo_refdiff.pipeline.upscale",
-    "UpscaleResult": "geo_refdiff.pipeline.upscale",
+    "upscale": "geo_refdiff.commands.upscale",
+    "UpscaleResult": "geo_refdiff.commands.upscale",
 }
 
 

@@ -22,10 +22,10 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.features import rasterize
 from rasterio.warp import reproject, transform_bounds
 
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.grid.affine import compose
+from geo_refdiff.raster.affine import compose
 from geo_refdiff.sample_tiles.landcover import CLASSES, COLOURS, Edge, Use
 from geo_refdiff.sample_tiles.landscape import LandscapePair, render_pair
+from geo_refdiff.sensor.sensor import SensorModel
 
 U8 = NDArray[np.uint8]
 

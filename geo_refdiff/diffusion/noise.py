@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 if TYPE_CHECKING:
-    from geo_refdiff.grid.window import Window
+    from geo_refdiff.raster.window import Window
 
 CELL = 64
 """Side of a lattice cell in HR pixels; even, so that a cell's plane is a whole number of 64-bit words."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from geo_refdiff.engine.restorers import Conditions
 from geo_refdiff.errors import OptionError
+from geo_refdiff.restore.restorers import Conditions
 
 
 def in_batches(call: Callable[[Conditions], Tensor], conditions: Conditions, size: int) -> tuple[Tensor, int]:

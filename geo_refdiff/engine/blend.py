@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.engine.layout import WindowLayout
-from geo_refdiff.grid.window import Window
+from geo_refdiff.plan.layout import WindowLayout
+from geo_refdiff.raster.window import Window
 
 
 @lru_cache(maxsize=16)

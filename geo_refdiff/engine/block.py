@@ -14,23 +14,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geo_refdiff.degrade.resize import CONTEXT
-from geo_refdiff.engine.aoi import AreaOfInterest
 from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.finish import apply_missing, expand, keep_valid, rounded, to_digital_numbers
-from geo_refdiff.engine.layout import WindowLayout
-from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
-from geo_refdiff.engine.sources import INTERPOLATED, NOTHING, TRACES, source_classes
-from geo_refdiff.engine.transfer import transfer_detail
 from geo_refdiff.engine.uncertainty import Told, margin, region_half_widths
 from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import dark_pixels
+from geo_refdiff.plan.layout import WindowLayout
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.plan.transfer import transfer_detail
+from geo_refdiff.raster.aoi import AreaOfInterest
+from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.reader import dark_pixels
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.restore.sources import INTERPOLATED, NOTHING, TRACES, source_classes
+from geo_refdiff.sensor.resize import CONTEXT
 
 _PREFETCH = 2
 _FILL = 2

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.fill import fill_missing
-from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.change.confidence import Prior
+from geo_refdiff.change.deciding import open_prior
+from geo_refdiff.change.detected import DetectedPrior
+from geo_refdiff.change.network import load_detector
 from geo_refdiff.errors import ModelError
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import RasterReader
-from geo_refdiff.io.warp import WarpedReader
-from geo_refdiff.prior.confidence import Prior
-from geo_refdiff.prior.deciding import open_prior
-from geo_refdiff.prior.detected import DetectedPrior
-from geo_refdiff.prior.network import load_detector
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.warp import WarpedReader
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.sensor.sensor import SensorModel
 
 
 class ConditionReader:

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from geo_refdiff.degrade.resize import CONTEXT
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.fill import fill_missing
 from geo_refdiff.engine.finish import keep_valid, rounded
-from geo_refdiff.engine.resampling import (
+from geo_refdiff.plan.records import Mode
+from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.reader import dark_pixels
+from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.sensor.resampling import (
     LOBES,
     cell_means,
     enlarged,
@@ -33,11 +34,8 @@ from geo_refdiff.engine.resampling import (
     reduced,
     reduced_along,
 )
-from geo_refdiff.io.raster import dark_pixels
-from geo_refdiff.io.reduce import repeated
-
-Mode = Literal["strict", "standard", "off"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+from geo_refdiff.sensor.resize import CONTEXT
+from geo_refdiff.sensor.sensor import SensorModel
 
 _ROUNDS: dict[Mode, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "off": (0, 0)}
 """Steps after the pass, smooth ones and then ones within LR pixels: near borders and missing pixels, where G is not

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import equals_nodata, telltale
-from geo_refdiff.io.reduce import repeated
+from geo_refdiff.raster.reader import equals_nodata, telltale
+from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.raster.window import Window
 
 if TYPE_CHECKING:  # a plan knows modes of consistency, which finish pixels
-    from geo_refdiff.engine.plan import Radiometry
+    from geo_refdiff.plan.records import Radiometry
 
 _HISTOGRAM = ("uint8", "uint16")
 _CHUNK = 2**20

@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.grid.geobox import crop
-from geo_refdiff.grid.window import Window, around
-from geo_refdiff.io.vrt import Mosaic, write_vrt
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.geobox import crop
+from geo_refdiff.raster.vrt import Mosaic, write_vrt
+from geo_refdiff.raster.window import Window, around
 
 MOST = 1024
 """Sources of one VRT."""

@@ -14,20 +14,20 @@ import rasterio
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import EMPTY, BandSums, load_sums
 from geo_refdiff.engine.mosaic import with_blocks
-from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.run import LEFT_TAG, SHARES_TAG, SOURCE, SUMS_TAG, UNCERTAINTY
-from geo_refdiff.engine.sources import CLASSES, COLOURS, NOTHING
 from geo_refdiff.engine.tags import PLAN_TAG, band_tags, consistency_tags, extent_tags, provenance
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.grid.geobox import crop
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import check_free, output_error, sync
-from geo_refdiff.io.block_file import read_block_tags
-from geo_refdiff.io.cog import publish_cog
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.io.styles import write_category_names, write_class_style
-from geo_refdiff.io.vrt import BandStatistics, Mosaic, with_bands_of, write_vrt
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.atomic import check_free, output_error, sync
+from geo_refdiff.raster.block_file import read_block_tags
+from geo_refdiff.raster.cog import publish_cog
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.geobox import crop
+from geo_refdiff.raster.styles import write_category_names, write_class_style
+from geo_refdiff.raster.vrt import BandStatistics, Mosaic, with_bands_of, write_vrt
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.sources import CLASSES, COLOURS, NOTHING
 
 _SIDECARS = (".aux.xml", ".msk", ".ovr")
 

@@ -16,13 +16,13 @@ import torch
 
 from geo_refdiff.engine.block import Block, BlockComputer
 from geo_refdiff.engine.finish import BandSums, dump_sums
-from geo_refdiff.engine.plan import THREADS, Plan
-from geo_refdiff.engine.restorers import Restorer
-from geo_refdiff.engine.sources import CLASSES, NOTHING
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.grid.geobox import crop
-from geo_refdiff.io.block_file import write_block
-from geo_refdiff.io.gdal import gdal_env
+from geo_refdiff.plan.records import THREADS, Plan
+from geo_refdiff.raster.block_file import write_block
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.geobox import crop
+from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.restore.sources import CLASSES, NOTHING
 
 SUMS_TAG = "GEO_REFDIFF_SUMS"
 """Name of a block file's metadata item that holds its statistics."""

@@ -9,17 +9,17 @@ import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from geo_refdiff.engine.layout import BlockLayout
-from geo_refdiff.engine.plan import Plan
 from geo_refdiff.engine.publish import blocks_env, image_mosaic, published_digest, remove_sidecars
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import OptionError, OutputError
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import check_free, is_filled, output_error, sync
-from geo_refdiff.io.cog import explained, publish_cog
-from geo_refdiff.io.gdal import GDAL_ERRORS
-from geo_refdiff.io.pyramid import add_overviews, overview_count
-from geo_refdiff.io.vrt import write_vrt
+from geo_refdiff.plan.layout import BlockLayout
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.atomic import check_free, is_filled, output_error, sync
+from geo_refdiff.raster.cog import explained, publish_cog
+from geo_refdiff.raster.gdal import GDAL_ERRORS
+from geo_refdiff.raster.pyramid import add_overviews, overview_count
+from geo_refdiff.raster.vrt import write_vrt
+from geo_refdiff.raster.window import Window
 
 SIZE_TAG = "GEO_REFDIFF_SHARD_SIZE"
 """Metadata item of the VRT: side of a shard, pixels."""

@@ -9,8 +9,8 @@ import numpy as np
 from geo_refdiff import __version__
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import BandSums
-from geo_refdiff.engine.plan import Plan
-from geo_refdiff.grid.window import Window
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.window import Window
 
 PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
 """Metadata item of the output with the plan's digest."""

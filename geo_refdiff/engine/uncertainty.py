@@ -11,23 +11,18 @@ bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.degrade.resize import CONTEXT
-from geo_refdiff.engine.fill import fill_missing
-from geo_refdiff.engine.resampling import enlarged
-from geo_refdiff.engine.sources import NOTICEABLE
-from geo_refdiff.io.reduce import repeated
-
-PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
-"""Energies, squares of model units: 1; variance over runs; of the detail taken from the reference; of generated detail
-(both as of `sources.trace`); squared differences of neighbouring HR pixels; squared differences of neighbouring LR
-pixels, enlarged. All are local means."""
+from geo_refdiff.plan.records import UncertaintyRecord
+from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.restore.sources import NOTICEABLE
+from geo_refdiff.sensor.resampling import enlarged
+from geo_refdiff.sensor.resize import CONTEXT
 
 SIDE = 9
 """HR pixels of the local means."""
@@ -38,56 +33,6 @@ _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Told = Callable[[list[NDArray[np.float32]]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class UncertaintyRecord:
-    """How a run's uncertainty is computed; part of the plan.
-
-    Attributes:
-        runs: with other noise; 1 where the restorer draws none.
-        coverage: share of pixels whose true value the interval is to hold; 0: the map is the plain spread.
-        calibrated: whether the shares were fitted for these very weights, settings and scale.
-        known: for each of `PREDICTORS` its share where the reference says something.
-        unknown: the same elsewhere.
-        factors: for each of the model's bands in the output, where the reference says something and elsewhere.
-    """
-
-    runs: int
-    coverage: float
-    calibrated: bool
-    known: tuple[float, ...]
-    unknown: tuple[float, ...]
-    factors: tuple[tuple[float, float], ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        found = asdict(self)
-        return found | {k: [list(f) if isinstance(f, tuple) else f for f in v] for k, v in found.items() if _many(v)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> UncertaintyRecord:
-        """The inverse of `to_dict`."""
-        return cls(
-            data["runs"],
-            data["coverage"],
-            data["calibrated"],
-            tuple(data["known"]),
-            tuple(data["unknown"]),
-            tuple((known, unknown) for known, unknown in data["factors"]),
-        )
-
-    @property
-    def meaning(self) -> str:
-        """What a value of the map is."""
-        if not self.coverage:
-            return f"standard deviation over {self.runs} runs, not calibrated"
-        told = "" if self.calibrated else ", calibrated for another model, setting or scale"
-        return f"half-width of the {self.coverage:.0%} interval{told}"
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 def margin(scale: int) -> int:

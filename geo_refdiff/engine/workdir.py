@@ -10,12 +10,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from geo_refdiff.engine.layout import BlockLayout
-from geo_refdiff.engine.plan import THREADS, Plan
-from geo_refdiff.engine.plan_file import differences, read_plan
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.io.atomic import check_free, output_error, write_json_atomic
-from geo_refdiff.io.lock import held
+from geo_refdiff.plan.layout import BlockLayout
+from geo_refdiff.plan.plan_file import differences, read_plan
+from geo_refdiff.plan.records import THREADS, Plan
+from geo_refdiff.raster.atomic import check_free, output_error, write_json_atomic
+from geo_refdiff.raster.lock import held
 
 _BLOCKS = "blocks"
 _PLAN = "plan.json"

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.change.detected import SURE, TOLD, DetectedPrior
+from geo_refdiff.change.features import BANDS
+from geo_refdiff.change.network import Detector
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.job import to_units
-from geo_refdiff.grid.window import Window
-from geo_refdiff.prior.detected import SURE, TOLD, DetectedPrior
-from geo_refdiff.prior.features import BANDS
-from geo_refdiff.prior.network import Detector
+from geo_refdiff.raster.window import Window
+from geo_refdiff.sensor.sensor import SensorModel
 
 
 class TileDetector:

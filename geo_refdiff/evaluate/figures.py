@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.evaluate import metrics, structure
 from geo_refdiff.evaluate.lpips import Lpips, lpips, lpips_map
 from geo_refdiff.evaluate.tiles import Tile
+from geo_refdiff.sensor.sensor import SensorModel
 
 REGIONS = ("changed", "unchanged")
 

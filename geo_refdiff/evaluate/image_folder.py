@@ -18,8 +18,8 @@ from torch import Tensor
 
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.evaluate.tiles import TileSpec
-from geo_refdiff.io.atomic import atomic_path
-from geo_refdiff.io.gdal import GDAL_ERRORS, one_line
+from geo_refdiff.raster.atomic import atomic_path
+from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
 
 SUFFIXES = (".png", ".tif", ".tiff")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.evaluate.tiles import Tile
+from geo_refdiff.sensor.sensor import SensorModel
 
 
 @dataclass(frozen=True, slots=True)

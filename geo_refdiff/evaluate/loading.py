@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from geo_refdiff.change.taxonomy import class_index
 from geo_refdiff.diffusion.checkpoint import load_denoiser, model_digest
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser
 from geo_refdiff.errors import ModelError, OptionError
-from geo_refdiff.prior.taxonomy import class_index
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.datasets import OpenedDataset, open_dataset
-from geo_refdiff.datasets.refsr import RefSRDataset
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.diffusion_restorer import sampler_settings
+from geo_refdiff.change.network import load_detector
+from geo_refdiff.data import OpenedDataset, open_dataset
+from geo_refdiff.data.refsr import RefSRDataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.detection import TileDetector
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
@@ -27,7 +26,8 @@ from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, 
 from geo_refdiff.evaluate.request import OWN_LR, Request
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
-from geo_refdiff.prior.network import load_detector
+from geo_refdiff.restore.diffusion import sampler_settings
+from geo_refdiff.sensor.sensor import SensorModel
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.tiles import Tile, TileSpec
-from geo_refdiff.io.picture import Panel, stretch, write_panels
+from geo_refdiff.raster.picture import Panel, stretch, write_panels
 
 ERROR_GAIN = 4
 """The error is shown this many times as bright as it is."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, Kernel
 from geo_refdiff.errors import OptionError
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, Kernel
 
 REFERENCES = ("given", "raw", "none", "other")
 """Which reference a model is given: the data set's, registered and in the radiometry of the new date; as the files hold

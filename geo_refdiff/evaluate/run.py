@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.align.radiometry import fit_radiometry
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.evaluate import pictures
 from geo_refdiff.evaluate.describe import Tally, as_json, as_lines
@@ -27,9 +25,11 @@ from geo_refdiff.evaluate.report import ScaleResult, tables
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.tiles import Tile, read_ahead
 from geo_refdiff.evaluate.windows import disagreement
-from geo_refdiff.io.atomic import output_error, write_bytes_atomic, write_json_atomic
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.io.picture import Panel, write_panels
+from geo_refdiff.raster.atomic import output_error, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.picture import Panel, write_panels
+from geo_refdiff.registration.radiometry import fit_radiometry
+from geo_refdiff.sensor.sensor import SensorModel
 
 Progress = Callable[[int, int], None]
 TRUTH = "truth"

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.grid.geobox import output_geobox, scene_geobox
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.projection import footprint
-from geo_refdiff.io.raster import RasterReader
-from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.warp import WarpedReader
+from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.geobox import output_geobox, scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.warp import WarpedReader
+from geo_refdiff.raster.window import Window
 
 _SIDE, _TILES = 32, 4
 """LR pixels along a tile, and tiles along an axis."""

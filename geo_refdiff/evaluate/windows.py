@@ -7,11 +7,11 @@ from math import ceil, lcm
 import torch
 from torch import Tensor
 
-from geo_refdiff.engine.restorers import LR_MARGIN, Conditions
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.job import Job, to_dn
 from geo_refdiff.evaluate.methods import ModelRun
-from geo_refdiff.grid.window import Window
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
 
 _LEAST = 32
 """HR pixels along a side that both windows keep, at least."""

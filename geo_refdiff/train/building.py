@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.diffusion.checkpoint import (
     build_denoiser,
     match_weights,
@@ -21,6 +20,7 @@ from geo_refdiff.diffusion.checkpoint import (
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError
 from geo_refdiff.nn.compact import CompactSize
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig
 from geo_refdiff.train.strict import merged
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from geo_refdiff.errors import OptionError, ResumeError
-from geo_refdiff.io import lock
-from geo_refdiff.io.atomic import output_error, write_bytes_atomic
+from geo_refdiff.raster import lock
+from geo_refdiff.raster.atomic import output_error, write_bytes_atomic
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.loop import learning_rate
 from geo_refdiff.train.monitor import LOG

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.datasets import Crop, PairDataset, open_dataset
-from geo_refdiff.datasets.regions import region
-from geo_refdiff.datasets.taxonomy import CLASSES
-from geo_refdiff.degrade.sensor import DEFAULT_PSF_SIGMA, SensorModel
+from geo_refdiff.change.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
+from geo_refdiff.change.network import ChangeNetwork, detector_config
+from geo_refdiff.data import Crop, PairDataset, open_dataset
+from geo_refdiff.data.regions import region
+from geo_refdiff.data.taxonomy import CLASSES
 from geo_refdiff.diffusion.model_folder import model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
-from geo_refdiff.prior.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
-from geo_refdiff.prior.network import ChangeNetwork, detector_config
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 
 SCALES = (6, 8, 8, 8, 8, 12, 16, 16, 16, 16)
 _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.datasets.base import Crop, PairDataset
+from geo_refdiff.data.base import Crop, PairDataset
 
 
 class Planes(NamedTuple):

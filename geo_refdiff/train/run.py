@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from geo_refdiff import __version__
-from geo_refdiff.datasets import OpenedDataset, open_dataset
+from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.io.atomic import write_bytes_atomic, write_json_atomic
 from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.receptive_field import receptive_radius
+from geo_refdiff.raster.atomic import write_bytes_atomic, write_json_atomic
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.card import Making, model_card
 from geo_refdiff.train.claim import check_free, claim, held

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.datasets.base import PairDataset
-from geo_refdiff.degrade.recipe import RECIPES, draw
-from geo_refdiff.degrade.resize import upsample
+from geo_refdiff.data.base import PairDataset
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
+from geo_refdiff.sensor.recipe import RECIPES, draw
+from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.train.config import SamplesConfig
 from geo_refdiff.train.faults import Sample, spoil, turn
 from geo_refdiff.train.pixels import PixelSource, Planes, Room

@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geo_refdiff.datasets.base import PairDataset
-from geo_refdiff.degrade.backproject import project
-from geo_refdiff.degrade.resize import upsample
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.data.base import PairDataset
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenoiser, wrap_network
 from geo_refdiff.diffusion.samplers import heun, noisy_start
 from geo_refdiff.diffusion.schedule import karras_sigmas
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.evaluate import metrics
-from geo_refdiff.io.picture import Panel, write_panels
+from geo_refdiff.raster.picture import Panel, write_panels
+from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.faults import Sample
 from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason

@@ -16,11 +16,11 @@ from dask.delayed import delayed
 
 from geo_refdiff import __version__
 from geo_refdiff.errors import InputError, OptionError, OutputError
-from geo_refdiff.grid.geobox import crs_wkt
-from geo_refdiff.io.raster import inspect
-from geo_refdiff.pipeline.models import default_batch
-from geo_refdiff.pipeline.outline import Outline, check_options, make_outline
-from geo_refdiff.pipeline.planning import Request
+from geo_refdiff.plan.outline import Outline, check_options, make_outline
+from geo_refdiff.plan.planning import Request
+from geo_refdiff.raster.geobox import crs_wkt
+from geo_refdiff.raster.reader import inspect
+from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
 from geo_refdiff.xarray.tasks import Job, get_block, get_ready

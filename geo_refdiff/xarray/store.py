@@ -19,13 +19,13 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.grid.geobox import crop, scene_geobox
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.atomic import output_error
-from geo_refdiff.io.block_file import write_block
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.io.raster_info import RasterInfo
-from geo_refdiff.io.vrt import Mosaic, write_vrt
+from geo_refdiff.raster.atomic import output_error
+from geo_refdiff.raster.block_file import write_block
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.geobox import crop, scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.vrt import Mosaic, write_vrt
+from geo_refdiff.raster.window import Window
 from geo_refdiff.xarray.arrays import array_info
 
 _SIDE = 1024

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.engine.block import BlockComputer
-from geo_refdiff.engine.plan import THREADS, Plan
-from geo_refdiff.engine.plan_file import read_plan
-from geo_refdiff.engine.restorers import Restorer
 from geo_refdiff.engine.run import torch_threads
-from geo_refdiff.engine.same_inputs import check_inputs
 from geo_refdiff.errors import ModelError, ResumeError
-from geo_refdiff.io.atomic import write_json_atomic
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.pipeline.models import open_model
-from geo_refdiff.pipeline.planning import Request, make_plan
+from geo_refdiff.plan.plan_file import read_plan
+from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.plan.records import THREADS, Plan
+from geo_refdiff.plan.same_inputs import check_inputs
+from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.restore.models import open_model
+from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.xarray.store import Store
 
 _LOG = logging.getLogger("geo_refdiff.xarray")
@@ -159,4 +159,4 @@ def _restorer(ready: Ready) -> Restorer:
             f"model '{plan.model.name}' here has SHA-256 {model.sha256[:12]}, the plan was made with "
             f"{plan.model.sha256[:12]}; install the same model on all workers"
         )
-    return model.restorer(plan)
+    return plan.restorer(model)

@@ -18,16 +18,16 @@ import rasterio.warp
 import shapely
 
 from geo_refdiff import upscale
+from geo_refdiff.batch import batch as module
+from geo_refdiff.batch.areas import read_areas
+from geo_refdiff.batch.batch import BatchInterrupted, Silent, batch, plan_batch
+from geo_refdiff.batch.inputs import Planner, Sources
+from geo_refdiff.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
+from geo_refdiff.batch.manifest import COLUMNS
+from geo_refdiff.batch.state import held_folder
+from geo_refdiff.batch.work import work
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
-from geo_refdiff.pipeline.batch import batch as module
-from geo_refdiff.pipeline.batch.areas import read_areas
-from geo_refdiff.pipeline.batch.batch import BatchInterrupted, Silent, batch, plan_batch
-from geo_refdiff.pipeline.batch.inputs import Planner, Sources
-from geo_refdiff.pipeline.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
-from geo_refdiff.pipeline.batch.manifest import COLUMNS
-from geo_refdiff.pipeline.batch.state import held_folder
-from geo_refdiff.pipeline.batch.work import work
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -288,7 +288,7 @@ def test_rerun_goes_on_and_retries_only_if_asked(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr("geo_refdiff.pipeline.batch.run.PLANNING", 60.0)  # all at once
+    monkeypatch.setattr("geo_refdiff.batch.run.PLANNING", 60.0)  # all at once
     real, seen = module.run_here, []
 
     def stops(tasks: Any, watch: Any) -> Any:
@@ -416,7 +416,7 @@ def test_manifest_is_readable_and_may_be_held_meanwhile(country: Country, tmp_pa
     seen: list[dict[str, str]] = []
 
     def peeks(tasks: Any, watch: Any) -> Any:
-        from geo_refdiff.pipeline.batch.run import run_here
+        from geo_refdiff.batch.run import run_here
 
         for number, outcome in enumerate(run_here(tasks, watch)):
             yield outcome
@@ -480,8 +480,8 @@ def test_bad_options_are_one_line(
 
 
 def test_tampered_jobs_are_refused(country: Country, tmp_path: Path) -> None:
-    from geo_refdiff.pipeline.batch.jobs import Job, stamps_of
-    from geo_refdiff.pipeline.batch.work import same_software
+    from geo_refdiff.batch.jobs import Job, stamps_of
+    from geo_refdiff.batch.work import same_software
 
     out = tmp_path / "out"
     (out / "batch").mkdir(parents=True)
@@ -599,7 +599,7 @@ def test_report_of_areas_with_heights_is_small(country: Country, make_raster: An
 
     from PIL import Image
 
-    from geo_refdiff.pipeline.batch.report import write_report
+    from geo_refdiff.batch.report import write_report
 
     wide = make_raster("wide.tif", np.tile(np.arange(400, dtype="uint8") % 200, (1, 300, 1)), pixel=10.0)
     out = upscale(wide, out=tmp_path / "wide_out.tif", model="bicubic", scale=2, device="cpu").out
@@ -623,7 +623,7 @@ def test_report_never_costs_the_work(country: Country, tmp_path: Path, monkeypat
     def fails(*given: Any) -> None:
         raise ZeroDivisionError("no picture")
 
-    monkeypatch.setattr("geo_refdiff.pipeline.batch.report.write_report", fails)
+    monkeypatch.setattr("geo_refdiff.batch.report.write_report", fails)
     page = tmp_path / "out" / "report.html"
     result = batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
     assert result.done == 5

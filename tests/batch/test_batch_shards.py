@@ -15,10 +15,10 @@ import pystac
 import pytest
 import rasterio
 
+from geo_refdiff.batch.batch import BatchInterrupted, batch, plan_batch
+from geo_refdiff.batch.cluster import runner_for
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import ResumeError
-from geo_refdiff.pipeline.batch.batch import BatchInterrupted, batch, plan_batch
-from geo_refdiff.pipeline.batch.cluster import runner_for
 
 from .conftest import OPTIONS, Country, square, write_areas
 

@@ -13,12 +13,12 @@ import pytest
 import rasterio
 import rasterio.shutil
 
+from geo_refdiff.batch import batch as module
+from geo_refdiff.batch import jobs, work
+from geo_refdiff.batch.batch import batch, plan_batch
+from geo_refdiff.batch.catalogue import read_catalogue
 from geo_refdiff.cli.batch_meter import BatchMeter
 from geo_refdiff.cli.main import run as cli
-from geo_refdiff.pipeline.batch import batch as module
-from geo_refdiff.pipeline.batch import jobs, work
-from geo_refdiff.pipeline.batch.batch import batch, plan_batch
-from geo_refdiff.pipeline.batch.catalogue import read_catalogue
 
 from .conftest import EAST, NORTH, OPTIONS, PIXEL, Country, square, write_areas
 

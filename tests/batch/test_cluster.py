@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 from geo_refdiff import upscale
+from geo_refdiff.batch.batch import Silent, batch
+from geo_refdiff.batch.cluster import ClusterBlocks, runner_for, work_blocks
+from geo_refdiff.batch.jobs import Settings
+from geo_refdiff.batch.pool import Place, Pool
+from geo_refdiff.batch.work import same_software
 from geo_refdiff.cli.main import run as cli
-from geo_refdiff.pipeline.batch.batch import Silent, batch
-from geo_refdiff.pipeline.batch.cluster import ClusterBlocks, runner_for, work_blocks
-from geo_refdiff.pipeline.batch.jobs import Settings
-from geo_refdiff.pipeline.batch.pool import Place, Pool
-from geo_refdiff.pipeline.batch.work import same_software
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -264,7 +264,7 @@ def test_tasks_go_to_workers_that_have_what_they_need(
 def test_missing_resources_are_told_and_waited_for(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.pipeline.batch.roster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.roster._LONELY", 0.5)
     watch = Silent()
     runner = runner_for(None, cluster.address, None, ("GPU=1",))
     thread, found = in_background(
@@ -286,7 +286,7 @@ def test_missing_resources_are_told_and_waited_for(
 def test_resources_that_nobody_offers_end_in_one_line(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.pipeline.batch.roster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.roster._LONELY", 0.5)
     cluster.start_worker()
     cluster.start_worker("--resources", "DISK=10")
     with Pool(Place(None, cluster.address), print) as pool:
@@ -322,8 +322,8 @@ HAS_CUDA = """
 def test_the_client_needs_no_gpu(
     country: Country, tmp_path: Path, cluster: Cluster, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geo_refdiff.engine.plan import Plan
-    from geo_refdiff.pipeline.batch import cluster as module
+    from geo_refdiff.batch import cluster as module
+    from geo_refdiff.plan.records import Plan
 
     seen: list[tuple[str, int]] = []
     real = module.ClusterBlocks.__call__
@@ -375,7 +375,7 @@ def test_large_area_is_split_by_blocks(
     scene = country.scenes / "west_20210503.tif"
     options: dict[str, Any] = {"scale": 4, "block_size": 32, "device": "cpu", "products": "source"}
     upscale(scene, model=tiny_compact, out=tmp_path / "a.tif", **options)
-    from geo_refdiff.pipeline.batch.work import open_batch_model
+    from geo_refdiff.batch.work import open_batch_model
 
     settings = Settings(
         {"model": str(tiny_compact)}, 1, open_batch_model({"model": tiny_compact}).sha256, same_software()
@@ -391,7 +391,7 @@ def test_large_area_is_split_by_blocks(
 def test_tampered_plan_is_refused_by_workers(country: Country, tmp_path: Path) -> None:
     import hashlib
 
-    from geo_refdiff.pipeline.batch.cluster import BlockTicket
+    from geo_refdiff.batch.cluster import BlockTicket
 
     scene = country.scenes / "west_20210503.tif"
     out = tmp_path / "x.tif"
@@ -435,7 +435,7 @@ def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: 
     import socket
 
     code = (
-        "import sys, time; from pathlib import Path; from geo_refdiff.pipeline.batch.state import held_folder\n"
+        "import sys, time; from pathlib import Path; from geo_refdiff.batch.state import held_folder\n"
         "with held_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "two")], stdout=subprocess.PIPE)
@@ -453,7 +453,7 @@ def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: 
 
 
 def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("geo_refdiff.pipeline.batch.pool._FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr("geo_refdiff.batch.pool._FIRST_PATIENCE", 0.0)
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--out"]
     assert cli([*command, str(tmp_path / "two"), "--scheduler", "tcp://127.0.0.1:9"]) == 1
     told = capsys.readouterr().err

@@ -12,12 +12,12 @@ import geopandas
 import pytest
 import shapely
 
+from geo_refdiff.batch import manifest as module
+from geo_refdiff.batch.areas import Area
+from geo_refdiff.batch.gpkg import know_geometries
+from geo_refdiff.batch.manifest import Manifest
+from geo_refdiff.batch.state import open_manifest
 from geo_refdiff.errors import OutputError
-from geo_refdiff.pipeline.batch import manifest as module
-from geo_refdiff.pipeline.batch.areas import Area
-from geo_refdiff.pipeline.batch.gpkg import know_geometries
-from geo_refdiff.pipeline.batch.manifest import Manifest
-from geo_refdiff.pipeline.batch.state import open_manifest
 
 CORNERS = {"one": (10.0, 50.0), "two": (11.0, 51.0), "three": (12.0, 49.0)}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from geo_refdiff.pipeline.batch import embedded, roster
-from geo_refdiff.pipeline.batch.place import Place
-from geo_refdiff.pipeline.batch.pool import Item, Pool
+from geo_refdiff.batch import embedded, roster
+from geo_refdiff.batch.place import Place
+from geo_refdiff.batch.pool import Item, Pool
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
@@ -29,7 +29,7 @@ def items(good: int, *, killer: bool) -> list[Item]:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def do(tell: Any = None) -> Any:
-        from geo_refdiff.pipeline.batch.work import Outcome
+        from geo_refdiff.batch.work import Outcome
 
         return Outcome("", "done")
 

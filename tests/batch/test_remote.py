@@ -15,11 +15,11 @@ import pytest
 import rasterio
 import shapely
 
+from geo_refdiff.batch.batch import batch, plan_batch
+from geo_refdiff.batch.catalogue import read_catalogue
+from geo_refdiff.batch.inputs import Sources
 from geo_refdiff.errors import InputError
-from geo_refdiff.io.stac import outline
-from geo_refdiff.pipeline.batch.batch import batch, plan_batch
-from geo_refdiff.pipeline.batch.catalogue import read_catalogue
-from geo_refdiff.pipeline.batch.inputs import Sources
+from geo_refdiff.raster.stac import outline
 
 from .conftest import OPTIONS, Country, square
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from geo_refdiff.pipeline.batch.batch import batch
+from geo_refdiff.batch.batch import batch
 
 from .conftest import OPTIONS, Country
 

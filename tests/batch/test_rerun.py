@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from geo_refdiff.batch.batch import batch, plan_batch
+from geo_refdiff.batch.gpkg import know_geometries
+from geo_refdiff.batch.inputs import Sources
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.pipeline.batch.batch import batch, plan_batch
-from geo_refdiff.pipeline.batch.gpkg import know_geometries
-from geo_refdiff.pipeline.batch.inputs import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
 

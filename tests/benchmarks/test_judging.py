@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from benchmarks import ablation, mask_value
 from benchmarks.tables import markdown, paired, plus_minus, verdict
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.diffusion.checkpoint import save_model
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.tiles import Tile
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config
 

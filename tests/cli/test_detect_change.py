@@ -14,13 +14,13 @@ import shapely
 import torch
 from affine import Affine
 
+from geo_refdiff.change.class_map import category_names
+from geo_refdiff.change.taxonomy import CLASSES
 from geo_refdiff.cli.main import run
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.pipeline.detect_change import detect_change
-from geo_refdiff.pipeline.upscale import upscale
-from geo_refdiff.prior.class_map import category_names
-from geo_refdiff.prior.taxonomy import CLASSES
+from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.commands.upscale import upscale
 from geo_refdiff.sample_tiles.landscape import render_pair
+from geo_refdiff.sensor.sensor import SensorModel
 
 SCALE, SIDE = 8, 192
 Make = Callable[..., Path]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from geo_refdiff.cli.main import run
-from geo_refdiff.datasets import open_dataset
-from geo_refdiff.datasets.index import read_index
+from geo_refdiff.data import open_dataset
+from geo_refdiff.data.index import read_index
 
 
 @pytest.fixture

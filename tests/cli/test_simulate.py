@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from geo_refdiff.cli.main import run
-from geo_refdiff.degrade.recipe import RECIPES
+from geo_refdiff.sensor.recipe import RECIPES
 
 LAND = np.random.default_rng(0).integers(20, 220, (3, 83, 101)).astype("uint8")
 NAMES = ("red", "green", "blue")

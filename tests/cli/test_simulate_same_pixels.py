@@ -15,14 +15,14 @@ from affine import Affine
 from rasterio.warp import Resampling, reproject
 from scipy import ndimage
 
-from geo_refdiff.degrade.jpeg import jpeg
-from geo_refdiff.degrade.presets import PRESETS
-from geo_refdiff.degrade.recipe import RECIPES, DegradationRecipe
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.commands.simulate import simulate
 from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.raster import RasterReader
-from geo_refdiff.pipeline.simulate import simulate
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.window import Window
+from geo_refdiff.sensor.jpeg import jpeg
+from geo_refdiff.sensor.presets import PRESETS
+from geo_refdiff.sensor.recipe import RECIPES, DegradationRecipe
+from geo_refdiff.sensor.sensor import SensorModel
 
 WILD = DegradationRecipe(
     isotropic=0.0, anisotropic=1.0, sigma=(0.2, 0.6), area=0.0, bicubic=1.0, noise=(4.0, 4.0),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from geo_refdiff.diffusion.noise import CELL, lattice_noise
-from geo_refdiff.grid.window import Window
+from geo_refdiff.raster.window import Window
 
 KNOWN = [0.50325, -0.338735, 1.445493, 0.219558, 0.906532, 0.167845, 0.172521, 1.535797]
 positions = st.integers(-300, 300)

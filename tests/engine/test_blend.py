@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from geo_refdiff.engine.blend import Blender, raised_cosine
-from geo_refdiff.engine.layout import WindowLayout, plan_windows
-from geo_refdiff.grid.window import Window
+from geo_refdiff.plan.layout import WindowLayout, plan_windows
+from geo_refdiff.raster.window import Window
 
 
 def blend(region: Window, layout: WindowLayout, tile_of, skip=()) -> np.ndarray:

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from geo_refdiff.engine.block import BlockComputer
-from geo_refdiff.engine.restorers import BicubicBackProjected, Conditions
 from geo_refdiff.errors import OptionError
-from geo_refdiff.pipeline.planning import Request, make_plan
+from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
 
 class Small(BicubicBackProjected):

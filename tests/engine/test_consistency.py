@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geo_refdiff import upscale
-from geo_refdiff.degrade.sensor import SensorModel
-from geo_refdiff.engine.consistency import LrConsistency, Mode
-from geo_refdiff.evaluate.validation import validate_product
+from geo_refdiff.engine.consistency import LrConsistency
+from geo_refdiff.plan.records import Mode
+from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.validate.validation import validate_product
 
 SENSORS = [SensorModel(8), SensorModel(4, 0.0), SensorModel(5, 0.46), SensorModel(4, kernel="bicubic")]
 ALL = (slice(None), slice(None))

@@ -12,8 +12,8 @@ from geo_refdiff.engine.finish import (
     rounded,
     to_digital_numbers,
 )
-from geo_refdiff.engine.plan import Radiometry
-from geo_refdiff.grid.window import Window
+from geo_refdiff.plan.records import Radiometry
+from geo_refdiff.raster.window import Window
 
 PLAIN = Radiometry(0.0, 1.0, (0.0,))
 BYTES = Radiometry(127.5, 127.5, (0.0,))

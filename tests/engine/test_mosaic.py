@@ -18,12 +18,12 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff import upscale
 from geo_refdiff.engine import mosaic as module
-from geo_refdiff.engine.layout import plan_blocks
 from geo_refdiff.engine.mosaic import with_blocks
 from geo_refdiff.engine.shards import shards_of
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.vrt import Mosaic
+from geo_refdiff.plan.layout import plan_blocks
+from geo_refdiff.raster.vrt import Mosaic
+from geo_refdiff.raster.window import Window
 
 OPTIONS: dict[str, Any] = {
     "model": "bicubic-ibp", "scale": 4, "block_size": 16, "window": 64, "device": "cpu", "products": "source",

@@ -11,8 +11,8 @@ from affine import Affine
 from PIL import Image
 from scipy import ndimage
 
-from geo_refdiff.datasets import Crop, ReadError
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.data import Crop, ReadError
+from geo_refdiff.sensor.sensor import SensorModel
 
 CLASSES = ("no change", "water", "building")
 

@@ -15,10 +15,10 @@ from broken import damaged, grainy, told
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.engine.consistency import Residual
-from geo_refdiff.evaluate.declared import Declared, Left, read_declared
-from geo_refdiff.evaluate.promises import consistency
-from geo_refdiff.evaluate.validation import validate_product
-from geo_refdiff.io.raster import inspect
+from geo_refdiff.raster.reader import inspect
+from geo_refdiff.validate.declared import Declared, Left, read_declared
+from geo_refdiff.validate.promises import consistency
+from geo_refdiff.validate.validation import validate_product
 
 Pair = tuple[Path, Path]
 

@@ -11,9 +11,9 @@ import pytest
 from pairs import write_pairs
 
 from geo_refdiff.cli.main import run
-from geo_refdiff.engine.uncertainty import PREDICTORS
-from geo_refdiff.pipeline import calibrate
-from geo_refdiff.pipeline.uncertainty import FILE
+from geo_refdiff.commands import calibrate
+from geo_refdiff.plan.records import PREDICTORS
+from geo_refdiff.plan.uncertainty import FILE
 
 
 def made_up(tile: Any, model: Any, scale: int, runs: int, *, seed: int, **more: Any) -> calibrate.Trial:

@@ -15,8 +15,8 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from geo_refdiff import upscale
-from geo_refdiff.datasets import open_dataset
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.change.network import ChangeNetwork, Detector
+from geo_refdiff.data import open_dataset
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.detection import TileDetector
@@ -24,7 +24,7 @@ from geo_refdiff.evaluate.pictures import choose
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.evaluate.tiles import TileSource
-from geo_refdiff.prior.network import ChangeNetwork, Detector
+from geo_refdiff.sensor.sensor import SensorModel
 
 NAMES = ["town_000_2016_2020", "town_001_2016_2020"]
 

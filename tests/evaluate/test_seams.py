@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geo_refdiff.evaluate.seams import PROMISED, Gradients, Seams
+from geo_refdiff.validate.seams import PROMISED, Gradients, Seams
 
 
 def gradients(image: np.ndarray, scale: int = 8, valid: np.ndarray | None = None) -> Gradients:

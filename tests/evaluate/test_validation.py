@@ -14,7 +14,7 @@ from broken import damaged
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import InputError
-from geo_refdiff.evaluate.validation import validate_product
+from geo_refdiff.validate.validation import validate_product
 
 
 def test_validate(make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

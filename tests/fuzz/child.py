@@ -138,7 +138,7 @@ def tiff_cases(folder: Path, draw: random.Random, role: str, model: str) -> Gene
 
 def plan_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]:
     """plan.json of a run that is resumed, read by itself, and used by a worker that believes in it."""
-    from geo_refdiff.engine.plan_file import read_plan
+    from geo_refdiff.plan.plan_file import read_plan
 
     plan = folder / "job.tif.parts" / "plan.json"
     text = plan.read_bytes()
@@ -193,8 +193,8 @@ def _spoiled_model(whole: bytes, length: int, draw: random.Random) -> bytes:
 
 def manifest_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]:
     """The manifest, or the settings, of a batch that is planned and run again."""
-    from geo_refdiff.pipeline.batch.batch import batch, plan_batch
-    from geo_refdiff.pipeline.batch.inputs import Sources
+    from geo_refdiff.batch.batch import batch, plan_batch
+    from geo_refdiff.batch.inputs import Sources
 
     out = folder / "batch"
     kept = {path: path.read_bytes() for path in (out / "manifest.gpkg", out / "batch" / "batch.json")}
@@ -230,7 +230,7 @@ def _spoiled_rows(path: Path, draw: random.Random) -> str:
     import sqlite3
     from contextlib import closing
 
-    from geo_refdiff.pipeline.batch.manifest import COLUMNS
+    from geo_refdiff.batch.manifest import COLUMNS
 
     column = draw.choice(list(COLUMNS))
     value = draw.choice(

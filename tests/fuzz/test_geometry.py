@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.engine.plan import Plan
-from geo_refdiff.engine.restorers import Classical, Conditions
 from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.pipeline.planning import Request, make_plan
+from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.restorers import Classical, Conditions
 
 EUROPE = (15.0, 52.35)
 PLACES = {

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.planning import BLOCK, SCALE, make_source, make_virtual
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.io.gdal import gdal_env
-from geo_refdiff.pipeline.planning import Request, make_plan
+from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.raster.gdal import gdal_env
 
 
 def peak(folder: Path, side: int, source: Path) -> tuple[int, int]:

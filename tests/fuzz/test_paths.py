@@ -13,12 +13,12 @@ import pytest
 import rasterio
 
 from geo_refdiff import upscale
-from geo_refdiff.engine.layout import BlockLayout
-from geo_refdiff.engine.plan_file import read_plan
+from geo_refdiff.batch.work import open_batch_model
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError, ResumeError
-from geo_refdiff.pipeline.batch.work import open_batch_model
+from geo_refdiff.plan.layout import BlockLayout
+from geo_refdiff.plan.plan_file import read_plan
 
 OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 4, "block_size": 32, "device": "cpu"}
 
@@ -116,7 +116,7 @@ def work(job: Path, index: int = 0) -> None:
     """Computes a block as a worker does."""
     workdir = Workdir(job / "job.tif.parts")
     plan = read_plan(workdir.plan)
-    restorer = open_batch_model(OPTIONS).restorer(plan)
+    restorer = plan.restorer(open_batch_model(OPTIONS))
     run_blocks(plan, workdir, restorer, order=[index])
 
 

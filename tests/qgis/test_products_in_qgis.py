@@ -13,8 +13,8 @@ from PIL import Image
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff import upscale
-from geo_refdiff.engine.sources import CLASSES, COLOURS
-from geo_refdiff.pipeline.detect_change import detect_change
+from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.restore.sources import CLASSES, COLOURS
 
 Look = Callable[[Sequence[Any]], list[dict[str, Any]]]
 TILE = 480

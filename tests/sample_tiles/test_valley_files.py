@@ -14,11 +14,11 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.warp import reproject
 from scipy import ndimage
 
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import InputError
 from geo_refdiff.sample_tiles import generate, sample
 from geo_refdiff.sample_tiles.landcover import CLASSES
 from geo_refdiff.sample_tiles.landscape import LandscapePair
+from geo_refdiff.sensor.sensor import SensorModel
 
 VALLEY = sample()
 

@@ -13,8 +13,8 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
-from geo_refdiff.datasets import Crop, ReadError
-from geo_refdiff.datasets.indexing import make_index
+from geo_refdiff.data import Crop, ReadError
+from geo_refdiff.data.indexing import make_index
 from geo_refdiff.train.config import TrainConfig, load_config
 
 BANDS = ("red", "green", "blue", "nir")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geo_refdiff.datasets import open_dataset
+from geo_refdiff.data import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
 from geo_refdiff.train.building import new_denoiser

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from geo_refdiff.datasets import Crop, open_dataset
-from geo_refdiff.degrade.sensor import SensorModel
+from geo_refdiff.change.network import load_detector
+from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.errors import InputError
-from geo_refdiff.prior.network import load_detector
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.detector import collect, crops, drawn, lr_sample, main, probabilities, train, write
 
 SIZE = 96

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from geo_refdiff.degrade.resize import upsample
-from geo_refdiff.degrade.sensor import SensorModel
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.config import FaultsConfig, SamplesConfig
 from geo_refdiff.train.faults import Sample, spoil
 from geo_refdiff.train.samples import Batch, SampleMaker, Source, crop_size

@@ -1,0 +1,192 @@
+"""Several rasters as one: a VRT in which the first lies on top, and bands may come from files of their own."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.batch.entry import Entry
+from geo_refdiff.errors import InputError
+from geo_refdiff.raster.affine import point
+from geo_refdiff.raster.atomic import write_bytes_atomic
+from geo_refdiff.raster.band_names import UNNAMED, band_keys
+from geo_refdiff.raster.geobox import crop, crs_wkt, scene_geobox
+from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.raster.window import Window, around
+
+_ON_GRID = 1e-3
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """An entry, inspected: one (file, 1-based band) and one name, "" if it has none, for each band of the mosaic."""
+
+    infos: tuple[RasterInfo, ...]
+    bands: tuple[tuple[RasterInfo, int], ...]
+    names: tuple[str, ...]
+
+    @property
+    def first(self) -> RasterInfo:
+        return self.infos[0]
+
+
+class Mosaic:
+    """Rasters of one role that are laid over each other as they are: nothing is resampled or converted.
+
+    Args:
+        role: of the rasters, for the checks.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self._layers: dict[tuple[str, ...], _Layer] = {}
+
+    def why_not(self, entry: Entry, top: Entry) -> str | None:
+        """Why an entry cannot be laid under another one; None if it can.
+
+        Raises:
+            InputError: a file of either cannot be used.
+        """
+        return _difference(self._layer(entry), self._layer(top))
+
+    def write(self, entries: Sequence[Entry], path: Path) -> str:
+        """The file to use for entries that go together: the only one as it is, else a VRT over all.
+
+        Where several have a valid pixel, that of the first is taken, band by band (a value that is its file's nodata is
+        missing).
+
+        Args:
+            entries: the one on top first.
+            path: of the VRT, whose folder is made; written only where what it says changes, since runs remember when it
+                was written.
+
+        Raises:
+            InputError: a file cannot be used.
+            OutputError: the VRT cannot be written.
+        """
+        if len(entries) == 1 and len(entries[0].files) == 1:
+            return entries[0].files[0]
+        text = ET.tostring(_tree([self._layer(e) for e in entries], entries[0].bands), encoding="utf-8")
+        try:
+            same = path.read_bytes() == text
+        except OSError:
+            same = False
+        if not same:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(path, text)
+        return str(path)
+
+    def _layer(self, entry: Entry) -> _Layer:
+        if entry.files not in self._layers:
+            self._layers[entry.files] = _inspected(entry, self.role)
+        return self._layers[entry.files]
+
+
+def _inspected(entry: Entry, role: Role) -> _Layer:
+    infos = tuple(inspect(file, role) for file in entry.files)
+    if len(infos) == 1:
+        bands = tuple((infos[0], band) for band in range(1, infos[0].count + 1))
+        return _Layer(infos, bands, tuple("" if key.startswith(UNNAMED) else key for key in band_keys(infos[0])))
+    first = infos[0]
+    for other in infos[1:]:
+        if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
+            raise InputError(
+                f"{other.path}: lies on another pixel grid than {first.path}; stack bands of one pixel size"
+            )
+        if other.dtype != first.dtype:
+            raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
+    return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos), tuple(entry.bands))
+
+
+def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:
+    """(row, col) of a raster's corner in pixels of the other; None where their pixels do not coincide."""
+    if scene_geobox(info).crs != scene_geobox(top).crs:
+        return None
+    if not np.allclose(np.take(info.transform, [0, 1, 3, 4]), np.take(top.transform, [0, 1, 3, 4]), rtol=1e-9, atol=0):
+        return None
+    col, row = point(~Affine(*top.transform), info.transform[2], info.transform[5])
+    far = abs(row - round(row)) > _ON_GRID or abs(col - round(col)) > _ON_GRID
+    return None if far else (round(row), round(col))
+
+
+def _difference(layer: _Layer, top: _Layer) -> str | None:
+    """What keeps a layer's values from standing beside those of another one."""
+    if _offset(layer.first, top.first) is None:
+        return "on another pixel grid"
+    if len(layer.bands) != len(top.bands):
+        return f"{len(layer.bands)} bands instead of {len(top.bands)}"
+    if layer.first.dtype != top.first.dtype:
+        return f"{layer.first.dtype} instead of {top.first.dtype}"
+    if any(own and other and own != other for own, other in zip(layer.names, top.names, strict=False)):
+        return f"bands {', '.join(layer.names)} instead of {', '.join(top.names)}"
+    for (info, band), (other, at) in zip(layer.bands, top.bands, strict=True):
+        for what, own, wanted in (
+            ("scale", info.scales[band - 1], other.scales[at - 1]),
+            ("offset", info.offsets[band - 1], other.offsets[at - 1]),
+            ("unit", info.units[band - 1] or "none", other.units[at - 1] or "none"),
+        ):
+            if own != wanted:
+                return f"{what} {own} instead of {wanted}"
+    return None
+
+
+def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
+    top = layers[0].first
+    windows = []
+    for layer in layers:
+        row, col = _offset(layer.first, top) or (0, 0)
+        windows.append(Window(row, col, layer.first.height, layer.first.width))
+    whole = around(windows)
+    gbox: GeoBox = crop(scene_geobox(top), whole)
+    root = ET.Element("VRTDataset", rasterXSize=str(whole.width), rasterYSize=str(whole.height))
+    add_grid(root, gbox, crs_wkt(gbox))
+    placed = [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
+    for index, (info, band) in enumerate(layers[0].bands):
+        _add_band(root, info, band, index, placed, names[index] if names else None)
+    if top.validity in ("mask", "none"):
+        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        for layer, window in reversed(placed):
+            source = add_source(mask, layer.first.path, "mask,1", window, relative=False, kind="ComplexSource")
+            ET.SubElement(source, "NODATA").text = "0"
+    return root
+
+
+def _add_band(
+    root: ET.Element, info: RasterInfo, band: int, index: int, placed: Sequence[tuple[_Layer, Window]], name: str | None
+) -> None:
+    element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index + 1))
+    at = band - 1
+    description = name or info.descriptions[at]
+    if description:
+        ET.SubElement(element, "Description").text = description
+    if info.nodata is not None:
+        ET.SubElement(element, "NoDataValue").text = repr(info.nodata)
+    elif np.dtype(info.dtype).kind == "f":
+        ET.SubElement(element, "NoDataValue").text = "nan"
+    if info.units[at]:
+        ET.SubElement(element, "UnitType").text = info.units[at]
+    if info.offsets[at] != 0:
+        ET.SubElement(element, "Offset").text = repr(info.offsets[at])
+    if info.scales[at] != 1:
+        ET.SubElement(element, "Scale").text = repr(info.scales[at])
+    interp = "undefined" if name else info.colorinterp[at]
+    ET.SubElement(element, "ColorInterp").text = interp.capitalize()
+    for layer, window in reversed(placed):
+        source, number = layer.bands[index]
+        _add_source(element, source, number, window)
+
+
+def _add_source(element: ET.Element, info: RasterInfo, band: int, window: Window) -> None:
+    source = add_source(element, info.path, str(band), window, relative=False, kind="ComplexSource")
+    if info.validity in ("mask", "alpha", "none"):
+        ET.SubElement(source, "UseMaskBand").text = "true"
+    else:
+        ET.SubElement(source, "NODATA").text = "nan" if info.nodata is None else repr(info.nodata)

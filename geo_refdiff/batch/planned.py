@@ -1,0 +1,148 @@
+"""What a batch would do, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geo_refdiff.batch.areas import Area
+from geo_refdiff.batch.inputs import Planner, plan_or_reason
+from geo_refdiff.batch.jobs import is_there, output_of
+from geo_refdiff.batch.manifest import FILE, Manifest, text_of_notes
+from geo_refdiff.batch.state import check_outlines, outline_digest
+
+_WIDEST = 40
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArea:
+    """An area of a planned batch.
+
+    Attributes:
+        name: of the area.
+        status: "pending", "done", "failed" (tried again only with --retry-failed), or "impossible".
+        scene, reference, mask: names of the files, " + " between those of a mosaic, the one on top first.
+        width, height: output pixels.
+        blocks: of the output.
+        raw_mib: of the output's pixels, uncompressed.
+        seconds: it is expected to take, by the speed of what is done so far; None where nothing is.
+        error: why it is impossible.
+        notes: what deserves a look about its inputs.
+    """
+
+    name: str
+    status: str
+    scene: str = ""
+    reference: str = ""
+    mask: str = ""
+    width: int = 0
+    height: int = 0
+    blocks: int = 0
+    raw_mib: float = 0.0
+    seconds: float | None = None
+    error: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class PlanTable:
+    """All areas of a planned batch."""
+
+    areas: tuple[PlannedArea, ...]
+
+    @property
+    def possible(self) -> bool:
+        """Whether all areas have what they need."""
+        return all(area.status != "impossible" for area in self.areas)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"areas": [asdict(area) for area in self.areas], "totals": self.totals()}
+
+    def totals(self) -> dict[str, Any]:
+        """Of what is still to be done."""
+        todo = [a for a in self.areas if a.status == "pending"]
+        known = [a.seconds for a in todo if a.seconds is not None]
+        return {
+            "areas": len(self.areas),
+            "pending": len(todo),
+            "impossible": sum(a.status == "impossible" for a in self.areas),
+            "megapixels": round(sum(a.width * a.height for a in todo) / 1e6, 3),
+            "blocks": sum(a.blocks for a in todo),
+            "raw_mib": round(sum(a.raw_mib for a in todo), 3),
+            "seconds": round(sum(known), 1) if known else None,
+        }
+
+    def __str__(self) -> str:
+        head = ["area", "status", "scene", "reference", "mask", "pixels", "blocks", "MiB raw"]
+        rows = [
+            [
+                a.name,
+                a.status,
+                *(_cut(text or "-") for text in (a.scene, a.reference, a.mask)),
+                f"{a.width} x {a.height}" if a.width else "-",
+                str(a.blocks or "-"),
+                f"{a.raw_mib:.1f}" if a.width else "-",
+            ]
+            for a in self.areas
+        ]
+        widths = [max(len(line[c]) for line in [head, *rows]) for c in range(len(head))]
+        lines = [
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [head, *rows]
+        ]
+        t = self.totals()
+        time = "" if t["seconds"] is None else f", about {t['seconds']:.0f} s of one process by the speed so far"
+        lines.append(
+            f"{t['pending']} of {t['areas']} areas would run: {t['megapixels']:.1f} MPix, {t['blocks']} blocks, "
+            f"{t['raw_mib']:.1f} MiB uncompressed{time}"
+        )
+        return "\n".join([*lines, *(f"{a.name}: {a.error or a.notes}" for a in self.areas if a.error or a.notes)])
+
+
+def plan_table(
+    areas: Sequence[Area], planner: Planner, folder: Path, *, retry_failed: bool, overwrite: bool
+) -> PlanTable:
+    """What would be done of each area, beside what a batch in that folder has done already.
+
+    Raises:
+        ResumeError: as of `open_manifest`.
+    """
+    manifest = Manifest(folder / FILE)
+    old = manifest.values() if manifest.path.exists() and not overwrite else {}
+    check_outlines(folder, areas, [outline_digest(area) for area in areas], old)
+    done = [row for row in old.values() if row["status"] == "done" and row["seconds"] and row["megapixels"]]
+    pixels = sum(row["megapixels"] for row in done)
+    speed = sum(row["seconds"] for row in done) / pixels if pixels else None
+    planned = []
+    for area in areas:
+        before = old.get(area.name, {}).get("status")
+        status = "pending" if before not in ("done", "failed") or (before == "failed" and retry_failed) else str(before)
+        if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
+            status = "pending"
+        plan = plan_or_reason(planner, area)
+        if isinstance(plan, str):
+            planned.append(PlannedArea(area.name, "impossible", error=plan))
+            continue
+        height, width = plan.shape
+        planned.append(
+            PlannedArea(
+                area.name,
+                status,
+                plan.values["scene"],
+                plan.values.get("reference") or "",
+                plan.values.get("mask") or "",
+                width,
+                height,
+                plan.blocks,
+                plan.raw_bytes / 2**20,
+                None if speed is None else speed * width * height / 1e6,
+                notes=text_of_notes(plan.notes),
+            )
+        )
+    return PlanTable(tuple(planned))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

@@ -1,0 +1,258 @@
+"""Does one job, in whatever process; every error becomes part of the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any, Literal
+
+from geo_refdiff.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
+from geo_refdiff.commands.products import product_path
+from geo_refdiff.commands.result import UpscaleResult
+from geo_refdiff.commands.upscale import upscale
+from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks, torch_threads
+from geo_refdiff.engine.shards import remove_output
+from geo_refdiff.engine.workdir import Workdir, workdir_of
+from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
+from geo_refdiff.nn.device import check_device, chosen_device
+from geo_refdiff.plan.outline import chosen_dtype
+from geo_refdiff.plan.planning import software_versions
+from geo_refdiff.plan.records import THREADS
+from geo_refdiff.raster.atomic import is_filled
+from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.restore.models import Model, open_model
+
+Kind = Literal["done", "area", "worker", "busy"]
+
+_MODEL_OPTIONS = ("sampler", "steps", "detail", "device", "dtype")
+IN_THE_MODEL = ("sampler", "steps", "detail")
+"""Options of `upscale` that go into an open model."""
+
+_models: dict[str, Model] = {}
+_one = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        name: of the area.
+        kind: "done"; "area": it cannot be done; "worker": it cannot be done here; "busy": another process is at it.
+        error: one line, "" if done.
+        seconds: it took here.
+        figures: for the manifest.
+        notes: of the run.
+        worker: "host:pid".
+    """
+
+    name: str
+    kind: Kind
+    error: str = ""
+    seconds: float = 0.0
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    worker: str = ""
+
+
+def work(
+    ticket: Ticket,
+    tell: Callable[[Progress], None] | None = None,
+    runner: BlockRunner = run_blocks,
+    device: str | None = None,
+) -> Outcome:
+    """Upscale the area of a ticket; goes on where an interrupted run stopped.
+
+    Args:
+        ticket: of the job.
+        tell: called now and then.
+        runner: who computes the blocks.
+        device: of those, if they are on other machines.
+
+    Raises:
+        KeyboardInterrupt: passed on.
+    """
+    name, started = "", perf_counter()
+
+    def done() -> Outcome:
+        nonlocal name
+        settings, job = read_job(ticket)
+        name = job.name
+        wrong = "; ".join(changed_inputs(job))
+        if wrong:
+            raise UnfitError(f"{wrong}; all workers need the same inputs under the same paths")
+        result = _upscaled(Path(ticket.folder), settings, job, tell, runner, device)
+        figures = figures_of(result.out) | {
+            "megapixels": result.counts["pixels"] / 1e6,
+            "blocks": result.counts["blocks"],
+        }
+        return Outcome(name, "done", "", perf_counter() - started, figures, tuple(result.notes), place())
+
+    outcome = guarded(done)
+    return outcome if outcome.kind == "done" else replace(outcome, name=name, seconds=perf_counter() - started)
+
+
+def guarded(done: Callable[[], Outcome]) -> Outcome:
+    """The outcome of some work, whose errors become outcomes, too; one work at a time in a process."""
+    kind: Kind = "area"
+    try:
+        with _one:  # the number of torch threads is the process's own
+            return done()
+    except BusyError as error:
+        kind, text = "busy", str(error)
+    except (UnfitError, OutputError) as error:
+        kind, text = "worker", str(error)
+    except GeoRefDiffError as error:
+        text = str(error)
+    except MemoryError:
+        kind, text = "worker", "out of memory; give a smaller --window, --block-size or --batch-size, or fewer workers"
+    except Exception as error:  # one area's failure never stops the others
+        text = f"unexpected {type(error).__name__}: {one_line(error)}"
+    return Outcome("", kind, " ".join(text.split()), worker=place())
+
+
+def place() -> str:
+    """Host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def model_for(settings: Settings, elsewhere: str | None = None) -> Model:
+    """The model of a batch, opened once a process.
+
+    Args:
+        settings: of the batch.
+        elsewhere: device of other machines that it runs on; None: it runs here.
+
+    Raises:
+        UnfitError: it cannot be opened here, it is not the one that the batch was begun with, or the software is not.
+    """
+    here = same_software()
+    other = [f"{k} {here.get(k)} instead of {v}" for k, v in settings.software.items() if here.get(k) != v]
+    if other:
+        raise UnfitError(f"this worker has {', '.join(other)}; give all workers the same versions")
+    options = settings.options
+    used = [options.get(k) for k in _MODEL_OPTIONS]
+    key = json.dumps([str(options.get("model")), settings.model_sha256, elsewhere, *used])
+    if key not in _models:
+        try:
+            model = open_batch_model(options, elsewhere)
+        except GeoRefDiffError as error:
+            raise UnfitError(str(error)) from error
+        if model.sha256 != settings.model_sha256:
+            raise UnfitError(
+                f"model '{options.get('model')}': is another one here (SHA-256 {model.sha256[:12]}..., the batch has "
+                f"{settings.model_sha256[:12]}...); give all workers the same model"
+            )
+        _models.clear()
+        _models[key] = model
+    return _models[key]
+
+
+def same_software() -> dict[str, str]:
+    """Versions of what computes pixels, which must be the same for all who work on a batch."""
+    return {key: value for key, value in software_versions().items() if key != THREADS}
+
+
+def open_batch_model(options: Mapping[str, Any], elsewhere: str | None = None) -> Model:
+    """The model that options of `upscale` name.
+
+    Args:
+        options: of `upscale`.
+        elsewhere: device of other machines that it will run on; here it is opened on the CPU, to plan with.
+
+    Raises:
+        ModelError, OptionError: it cannot be opened.
+    """
+    model = open_model(
+        options.get("model", "default"),
+        sampler=options.get("sampler"),
+        steps=options.get("steps"),
+        detail=options.get("detail"),
+        device="cpu" if elsewhere else chosen_device(options.get("device", "auto")),
+        dtype=chosen_dtype(options.get("dtype", "float32")),
+    )
+    return replace(model, device=check_device(elsewhere)) if elsewhere else model
+
+
+def _upscaled(
+    folder: Path,
+    settings: Settings,
+    job: Job,
+    tell: Callable[[Progress], None] | None,
+    runner: BlockRunner,
+    device: str | None,
+) -> UpscaleResult:
+    model, out = model_for(settings, device), output_of(folder, job.name, settings.options)
+    options: dict[str, Any] = {
+        **{k: v for k, v in settings.options.items() if k not in job.without},
+        "ref": job.reference,
+        "mask": job.mask,
+        "aoi": job.area,
+        "scene_date": job.taken,
+        "out": out,
+        "model": model,
+        "progress": tell,
+        "runner": runner,
+    }
+    for used in IN_THE_MODEL:
+        options.pop(used, None)
+    if out.exists() and not is_filled(out):
+        out.unlink()
+    with torch_threads(settings.threads):
+        try:
+            result = upscale(job.scene, resume=True, overwrite=settings.replace, **options)
+        except BusyError:
+            raise
+        except ResumeError:  # blocks of other inputs or another version: this area is begun anew
+            result = upscale(job.scene, overwrite=True, **options)
+    if settings.replace:
+        _remove_other_form(out)
+    return result
+
+
+def _remove_other_form(out: Path) -> None:
+    """Remove what a batch before made of the area: one file where there are shards now, or the reverse."""
+    other = out.with_suffix(".vrt" if out.suffix == ".tif" else ".tif")
+    remove_output(other)
+    workdir = Workdir(workdir_of(other))
+    if workdir.plan.exists():
+        with workdir.locked():
+            workdir.remove()
+
+
+def figures_of(out: Path) -> dict[str, Any]:
+    """Quality figures of a finished output for the manifest, from its tags and its STAC item."""
+    import rasterio
+
+    figures: dict[str, Any] = {}
+    with rasterio.open(out) as dataset:
+        tags, band = dataset.tags(), dataset.tags(1)
+    for column, source, tag in (
+        ("lr_residual_rms", tags, "GEO_REFDIFF_LR_RESIDUAL_RMS"),
+        ("lr_residual_max", tags, "GEO_REFDIFF_LR_RESIDUAL_MAX"),
+        ("valid_percent", band, "STATISTICS_VALID_PERCENT"),
+    ):
+        if tag in source:
+            figures[column] = float(source[tag])
+    try:
+        properties = json.loads(product_path(out, "stac").read_text(encoding="utf-8"))["properties"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return figures
+    correlation = properties.get("geo_refdiff:radiometry", {}).get("correlation") or []
+    if correlation:
+        figures["ref_correlation"] = round(fmean(correlation), 4)
+    sources = properties.get("geo_refdiff:sources", {})
+    total = sum(sources.get(key, 0) for key in ("reference", "generated", "interpolated"))
+    if total:
+        figures |= {
+            f"{'from_' if k == 'reference' else ''}{k}": round(sources.get(k, 0) / total, 4)
+            for k in ("reference", "generated", "interpolated")
+        }
+    return figures

@@ -1,0 +1,296 @@
+"""The change prior from polygons of any vector file in any CRS, rasterised tile by tile onto the output grid."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyproj
+import rasterio.features
+import shapely
+import shapely.affinity
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.transform import IDENTITY
+
+from geo_refdiff.change.class_map import Key, as_key
+from geo_refdiff.change.taxonomy import NO_CHANGE
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.raster.geobox import crop, crs_wkt
+from geo_refdiff.raster.layer_source import LayerSource, layer_source
+from geo_refdiff.raster.tile_cache import TileCache
+from geo_refdiff.raster.vector import only_layer
+from geo_refdiff.raster.window import Window
+
+TILE = 512
+"""Polygons are rasterised in fixed tiles of this size, counted from the target's corner."""
+
+_SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
+_TILES_KEPT = 64
+_STEP = 64.0
+"""Target pixels between the points of an edge that a field of shifts may bend."""
+
+_PARTS = 16
+"""Pieces into which the longest side of a polygon is cut before it is projected: straight edges may be curves there."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorInfo:
+    """A layer of polygons that can be used.
+
+    Attributes:
+        path: absolute path, or a GDAL name.
+        layer: its name.
+        field: whose values tell the class; None: every polygon is a change to an unknown class.
+        crs_wkt: CRS as WKT.
+        bounds: xmin, ymin, xmax, ymax in it.
+        features: number of them.
+        size_bytes, mtime_ns: size and time of last change of the file; 0 if unknown.
+        subset: SQL condition that its features meet, "" if all are meant.
+    """
+
+    path: str
+    layer: str
+    field: str | None
+    crs_wkt: str
+    bounds: tuple[float, float, float, float]
+    features: int
+    size_bytes: int
+    mtime_ns: int
+    subset: str = ""
+
+    @property
+    def source(self) -> LayerSource:
+        """File, layer and subset, as they are read."""
+        return LayerSource(self.path, self.layer, self.subset)
+
+
+def is_vector(text: str) -> bool:
+    """Whether a mask is given as a vector file: by `|layername=` and the like, or by a suffix and layers in the file.
+
+    Raises:
+        InputError: a part after `|` that is not understood.
+    """
+    import pyogrio
+
+    source = layer_source(text)
+    name = source.path
+    if name != text:
+        return True
+    if not name.casefold().endswith(_SUFFIXES):
+        return False
+    try:
+        return len(pyogrio.list_layers(name)) > 0
+    except Exception:  # pyogrio's own errors; what cannot be listed is told by whoever opens it
+        return not name.casefold().endswith((".zip", ".json"))
+
+
+def inspect_polygons(text: str, field: str | None) -> VectorInfo:
+    """What a layer of polygons holds.
+
+    Args:
+        text: FILE, or FILE|layername=NAME, and what else `layer_source` takes.
+        field: whose values tell the class.
+
+    Raises:
+        InputError: missing, unreadable, several layers and none named, no CRS, no polygons, or no such field.
+    """
+    import pyogrio
+
+    given = layer_source(text)
+    if not given.exists:
+        raise InputError(f"{given.path}: no such file; give a raster or a vector file as mask")
+    source = given.absolute
+    path = source.path
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer = only_layer(source)
+            found = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
+            if source.subset:
+                _, bounds = pyogrio.read_bounds(path, layer=layer, where=source.subset)
+                found |= {"features": bounds.shape[1], "total_bounds": _around(bounds)}
+    except InputError:
+        raise
+    except Exception as error:  # pyogrio and GDAL each have their own
+        raise InputError(
+            f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from (error)
+    return _checked(found, path, source.subset, field)
+
+
+def _around(bounds: NDArray[np.float64]) -> tuple[float, ...]:
+    """xmin, ymin, xmax, ymax of all; NaN where there are none."""
+    if not np.isfinite(bounds).any():
+        return (float("nan"),) * 4
+    return (*np.nanmin(bounds[:2], axis=1).tolist(), *np.nanmax(bounds[2:], axis=1).tolist())
+
+
+def _checked(found: Mapping[str, Any], path: str, subset: str, field: str | None) -> VectorInfo:
+    layer = str(found["layer_name"])
+    if not found["crs"]:
+        raise InputError(f"{path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    kind = str(found["geometry_type"] or "Unknown")
+    if not found["features"] or not any(word in kind for word in ("Polygon", "Surface", "Unknown", "Collection")):
+        raise InputError(
+            f"{path}: layer '{layer}' holds {found['features']} features of type {kind}; give a layer of polygons"
+        )
+    fields = [str(f) for f in found["fields"]]
+    if field is not None and field not in fields:
+        have = ", ".join(fields) or "none"
+        raise InputError(f"{path}: layer '{layer}' has no field '{field}'; its fields are {have}")
+    bounds = found["total_bounds"]
+    if bounds is None or not all(isfinite(v) for v in bounds):
+        raise InputError(f"{path}: layer '{layer}' has no finite extent; check it with ogrinfo")
+    file = Path(path)
+    size, mtime = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
+    crs = pyproj.CRS.from_user_input(found["crs"]).to_wkt()
+    xmin, ymin, xmax, ymax = (float(v) for v in bounds)
+    return VectorInfo(path, layer, field, crs, (xmin, ymin, xmax, ymax), int(found["features"]), size, mtime, subset)
+
+
+def field_values(info: VectorInfo) -> list[Key]:
+    """The distinct values of the class field, empty without one; None and NaN are left out: such polygons are unknown.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if info.field is None:
+        return []
+    frame = _read(info, read_geometry=False)
+    return sorted({as_key(v) for v in frame[info.field].dropna().unique().tolist()}, key=str)
+
+
+def _read(info: VectorInfo, **options: Any) -> Any:
+    import pyogrio
+
+    columns = [] if info.field is None else [info.field]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return pyogrio.read_dataframe(
+                info.path, columns=columns, fid_as_index=True, **info.source.options, **options
+            )
+    except Exception as error:  # pyogrio, GEOS and pandas each have their own
+        raise InputError(
+            f"{info.path}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from error
+
+
+class PolygonPrior:
+    """Class indices on the output grid: those of the last polygon (in the file's order) that holds the pixel's centre.
+
+    Polygons are read tile by tile, by the tile's extent, and the tiles do not depend on what is asked for, so the
+    pixels do not depend on windows, and memory depends on the polygons of a few tiles.
+
+    Args:
+        info: from `inspect_polygons`.
+        target: the whole scene's output grid.
+        values: value of the field -> class index; others are unknown.
+        displacement: what belongs at p of the target lies, by the polygons' coordinates, at p + displacement.
+
+    Raises:
+        GridError: the polygons' CRS cannot be brought to the target's.
+    """
+
+    def __init__(
+        self, info: VectorInfo, target: GeoBox, values: Mapping[Key, int], displacement: Displacement | None = None
+    ) -> None:
+        self.info, self.target, self._values = info, target, dict(values)
+        self._source, self._to = pyproj.CRS.from_wkt(info.crs_wkt), pyproj.CRS.from_wkt(crs_wkt(target))
+        self._same = self._source.equals(self._to, ignore_axis_order=True)
+        self._tiles: TileCache[NDArray[np.uint8]] = TileCache(_TILES_KEPT)
+        self._displacement = displacement
+        self._reach = 2 if displacement is None else 2 + displacement.reach((target.height, target.width))
+
+    def meets_target(self) -> bool:
+        """Whether the extents have anything in common."""
+        height, width = self.target.shape
+        xmin, ymin, xmax, ymax = self._extent(Window(0, 0, height, width))
+        left, bottom, right, top = self.info.bounds
+        return left <= xmax and right >= xmin and bottom <= ymax and top >= ymin
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """(height, width) uint8 class indices: 0 outside the polygons, 255 in polygons of unknown class.
+
+        Args:
+            window: in pixels of the target; may reach outside.
+        """
+        out = np.empty(window.shape, dtype=np.uint8)
+        for tile, part in window.cells(TILE):
+            out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
+        return out
+
+    def close(self) -> None:
+        """Forgets the tiles."""
+        self._tiles.clear()
+
+    def _extent(self, tile: Window) -> tuple[float, float, float, float]:
+        """Of a window, in the polygons' CRS, a little wider."""
+        xmin, ymin, xmax, ymax = crop(self.target, tile.pad(self._reach)).extent.boundingbox.bbox
+        if self._same:
+            return xmin, ymin, xmax, ymax
+        back = pyproj.Transformer.from_crs(self._to, self._source, always_xy=True)
+        bounds = back.transform_bounds(xmin, ymin, xmax, ymax, densify_pts=21)
+        if not all(isfinite(v) for v in bounds):
+            raise GridError(
+                f"{self.info.path}: the scene's extent cannot be projected to the polygons' CRS '{self._source.name}'; "
+                f"reproject them: ogr2ogr -t_srs"
+            )
+        left, bottom, right, top = bounds
+        spare = 0.01 * max(right - left, top - bottom)
+        return left - spare, bottom - spare, right + spare, top + spare
+
+    def _rasterised(self, tile: Window) -> NDArray[np.uint8]:
+        classes = np.full(tile.shape, NO_CHANGE, dtype=np.uint8)
+        frame = _read(self.info, bbox=self._extent(tile)).sort_index(kind="stable")
+        a, b, c, d, e, f = (~self.target.affine)[:6]
+        shapes = []
+        for position, geometry in enumerate(frame.geometry):
+            moved = None if geometry is None or geometry.is_empty else self._moved(geometry)
+            if moved is not None:
+                local = self._placed(shapely.affinity.affine_transform(moved, (a, b, d, e, c, f)))
+                near = shapely.affinity.translate(local, -tile.col, -tile.row)
+                shapes.append((near, self._class(frame, position)))
+        if shapes:
+            rasterio.features.rasterize(shapes, out=classes, transform=IDENTITY)
+        return classes
+
+    def _placed(self, geometry: Any) -> Any:
+        """A polygon in pixels of the target, where it belongs."""
+        if self._displacement is None:
+            return geometry
+        displacement = self._displacement
+
+        def belongs(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+            rows, cols = displacement.came_from(xy[:, 1], xy[:, 0])
+            return np.column_stack([cols, rows])
+
+        return shapely.transform(geometry if displacement.is_linear else shapely.segmentize(geometry, _STEP), belongs)
+
+    def _class(self, frame: Any, position: int) -> int:
+        value = None if self.info.field is None else frame[self.info.field].iloc[position]
+        missing = value is None or value != value
+        return UNKNOWN_CLASS if missing else self._values.get(as_key(value), UNKNOWN_CLASS)
+
+    def _moved(self, geometry: Any) -> Any:
+        """A polygon in the target's CRS; None where nothing of it has an area there."""
+        if not self._same:
+            xmin, ymin, xmax, ymax = geometry.bounds
+            dense = shapely.segmentize(geometry, max(max(xmax - xmin, ymax - ymin) / _PARTS, 1e-9))
+            forth = pyproj.Transformer.from_crs(self._source, self._to, always_xy=True)
+            geometry = shapely.transform(dense, lambda xy: np.column_stack(forth.transform(xy[:, 0], xy[:, 1])))
+        if not np.isfinite(shapely.get_coordinates(geometry)).all():
+            raise GridError(
+                f"{self.info.path}: a polygon cannot be projected to the scene's CRS; clip the layer to the scene first"
+            )
+        solid = shapely.make_valid(shapely.force_2d(geometry))
+        return solid if solid.area > 0 else None

@@ -1,0 +1,95 @@
+"""What a plan remembers of its change mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from geo_refdiff.change.class_map import Key
+from geo_refdiff.change.polygons import VectorInfo
+from geo_refdiff.raster.info import RasterInfo
+
+Kind = Literal["classes", "colours", "polygons", "auto"]
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """A change mask, decided.
+
+    Attributes:
+        kind: a raster of classes, one of colours, polygons, or found by comparing scene and reference.
+        raster: of the first two kinds.
+        polygons: of the third.
+        values: (value, colour or text of the mask, class index of the model); empty: the mask holds class indices. With
+            "auto": (class index of the detector, of the model).
+        confidence: raster that says how sure the mask is.
+        min_confidence: below it the class is unknown.
+        channels: with "auto", for red, green, blue, nir the position among the plan's bands.
+        detector: with "auto", SHA-256 of the detector.
+        on_scene: whether it lies on the scene; else it is moved with the reference.
+    """
+
+    kind: Kind
+    raster: RasterInfo | None = None
+    polygons: VectorInfo | None = None
+    values: tuple[tuple[Key, int], ...] = ()
+    confidence: RasterInfo | None = None
+    min_confidence: float = 0.0
+    channels: tuple[int | None, ...] = ()
+    detector: str = ""
+    on_scene: bool = False
+
+    @property
+    def mtime_ns(self) -> int:
+        """Time of last change of the newest file, 0 if unknown or none."""
+        return max((part.mtime_ns for part in (self.raster, self.polygons, self.confidence) if part), default=0)
+
+    @property
+    def hides_no_change(self) -> bool:
+        """Whether the class index 0, no change, is a raster's nodata value, and so means not known."""
+        return self.kind == "classes" and not self.values and self.raster is not None and self.raster.nodata == 0
+
+    @property
+    def classes(self) -> dict[int, int]:
+        """With "auto", class index of the detector -> of the model."""
+        return {key: index for key, index in self.values if isinstance(key, int)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        polygons = self.polygons
+        return {
+            "kind": self.kind,
+            "raster": self.raster.to_dict() if self.raster else None,
+            "polygons": {name: _plain(getattr(polygons, name)) for name in polygons.__slots__} if polygons else None,
+            "values": [[_plain(key), index] for key, index in self.values],
+            "confidence": self.confidence.to_dict() if self.confidence else None,
+            "min_confidence": self.min_confidence,
+            "channels": list(self.channels),
+            "detector": self.detector,
+            "on_scene": self.on_scene,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> MaskRecord:
+        """The inverse of `to_dict`, after a round trip through JSON."""
+        raster, polygons, confidence = data["raster"], data["polygons"], data["confidence"]
+        return cls(
+            kind=data["kind"],
+            raster=RasterInfo.from_dict(raster) if raster else None,
+            polygons=VectorInfo(**{k: _tuple(v) for k, v in polygons.items()}) if polygons else None,
+            values=tuple((_tuple(key), int(index)) for key, index in data["values"]),
+            confidence=RasterInfo.from_dict(confidence) if confidence else None,
+            min_confidence=float(data["min_confidence"]),
+            channels=tuple(data["channels"]),
+            detector=data["detector"],
+            on_scene=bool(data["on_scene"]),
+        )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

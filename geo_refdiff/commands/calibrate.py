@@ -1,0 +1,208 @@
+"""Calibration of uncertainty: a model runs on pairs whose truth is known, as `upscale` would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_refdiff.data import open_dataset
+from geo_refdiff.engine.block import BlockComputer
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import OptionError
+from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares
+from geo_refdiff.evaluate.tiles import Tile, TileSource
+from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.plan.records import PREDICTORS, UncertaintyRecord
+from geo_refdiff.plan.uncertainty import FILE, MAX_RUNS, Calibration
+from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.restore.models import Model, open_model
+from geo_refdiff.sensor.sensor import SensorModel
+
+COVERAGE = 0.9
+_BORDER, _PIXELS = 8, 2048
+_SIDE = 256
+_WINDOW, _CORNER = 448, 16
+"""With them a tile lies in one window, which saves three quarters of the time."""
+_PROBE = (1.0,) + (0.0,) * (len(PREDICTORS) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A tile, upscaled.
+
+    Attributes:
+        errors: (C, H, W) truth - output before it was rounded to the file, digital numbers of uint8.
+        widths: the same shape, half-widths as the plan's record tells them; digital numbers.
+        energies: for each predictor (C, H, W), model units squared.
+        half_range: digital numbers of a model unit.
+    """
+
+    errors: NDArray[np.float32]
+    widths: NDArray[np.float32]
+    energies: list[NDArray[np.float32]]
+    half_range: float
+
+
+def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: bool, plain: bool, seed: int = 0) -> Trial:
+    """Upscale what the sensor would have seen of a tile, through the engine, as files.
+
+    Args:
+        tile: (1, C, H, W) digital numbers of uint8.
+        model: open.
+        scale: divides the tile's sides.
+        runs: with other noise.
+        reference: whether the tile's reference, as it is, is given.
+        plain: without the model's calibration.
+        seed: of the noise.
+    """
+    seen = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
+    old = tile.raw[0].numpy()
+    told: list[list[NDArray[np.float32]]] = []
+    with TemporaryDirectory() as folder, gdal_env():
+        scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(seen), 0, 255), scale, model.bands)
+        ref = _write(Path(folder) / "ref.tif", np.where(np.isfinite(old), np.clip(old, 1, 255), 0), 1, model.bands, 0)
+        planned = make_plan(
+            Request(
+                scene,
+                ref if reference else None,
+                model=model,
+                scale=scale,
+                seed=seed,
+                device="cpu",
+                window=_WINDOW,
+                uncertainty=None if plain else runs,
+                on_misregistration="no-ref",
+            )
+        )
+        plan = planned.plan
+        if plain:
+            factors = ((1.0, 1.0),) * len(plan.bands.scene)
+            count = runs if planned.restorer.noise_channels else 1
+            plan = replace(plan, uncertainty=UncertaintyRecord(count, 0.0, False, _PROBE, _PROBE, factors))
+        with BlockComputer(plan, planned.restorer, tell=told.append) as computer:
+            block = computer.compute(0)
+    if block.widths is None:
+        raise OptionError(f"{tile.spec.name}: nothing in it is valid")
+    shape = block.pixels.shape
+    return Trial(
+        tile.truth[0].numpy() - block.pixels.astype(np.float32),
+        block.widths,
+        [np.broadcast_to(energy, shape) for energy in told[0]],
+        plan.radiometry.half_range,
+    )
+
+
+def calibrate(
+    model: str | Path,
+    data: str | Path,
+    *,
+    root: str | Path | None = None,
+    scales: Sequence[int],
+    runs: int,
+    places: int,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Fit a model's uncertainty to pairs whose truth is known, and write uncertainty.json into its folder.
+
+    Half of the places serve for the shares, the other half for the factors.
+
+    Args:
+        model: bundled name or folder; it must be writable.
+        data: pairs as `open_dataset` takes them, which the model is never judged on.
+        root: folder of their files.
+        scales: HR pixels along an LR pixel.
+        runs: sampling runs for each tile, 2 to 64.
+        places: how many, spread over the data.
+        overwrite: replace a calibration that the folder holds.
+        progress: called with (tiles done, tiles).
+
+    Raises:
+        OptionError: numbers that make no sense, a model that is no diffusion model, or too few places.
+        InputError, ModelError, OutputError: files that cannot be read or written, or a calibration that is there.
+    """
+    if not 2 <= runs <= MAX_RUNS or places < 4 or not scales:
+        raise OptionError(f"{runs} runs, {places} places, scales {list(scales)}: give 2, 4 and one or more of them")
+    opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
+    if opened.folder is None:
+        raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
+    file = opened.folder / FILE
+    check_output(file, overwrite)
+    for scale in scales:
+        opened.check_scale(scale)
+    tiles, total = _tiles(data, root, opened, places), places * len(scales) * 2
+    tables: dict[str, dict[str, dict[str, list[float]]]] = {}
+    done = 0
+    for scale in scales:
+        table = tables[str(scale)] = {}
+        for part in ("known", "unknown"):
+            rows, errors = [], []
+            for number, tile in enumerate(tiles()):
+                trial = run_trial(tile, opened, scale, runs, reference=part == "known", plain=True, seed=number)
+                found = _sampled(trial, np.random.default_rng(number))
+                rows.append(found[0])
+                errors.append(found[1])
+                done += 1
+                if progress:
+                    progress(done, total)
+            table[part] = _fitted(rows, errors)
+    result = Calibration(
+        opened.sha256, opened.sampler, COVERAGE, runs, opened.bands, tables,
+        {"data": Path(data).name, "places": places, "tile": _SIDE},
+    )  # fmt: skip
+    write_json_atomic(file, result.to_dict())
+    return result
+
+
+def _tiles(data: str | Path, root: str | Path | None, model: Model, places: int) -> Callable[[], Iterator[Tile]]:
+    dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False, size=_SIDE)
+    source = TileSource(dataset, size=_SIDE, bands=model.bands)
+    first = {spec.place: spec for spec in reversed(source.specs)}
+    known = sorted(first)
+    if len(known) < places:
+        raise OptionError(f"{data}: has {len(known)} places, {places} are wanted; give less --places")
+    chosen = [first[known[k * len(known) // places]] for k in range(places)]
+    return lambda: (source.read(spec) for spec in chosen)
+
+
+def _sampled(trial: Trial, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C, n, P) predictors and (C, n) errors of some pixels away from the border, in model units."""
+    inner = (slice(None), *(slice(_BORDER, n - _BORDER) for n in trial.errors.shape[1:]))
+    errors = trial.errors[inner].reshape(len(trial.errors), -1).astype(np.float64) / trial.half_range
+    at = rng.choice(errors.shape[1], min(_PIXELS, errors.shape[1]), replace=False)
+    rows = [energy[inner].reshape(len(errors), -1)[:, at] for energy in trial.energies]
+    return np.stack(rows, axis=-1).astype(np.float64), errors[:, at]
+
+
+def _fitted(rows: list[NDArray[np.float64]], errors: list[NDArray[np.float64]]) -> dict[str, list[float]]:
+    """Shares from every second tile, factors from the others."""
+    shares = fit_shares(
+        np.concatenate([r.reshape(-1, r.shape[-1]) for r in rows[::2]]),
+        np.concatenate([e.ravel() for e in errors[::2]]),
+    )
+    spreads, far = np.sqrt(np.concatenate(rows[1::2], axis=1) @ shares), np.concatenate(errors[1::2], axis=1)
+    factors = [conformal_factor(e, s, COVERAGE) for e, s in zip(far, spreads, strict=True)]
+    return {"shares": [float(s) for s in shares], "factors": factors}
+
+
+def _write(
+    path: Path, image: NDArray[np.floating], pixel: float, names: tuple[str, ...], nodata: float | None = None
+) -> Path:
+    count, height, width = image.shape
+    profile = {
+        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": "uint8", "nodata": nodata,
+        "crs": "EPSG:32633", "transform": Affine(pixel, 0, _CORNER, 0, -pixel, -_CORNER), "photometric": "minisblack",
+        "alpha": "no",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(image.astype(np.uint8))
+        dataset.descriptions = names
+    return path

@@ -1,0 +1,219 @@
+"""Lay a reference on a scene: measure, report, and write it aligned, from files to files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff import __version__
+from geo_refdiff.commands.coregister_picture import draw_registration
+from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.plan.bands import choose_bands
+from geo_refdiff.plan.declared import declared_sensor
+from geo_refdiff.plan.output import output_of
+from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.band_names import comparable_bands
+from geo_refdiff.raster.block_file import write_block
+from geo_refdiff.raster.cog import publish_cog
+from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.vrt import Mosaic, with_bands_of, write_vrt
+from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
+from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.registration.registration import Mode, Registration
+from geo_refdiff.restore.models import MAX_SCALE
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
+
+Progress = Callable[[int, int], None]
+
+_SIDE = 2048
+
+
+@dataclass(frozen=True)
+class CoregisterResult:
+    """What was measured and written.
+
+    Attributes:
+        registration: how the reference lies on the scene.
+        scale: pixels of the aligned reference along a pixel of the scene.
+        transform: of the scene, pixel (col, row) to CRS units.
+        out, report, picture: files that were written; None where not asked for.
+    """
+
+    registration: Registration
+    scale: int
+    transform: tuple[float, ...]
+    out: Path | None
+    report: Path | None
+    picture: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the report, and the files."""
+        files = {"out": self.out, "report": self.report, "picture": self.picture}
+        return self.registration.to_dict(self.scale, Affine(*self.transform)) | {
+            "scale": self.scale,
+            "files": {name: None if path is None else str(path) for name, path in files.items()},
+        }
+
+    def __str__(self) -> str:
+        found = self.registration
+        lengths = found.lengths(self.scale, Affine(*self.transform))
+        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("lr_pixels", "hr_pixels", "crs_units"))
+        what = {
+            "none": "the reference lies right to within the error",
+            "global": "the reference's content is displaced by one shift",
+            "affine": "the reference's content is displaced by an affine, on average",
+            "local": "the reference's content is displaced by a local field, on average",
+        }[found.kind]
+        lines = [
+            f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {found.sigma:.3f}",
+            f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
+            "CRS units",
+            f"  {found.reason}",
+            f"  left: {found.before:.3f} scene pixels before, {found.after:.3f} after (root mean square, "
+            f"{len(found.accepted)} of {len(found.sites)} places)",
+        ]
+        files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
+        return "\n".join([*lines, *(f"  {name}: {path}" for name, path in files if path is not None)])
+
+
+def coregister(
+    scene: str | Path,
+    ref: str | Path,
+    out: str | Path | None = None,
+    *,
+    mode: Mode = "auto",
+    bands: Sequence[str | int] | None = None,
+    scale: int | None = None,
+    psf: str | float | None = None,
+    report: str | Path | None = None,
+    picture: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> CoregisterResult:
+    """Measure how a reference lies on a scene; write it aligned, and a report.
+
+    The aligned reference has all bands of the reference and its data type, on a grid `scale` times finer than the
+    scene's over the scene's extent; it is resampled once. Memory does not depend on the size.
+
+    Args:
+        scene, ref: coarse scene; finer reference of any CRS.
+        out: GeoTIFF (COG) to write; None: measure only.
+        mode: "auto", "global", "local" or "affine".
+        bands: names or 1-based numbers of the scene's bands to compare; default those that both have by name, else by
+            their order.
+        scale: pixels of the aligned reference along a pixel of the scene; default from the reference's pixel size.
+        psf: of the scene's sensor: a preset, or its width in scene pixels.
+        report: JSON file to write: the shift, the field, residuals before and after, every place with its reliability.
+        picture: PNG to write.
+        overwrite: replace files that are there.
+        progress: called after each block of the aligned reference.
+
+    Raises:
+        InputError: the reference cannot be registered; a report that was asked for is written all the same.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
+    """
+    if mode not in get_args(Mode):
+        raise OptionError(f"mode '{mode}': choose {', '.join(get_args(Mode))}")
+    paths = [None if p is None else Path(p).absolute() for p in (out, report, picture)]
+    _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
+    final, report_file, picture_file = paths
+    with gdal_env():
+        lr, hr = inspect(scene, "scene"), inspect(ref, "reference")
+        finer = 1 / gsd_ratio(hr, scene_geobox(lr))
+        factor = _scale(scale, finer)
+        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor)[1]
+        if bands is None:
+            own, other = comparable_bands(lr, hr)
+        else:
+            chosen = choose_bands(lr, hr, bands, (), ())
+            own, other = chosen.scene, chosen.reference
+        found = register_rasters(lr, own, hr, other, sensor, mode)
+        result = CoregisterResult(found, factor, lr.transform, final, report_file, picture_file)
+        if picture_file is not None:
+            draw_registration(picture_file, lr, own, hr, other, found, factor)
+        if report_file is not None:
+            inputs = {"scene": lr.path, "reference": hr.path, "mode": mode, "software": f"geo-refdiff {__version__}"}
+            write_json_atomic(report_file, inputs | result.to_dict())
+        if not found.registered:
+            raise InputError(
+                f"{hr.path}: not registered ({found.verdict}): {found.reason}; check its place, bands and date"
+            )
+        if final is not None:
+            target = output_geobox(scene_geobox(lr), factor)
+            _write(hr, target, lr, found.displacement.scaled(factor), final, overwrite, progress)
+    return result
+
+
+def _check_outputs(paths: Sequence[Path], inputs: Sequence[str | Path], overwrite: bool) -> None:
+    for path in paths:
+        check_output(path, overwrite, inputs)
+    if len(set(paths)) < len(paths):
+        raise OptionError("two outputs have the same name: give each its own")
+
+
+def _scale(wanted: int | None, finer: float) -> int:
+    scale = max(1, round(finer)) if wanted is None else wanted
+    if not 1 <= scale <= MAX_SCALE:
+        raise OptionError(f"scale {scale}: give a whole number from 1 to {MAX_SCALE}")
+    return scale
+
+
+def _write(
+    reference: RasterInfo,
+    target: GeoBox,
+    scene: RasterInfo,
+    displacement: Displacement,
+    out: Path,
+    overwrite: bool,
+    progress: Progress | None,
+) -> None:
+    """The reference on the target, in one warp, block by block."""
+    output = output_of(reference, polygon=True)
+    dtype = np.dtype(output.dtype)
+    windows = list(Window(0, 0, *target.shape).tiles(_SIDE))
+    sources: list[tuple[str, Window]] = []
+    with (
+        TemporaryDirectory(prefix=f".{out.name}.parts-", dir=out.parent) as name,
+        WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader,
+    ):
+        folder = Path(name)
+        for number, window in enumerate(windows):
+            values, valid = reader.read(window)
+            if valid.any():
+                pixels = rounded(values, dtype)
+                known = np.broadcast_to(valid, pixels.shape)
+                if output.nodata is not None and not np.isnan(output.nodata):
+                    keep_valid(pixels, known, None, output.nodata)
+                apply_missing(pixels, known, output.nodata)
+                mask = np.where(valid, 255, 0).astype(np.uint8) if output.mask else None
+                affine = crop(target, window).affine
+                write_block(folder / f"{number:06d}.tif", pixels, mask, affine, scene.crs_wkt, output.nodata)
+                sources.append((f"{number:06d}.tif", window))
+            if progress:
+                progress(number + 1, len(windows))
+        mosaic = Mosaic(
+            geobox=target,
+            dtype=dtype.name,
+            count=len(reference.data_bands),
+            sources=tuple(sources),
+            nodata=output.nodata,
+            with_mask=output.mask,
+            tags={"AREA_OR_POINT": "Area", "GEO_REFDIFF_VERSION": __version__},
+            crs_wkt=scene.crs_wkt,
+        )
+        write_vrt(folder / "aligned.vrt", with_bands_of(mosaic, reference, reference.data_bands))
+        publish_cog(folder / "aligned.vrt", out, overwrite=overwrite)

@@ -1,0 +1,173 @@
+"""What is written beside the output: where detail comes from, a catalogue entry, a small picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
+from geo_refdiff.engine.run import UNCERTAINTY
+from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.errors import OptionError
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.dates import Span, span_in_name
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.info import RasterInfo
+
+PRODUCTS = ("source", "style", "stac", "quicklook")
+"""In the order in which they are written; a map of uncertainty comes with `uncertainty` runs."""
+
+
+def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Names from "source,stac", "all", "none" or a list of names.
+
+    Raises:
+        OptionError: unknown.
+    """
+    if products is None:
+        return ()
+    names = [n.strip() for n in (products.split(",") if isinstance(products, str) else products)]
+    if names == ["none"]:
+        return ()
+    if names == ["all"]:
+        return PRODUCTS
+    unknown = [n for n in names if n not in PRODUCTS]
+    if unknown or not names:
+        raise OptionError(f"products '{','.join(names)}': choose of {', '.join(PRODUCTS)}, or all, or none")
+    return tuple(p for p in PRODUCTS if p in names)
+
+
+def product_path(out: Path, product: str) -> Path:
+    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png."""
+    suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "style": ".qml", "stac": ".json"}
+    return out.with_suffix((suffixes | {"quicklook": ".png"})[product])
+
+
+def product_files(out: Path, products: Iterable[str]) -> list[Path]:
+    """All files that the products make."""
+    files = [product_path(out, p) for p in products]
+    source, uncertainty = product_path(out, "source"), product_path(out, UNCERTAINTY)
+    if {product_path(out, "style"), uncertainty} <= set(files):
+        files.append(uncertainty.with_suffix(".qml"))
+    if source in files:
+        files += [source.with_suffix(".qml"), source.with_name(f"{source.name}.aux.xml")]
+    return files
+
+
+def write_products(
+    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str], taken: Span | None = None
+) -> dict[str, Any]:
+    """Write the products of a published output; files that are there are replaced.
+
+    Args:
+        plan, workdir, out: of the output.
+        products: their names.
+        notes: for the STAC item.
+        taken: when the scene was taken, as somebody says who knows.
+
+    Returns:
+        what they told: "sources", pixels of each class, where that map was made.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    from geo_refdiff.raster.quicklook import write_quicklook
+    from geo_refdiff.raster.styles import write_image_style, write_ramp_style
+
+    wanted, told = tuple(products), {}
+    with gdal_env(GDAL_PAM_ENABLED=False):
+        if "source" in wanted:
+            told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
+        if UNCERTAINTY in wanted:
+            publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
+        if "style" in wanted:
+            write_image_style(out, product_path(out, "style"))
+        if "style" in wanted and UNCERTAINTY in wanted:
+            uncertainty = product_path(out, UNCERTAINTY)
+            write_ramp_style(uncertainty, uncertainty.with_suffix(".qml"))
+        if "quicklook" in wanted:
+            write_quicklook(out, product_path(out, "quicklook"))
+        if "stac" in wanted:
+            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes), taken))
+    return told
+
+
+def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> tuple[datetime, datetime | None, str]:
+    """When a scene was taken, or from when until when, and who says so."""
+    if said is None and metadata is not None:
+        return metadata, None, "scene metadata"
+    written = datetime.fromtimestamp(scene.mtime_ns / 1e9, UTC)
+    latest = written.date() if scene.mtime_ns else None  # of a URL the time is not known
+    span, source = (said, "given") if said else (span_in_name(Path(scene.path).name, latest), "name of the scene")
+    if span is None:
+        return written, None, "file time of the scene"
+    at_once = span.begin == span.end if span.times else span.first == span.last
+    return span.begin, None if at_once else span.end, source
+
+
+def _placed(plan: Plan) -> dict[str, Any]:
+    """How well the reference was registered; "unused": it was given, and nothing of it is in the output."""
+    placed = plan.coregistration
+    matrix = placed.displacement.matrix
+    return {
+        "mode": placed.mode,
+        "verdict": placed.verdict,
+        "kind": placed.kind,
+        "shift_lr_pixels": [matrix[2], matrix[5]] if placed.displacement.is_linear else None,
+        "standard_error_lr_pixels": placed.sigma,
+        "residual_lr_pixels": {"before": placed.before, "after": placed.after},
+        "dropped_places": len(placed.dropped),
+        "unused": placed.unused,
+    }
+
+
+def _item(
+    plan: Plan,
+    out: Path,
+    products: tuple[str, ...],
+    told: Mapping[str, Any],
+    notes: tuple[str, ...],
+    said: Span | None,
+) -> dict[str, Any]:
+    from geo_refdiff.raster.stac import COG, VRT, Asset, acquired, item, rfc3339
+
+    when, until, source = _taken(plan.scene, said, acquired(plan.scene.path))
+    assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
+    if "source" in products:
+        path = product_path(out, "source")
+        assets["source"] = Asset(path, "where each pixel's detail comes from", ("metadata",), COG)
+    if UNCERTAINTY in products and plan.uncertainty:
+        path = product_path(out, UNCERTAINTY)
+        assets[UNCERTAINTY] = Asset(path, plan.uncertainty.meaning, ("metadata",), COG)
+    if "quicklook" in products:
+        assets["thumbnail"] = Asset(product_path(out, "quicklook"), "quicklook", ("thumbnail",), "image/png")
+    properties: dict[str, Any] = {
+        "geo_refdiff:datetime_from": source,
+        "geo_refdiff:plan_sha256": plan.digest(),
+        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256},
+        "geo_refdiff:sampler": dict(plan.model.sampler),
+        "geo_refdiff:seed": plan.seed,
+        "geo_refdiff:scale": plan.grid.scale,
+        "geo_refdiff:sensor": plan.to_dict()["sensor"],
+        "geo_refdiff:bands": {
+            "model": list(plan.bands.names),
+            "transferred": dict(zip(plan.bands.other_names, plan.bands.fitness, strict=True)),
+        },
+        "geo_refdiff:inputs": {
+            role: None if info is None else Path(info.path).name
+            for role, info in (("scene", plan.scene), ("reference", plan.reference))
+        },
+        "geo_refdiff:mask": None if plan.mask is None else plan.mask.kind,
+        "geo_refdiff:coregistration": _placed(plan),
+        "geo_refdiff:radiometry": plan.to_dict()["radiometry"],
+        "geo_refdiff:software": dict(plan.software),
+        "geo_refdiff:notes": list(notes),
+    }
+    if until is not None:
+        properties |= {"start_datetime": rfc3339(when), "end_datetime": rfc3339(until)}
+    if "sources" in told:
+        properties["geo_refdiff:sources"] = told["sources"]
+    return item(out, assets, when, properties)

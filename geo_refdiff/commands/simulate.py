@@ -1,0 +1,265 @@
+"""Simulate one scene: a fine raster becomes the coarse one that a sensor would have taken, block by block."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import numpy as np
+
+from geo_refdiff.commands.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
+from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.plan.bands import choose_bands
+from geo_refdiff.plan.output import output_of
+from geo_refdiff.raster.cog import publish_cog
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.reader import RasterInfo, RasterReader, inspect
+from geo_refdiff.raster.vrt import write_vrt
+from geo_refdiff.restore.models import MAX_SCALE
+from geo_refdiff.sensor.jpeg import MCU
+from geo_refdiff.sensor.presets import PRESETS
+from geo_refdiff.sensor.recipe import RECIPES, Degradation, DegradationRecipe, draw
+
+_HR_SIDE = 1536
+"""HR pixels along a block, about; what is held in memory follows from it."""
+
+
+@dataclass(frozen=True)
+class SimulateResult:
+    """A simulated scene.
+
+    Attributes:
+        out: the GeoTIFF.
+        shape: (height, width), LR pixels.
+        scale: HR pixels along an LR pixel.
+        pixel: side of an LR pixel along its row, CRS units.
+        bands: names.
+        sensor: what was simulated, in words.
+        parameters: what was drawn or declared, JSON-ready; also a tag of the file.
+        notes: what deserves a look.
+    """
+
+    out: Path
+    shape: tuple[int, int]
+    scale: int
+    pixel: float
+    bands: tuple[str, ...]
+    sensor: str
+    parameters: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "out": str(self.out),
+            "shape": list(self.shape),
+            "scale": self.scale,
+            "pixel": self.pixel,
+            "bands": list(self.bands),
+            "sensor": self.sensor,
+            "parameters": self.parameters,
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        height, width = self.shape
+        head = (
+            f"{self.out}: {width} x {height} pixels of {self.pixel:.6g} CRS units, {len(self.bands)} "
+            f"band{'s' * (len(self.bands) > 1)} ({', '.join(self.bands)}), 1/{self.scale} by {self.sensor}"
+        )
+        return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
+
+
+def simulate(
+    hr: str,
+    out: Path,
+    scale: int,
+    *,
+    preset: str | None = None,
+    recipe: str | DegradationRecipe | None = None,
+    seed: int = 0,
+    noise: float | None = None,
+    value_range: tuple[float, float] | None = None,
+    block_size: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SimulateResult:
+    """Write the coarse scene that a sensor would have taken of `hr`.
+
+    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `hr` that
+    do not fill an LR pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
+    alpha and mask bands become an internal mask. An LR pixel is valid where at least half of its own area is, and made
+    of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
+
+    Args:
+        hr: raster with affine and CRS, of any size, type and number of bands.
+        out: GeoTIFF (COG) to write.
+        scale: HR pixels along an LR pixel, 1 to 64.
+        preset: a sensor of `degrade.presets.PRESETS`, each band by its own width where published; "default" without a
+            recipe.
+        recipe: instead of a preset: a name of `degrade.recipe.RECIPES`, the path of a JSON file with a recipe, or a
+            recipe; drawn once for the whole scene and all bands.
+        seed: of the draw and of the noise.
+        noise: standard deviation of Gaussian noise, digital numbers of the file; None: what the recipe draws.
+        value_range: digital numbers that stand for 0 and 255 in recipes; None: 0 and 255 themselves (uint8 only).
+        block_size: LR pixels along a block, a multiple of 16; changes no pixel.
+        overwrite: replace a file that is there.
+        progress: called after each block.
+
+    Raises:
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
+    """
+    out = Path(out).absolute()
+    check_output(out, overwrite, (hr,))
+    with gdal_env():
+        info = inspect(hr, "scene")
+        _check(info, scale, seed, noise, value_range)
+        names = choose_bands(info, None, None, (), ()).names
+        sensor = _sensor(info, names, scale, preset, recipe, seed, noise, value_range)
+        block = _block(block_size, scale)
+        with _workdir(out) as folder, RasterReader(info, info.data_bands) as reader:
+            mosaic = write_blocks(reader, Simulation(info, sensor, block, output_of(info, False)), folder, progress)
+            write_vrt(folder / "mosaic.vrt", mosaic)
+            publish_cog(folder / "mosaic.vrt", out, overwrite=overwrite)
+    height, width = mosaic.geobox.shape
+    a, _, _, d = mosaic.geobox.affine[:4]
+    return SimulateResult(
+        out=out,
+        shape=(height, width),
+        scale=scale,
+        pixel=float((a * a + d * d) ** 0.5),
+        bands=names,
+        sensor=sensor.name,
+        parameters=sensor.parameters,
+        notes=tuple(_notes(info, sensor, names)),
+    )
+
+
+def _check(
+    info: RasterInfo,
+    scale: int,
+    seed: int,
+    noise: float | None,
+    value_range: tuple[float, float] | None,
+) -> None:
+    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= MAX_SCALE:
+        raise OptionError(f"scale {scale!r}: give a whole number from 1 to {MAX_SCALE}")
+    if info.height < scale or info.width < scale:
+        raise InputError(
+            f"{info.path}: {info.width} x {info.height} pixels are less than one of the scale {scale}; "
+            f"give a larger raster or a smaller --scale"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed {seed!r}: give a whole number, 0 or more")
+    if noise is not None and not (np.isfinite(noise) and noise >= 0):
+        raise OptionError(f"noise {noise}: give a standard deviation in digital numbers, 0 or more")
+    if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
+        raise OptionError(f"range {value_range[0]:g}, {value_range[1]:g}: give two numbers, the lower one first")
+
+
+def _sensor(
+    info: RasterInfo,
+    names: tuple[str, ...],
+    scale: int,
+    preset: str | None,
+    recipe: str | DegradationRecipe | None,
+    seed: int,
+    noise: float | None,
+    value_range: tuple[float, float] | None,
+) -> SimulatedSensor:
+    if preset is not None and recipe is not None:
+        raise OptionError("both a preset and a recipe are given; choose one")
+    low, high = value_range or (0.0, 255.0)
+    if recipe is None:
+        name = preset or "default"
+        if name not in PRESETS:
+            raise OptionError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
+        bands = [PRESETS[name].sensor(scale, band) for band in names]
+        made = {b.taps: (np.array([b.taps]),) * 2 for b in bands}
+        kernels = tuple(made[b.taps] for b in bands)
+        parameters = {
+            "kernel": bands[0].kernel,
+            "psf_sigma": {n: round(b.psf_sigma, 4) for n, b in zip(names, bands, strict=True)},
+            "noise": noise or 0.0,
+        }
+        return SimulatedSensor(name, scale, kernels, noise or 0.0, 0, (low, high), seed, parameters)
+    name, found = _recipe(recipe)
+    drawn = draw(found, np.random.default_rng(seed), 1, scale)
+    if value_range is None and info.dtype != "uint8" and ((drawn.noise[0] and noise is None) or drawn.quality[0]):
+        raise OptionError(
+            f"recipe {name!r} draws noise or JPEG in 8-bit digital numbers, but {info.path} is {info.dtype}: "
+            f"say with --range LOW HIGH which of its values stand for 0 and 255"
+        )
+    amount = drawn.noise[0] * (high - low) / 255.0 if noise is None else noise
+    return SimulatedSensor(
+        name, scale, (drawn.kernel(0),) * len(names), amount, drawn.quality[0], (low, high), seed,
+        _drawn(drawn, amount),
+    )  # fmt: skip
+
+
+def _recipe(recipe: str | DegradationRecipe) -> tuple[str, DegradationRecipe]:
+    if isinstance(recipe, DegradationRecipe):
+        return "a recipe", recipe
+    if recipe in RECIPES:
+        return recipe, RECIPES[recipe]
+    path = Path(recipe)
+    if not path.is_file():
+        raise OptionError(f"unknown recipe {recipe!r}: choose from {', '.join(RECIPES)}, or give a JSON file")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); give a recipe like DegradationRecipe's") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: holds no JSON object; give a recipe like DegradationRecipe's")
+    return path.name, DegradationRecipe.from_dict(data)
+
+
+def _drawn(drawn: Degradation, noise: float) -> dict[str, Any]:
+    return {
+        "resize": drawn.resize[0],
+        "sigma": [round(v, 6) for v in drawn.sigma[0]],
+        "motion": round(drawn.motion[0], 6),
+        "angle": round(drawn.angle[0], 6),
+        "noise": noise,
+        "jpeg_quality": drawn.quality[0],
+    }
+
+
+def _block(size: int | None, scale: int) -> int:
+    if size is None:
+        return max(MCU, _HR_SIDE // scale // MCU * MCU)
+    if size < MCU or size % MCU:
+        raise OptionError(f"block size {size}: give a multiple of {MCU}")
+    return size
+
+
+@contextmanager
+def _workdir(out: Path) -> Iterator[Path]:
+    """A folder for the blocks beside the output, gone afterwards."""
+    folder = out.with_name(f".{out.name}.parts-{os.getpid()}")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); remove it or choose another folder") from error
+    try:
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
+def _notes(info: RasterInfo, sensor: SimulatedSensor, names: tuple[str, ...]) -> Iterator[str]:
+    sides = ((info.height % sensor.scale, "row", "bottom"), (info.width % sensor.scale, "column", "right"))
+    left = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
+    if left:
+        yield f"left out of the input: {' and '.join(left)}, too few to fill a pixel of the output"
+    known = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
+    unknown = [n for n in names if n.strip().lower() not in known]
+    if known and unknown:
+        yield f"{sensor.name} knows no band called {', '.join(unknown)}: the mean width of its sharpest bands was taken"

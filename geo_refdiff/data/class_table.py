@@ -1,0 +1,232 @@
+"""The class table of a published data set, and labels by its indices, its colours or the grey of its colours."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_refdiff.data.taxonomy import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CHANGE
+from geo_refdiff.errors import InputError
+
+Encoding = Literal["colour", "index", "grey"]
+_NAME = re.compile(r"[A-Za-z][A-Za-z.\-_/ ]*[A-Za-z.]")
+_HEADINGS = {
+    "class",
+    "classes",
+    "name",
+    "index",
+    "id",
+    "label",
+    "colour",
+    "color",
+    "rgb",
+    "r",
+    "g",
+    "b",
+    "value",
+    "grey",
+}
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One class of a table: name as written, index, colour (red, green, blue) or None."""
+
+    name: str
+    index: int
+    colour: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """The classes of a data set and what becomes of them.
+
+    Attributes:
+        entries: as in the table.
+        classes: names of the mask classes that labels are turned into; 0 is "no change".
+        targets: for each entry its index in `classes`, or 255: changed to what has no class.
+    """
+
+    entries: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    targets: tuple[int, ...]
+
+    def decode(self, labels: NDArray[np.uint8], encoding: Encoding, where: str) -> NDArray[np.uint8]:
+        """Labels as mask classes, (h, w) uint8.
+
+        Args:
+            labels: (h, w, 3) uint8 colours, or (h, w) uint8 indices or grey values.
+            encoding: what they are.
+            where: the file, for messages.
+
+        Raises:
+            InputError: lists the values that are in no row of the table.
+        """
+        codes = colour_codes(labels) if encoding == "colour" else labels.astype(np.int64)
+        out = np.full(codes.shape, UNKNOWN_CHANGE, np.uint8)
+        left = np.ones(codes.shape, np.bool_)
+        for code, target in zip(self.codes(encoding), self.targets, strict=True):
+            here = codes == code
+            out[here] = target
+            left &= ~here
+        if left.any():
+            raise InputError(f"{where}: {unknown_values(codes[left], encoding)}; correct the labels or CLASS_Table.txt")
+        return out
+
+    def codes(self, encoding: Encoding) -> tuple[int, ...]:
+        """What stands for each entry in labels of this encoding; -1 where the table gives no colour."""
+        if encoding == "index":
+            return tuple(entry.index for entry in self.entries)
+        colours = [entry.colour for entry in self.entries]
+        if encoding == "grey":
+            return tuple(-1 if c is None else _grey(c) for c in colours)
+        return tuple(-1 if c is None else c[0] << 16 | c[1] << 8 | c[2] for c in colours)
+
+    def encoding_of(self, values: Iterable[int], where: str) -> Encoding:
+        """Whether one-band labels hold indices or the grey of the colours, from the values seen in them.
+
+        Raises:
+            InputError: neither; lists the values.
+        """
+        seen = set(values)
+        for encoding in ("index", "grey"):
+            if seen <= set(self.codes(encoding)):
+                return encoding
+        unknown = np.array(sorted(seen - set(self.codes("index")) - set(self.codes("grey"))) or sorted(seen))
+        known = ", ".join(
+            f"{e.index} or grey {g} {e.name}" for e, g in zip(self.entries, self.codes("grey"), strict=True)
+        )
+        raise InputError(f"{where}: {unknown_values(unknown, 'index')}; known are {known}")
+
+
+def colour_codes(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Colours (h, w, 3) as one number each, (h, w)."""
+    red, green, blue = (labels[..., band].astype(np.int64) for band in range(3))
+    codes: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return codes
+
+
+def unknown_values(codes: NDArray[np.integer], encoding: Encoding) -> str:
+    """Values that no class has, with how often each occurs, as a phrase of a message."""
+    values, counts = np.unique(codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_SHOWN]
+    told = []
+    for value, count in zip(values[order].tolist(), counts[order].tolist(), strict=True):
+        text = f"({value >> 16}, {value >> 8 & 255}, {value & 255})" if encoding == "colour" else str(value)
+        told.append(f"{text} x {count}")
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    what = "colours" if encoding == "colour" else "values"
+    return f"{what} that are no class: {', '.join(told)}{more}"
+
+
+def _grey(colour: tuple[int, int, int]) -> int:
+    """ITU-R 601 luma as image libraries round it."""
+    red, green, blue = colour
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+
+
+def read_class_table(path: Path, class_map: Mapping[str, int] | Literal["own"] | None = None) -> ClassTable:
+    """Read a CLASS_Table.txt: one class a line, its name, its colour as three numbers, its index before or after them.
+
+    What stands between does not matter; lines without numbers, comments (#) and headings are passed over. Classes
+    without an index are counted in the order of the lines, "no change" first.
+
+    Args:
+        path: of the table.
+        class_map: class name (lower case) -> index in CLASSES, or 255 for none, beside those of CLASS_MAP; "own":
+            keep the table's classes as they are, "no change" first.
+
+    Raises:
+        InputError: no such file, a line that makes no sense, a class twice, a name that is not mapped, or no class
+            for "no change".
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: no class table; write one, a line a class: unchanged 255 255 255") from error
+    found = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
+    if len(found) < 2:
+        raise InputError(f"{path}: {len(found)} classes found; give a line a class: unchanged 255 255 255")
+    own = {} if class_map is None or class_map == "own" else dict(class_map)
+    known = {_plain(name): index for name, index in (CLASS_MAP | own).items()}
+    names = [_plain(line.name) for line in found]
+    still = [n for n, name in enumerate(names) if known.get(name) == NO_CHANGE]
+    if len(still) != 1:
+        raise InputError(f"{path}: {len(still)} classes mean no change ({', '.join(names)}); give one, e.g. unchanged")
+    entries = _entries(found, still[0], path)
+    if class_map == "own":
+        order = sorted(range(len(entries)), key=lambda n: (n != still[0], entries[n].index))
+        classes = ("no change", *(names[n] for n in order[1:]))
+        return ClassTable(entries, classes, tuple(order.index(n) for n in range(len(entries))))
+    unmapped = [name for name in names if name not in known]
+    if unmapped:
+        raise InputError(
+            f"{path}: no model class for {', '.join(unmapped)}; map them with class_map or keep them: 'own'"
+        )
+    targets = tuple(known[name] for name in names)
+    wrong = [t for t in targets if not (0 <= t < len(CLASSES) or t == UNKNOWN_CHANGE)]
+    if wrong:
+        raise InputError(f"{path}: class_map gives {wrong[0]}; give 0 to {len(CLASSES) - 1}, or 255 for none")
+    return ClassTable(entries, CLASSES, targets)
+
+
+def _plain(name: str) -> str:
+    return " ".join(re.sub(r"[_\s]+", " ", name).strip().lower().split())
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line of a table: the name, the numbers behind it, and the index where it stands before the name."""
+
+    name: str
+    numbers: tuple[int, ...]
+    index: int | None
+
+
+def _parse(line: str, where: str) -> _Line | None:
+    text = line.split("#")[0]
+    words = [m for m in _NAME.finditer(text) if _plain(m.group()) not in _HEADINGS]
+    word = max(words, key=lambda m: len(m.group()), default=None)
+    numbers = [(int(m.group()), m.start()) for m in re.finditer(r"\d+", text)]
+    if word is None or not numbers or (len(numbers) == 1 and numbers[0][0] > 255):
+        return None
+    values = tuple(value for value, _ in numbers)
+    if len(values) not in (1, 3, 4) or max(values) > 255:
+        raise InputError(f"{where}: '{line.strip()}' is no class; write its name, its colour (0 to 255) and its index")
+    if len(values) == 3 or numbers[0][1] > word.start():
+        return _Line(word.group(), values, None)
+    return _Line(word.group(), values[1:], values[0])
+
+
+def _entries(lines: Sequence[_Line], still: int, path: Path) -> tuple[Entry, ...]:
+    """Names, indices and colours; of four numbers behind a name the index is the one that differs from line to line."""
+    place = 0
+    four = [line.numbers for line in lines if len(line.numbers) == 4]
+    if four:
+        ways = [p for p in (0, 3) if len({n[p] for n in four}) == len(four) and max(n[p] for n in four) <= len(lines)]
+        if len(ways) != 1:
+            raise InputError(f"{path}: which of four numbers is the index is not clear; write it before the name")
+        place = ways[0]
+    order = [still, *(n for n in range(len(lines)) if n != still)]
+    entries = []
+    for n, line in enumerate(lines):
+        rest, index = list(line.numbers), line.index
+        if len(rest) in (1, 4):
+            index = rest.pop(place if len(rest) == 4 else 0)
+        colour = (rest[0], rest[1], rest[2]) if rest else None
+        entries.append(Entry(line.name, order.index(n) if index is None else index, colour))
+    colours = [entry.colour for entry in entries if entry.colour is not None]
+    names, indices = [_plain(entry.name) for entry in entries], [entry.index for entry in entries]
+    for what, values in (("name", names), ("index", indices), ("colour", colours)):
+        twice = [str(value) for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise InputError(f"{path}: {what} {twice[0]} is there twice; give each class its own")
+    return tuple(entries)

@@ -1,0 +1,246 @@
+"""The index of a data set: one row an ordered pair of dates, as CSV, GeoParquet or GeoPackage."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.raster.atomic import atomic_path, write_bytes_atomic
+from geo_refdiff.raster.gdal import one_line
+
+SUFFIXES = (".csv", ".parquet", ".geoparquet", ".gpkg")
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One ordered pair of dates; paths are relative to the data root, "" = none.
+
+    Attributes:
+        name: what messages call the pair.
+        new, ref: rasters of the two dates.
+        mask: raster of change classes on any grid: 0 none, 255 unknown.
+        new_classes, ref_classes: rasters of land cover of the two dates, 0 = not known.
+        split: e.g. "train".
+        place: what --only and --exclude look at, parts joined by "/".
+        new_date, ref_date: as text, sortable.
+        shift_rows, shift_cols: HR pixels of the new date by which the reference must be moved.
+        gain, offset: empty, or one for each band of the new date's file: new ~ gain * reference + offset, in DN of
+            0..255.
+        low, high: values of both dates that become 0 and 255; None = the files hold uint8 0..255.
+        correlation: of the two dates after the fit, -1..1; None = not measured.
+        valid: whether the pair is to be used.
+        note: why not.
+    """
+
+    name: str
+    new: str
+    ref: str
+    mask: str = ""
+    new_classes: str = ""
+    ref_classes: str = ""
+    split: str = ""
+    place: str = ""
+    new_date: str = ""
+    ref_date: str = ""
+    shift_rows: float = 0.0
+    shift_cols: float = 0.0
+    gain: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    correlation: float | None = None
+    valid: bool = True
+    note: str = ""
+
+
+COLUMNS = tuple(field.name for field in fields(IndexRow))
+_LISTS = ("gain", "offset")
+_NUMBERS = ("shift_rows", "shift_cols")
+_OPTIONAL_NUMBERS = ("low", "high", "correlation")
+_TRUE, _FALSE = ("1", "true", "yes", "y", "t", "1.0"), ("0", "false", "no", "n", "f", "0.0")
+
+
+def is_index(source: str | Path) -> bool:
+    """Whether a path is called like an index file."""
+    return Path(source).suffix.lower() in SUFFIXES
+
+
+def read_index(path: str | Path) -> list[IndexRow]:
+    """The rows of an index, in the file's order. Columns of other names are ignored, but for slips of the pen.
+
+    Raises:
+        InputError: the file is missing or unreadable, holds no pair, lacks a column, or has a value without sense.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file; make one with geo-refdiff index FOLDER -o {path.name}")
+    if path.suffix.lower() == ".csv":
+        columns, records = _read_csv(path)
+    else:
+        columns, records = _read_table(path)
+    _check_columns(path, columns)
+    if not records:
+        raise InputError(f"{path}: the index holds no pair; make it again with geo-refdiff index")
+    return [_row(f"{path}, row {number}", record) for number, record in enumerate(records, 1)]
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            lines = [line for line in csv.reader(stream, strict=True) if any(cell.strip() for cell in line)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as CSV ({one_line(error, 120)}); save it as UTF-8 CSV") from error
+    columns = [name.strip() for name in lines[0]] if lines else []
+    for number, line in enumerate(lines[1:], 1):
+        if len(line) != len(columns):
+            raise InputError(f"{path}, row {number}: {len(line)} cells for {len(columns)} columns; correct it")
+    return columns, [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+
+
+def _read_table(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    try:
+        if path.suffix.lower() == ".gpkg":
+            import geopandas
+
+            frame = geopandas.read_file(path, ignore_geometry=True)
+            records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+            return [str(name) for name in frame.columns], records
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(path)
+        return list(table.column_names), table.to_pylist()
+    except ImportError as error:
+        raise InputError(
+            f"{path}: GeoParquet needs pyarrow; pip install 'geo-refdiff[parquet]', or give CSV or GeoPackage"
+        ) from error
+    except Exception as error:  # pyogrio and pyarrow each have their own
+        raise InputError(f"{path}: cannot be read as an index ({one_line(error, 160)}); make it again") from error
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for needed in ("new", "ref"):
+        if needed not in columns:
+            have = ", ".join(columns[:12]) or "none"
+            raise InputError(f"{path}: the index has no column '{needed}', only {have}; it needs new and ref")
+    for column in columns:
+        near = [] if column in COLUMNS else get_close_matches(column, COLUMNS, 1, 0.8)
+        if near and near[0] not in columns:
+            raise InputError(f"{path}: column '{column}' is not known; rename it to '{near[0]}' or to something else")
+
+
+def _row(where: str, record: Mapping[str, Any]) -> IndexRow:
+    values: dict[str, Any] = {}
+    for key in COLUMNS:
+        raw = record.get(key)
+        text = "" if raw is None else str(raw).strip()
+        if key in _LISTS:
+            values[key] = tuple(_number(where, key, part) for part in text.split())
+        elif key in _NUMBERS:
+            values[key] = _number(where, key, text) if text else 0.0
+        elif key in _OPTIONAL_NUMBERS:
+            values[key] = _number(where, key, text) if text else None
+        elif key == "valid":
+            values[key] = _flag(where, text)
+        else:
+            values[key] = text
+    for needed in ("new", "ref"):
+        if not values[needed]:
+            raise InputError(f"{where}: '{needed}' is empty; give the path of a raster")
+    row = IndexRow(**(values | {"name": values["name"] or _default_name(values)}))
+    if len(row.gain) != len(row.offset):
+        raise InputError(f"{where}: {len(row.gain)} gains but {len(row.offset)} offsets; give one of each a band")
+    if (row.low is None) != (row.high is None) or (row.low is not None and not row.low < (row.high or 0.0)):
+        raise InputError(f"{where}: low {row.low} and high {row.high} make no range; give both, low below high")
+    return row
+
+
+def _default_name(values: Mapping[str, Any]) -> str:
+    old, new = (values[f"{role}_date"] or Path(values[role]).stem for role in ("ref", "new"))
+    return f"{values['place']} {old}->{new}".strip()
+
+
+def _number(where: str, key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise InputError(f"{where}: {key} is '{text}', which is no number; correct it") from error
+    if not isfinite(value):
+        raise InputError(f"{where}: {key} is {text}; give a finite number")
+    return value
+
+
+def _flag(where: str, text: str) -> bool:
+    if text.lower() in ("", *_TRUE):
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise InputError(f"{where}: valid is '{text}'; give 1 or 0")
+
+
+def as_text(row: IndexRow) -> dict[str, str]:
+    """A row as the texts that stand in the CSV; numbers are rounded to six digits, so that text and row agree."""
+    out = {}
+    for key in COLUMNS:
+        value = getattr(row, key)
+        if key in _LISTS:
+            out[key] = " ".join(f"{v:.6g}" for v in value)
+        elif isinstance(value, bool):
+            out[key] = str(int(value))
+        elif isinstance(value, float):
+            out[key] = f"{value:.6g}"
+        else:
+            out[key] = "" if value is None else value
+    return out
+
+
+def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence[Box] | None = None) -> None:
+    """Write an index, whole or not at all; the suffix says in which format.
+
+    Args:
+        path: .csv, .parquet, .geoparquet or .gpkg.
+        rows: see `IndexRow`.
+        footprints: (west, south, east, north) of each row in degrees, for the formats with a geometry.
+
+    Raises:
+        OptionError: another suffix.
+        OutputError: it cannot be written.
+        InputError: GeoParquet without pyarrow.
+    """
+    path, records = Path(path), [as_text(row) for row in rows]
+    check_suffix(path)
+    if path.suffix.lower() == ".csv":
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        write_bytes_atomic(path, stream.getvalue().encode())
+        return
+    import geopandas
+    import shapely
+
+    boxes = [shapely.box(*box) for box in footprints] if footprints is not None else [None] * len(records)
+    frame = geopandas.GeoDataFrame(records, columns=list(COLUMNS), geometry=boxes, crs="EPSG:4326")
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".gpkg":
+            frame.to_file(temporary, driver="GPKG", layer="pairs")
+            return
+        try:
+            frame.to_parquet(temporary)
+        except ImportError as error:
+            raise InputError(
+                f"{path}: GeoParquet needs pyarrow; pip install 'geo-refdiff[parquet]', or write .csv or .gpkg"
+            ) from error
+
+
+def check_suffix(path: Path) -> None:
+    """Raises OptionError where `path` is not called like an index."""
+    if not is_index(path):
+        raise OptionError(f"{path}: an index ends in {', '.join(SUFFIXES)}; choose one of these")

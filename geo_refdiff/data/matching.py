@@ -1,0 +1,204 @@
+"""One date laid on another: the shift between them, the shifted pixels, and the fit of their radiometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from geo_refdiff.registration.radiometry import fit_radiometry
+
+MAX_SHIFT = 8.0
+"""HR pixels; a larger shift is not believed."""
+
+TAPS_BEFORE, TAPS_AFTER = 1, 2
+"""Pixels before and after the one at the floor of a position that cubic interpolation looks at."""
+
+_MIN_PEAK = 7.0
+_COARSE = 8
+_MIN_SIDE = 32
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How the reference comes to lie on the new date and to look like it.
+
+    Attributes:
+        shift: (rows, cols), HR pixels of the new date by which the reference is moved; (0, 0) where none was found.
+        found: whether a shift was found (False also where none was looked for).
+        gain, offset: (C,), new ~ gain * reference + offset, DN of 0..255.
+        correlation: mean over the bands of Pearson's r of what agrees best, -1..1.
+    """
+
+    shift: tuple[float, float]
+    found: bool
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+    correlation: float
+
+
+def find_shift(
+    fixed: NDArray[np.generic], moving: NDArray[np.generic], valid: NDArray[np.bool_] | None = None
+) -> tuple[float, float] | None:
+    """(rows, cols) by which `moving` must be moved to lie on `fixed`; None where no clear peak is found.
+
+    Normalised phase correlation (Kuglin and Hines 1975) of gradient magnitudes, peak refined by parabolas.
+
+    Args:
+        fixed, moving: (C, H, W), any units.
+        valid: (H, W) bool, where both have data; None = everywhere.
+    """
+    if min(fixed.shape[1:]) < _MIN_SIDE:
+        return None
+    inner = (
+        None
+        if valid is None or valid.all()
+        else ndimage.binary_erosion(valid, np.ones((3, 3), np.bool_), border_value=1)
+    )
+    spectra = []
+    for image in (fixed, moving):
+        grey = image.astype(np.float32).mean(axis=0)
+        gradient = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
+        if inner is None:
+            gradient -= gradient.mean()
+        elif inner.any():
+            gradient = np.where(inner, gradient - gradient[inner].mean(), 0.0)
+        else:
+            return None
+        window = np.hanning(grey.shape[0])[:, None] * np.hanning(grey.shape[1])[None]
+        spectra.append(np.fft.rfft2(gradient * window))
+    cross = spectra[0] * np.conj(spectra[1])
+    surface = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-9), s=fixed.shape[1:])
+    surface = ndimage.gaussian_filter(np.fft.fftshift(surface), 1.0)
+    row, col = np.unravel_index(int(np.argmax(surface)), surface.shape)
+    middle = np.array(surface.shape) // 2
+    if surface[row, col] < _MIN_PEAK * surface.std() or np.abs(np.array([row, col]) - middle).max() > MAX_SHIFT:
+        return None
+    return (
+        float(row - middle[0]) + _parabola(*surface[row - 1 : row + 2, col].tolist()),
+        float(col - middle[1]) + _parabola(*surface[row, col - 1 : col + 2].tolist()),
+    )
+
+
+def _parabola(left: float, mid: float, right: float) -> float:
+    bend = left - 2 * mid + right
+    return 0.0 if bend == 0 else 0.5 * (left - right) / bend
+
+
+def whole_and_part(shift: float) -> tuple[int, float]:
+    """Where the pixel at 0 comes from when an image is moved by `shift`: (whole pixels, rest in [0, 1))."""
+    whole = floor(-shift)
+    part = -shift - whole
+    return (whole + 1, 0.0) if part > 1 - 1e-6 else (whole, part if part > 1e-6 else 0.0)
+
+
+def interpolate(values: NDArray[np.generic], parts: tuple[float, float]) -> F32:
+    """Cubic interpolation at one sub-pixel offset for the whole image (Keys 1981, a = -1/2).
+
+    Every pixel is rounded alike wherever it lies, so the result does not depend on how windows are cut.
+
+    Args:
+        values: (..., h + 3, w + 3): TAPS_BEFORE pixels above and left, TAPS_AFTER below and right of the result.
+        parts: sub-pixel offsets along rows and columns, each in [0, 1).
+
+    Returns:
+        (..., h, w) float32.
+    """
+    out = values.astype(np.float32)
+    for axis, t in ((-2, parts[0]), (-1, parts[1])):
+        n = out.shape[axis] - TAPS_BEFORE - TAPS_AFTER
+        taps = [out[..., k : k + n, :] if axis == -2 else out[..., k : k + n] for k in range(4)]
+        if t == 0.0:
+            out = taps[TAPS_BEFORE]
+            continue
+        weights = _cubic(t)
+        total = taps[0] * weights[0]
+        for tap, weight in zip(taps[1:], weights[1:], strict=True):
+            total += tap * weight
+        out = total
+    return out
+
+
+def interpolate_valid(valid: NDArray[np.bool_], parts: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which pixels of `interpolate` rest on valid pixels only: (h + 3, w + 3) -> (h, w) bool."""
+    out = valid
+    for axis, t in ((0, parts[0]), (1, parts[1])):
+        n = out.shape[axis] - TAPS_BEFORE - TAPS_AFTER
+        taps = [out[k : k + n] if axis == 0 else out[:, k : k + n] for k in range(4)]
+        out = taps[TAPS_BEFORE] if t == 0.0 else taps[0] & taps[1] & taps[2] & taps[3]
+    return out
+
+
+def _cubic(t: float) -> tuple[np.float32, ...]:
+    weights = (
+        0.5 * (-t + 2 * t**2 - t**3),
+        0.5 * (2 - 5 * t**2 + 3 * t**3),
+        0.5 * (t + 4 * t**2 - 3 * t**3),
+        0.5 * (t**3 - t**2),
+    )
+    return tuple(np.float32(w) for w in weights)
+
+
+def moved(values: NDArray[np.generic], shift: tuple[float, float]) -> tuple[F32, NDArray[np.bool_]]:
+    """An image (C, H, W) moved by `shift` (rows, cols): float32 (C, H, W), and (H, W) bool: known there."""
+    height, width = values.shape[1:]
+    (row, up), (col, left) = whole_and_part(shift[0]), whole_and_part(shift[1])
+    area = np.zeros((values.shape[0], height + 3, width + 3), np.float32)
+    inside = np.zeros(area.shape[1:], np.bool_)
+    top, start = row - TAPS_BEFORE, col - TAPS_BEFORE
+    r0, r1 = max(top, 0), min(top + height + 3, height)
+    c0, c1 = max(start, 0), min(start + width + 3, width)
+    if r0 < r1 and c0 < c1:
+        area[:, r0 - top : r1 - top, c0 - start : c1 - start] = values[:, r0:r1, c0:c1]
+        inside[r0 - top : r1 - top, c0 - start : c1 - start] = True
+    return interpolate(area, (up, left)), interpolate_valid(inside, (up, left))
+
+
+def coarse_cells(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Means over cells of 8 x 8 pixels, as (C, n), and which of them lie on valid pixels only, (n,)."""
+    c, h, w = image.shape
+    rows, cols = h // _COARSE, w // _COARSE
+    cut = (slice(rows * _COARSE), slice(cols * _COARSE))
+    cells = image[:, *cut].astype(np.float64).reshape(c, rows, _COARSE, cols, _COARSE)
+    whole = valid[cut].reshape(rows, _COARSE, cols, _COARSE).all(axis=(1, 3))
+    means: NDArray[np.float64] = cells.mean(axis=(2, 4)).reshape(c, -1)
+    return means, np.asarray(whole.ravel())
+
+
+def match(
+    views: list[tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.generic], NDArray[np.bool_]]], register: bool
+) -> Match:
+    """The match of two dates from some views of both.
+
+    Args:
+        views: (new (C, h, w), valid (h, w), reference (C, h, w), valid (h, w)), on the new date's grid; the shift is
+            the median of those that the views show.
+        register: look for a shift at all.
+    """
+    shifts = [find_shift(new, ref, ok & ref_ok) for new, ok, ref, ref_ok in views] if register else []
+    seen = [shift for shift in shifts if shift is not None]
+    found = 2 * len(seen) >= len(views) and bool(seen)
+    rows, cols = (float(v) for v in np.median(np.array(seen), axis=0)) if found else (0.0, 0.0)
+    old_cells, new_cells, both = [], [], []
+    for new, ok, ref, ref_ok in views:
+        shifted, inside = moved(ref, (rows, cols))
+        known, _ = moved(ref_ok[None].astype(np.float32), (rows, cols))
+        cells, cells_ok = coarse_cells(shifted, inside & (known[0] > 0.999) & ok)
+        old_cells.append(cells)
+        both.append(cells_ok)
+        new_cells.append(coarse_cells(new, ok)[0])
+    old, now, ok_cells = np.concatenate(old_cells, 1), np.concatenate(new_cells, 1), np.concatenate(both)
+    fit = fit_radiometry(old, now, ok_cells)
+    return Match((rows, cols), found, fit.gain, fit.offset, float(np.mean(fit.correlation)))
+
+
+def fitted(new: NDArray[np.uint8], ref: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A registered reference (C, H, W) uint8 in the radiometry of the new date; `valid` (H, W): both have data."""
+    found = match([(new, valid, ref, valid)], register=False)
+    gain, offset = (np.array(v, np.float32)[:, None, None] for v in (found.gain, found.offset))
+    matched: NDArray[np.uint8] = np.rint(np.clip(ref * gain + offset, 0.0, 255.0)).astype(np.uint8)
+    return matched

@@ -1,0 +1,269 @@
+"""The files of one row of an index, read by window as one crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.change.raster import MaskPrior
+from geo_refdiff.data import cover
+from geo_refdiff.data.base import UNKNOWN_COVER, Crop
+from geo_refdiff.data.change import REACH as CHANGE_REACH
+from geo_refdiff.data.change import change_mask
+from geo_refdiff.data.index import IndexRow
+from geo_refdiff.data.rasters import PlainReader, Reader, named_bands, on_grid, pick_bands, shifted, views_of
+from geo_refdiff.data.taxonomy import CLASSES, UNKNOWN_CHANGE
+from geo_refdiff.errors import InputError
+from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.window import Window
+
+Image = NDArray[np.generic]
+Known = NDArray[np.bool_]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the files of an index are read.
+
+    Attributes:
+        bands: names of the bands, in the order wanted.
+        classes: names of the mask's classes; class 0 is "no change".
+        pseudo_classes: land cover by rules where the index names no raster of it.
+        pseudo_change: change by rules where the index names no mask.
+        match: move the reference onto the new date and fit its radiometry, as the row says.
+    """
+
+    bands: tuple[str, ...]
+    classes: tuple[str, ...] = CLASSES
+    pseudo_classes: bool = True
+    pseudo_change: bool = False
+    match: bool = True
+
+    @property
+    def by_rules(self) -> bool:
+        """Whether rules for land cover apply to these bands and classes."""
+        return set(cover.NEEDED_BANDS) <= set(self.bands) and self.classes == CLASSES
+
+    @property
+    def reach(self) -> int:
+        """Pixels around a window that its labels by rules depend on."""
+        if not self.by_rules:
+            return 0
+        return (cover.REACH if self.pseudo_classes else 0) + (CHANGE_REACH if self.pseudo_change else 0)
+
+
+@dataclass(slots=True)
+class Shared:
+    """What rows with files in common find out once.
+
+    Attributes:
+        infos: by path.
+        tones: of new dates, by path below the root.
+    """
+
+    infos: dict[str, RasterInfo] = field(default_factory=dict)
+    tones: dict[str, cover.Tone] = field(default_factory=dict)
+
+    def look(self, path: Path, role: Role) -> RasterInfo:
+        """What `inspect` says of a file. Raises InputError where it cannot be used."""
+        if str(path) not in self.infos:
+            self.infos[str(path)] = inspect(path, role)
+        return self.infos[str(path)]
+
+
+class RowFiles:
+    """A row of an index whose files are there and fit together.
+
+    Args:
+        row: paths relative to `root`.
+        root: the data root.
+        reading: how to read.
+        shared: between the rows of a data set, added to here.
+
+    Raises:
+        InputError: a file is missing, damaged or lacks a band; gains for another number of bands; no range for data
+            that are not uint8.
+    """
+
+    def __init__(self, row: IndexRow, root: Path, reading: Reading, shared: Shared) -> None:
+        self.row, self.reading, self.tones = row, reading, shared.tones
+
+        self.new, self.ref = shared.look(root / row.new, "reference"), shared.look(root / row.ref, "reference")
+        labels = [shared.look(root / p, "mask") if p else None for p in (row.mask, row.new_classes, row.ref_classes)]
+        self.mask, self.new_classes, self.ref_classes = labels
+        for info in labels:
+            if info is not None and info.dtype != "uint8":
+                raise InputError(f"{info.path}: labels in {info.dtype}; save them as uint8 (gdal_translate -ot Byte)")
+        self.new_bands, self.ref_bands = pick_bands(self.new, reading.bands), pick_bands(self.ref, reading.bands)
+        self.fit = _fit(row, self.new, reading.bands)
+        other = [info for info in (self.new, self.ref) if info.dtype != "uint8"]
+        if other and row.low is None:
+            raise InputError(
+                f"{other[0].path}: holds {other[0].dtype}; give low and high in the index, or index it again"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the new date."""
+        return self.new.height, self.new.width
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """uint8 where both files hold it and no range is given, else float32."""
+        return np.dtype("uint8" if self.row.low is None else "float32")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the pair takes in memory, the new date included."""
+        pixels = self.new.height * self.new.width
+        return pixels * (2 * len(self.reading.bands) * self.dtype.itemsize + 4)
+
+    def open(self) -> OpenPair:
+        """Readers of the files, for one thread.
+
+        Raises:
+            GridError: the dates do not overlap, or no exact transformation between their CRSs is known.
+        """
+        return OpenPair(self)
+
+
+class OpenPair:
+    """The open files of a pair; not to be shared between threads."""
+
+    def __init__(self, files: RowFiles) -> None:
+        self.files, row = files, files.row
+        shift = (row.shift_rows, row.shift_cols) if files.reading.match else (0.0, 0.0)
+        grid = scene_geobox(files.new)
+        self._new: Reader = PlainReader(files.new, files.new_bands)
+        self._ref = on_grid(files.ref, files.ref_bands, files.new, shift)
+        self._mask = _labels(files.mask, grid)
+        self._classes = _labels(files.new_classes, grid)
+        self._ref_classes = _labels(files.ref_classes, shifted(grid, shift))
+
+    def close(self) -> None:
+        """Closes the files."""
+        for reader in (self._new, self._ref, self._mask, self._classes, self._ref_classes):
+            if reader is not None:
+                reader.close()
+
+    def new(self, window: Window) -> tuple[Image, Known]:
+        """The new date in DN of 0..255, and where it has data."""
+        values, valid = self._new.read(window)
+        return _finish(self._ranged(values), valid, self.files.dtype), valid
+
+    def ref(self, window: Window) -> tuple[Image, Known]:
+        """The reference as it lies on the new date, in its radiometry, and where it has data."""
+        values, valid = self._ref.read(window)
+        values = self._ranged(values)
+        if self.files.fit is not None and self.files.reading.match:
+            gain, offset = self.files.fit
+            values = values.astype(np.float32, copy=False) * gain + offset
+        return _finish(values, valid, self.files.dtype), valid
+
+    def classes(self, window: Window, new: Image, valid: Known) -> Labels:
+        """Land cover of the new date; `new` holds the pixels of the window."""
+        if self._classes is not None:
+            return _cover_labels(self._classes.read(window), len(self.files.reading.classes))
+        return self._rules(new, valid)
+
+    def change(self, window: Window, new: Image, new_valid: Known, ref: Image, ref_valid: Known, now: Labels) -> Labels:
+        """Change classes; `now` is the land cover of the new date in the window."""
+        reading = self.files.reading
+        if self._mask is not None:
+            mask = self._mask.read(window)
+            wrong = mask[(mask >= len(reading.classes)) & (mask != UNKNOWN_CHANGE)]
+            if wrong.size:
+                path = self.files.mask.path if self.files.mask else ""
+                raise InputError(f"{path}: the mask holds {wrong[0]}; give 0 to {len(reading.classes) - 1}, or 255")
+            return mask
+        if not (reading.pseudo_change and reading.by_rules):
+            return np.full(window.shape, UNKNOWN_CHANGE, np.uint8)
+        if self._ref_classes is not None:
+            before = _cover_labels(self._ref_classes.read(window), len(reading.classes))
+        else:
+            before = self._rules(ref, ref_valid)
+        both = new_valid & ref_valid
+        then = np.where(both, ref, new)  # no edges where data end
+        mask = change_mask(_four(new, reading), _four(then, reading), now, np.where(both, before, now), self.tone)
+        mask[~both] = UNKNOWN_CHANGE
+        return mask
+
+    @property
+    def tone(self) -> cover.Tone:
+        """The tone of the new date as a whole, measured once."""
+        found = self.files.tones.get(self.files.row.new)
+        if found is None:
+            views = [self.new(window) for window in views_of(*self.files.shape)]
+            shown = [_four(values, self.files.reading)[:, valid] for values, valid in views]
+            found = cover.measure_tone(shown)
+            self.files.tones[self.files.row.new] = found
+        return found
+
+    def read(self, window: Window) -> Crop:
+        """One window, all of it, the same pixels however windows are cut."""
+        area = window.pad(self.files.reading.reach).intersect(Window(0, 0, *self.files.shape)) or window
+        new, new_valid = self.new(area)
+        ref, ref_valid = self.ref(area)
+        classes = self.classes(area, new, new_valid)
+        mask = self.change(area, new, new_valid, ref, ref_valid, classes)
+        at = window.within(area)
+        return Crop(new[:, *at], ref[:, *at], new_valid[at], ref_valid[at], classes[at], mask[at])
+
+    def _ranged(self, values: Image) -> Image:
+        low, high = self.files.row.low, self.files.row.high
+        if low is None or high is None:
+            return values
+        return (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
+
+    def _rules(self, image: Image, valid: Known) -> Labels:
+        reading = self.files.reading
+        if not (reading.by_rules and reading.pseudo_classes):
+            return np.full(valid.shape, UNKNOWN_COVER, np.uint8)
+        labels = cover.land_cover(_four(image, reading), self.tone)
+        labels[~valid] = UNKNOWN_COVER
+        return labels
+
+
+def _fit(
+    row: IndexRow, new: RasterInfo, bands: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Gain and offset of the bands that are read, each (C, 1, 1)."""
+    if not row.gain:
+        return None
+    names = named_bands(new)
+    if len(row.gain) != len(names):
+        raise InputError(f"{new.path}: {len(names)} bands, but the index has {len(row.gain)} gains; index it again")
+    at = [names.index(name) for name in bands]
+    gain, offset = (np.array(v, np.float32)[at][:, None, None] for v in (row.gain, row.offset))
+    return gain, offset
+
+
+def _labels(info: RasterInfo | None, grid: GeoBox) -> MaskPrior | None:
+    return None if info is None else MaskPrior(info, grid)
+
+
+def _four(image: Image, reading: Reading) -> NDArray[np.uint8]:
+    picked = image[[reading.bands.index(name) for name in cover.NEEDED_BANDS]]
+    return picked if picked.dtype == np.uint8 else np.rint(picked).astype(np.uint8)  # type: ignore[return-value]
+
+
+def _cover_labels(labels: Labels, classes: int) -> Labels:
+    return np.where(labels < classes, labels, UNKNOWN_COVER).astype(np.uint8)
+
+
+def _finish(values: Image, valid: Known, dtype: np.dtype[np.generic]) -> Image:
+    if values.dtype == dtype == np.uint8:
+        return values
+    bounded = np.clip(values.astype(np.float32, copy=False), 0.0, 255.0)
+    if dtype == np.uint8:
+        bounded = np.rint(bounded)
+    bounded[:, ~valid] = 0
+    return bounded.astype(dtype, copy=False)

@@ -1,7 +1,0 @@
-"""Data sets for training and evaluation: pairs of dates from an index, a published layout or the landscape."""
-
-from geo_refdiff.datasets.base import Crop, PairDataset
-from geo_refdiff.datasets.opening import OpenedDataset, open_dataset
-from geo_refdiff.datasets.problems import Problem, Problems, ReadError
-
-__all__ = ["Crop", "OpenedDataset", "PairDataset", "Problem", "Problems", "ReadError", "open_dataset"]

@@ -1,0 +1,92 @@
+"""Where a plan reads its reference: what co-registration has found, as the plan remembers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.registration import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Coregistration:
+    """How the reference, and the mask with it, is laid on the scene.
+
+    Attributes:
+        mode: as asked for: "auto", "global", "local" or "off".
+        verdict: "registered", "off", or why it is not registered (see `align.registration`).
+        kind: of the displacement: "none", "global" or "local".
+        displacement: what the scene shows at p the reference shows at p + displacement; LR pixels from the scene's
+            corner.
+        sigma, before, after: standard error, and root mean square of the shifts before and after, LR pixels; None where
+            unknown.
+        dropped: parts of the scene, LR pixels, where the reference is not used because it does not lie right.
+        unused: whether it is used nowhere for that reason.
+    """
+
+    mode: str
+    verdict: str
+    kind: str = "none"
+    displacement: Displacement = field(default_factory=Displacement)
+    sigma: float | None = None
+    before: float | None = None
+    after: float | None = None
+    dropped: tuple[Window, ...] = ()
+    unused: bool = False
+
+    @staticmethod
+    def of(found: Registration, mode: str, dropped: tuple[Window, ...] = (), unused: bool = False) -> Coregistration:
+        """From what was measured."""
+        sigma, before, after = (
+            round(v, 4) if np.isfinite(v) else None for v in (found.sigma, found.before, found.after)
+        )
+        return Coregistration(
+            mode, found.verdict, found.kind, found.displacement, sigma, before, after, dropped, unused
+        )
+
+    def on_target(self, scale: int) -> Displacement | None:
+        """The displacement in output pixels; None if nothing is displaced."""
+        return None if self.displacement.is_zero else self.displacement.scaled(scale)
+
+    def kept(self, window: Window, scale: int) -> NDArray[np.bool_] | None:
+        """(height, width) True = the reference may be used; None: everywhere.
+
+        Args:
+            window: output pixels of the whole scene.
+            scale: HR pixels along an LR pixel.
+        """
+        parts = [p for p in (d.multiply(scale).intersect(window) for d in self.dropped) if p is not None]
+        if not parts:
+            return None
+        kept = np.ones(window.shape, dtype=np.bool_)
+        for part in parts:
+            kept[part.within(window)] = False
+        return kept
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "mode": self.mode,
+            "verdict": self.verdict,
+            "kind": self.kind,
+            "displacement": self.displacement.to_dict(),
+            "sigma": self.sigma,
+            "before": self.before,
+            "after": self.after,
+            "dropped": [[w.row, w.col, w.height, w.width] for w in self.dropped],
+            "unused": self.unused,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Coregistration:
+        """The inverse of `to_dict`, after a round trip through JSON."""
+        known = dict(data)
+        known["displacement"] = Displacement.from_dict(data["displacement"])
+        known["dropped"] = tuple(Window(*w) for w in data["dropped"])
+        return cls(**known)

@@ -1,0 +1,76 @@
+"""Which sensor the user declares, and how strictly the output is to keep to the scene."""
+
+from __future__ import annotations
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.plan.records import MODES, Bands, Mode, SensorRecord
+from geo_refdiff.sensor.presets import PRESETS
+from geo_refdiff.sensor.sensor import SensorModel
+
+MAX_PSF_SIGMA = 0.6
+"""Scene pixels; beyond it back-projection would have to restore what the PSF has destroyed."""
+
+OTHER_BANDS = ("transfer", "drop")
+
+
+def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> tuple[str, SensorModel]:
+    """The sensor as a whole, and what it is called in the plan.
+
+    Args:
+        psf: a preset's name, or the PSF's width in scene pixels; None: what the model was made for.
+        model_sigma: the latter.
+        scale: HR pixels along an LR pixel.
+
+    Raises:
+        OptionError: neither a preset nor a number from 0 to 0.6.
+    """
+    if psf is None:
+        return "model", SensorModel(scale, model_sigma)
+    name = str(psf).strip().lower()
+    if name in PRESETS:
+        return name, PRESETS[name].sensor(scale)
+    try:
+        sigma = float(name)
+    except ValueError:
+        known = ", ".join(PRESETS)
+        raise OptionError(f"psf '{psf}': give 0 to {MAX_PSF_SIGMA} scene pixels, or one of {known}") from None
+    if not 0 <= sigma <= MAX_PSF_SIGMA:
+        raise OptionError(f"PSF sigma {sigma:g}: give 0 to {MAX_PSF_SIGMA} scene pixels")
+    return f"{sigma:g}", SensorModel(scale, sigma)
+
+
+def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Mode) -> SensorRecord:
+    """For the plan: a preset's own width for each band that it knows by name."""
+    preset = PRESETS.get(name)
+    sigmas = tuple(
+        sensor.psf_sigma if preset is None else preset.sensor(sensor.scale, band).psf_sigma
+        for band in bands.output_names
+    )
+    return SensorRecord(name, sensor.kernel, sigmas, consistency)
+
+
+def chosen_consistency(mode: str | None, consistent: bool) -> Mode:
+    """The mode asked for; by default "standard" for restorers that keep to the scene, "off" for others.
+
+    Raises:
+        OptionError: unknown.
+    """
+    for known in MODES:
+        if mode == known:
+            return known
+    if mode is not None:
+        raise OptionError(f"consistency '{mode}': choose {', '.join(MODES)}")
+    return "standard" if consistent else "off"
+
+
+def transfers(other_bands: str | None, bands_chosen: bool) -> bool:
+    """Whether bands that the model does not know come along; by default unless the user chose the bands.
+
+    Raises:
+        OptionError: unknown.
+    """
+    if other_bands is None:
+        return not bands_chosen
+    if other_bands not in OTHER_BANDS:
+        raise OptionError(f"other bands '{other_bands}': choose {' or '.join(OTHER_BANDS)}")
+    return other_bands == "transfer"

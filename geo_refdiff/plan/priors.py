@@ -1,0 +1,95 @@
+"""Whether a run finds its change mask by itself, and what it needs for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geo_refdiff.change.deciding import AUTO, MaskRequest
+from geo_refdiff.change.features import BANDS
+from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.taxonomy import class_index
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.errors import OptionError
+from geo_refdiff.plan.records import Bands
+from geo_refdiff.restore.models import Model
+from geo_refdiff.restore.restorers import Restorer
+
+
+def automatic_mask(
+    request: MaskRequest,
+    model: Model,
+    restorer: Restorer,
+    bands: Bands,
+    reference: bool,
+    dropped: str | None,
+    notes: list[str],
+) -> MaskRecord | None:
+    """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one.
+
+    Such a mask tells changes that are sure enough, and nothing else: everywhere else it is unknown.
+
+    Args:
+        request, model, restorer, bands: of the plan.
+        reference: whether there is one to compare with.
+        dropped: why one that was given is not used.
+        notes: get what deserves a look.
+
+    Raises:
+        OptionError: there is no reference, or the model lacks the bands or the classes of the detector, and the mask is
+            asked for; a confidence is limited where there is none.
+        ModelError: the detector is damaged.
+    """
+    asked = str(request.mask) == AUTO
+    if not asked and request.mask is not None:
+        return None
+    channels = detector_channels(model.bands, bands.channels)
+    if dropped is not None:
+        if asked:
+            notes.append("without a reference no change can be looked for")
+        return None
+    if not (reference and restorer.uses_mask and model.classes) or channels is None:
+        if asked:
+            notes.append(_obstacle(model, restorer, reference))
+        elif request.least is not None:
+            raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
+        return None
+    from geo_refdiff.change.detected import SURE, TOLD
+    from geo_refdiff.change.network import load_detector
+
+    detector = load_detector()
+    if not asked:
+        notes.append("no mask was given: changes are looked for; --mask none leaves that out")
+    classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
+    return MaskRecord(
+        "auto",
+        values=tuple((i, TOLD.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
+        min_confidence=SURE if request.least is None else request.least,
+        channels=channels,
+        detector=detector.sha256,
+    )
+
+
+def _obstacle(model: Model, restorer: Restorer, reference: bool) -> str:
+    """The note why a mask that was asked for is not looked for, where the run goes on without it."""
+    if not reference:
+        raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
+    if not restorer.uses_mask:
+        return f"{restorer.name} does not use the mask"
+    lacks = f"takes the bands {', '.join(model.bands)}" if model.classes else "names no classes"
+    raise OptionError(
+        f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
+        f"say --mask none"
+    )
+
+
+def detector_channels(names: Sequence[str], positions: Sequence[int | None]) -> tuple[int | None, ...] | None:
+    """For the detector's bands the position among a plan's bands; None where red, green or blue is missing.
+
+    Args:
+        names: of the model's channels.
+        positions: for each channel the position among the plan's bands, as `Bands.channels`; empty: one to one.
+    """
+    own = [name.strip().lower() for name in names]
+    at = list(positions) or list(range(len(own)))
+    found = tuple(at[own.index(band)] if band in own else None for band in BANDS)
+    return None if None in found[:3] else found

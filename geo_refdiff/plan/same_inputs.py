@@ -1,0 +1,38 @@
+"""Whether what a plan was made from is what is to be seen here: for whoever computes its blocks elsewhere or later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from geo_refdiff.change.polygons import VectorInfo, inspect_polygons
+from geo_refdiff.errors import InputError
+from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.inspection import inspect
+
+_Info = RasterInfo | VectorInfo
+
+
+def check_inputs(plan: Plan) -> None:
+    """Look at the scene, the reference, the mask and its confidence anew.
+
+    Raises:
+        InputError: one is missing, unreadable, or another file than the plan's (also by its time of change).
+    """
+    for info, look in _inputs(plan):
+        if look() != info:
+            raise InputError(f"{info.path}: is another file here, or was changed")
+
+
+def _inputs(plan: Plan) -> Iterator[tuple[_Info, Callable[[], _Info]]]:
+    mask = plan.mask
+    rasters: list[tuple[RasterInfo | None, Role]] = [(plan.scene, "scene"), (plan.reference, "reference")]
+    if mask is not None:
+        rasters += [(mask.raster, "mask"), (mask.confidence, "mask")]
+        if mask.polygons is not None:
+            layer = mask.polygons
+            yield layer, partial(inspect_polygons, str(layer.source), layer.field)
+    for info, role in rasters:
+        if info is not None:
+            yield info, partial(inspect, info.path, role)

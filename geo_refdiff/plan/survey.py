@@ -1,0 +1,214 @@
+"""What the plan needs to know of the pixels: ranges and the radiometric fit, from fixed small tiles of the whole scene.
+
+The tiles do not depend on the area of interest, so that a cut-out is treated like the whole. Where they happen to meet
+next to no valid pixels, as in a swath or with a reference of scattered sheets, more are laid where there are some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from geo_refdiff.plan.records import Bands, Radiometry
+from geo_refdiff.plan.transfer import fit_transfer
+from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.warp import TILE, WarpedReader
+from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.common import evenly, known_tiles
+from geo_refdiff.registration.radiometry import fit_radiometry
+from geo_refdiff.sensor.sensor import SensorModel
+
+_TILES = 8
+"""Tiles along each axis for the scene's range."""
+
+_REFERENCE_TILES = 4
+"""Tiles along each axis for the radiometric fit, each of some 256 x 256 output pixels: warping them takes time."""
+
+_SCENE_TILE = 64
+"""Side of a tile for the scene's range, LR pixels."""
+
+_LEAST_SEEN = 0.5
+"""Part of what the sensor sees of the reference that must be there for a pixel to count; it stands for the whole."""
+
+_ENOUGH = 0.25
+"""Part of the tiles' pixels that must be valid; with fewer, more tiles are laid where there are some."""
+
+_LOW, _HIGH = 0.5, 99.5
+"""Percentiles of the range."""
+
+ALIKE_UNITS = (0.2, 5.0)
+"""Gains that the haze, the season and the sun's height explain, between data of one type."""
+
+_RUN_ALIKE = 0.5
+"""Correlation of a band from which on a gain beyond that is believed: the reference is in other units."""
+
+
+def survey_scene(
+    info: RasterInfo, bands: Sequence[int], *, model_units: bool, scene_range: tuple[float, float] | None
+) -> Radiometry:
+    """Range of the scene, and the mid value of each band.
+
+    Args:
+        info: the scene.
+        bands: 1-based.
+        model_units: whether the restorer wants model units: uint8 is then `v / 127.5 - 1`, other types map
+            the 0.5 .. 99.5 percentile range over all bands to [-1, 1], without clipping.
+        scene_range: (low, high) that map to -1 and 1 instead.
+    """
+    sample = _sample(info, bands)
+    fill = tuple(_middle(band) for band in sample)
+    if scene_range is not None:
+        low, high = scene_range
+    elif not model_units:
+        return Radiometry(0.0, 1.0, fill)
+    elif info.dtype == "uint8":
+        low, high = 0.0, 255.0
+    else:
+        low, high = _range(sample)
+    return Radiometry((low + high) / 2, (high - low) / 2, fill)
+
+
+def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tuple[Bands, Radiometry]:
+    """How the bands that the model does not know depend on those that it knows, and their mid values."""
+    if not bands.other:
+        return bands, radiometry
+    sample = _sample(info, bands.output)
+    count = len(bands.scene)
+    fits = [fit_transfer(sample[:count], band) for band in sample[count:]]
+    weights, fitness = tuple(f.weights for f in fits), tuple(f.correlation for f in fits)
+    fill = radiometry.fill + tuple(_middle(band) for band in sample[count:])
+    return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
+
+
+def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
+    """(C, n) pixels of tiles over the whole scene, NaN = missing."""
+    samples: list[NDArray[np.float64]] = []
+    whole = Window(0, 0, info.height, info.width)
+    with RasterReader(info, bands) as reader:
+
+        def take(window: Window) -> int:
+            """Take the pixels of a window, and say how many are valid."""
+            values, valid = reader.read(window)
+            samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
+            return int(valid.all(axis=0).sum())
+
+        fixed = list(_spread(whole, _SCENE_TILE, 1, _TILES))
+        if _is_thin(sum(take(window) for window in fixed), fixed, whole):
+            for window in evenly(known_tiles(info, bands[0], _SCENE_TILE), _TILES**2):
+                take(window)
+    return np.concatenate(samples, axis=1)
+
+
+def fit_reference(
+    radiometry: Radiometry,
+    scene: RasterInfo,
+    scene_bands: Sequence[int],
+    reference: RasterInfo,
+    reference_bands: Sequence[int],
+    target: GeoBox,
+    sensor: SensorModel,
+    displacement: Displacement | None = None,
+) -> Radiometry:
+    """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
+
+    Args:
+        radiometry: of the scene; comes back with the fit added.
+        target: the whole scene's output grid.
+        sensor: the declared operator.
+        displacement: of the reference, pixels of the target.
+    """
+    area = footprint(reference, scene)
+    seen: list[NDArray[np.float64]] = []
+    truth: list[NDArray[np.float64]] = []
+    side = max(8, TILE // sensor.scale)
+    with (
+        RasterReader(scene, scene_bands) as lr,
+        WarpedReader(reference, reference_bands, target, "cubic", displacement) as hr,
+    ):
+
+        def compare(window: Window) -> int:
+            """Take what both know in a window, and say how many pixels that is."""
+            image, known = hr.read(window.multiply(sensor.scale))
+            values, valid = lr.read(window)
+            part = torch.from_numpy(known.astype(np.float32))[None, None]
+            share = sensor.observe(part)[0].numpy()  # of what the sensor sees there
+            good = (share[0] >= _LEAST_SEEN) & valid.all(axis=0)
+            whole = sensor.observe(torch.from_numpy(np.where(known, image, 0).astype(np.float32))[None])[0].numpy()
+            observed = whole / np.maximum(share, _LEAST_SEEN)
+            seen.append(observed[:, good].astype(np.float64))
+            truth.append(values[:, good].astype(np.float64))
+            return int(good.sum())
+
+        fixed = list(_spread(area, side, side, _REFERENCE_TILES))
+        if _is_thin(sum(compare(window) for window in fixed), fixed, area):
+            both = known_tiles(scene, scene_bands[0], side, (reference, reference_bands[0]))
+            for window in evenly(both, _REFERENCE_TILES**2):
+                compare(window)
+    a, b = np.concatenate(seen, axis=1), np.concatenate(truth, axis=1)
+    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+
+
+def _fitted(
+    radiometry: Radiometry, reference: NDArray[np.float64], scene: NDArray[np.float64], *, same_type: bool
+) -> Radiometry:
+    """The fit, where data of one type are in other units only if they run alike."""
+    fit = fit_radiometry(reference, scene, np.ones(scene.shape[1], dtype=bool))
+    gain, offset = np.array(fit.gain), np.array(fit.offset)
+    if same_type and fit.pixels:
+        sane = np.clip(gain, *ALIKE_UNITS)
+        doubted = (sane != gain) & (np.array(fit.correlation) < _RUN_ALIKE)
+        offset = np.where(doubted, np.median(scene, axis=1) - sane * np.median(reference, axis=1), offset)
+        gain = np.where(doubted, sane, gain)
+    return replace(
+        radiometry,
+        gain=tuple(float(g) for g in gain),
+        offset=tuple(float(o) for o in offset),
+        correlation=fit.correlation,
+        pixels=fit.pixels,
+    )
+
+
+def _spread(area: Window, side: int, grid: int, tiles: int) -> Iterator[Window]:
+    """Up to `tiles` x `tiles` tiles of `side` pixels, evenly over `area`, from multiples of `grid`, none twice."""
+    rows = _starts(area.row, area.height, side, grid, tiles)
+    cols = _starts(area.col, area.width, side, grid, tiles)
+    for row in rows:
+        for col in cols:
+            tile = Window(row, col, side, side).intersect(area)
+            if tile is not None:
+                yield tile
+
+
+def _is_thin(known: int, tiles: Sequence[Window], area: Window) -> bool:
+    """Whether tiles that do not cover all of an area hold too few valid pixels."""
+    looked_at = sum(tile.area for tile in tiles)
+    return known < _ENOUGH * looked_at < _ENOUGH * area.area
+
+
+def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[int]:
+    if length <= tiles * side:
+        return list(range(start, start + length, side))
+    places = np.linspace(start, start + length - side, tiles)
+    return sorted({max(start, int(p) // grid * grid) for p in places})
+
+
+def _range(sample: NDArray[np.float64]) -> tuple[float, float]:
+    """(0.5, 99.5) percentile over all bands; a flat or empty sample gives a range of 1 around its value."""
+    known = sample[np.isfinite(sample)]
+    if not known.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(known, [_LOW, _HIGH]))
+    return (low, high) if high - low > 1e-9 * max(abs(low), abs(high), 1e-12) else (low - 0.5, low + 0.5)
+
+
+def _middle(band: NDArray[np.float64]) -> float:
+    known = band[np.isfinite(band)]
+    return float(np.float32(np.median(known))) if known.size else 0.0

@@ -1,0 +1,1 @@
+"""Rasters and what lies beside them: grids, windows, reading, exact warps, coordinate systems, vectors, writing."""

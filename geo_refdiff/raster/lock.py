@@ -1,0 +1,54 @@
+"""A file held by one process at a time, which says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from geo_refdiff.errors import BusyError
+from geo_refdiff.raster.atomic import output_error
+
+
+@contextmanager
+def held(lock: Path, what: str, way_out: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock file, made if it is missing, until the block ends or the process dies.
+
+    Args:
+        lock: the file; it stays there.
+        what: for the message: what is held.
+        way_out: for the message.
+        shared: others that hold it shared do not disturb.
+
+    Raises:
+        BusyError: another process holds it; names process and host.
+        OutputError: it cannot be made.
+    """
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise output_error(lock, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BusyError(f"{what}: another run holds it ({_holder(descriptor)}); {way_out}") from error
+        note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        with suppress(OSError):  # a note for people, not needed on a full disk
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        note = json.loads(os.pread(descriptor, 400, 0))
+        return f"process {note['pid']} on {note['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unknown process"

@@ -1,0 +1,192 @@
+"""Areas of interest from text: a box, or a vector file."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import pyproj
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.raster.globe import on_the_globe
+from geo_refdiff.raster.layer_source import LayerSource, layer_source
+
+LONLAT = pyproj.CRS.from_epsg(4326)
+"""Degrees, longitude first."""
+
+_NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
+_BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
+_WKT = re.compile(r"^([^;]+);\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)
+
+
+def is_box(text: str) -> bool:
+    """Whether an area of interest is given as numbers, not as a file."""
+    return _BOX.match(text) is not None
+
+
+def is_wkt(text: str) -> bool:
+    """Whether an area of interest is given as "CRS;POLYGON ((...))"."""
+    return _WKT.match(text) is not None
+
+
+def read_aoi(text: str, crs: Any) -> BaseGeometry:
+    """The area of interest as a polygon or multipolygon in `crs`.
+
+    Args:
+        text: "xmin,ymin,xmax,ymax" in units of `crs`, or "xmin,ymin,xmax,ymax,EPSG:4326" in those of another CRS (x is
+            the easting or longitude), or a vector file in any CRS, as `layer_source` takes it, or
+            "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))".
+        crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
+
+    Raises:
+        GridError: an empty area, or a box that is not four numbers.
+        InputError: the file is missing, unreadable or has no CRS.
+    """
+    numbers = _BOX.match(text)
+    if numbers is None:
+        written = _WKT.match(text)
+        return _from_file(text, crs) if written is None else _from_wkt(written.group(1), written.group(2), crs)
+    box = _box(numbers.group(1))
+    return box if numbers.group(2) is None else _moved(box, _known_crs(numbers.group(2), text), crs, text)
+
+
+def _box(text: str) -> BaseGeometry:
+    values = [float(v) for v in text.split(",")]
+    if len(values) != 4 or not all(isfinite(v) for v in values):
+        raise GridError(f"area of interest '{text}': {len(values)} numbers; give xmin,ymin,xmax,ymax")
+    xmin, ymin, xmax, ymax = values
+    if xmin >= xmax or ymin >= ymax:
+        raise GridError(f"area of interest '{text}' is empty; give xmin,ymin,xmax,ymax with xmin < xmax, ymin < ymax")
+    return shapely.box(xmin, ymin, xmax, ymax)
+
+
+def _from_wkt(source: str, wkt: str, crs: Any) -> BaseGeometry:
+    name = wkt if len(wkt) <= 40 else wkt[:37] + "..."
+    crs_of_wkt = _known_crs(source.strip(), name)
+    try:
+        area = sound_polygons(shapely.from_wkt(wkt), crs_of_wkt)
+    except shapely.errors.ShapelyError as error:
+        raise GridError(f"area of interest '{name}': is no polygon ({one_line(error, 80)}); correct its WKT") from error
+    if area.is_empty:
+        raise GridError(f"area of interest '{name}': is empty; give a polygon with an area")
+    return _moved(area, crs_of_wkt, crs, name)
+
+
+def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any:
+    """The features that a source names, as a GeoDataFrame with a CRS and at least one geometry.
+
+    Args:
+        source: file, layer and subset.
+        columns: fields to read; None: all.
+
+    Raises:
+        InputError: missing, unreadable, several layers and none named, without geometry or without a CRS; one line.
+    """
+    import geopandas
+
+    if not source.exists:
+        raise InputError(
+            f"{source.path}: no such file; give a vector file, FILE|layername=NAME for one layer of several"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
+            options = {**source.options, "layer": only_layer(source)}
+            frame = geopandas.read_file(source.path, columns=columns, **options)
+    except InputError:
+        raise
+    except Exception as error:  # pyogrio, GEOS and pandas each have their own
+        raise InputError(
+            f"{source}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
+        ) from error
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.geometry.isna().all():
+        raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
+    if frame.crs is None:
+        raise InputError(f"{source.path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    return frame
+
+
+def only_layer(source: LayerSource) -> str | int:
+    """The layer that a source names, else the only one of the file that has geometry.
+
+    Raises:
+        InputError: none is named, and there are several or none; one line.
+        Exception: pyogrio's own, if the file cannot be read.
+    """
+    import pyogrio
+
+    if source.layer is not None:
+        return source.layer
+    layers = [str(name) for name, kind in pyogrio.list_layers(source.path) if kind is not None]
+    if not layers:
+        raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
+    if len(layers) > 1:
+        raise InputError(
+            f"{source.path}: has {len(layers)} layers with geometry ({', '.join(layers[:8])}); name one: "
+            f"'{source.path}|layername=NAME'"
+        )
+    return layers[0]
+
+
+def _from_file(text: str, crs: Any) -> BaseGeometry:
+    source = layer_source(text)
+    name, frame = source.path, read_layer(source, columns=[])
+    own = pyproj.CRS.from_user_input(frame.crs)
+    area = shapely.union_all([sound_polygons(geometry, own) for geometry in frame.geometry.dropna()])
+    if area.is_empty:
+        raise GridError(f"{name}: holds no polygon with an area; give polygons as area of interest")
+    return _moved(area, own, crs, name)
+
+
+def _known_crs(text: str, name: str) -> pyproj.CRS:
+    try:
+        return pyproj.CRS.from_user_input(text)
+    except pyproj.exceptions.CRSError as error:
+        raise GridError(f"area of interest '{name}': unknown CRS ({one_line(error, 80)}); give an EPSG code") from error
+
+
+def _moved(area: BaseGeometry, source: pyproj.CRS, crs: Any, name: str) -> BaseGeometry:
+    """Polygons from one CRS to another, their edges made dense first."""
+    import geopandas
+
+    target = _known_crs(str(crs), name)
+    if source.equals(target, ignore_axis_order=True):
+        return area
+    moved = sound_polygons(geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0], target)
+    if moved.is_empty or not all(isfinite(v) for v in moved.bounds):
+        raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")
+    return moved
+
+
+def in_degrees(crs: pyproj.CRS) -> bool:
+    """Whether coordinates are longitude and latitude in degrees."""
+    return bool(crs.is_geographic and crs.axis_info[0].unit_name == "degree")
+
+
+def dense(area: BaseGeometry, pieces: int) -> BaseGeometry:
+    """Polygons with points along their edges, `pieces` in the largest one: a straight line may be a curve elsewhere."""
+    if area.is_empty:
+        return area
+    west, south, east, north = shapely.bounds(shapely.get_parts(area)).T
+    return shapely.segmentize(area, max((east - west).max(), (north - south).max()) / pieces)
+
+
+def sound_polygons(geometry: BaseGeometry, crs: pyproj.CRS) -> BaseGeometry:
+    """The polygons of any geometry, valid, without heights, in degrees as by `on_the_globe`; possibly none."""
+    flat = shapely.force_2d(geometry)
+    if in_degrees(crs):
+        parts = shapely.get_parts(shapely.get_parts(flat))
+        flat = on_the_globe(shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"]))
+    return polygons(flat if flat.is_valid else shapely.make_valid(flat))
+
+
+def polygons(geometry: BaseGeometry) -> BaseGeometry:
+    """The polygonal part of a geometry, possibly empty."""
+    parts = [g for g in shapely.get_parts(geometry, return_index=False) if g.geom_type in ("Polygon", "MultiPolygon")]
+    return shapely.union_all(parts) if parts else shapely.Polygon()

@@ -1,0 +1,135 @@
+"""The reference as the LR sensor would have seen it, wherever it is put on the ground.
+
+Two images of different resolution can only be compared after one has gone through the other's sensor, and what a
+coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of an LR pixel,
+and a placement of it is then a cheap interpolation of a well sampled image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geo_refdiff.sensor.sensor import SensorModel
+
+OVERSAMPLING = 4
+"""Positions of the sensor along an LR pixel. It passes next to nothing beyond one cycle an LR pixel, so that cubic
+interpolation between four of them is good to 1 % of the image's contrast."""
+
+_SUPPORT = 0.6
+"""Part of the sensor's response that must fall on known pixels of the reference."""
+_LEAST_SUPPORT = 1e-3
+
+Placement = tuple[float, float] | NDArray[np.float32]
+"""Where the reference is read: a shift (rows, columns), or one for each LR pixel (2, h, w); LR pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A scene and the reference seen by its sensor, over the same ground.
+
+    Attributes:
+        scene: (C, h, w) float32, any units.
+        valid: (h, w), True = the scene is known in every band.
+        seen: (C, (h + 2 pad) 4, (w + 2 pad) 4) float32; position (4 (i + pad), 4 (j + pad)) is what the sensor would
+            have seen in LR pixel (i, j) had it looked at the reference.
+        support: ((h + 2 pad) 4, (w + 2 pad) 4) float32, the part of the sensor's response there that falls on
+            valid pixels of the reference, 0..1.
+        pad: LR pixels by which the reference reaches beyond the scene on each side.
+        origin: (row, col) of the view's first pixel in the scene; displacements are counted from the scene's corner.
+    """
+
+    scene: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    seen: NDArray[np.float32]
+    support: NDArray[np.float32]
+    pad: int
+    origin: tuple[int, int] = (0, 0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w), LR pixels."""
+        height, width = self.valid.shape
+        return height, width
+
+    def render(self, placement: Placement) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What the sensor would have seen of the reference on the scene's pixels.
+
+        Args:
+            placement: pixel (i, j) shows what the reference shows at (i, j) + placement.
+
+        Returns:
+            (C, h, w) float32, and (h, w), True = valid.
+        """
+        height, width = self.shape
+        image = np.empty((len(self.seen), height, width), dtype=np.float32)
+        if isinstance(placement, tuple):
+            top, left = (float(self.pad + s) * OVERSAMPLING for s in placement)
+            matrix = np.array([[OVERSAMPLING, 0, left], [0, OVERSAMPLING, top]], dtype=np.float64)
+            flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+            for band, seen in zip(image, self.seen, strict=True):
+                cv2.warpAffine(seen, matrix, (width, height), band, flags, cv2.BORDER_REPLICATE)
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            support = cv2.warpAffine(self.support, matrix, (width, height), None, flags, cv2.BORDER_CONSTANT)
+        else:
+            rows = (np.arange(height, dtype=np.float32)[:, None] + np.float32(self.pad) + placement[0]) * OVERSAMPLING
+            cols = (np.arange(width, dtype=np.float32)[None] + np.float32(self.pad) + placement[1]) * OVERSAMPLING
+            for band, seen in zip(image, self.seen, strict=True):
+                cv2.remap(seen, cols, rows, cv2.INTER_CUBIC, band, cv2.BORDER_REPLICATE)
+            support = cv2.remap(self.support, cols, rows, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT)
+        return image, np.asarray(support > _SUPPORT)
+
+
+def make_view(
+    scene: NDArray[np.floating],
+    valid: NDArray[np.bool_],
+    reference: NDArray[np.floating],
+    reference_valid: NDArray[np.bool_],
+    sensor: SensorModel,
+    origin: tuple[int, int] = (0, 0),
+) -> View:
+    """Let the sensor look at the reference.
+
+    Args:
+        scene: (C, h, w).
+        valid: (h, w), True = valid in every band.
+        reference: (C, (h + 2 pad) 4, (w + 2 pad) 4) on a grid four times finer than the scene's, bands as the scene's.
+        reference_valid: the same height and width, True = valid.
+        sensor: the declared operator; its scale does not matter, its PSF is in LR pixels.
+        origin: of the view in the scene.
+    """
+    pad = (reference_valid.shape[0] // OVERSAMPLING - valid.shape[0]) // 2
+    taps = _taps(SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
+    support = _look(reference_valid.astype(np.float32), taps)
+    seen = np.empty((len(scene), *support.shape), dtype=np.float32)
+    for into, band in zip(seen, reference, strict=True):
+        known = np.where(reference_valid, band, 0).astype(np.float32)
+        np.divide(_look(known, taps), np.maximum(support, _LEAST_SUPPORT), out=into)
+    filled = np.where(valid, scene, 0).astype(np.float32)
+    return View(filled, np.asarray(valid), seen, support, pad, origin)
+
+
+def _look(image: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The sensor's response with its pixel's corner at every pixel of `image`."""
+    anchor = (len(taps) - OVERSAMPLING) // 2
+    return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, None, (anchor, anchor), 0, cv2.BORDER_REPLICATE))
+
+
+@lru_cache(maxsize=16)
+def _taps(sensor: SensorModel) -> NDArray[np.float32]:
+    """The sensor's weights along one axis, found by showing it a line at each place within a pixel."""
+    scale, reach = sensor.scale, sensor.reach
+    around = -(-reach // scale)
+    lines = torch.zeros(scale, 1, scale, (2 * around + 1) * scale, dtype=torch.float64)
+    for place in range(scale):
+        lines[place, 0, :, around * scale + place] = 1.0
+    answers = sensor.observe(lines)[:, 0, 0].numpy()
+    by_place = np.stack([answers[:, k] for k in range(2 * around, -1, -1)])  # a pixel further left sees the line later
+    taps = by_place.reshape(-1)
+    cut = around * scale - reach
+    return np.ascontiguousarray(taps[cut : len(taps) - cut], dtype=np.float32)

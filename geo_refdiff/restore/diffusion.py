@@ -1,0 +1,271 @@
+"""The diffusion model as a restorer: start, sampler, noise that belongs to places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenoiser
+from geo_refdiff.diffusion.noise import lattice_noise
+from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
+from geo_refdiff.diffusion.schedule import karras_sigmas, published_settings
+from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, without_margin
+from geo_refdiff.restore.sources import trace
+from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
+
+BETTER_START = "better-start"
+PUBLISHED = "published"
+NAMES = (BETTER_START, *SAMPLERS, PUBLISHED)
+"""Samplers that the user can name."""
+
+_PLAIN_START = 0.5
+"""The amount of detail at which a sample begins at the model's start with its sigma_start."""
+_FULL_STEPS = 4
+_STEPS = {"heun": 18, "euler": 32, "dpmpp-2m": 20, BETTER_START: 2, PUBLISHED: 256}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """How a window is sampled; all of it is recorded in the plan.
+
+    Attributes:
+        name: "heun", "euler", "dpmpp-2m": from the LR plus noise at sigma_max; "better-start": from the
+            model's mean estimate plus moderate noise, by Heun; "published": as the published code does, from
+            the LR times sigma_max, with churn.
+        steps: noise levels; 0 for "better-start" gives the start without diffusion.
+        sigma_start, sigma_min: first and last noise level above 0, model units.
+        rho: exponent of the schedule.
+        back_project: whether the result is back-projected to the LR.
+        blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean.
+    """
+
+    name: str
+    steps: int
+    sigma_start: float
+    sigma_min: float
+    rho: float
+    back_project: bool
+    blend: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def sampler_settings(
+    denoiser: Denoiser, name: str | None, steps: int | None, detail: float | None = None
+) -> SamplerSettings:
+    """The settings asked for, with the model's own defaults.
+
+    Args:
+        denoiser: the model.
+        name: of the sampler.
+        steps: noise levels.
+        detail: for "better-start", 0..1: 0 gives the conditional mean, up to 0.5 more and more of the start's detail
+            (with noise of up to the model's sigma_start), beyond that noise up to sigma_full: a sample.
+
+    Raises:
+        OptionError: an unknown sampler, or a number of steps or an amount of detail that it cannot do.
+        ModelError: "better-start" for a model without a mean estimate.
+    """
+    block = denoiser.sampler
+    able = bool(getattr(denoiser, "has_start", False))
+    default = str(block.get("name") or (BETTER_START if able else "heun"))
+    chosen = (name or default).replace("_", "-")
+    if chosen not in NAMES:
+        raise OptionError(f"unknown sampler '{chosen}': choose {', '.join(NAMES)}")
+    if chosen == PUBLISHED and denoiser.config.get("architecture", "published") != "published":
+        raise OptionError(f"the {PUBLISHED} sampler is for published networks: choose {', '.join(NAMES[:-1])}")
+    if chosen == BETTER_START and not able:
+        raise ModelError(f"this model has no mean estimate to start from: choose {', '.join(SAMPLERS)}")
+    preset = block.get("steps") if chosen == default else None
+    count = int(steps if steps is not None else preset if preset is not None else _STEPS[chosen])
+    least = 0 if chosen == BETTER_START else 1
+    if not least <= count <= 1000:
+        raise OptionError(f"steps {count}: the {chosen} sampler takes {least} to 1000")
+    back_project = bool(denoiser.config.get("back_project", False))
+    if chosen != BETTER_START:
+        if detail is not None:
+            raise OptionError(f"the {chosen} sampler draws full samples: leave out --detail, or use {BETTER_START}")
+        return SamplerSettings(chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project)
+    blend, sigma, more = _detailed(denoiser, detail)
+    if steps is None and more is not None:
+        count = more
+    if sigma <= denoiser.sigma_min:
+        count = 0
+    return SamplerSettings(chosen, count, sigma, denoiser.sigma_min, denoiser.rho, back_project, blend)
+
+
+def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, int | None]:
+    """(blend, first noise level, steps or None for the model's own) of an amount of detail."""
+    block = denoiser.sampler
+    sigma = float(block.get("sigma_start", 1.0))
+    full = max(sigma, float(block.get("sigma_full", sigma)))
+    amount = float(denoiser.config.get("detail", _PLAIN_START)) if detail is None else detail
+    if not 0.0 <= amount <= 1.0:
+        raise OptionError(f"detail {amount:g}: give a number from 0 (conditional mean) to 1 (a full sample)")
+    if amount <= _PLAIN_START:
+        share = amount / _PLAIN_START
+        return share, sigma * share, None
+    share = (amount - _PLAIN_START) / (1.0 - _PLAIN_START)
+    level = sigma * (full / sigma) ** share
+    return 1.0, level, _FULL_STEPS if level > 2 * sigma else None
+
+
+class DiffusionRestorer:
+    """A denoiser, run by a sampler on each window.
+
+    On the CPU windows are sampled one by one, so that the batch size cannot change a bit.
+
+    Args:
+        denoiser: in eval mode, on its device.
+        settings: from `sampler_settings`.
+        sensor: the declared operator.
+        seed: of the noise.
+        channels: for each channel of the model the band of the scene, None where the scene lacks it (0 in model units).
+        name: as the user calls the model.
+    """
+
+    local = False
+    model_units = True
+    uses_reference = True
+    uses_mask = True
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        settings: SamplerSettings,
+        sensor: SensorModel,
+        seed: int,
+        channels: tuple[int | None, ...],
+        name: str,
+    ) -> None:
+        self.denoiser, self.settings, self.sensor, self.seed = denoiser, settings, sensor, seed
+        self.channels, self.name = channels, name
+        self.consistent = settings.back_project
+        self.halo, self.multiple = denoiser.halo, denoiser.multiple
+        config = denoiser.config
+        self.window = _size(config, "window", int(config.get("img_resolution", 512)))
+        self.overlap = _size(config, "overlap", 32)
+        plain = settings.steps == 0 or settings.name == PUBLISHED
+        self.noise_channels = 0 if plain else len(denoiser.bands)
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W) float32 on the CPU, model units."""
+        return self._one_by_one(batch, traced=False)
+
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """(N, C + 2, H, W) float32 on the CPU; detail from the reference is what the gate lets through."""
+        return self._one_by_one(batch, traced=True)
+
+    def _one_by_one(self, batch: Conditions, *, traced: bool) -> Tensor:
+        if self.denoiser.device.type == "cpu":
+            return torch.cat([self._restore(batch.take([n]), traced) for n in range(len(batch.windows))])
+        return self._restore(batch, traced).cpu()
+
+    def _restore(self, batch: Conditions, traced: bool) -> Tensor:
+        device = self.denoiser.device
+        scene_lr = self._to_model(batch.lr.to(device))
+        lr = upsample(scene_lr, self.sensor.scale, LR_MARGIN)
+        if batch.ref is None:
+            ref = torch.full_like(lr, math.nan)
+        else:
+            ref = self._to_model(batch.ref.to(device))
+            ref = torch.where(torch.isnan(ref).any(dim=1, keepdim=True), math.nan, ref)
+        shape = (lr.shape[0], 1, *lr.shape[-2:])
+        if batch.mask is None:
+            mask = torch.full(shape, UNKNOWN_CLASS, dtype=torch.uint8, device=device)
+        else:
+            mask = batch.mask.to(device)
+        guidance = self.denoiser.guidance(lr, ref, mask) if isinstance(self.denoiser, GuidedDenoiser) else None
+        image = self._sample(lr, ref, mask, batch, guidance).to(torch.float32)
+        traces = self._traces(image, lr, guidance) if traced else None
+        if self.settings.back_project and batch.project:
+            image = project(image, without_margin(scene_lr), self.sensor)
+        image = self._to_scene(image)
+        return image if traces is None else torch.cat([image, traces], dim=1)
+
+    def _traces(self, image: Tensor, lr: Tensor, guidance: Any) -> Tensor:
+        """What was copied from the reference, and what the image has beyond that and the mean estimate."""
+        copied, known = torch.zeros_like(image), lr
+        denoiser, blend = self.denoiser, self.settings.blend
+        if self.settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
+            mean = known = denoiser.base(guidance, image)
+            if hasattr(guidance, "copy"):
+                fine, medium = guidance.detail.chunk(2, dim=1)
+                copied = blend * torch.cat([guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium], dim=1)
+                known = mean + blend * (denoiser.start(guidance) - guidance.texture - mean)
+        return trace(copied.to(torch.float32), image - known)
+
+    def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions, guidance: Any) -> Tensor:
+        denoiser, settings = self.denoiser, self.settings
+        options: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            result: Tensor = denoiser(x, sigma, lr, ref, mask, **options)
+            return result
+
+        if settings.name == PUBLISHED:
+            return self._published(denoise, lr, batch.windows)
+        base = lr
+        if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
+            base = denoiser.start(guidance)
+            if settings.blend < 1.0:
+                base = torch.lerp(denoiser.base(guidance, base), base, settings.blend)
+        if settings.steps == 0:
+            return base
+        if batch.noise is None:
+            raise ValueError("the conditions carry no noise")
+        start = noisy_start(base, settings.sigma_start, batch.noise.to(lr.device))
+        sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_start, settings.rho, lr.device)
+        sampler = heun if settings.name == BETTER_START else SAMPLERS[settings.name]
+        return sampler(denoise, start, sigmas)
+
+    def _published(self, denoise: Any, lr: Tensor, windows: tuple[Window, ...]) -> Tensor:
+        published = published_settings(self.denoiser.config)
+
+        def noise(step: int) -> Tensor:
+            drawn = [torch.from_numpy(lattice_noise(w, lr.shape[1], self.seed, step + 1)) for w in windows]
+            return torch.stack(drawn).to(lr.device)
+
+        return heun(
+            denoise,
+            published_start(lr, published.sigma_max),
+            published.sigmas(self.settings.steps, lr.device),
+            noise=noise,
+            s_churn=published.s_churn,
+            s_min=published.s_min,
+            s_max=published.s_max,
+            s_noise=published.s_noise,
+        )
+
+    def _to_model(self, image: Tensor) -> Tensor:
+        """Scene bands -> the model's channels."""
+        if self.channels == tuple(range(image.shape[1])):
+            return image
+        blank = torch.zeros_like(image[:, :1])
+        return torch.cat([blank if c is None else image[:, c : c + 1] for c in self.channels], dim=1)
+
+    def _to_scene(self, image: Tensor) -> Tensor:
+        """The model's channels -> scene bands."""
+        bands = [c for c in self.channels if c is not None]
+        if self.channels == tuple(range(len(bands))):
+            return image
+        order = [self.channels.index(b) for b in sorted(bands)]
+        return image[:, order]
+
+
+def _size(config: Mapping[str, Any], key: str, default: int) -> int:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ModelError(f"the model's config has {key} = {value!r}; it must be a whole number of pixels")
+    return value

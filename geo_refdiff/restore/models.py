@@ -1,0 +1,164 @@
+"""Models by name: the classical restorers, bundled models, model folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import log2
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.restore.restorers import CLASSICAL, Restorer
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
+
+if TYPE_CHECKING:
+    from geo_refdiff.diffusion.denoiser import Denoiser
+
+RestorerFactory = Callable[[SensorModel], Restorer]
+"""Makes a restorer for a sensor, as the classical ones are made."""
+
+MAX_SCALE = 64
+_WHOLE = 0.02
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, opened.
+
+    Attributes:
+        name: as the user calls it.
+        sha256: of its files, "" for a classical restorer.
+        bands: its channels; empty: any bands will do.
+        optional_bands: those that a scene may lack.
+        classes: of its masks; empty: any.
+        needs_reference: whether it can do nothing without one.
+        scales: factors that it knows; empty: any from 1 to 64.
+        psf_sigma: of the sensor that it was made for, LR pixels.
+        sampler: settings as the plan records them.
+        make: (sensor, channels, seed) -> restorer.
+        folder: of its files, None for a classical restorer.
+        device: where it runs; it may be opened on another one to plan for workers elsewhere.
+    """
+
+    name: str
+    make: Callable[[SensorModel, tuple[int | None, ...], int], Restorer]
+    sha256: str = ""
+    bands: tuple[str, ...] = ()
+    optional_bands: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    needs_reference: bool = False
+    scales: tuple[int, ...] = ()
+    psf_sigma: float = DEFAULT_PSF_SIGMA
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    device: str = "cpu"
+
+    def check_scale(self, scale: int) -> None:
+        """Whether the model knows this factor.
+
+        Raises:
+            OptionError: no factor at all (below 1, beyond 64).
+            ModelError: not one of the model's.
+        """
+        if not 1 <= scale <= MAX_SCALE:
+            raise OptionError(f"scale {scale}: give a whole number from 1 to {MAX_SCALE}")
+        if self.scales and scale not in self.scales:
+            known = ", ".join(str(s) for s in self.scales)
+            raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
+
+    def nearest_scale(self, ratio: float) -> int:
+        """The factor that suits a reference `ratio` times finer than the scene.
+
+        A whole ratio that the model knows as it is; for any other, as it comes from a reference in another CRS, the
+        nearest power of two that the model knows, or else the nearest factor.
+        """
+        known = self.scales or tuple(range(2, MAX_SCALE + 1))
+        whole = round(ratio)
+        if whole in known and abs(ratio - whole) <= _WHOLE * ratio:
+            return whole
+        likely = [s for s in known if s & (s - 1) == 0] or known
+        return min(likely, key=lambda s: abs(log2(s / ratio)))
+
+
+def default_batch(device: str) -> int:
+    """Windows that are restored together where nothing is said."""
+    return 8 if device.startswith("cuda") else 1
+
+
+def open_model(
+    model: str | Path | RestorerFactory | Model,
+    *,
+    sampler: str | None,
+    steps: int | None,
+    detail: float | None,
+    device: str,
+    dtype: str,
+) -> Model:
+    """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
+
+    Raises:
+        ModelError: unknown, damaged, or not able to do what is asked.
+        OptionError: a sampler, number of steps or detail that makes no sense, also any for a classical restorer.
+    """
+    if isinstance(model, Model):
+        return model
+    if callable(model):
+        factory = model
+    elif str(model) in CLASSICAL:
+        factory = CLASSICAL[str(model)]
+    else:
+        return _diffusion(str(model), sampler, steps, detail, device, dtype)
+    name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
+    if sampler is not None or steps is not None or detail is not None:
+        raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
+    needs_reference = bool(getattr(factory, "uses_reference", False))
+    return Model(name, lambda sensor, channels, seed: factory(sensor), needs_reference=needs_reference, device=device)
+
+
+def _diffusion(
+    name: str, sampler: str | None, steps: int | None, detail: float | None, device: str, dtype: str
+) -> Model:
+    import torch
+
+    from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
+    from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
+
+    if name not in bundled_models() and not Path(name).expanduser().exists():
+        known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
+        raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
+    denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
+    settings = sampler_settings(denoiser, sampler, steps, detail)
+    config = denoiser.config
+    label = name if name in bundled_models() else Path(name).expanduser().resolve().name
+
+    def make(sensor: SensorModel, channels: tuple[int | None, ...], seed: int) -> Restorer:
+        return DiffusionRestorer(denoiser, settings, sensor, seed, channels, label)
+
+    return Model(
+        name=label,
+        make=make,
+        sha256=model_digest(name),
+        bands=denoiser.bands,
+        optional_bands=_texts(config, "optional_bands"),
+        classes=_texts(config, "classes"),
+        scales=_numbers(config, "scales"),
+        psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        sampler=settings.to_dict(),
+        folder=resolve_model(name),
+        device=device,
+    )
+
+
+def _texts(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = config.get(key) or ()
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of names")
+    return tuple(value)
+
+
+def _numbers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    value = config.get(key) or ()
+    if isinstance(value, str | int | float) or not all(isinstance(v, int) and v >= 1 for v in value):
+        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of whole numbers")
+    return tuple(value)

@@ -1,0 +1,206 @@
+"""Restorers turn conditions into HR images: what the engine asks of them, and the classical ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.sources import TRACES
+from geo_refdiff.sensor.backproject import project, reach
+from geo_refdiff.sensor.resize import CONTEXT, upsample
+from geo_refdiff.sensor.sensor import SensorModel
+
+LR_MARGIN = CONTEXT
+"""LR pixels of context that a condition carries on each side of its window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units.
+
+    Attributes:
+        windows: the N windows on the HR lattice.
+        lr: (N, C, H / scale + 2 LR_MARGIN, W / scale + 2 LR_MARGIN) float32, missing pixels filled in.
+        ref: (N, C, H, W) float32 in the scene's radiometry, NaN in every band where missing; None without a reference.
+        mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
+        noise: (N, channels, H, W) float32 unit normal noise of step 0; None for restorers without noise.
+        project: whether restorers that keep to the scene do so window by window; not where that is done to the whole.
+    """
+
+    windows: tuple[Window, ...]
+    lr: Tensor
+    ref: Tensor | None = None
+    mask: Tensor | None = None
+    noise: Tensor | None = None
+    project: bool = True
+
+    @property
+    def inner_lr(self) -> Tensor:
+        """`lr` without its margin, (N, C, H / scale, W / scale)."""
+        return without_margin(self.lr)
+
+    def take(self, indices: Sequence[int]) -> Conditions:
+        """The conditions of some of the windows, in the order given; a window may come more than once."""
+        index = torch.tensor(indices)
+        return Conditions(
+            tuple(self.windows[i] for i in indices),
+            self.lr[index],
+            None if self.ref is None else self.ref[index],
+            None if self.mask is None else self.mask[index],
+            None if self.noise is None else self.noise[index],
+            self.project,
+        )
+
+
+def without_margin(lr: Tensor) -> Tensor:
+    """An LR image (N, C, h, w) without its LR_MARGIN pixels on each side."""
+    return lr[..., LR_MARGIN : lr.shape[-2] - LR_MARGIN, LR_MARGIN : lr.shape[-1] - LR_MARGIN]
+
+
+class Restorer(Protocol):
+    """What the engine asks of a restorer.
+
+    Attributes:
+        name: as the user calls it.
+        halo: HR pixels at each side of a window that are not to be trusted.
+        multiple: divides the sides of its windows.
+        window, overlap: defaults, HR pixels.
+        local: whether a pixel is the same, to the last bit, in whatever window it lies; such a restorer is
+            not run window by window.
+        model_units: whether it works in model units; else in the scene's digital numbers.
+        uses_reference, uses_mask: whether it looks at them.
+        consistent: whether the scene, as the sensor would see it, is to be kept unless the user says otherwise.
+        noise_channels: channels of noise that it wants, 0 = none.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def halo(self) -> int: ...
+    @property
+    def multiple(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def overlap(self) -> int: ...
+    @property
+    def local(self) -> bool: ...
+    @property
+    def model_units(self) -> bool: ...
+    @property
+    def uses_reference(self) -> bool: ...
+    @property
+    def uses_mask(self) -> bool: ...
+    @property
+    def consistent(self) -> bool: ...
+    @property
+    def noise_channels(self) -> int: ...
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """HR images (N, C, H, W) float32, on the CPU."""
+        ...
+
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """HR images with two channels (`sources.trace`) that say where their detail comes from, (N, C + 2, H, W)."""
+        ...
+
+
+class Classical(ABC):
+    """What the classical restorers share: no model units, no mask, no noise."""
+
+    name: ClassVar[str] = ""
+    local: ClassVar[bool] = False
+    model_units: ClassVar[bool] = False
+    uses_reference: ClassVar[bool] = False
+    uses_mask: ClassVar[bool] = False
+    consistent: ClassVar[bool] = False
+    noise_channels: ClassVar[int] = 0
+    multiple: ClassVar[int] = 1
+    window: ClassVar[int] = 1024
+
+    def __init__(self, sensor: SensorModel) -> None:
+        self.sensor = sensor
+
+    @abstractmethod
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+
+    def projected(self, image: Tensor, batch: Conditions) -> Tensor:
+        """Back-projected to each window's scene, where that is asked for."""
+        if not batch.project:
+            return image
+        lr = batch.inner_lr
+        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
+
+    def restore_traced(self, batch: Conditions) -> Tensor:
+        """(N, C + 2, H, W): no detail but what a known reference brings."""
+        image = self.restore(batch)
+        traces = torch.zeros(image.shape[0], TRACES, *image.shape[-2:])
+        if self.uses_reference and batch.ref is not None:
+            traces[:, 0] = torch.isfinite(batch.ref).all(dim=1)
+        return torch.cat([image, traces], dim=1)
+
+    @property
+    def halo(self) -> int:
+        """HR pixels that back-projection reaches."""
+        return reach(self.sensor)
+
+    @property
+    def overlap(self) -> int:
+        """HR pixels; two LR pixels."""
+        return 2 * self.sensor.scale
+
+
+class Bicubic(Classical):
+    """Plain cubic convolution of the scene."""
+
+    name = "bicubic"
+    local = True
+
+    @property
+    def halo(self) -> int:
+        """None: conditions carry the context of the kernel."""
+        return 0
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        return upsample(batch.lr, self.sensor.scale, LR_MARGIN)
+
+
+class BicubicBackProjected(Classical):
+    """Cubic convolution, then back-projected so that the sensor would have seen the scene."""
+
+    name = "bicubic-ibp"
+    consistent = True
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        return self.projected(upsample(batch.lr, self.sensor.scale, LR_MARGIN), batch)
+
+
+class MatchedReference(Classical):
+    """The reference in the scene's radiometry, cubic convolution where it is missing, then back-projected."""
+
+    name = "matched-ref"
+    uses_reference = True
+    consistent = True
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W), digital numbers."""
+        if batch.ref is None:
+            raise OptionError("matched-ref needs a reference: give --ref, or use --model bicubic-ibp")
+        image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
+        return self.projected(torch.where(torch.isnan(batch.ref), image, batch.ref), batch)
+
+
+CLASSICAL: dict[str, Callable[[SensorModel], Restorer]] = {
+    r.name: r for r in (Bicubic, BicubicBackProjected, MatchedReference)
+}
+"""Classical restorers by name."""

@@ -1,0 +1,100 @@
+"""Declared sensors by name.
+
+Modulation transfer functions (MTF) at the Nyquist frequency are the system's, as published or specified for images, so
+they hold the detector's area: the Gaussian PSF here is what is left of them when the area mean (0.637 at Nyquist) is
+taken out, since the operator applies both.
+
+- "sentinel-2": Sentinel-2 MSI, a figure for each band: B1 .32, B2 .26, B3 .28, B4 .24, B5 .38, B6 .34, B7 .34, B8 .26,
+  B8A .33, B9 .26, B11 .22, B12 .23. They stand so, as those of the bands, in the public programs of Lanaras,
+  Bioucas-Dias, Baltsavias and Schindler, "Super-resolution of multispectral multiresolution images from a single
+  sensor", CVPRW 2017 (SupReME), and of Ulfarsson, Palsson, Dalla Mura and Sveinsson, "Sentinel-2 sharpening using a
+  reduced-rank method", IEEE TGRS 57(9), 2019 (S2Sharp), which take them from an older source; that one, and which of
+  the satellites was measured along which axis, was not looked up. Widths 0.32 to 0.46 LR px; a band without a known
+  name gets the mean of B2, B3, B4 and B8, the bands of 10 m.
+- "landsat": Landsat-8 OLI, one typical figure for all its bands of 30 m, which is not a measurement: an edge response
+  of 0.027 a metre, 0.81 a pixel, as the least that was asked of the instrument (Knight and Kvaran, "Landsat-8
+  Operational Land Imager design, characterization and performance", Remote Sensing 6(11), 2014; cited without the
+  document at hand). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s =
+  0.38 LR px and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
+- "area": the mean over each LR pixel, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
+  test protocol of the Ref-Diff paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, Kernel, SensorModel
+
+_AREA_AT_NYQUIST = 2.0 / math.pi
+
+
+def psf_sigma_from_mtf(mtf_at_nyquist: float, *, with_area: bool = True) -> float:
+    """Width of the Gaussian PSF of a sensor whose modulation at the LR grid's Nyquist frequency is known.
+
+    A Gaussian of standard deviation s LR pixels has exp(-2 (pi s / 2)^2) at half a cycle a pixel, the mean over a pixel
+    sin(pi / 2) / (pi / 2) = 0.637; the system has the product of both.
+
+    Args:
+        mtf_at_nyquist: between 0 and 1.
+        with_area: the figure is the system's, the detector's area included, as edges in images show it; else that of
+            the PSF alone.
+
+    Returns:
+        Standard deviation in LR pixels; 0 where the area alone blurs that much (0.637 and up).
+
+    Raises:
+        OptionError: not between 0 and 1.
+    """
+    if not 0.0 < mtf_at_nyquist < 1.0:
+        raise OptionError(f"MTF at Nyquist {mtf_at_nyquist}: need a number between 0 and 1, e.g. 0.3")
+    gauss = mtf_at_nyquist / _AREA_AT_NYQUIST if with_area else mtf_at_nyquist
+    return math.sqrt(-2.0 * math.log(gauss)) / math.pi if gauss < 1.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A sensor.
+
+    Attributes:
+        kernel: as of `SensorModel`.
+        psf_sigma: LR pixels, for a band that `bands` does not know.
+        bands: band name in lower case -> LR pixels.
+    """
+
+    kernel: Kernel
+    psf_sigma: float
+    bands: dict[str, float] = field(default_factory=dict)
+
+    def sensor(self, scale: int, band: str | None = None) -> SensorModel:
+        """The operator for a band, by its name; without one (or an unknown one) that of the sensor as a whole."""
+        return SensorModel(scale, self.bands.get((band or "").strip().lower(), self.psf_sigma), self.kernel)
+
+
+def _sentinel_2() -> Preset:
+    mtf = {
+        "b1": 0.32, "b2": 0.26, "b3": 0.28, "b4": 0.24, "b5": 0.38, "b6": 0.34,
+        "b7": 0.34, "b8": 0.26, "b8a": 0.33, "b9": 0.26, "b11": 0.22, "b12": 0.23,
+    }  # fmt: skip
+    bands = {name: psf_sigma_from_mtf(value) for name, value in mtf.items()}
+    bands |= {f"b0{name[1:]}": sigma for name, sigma in bands.items() if len(name) == 2}
+    spoken = {"blue": "b2", "green": "b3", "red": "b4", "nir": "b8", "swir1": "b11", "swir2": "b12"}
+    bands |= {name: bands[band] for name, band in spoken.items()}
+    return Preset("psf", _mean([bands[b] for b in ("b2", "b3", "b4", "b8")]), bands)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+PRESETS: dict[str, Preset] = {
+    "bicubic": Preset("bicubic", 0.0),
+    "area": Preset("psf", 0.0),
+    "default": Preset("psf", DEFAULT_PSF_SIGMA),
+    "sentinel-2": _sentinel_2(),
+    "landsat": Preset("psf", psf_sigma_from_mtf(0.31)),
+}
+"""By name; sources and figures are in the module's docstring."""

@@ -1,0 +1,1 @@
+"""Whether a product keeps what it promises."""

@@ -1,0 +1,204 @@
+"""An output against a truth, and against the reference that it was made with, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import isfinite, log10
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+from geo_refdiff.errors import GridError
+from geo_refdiff.evaluate.metrics import haarpsi
+from geo_refdiff.evaluate.structure import ssim
+from geo_refdiff.evaluate.units import check_units
+from geo_refdiff.raster.band_names import matching_bands
+from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.geobox import output_geobox, scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.warp import WarpedReader
+from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.sensor.resize import CONTEXT, upsample
+from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.validate.correctness import CLASSES, correctness
+from geo_refdiff.validate.declared import Declared
+
+_TILE = 256
+_WIDEST = 16
+"""Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
+_NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
+_LEAST = 1.0
+"""Digital numbers of 256 by which scene and truth must differ for a place to say something."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstTruth:
+    """What is told of an output and a truth; values are in units of 255 for the scene's range.
+
+    Attributes:
+        figures: "PSNR" (dB) of the mean squared error over all valid pixels; "SSIM" and "HaarPSI", means over tiles
+            without missing pixels, weighted by their pixels.
+        unmeasured: why each other of these figures is not among them.
+        correctness: places (of an LR pixel each) of each class of `correctness`; empty if there are none.
+        registration: how the truth lies on the scene, as `against_reference` tells it; it is taken as it lies.
+    """
+
+    figures: dict[str, float]
+    unmeasured: dict[str, str]
+    correctness: dict[str, int]
+    registration: dict[str, Any]
+
+
+def against_truth(
+    info: RasterInfo,
+    truth: RasterInfo,
+    source: RasterInfo,
+    declared: Declared,
+    corner: tuple[int, int],
+    value_range: float,
+) -> AgainstTruth:
+    """An output against a truth, tile by tile.
+
+    Args:
+        info: the output.
+        truth: on any grid; its bands are found by name, else by place.
+        source: the scene; `corner` (row, col) is its pixel in the output's corner.
+        declared: of the output.
+        value_range: of the scene, in its numbers.
+
+    Raises:
+        InputError: the truth has other bands than the output, or other units.
+    """
+    squares, compared = 0.0, 0
+    found: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
+    counts = np.zeros(len(CLASSES), dtype=np.int64)
+    scale, bands = declared.scale, declared.bands
+    chosen = matching_bands(info, truth, range(len(info.data_bands)))
+    check_units(source, bands, truth, chosen, scale, value_range)
+    side, unit = max(_TILE // scale, 1), 255.0 / value_range
+    with (
+        RasterReader(info, info.data_bands) as fine,
+        WarpedReader(truth, chosen, scene_geobox(info), "cubic") as true,
+        RasterReader(source, bands) as coarse,
+    ):
+        for tile in tiles(info, scale, side):
+            window = tile.multiply(scale)
+            (pixels, valid), (wanted, known) = fine.read(window), true.read(window)
+            lr, lr_valid = coarse.read(tile.pad(CONTEXT).shift(*corner))
+            inner = (slice(None), slice(CONTEXT, CONTEXT + tile.height), slice(CONTEXT, CONTEXT + tile.width))
+            both = valid & known
+            error = (pixels[both].astype(np.float64) - wanted[both]) * unit
+            squares, compared = squares + float(np.square(error).sum()), compared + error.size
+            if not (both.all() and lr_valid[inner].all()):
+                continue
+            edged = _edged(np.where(lr_valid, lr, 0).astype(np.float32), lr_valid)
+            smooth = upsample(torch.from_numpy(edged)[None], scale, CONTEXT) * unit
+            a, b = (torch.from_numpy(x.astype(np.float32) * np.float32(unit))[None] for x in (pixels, wanted))
+            counts += correctness(a, smooth, b, scale, _LEAST).numpy()
+            if min(window.shape) >= _WIDEST:
+                for key, figure in zip(found, (ssim, haarpsi), strict=True):
+                    found[key].append((float(figure(a, b)), window.area))
+    figures, unmeasured = {}, {}
+    if squares:
+        figures["PSNR"] = 10.0 * log10(255.0**2 * compared / squares)
+    else:
+        unmeasured["PSNR"] = "all common pixels are the same" if compared else "no pixel is valid in both"
+    for key, values in found.items():
+        kept = np.array([v for v in values if isfinite(v[0])])  # an image of zeros has no HaarPSI
+        if kept.size:
+            figures[key] = float(np.average(kept[:, 0], weights=kept[:, 1]))
+        else:
+            unmeasured[key] = "all is black" if values else _NO_TILE
+    classes = dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
+    registration = _registration(source, bands, truth, chosen, declared.sensors[0])[0]
+    return AgainstTruth(figures, unmeasured, classes, registration)
+
+
+def against_reference(
+    info: RasterInfo, reference: RasterInfo, source: RasterInfo, declared: Declared, corner: tuple[int, int]
+) -> dict[str, Any]:
+    """How the reference lies on the scene, and how much of the output's detail is the reference's.
+
+    Args:
+        info: the output.
+        reference: its bands are found as `upscale` finds them, for the bands that the model made.
+        source: the scene; `corner` (row, col) is its pixel in the output's corner.
+        declared: of the output.
+
+    Returns:
+        "covered": share of the output's valid pixels where the reference is known. "registration": verdict, reason, and
+        the shift that is measured, LR pixels (rows, columns), with its standard error; None where it is not known.
+        "detail_shared": correlation of the detail (less than some 9 px) of both, -1..1, where both are valid, the
+        reference laid where it was found to belong.
+
+    Raises:
+        InputError: the reference has other bands than the scene.
+    """
+    count, scale = declared.modelled, declared.scale
+    bands = declared.bands[:count]
+    chosen = matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
+    registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
+    sums, pixels, covered = np.zeros(3), 0, 0
+    with RasterReader(info, info.data_bands[:count]) as fine, ExitStack() as stack:
+        moved = None if displacement is None or displacement.is_zero else displacement.scaled(scale)
+        target = output_geobox(scene_geobox(source), scale)
+        try:
+            old = stack.enter_context(WarpedReader(reference, chosen, target, "cubic", moved))
+        except GridError:
+            return {"registration": registration, "covered": 0.0, "detail_shared": None}
+        for window in tiles(info, 1, 2 * _TILE):
+            image, valid = fine.read(window)
+            values, known = old.read(window.shift(corner[0] * scale, corner[1] * scale))
+            whole = valid.all(axis=0)
+            pixels, covered = pixels + int(whole.sum()), covered + int((whole & known).sum())
+            both = whole & known
+            if both.any():
+                a, b = (_detail(x.astype(np.float64), both) for x in (image, values))
+                sums += ((a * b).sum(), (a * a).sum(), (b * b).sum())
+    shared = float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else None
+    return {"registration": registration, "covered": covered / pixels if pixels else 0.0, "detail_shared": shared}
+
+
+def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
+    """A raster in tiles from its corner, in pixels of `scale` of its own."""
+    return Window(0, 0, info.height // scale, info.width // scale).tiles(side)
+
+
+def _registration(
+    source: RasterInfo, bands: Sequence[int], other: RasterInfo, chosen: Sequence[int], sensor: SensorModel
+) -> tuple[dict[str, Any], Displacement | None]:
+    """What is told of how a raster lies on the scene, and the displacement, LR pixels, None where it is not known."""
+    told: dict[str, Any] = {"shift": None, "sigma": None, "after": None}
+    try:
+        found = register_rasters(source, bands, other, chosen, sensor)
+    except GridError as error:
+        return {"verdict": "no overlap", "reason": str(error), **told}, None
+    if not found.registered:
+        return {"verdict": found.verdict, "reason": found.reason, **told}, None
+    shift, sigma, after = [round(v, 4) for v in found.shift], round(found.sigma, 4), round(found.after, 4)
+    told = {"verdict": found.verdict, "reason": found.reason, "shift": shift, "sigma": sigma, "after": after}
+    return told, found.displacement
+
+
+def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What is finer than some 9 pixels, 0 where not both are valid."""
+    weight = np.maximum(uniform_filter(both.astype(np.float64), 9, mode="constant"), 1e-9)
+    mean = np.stack([uniform_filter(np.where(both, band, 0.0), 9, mode="constant") for band in image]) / weight
+    return np.where(both, np.where(both, image, 0.0) - mean, 0.0)
+
+
+def _edged(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Missing pixels beyond the scene's border take the value of the nearest inside."""
+    if valid.all():
+        return values
+    rows, cols = (np.flatnonzero(valid.any(axis=(0, 2 - a))) for a in (0, 1))
+    whole = values[:, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    width = ((0, 0), (rows[0], values.shape[1] - rows[-1] - 1), (cols[0], values.shape[2] - cols[-1] - 1))
+    return np.pad(whole, width, mode="edge")

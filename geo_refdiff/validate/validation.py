@@ -1,0 +1,270 @@
+"""Whether a finished output keeps what it promises: its grid, its missing pixels, the scene as the sensor sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_refdiff.engine.consistency import LrConsistency, Residual
+from geo_refdiff.engine.finish import EMPTY, BandSums, rounded
+from geo_refdiff.plan.survey import survey_scene
+from geo_refdiff.raster.affine import point
+from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.reader import RasterReader, inspect
+from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.sources import CLASSES
+from geo_refdiff.sensor.resize import CONTEXT, upsample
+from geo_refdiff.validate import promises
+from geo_refdiff.validate.against import against_reference, against_truth, tiles
+from geo_refdiff.validate.declared import Declared, read_declared
+from geo_refdiff.validate.seams import Gradients, Seams
+
+_TILE = 64
+_WHOLE = 1e-3
+_FILL = 3
+
+
+@dataclass
+class Validation:
+    """What was found.
+
+    Attributes:
+        out: the file.
+        broken: promises that do not hold, one line each; empty if all do.
+        lost, invented: HR pixels that should be valid and are not, and the other way round; lost ones are not looked
+            for in a polygon, where they are counted only.
+        residual: between scene and output as the declared sensor sees it, in the scene's numbers.
+        value_range: of the scene, in its numbers: 255 for uint8, else from the 0.5th to the 99.5th percentile.
+        unit: of these numbers: "DN", or what the scene says, or "scene units", for floating data.
+        consistency: mode that the file declares.
+        seams: gradients across borders of LR pixels.
+        sources: pixels of each class, where the map lies beside the file.
+        reference: as `against_reference` tells; empty without a reference.
+        truth, truth_unmeasured: figures, and why others are not among them, see `AgainstTruth`; empty without a truth.
+        truth_registration: how the truth lies on the scene; it is taken where it says it lies.
+        correctness: places of each class, see `evaluate.correctness`; empty without a truth.
+    """
+
+    out: Path
+    broken: list[str] = field(default_factory=list)
+    lost: int = 0
+    invented: int = 0
+    residual: Residual = field(default_factory=Residual)
+    value_range: float = 255.0
+    unit: str = "DN"
+    consistency: str = "off"
+    seams: Seams = field(default_factory=Seams)
+    sources: dict[str, int] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
+    truth: dict[str, float] = field(default_factory=dict)
+    truth_unmeasured: dict[str, str] = field(default_factory=dict)
+    truth_registration: dict[str, Any] = field(default_factory=dict)
+    correctness: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        left = self.residual
+        told: dict[str, Any] = {"count": left.count, "largest": left.largest, "rms": left.rms, "unit": self.unit}
+        if self.unit == "DN":
+            told |= {"beyond": left.beyond, "saturated": left.saturated}
+        return {
+            "out": str(self.out),
+            "ok": not self.broken,
+            "broken": self.broken,
+            "pixels_lost": self.lost,
+            "pixels_invented": self.invented,
+            "consistency": self.consistency,
+            "lr_residual": told,
+            "scene_range": self.value_range,
+            "seams": self.seams.to_dict(),
+            "sources": self.sources,
+            "reference": self.reference,
+            "truth": self.truth,
+            "truth_unmeasured": self.truth_unmeasured,
+            "truth_registration": self.truth_registration,
+            "correctness": self.correctness,
+        }
+
+    def __str__(self) -> str:
+        left, unit = self.residual, self.unit
+        share = "" if unit == "DN" else f", {left.largest / self.value_range:.2g} of the scene's range"
+        told = f"{self.consistency}; rms {left.rms:.4g} {unit}, largest {left.largest:.4g} {unit}{share}"
+        rows = [("missing pixels", f"{self.lost} lost, {self.invented} invented"), ("consistency", told)]
+        if unit == "DN":
+            why = f"; {left.saturated} of them beside saturated pixels" if left.beyond else ""
+            rows.append(
+                ("beyond half a DN", f"{left.beyond} of {left.count} scene pixels, bands counted apart{why}"),
+            )
+        rows.append(("seams", str(self.seams)))
+        total = sum(self.sources.values()) - self.sources.get(CLASSES[0], 0)
+        if total:
+            rows.append(("detail from", ", ".join(f"{n} {self.sources[n] / total:.1%}" for n in CLASSES[1:])))
+        rows += self._of_reference()
+        if self.truth_registration:
+            rows.append(("truth lies", f"{_place(self.truth_registration)}; taken as it lies"))
+        rows += [(key, f"{value:.4f}") for key, value in self.truth.items()]
+        rows += [(key, f"not measured: {why}") for key, why in self.truth_unmeasured.items()]
+        places = sum(self.correctness.values())
+        rows += [(key, f"{value / places:.1%} of {places} places") for key, value in self.correctness.items()]
+        lines = [f"{name:18}{text}" for name, text in rows]
+        return "\n".join([str(self.out), *lines, *(f"BROKEN: {b}" for b in self.broken)])
+
+    def _of_reference(self) -> list[tuple[str, str]]:
+        if not self.reference:
+            return []
+        shared = self.reference["detail_shared"]
+        return [
+            ("reference covers", f"{self.reference['covered']:.1%} of the valid pixels"),
+            ("registration", _place(self.reference["registration"])),
+            ("detail shared", "none" if shared is None else f"{shared:.3f} (correlation with the reference's detail)"),
+        ]
+
+
+def validate_product(
+    out: str | Path, scene: str | Path, truth: str | Path | None = None, reference: str | Path | None = None
+) -> Validation:
+    """Check an output of `upscale` against its scene, tile by tile.
+
+    Args:
+        out: as `upscale` wrote it, with its tags.
+        scene: what it was made of.
+        truth: a fine image of the same time in the scene's numbers, any grid; its bands are found by name, else by
+            place.
+        reference: that it was made with; its bands are found as `upscale` finds them.
+
+    Raises:
+        InputError: a file cannot be read, `out` carries no tags of `upscale`, bands of the reference or the truth are
+            not those of the output, or the truth has other units than the scene.
+    """
+    with gdal_env():
+        info, source = inspect(out, "scene"), inspect(scene, "scene")
+        declared = read_declared(info)
+        result = Validation(Path(out), consistency=declared.consistency)
+        if np.dtype(source.dtype).kind == "f":
+            result.unit = source.units[declared.bands[0] - 1] or "scene units"
+        corner = _comparable(result, info, source, declared)
+        if corner is None:
+            return result
+        result.broken += promises.metadata(info, source, declared)
+        half_range = survey_scene(source, declared.bands, model_units=True, scene_range=None).half_range
+        result.value_range = 2 * half_range
+        sums = _compare(result, info, source, corner, declared)
+        result.broken += promises.missing(result.lost, result.invented, sums, declared)
+        magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
+        result.broken += promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
+        result.broken += promises.measured(sums, declared)
+        if result.seams.broken:
+            result.broken.append(result.seams.broken)
+        side = Path(info.path).with_suffix(".source.tif")
+        if side.exists():
+            with rasterio.open(side) as dataset:
+                found = dataset.tags()
+            result.sources = {n: int(found.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
+        if truth is not None:
+            true = inspect(truth, "reference")
+            told = against_truth(info, true, source, declared, corner, result.value_range)
+            result.truth, result.truth_unmeasured = told.figures, told.unmeasured
+            result.correctness, result.truth_registration = told.correctness, told.registration
+        if reference is not None:
+            result.reference = against_reference(info, inspect(reference, "reference"), source, declared, corner)
+        return result
+
+
+def _comparable(result: Validation, info: RasterInfo, source: RasterInfo, declared: Declared) -> tuple[int, int] | None:
+    """(row, col) of the scene's pixel in the output's corner; None, and why, where nothing can be compared."""
+    corner = _corner(info, source, declared.scale)
+    if corner is None:
+        result.broken.append("grid: not the scene's grid divided by the scale")
+        return None
+    unknown = [b for b in declared.bands if b not in source.data_bands]
+    if unknown or len(info.data_bands) != len(declared.bands):
+        told = ", ".join(map(str, declared.bands))
+        result.broken.append(
+            f"bands: {len(info.data_bands)}, made of bands {told} of the scene, which has {len(source.data_bands)}"
+        )
+        return None
+    row, col = (v * declared.scale for v in corner)
+    held = Window(row, col, info.height, info.width)
+    if held != declared.extent:
+        result.broken.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
+    whole = Window(0, 0, source.height * declared.scale, source.width * declared.scale)
+    if declared.area == "none" and declared.extent != whole:
+        result.broken.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
+    return corner
+
+
+def _extent(window: Window) -> str:
+    return f"{window.width} x {window.height} pixels from row {window.row}, column {window.col}"
+
+
+def _place(found: dict[str, Any]) -> str:
+    """How something lies on the scene."""
+    if found["shift"] is None:
+        return f"{found['verdict']}: {found['reason']}"
+    row, col = found["shift"]
+    sure = f"+- {found['sigma']:.3f} scene pixels, {found['after']:.3f} left after correction"
+    return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
+
+
+def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int] | None:
+    """(row, col) of the scene's pixel in the output's corner; None where the grids do not fit."""
+    if scene_geobox(info).crs != scene_geobox(source).crs or info.width % scale or info.height % scale:
+        return None
+    a, b, _, d, e, _ = source.transform
+    if not np.allclose([v * scale for v in np.take(info.transform, [0, 1, 3, 4])], [a, b, d, e], rtol=1e-9):
+        return None
+    col, row = point(~Affine(*source.transform), info.transform[2], info.transform[5])
+    inside = Window(round(row), round(col), info.height // scale, info.width // scale)
+    fits = Window(0, 0, source.height, source.width).contains(inside)
+    return (round(row), round(col)) if fits and max(abs(row - round(row)), abs(col - round(col))) < _WHOLE else None
+
+
+def _compare(
+    result: Validation, info: RasterInfo, source: RasterInfo, corner: tuple[int, int], declared: Declared
+) -> list[BandSums]:
+    """Fill in what the pixels say; gives the sums of each band."""
+    scale, dtype = declared.scale, np.dtype(source.dtype)
+    consistency = LrConsistency(declared.sensors, "off", dtype, info.nodata)
+    context = max(consistency.sees, CONTEXT + _FILL)
+    output, interpolated = Gradients(scale), Gradients(scale)
+    sums = [EMPTY] * len(declared.bands)
+    with RasterReader(info, info.data_bands) as fine, RasterReader(source, declared.bands) as coarse:
+        for tile in tiles(info, scale, _TILE):
+            outer = tile.pad(context)
+            pixels, valid = fine.read(outer.multiply(scale))
+            lr, lr_valid = coarse.read(outer.shift(*corner))
+            own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
+            wanted = repeated(lr_valid, scale)[own]
+            result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
+            if declared.area != "polygon":
+                result.lost += int((wanted & ~valid[own]).any(axis=0).sum())
+            sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
+            count, height, width = lr.shape
+            whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
+            cut = lr_valid & ~whole
+            result.residual = result.residual.plus(consistency.measure(pixels, lr, whole, tile.within(outer), cut))
+            both = valid[own] & wanted
+            output.feed(pixels[own].astype(np.float32), both)
+            smooth = _interpolated(lr, lr_valid, scale, context - CONTEXT - _FILL)
+            interpolated.feed(rounded(smooth, dtype).astype(np.float32), both)
+    result.seams = Seams.of(output, interpolated)
+    return sums
+
+
+def _interpolated(lr: NDArray[Any], valid: NDArray[np.bool_], scale: int, spare: int) -> NDArray[np.float32]:
+    """The scene up-sampled by the cubic kernel, without its margin of `spare` and what kernel and filling need."""
+    inner = (slice(None), slice(spare, lr.shape[1] - spare), slice(spare, lr.shape[2] - spare))
+    beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
+    filled = fill_missing(lr[inner].astype(np.float32), valid[inner], _FILL, beyond)
+    return np.asarray(upsample(torch.from_numpy(filled)[None], scale, CONTEXT)[0].numpy())

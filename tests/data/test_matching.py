@@ -1,0 +1,136 @@
+"""Shifts with their signs, cubic interpolation, the fit of radiometry, and the generated landscape as pairs."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from geo_refdiff.data import ReadError, open_dataset
+from geo_refdiff.data.matching import find_shift, fitted, match, moved, whole_and_part
+from geo_refdiff.data.taxonomy import CLASSES
+from geo_refdiff.errors import OptionError
+from geo_refdiff.sample_tiles.landscape import render_pair
+
+
+def texture(seed: int, side: int = 160) -> np.ndarray:
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 1, (4, side, side)), (0, 2, 2)) * 160 + 120
+    return np.clip(field, 1, 254).astype(np.uint8)
+
+
+def shifted(image: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
+    """By splines: another way than the code's own."""
+    out = ndimage.shift(image.astype(float), (0, *shift), order=3, mode="nearest")
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shift", [(2.3, -1.6), (-4.0, 0.5), (0.0, 0.0), (7.5, 7.5)])
+def test_shift_is_found_with_its_sign(shift: tuple[float, float]) -> None:
+    found = find_shift(texture(1), shifted(texture(1), shift))
+    assert found == pytest.approx((-shift[0], -shift[1]), abs=0.15)
+
+
+def test_shift_is_found_beside_missing_data() -> None:
+    fixed, moving = texture(1), shifted(texture(1), (1.5, -2.0))
+    valid = np.ones(fixed.shape[1:], bool)
+    valid[:, :60] = False
+    fixed[:, :, :60] = 0
+    moving[:, :, :60] = 0
+    assert find_shift(fixed, moving, valid) == pytest.approx((-1.5, 2.0), abs=0.2)
+    assert find_shift(fixed, moving, np.zeros_like(valid)) is None
+
+
+def test_no_shift_is_claimed_between_strangers_or_too_far() -> None:
+    assert find_shift(texture(2), texture(3)) is None
+    assert find_shift(texture(2), np.roll(texture(2), 20, 1)) is None
+    assert find_shift(texture(2)[:, :16], texture(2)[:, :16]) is None
+
+
+@given(st.floats(-20, 20))
+def test_a_position_is_whole_pixels_and_a_rest(shift: float) -> None:
+    whole, part = whole_and_part(shift)
+    assert 0 <= part < 1
+    assert whole + part == pytest.approx(-shift, abs=2e-6)
+
+
+@settings(max_examples=25)
+@given(st.floats(-6, 6), st.floats(-6, 6))
+def test_moving_agrees_with_splines_and_tells_what_it_does_not_know(rows: float, cols: float) -> None:
+    image = texture(4, 64)
+    out, known = moved(image, (rows, cols))
+    expected = ndimage.shift(image.astype(float), (0, rows, cols), order=3, mode="nearest")
+    inner = (slice(None), slice(12, -12), slice(12, -12))
+    assert known[12:-12, 12:-12].all()
+    assert np.abs(out - expected)[inner].mean() < 1.0
+    share = known.mean()
+    reach = (64 - abs(rows) - 4) * (64 - abs(cols) - 4) / 64**2
+    assert reach <= share <= (64 - abs(rows) + 1) * (64 - abs(cols) + 1) / 64**2
+
+
+def test_whole_shifts_copy_pixels() -> None:
+    image = texture(5, 48)
+    out, known = moved(image, (3.0, -5.0))
+    np.testing.assert_array_equal(out[:, 3:, :-5], image[:, :-3, 5:])
+    assert known.sum() == 45 * 43
+
+
+def test_match_finds_shift_and_radiometry_and_says_how_well() -> None:
+    new = texture(6)
+    old = shifted((new - 15.0) / 0.85, (1.5, -2.0))
+    everywhere = np.ones(new.shape[1:], bool)
+    found = match([(new, everywhere, old, everywhere)], register=True)
+    assert found.found
+    assert found.shift == pytest.approx((-1.5, 2.0), abs=0.15)
+    assert found.gain == pytest.approx((0.85,) * 4, rel=0.05)
+    assert found.correlation > 0.95
+    assert not match([(new, everywhere, old, everywhere)], register=False).found
+    # two views that see nothing are outvoted by none: half must agree to see something
+    blind = (texture(7), everywhere, texture(8), everywhere)
+    assert not match([(new, everywhere, old, everywhere), blind, blind], register=True).found
+
+
+def test_fitted_is_in_the_new_radiometry() -> None:
+    new = texture(9)
+    old = np.clip(new * 0.6 + 50, 0, 255).astype(np.uint8)
+    assert np.abs(fitted(new, old, np.ones(new.shape[1:], bool)).astype(float) - new).mean() < 1.5
+
+
+def test_landscapes_are_painted_on_the_fly_and_run_both_ways() -> None:
+    dataset = open_dataset("landscape:40-42", size=64)
+    assert len(dataset) == 3
+    assert dataset.classes == CLASSES
+    assert dataset.shape(0) == (64, 64)
+    for index, back in ((0, False), (1, True)):
+        scene = render_pair(40 + index, (64, 64))
+        new, classes = (scene.old, scene.old_classes) if back else (scene.new, scene.new_classes)
+        crop = dataset.read(index, 8, 16, 40, 32)
+        at = (slice(8, 48), slice(16, 48))
+        np.testing.assert_array_equal(crop.new, new[:, *at])
+        np.testing.assert_array_equal(crop.classes, classes[at])
+        changed = (scene.old_classes != scene.new_classes)[at]
+        np.testing.assert_array_equal(crop.mask, np.where(changed, classes[at], 0))
+    with pytest.raises(ReadError, match="reach outside"):
+        dataset.read(0, 30, 0, 64, 10)
+
+
+def test_landscapes_are_the_same_forgotten_or_kept_or_pickled() -> None:
+    dataset = open_dataset("landscape:7", size=48)
+    first = dataset.read(0, 0, 0, 48, 48)
+    copy = pickle.loads(pickle.dumps(dataset))
+    for part, again in zip(first, copy.read(0, 0, 0, 48, 48), strict=True):
+        np.testing.assert_array_equal(part, again)
+    first.new[:] = 0
+    assert dataset.read(0, 0, 0, 48, 48).new.any()
+    assert dataset.fingerprint() == copy.fingerprint()
+    assert dataset.fingerprint() != open_dataset("landscape:8", size=48).fingerprint()
+    assert dataset.problems.summary() == "1 of 1 pairs are used"
+
+
+@pytest.mark.parametrize("text", ["landscape:", "landscape:a-b", "landscape:9-3", "landscape:-4"])
+def test_seeds_that_make_no_sense(text: str) -> None:
+    with pytest.raises(OptionError, match="landscape"):
+        open_dataset(text)

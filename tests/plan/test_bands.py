@@ -1,0 +1,115 @@
+"""Which bands play which part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rasterio.enums import ColorInterp
+
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.plan.bands import choose_bands
+from geo_refdiff.plan.records import Bands
+from geo_refdiff.raster.reader import inspect
+
+MODEL = ("red", "green", "blue", "nir")
+RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@pytest.fixture
+def make_info(make_raster: Any) -> Any:
+    def make(count: int, name: str = "a.tif", **options: Any) -> Any:
+        path = make_raster(name, np.ones((count, 4, 4), np.uint8), **options)
+        return inspect(path, "scene" if name == "a.tif" else "reference")
+
+    return make
+
+
+def test_by_name_in_any_order(make_info: Any) -> None:
+    scene = make_info(5, names=("nir", "swir", "Blue", "green", "RED"))
+    found = choose_bands(scene, None, None, MODEL, ("nir",))
+    assert found == Bands((5, 4, 3, 1), (), ("RED", "green", "Blue", "nir"), (0, 1, 2, 3))
+
+
+def test_by_number_where_names_do_not_help(make_info: Any) -> None:
+    scene = make_info(4, colorinterp=(*RGB, ColorInterp.undefined), photometric="rgb")
+    assert choose_bands(scene, None, None, MODEL, ("nir",)).scene == (1, 2, 3, 4)
+    assert choose_bands(make_info(3), None, None, MODEL, ("nir",)).channels == (0, 1, 2, None)
+
+
+def test_an_optional_band_may_be_missing(make_info: Any) -> None:
+    scene = make_info(5, names=("blue", "green", "red", "thermal", "haze"))
+    found = choose_bands(scene, None, ["3", "2", "blue"], MODEL, ("nir",))
+    assert (found.scene, found.channels) == ((3, 2, 1), (0, 1, 2, None))
+    assert choose_bands(scene, None, None, MODEL, ("nir",)).scene == (3, 2, 1)
+    with pytest.raises(InputError, match=r"2 bands, but the model takes red, green, blue, nir \(optional\)"):
+        choose_bands(scene, None, [1, 2], MODEL, ("nir",))
+
+
+def test_bands_are_asked_for_as_their_file_calls_them(make_info: Any) -> None:
+    scene = make_info(6, names=("B02", "B03", "B04", "B08", "B11", "B12"))
+    assert choose_bands(scene, None, ["B04", "b03", "blue"], MODEL, ("nir",)).scene == (3, 2, 1)
+    with pytest.raises(OptionError, match=r"has no band 'B05'; its bands are 1 B02, 2 B03, 3 B04"):
+        choose_bands(scene, None, ["B05"], MODEL, ("nir",))
+
+
+def test_too_many_without_names(make_info: Any) -> None:
+    with pytest.raises(InputError, match="7 bands, but the model takes"):
+        choose_bands(make_info(7), None, None, MODEL, ())
+    with pytest.raises(OptionError, match="name each band once"):
+        choose_bands(make_info(4), None, [1, 1], (), ())
+
+
+def test_the_reference_follows_the_scene(make_info: Any) -> None:
+    scene = make_info(4, names=MODEL)
+    named = make_info(4, "b.tif", names=("nir", "red", "green", "blue"))
+    assert choose_bands(scene, named, None, (), ()).reference == (2, 3, 4, 1)
+    plain = make_info(4, "c.tif")
+    assert choose_bands(scene, plain, ["nir", "red"], (), ()).reference == (4, 1)
+    with pytest.raises(InputError, match="3 bands, but 4 of the scene are used"):
+        choose_bands(scene, make_info(3, "d.tif"), None, (), ())
+
+
+def test_a_band_that_the_reference_lacks_follows_the_others(make_info: Any) -> None:
+    scene = make_info(5, names=(*MODEL, "swir"))
+    for reference in (
+        make_info(3, "b.tif", names=("blue", "green", "red")),
+        make_info(5, "b.tif", names=("haze", "red", "green", "blue", "thermal")),
+        make_info(3, "b.tif"),
+    ):
+        found = choose_bands(scene, reference, None, MODEL, ("nir",), others=True)
+        assert (found.scene, found.channels) == ((1, 2, 3), (0, 1, 2, None))
+        assert (found.other, found.other_names) == ((4, 5), ("nir", "swir"))
+        assert len(found.reference) == 3
+    unnamed = choose_bands(make_info(4), make_info(3, "b.tif"), None, MODEL, ("nir",), others=True)
+    assert (unnamed.scene, unnamed.reference, unnamed.other) == ((1, 2, 3), (1, 2, 3), (4,))
+    full = make_info(4, "c.tif", colorinterp=(*RGB, ColorInterp.undefined), photometric="rgb")
+    assert choose_bands(make_info(4, names=MODEL), full, None, MODEL, ("nir",), others=True).reference == (1, 2, 3, 4)
+    any_bands = choose_bands(make_info(4, names=MODEL), make_info(1, "d.tif", names=["green"]), None, (), (), True)
+    assert (any_bands.scene, any_bands.reference, any_bands.other) == ((2,), (1,), (1, 3, 4))
+    needs = ("red", "green", "blue", "nir")
+    with pytest.raises(InputError, match="3 bands, but 4 of the scene are used"):
+        choose_bands(make_info(4, names=MODEL), make_info(3, "b.tif", names=MODEL[:3]), None, needs, (), others=True)
+
+
+def test_landsat_numbers_are_not_taken_for_sentinel_2s(make_info: Any) -> None:
+    """Of Landsat 4 to 7 B4 is near infrared."""
+    scene = make_info(6, names=("B1", "B2", "B3", "B4", "B5", "B7"))
+    with pytest.raises(InputError, match="6 bands, but the model takes red, green, blue, nir"):
+        choose_bands(scene, None, None, MODEL, ("nir",))
+    assert choose_bands(scene, None, ["B3", "b2", "B1", "B4"], MODEL, ("nir",)).scene == (3, 2, 1, 4)
+    full = make_info(8, names=("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8"))
+    assert choose_bands(full, None, None, MODEL, ("nir",)).scene == (4, 3, 2, 8)
+
+
+def test_sentinel_2_names_are_known(make_info: Any) -> None:
+    stack = make_info(4, names=("B02", "B03", "B04", "B08"))
+    chosen = choose_bands(stack, None, None, ("red", "green", "blue", "nir"), ("nir",))
+    assert chosen.scene == (3, 2, 1, 4)
+
+
+def test_names_that_contradict_the_order_are_told(make_info: Any) -> None:
+    scene = make_info(4, names=("blue", "green", "red", "other"))
+    with pytest.raises(InputError, match="is called red"):
+        choose_bands(scene, None, None, ("red", "green", "blue", "nir"), ("nir",))

@@ -1,0 +1,115 @@
+"""What a plan knows of the pixels, also where the fixed tiles meet next to none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.windows import Window as RioWindow
+
+from geo_refdiff.plan.records import Radiometry
+from geo_refdiff.plan.survey import fit_reference, survey_scene
+from geo_refdiff.raster.geobox import output_geobox, scene_geobox
+from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.common import known_tiles
+from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.sensor.sensor import SensorModel
+
+SCALE, SIDE, PATCH = 4, 1400, 96
+PLACE = (100, 300)
+"""Corner of the patch, LR pixels: between the fixed tiles of a scene of 1400 x 1400."""
+
+CORNER = (485_904.0, 5_209_248.0)
+PIXEL = 40.0
+SENSOR = SensorModel(SCALE, 0.4)
+
+
+def sparse(path: Path, image: np.ndarray, side: int, corner: tuple[int, int], pixel: float) -> Path:
+    """A raster whose only valid pixels are those of an image."""
+    profile = {
+        "driver": "GTiff", "count": 3, "height": side, "width": side, "dtype": image.dtype.name, "crs": "EPSG:26914",
+        "transform": Affine(pixel, 0, CORNER[0], 0, -pixel, CORNER[1]), "nodata": 0, "tiled": True, "sparse_ok": True,
+        "photometric": "minisblack",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(image, window=RioWindow(corner[1], corner[0], image.shape[2], image.shape[1]))
+        dataset.descriptions = ("red", "green", "blue")
+    return path
+
+
+@pytest.fixture
+def ground(make_texture: Callable[..., np.ndarray]) -> np.ndarray:
+    """(3, PATCH x SCALE, PATCH x SCALE), 20..220."""
+    return np.asarray(20 + 200 * make_texture((3, PATCH * SCALE, PATCH * SCALE), seed=5, smooth=2.0))
+
+
+def seen(ground: np.ndarray) -> np.ndarray:
+    """The ground at LR."""
+    return np.asarray(ground.reshape(3, PATCH, SCALE, PATCH, SCALE).mean((2, 4)))
+
+
+def test_the_range_of_a_scene_with_a_speck_of_data(tmp_path: Path, ground: np.ndarray) -> None:
+    patch = (12 * seen(ground) + 100).astype("uint16")
+    info = inspect(sparse(tmp_path / "scene.tif", patch, SIDE, PLACE, PIXEL), "scene")
+    found = survey_scene(info, (1, 2, 3), model_units=True, scene_range=None)
+    low, high = np.percentile(patch, [0.5, 99.5])
+    assert found.centre == pytest.approx((low + high) / 2, rel=0.02)
+    assert found.half_range == pytest.approx((high - low) / 2, rel=0.02)
+    assert found.fill == pytest.approx(np.median(patch, axis=(1, 2)), rel=0.02)
+
+
+def test_known_tiles_are_those_of_both(tmp_path: Path, ground: np.ndarray) -> None:
+    scene = inspect(sparse(tmp_path / "a.tif", seen(ground).astype("uint8"), SIDE, PLACE, PIXEL), "scene")
+    rows, cols = range(64, 196, 64), range(256, 396, 64)
+    assert known_tiles(scene, 1, 64) == [Window(row, col, 64, 64) for row in rows for col in cols]
+    half = ground[:, : 30 * SCALE].astype("uint8")
+    place = (PLACE[0] * SCALE, PLACE[1] * SCALE)
+    reference = inspect(sparse(tmp_path / "b.tif", half, SIDE * SCALE, place, PIXEL / SCALE), "reference")
+    assert known_tiles(scene, 1, 64, (reference, 1)) == [Window(row, col, 64, 64) for row in (64, 128) for col in cols]
+    elsewhere = inspect(sparse(tmp_path / "c.tif", half, SIDE * SCALE, (3000, 0), PIXEL / SCALE), "reference")
+    assert known_tiles(scene, 1, 64, (elsewhere, 1)) == []
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_sheet_in_a_large_scene_is_registered_and_fitted(
+    tmp_path: Path, make_texture: Callable[..., np.ndarray], ground: np.ndarray, dtype: str
+) -> None:
+    """A reference with pixels in a corner of its extent, off by one LR pixel; its numbers a twelfth of the scene's."""
+    around = 100 + 2400 * make_texture((3, SIDE, SIDE), seed=6)
+    rows, cols = (slice(start, start + PATCH) for start in PLACE)
+    around[:, rows, cols] = 12 * seen(ground) + 100
+    scene = inspect(sparse(tmp_path / "scene.tif", around.astype("uint16"), SIDE, (0, 0), PIXEL), "scene")
+    place = ((PLACE[0] + 1) * SCALE, PLACE[1] * SCALE)
+    file = sparse(tmp_path / "ref.tif", ground.astype(dtype), SIDE * SCALE, place, PIXEL / SCALE)
+    reference = inspect(file, "reference")
+    found = register_rasters(scene, (1, 2, 3), reference, (1, 2, 3), SENSOR)
+    assert found.verdict == "registered"
+    assert found.shift == pytest.approx((1.0, 0.0), abs=0.03)
+    target = output_geobox(scene_geobox(scene), SCALE)
+    displacement = found.displacement.scaled(SCALE)
+    fit = fit_reference(
+        Radiometry(0.0, 1.0, (0.0,) * 3), scene, (1, 2, 3), reference, (1, 2, 3), target, SENSOR, displacement
+    )
+    assert fit.gain == pytest.approx((12.0,) * 3, rel=0.04)  # the sensor blurs, `seen` does not
+    assert fit.offset == pytest.approx((100.0,) * 3, abs=60)
+    assert min(fit.correlation) > 0.98
+
+
+def test_a_great_gain_between_like_types_needs_likeness(tmp_path: Path, make_raster: Any, make_pair: Any) -> None:
+    """Noise of a few numbers is not blown up to the scene's contrast; it might be what a cloud or a lake shows."""
+    scene, _ = make_pair(40, 48)
+    rng = np.random.default_rng(0)
+    noise = make_raster("noise.tif", rng.integers(99, 101, (3, 320, 384)).astype("uint8"), pixel=5.0)
+    infos = inspect(scene, "scene"), inspect(noise, "reference")
+    target = output_geobox(scene_geobox(infos[0]), 8)
+    fit = fit_reference(
+        Radiometry(0.0, 1.0, (0.0,) * 3), infos[0], (1, 2, 3), infos[1], (1, 2, 3), target, SensorModel(8, 0.4)
+    )
+    assert max(fit.gain) == 5.0
+    assert max(fit.correlation) < 0.5

@@ -1,0 +1,41 @@
+"""Pictures and styles show red as red, however the bands say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.enums import ColorInterp
+
+from geo_refdiff import upscale
+from geo_refdiff.raster.quicklook import look
+
+
+@pytest.mark.parametrize(
+    ("names", "colours", "wanted"),
+    [
+        (("B02", "B03", "B04", "B08"), (), (3, 2, 1)),
+        (("nir", "Red", "green", "blue"), (), (2, 3, 4)),
+        ((), ("blue", "green", "red", "undefined"), (3, 2, 1)),
+        ((), ("alpha", "undefined", "undefined", "undefined"), (2, 3, 4)),
+        ((), (), (1, 2, 3)),
+        (("B11", "B12"), (), (1,)),
+    ],
+)
+def test_which_bands_are_shown(make_raster: Any, names: Any, colours: Any, wanted: tuple[int, ...]) -> None:
+    pixels = np.full((len(names) or 4, 8, 8), 255, np.uint8)
+    path = make_raster("r.tif", pixels, names=names, colorinterp=[ColorInterp[c] for c in colours])
+    assert look(path).bands == wanted
+
+
+def test_the_style_of_an_output_shows_sentinel_2_in_its_colours(make_pair: Any, tmp_path: Path) -> None:
+    scene, _ = make_pair(16, 16, bands=4)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.descriptions = ("B02", "B03", "B04", "B08")
+    upscale(scene, model="bicubic", scale=4, out=tmp_path / "o.tif", products="style")
+    style = (tmp_path / "o.qml").read_text()
+    for told in ('redBand="3"', 'greenBand="2"', 'blueBand="1"'):
+        assert told in style
