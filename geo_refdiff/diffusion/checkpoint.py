@@ -51,7 +51,8 @@ def load_denoiser(
         folder: name of a bundled model, or a folder with config.json and weights.safetensors, model.safetensors or
             model-0000i-of-0000n.safetensors.
         device: where the network runs.
-        dtype: in which the network runs (float32, bfloat16); preconditioning stays in float32.
+        dtype: in which the network's layers compute (float32, bfloat16); weights, images and preconditioning stay in
+            float32 at least.
 
     Raises:
         ModelError: in one line, on a missing, damaged or mismatching file.
@@ -60,12 +61,14 @@ def load_denoiser(
     if dtype not in _DTYPES:
         raise ModelError(f"a model cannot run in {dtype}: choose float32 or bfloat16")
     config = read_config(path)
-    state = {key: _number_like(value, key, path).to(dtype) for key, value in read_weights(path).items()}
+    held = torch.promote_types(dtype, torch.float32)
+    state = {key: _number_like(value, key, path).to(held) for key, value in read_weights(path).items()}
     with torch.device("meta"):  # first without memory: a wrong config may ask for any amount
         match_weights(build_denoiser(config).network, state, path)
     with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers; the caller's generator stays as it is
         denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(state, strict=True, assign=True)
+    denoiser.compute_dtype = None if dtype == held else dtype
     return denoiser.to(device).eval().requires_grad_(False)
 
 

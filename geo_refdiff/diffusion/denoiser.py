@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,13 +59,14 @@ class Denoiser(nn.Module):
     ``sigma_min``, ``sigma_max`` and ``rho`` (noise levels in model units), ``sampler`` (the config's sampler block),
     ``receptive_field`` (radius in HR pixels outside which nothing changes a pixel in ONE evaluation, None = the whole
     window), ``halo`` (HR pixels to drop at each side of a window) and ``multiple`` (height and width must be
-    multiples of it). The network runs in its own dtype (float32, bfloat16); preconditioning stays in float32 or
-    better.
+    multiples of it), and ``compute_dtype`` (bfloat16; None: the weights'), in which autocast has the network's
+    layers compute; images, guidance and preconditioning keep the weights' dtype.
     """
 
     def __init__(self, network: nn.Module, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.network = network
+        self.compute_dtype: torch.dtype | None = None
         self.config: dict[str, Any] = dict(config)
         sampler = config.get("sampler") or {}
         self.sampler: dict[str, Any] = dict(sampler)
@@ -83,7 +85,7 @@ class Denoiser(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which the network runs."""
+        """The dtype of the weights, and of what goes into the network and comes out: float32 (float64)."""
         return next(self.network.parameters()).dtype
 
     @property
@@ -115,21 +117,21 @@ class Denoiser(nn.Module):
     def _denoise(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         lr, ref, mask = plain_conditions(*conditions)
         x, level = self._levels(x, sigma)
-        inner = self.dtype
-        raw: Tensor = self.network(
-            (c_in(level, self.sigma_data) * x).to(inner),
-            c_noise(level).flatten(),
-            lr.to(inner),
-            ref.to(inner),
-            mask.to(inner),
-        )
+        scaled, lr, ref, mask = c_in(level, self.sigma_data) * x, lr.to(x), ref.to(x), mask.to(x)
+        with self._autocast():
+            raw: Tensor = self.network(scaled, c_noise(level).flatten(), lr, ref, mask)
         return c_skip(level, self.sigma_data) * x + c_out(level, self.sigma_data) * raw.to(x.dtype)
 
     def _levels(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """x and sigma (N, 1, 1, 1) in the dtype of the preconditioning."""
-        work = torch.promote_types(self.dtype, torch.float32)
-        level = torch.as_tensor(sigma, device=x.device).to(work).reshape(-1, 1, 1, 1).expand(x.shape[0], 1, 1, 1)
-        return x.to(work), level
+        level = torch.as_tensor(sigma, device=x.device).to(self.dtype).reshape(-1, 1, 1, 1)
+        return x.to(self.dtype), level.expand(x.shape[0], 1, 1, 1)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """Layers compute in `compute_dtype`; without one a caller's own autocast stays."""
+        if self.compute_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.compute_dtype)
 
     def _check(self, x: Tensor, lr: Tensor, ref: Tensor, mask: Tensor) -> None:
         channels, size = len(self.bands), x.shape[-2:]
@@ -158,9 +160,9 @@ class GuidedDenoiser(Denoiser):
     def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any:
         """What all evaluations of one window share; shapes as in `Denoiser.forward`."""
         self._check(lr, lr, ref, mask)
-        inner = self.dtype
-        held = mask.to(inner) if mask.is_floating_point() else mask
-        return self.network.guidance(lr.to(inner), ref.to(inner), held)  # type: ignore[operator]
+        held = mask.to(self.dtype) if mask.is_floating_point() else mask
+        with self._autocast():
+            return self.network.guidance(lr.to(self.dtype), ref.to(self.dtype), held)  # type: ignore[operator]
 
     def start(self, guidance: Any) -> Tensor:
         """The network's mean estimate of the clean image, (N, C, H, W), model units; ModelError where it has none."""
@@ -169,7 +171,7 @@ class GuidedDenoiser(Denoiser):
                 "this model has no mean estimate to start from: choose the heun, euler or dpmpp-2m sampler"
             )
         mean: Tensor = self.network.start(guidance)  # type: ignore[operator]
-        return mean.to(torch.promote_types(self.dtype, torch.float32))
+        return mean
 
     @property
     def has_start(self) -> bool:
@@ -182,8 +184,9 @@ class GuidedDenoiser(Denoiser):
         x, level = self._levels(x, sigma)
         base = self.base(guidance, x)
         residual = x - base
-        scaled = (c_in(level, self.sigma_data) * residual).to(self.dtype)
-        raw: Tensor = self.network(scaled, c_noise(level).flatten(), guidance)
+        scaled = c_in(level, self.sigma_data) * residual
+        with self._autocast():
+            raw: Tensor = self.network(scaled, c_noise(level).flatten(), guidance)
         estimate = c_skip(level, self.sigma_data) * residual + c_out(level, self.sigma_data) * raw.to(x.dtype)
         return base + estimate
 

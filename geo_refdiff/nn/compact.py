@@ -97,13 +97,14 @@ class DetailBands(nn.Module):
 
     @staticmethod
     def blur(image: Tensor, valid: Tensor, sigma: float) -> Tensor:
-        """Gaussian mean of the valid pixels, sigma in HR pixels."""
+        """Gaussian mean of the valid pixels, sigma in HR pixels; in the image's own precision, not autocast's."""
         taps = torch.tensor(_gaussian(sigma), dtype=image.dtype, device=image.device)
         stacked = torch.cat([image, valid], dim=1)
         c, r = stacked.shape[1], taps.numel() // 2
         x = F.pad(stacked, (r, r, r, r), mode="replicate")
         kernels = taps.expand(c, 1, 1, -1).contiguous()  # a band each: one for all takes seven times as long
-        x = F.conv2d(F.conv2d(x, kernels.mT, groups=c), kernels, groups=c)
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.conv2d(F.conv2d(x, kernels.mT, groups=c), kernels, groups=c)
         return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
 
 
@@ -143,7 +144,7 @@ class FullResolutionHead(nn.Module):
 
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
         x = self.shuffle(self.spread(F.silu(self.norm(features))))
-        x = F.silu(self.conv0(torch.cat([x, extra], dim=1)))
+        x = F.silu(self.conv0(torch.cat([x, extra.to(x.dtype)], dim=1)))
         x = F.silu(self.conv1(x)) + x
         result: Tensor = self.conv2(x)
         return result
@@ -202,7 +203,7 @@ class GuidanceNet(nn.Module):
             x = block(torch.cat(parts, dim=1))
         if x is None:
             raise ValueError("a network needs at least one level")
-        out = self.head(x, torch.cat([lr, difference, detail], dim=1))
+        out = self.head(x, torch.cat([lr, difference, detail], dim=1)).to(lr.dtype)  # autocast's is coarser
         c = self.bands
         mean = lr + out[:, :c]
         gate = torch.sigmoid(out[:, c : c + 2] - 1.0) * valid

@@ -204,7 +204,7 @@ class DiffusionRestorer:
                 fine, medium = guidance.detail.chunk(2, dim=1)
                 copied = blend * torch.cat([guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium], dim=1)
                 known = mean + blend * (denoiser.start(guidance) - guidance.texture - mean)
-        return trace(copied.to(torch.float32), image - known)
+        return trace(copied, image - known)
 
     def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions, guidance: Any) -> Tensor:
         denoiser, settings = self.denoiser, self.settings

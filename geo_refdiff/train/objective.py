@@ -96,7 +96,7 @@ class Objective(nn.Module):
 
     def _plain(self, guidance: Guidance, batch: Batch) -> dict[str, Tensor]:
         config, unit = self.config, self.denoiser.sigma_data
-        mean, truth, weight = guidance.mean.float(), batch.truth, batch.weight
+        mean, truth, weight = guidance.mean, batch.truth, batch.weight
         error = (truth - mean) * weight
         rows, cols = error.diff(dim=-2), error.diff(dim=-1)
         terms = {
@@ -104,16 +104,12 @@ class Objective(nn.Module):
             "gradient": config.gradient_weight * (rows.abs().mean() + cols.abs().mean()) / unit,
         }
         target = self.bands(truth, torch.ones_like(truth[:, :1]))
-        gates = guidance.gate.float().repeat_interleave(truth.shape[1], dim=1)
-        missed = (target - gates * guidance.detail.float()) * weight.repeat(1, 2, 1, 1)
+        gates = guidance.gate.repeat_interleave(truth.shape[1], dim=1)
+        missed = (target - gates * guidance.detail) * weight.repeat(1, 2, 1, 1)
         terms["gate"] = config.gate_weight * missed.square().mean() / unit**2
         network: Any = self.denoiser.network
         if network.size.texture:
-            fixed = guidance._replace(
-                mean=mean.detach(),
-                **{name: getattr(guidance, name).float() for name in ("detail", "copy", "texture")},
-            )
-            start = network.plain_start(fixed)
+            start = network.plain_start(guidance._replace(mean=mean.detach()))
             terms["wavelet"] = config.wavelet_weight * wavelet_dissimilarity(start, truth, weight)
             terms["start"] = config.start_weight * ((truth - start) * weight).abs().mean() / unit
         return terms

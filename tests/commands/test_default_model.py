@@ -15,9 +15,12 @@ import rasterio
 import torch
 
 from geo_refdiff import load_denoiser, upscale
+from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.evaluate import metrics
+from geo_refdiff.grid.window import Window
+from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.sample_tiles import sample
@@ -135,6 +138,22 @@ def test_killed_ten_times_in_any_order_it_ends_in_the_same_file(tmp_path: Path) 
     once = tmp_path / "once.tif"
     upscale(data.scene, out=once, **part, **options())
     assert out.read_bytes() == once.read_bytes()
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    """Before images were kept in float32: rms 0.24, 99.9th percentile 1.2 DN."""
+    made = {}
+    for dtype in ("float32", "bfloat16"):
+        data = sample()
+        planned = make_plan(Request(data.scene, data.reference, data.mask, dtype=dtype, device="cpu", window=256))
+        assert planned.plan.windows is not None
+        side = planned.plan.windows.size
+        with torch.inference_mode(), gdal_env(), ConditionReader(planned.plan, planned.restorer) as reader:
+            batch = reader.read((planned.plan.on_lattice(Window(128, 128, side, side)),))
+            made[dtype] = planned.restorer.restore(batch)
+    error = 127.5 * (made["bfloat16"] - made["float32"])
+    assert 0 < float(error.square().mean().sqrt()) < 0.1
+    assert float(torch.quantile(error.abs().flatten(), 0.999)) < 0.5
 
 
 def test_the_card_tells_the_truth_about_the_network() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -108,16 +108,52 @@ def test_missing_reference_becomes_lr_and_unknown_class_no_change():
     assert plain_conditions(ref, ref, floating)[2] is floating
 
 
-def test_bfloat16_network_float32_preconditioning():
-    network = Plain()
-    denoiser = Denoiser(network, {}).to(torch.bfloat16)
+class Layered(Plain):
+    """Computes with a layer, whose dtype it records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+        self.inner: set[torch.dtype] = set()
+
+    def forward(self, x: Tensor, c_noise: Tensor, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:
+        out: Tensor = self.layer(super().forward(x, c_noise, lr, ref, mask))
+        self.inner.add(out.dtype)
+        return out
+
+
+def test_layers_compute_in_bfloat16_images_stay_float32():
+    network = Layered()
+    denoiser = Denoiser(network, {})
     x = torch.full((2, 3, 4, 6), 1.2345678, dtype=torch.float64)
-    found = denoiser(x, torch.tensor([0.001, 0.001], dtype=torch.float64), **conditions())
+    exact = denoiser(x, torch.tensor(0.001), **conditions())
+    denoiser.compute_dtype = torch.bfloat16
+    found = denoiser(x, torch.tensor(0.001), **conditions())
+    assert network.inner == {torch.float32, torch.bfloat16}
+    assert [tensor.dtype for tensor in network.seen] == [torch.float32] * 5
     assert found.dtype == torch.float32
-    assert network.seen[0].dtype == torch.bfloat16
-    assert network.seen[1].dtype == torch.float32
-    level = torch.tensor(0.001)
-    torch.testing.assert_close(found, (c_skip(level, 0.5) * x + c_out(level, 0.5) * 0.25).float(), rtol=1e-6, atol=0)
+    assert 0 < (found - exact).abs().max() < 1e-5  # c_out is 0.001
+
+
+def test_guidance_is_computed_in_bfloat16_its_images_stay_float32():
+    class Cast(Guided):
+        def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:
+            assert lr.dtype == ref.dtype == torch.float32
+            self.products.append((lr[0, 0] @ lr[0, 0].T).dtype)
+            return super().guidance(lr, ref, mask)
+
+        def start(self, guidance: Tensor) -> Tensor:
+            self.products.append((guidance[0, 0] @ guidance[0, 0].T).dtype)
+            return super().start(guidance)
+
+        products: ClassVar[list[torch.dtype]] = []
+
+    network = Cast()
+    denoiser = GuidedDenoiser(network, {})
+    denoiser.compute_dtype = torch.bfloat16
+    guidance = denoiser.guidance(**conditions())
+    assert guidance.dtype == denoiser.start(guidance).dtype == torch.float32
+    assert network.products == [torch.bfloat16, torch.float32]
 
 
 def test_float64_network_stays_float64():

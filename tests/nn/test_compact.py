@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geo_refdiff.nn.compact import CompactNet, CompactSize, build_compact, one_hot
-from geo_refdiff.nn.layers import SpatialFeatureTransform
+from geo_refdiff.nn.layers import PixelNorm, SpatialFeatureTransform
 from geo_refdiff.nn.receptive_field import receptive_radius
 
 SMALL = CompactSize(widths=(8, 12, 16), full_width=4, hidden=8, embedding=8)
@@ -86,6 +86,35 @@ def test_the_receptive_field_is_finite_and_no_larger_than_found() -> None:
         assert difference[middle, middle] > 0
         rows, cols = difference.nonzero(as_tuple=True)
         assert max((rows - middle).abs().max(), (cols - middle).abs().max()) <= radius
+
+
+def test_autocast_coarsens_features_and_leaves_images_alone() -> None:
+    net = network(CompactSize(widths=(8, 12, 16), full_width=4, hidden=8, embedding=8, texture=True))
+    lr, ref, mask = conditions()
+    exact = net.guidance(lr, ref, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = net.guidance(lr, ref, mask)
+        start = net.start(rough)
+        out = net(lr, torch.full((2,), -0.5), rough)
+    assert rough.entry.dtype == out.dtype == torch.bfloat16
+    for name in ("mean", "gate", "detail", "copy", "texture"):
+        assert getattr(rough, name).dtype == torch.float32
+    assert torch.equal(rough.detail, exact.detail)
+    assert torch.equal(start, net.start(rough))
+    error, residual = rough.mean - exact.mean, exact.mean - lr
+    assert error.norm() < 0.03 * residual.norm()
+    torch.nn.init.zeros_(net.guide_net.head.conv2.weight)
+    torch.nn.init.zeros_(net.guide_net.head.conv2.bias)  # type: ignore[arg-type]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(net.guidance(lr, ref, mask).mean, lr)
+
+
+def test_the_norm_s_scale_is_not_coarsened() -> None:
+    x = torch.randn(1, 64, 8, 8, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16)
+    rough, exact = PixelNorm(64)(x), PixelNorm(64)(x.float())
+    assert rough.dtype == torch.bfloat16
+    scale = (rough.float() * exact).sum(dim=1) / exact.square().sum(dim=1)  # of a pixel, over its channels
+    assert (scale - 1).square().mean().sqrt() < 0.001  # a bfloat16 has steps of 0.0039 to 0.0078
 
 
 def test_sft_is_equation_3_with_the_guidance_half_computed_once() -> None:
