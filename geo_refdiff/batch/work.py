@@ -17,11 +17,11 @@ from geo_refdiff.batch.jobs import Job, Settings, Ticket, UnfitError, changed_in
 from geo_refdiff.commands.products import product_path
 from geo_refdiff.commands.result import UpscaleResult
 from geo_refdiff.commands.upscale import upscale
-from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks, torch_threads
+from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks
 from geo_refdiff.engine.shards import remove_output
 from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
-from geo_refdiff.nn.device import check_device, chosen_device
+from geo_refdiff.nn.device import check_device, chosen_device, torch_settings
 from geo_refdiff.plan.outline import chosen_dtype
 from geo_refdiff.plan.planning import software_versions
 from geo_refdiff.plan.records import THREADS
@@ -205,7 +205,7 @@ def _upscaled(
         options.pop(used, None)
     if out.exists() and not is_filled(out):
         out.unlink()
-    with torch_threads(settings.threads):
+    with torch_settings(settings.threads):
         try:
             result = upscale(job.scene, resume=True, overwrite=settings.replace, **options)
         except BusyError:

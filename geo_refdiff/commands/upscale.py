@@ -18,12 +18,12 @@ from geo_refdiff.engine.run import (
     ProgressCallback,
     RunCounts,
     run_blocks,
-    torch_threads,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
+from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.aligning import MAX_RESIDUAL
 from geo_refdiff.plan.planning import Planned, Request, check_space, make_plan
 from geo_refdiff.plan.records import Plan
@@ -165,7 +165,7 @@ def upscale(
         mask_lies_on=mask_lies_on, coregister=coregister, max_residual=max_residual,
         on_misregistration=on_misregistration,
     )  # fmt: skip
-    with gdal_env(), torch_threads(threads or 0):  # the plan notes their number, for all who compute
+    with gdal_env(), torch_settings(threads or 0):  # the plan notes their number, for all who compute
         planned = make_plan(request)
     plan = planned.plan
     final = _default_out(plan, shard_size) if out is None else Path(out).absolute()

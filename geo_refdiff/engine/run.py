@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from geo_refdiff.engine.block import Block, BlockComputer
 from geo_refdiff.engine.finish import BandSums, dump_sums
 from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.raster.block_file import write_block
 from geo_refdiff.raster.gdal import gdal_env
@@ -130,7 +129,7 @@ def run_blocks(
 
     with (
         gdal_env(),
-        torch_threads(1 if restorer.local else int(plan.software.get(THREADS, 0))),
+        torch_settings(1 if restorer.local else int(plan.software.get(THREADS, 0))),
         BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
         ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
     ):
@@ -158,18 +157,6 @@ def run_blocks(
             computer.restore_seconds,
             perf_counter() - started,
         )
-
-
-@contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Runs torch with `count` threads (0 = as it is): small operations lose more by handing work out than they gain."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:

@@ -25,6 +25,7 @@ from geo_refdiff.evaluate.report import ScaleResult, tables
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.tiles import Tile, read_ahead
 from geo_refdiff.evaluate.windows import disagreement
+from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.raster.atomic import output_error, write_bytes_atomic, write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, write_panels
@@ -85,7 +86,7 @@ def evaluate(request: Request, out: Path, progress: Progress = lambda done, tota
     total, done = sum(len(scale.specs) for scale in scales), 0
     tallies: list[_Seen] = []
     files: list[Path] = []
-    with torch.inference_mode(), gdal_env():
+    with torch.inference_mode(), torch_settings(), gdal_env():
         for scale in scales:
             tally = _Seen(scale, ScaleResult(scale.sensor.scale, kinds={m.name: m.kind for m in scale.methods}))
             tally.grid = pictures.choose(scale.specs, request.show, request.grid, request.seed)

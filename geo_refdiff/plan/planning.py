@@ -248,7 +248,7 @@ def _note_unused(
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of what computes pixels, and the number of torch threads."""
+    """Versions of what computes pixels, and how torch does it (`nn.device.torch_settings`)."""
     import rasterio
     import torch
 
@@ -258,5 +258,6 @@ def software_versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "rasterio": str(rasterio.__version__),
         "gdal": str(rasterio.__gdal_version__),
+        "torch_tf32": "off",
         THREADS: str(torch.get_num_threads()),
     }

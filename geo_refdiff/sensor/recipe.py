@@ -195,8 +195,8 @@ class Degradation:
     def apply(self, hr: Tensor) -> Tensor:
         """The images as the drawn sensors see them.
 
-        The same draw gives the same values on the same device, in the images' own precision (not autocast's; with
-        TF32 switched on for matrix products a GPU is off by up to 0.1 DN).
+        The same draw gives the same values on the same device, in the images' own precision, not autocast's (with TF32
+        a GPU is off by up to 0.1 DN; training runs without).
 
         Args:
             hr: (N, C, H, W) float, DN 0..255, finite (fill missing pixels first); H and W multiples of the scale. The

@@ -17,6 +17,7 @@ from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.nn.compact import CompactNet
+from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.raster.atomic import write_bytes_atomic, write_json_atomic
 from geo_refdiff.train.building import new_denoiser
@@ -120,7 +121,7 @@ def train(
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
     """
-    with team(device) as place, ExitStack() as stack:
+    with team(device) as place, torch_settings(), ExitStack() as stack:
         stack.enter_context(denormals_flushed())
         say: Tell = tell if place.leads else _nothing
         if place.leads and not dry_run:

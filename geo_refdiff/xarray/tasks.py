@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.engine.block import BlockComputer
-from geo_refdiff.engine.run import torch_threads
 from geo_refdiff.errors import ModelError, ResumeError
+from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.plan_file import read_plan
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.plan.records import THREADS, Plan
@@ -71,7 +71,7 @@ def get_ready(job: Job, written: Any) -> Ready:
         if not job.plan_file.exists():
             for store in job.stores:
                 store.finish()
-            with gdal_env(), torch_threads(job.threads):
+            with gdal_env(), torch_settings(job.threads):
                 planned = make_plan(job.request)
             for note in planned.notes:
                 _LOG.info("%s", note)
@@ -94,7 +94,7 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
     with _BENCH.lock, gdal_env():
         computer = _BENCH.computer(ready)
         threads = 1 if computer.restorer.local else int(ready.plan.software.get(THREADS, 0))
-        with torch_threads(threads):
+        with torch_settings(threads):
             return np.ascontiguousarray(computer.compute(index, following).pixels)
 
 

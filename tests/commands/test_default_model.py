@@ -19,10 +19,10 @@ from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.evaluate import metrics
-from geo_refdiff.grid.window import Window
-from geo_refdiff.io.gdal import gdal_env
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.window import Window
 from geo_refdiff.sample_tiles import sample
 
 pytestmark = pytest.mark.slow

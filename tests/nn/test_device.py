@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.nn.device import chosen_device, torch_settings
 
 
 @pytest.fixture(params=[0, 2])
@@ -31,3 +31,17 @@ def test_others_are_refused_in_one_line(gpus: int) -> None:
     for name in ["cuda:2"] + ["cuda"] * (gpus == 0):
         with pytest.raises(OptionError, match=f"'{name}': this machine has {gpus} CUDA devices; give --device cpu"):
             chosen_device(name)
+
+
+def _tf32() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_settings_of_torch_hold_inside_alone() -> None:
+    before = torch.get_num_threads(), _tf32()
+    with torch_settings(3):
+        assert (torch.get_num_threads(), _tf32()) == (3, (False, False))
+        with torch_settings():
+            assert (torch.get_num_threads(), _tf32()) == (3, (False, False))
+    assert (torch.get_num_threads(), _tf32()) == before
+    assert before[1][0]  # torch's own default: TF32 in convolutions
