@@ -153,7 +153,7 @@ def main(seeds: int, first: int, size: int, places: int, city: str, restore: int
     opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
     for scale in (8, 16):
         sensor = SensorModel(scale)
-        restorer = opened.make(sensor, (0, 1, 2, 3), 0)
+        restorer = opened.make(sensor, (0, 1, 2, 3))
         small = [Crop(*(a[..., :256, :256] for a in crop)) for crop in generated[:restore]]
         for title, crops in (("landscapes", small), (city, pairs[:restore])):
             masks: list[dict[str, Tensor | None]] = []

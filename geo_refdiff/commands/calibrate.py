@@ -85,7 +85,7 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
         plan = planned.plan
         if plain:
             factors = ((1.0, 1.0),) * len(plan.bands.scene)
-            count = runs if planned.restorer.noise_channels else 1
+            count = runs if planned.restorer.stochastic else 1
             plan = replace(plan, uncertainty=UncertaintyRecord(count, 0.0, False, _PROBE, _PROBE, factors))
         with BlockComputer(plan, planned.restorer, tell=told.append) as computer:
             block = computer.compute(0)

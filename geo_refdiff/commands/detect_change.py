@@ -188,7 +188,7 @@ class _Looker(Classical):
 
 
 def _model(detector: Detector) -> Model:
-    def make(sensor: SensorModel, channels: tuple[int | None, ...], seed: int) -> _Looker:
+    def make(sensor: SensorModel, channels: tuple[int | None, ...]) -> _Looker:
         return _Looker(sensor)
 
     return Model(

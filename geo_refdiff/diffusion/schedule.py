@@ -58,6 +58,11 @@ class ChurnSettings:
         """The schedule of n steps, (n + 1,) float64."""
         return karras_sigmas(n, self.sigma_min, self.sigma_max, self.rho, device)
 
+    def adds_noise(self, n: int) -> bool:
+        """Whether any of n steps raises the noise level."""
+        inside = any(self.s_min <= float(sigma) <= self.s_max for sigma in self.sigmas(n)[:-1])
+        return inside and self.s_churn > 0 and self.s_noise > 0
+
 
 def published_settings(config: Mapping[str, Any]) -> ChurnSettings:
     """The settings in ``config["sampler"]``, the published values where a key is absent.

@@ -84,15 +84,15 @@ class ConditionReader:
 
         `member`: of the runs that differ in their noise, 0 = the output's own.
         """
-        lr = torch.stack([torch.from_numpy(self._lr(w)) for w in windows])
+        lr, seed = torch.stack([torch.from_numpy(self._lr(w)) for w in windows]), self.plan.seed + member
         ref = mask = noise = None
         if self.reference is not None:
             ref = torch.stack([torch.from_numpy(self._ref(w)) for w in windows])
         if self.mask is not None:
             mask = torch.stack([torch.from_numpy(self._mask(w))[None] for w in windows])
         if self.restorer.noise_channels:
-            noise = torch.stack([torch.from_numpy(self._noise(w, member)) for w in windows])
-        return Conditions(windows, lr, ref, mask, noise, self.plan.sensor.consistency == "off")
+            noise = torch.stack([torch.from_numpy(self._noise(w, seed)) for w in windows])
+        return Conditions(windows, lr, ref, mask, noise, self.plan.sensor.consistency == "off", seed)
 
     def _lr(self, window: Window) -> NDArray[np.float32]:
         values, valid = self.footprint(window.divide(self.scale).pad(LR_MARGIN + self.rounds))
@@ -141,10 +141,10 @@ class ConditionReader:
         values, valid = self.footprint(window)
         return self._to_units(values.astype(np.float32)), valid
 
-    def _noise(self, window: Window, member: int) -> NDArray[np.float32]:
+    def _noise(self, window: Window, seed: int) -> NDArray[np.float32]:
         from geo_refdiff.diffusion.noise import lattice_noise
 
-        return lattice_noise(window, self.restorer.noise_channels, self.plan.seed + member, 0)
+        return lattice_noise(window, self.restorer.noise_channels, seed, 0)
 
     def _local(self, window: Window) -> Window:
         row, col = self.plan.lr_origin

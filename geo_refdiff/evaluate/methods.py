@@ -102,7 +102,7 @@ class ModelRun:
         if sensor not in self._restorers:
             model = self.model
             self._restorers[sensor] = DiffusionRestorer(
-                model.denoiser, self.settings, sensor, self.seed, model.channels, model.label
+                model.denoiser, self.settings, sensor, model.channels, model.label
             )
         return self._restorers[sensor]
 
@@ -118,6 +118,7 @@ class ModelRun:
             None if ref is None else to_units(ref),
             mask,
             noise,
+            seed=self.seed,
         )
 
     def _mask(self, job: Job, ref: Tensor | None) -> Tensor | None:

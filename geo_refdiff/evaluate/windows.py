@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, lcm
 
 import torch
@@ -49,4 +50,11 @@ def _part(whole: Conditions, at: int, side: int, scale: int) -> Conditions:
     corner = whole.windows[0]
     lr = slice(at // scale, (at + side) // scale + 2 * LR_MARGIN)
     window = Window(corner.row + at, corner.col + at, side, side)
-    return Conditions((window,), whole.lr[..., lr, lr], cut(whole.ref), cut(whole.mask), cut(whole.noise))
+    return replace(
+        whole,
+        windows=(window,),
+        lr=whole.lr[..., lr, lr],
+        ref=cut(whole.ref),
+        mask=cut(whole.mask),
+        noise=cut(whole.noise),
+    )

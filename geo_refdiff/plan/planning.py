@@ -123,7 +123,7 @@ def make_plan(request: Request) -> Planned:
     found = make_outline(request, scene, None if request.ref is None else inspect(request.ref, "reference"))
     reference, model, bands, scale, notes = found.reference, found.model, found.bands, found.scale, list(found.notes)
     psf, sensor = declared_sensor(request.psf, model.psf_sigma, scale)
-    restorer = model.make(sensor, bands.channels, request.seed)
+    restorer = model.make(sensor, bands.channels)
     crop, target = found.crop, found.target
     placed = align_reference(request.alignment, scene, reference, bands, sensor, restorer, notes)
     dropped: str | None = None

@@ -258,7 +258,7 @@ class Plan:
     def restorer(self, model: Model) -> Restorer:
         """The restorer that the plan was made for, of a model opened anew."""
         sensor = SensorModel(self.grid.scale, self.psf_sigma, self.sensor.kernel)
-        return model.make(sensor, self.bands.channels, self.seed)
+        return model.make(sensor, self.bands.channels)
 
     @property
     def shape(self) -> tuple[int, int]:

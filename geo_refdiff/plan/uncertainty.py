@@ -127,7 +127,7 @@ def uncertainty_record(
     if isinstance(runs, bool) or not isinstance(runs, int) or not 2 <= runs <= MAX_RUNS:
         raise OptionError(f"uncertainty {runs!r}: give a number of runs from 2 to {MAX_RUNS}")
     found = None if model.folder is None else read_calibration(model.folder)
-    count = runs if restorer.noise_channels else 1
+    count = runs if restorer.stochastic else 1
     if found is None:
         if count == 1:
             raise OptionError(

@@ -13,9 +13,8 @@ from torch import Tensor
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
-from geo_refdiff.diffusion.schedule import karras_sigmas, published_settings
+from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings
 from geo_refdiff.errors import ModelError, OptionError
-from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, without_margin
 from geo_refdiff.restore.sources import trace
 from geo_refdiff.sensor.backproject import project
@@ -46,6 +45,7 @@ class SamplerSettings:
         rho: exponent of the schedule.
         back_project: whether the result is back-projected to the LR.
         blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean.
+        churn: noise that "published" adds between steps; None for the others.
     """
 
     name: str
@@ -55,10 +55,23 @@ class SamplerSettings:
     rho: float
     back_project: bool
     blend: float = 1.0
+    churn: ChurnSettings | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready; of the churn what the other settings do not tell: s_churn, s_min, s_max and s_noise."""
+        told = asdict(self)
+        churn = told.pop("churn") or {}
+        return told | {key: value for key, value in churn.items() if key.startswith("s_")}
+
+    @property
+    def noisy_start(self) -> bool:
+        """Whether a sample begins with noise."""
+        return self.steps > 0 and self.name != PUBLISHED
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether another seed gives another sample."""
+        return self.noisy_start or (self.churn is not None and self.churn.adds_noise(self.steps))
 
 
 def sampler_settings(
@@ -96,7 +109,10 @@ def sampler_settings(
     if chosen != BETTER_START:
         if detail is not None:
             raise OptionError(f"the {chosen} sampler draws full samples: leave out --detail, or use {BETTER_START}")
-        return SamplerSettings(chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project)
+        churn = published_settings(denoiser.config) if chosen == PUBLISHED else None
+        return SamplerSettings(
+            chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project, churn=churn
+        )
     blend, sigma, more = _detailed(denoiser, detail)
     if steps is None and more is not None:
         count = more
@@ -130,7 +146,6 @@ class DiffusionRestorer:
         denoiser: in eval mode, on its device.
         settings: from `sampler_settings`.
         sensor: the declared operator.
-        seed: of the noise.
         channels: for each channel of the model the band of the scene, None where the scene lacks it (0 in model units).
         name: as the user calls the model.
     """
@@ -145,19 +160,18 @@ class DiffusionRestorer:
         denoiser: Denoiser,
         settings: SamplerSettings,
         sensor: SensorModel,
-        seed: int,
         channels: tuple[int | None, ...],
         name: str,
     ) -> None:
-        self.denoiser, self.settings, self.sensor, self.seed = denoiser, settings, sensor, seed
+        self.denoiser, self.settings, self.sensor = denoiser, settings, sensor
         self.channels, self.name = channels, name
         self.consistent = settings.back_project
         self.halo, self.multiple = denoiser.halo, denoiser.multiple
         config = denoiser.config
         self.window = _size(config, "window", int(config.get("img_resolution", 512)))
         self.overlap = _size(config, "overlap", 32)
-        plain = settings.steps == 0 or settings.name == PUBLISHED
-        self.noise_channels = 0 if plain else len(denoiser.bands)
+        self.noise_channels = len(denoiser.bands) if settings.noisy_start else 0
+        self.stochastic = settings.stochastic
 
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W) float32 on the CPU, model units."""
@@ -215,7 +229,7 @@ class DiffusionRestorer:
             return result
 
         if settings.name == PUBLISHED:
-            return self._published(denoise, lr, batch.windows)
+            return self._published(denoise, lr, batch)
         base = lr
         if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
             base = denoiser.start(guidance)
@@ -230,11 +244,12 @@ class DiffusionRestorer:
         sampler = heun if settings.name == BETTER_START else SAMPLERS[settings.name]
         return sampler(denoise, start, sigmas)
 
-    def _published(self, denoise: Any, lr: Tensor, windows: tuple[Window, ...]) -> Tensor:
-        published = published_settings(self.denoiser.config)
+    def _published(self, denoise: Any, lr: Tensor, batch: Conditions) -> Tensor:
+        published = self.settings.churn
+        assert published is not None
 
         def noise(step: int) -> Tensor:
-            drawn = [torch.from_numpy(lattice_noise(w, lr.shape[1], self.seed, step + 1)) for w in windows]
+            drawn = [torch.from_numpy(lattice_noise(w, lr.shape[1], batch.seed, step + 1)) for w in batch.windows]
             return torch.stack(drawn).to(lr.device)
 
         return heun(

@@ -36,13 +36,13 @@ class Model:
         scales: factors that it knows; empty: any from 1 to 64.
         psf_sigma: of the sensor that it was made for, LR pixels.
         sampler: settings as the plan records them.
-        make: (sensor, channels, seed) -> restorer.
+        make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
     """
 
     name: str
-    make: Callable[[SensorModel, tuple[int | None, ...], int], Restorer]
+    make: Callable[[SensorModel, tuple[int | None, ...]], Restorer]
     sha256: str = ""
     bands: tuple[str, ...] = ()
     optional_bands: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def open_model(
     if sampler is not None or steps is not None or detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     needs_reference = bool(getattr(factory, "uses_reference", False))
-    return Model(name, lambda sensor, channels, seed: factory(sensor), needs_reference=needs_reference, device=device)
+    return Model(name, lambda sensor, channels: factory(sensor), needs_reference=needs_reference, device=device)
 
 
 def _diffusion(
@@ -132,8 +132,8 @@ def _diffusion(
     config = denoiser.config
     label = name if name in bundled_models() else Path(name).expanduser().resolve().name
 
-    def make(sensor: SensorModel, channels: tuple[int | None, ...], seed: int) -> Restorer:
-        return DiffusionRestorer(denoiser, settings, sensor, seed, channels, label)
+    def make(sensor: SensorModel, channels: tuple[int | None, ...]) -> Restorer:
+        return DiffusionRestorer(denoiser, settings, sensor, channels, label)
 
     return Model(
         name=label,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -32,6 +32,7 @@ class Conditions:
         mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
         noise: (N, channels, H, W) float32 unit normal noise of step 0; None for restorers without noise.
         project: whether restorers that keep to the scene do so window by window; not where that is done to the whole.
+        seed: of `noise`, and of noise that a sampler adds in later steps.
     """
 
     windows: tuple[Window, ...]
@@ -40,6 +41,7 @@ class Conditions:
     mask: Tensor | None = None
     noise: Tensor | None = None
     project: bool = True
+    seed: int = 0
 
     @property
     def inner_lr(self) -> Tensor:
@@ -49,13 +51,13 @@ class Conditions:
     def take(self, indices: Sequence[int]) -> Conditions:
         """The conditions of some of the windows, in the order given; a window may come more than once."""
         index = torch.tensor(indices)
-        return Conditions(
-            tuple(self.windows[i] for i in indices),
-            self.lr[index],
-            None if self.ref is None else self.ref[index],
-            None if self.mask is None else self.mask[index],
-            None if self.noise is None else self.noise[index],
-            self.project,
+        return replace(
+            self,
+            windows=tuple(self.windows[i] for i in indices),
+            lr=self.lr[index],
+            ref=None if self.ref is None else self.ref[index],
+            mask=None if self.mask is None else self.mask[index],
+            noise=None if self.noise is None else self.noise[index],
         )
 
 
@@ -77,7 +79,8 @@ class Restorer(Protocol):
         model_units: whether it works in model units; else in the scene's digital numbers.
         uses_reference, uses_mask: whether it looks at them.
         consistent: whether the scene, as the sensor would see it, is to be kept unless the user says otherwise.
-        noise_channels: channels of noise that it wants, 0 = none.
+        noise_channels: channels of noise that a sample begins with, 0 = none.
+        stochastic: whether another seed gives another image.
     """
 
     @property
@@ -102,6 +105,8 @@ class Restorer(Protocol):
     def consistent(self) -> bool: ...
     @property
     def noise_channels(self) -> int: ...
+    @property
+    def stochastic(self) -> bool: ...
 
     def restore(self, batch: Conditions) -> Tensor:
         """HR images (N, C, H, W) float32, on the CPU."""
@@ -122,6 +127,7 @@ class Classical(ABC):
     uses_mask: ClassVar[bool] = False
     consistent: ClassVar[bool] = False
     noise_channels: ClassVar[int] = 0
+    stochastic: ClassVar[bool] = False
     multiple: ClassVar[int] = 1
     window: ClassVar[int] = 1024
 

@@ -101,6 +101,25 @@ def test_without_a_calibration_it_is_the_plain_spread(make_pair: Any, tiny_compa
     assert any("other weights" in note for note in other.notes)
 
 
+def test_churn_is_noise(make_pair: Any, tiny_published: Path, tmp_path: Path) -> None:
+    """The published sampler begins without noise and adds some between steps, unless its churn is none."""
+    scene, ref = make_pair(12, 12)
+    options: dict[str, Any] = {"ref": ref, "model": tiny_published, "sampler": "published", "steps": 4, "scale": 8}
+    out = upscale(scene, out=tmp_path / "o.tif", uncertainty=2, keep=True, **options).out
+    assert (read(out) != read(upscale(scene, out=tmp_path / "p.tif", seed=1, **options).out)).any()
+    plan = read_plan(tmp_path / "o.tif.parts" / "plan.json")
+    assert plan.uncertainty is not None
+    assert plan.uncertainty.runs == 2
+    assert plan.model.sampler["s_churn"] == 40.0
+    assert np.isfinite(read(out.with_suffix(".uncertainty.tif"))).all()
+    assert read(out.with_suffix(".uncertainty.tif")).max() > 0
+    config = json.loads((tiny_published / "config.json").read_text())
+    config["sampler"]["S_churn"] = 0
+    (tiny_published / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OptionError, match="draws no noise"):
+        upscale(scene, out=tmp_path / "q.tif", uncertainty=2, **options)
+
+
 @pytest.mark.parametrize("runs", [0, 1, 65, True])
 def test_a_number_of_runs_that_makes_no_sense(make_pair: Any, tmp_path: Path, tiny_compact: Path, runs: Any) -> None:
     scene, ref = make_pair(12, 12)

@@ -48,6 +48,14 @@ def test_schedules_that_make_no_sense(n, low, high, rho):
         karras_sigmas(n, low, high, rho)
 
 
+def test_whether_churn_adds_noise():
+    assert ChurnSettings().adds_noise(4)
+    assert not ChurnSettings(s_churn=0.0).adds_noise(4)
+    assert not ChurnSettings(s_noise=0.0).adds_noise(4)
+    assert not ChurnSettings().adds_noise(1)  # its only level, 80, lies above s_max
+    assert not ChurnSettings(sigma_max=0.04).adds_noise(4)  # below s_min
+
+
 def test_published_settings():
     block = {"sigma_max": 40, "S_churn": 10, "S_noise": 1.01}
     assert published_settings({"sampler": block}) == ChurnSettings(sigma_max=40.0, s_churn=10.0, s_noise=1.01)
