@@ -28,7 +28,7 @@ from geo_refdiff.batch.work import (
 from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
-from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.nn.device import chosen_device, visible_gpus
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.raster.cores import cores
@@ -107,7 +107,7 @@ class SceneOnWorkers:
             return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
         where, threads = self.where, 1 if restorer.local else int(plan.software[THREADS])
         if where.workers is not None:
-            where = replace(where, workers=min(where.workers, left))
+            where = _one_gpu_each(replace(where, workers=min(where.workers, left)), plan.device)
             self._warn(where.workers or 1, threads, plan.device)
         settings = Settings({**self.options, "device": plan.device}, threads, plan.model.sha256, same_software())
         with Pool(where, self.say) as pool:
@@ -140,7 +140,10 @@ class ClusterRunner:
                 else:
                     yield Item(task.name, work, (task.ticket,), partial(_changed, task.ticket))
 
-        with Pool(self.where, watch.say) as pool:
+        where = self.where
+        if not where.elsewhere:
+            where = _one_gpu_each(where, chosen_device(self.settings.options.get("device", "auto")))
+        with Pool(where, watch.say) as pool:
             for found in pool.run(small(), watch.started, watch.told):
                 yield None if found is None else found[1]
             for task in large:
@@ -167,6 +170,11 @@ class ClusterRunner:
                     raise WorkerError(f"no worker could tell its device: {outcome.error}")
                 return str(outcome.figures["device"])
         raise WorkerError("no worker could tell its device; give --device cpu or cuda")
+
+
+def _one_gpu_each(where: Place, device: str) -> Place:
+    """Workers of this machine that compute on any of its GPUs share them; one that is named is for all of them."""
+    return replace(where, gpus=visible_gpus()) if device == "cuda" else where
 
 
 def work_device(tell: Callable[[Progress], None] | None = None) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -12,6 +13,7 @@ from typing import Any
 from geo_refdiff.batch.place import Place
 
 _AGAIN = 5.0
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class Embedded:
@@ -24,10 +26,21 @@ class Embedded:
     def __init__(self, place: Place) -> None:
         import distributed
 
+        class Cluster(distributed.LocalCluster):
+            """Gives each new worker the GPU that the fewest of the others have."""
+
+            def new_worker_spec(self) -> dict[Any, Any]:
+                ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]
+                if place.gpus:
+                    taken = Counter(other["options"]["env"][_GPUS] for other in self.worker_spec.values())
+                    env = spec["options"]["env"] | {_GPUS: min(place.gpus, key=taken.__getitem__)}
+                    spec = spec | {"options": spec["options"] | {"env": env}}
+                return {name: spec}
+
         self._count, self._asked = place.workers or 1, monotonic()
         with _deaf_to_ctrl_c():
-            self.cluster: Any = distributed.LocalCluster(
-                n_workers=self._count,
+            self.cluster: Any = Cluster(  # type: ignore[no-untyped-call]
+                n_workers=0,  # started below, each with its own specification
                 threads_per_worker=1,
                 memory_limit=0,
                 dashboard_address=None,
@@ -36,6 +49,8 @@ class Embedded:
                 resources=dict(place.resources) or None,
                 env={"OMP_WAIT_POLICY": "passive"},  # with more threads than cores, waiting takes none
             )
+            self.cluster.scale(self._count)  # type: ignore[no-untyped-call]
+            self.cluster.wait_for_workers(self._count)
 
     def revive(self) -> None:
         """Start what is missing, to be called again and again: dask gives up nannies whose worker is slow to return."""

@@ -22,6 +22,8 @@ class Place:
         scheduler_file: with its address.
         resources: that a worker needs for a task.
         patience: minutes to wait for a worker that can do a task at all, before giving up.
+        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each of `workers` sees one, the next one in turn;
+            empty: all see what this process sees.
     """
 
     workers: int | None = None
@@ -29,6 +31,7 @@ class Place:
     scheduler_file: str | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     patience: float = PATIENCE
+    gpus: tuple[str, ...] = ()
 
     @property
     def elsewhere(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,14 @@ def chosen_device(name: str) -> str:
         if int(number or 0) >= count:
             raise OptionError(f"device '{name}': this machine has {count} CUDA devices; give --device cpu or auto")
     return name
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers or UUIDs."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if given is None else [n.strip() for n in given.split(",")]
+    return tuple(names[:count])
 
 
 def check_device(name: str) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from geo_refdiff.batch import embedded, roster
+from geo_refdiff import upscale
+from geo_refdiff.batch import cluster, embedded, roster
+from geo_refdiff.batch.jobs import Settings
 from geo_refdiff.batch.place import Place
 from geo_refdiff.batch.pool import Item, Pool
+from geo_refdiff.errors import WorkerError
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
@@ -69,3 +75,68 @@ def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.Mo
         found = [event for event in pool.run(items(2, killer=False), quiet, quiet) if event is not None]
     assert [outcome.kind for _, outcome in found] == ["done", "done"]
     assert said == ["no worker of this machine is there, they are started again; waiting for one, up to 60 min"]
+
+
+def seen(count: int) -> list[Item]:
+    """Items that tell which GPUs their worker sees; each holds its worker for a while, so that all get one."""
+
+    def look(tell: Any = None) -> Any:
+        import os
+        import time
+
+        from geo_refdiff.batch.work import Outcome, place
+
+        time.sleep(0.5)
+        return Outcome(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "done", worker=place())
+
+    return [Item(f"item{i}", look, ()) for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [((), ["all"] * 3), (("4", "GPU-5e"), ["4", "4", "GPU-5e"])],
+)
+def test_each_worker_sees_one_gpu(gpus: tuple[str, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with Pool(Place(workers=3, gpus=gpus), quiet) as pool:
+        outcomes = [outcome for _, outcome in filter(None, pool.run(seen(9), quiet, quiet))]
+    assert sorted({outcome.worker: outcome.name for outcome in outcomes}.values()) == expected
+
+
+def test_a_worker_in_place_of_a_lost_one_takes_its_gpu() -> None:
+    cluster = embedded.Embedded(Place(workers=2, gpus=("0", "1")))
+    try:
+        spec = cluster.cluster.worker_spec
+        first = next(iter(spec))
+        lost = spec.pop(first)["options"]["env"]["CUDA_VISIBLE_DEVICES"]
+        ((_, new),) = cluster.cluster.new_worker_spec().items()
+        assert new["options"]["env"]["CUDA_VISIBLE_DEVICES"] == lost
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("auto", ("0", "1")), ("cuda", ("0", "1")), ("cuda:1", ()), ("cpu", ())])
+def test_workers_of_this_machine_share_its_gpus(
+    device: str, gpus: tuple[str, ...], make_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+
+    class Stop(Pool):
+        def __enter__(self) -> Any:
+            places.append(self.place)
+            raise WorkerError("stopped")
+
+    monkeypatch.setattr(cluster, "Pool", Stop)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    options: dict[str, Any] = {"model": "bicubic-ibp", "device": device}
+    runner = cluster.block_runner(2, None, None, options=options, say=quiet)
+    with pytest.raises(WorkerError, match="stopped"):
+        upscale(make_pair(24, 24)[0], out=tmp_path / "o.tif", scale=4, block_size=32, runner=runner, **options)
+    settings = Settings(options, 1, "", {}, replace=False)
+    make = cluster.runner_for(2, None, None)
+    assert make is not None
+    with pytest.raises(WorkerError, match="stopped"):
+        list(make(settings)([], SimpleNamespace(say=quiet)))  # type: ignore[arg-type]
+    assert [(place.workers, place.gpus) for place in places] == [(2, gpus)] * 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.nn.device import chosen_device, torch_settings
+from geo_refdiff.nn.device import chosen_device, torch_settings, visible_gpus
 
 
 @pytest.fixture(params=[0, 2])
@@ -31,6 +31,13 @@ def test_others_are_refused_in_one_line(gpus: int) -> None:
     for name in ["cuda:2"] + ["cuda"] * (gpus == 0):
         with pytest.raises(OptionError, match=f"'{name}': this machine has {gpus} CUDA devices; give --device cpu"):
             chosen_device(name)
+
+
+def test_gpus_are_named_as_the_environment_names_them(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert visible_gpus() == ("0", "1")[:gpus]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8932f937,7")
+    assert visible_gpus() == ("3", "GPU-8932f937")[:gpus]  # torch counts those that are there
 
 
 def _tf32() -> tuple[bool, bool]:
