@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from geo_refdiff import __version__
-from geo_refdiff.data.base import Crop
+from geo_refdiff.data.base import Crop, Numbers
 from geo_refdiff.data.indexed import check_window
 from geo_refdiff.data.kept import KeptPairs, cut
 from geo_refdiff.data.matching import fitted
@@ -60,6 +60,10 @@ class LandscapeDataset:
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width), HR pixels."""
         return self.size, self.size
+
+    def numbers(self, index: int) -> Numbers:
+        """uint8, as they are."""
+        return Numbers()
 
     def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
         """One window of a landscape, as arrays of the caller's own.

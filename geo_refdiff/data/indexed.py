@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from geo_refdiff.data.base import Crop
+from geo_refdiff.data.base import Crop, Numbers
 from geo_refdiff.data.index import IndexRow, as_text
 from geo_refdiff.data.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
 from geo_refdiff.data.problems import OnError, Problems, ReadError
@@ -127,6 +127,10 @@ class IndexDataset:
         """(height, width) of the new date, HR pixels."""
         return self._pairs[index].shape
 
+    def numbers(self, index: int) -> Numbers:
+        """The digital numbers of the pair's files."""
+        return self._pairs[index].numbers
+
     def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
         """One window of a pair, as arrays of the caller's own.
 
@@ -146,7 +150,9 @@ class IndexDataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over the rows in use, the sizes of their files and how they are read; no absolute path is in it."""
-        digest = hashlib.sha256(repr((_RULES, sorted(asdict(self._reading).items()))).encode())
+        reading = asdict(self._reading)
+        del reading["clip"]  # always on where something is learned
+        digest = hashlib.sha256(repr((_RULES, sorted(reading.items()))).encode())
         for pair in self._pairs:
             infos = (pair.new, pair.ref, pair.mask, pair.new_classes, pair.ref_classes)
             sizes = [info.size_bytes if info else 0 for info in infos]

@@ -49,6 +49,7 @@ def open_dataset(
     class_map: ClassMap = None,
     labels: Labels = "auto",
     size: int = 256,
+    clip: bool = True,
 ) -> OpenedDataset:
     """Open a data set of ordered pairs of dates.
 
@@ -69,6 +70,7 @@ def open_dataset(
         class_map: class names of a folder's table -> index in CLASSES, or "own" to keep its classes.
         labels: which labels of a folder are read: "colour", "grey" or "auto".
         size: side of a generated landscape, HR pixels.
+        clip: values beyond an index's low and high become 0 and 255.
 
     Raises:
         InputError: the source cannot be read, or no pair of it can be used.
@@ -85,7 +87,7 @@ def open_dataset(
     if not is_index(path):
         raise InputError(f"{path}: {_WHAT}")
     rows = _chosen(read_index(path), path, split, only, exclude)
-    reading = Reading(tuple(bands), tuple(classes), pseudo_classes, pseudo_change, match)
+    reading = Reading(tuple(bands), tuple(classes), pseudo_classes, pseudo_change, match, clip)
     return IndexDataset(rows, _root(path, rows, root), reading, resident, budget, skip)
 
 

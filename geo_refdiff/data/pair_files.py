@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.raster import MaskPrior
 from geo_refdiff.data import cover
-from geo_refdiff.data.base import UNKNOWN_COVER, Crop
+from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.change import REACH as CHANGE_REACH
 from geo_refdiff.data.change import change_mask
 from geo_refdiff.data.index import IndexRow
@@ -39,6 +39,7 @@ class Reading:
         pseudo_classes: land cover by rules where the index names no raster of it.
         pseudo_change: change by rules where the index names no mask.
         match: move the reference onto the new date and fit its radiometry, as the row says.
+        clip: values beyond the row's low and high become 0 and 255.
     """
 
     bands: tuple[str, ...]
@@ -46,6 +47,7 @@ class Reading:
     pseudo_classes: bool = True
     pseudo_change: bool = False
     match: bool = True
+    clip: bool = True
 
     @property
     def by_rules(self) -> bool:
@@ -121,6 +123,12 @@ class RowFiles:
         return np.dtype("uint8" if self.row.low is None else "float32")
 
     @property
+    def numbers(self) -> Numbers:
+        """The digital numbers of the files."""
+        low, high = self.row.low, self.row.high
+        return Numbers() if low is None or high is None else Numbers(self.new.dtype, low, high)
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the pair takes in memory, the new date included."""
         pixels = self.new.height * self.new.width
@@ -157,7 +165,7 @@ class OpenPair:
     def new(self, window: Window) -> tuple[Image, Known]:
         """The new date in DN of 0..255, and where it has data."""
         values, valid = self._new.read(window)
-        return _finish(self._ranged(values), valid, self.files.dtype), valid
+        return self._finished(self._ranged(values), valid), valid
 
     def ref(self, window: Window) -> tuple[Image, Known]:
         """The reference as it lies on the new date, in its radiometry, and where it has data."""
@@ -166,7 +174,7 @@ class OpenPair:
         if self.files.fit is not None and self.files.reading.match:
             gain, offset = self.files.fit
             values = values.astype(np.float32, copy=False) * gain + offset
-        return _finish(values, valid, self.files.dtype), valid
+        return self._finished(values, valid), valid
 
     def classes(self, window: Window, new: Image, valid: Known) -> Labels:
         """Land cover of the new date; `new` holds the pixels of the window."""
@@ -218,10 +226,21 @@ class OpenPair:
         return Crop(new[:, *at], ref[:, *at], new_valid[at], ref_valid[at], classes[at], mask[at])
 
     def _ranged(self, values: Image) -> Image:
-        low, high = self.files.row.low, self.files.row.high
-        if low is None or high is None:
+        if self.files.row.low is None:
             return values
-        return (values.astype(np.float32) - np.float32(low)) * np.float32(255.0 / (high - low))
+        return self.files.numbers.scaled(values.astype(np.float32))
+
+    def _finished(self, values: Image, valid: Known) -> Image:
+        dtype = self.files.dtype
+        if values.dtype == dtype == np.uint8:
+            return values
+        finished = values.astype(np.float32, copy=False)
+        if dtype == np.uint8 or self.files.reading.clip:
+            finished = np.clip(finished, 0.0, 255.0)
+        if dtype == np.uint8:
+            finished = np.rint(finished)
+        finished[:, ~valid] = 0
+        return finished.astype(dtype, copy=False)
 
     def _rules(self, image: Image, valid: Known) -> Labels:
         reading = self.files.reading
@@ -252,18 +271,8 @@ def _labels(info: RasterInfo | None, grid: GeoBox) -> MaskPrior | None:
 
 def _four(image: Image, reading: Reading) -> NDArray[np.uint8]:
     picked = image[[reading.bands.index(name) for name in cover.NEEDED_BANDS]]
-    return picked if picked.dtype == np.uint8 else np.rint(picked).astype(np.uint8)  # type: ignore[return-value]
+    return picked if picked.dtype == np.uint8 else np.rint(np.clip(picked, 0, 255)).astype(np.uint8)  # type: ignore[return-value]
 
 
 def _cover_labels(labels: Labels, classes: int) -> Labels:
     return np.where(labels < classes, labels, UNKNOWN_COVER).astype(np.uint8)
-
-
-def _finish(values: Image, valid: Known, dtype: np.dtype[np.generic]) -> Image:
-    if values.dtype == dtype == np.uint8:
-        return values
-    bounded = np.clip(values.astype(np.float32, copy=False), 0.0, 255.0)
-    if dtype == np.uint8:
-        bounded = np.rint(bounded)
-    bounded[:, ~valid] = 0
-    return bounded.astype(dtype, copy=False)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from geo_refdiff.data.base import UNKNOWN_COVER, Crop
+from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.class_table import ClassTable, Encoding, read_class_table
 from geo_refdiff.data.indexed import BUDGET, Resident, check_window
 from geo_refdiff.data.kept import KeptPairs, cut
@@ -128,6 +128,10 @@ class RefSRDataset:
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width), HR pixels."""
         return self._shapes[index]
+
+    def numbers(self, index: int) -> Numbers:
+        """uint8, as they are."""
+        return Numbers()
 
     def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
         """One window of a pair, as arrays of the caller's own.

@@ -10,11 +10,12 @@ from geo_refdiff import __version__
 from geo_refdiff.evaluate.masks import WRONG_SHARE
 from geo_refdiff.evaluate.opening import ScaleSetup, Setup
 from geo_refdiff.evaluate.report import ScaleResult
+from geo_refdiff.evaluate.tiles import UINT8
 
 NO_LPIPS = "not measured: no weights were named (--alexnet and --lpips)"
 NO_FID = "not measured: no weights were named (--inception)"
 _PSEUDO = "mean difference of the dates over 9 x 9 px above 40 DN in some band"
-_SOME = 5
+_SOME, _RANGES = 5, 3
 
 
 @dataclass(slots=True)
@@ -94,6 +95,11 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
         told["reference given to the models"] = ", ".join(request.references)
     if request.consistency != "window":
         told["back-projection"] = f"of the whole, {request.consistency}, as upscale does it"
+    ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
+    if ranges:
+        shown = [f"{n.low:g} to {n.high:g} in {n.dtype}" for n in ranges]
+        more = f" and {len(shown) - _RANGES} more" if len(shown) > _RANGES else ""
+        told["0 to 255 in figures"] = ", ".join(shown[:_RANGES]) + more + "; rounded and clipped as that dtype holds it"
     for run in setup.runs:
         settings, model = run.settings, run.model
         told[f"model {run.name}"] = f"sha256 {model.digest[:12]}, {settings.name}, {settings.steps} steps"

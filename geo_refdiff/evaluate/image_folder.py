@@ -16,8 +16,9 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
+from geo_refdiff.data.base import Numbers
 from geo_refdiff.errors import GeoRefDiffError, InputError
-from geo_refdiff.evaluate.tiles import TileSpec
+from geo_refdiff.evaluate.tiles import UINT8, TileSpec
 from geo_refdiff.raster.atomic import atomic_path
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
 
@@ -25,7 +26,7 @@ SUFFIXES = (".png", ".tif", ".tiff")
 
 
 class ImageFolder:
-    """PNG and GeoTIFF files called like tiles or pairs, uint8 or float32 in DN 0..255.
+    """PNG and GeoTIFF files called like tiles or pairs, in the pair's digital numbers: in its dtype or float32.
 
     A file called like the pair may hold the whole pair, of which the tile is cut out.
 
@@ -47,7 +48,7 @@ class ImageFolder:
             raise InputError(f"{folder}: holds no {', '.join(SUFFIXES)} file")
 
     def read(self, spec: TileSpec) -> Tensor:
-        """The image of a tile, (1, bands, h, w) float32, or (1, 1, h, w) uint8 for class indices.
+        """The image of a tile, (1, bands, h, w) float32, 0..255 as in `Tile`, or (1, 1, h, w) uint8 class indices.
 
         Raises:
             InputError: there is none, it cannot be read, or it has another size or other bands.
@@ -68,10 +69,12 @@ class ImageFolder:
         if values.shape[0] != wanted_bands:
             way = "; choose bands with --bands" if self.bands else ""
             raise InputError(f"{path}: has {values.shape[0]} bands, {wanted_bands} are wanted{way}")
-        allowed = ("uint8",) if self.bands is None else ("uint8", "float32")
+        numbers = UINT8 if self.bands is None else spec.numbers
+        allowed = ("uint8",) if self.bands is None else tuple(dict.fromkeys((numbers.dtype, "float32")))
         if values.dtype.name not in allowed:
-            raise InputError(f"{path}: holds {values.dtype.name}; save it as {' or '.join(allowed)}, values 0 to 255")
-        return torch.from_numpy(values if self.bands is None else values.astype(np.float32))[None]
+            means = "values 0 to 255" if numbers == UINT8 else "in the digital numbers of the pair"
+            raise InputError(f"{path}: holds {values.dtype.name}; save it as {' or '.join(allowed)}, {means}")
+        return torch.from_numpy(values if self.bands is None else numbers.scaled(values.astype(np.float32)))[None]
 
 
 class Images(Protocol):
@@ -106,11 +109,22 @@ def _pixels(path: Path) -> NDArray[Any]:
         raise InputError(f"{path}: cannot be read ({one_line(error, 120)}); make it again") from error
 
 
-def write_image(path: Path, image: Tensor) -> Path:
-    """Write (1, C, h, w) DN, rounded and clipped to uint8: PNG for 1 or 3 bands, else TIFF.
+def in_own_dtype(image: Tensor, numbers: Numbers) -> Tensor:
+    """0..255 as in `Tile` -> digital numbers, rounded and clipped as their dtype is, still float32."""
+    own = numbers.own(image)
+    if np.dtype(numbers.dtype).kind == "f":
+        return own
+    bounds = np.iinfo(numbers.dtype)
+    return own.clamp(bounds.min, bounds.max).round()
+
+
+def write_image(path: Path, image: Tensor, numbers: Numbers = UINT8) -> Path:
+    """Write (1, C, h, w), 0..255 as in `Tile`, as digital numbers: PNG for uint8 in 1 or 3 bands, else TIFF.
 
     Args:
         path: without suffix.
+        image: what is written.
+        numbers: of its pair.
 
     Returns:
         the file.
@@ -118,8 +132,8 @@ def write_image(path: Path, image: Tensor) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    values = np.rint(image[0].clamp(0.0, 255.0).numpy()).astype(np.uint8)
-    if values.shape[0] in (1, 3):
+    values = in_own_dtype(image, numbers)[0].numpy().astype(numbers.dtype)
+    if numbers.dtype == "uint8" and values.shape[0] in (1, 3):
         target = path.with_name(f"{path.name}.png")
         with atomic_path(target) as temporary:
             shown = values[0] if values.shape[0] == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
@@ -127,7 +141,7 @@ def write_image(path: Path, image: Tensor) -> Path:
         return target
     count, height, width = values.shape
     target = path.with_name(f"{path.name}.tif")
-    profile = {"driver": "GTiff", "dtype": "uint8", "count": count, "height": height, "width": width}
+    profile = {"driver": "GTiff", "dtype": numbers.dtype, "count": count, "height": height, "width": width}
     with warnings.catch_warnings(), atomic_path(target) as temporary:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(temporary, "w", photometric="MINISBLACK", compress="deflate", **profile) as file:

@@ -138,11 +138,12 @@ def _restored(restorer: Restorer, batch: Conditions, job: Job) -> Tensor:
     image = to_dn(image) if restorer.model_units else image
     if by_itself:
         return image
-    values, lr = image[0].numpy().copy(), job.lr[0].numpy()
+    numbers = job.tile.spec.numbers
+    values, lr = (np.array(numbers.own(x[0].numpy()), dtype=np.float32) for x in (image, job.lr))
     sensors = (job.sensor,) * len(lr)
-    correction = LrConsistency(sensors, _MODES[job.consistency], np.dtype("uint8"))
+    correction = LrConsistency(sensors, _MODES[job.consistency], np.dtype(numbers.dtype))
     correction.correct(values, lr, np.ones(lr.shape, dtype=np.bool_))
-    return torch.from_numpy(values)[None]
+    return numbers.scaled(torch.from_numpy(values)[None])
 
 
 def _with_margin(lr: Tensor) -> Tensor:

@@ -176,6 +176,7 @@ def _open(request: Request, match: bool) -> OpenedDataset:
         pseudo_classes=request.paste,
         match=match,
         size=request.tile,
+        clip=False,
     )
 
 

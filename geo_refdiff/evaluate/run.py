@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo_refdiff.data.base import Numbers
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.evaluate import pictures
 from geo_refdiff.evaluate.describe import Tally, as_json, as_lines
 from geo_refdiff.evaluate.figures import measure
 from geo_refdiff.evaluate.frechet import frechet_distance
-from geo_refdiff.evaluate.image_folder import write_image
+from geo_refdiff.evaluate.image_folder import in_own_dtype, write_image
 from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.methods import ModelRun
 from geo_refdiff.evaluate.opening import ScaleSetup, Setup, open_all, open_scale
 from geo_refdiff.evaluate.report import ScaleResult, tables
 from geo_refdiff.evaluate.request import Request
-from geo_refdiff.evaluate.tiles import Tile, read_ahead
+from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
 from geo_refdiff.evaluate.windows import disagreement
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.raster.atomic import output_error, write_bytes_atomic, write_json_atomic
@@ -132,7 +133,7 @@ def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
     images: dict[str, Tensor] = {}
     for method in scale.methods:
         started = perf_counter()
-        images[method.name] = as_written(method.restore(job))
+        images[method.name] = as_written(method.restore(job), tile.spec.numbers)
         result.seconds.setdefault(method.name, []).append(perf_counter() - started)
     found = measure(torch.cat(list(images.values())), tile, job.lr, job.sensor, setup.perceptual)
     for number, method in enumerate(scale.methods):
@@ -153,9 +154,9 @@ def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
     return _write_images(out / "images" / f"{job.sensor.scale}x", job, images) if request.images else []
 
 
-def as_written(image: Tensor) -> Tensor:
-    """DN as the product writes them for a uint8 scene: rounded and clipped, still float32."""
-    return image.clamp(0.0, 255.0).round()
+def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
+    """An image as the product delivers it: rounded and clipped as the scene's own dtype holds it, still 0..255."""
+    return numbers.scaled(in_own_dtype(image, numbers))
 
 
 def _job(setup: Setup, scale: ScaleSetup, tile: Tile) -> Job:
@@ -181,7 +182,8 @@ def _write_images(folder: Path, job: Job, images: dict[str, Tensor]) -> list[Pat
     written = []
     for name, image in {**given, **images, TRUTH: job.tile.truth}.items():
         _make(folder / name.replace("/", "_"))
-        written.append(write_image(folder / name.replace("/", "_") / job.tile.spec.name, image))
+        numbers = UINT8 if name == "mask" else job.tile.spec.numbers
+        written.append(write_image(folder / name.replace("/", "_") / job.tile.spec.name, image, numbers))
     return written
 
 

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.data.base import Crop, PairDataset
+from geo_refdiff.data.base import Crop, Numbers, PairDataset
 from geo_refdiff.data.regions import region
 from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.raster.window import Window
+
+UINT8 = Numbers()
+"""Of files in uint8 that are taken as they are."""
 
 _AHEAD = 3
 _LATTICE = 1 << 20
@@ -38,6 +41,7 @@ class TileSpec:
         window: in the pair's pixels.
         shape: (height, width) of the pair.
         aliases: file stems by which images of the tile are found, and those of images of the whole pair.
+        numbers: the digital numbers of the pair's files.
     """
 
     name: str
@@ -46,6 +50,7 @@ class TileSpec:
     window: Window
     shape: tuple[int, int]
     aliases: tuple[str, ...]
+    numbers: Numbers = UINT8
 
     @property
     def place(self) -> str:
@@ -60,7 +65,7 @@ class TileSpec:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile; images (1, C, H, W) float32 in DN 0..255, masks (1, 1, H, W).
+    """One tile; images (1, C, H, W) float32, in which 0..255 is the range of the pair's `Numbers`, masks (1, 1, H, W).
 
     Attributes:
         spec: where it lies.
@@ -143,7 +148,7 @@ class TileSource:
         for window in windows:
             suffix = f"_r{window.row}_c{window.col}" if len(windows) > 1 else ""
             aliases = dict.fromkeys([*(stem + suffix for stem in stems), *stems])
-            yield TileSpec(stems[0] + suffix, pair, index, window, shape, tuple(aliases))
+            yield TileSpec(stems[0] + suffix, pair, index, window, shape, tuple(aliases), self.dataset.numbers(index))
 
     def first_places(self, number: int | None) -> list[TileSpec]:
         """The tiles of the first `number` places, all for None."""

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from geo_refdiff.data import Crop, ReadError
+from geo_refdiff.data.base import Numbers
 from geo_refdiff.sensor.sensor import SensorModel
 
 CLASSES = ("no change", "water", "building")
@@ -37,6 +38,9 @@ class Numbered:
 
     def files(self, index: int) -> tuple[str, ...]:
         return ()
+
+    def numbers(self, index: int) -> Numbers:
+        return Numbers()
 
     def shape(self, index: int) -> tuple[int, int]:
         return self.size
@@ -90,6 +94,22 @@ def write_pairs(folder: Path, places: int = 2, side: int = 64, bands: int = 3, m
         row = {"name": f"town/{place:03d} 2016->2020", "new": f"{place}_new.tif", "ref": f"{place}_old.tif"}
         rows.append({**row, "place": f"town/{place:03d}"} | ({"mask": f"{place}_change.tif"} if mask else {}))
     return write_index(folder / "index.csv", rows)
+
+
+def write_pairs16(folder: Path, low: float, high: float, side: int = 64) -> Path:
+    """A pair in uint16, most of it between low and high, dark water and a bright roof beyond, and its index."""
+    names, low_high = ("red", "green", "blue"), {"low": str(low), "high": str(high)}
+    new = np.rint(low + (high - low) * ground(7, 3, side) / 255.0).astype(np.uint16)
+    new[:, 12:24, 12:24], new[:, 34:46, 34:46] = low / 2, 2.5 * high
+    for name, image in {"new": new, "old": new}.items():
+        with rasterio.open(
+            folder / f"{name}.tif", "w", driver="GTiff", count=3, height=side, width=side, dtype="uint16",
+            crs="EPSG:26914", transform=Affine(1.0, 0, 485_904.0, 0, -1.0, 5_209_248.0),
+        ) as target:  # fmt: skip
+            target.write(image)
+            target.descriptions = names
+    row = {"name": "town/007 2016->2020", "new": "new.tif", "ref": "old.tif", "place": "town/007", **low_high}
+    return write_index(folder / "index.csv", [row])
 
 
 def write_refsr(folder: Path, places: int = 2, side: int = 64) -> Path:

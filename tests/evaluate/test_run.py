@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from pairs import Numbered, write_pairs, write_refsr
+from pairs import Numbered, write_pairs, write_pairs16, write_refsr
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -358,3 +358,53 @@ def test_random_tiles_are_shown_by_seed_and_more_of_them_include_the_fewer(tmp_p
     assert more == sorted(more, key=[spec.name for spec in specs].index)
     assert choose(specs, (), 3, 2) != few
     assert choose(specs, ("p7 a->b", "p3_a_b"), 1, 0) == ["p3_a_b", "p7_a_b"]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_uint16_is_measured_as_delivered(tmp_path: Path, tiny_compact: Path) -> None:
+    """In steps of one of its own digital numbers, and beyond the range that the figures are scaled by."""
+    low, high = 500.0, 3000.0
+    index = write_pairs16(tmp_path, low, high)
+    truth = pixels(tmp_path / "new.tif")
+    outputs = tmp_path / "theirs"
+    outputs.mkdir()
+    with rasterio.open(outputs / "town_007_2016_2020.tif", "w", **profile(truth)) as file:
+        file.write(truth + np.uint16(1))
+    request = Request(
+        data=str(index), models=(str(tiny_compact),), tile=64, images=True, consistency="strict", grid=1,
+        outputs={"theirs": outputs},
+    )  # fmt: skip
+    found = evaluate(request, tmp_path / "out")
+    folder = tmp_path / "out" / "images" / "8x"
+    np.testing.assert_array_equal(pixels(folder / "truth" / "town_007_2016_2020.tif"), truth)
+    for method in ("bicubic", "bicubic-ibp", "tiny-compact", "theirs"):
+        image = pixels(folder / method / "town_007_2016_2020.tif")
+        assert image.dtype == np.uint16
+        rms = np.sqrt(np.mean((image.astype(float) - truth) ** 2))
+        assert means(found.told, method)["psnr"] == pytest.approx(20 * np.log10((high - low) / rms), abs=1e-3)
+        lr = SensorModel(8).observe(torch.from_numpy(truth.astype(np.float32))[None])
+        residual = SensorModel(8).observe(torch.from_numpy(image.astype(np.float32))[None]) - lr
+        told = means(found.told, method)["lr_rmse"] * (high - low) / 255
+        assert told == pytest.approx(float(residual.square().mean().sqrt()), abs=0.02)
+        if method == "bicubic-ibp":  # strict: away from the border to half a digital number
+            assert residual[..., 1:-1, 1:-1].abs().max() < 0.51
+    assert means(found.told, "theirs")["psnr"] == pytest.approx(20 * np.log10(high - low), abs=1e-3)
+    assert "500 to 3000 in uint16" in found.text
+
+
+def profile(image: np.ndarray) -> dict[str, Any]:
+    """Of a plain GeoTIFF."""
+    count, height, width = image.shape
+    return {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": image.dtype.name}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_results_in_other_numbers_than_the_data_s_are_refused(tmp_path: Path) -> None:
+    index = write_pairs16(tmp_path, 500.0, 3000.0)
+    outputs = tmp_path / "theirs"
+    outputs.mkdir()
+    image = np.zeros((3, 64, 64), np.uint8)
+    with rasterio.open(outputs / "town_007_2016_2020.tif", "w", **profile(image)) as file:
+        file.write(image)
+    with pytest.raises(GeoRefDiffError, match="holds uint8; save it as uint16 or float32, in the digital numbers"):
+        evaluate(Request(data=str(index), tile=64, outputs={"theirs": outputs}), tmp_path / "out")

@@ -14,6 +14,7 @@ from affine import Affine
 from scipy import ndimage
 
 from geo_refdiff.data import Crop, ReadError
+from geo_refdiff.data.base import Numbers
 from geo_refdiff.data.indexing import make_index
 from geo_refdiff.train.config import TrainConfig, load_config
 
@@ -81,6 +82,9 @@ class TexturePairs:
 
     def files(self, index: int) -> tuple[str, ...]:
         return f"{self.seeds[index]}.tif", "same.tif"
+
+    def numbers(self, index: int) -> Numbers:
+        return Numbers()
 
     def shape(self, index: int) -> tuple[int, int]:
         return self.size, self.size
