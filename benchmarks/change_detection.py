@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.private import DATA, lacking, need_city
 from geo_refdiff.change.detected import SURE
 from geo_refdiff.change.network import ChangeNetwork, load_detector
-from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.data.generated import LandscapeDataset
 from geo_refdiff.data.indexing import make_index

@@ -15,8 +15,9 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from torch import Tensor
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.diffusion.checkpoint import load_denoiser
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
+from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import heun, noisy_start
 from geo_refdiff.diffusion.schedule import karras_sigmas

@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {name: folder for name, folder in SETUPTOOLS["package-dir"].items() if name != "geo_refdiff"}
 LEVELS = {
+    "classes": 0,
     "errors": 0,
     "raster": 1,
     "nn": 2,
