@@ -73,6 +73,15 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     assert on_disk == listed
 
 
+def test_the_wheel_brings_the_valley_without_its_painter() -> None:
+    assert not [name for name in SETUPTOOLS["packages"] if "painter" in name]
+    folder = ROOT / MAPPED["geo_refdiff.sample_tiles"]
+    patterns = SETUPTOOLS["package-data"]["geo_refdiff.sample_tiles"]
+    shipped = [path for pattern in patterns for path in folder.glob(pattern)]
+    assert {path.relative_to(folder).parts[0] for path in shipped} == {"valley"}
+    assert len(shipped) == 8
+
+
 def test_imports_point_down_only() -> None:
     wrong = []
     for room, path in sources():

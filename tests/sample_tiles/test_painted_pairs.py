@@ -75,6 +75,6 @@ def test_a_single_seed_is_a_range() -> None:
 
 
 def test_an_index_of_another_kind_is_refused_before_anything_is_painted(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="x.txt"):
+    with pytest.raises(OptionError, match=r"x\.txt"):
         write_pairs(tmp_path / "x.txt", [7], 48)
     assert not list(tmp_path.iterdir())
