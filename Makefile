@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
 
-.PHONY: demo test lint bench sample qgis-plugin train-default clean
+.PHONY: demo test lint bench sample qgis-plugin train-default train-detector clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,15 +22,16 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	rm -rf build/typed && mkdir -p build/typed/geo_refdiff   # the import names, as links to the folders, for mypy
 	ln -s $(CURDIR)/geo_refdiff/* $(CURDIR)/cli $(CURDIR)/models $(CURDIR)/sample_tiles build/typed/geo_refdiff
-	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff
+	ln -s $(CURDIR)/sample_tiles build/typed
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff -p sample_tiles.painter
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
 sample: $(VENV)/.ready
-	$(BIN)/python -m geo_refdiff.sample_tiles.generate
+	$(BIN)/python -m sample_tiles.painter valley
 
-# The bundled model `default` anew: indexes of the data, then its three stages on two processes. Goes on where it stopped.
+# The bundled model `default` anew: indexes of the data, landscapes, then its three stages on two processes. Goes on where it stopped.
 DATA ?= $(or $(GEO_REFDIFF_DATA),../shared/data)
 KEPT := $(foreach city,chico claremont long_beach palm_springs,$(city)/007 $(city)/050)
 TRAIN := OMP_NUM_THREADS=1 GEO_REFDIFF_DATA=$(DATA) $(BIN)/torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train
@@ -44,10 +45,22 @@ build/naip-validation.csv: $(VENV)/.ready
 	mkdir -p build
 	$(BIN)/geo-refdiff index $(DATA)/naip-ca -o $@ --root $(DATA) --overwrite $(foreach place,$(KEPT),--only $(place))
 
-train-default: build/naip-train.csv build/naip-validation.csv
+# Painted pairs of dates and their index by their seeds, e.g. build/landscapes-10000-10149.csv, which presets name.
+SIZE ?= 256
+build/landscapes-%.csv: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/python -m sample_tiles.painter pairs $* -o $@ --size $(SIZE)
+
+train-default: build/naip-train.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
 	$(TRAIN) default-3 -o runs/default-3 --resume
+
+# A change detector: the second of the two steps that made the bundled one, from the weights that are there now.
+train-detector: SIZE := 384
+train-detector: build/naip-train.csv build/landscapes-100000-101999.csv
+	GEO_REFDIFF_DATA=$(DATA) $(BIN)/geo-refdiff train-detector -o runs/detector --steps 12000 --rate 2e-3 \
+	    --data build/landscapes-100000-101999.csv 7200 --data build/naip-train.csv 288 --init models/detectors/change
 
 qgis-plugin:   # a zip for QGIS: Plugins, Install from ZIP
 	$(PYTHON) qgis_plugin/pack.py dist

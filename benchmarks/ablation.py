@@ -46,6 +46,8 @@ ROWS = {
 STEPS = ((1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (5, 4))
 """(row, the row that it adds one thing to)."""
 
+LANDSCAPES = "build/landscapes-9000-9023.csv"
+
 OUTPUTS = {0.0: "mean", 0.5: "start", 1.0: "sample"}
 """Amount of detail -> what it gives."""
 
@@ -224,7 +226,7 @@ def _denoised(request: Request) -> list[dict[str, list[float]]]:
 @click.option("--data", default=INDEX, show_default=True, help="Index of pairs to paste into.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of its files.  [default: GEO_REFDIFF_DATA]")
 @click.option("--places", default=24, show_default=True, help="Of the index, both directions in time.")
-@click.option("--landscapes", default="landscape:9000-9023", show_default=True, help="Seeds never trained on.")
+@click.option("--landscapes", default=LANDSCAPES, show_default=True, help="Index of seeds never trained on.")
 @click.option("--tile", default=256, show_default=True, help="Side of a tile, HR pixels.")
 @click.option("--alexnet", type=click.Path(path_type=Path), help="Weights for LPIPS, as for geo-refdiff evaluate.")
 @click.option("--lpips", type=click.Path(path_type=Path))
@@ -240,6 +242,7 @@ def main(
     if missing and not models:
         raise skip(f"{missing[0]} is not there; geo-refdiff train {folders[0].parent.name}, and so on")
     need_index(data)
+    need_index(landscapes, LANDSCAPES)
     common: dict[str, Any] = own | {
         "models": tuple(map(str, folders)), "details": tuple(OUTPUTS), "masks": ("true",), "grid": 3, "overwrite": True,
     }  # fmt: skip

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.private import DATA, lacking, need_city
+from benchmarks.private import DATA, lacking, need_city, need_index
 from geo_refdiff.change.detected import SURE
 from geo_refdiff.change.network import ChangeNetwork, load_detector
-from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
-from geo_refdiff.data.generated import LandscapeDataset
 from geo_refdiff.data.indexing import make_index
 from geo_refdiff.data.matching import fitted
 from geo_refdiff.diffusion.noise import lattice_noise
@@ -33,14 +32,9 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import open_model
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities
+from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities, whole
 
-FIRST_SEED = 31_000
-
-
-def landscapes(first: int, number: int, size: int) -> list[Crop]:
-    seeds = range(first, first + number)
-    return [LandscapeDataset(s, s, size).read(0, 0, 0, size, size) for s in seeds]
+LANDSCAPES = "build/landscapes-31000-31009.csv"
 
 
 def real(city: str, places: int) -> list[Crop]:
@@ -50,7 +44,7 @@ def real(city: str, places: int) -> list[Crop]:
         index = Path(folder) / "pairs.csv"
         make_index(DATA / "naip-ca", index, root=DATA, only=names)
         data = open_dataset(str(index), root=DATA, pseudo_change=False, resident=True)
-        crops = [data.read(i, 0, 0, *data.shape(i)) for i in range(len(data))]
+        crops = [whole(data, i) for i in range(len(data))]
     return [crop._replace(mask=np.zeros_like(crop.mask)) for crop in crops]
 
 
@@ -117,22 +111,22 @@ def worth(restorer: Restorer, crops: list[Crop], masks: list[dict[str, Tensor | 
 
 
 @click.command()
-@click.option("--seeds", default=10, show_default=True, help="Generated landscapes.")
-@click.option("--first", default=FIRST_SEED, show_default=True, help="Seed of the first of them.")
-@click.option("--size", default=384, show_default=True, help="Their side, pixels.")
+@click.option("--landscapes", default=LANDSCAPES, show_default=True, help="Index of landscapes that it never saw.")
 @click.option("--places", default=24, show_default=True, help="Real places, two ordered pairs each.")
 @click.option("--city", default="santa_monica", show_default=True)
 @click.option("--restore", default=6, show_default=True, help="Pairs of each kind that are restored; 0 = none.")
 @click.option("--model", default="default", show_default=True)
-def main(seeds: int, first: int, size: int, places: int, city: str, restore: int, model: str) -> None:
+def main(landscapes: str, places: int, city: str, restore: int, model: str) -> None:
     """Print the three tables."""
+    need_index(landscapes, LANDSCAPES)
     detector = load_detector()
     network, limit = detector.network.float(), detector.threshold
-    generated = landscapes(first, seeds, size)
+    painted = open_dataset(landscapes)
+    generated = [whole(painted, i) for i in range(len(painted))]
     for scale in (8, 16):
         c = count(network, [lr_sample(crop, SensorModel(scale)) for crop in generated], limit)
         rates = f"precision {c.hits / max(1, c.hits + c.false):.3f}, recall {c.hits / max(1, c.hits + c.missed):.3f}"
-        click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} LR pixels of {seeds} seeds")
+        click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} LR pixels of {len(generated)}")
     if places and (reason := lacking("naip-ca")):
         click.echo(f"real pairs skipped: {reason}")
         places = 0

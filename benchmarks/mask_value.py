@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown, paired, plus_minus, verdict
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.matching import fitted
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.figures import mean_and_error
 from geo_refdiff.evaluate.job import Job

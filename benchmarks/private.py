@@ -46,15 +46,15 @@ def need_city(city: str) -> None:
         raise click.UsageError(f"{DATA / 'naip-ca' / city}: no such folder; give another --city")
 
 
-def need_index(data: str) -> None:
+def need_index(data: str, default: str = INDEX) -> None:
     """Leave the benchmark out where its own index is not there.
 
     Raises:
         Exit: with 0.
         UsageError: another one was asked for, and is not there.
     """
-    if Path(data).exists() or ":" in data:
+    if Path(data).exists():
         return
-    if data == INDEX:
-        raise skip(f"there is no index {data}; make it with geo-refdiff index, or name another one with --data")
-    raise click.UsageError(f"there is no index {data}: make one with geo-refdiff index, and name it with --data")
+    if data == default:
+        raise skip(f"there is no index {data}; make it (benchmarks/README.md says how), or name another one")
+    raise click.UsageError(f"there is no index {data}: make it, or name another one")

@@ -1,16 +1,13 @@
 """How well a known shift is found: `python -m benchmarks.registration [--cases 1000]`.
 
 Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 HR pixels, up to
-30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused. Beside
-it the phase correlation of scikit-image, if that is installed, on the same pixels. An error counts as silent where the
-result is said to be registered and is more than half an LR pixel off.
+30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused.
+An error counts as silent where the result is said to be registered and is more than half an LR pixel off.
 
 Two years of a place need not have one true shift: shadows turn and buildings lean from flight to flight. So each pair
 is also registered as it is, without shift, nodata, change, noise and gain, and the error is told less what it shows
 then, too. What the method gets wrong alike in both is not seen in that figure; the error against the truth stands
 beside it.
-
-`python -m benchmarks.registration_arosics` compares with AROSICS.
 """
 
 from __future__ import annotations
@@ -18,10 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import hypot, isfinite, nan
+from math import isfinite, nan
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import click
 import numpy as np
@@ -34,7 +30,6 @@ from benchmarks.tables import markdown
 from geo_refdiff.registration.estimate import estimate_shift
 from geo_refdiff.registration.register import register_view
 from geo_refdiff.registration.repeatable import repeatable_opencv
-from geo_refdiff.registration.view import View
 
 SILENT = 0.5
 """LR pixels."""
@@ -49,8 +44,6 @@ _KNOX = 0.55
 _BANDS = (((0, 1, 2), (0, 1, 2)), ((0,), (3,)), ((3,), (0,)), ((1, 3), (1, 3)))
 _UNRELATED = 1 / 7
 
-Peer = Callable[..., Any]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,7 +54,6 @@ class Outcome:
         verdict, kind, score, disagreement: as in `Registration`.
         error: root mean square over the scene, against the injected shift; NaN unless registered.
         less_own: the same less the shift that the pair shows as it is; NaN if that cannot be told.
-        peer_error: of scikit-image.
     """
 
     case: Case
@@ -69,7 +61,6 @@ class Outcome:
     kind: str
     error: float
     less_own: float
-    peer_error: float
     score: float
     disagreement: float
 
@@ -105,8 +96,8 @@ def draw_cases(count: int, seed: int) -> list[Case]:
     return cases
 
 
-def run_case(case: Case, peer: Peer | None) -> Outcome:
-    """Register one case, by both."""
+def run_case(case: Case) -> Outcome:
+    """Register one case."""
     view = make_case(case)
     found = register_view(view)
     error = less_own = nan
@@ -115,8 +106,7 @@ def run_case(case: Case, peer: Peer | None) -> Outcome:
         error = _rms(d)
         own = own_shift(case)
         less_own = nan if own is None else _rms(d - np.array(own)[:, None, None])
-    other = nan if peer is None else _peer_error(view, case, peer)
-    return Outcome(case, found.verdict, found.kind, error, less_own, other, found.score, found.disagreement)
+    return Outcome(case, found.verdict, found.kind, error, less_own, found.score, found.disagreement)
 
 
 def own_shift(case: Case) -> tuple[float, float] | None:
@@ -129,30 +119,17 @@ def _rms(field: NDArray[np.float64]) -> float:
     return float(np.sqrt((field**2).sum(axis=0).mean()))
 
 
-def _peer_error(view: View, case: Case, peer: Peer) -> float:
-    """Of scikit-image on the first band, missing pixels filled with the mean; to a hundredth of a pixel."""
-    image, seen = view.render((0.0, 0.0))
-    known = view.valid & seen
-    scene, reference = (np.where(known, x[0], x[0][known].mean()) for x in (view.scene, image))
-    shift, _, _ = peer(reference, scene, upsample_factor=100)
-    return hypot(shift[0] - case.truth[0], shift[1] - case.truth[1])
-
-
 def _row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     sure = [o for o in outcomes if not o.case.unrelated]
     errors = np.array([o.error for o in sure if o.verdict == "registered"])
-    peers = np.array([o.peer_error for o in sure])
-    rmse = root_mean_square(errors)
     relative = np.array([o.less_own for o in sure if o.verdict == "registered" and isfinite(o.less_own)])
     less = f"{root_mean_square(relative)} ({len(relative)})"
     worst = f"{errors.max():.2f}" if len(errors) else "-"
-    good = peers[peers <= SILENT]
-    other = f"{root_mean_square(good)} ({len(good) / len(peers):.0%})" if len(good) else "-"
     wrong = sum(o.silent for o in outcomes)
     refused = sum(o.verdict != "registered" for o in outcomes if o.case.unrelated)
     unrelated = len(outcomes) - len(sure)
     told = f"{refused} of {unrelated}"
-    return [name, str(len(sure)), f"{len(errors)}", rmse, worst, less, str(wrong), told, other]
+    return [name, str(len(sure)), f"{len(errors)}", root_mean_square(errors), worst, less, str(wrong), told]
 
 
 def root_mean_square(errors: NDArray[np.float64]) -> str:
@@ -182,7 +159,7 @@ def tell(outcomes: Sequence[Outcome]) -> str:
                 if part:
                     rows.append(_row(f"{name}, {side}, {'same bands' if alike else 'red against nir'}", part))
     rows.append(_row("all", outcomes))
-    return markdown([*head, "scikit-image: RMSE of those within 0.5"], rows)
+    return markdown(head, rows)
 
 
 def time_large(repeats: int = 5) -> dict[str, tuple[float, float]]:
@@ -232,21 +209,17 @@ def main(cases: int, seed: int, out: Path | None) -> None:
     """Register random cases and tell how well it went."""
     need_scenes("naip-knox", "naip-ca")
     torch.set_num_threads(1)
-    try:
-        from skimage.registration import phase_cross_correlation as peer
-    except ImportError:
-        peer = None
     with repeatable_opencv():  # as in a run
-        outcomes = list(_run(draw_cases(cases, seed), peer, out))
+        outcomes = list(_run(draw_cases(cases, seed), out))
         print(tell(outcomes))
         print("\n" + markdown(["years", "width", "found", "RMS", "RMS less the years' own"], recover_bump()))
         told = (f"{name} {seconds:.3f} ({cpu:.3f})" for name, (seconds, cpu) in time_large().items())
         print("\nSeconds (CPU seconds) for 512 x 512: " + ", ".join(told))
 
 
-def _run(cases: Iterable[Case], peer: Peer | None, out: Path | None) -> Iterable[Outcome]:
+def _run(cases: Iterable[Case], out: Path | None) -> Iterable[Outcome]:
     for case in cases:
-        outcome = run_case(case, peer)
+        outcome = run_case(case)
         if outcome.silent:
             print(f"silent error: {outcome}", flush=True)
         if out is not None:

@@ -72,8 +72,8 @@ class Case:
         return self.shift[0] / self.scale, self.shift[1] / self.scale
 
 
-def make_pair(case: Case, field: Field | None = None) -> tuple[Image, NDArray[np.bool_], Image, NDArray[np.bool_]]:
-    """(scene (C, h, w), its validity, reference on the HR grid with PAD LR pixels around, its validity).
+def make_case(case: Case, field: Field | None = None) -> View:
+    """Scene and reference as the registration gets them, the reference with PAD LR pixels around.
 
     Args:
         case: what to make.
@@ -99,19 +99,9 @@ def make_pair(case: Case, field: Field | None = None) -> tuple[Image, NDArray[np
     if field is not None:
         old = _bent(old, field, case.scale, margin)
     old, old_known = np.roll(old, case.shift, (1, 2)), np.roll(old_known, case.shift, (0, 1))
-    return scene, valid, old, old_known
-
-
-def make_case(case: Case, field: Field | None = None) -> View:
-    """The pair as the registration gets it."""
-    return view_pair(case, *make_pair(case, field))
-
-
-def view_pair(case: Case, scene: Image, valid: NDArray[np.bool_], old: Image, known: NDArray[np.bool_]) -> View:
-    """What `make_pair` gave, as the registration gets it."""
     step = case.scale // OVERSAMPLING
-    fine = known.reshape(known.shape[0] // step, step, known.shape[1] // step, step).all(axis=(1, 3))
-    return make_view(scene, valid, block_mean(old, step), fine, SensorModel(case.scale))
+    fine = old_known.reshape(full // step, step, full // step, step).all(axis=(1, 3))
+    return make_view(scene, valid, block_mean(old, step), fine, sensor)
 
 
 def block_mean(image: Image, size: int) -> Image:

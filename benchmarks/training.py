@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.private import need_index
 from benchmarks.tables import markdown
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import TrainConfig, load_config
@@ -28,6 +29,8 @@ from geo_refdiff.train.stopping import StopRequest
 
 MOST_WAITING = 0.05
 """The goal: the largest share of the time that a device may wait for data."""
+
+LANDSCAPES = "build/landscapes-10000-10019.csv"
 
 READY = 4
 """Batches that are made beforehand for the network alone."""
@@ -82,16 +85,17 @@ def ready(batches: list[Batch]) -> Generator[tuple[Batch, float], None, None]:
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting.")
 @click.option(
     "--data",
-    default='["landscape:10000-10019"]',
+    default=LANDSCAPES,
     show_default=True,
-    help="Sources to train on, in place of the config's.",
+    help="Index to train on, in place of the config's.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--steps", default=5, show_default=True, help="Steps of either kind in a round.")
 @click.option("--rounds", default=4, show_default=True)
 def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps: int, rounds: int) -> None:
     """Print images/s, waiting and the share of the speed of the network alone."""
-    sources = (f"data.train={data}", "data.weights=[]", "data.validation=[]")
+    need_index(data, LANDSCAPES)
+    sources = (f'data.train=["{data}"]', "data.weights=[]", "data.validation=[]")
     settings = load_config(config, (*sources, *overrides, f"training.steps={10 * steps * rounds + 100}"))
     with team(device) as place, tempfile.TemporaryDirectory() as folder, denormals_flushed():
         trainer = trainer_of(settings, place, Path(folder))

@@ -16,7 +16,7 @@ _FILE = click.Path(path_type=Path)
 
 @click.command(context_settings={"show_default": True})
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option("--data", required=True, metavar="SOURCE", help="Index of pairs, folder of PNG pairs, or landscape:A-B.")
+@click.option("--data", required=True, metavar="SOURCE", help="Index of pairs, or folder of PNG pairs.")
 @click.option("-o", "--out", required=True, type=_FILE, metavar="DIR", help="Folder for the report.")
 @click.option("--scale", "scales", type=int, multiple=True, default=(8,), help="HR pixels along an LR pixel.")
 @click.option("--degradation", type=click.Choice(["psf", "bicubic"]), default="psf", help="How the LR is made.")

@@ -23,6 +23,7 @@ _COMMANDS = {
     "simulate": ("geo_refdiff.cli.simulate", "Make a coarse scene of a fine one, as a sensor would."),
     "demo": ("geo_refdiff.cli.demo", "Upscale the bundled sample scene and draw a picture."),
     "train": ("geo_refdiff.cli.train", "Train a model from pairs of dates."),
+    "train-detector": ("geo_refdiff.cli.train_detector", "Train a change detector from pairs of dates."),
     "index": ("geo_refdiff.cli.index", "Make the index of a folder of dates, for training and evaluation."),
     "evaluate": ("geo_refdiff.cli.evaluate", "Measure models on pairs with a known truth, beside baselines."),
     "validate": ("geo_refdiff.cli.validate", "Check that an output keeps what it promises."),

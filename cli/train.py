@@ -43,7 +43,7 @@ def train(
     """Train a model from CONFIG, a TOML file or the name of a preset, and write its folder.
 
     \b
-    geo-refdiff train cpu-minutes --set data.train='["landscape:0-99"]' -o runs/first
+    geo-refdiff train cpu-minutes --set data.train='["pairs.csv"]' -o runs/first
     torchrun --nproc-per-node 4 -m geo_refdiff.cli.main train paper -o runs/paper
     """
     import json

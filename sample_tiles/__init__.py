@@ -1,23 +1,16 @@
-"""Sample scenes that the project draws itself: small rasters with a known truth, and the painter behind them."""
+"""The sample scene of the project: small rasters with a known truth, drawn by the painter beside this package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
-
-from geo_refdiff.errors import InputError
-
-SAMPLES: Final = ("valley",)
-"""Names of the bundled samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Paths of one bundled sample; its README.md describes the files."""
+    """Paths of the bundled sample; its README.md describes the files."""
 
-    name: str
     folder: Path
     scene: Path
     """8 m image of the new date, red, green, blue, nir, uint8, nodata 0."""
@@ -33,21 +26,15 @@ class Sample:
     """JSON with the seed, the grids, the sensor and the reference's shift."""
 
 
-def sample(name: str = "valley") -> Sample:
-    """The bundled sample `name`; raises InputError for a name that is not in `SAMPLES`."""
-    if name not in SAMPLES:
-        raise InputError(f"unknown sample {name!r}; there is {', '.join(SAMPLES)}")
-    folder = Path(str(files(__name__).joinpath(name)))
+def sample() -> Sample:
+    """The bundled sample, the valley."""
+    folder = Path(str(files(__name__))) / "valley"
     return Sample(
-        name,
         folder,
         scene=folder / "scene.tif",
         reference=folder / "reference.tif",
         mask=folder / "mask.tif",
         truth=folder / "truth.tif",
         classes=folder / "classes.json",
-        facts=folder / f"{name}.json",
+        facts=folder / "valley.json",
     )
-
-
-__all__ = ["SAMPLES", "Sample", "sample"]

@@ -48,6 +48,23 @@ def affines_without_matmul() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def landscapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Paints the landscapes of some seeds, each set once, and gives their index."""
+    from sample_tiles.painter.__main__ import parse_seeds
+    from sample_tiles.painter.pairs import write_pairs
+
+    folder = tmp_path_factory.mktemp("landscapes")
+
+    def paint(seeds: str, size: int = 256) -> Path:
+        index = folder / f"{seeds}-{size}.csv"
+        if not index.exists():
+            write_pairs(index, parse_seeds(seeds), size)
+        return index
+
+    return paint
+
+
 def texture(shape: tuple[int, ...], seed: int = 0, smooth: float = 1.5) -> np.ndarray:
     """Values in 0..1, (..., height, width), with structure at all sizes."""
     from scipy import ndimage

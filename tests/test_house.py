@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 MAPPED = {name: folder for name, folder in SETUPTOOLS["package-dir"].items() if name != "geo_refdiff"}
 LEVELS = {
+    "classes": 0,
     "errors": 0,
     "raster": 1,
     "nn": 2,
@@ -70,6 +71,15 @@ def test_every_package_is_listed_for_the_wheel() -> None:
     on_disk = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "geo_refdiff").glob("**/__init__.py")}
     on_disk |= {name for name, folder in MAPPED.items() if (ROOT / folder / "__init__.py").exists()}
     assert on_disk == listed
+
+
+def test_the_wheel_brings_the_valley_without_its_painter() -> None:
+    assert not [name for name in SETUPTOOLS["packages"] if "painter" in name]
+    folder = ROOT / MAPPED["geo_refdiff.sample_tiles"]
+    patterns = SETUPTOOLS["package-data"]["geo_refdiff.sample_tiles"]
+    shipped = [path for pattern in patterns for path in folder.glob(pattern)]
+    assert {path.relative_to(folder).parts[0] for path in shipped} == {"valley"}
+    assert len(shipped) == 8
 
 
 def test_imports_point_down_only() -> None:

@@ -16,7 +16,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.enums import ColorInterp
 
-from geo_refdiff.change.taxonomy import SECOND_COLOURS, class_index
+from geo_refdiff.classes import SECOND_COLOURS, class_index
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.gdal import GDAL_ERRORS
 

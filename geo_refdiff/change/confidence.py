@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.info import RasterInfo

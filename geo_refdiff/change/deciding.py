@@ -23,8 +23,7 @@ from geo_refdiff.change.placing import check_lies_on, lies_on_scene
 from geo_refdiff.change.polygons import PolygonPrior, field_values, inspect_polygons, is_vector
 from geo_refdiff.change.raster import ColourPrior, MaskPrior, check_classes, check_colours, holds_only
 from geo_refdiff.change.record import MaskRecord
-from geo_refdiff.change.taxonomy import NO_CHANGE, class_index
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import Georeferenced

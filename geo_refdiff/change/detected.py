@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.change.features import BANDS, change_features
 from geo_refdiff.change.network import Detector
-from geo_refdiff.change.taxonomy import NO_CHANGE
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.raster.reduce import repeated
 from geo_refdiff.raster.tile_cache import TileCache
 from geo_refdiff.raster.window import Window

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from geo_refdiff.classes import COLOURS
 from geo_refdiff.raster.styles import write_category_names, write_class_style
-from geo_refdiff.sample_tiles.landcover import COLOURS
 
 Colour = tuple[int, int, int]
 
 
 def class_colours(count: int) -> list[Colour]:
     """Colours of the project's own classes, by index."""
-    return [COLOURS.get(index, (128, 128, 128)) for index in range(count)]
+    return [COLOURS[index] if index < len(COLOURS) else (128, 128, 128) for index in range(count)]
 
 
 def legend_files(raster: Path) -> tuple[Path, Path]:

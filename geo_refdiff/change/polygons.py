@@ -19,8 +19,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import IDENTITY
 
 from geo_refdiff.change.class_map import Key, as_key
-from geo_refdiff.change.taxonomy import NO_CHANGE
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import one_line

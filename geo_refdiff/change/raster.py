@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.class_map import Key, category_names, known_classes
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.info import RasterInfo

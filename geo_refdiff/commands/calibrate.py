@@ -163,7 +163,7 @@ def calibrate(
 
 
 def _tiles(data: str | Path, root: str | Path | None, model: Model, places: int) -> Callable[[], Iterator[Tile]]:
-    dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False, size=_SIDE)
+    dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, size=_SIDE, bands=model.bands)
     first = {spec.place: spec for spec in reversed(source.specs)}
     known = sorted(first)

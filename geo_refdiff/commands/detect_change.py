@@ -20,7 +20,7 @@ from geo_refdiff.change.features import BANDS
 from geo_refdiff.change.legend import class_colours, legend_files, write_legend
 from geo_refdiff.change.network import Detector, load_detector
 from geo_refdiff.change.placing import TAG as LIES_ON
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import InputError, OptionError

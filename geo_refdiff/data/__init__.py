@@ -1,4 +1,4 @@
-"""Data sets for training and evaluation: pairs of dates from an index, a published layout or the landscape."""
+"""Data sets for training and evaluation: pairs of dates from an index or a published layout."""
 
 from geo_refdiff.data.base import Crop, PairDataset
 from geo_refdiff.data.opening import OpenedDataset, open_dataset

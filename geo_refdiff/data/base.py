@@ -77,7 +77,7 @@ class PairDataset(Protocol):
         ...
 
     def files(self, index: int) -> tuple[str, ...]:
-        """The images of both dates, as the source names them; empty for what is painted."""
+        """The images of both dates, as the source names them."""
         ...
 
     def shape(self, index: int) -> tuple[int, int]:

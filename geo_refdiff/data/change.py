@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from geo_refdiff.classes import BARE, BUILT, CLASSES, LOW, NO_CHANGE, TREE, WATER
 from geo_refdiff.data.cover import F32, U8, Mask, Tone, edge_share, measure_tone, opened, shaded
-from geo_refdiff.data.taxonomy import BARE, BUILT, CLASSES, LOW, NO_CHANGE, TREE, WATER
 
 REACH = 48
 """Pixels around a pixel that its label can depend on, beyond what its classes depend on."""

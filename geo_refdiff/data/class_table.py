@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.data.taxonomy import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CHANGE
+from geo_refdiff.classes import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 
 Encoding = Literal["colour", "index", "grey"]
@@ -71,7 +71,7 @@ class ClassTable:
             InputError: lists the values that are in no row of the table.
         """
         codes = colour_codes(labels) if encoding == "colour" else labels.astype(np.int64)
-        out = np.full(codes.shape, UNKNOWN_CHANGE, np.uint8)
+        out = np.full(codes.shape, UNKNOWN_CLASS, np.uint8)
         left = np.ones(codes.shape, np.bool_)
         for code, target in zip(self.codes(encoding), self.targets, strict=True):
             here = codes == code
@@ -172,7 +172,7 @@ def read_class_table(path: Path, class_map: Mapping[str, int] | Literal["own"] |
             f"{path}: no model class for {', '.join(unmapped)}; map them with class_map or keep them: 'own'"
         )
     targets = tuple(known[name] for name in names)
-    wrong = [t for t in targets if not (0 <= t < len(CLASSES) or t == UNKNOWN_CHANGE)]
+    wrong = [t for t in targets if not (0 <= t < len(CLASSES) or t == UNKNOWN_CLASS)]
     if wrong:
         raise InputError(f"{path}: class_map gives {wrong[0]}; give 0 to {len(CLASSES) - 1}, or 255 for none")
     return ClassTable(entries, CLASSES, targets)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geo_refdiff.data.taxonomy import BARE, BUILT, LOW, TREE, WATER
+from geo_refdiff.classes import BARE, BUILT, LOW, TREE, WATER
 
 REACH = 40
 """Pixels around a pixel that its class can depend on, at most."""

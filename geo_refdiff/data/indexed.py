@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.base import Crop, Numbers
 from geo_refdiff.data.index import IndexRow, as_text
 from geo_refdiff.data.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
 from geo_refdiff.data.problems import OnError, Problems, ReadError
 from geo_refdiff.data.rasters import OpenFiles, named_bands
-from geo_refdiff.data.taxonomy import UNKNOWN_CHANGE
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.window import Window
@@ -51,7 +51,7 @@ class _Held:
             np.ones(shape, np.bool_) if valid is None else valid[at].copy()
             for valid in (self.new.valid, self.ref_valid)
         )
-        mask = np.full(shape, UNKNOWN_CHANGE, np.uint8) if self.mask is None else self.mask[at].copy()
+        mask = np.full(shape, UNKNOWN_CLASS, np.uint8) if self.mask is None else self.mask[at].copy()
         classes = self.new.classes[at].copy()
         return Crop(self.new.values[:, *at].copy(), self.ref[:, *at].copy(), new_valid, ref_valid, classes, mask)
 
@@ -203,7 +203,7 @@ def _load(pair: RowFiles, dates: dict[tuple[object, ...], _Date]) -> _Held:
         mask = opened.change(whole, date.values, new_valid, ref, ref_valid, date.classes)
     finally:
         opened.close()
-    known = None if (mask == UNKNOWN_CHANGE).all() else mask
+    known = None if (mask == UNKNOWN_CLASS).all() else mask
     return _Held(date, ref, None if ref_valid.all() else ref_valid, known)
 
 

@@ -1,26 +1,23 @@
-"""Opens any source of pairs: an index, a folder in the published layout, or the generated landscape."""
+"""Opens any source of pairs: an index, or a folder in the published layout."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.data.base import PairDataset
-from geo_refdiff.data.generated import PREFIX, LandscapeDataset
 from geo_refdiff.data.index import IndexRow, is_index, read_index
 from geo_refdiff.data.indexed import BUDGET, IndexDataset, Resident
 from geo_refdiff.data.pair_files import Reading
 from geo_refdiff.data.problems import Problems, check_on_error
 from geo_refdiff.data.refsr import ClassMap, Labels, RefSRDataset, is_refsr
-from geo_refdiff.data.taxonomy import CLASSES
 from geo_refdiff.data.tree import check_names, is_in
 from geo_refdiff.errors import InputError, OptionError
 
-_WHAT = "is no index (.csv, .parquet, .gpkg), folder with HR_... and Ref, or landscape:FIRST-LAST; give one of these"
-_SEEDS = re.compile(r"(\d+)(?:-(\d+))?")
+_WHAT = "is no index (.csv, .parquet, .gpkg) and no folder with HR_... and Ref; give one of these"
 ROOT_VARIABLE = "GEO_REFDIFF_DATA"
 
 
@@ -48,14 +45,13 @@ def open_dataset(
     match: bool = True,
     class_map: ClassMap = None,
     labels: Labels = "auto",
-    size: int = 256,
     clip: bool = True,
 ) -> OpenedDataset:
     """Open a data set of ordered pairs of dates.
 
     Args:
-        source: an index file (.csv, .parquet, .geoparquet, .gpkg), a folder in the layout of SECOND and CNAM-CD (see
-            `refsr`), or "landscape:FIRST-LAST", seeds of the generated landscape.
+        source: an index file (.csv, .parquet, .geoparquet, .gpkg), or a folder in the layout of SECOND and CNAM-CD (see
+            `refsr`).
         root: folder that the paths of an index are relative to. Default: the index file's folder if they are found
             there, else the environment variable GEO_REFDIFF_DATA.
         bands: names of the bands wanted, in this order; default: those of the first file.
@@ -69,7 +65,6 @@ def open_dataset(
         match: move the reference onto the new date and fit its radiometry to it.
         class_map: class names of a folder's table -> index in CLASSES, or "own" to keep its classes.
         labels: which labels of a folder are read: "colour", "grey" or "auto".
-        size: side of a generated landscape, HR pixels.
         clip: values beyond an index's low and high become 0 and 255.
 
     Raises:
@@ -77,9 +72,6 @@ def open_dataset(
         OptionError: an option that makes no sense.
     """
     skip = check_on_error(on_error)
-    text = str(source)
-    if text.startswith(PREFIX):
-        return _landscape(text, size)
     path = Path(source)
     if is_refsr(path):
         _check_bands(path, bands)
@@ -94,13 +86,6 @@ def open_dataset(
 def _check_bands(path: Path, bands: Sequence[str]) -> None:
     if bands and tuple(bands) != RefSRDataset.bands:
         raise OptionError(f"{path}: holds red, green, blue, not {', '.join(bands)}; ask for no others")
-
-
-def _landscape(text: str, size: int) -> LandscapeDataset:
-    seeds = _SEEDS.fullmatch(text.removeprefix(PREFIX).strip())
-    if seeds is None:
-        raise OptionError(f"'{text}': give seeds as landscape:FIRST-LAST, e.g. landscape:1000-1149")
-    return LandscapeDataset(int(seeds[1]), int(seeds[2] or seeds[1]), size)
 
 
 def _chosen(

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.raster import MaskPrior
+from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
 from geo_refdiff.data import cover
 from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.change import REACH as CHANGE_REACH
 from geo_refdiff.data.change import change_mask
 from geo_refdiff.data.index import IndexRow
 from geo_refdiff.data.rasters import PlainReader, Reader, named_bands, on_grid, pick_bands, shifted, views_of
-from geo_refdiff.data.taxonomy import CLASSES, UNKNOWN_CHANGE
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
@@ -187,13 +187,13 @@ class OpenPair:
         reading = self.files.reading
         if self._mask is not None:
             mask = self._mask.read(window)
-            wrong = mask[(mask >= len(reading.classes)) & (mask != UNKNOWN_CHANGE)]
+            wrong = mask[(mask >= len(reading.classes)) & (mask != UNKNOWN_CLASS)]
             if wrong.size:
                 path = self.files.mask.path if self.files.mask else ""
                 raise InputError(f"{path}: the mask holds {wrong[0]}; give 0 to {len(reading.classes) - 1}, or 255")
             return mask
         if not (reading.pseudo_change and reading.by_rules):
-            return np.full(window.shape, UNKNOWN_CHANGE, np.uint8)
+            return np.full(window.shape, UNKNOWN_CLASS, np.uint8)
         if self._ref_classes is not None:
             before = _cover_labels(self._ref_classes.read(window), len(reading.classes))
         else:
@@ -201,7 +201,7 @@ class OpenPair:
         both = new_valid & ref_valid
         then = np.where(both, ref, new)  # no edges where data end
         mask = change_mask(_four(new, reading), _four(then, reading), now, np.where(both, before, now), self.tone)
-        mask[~both] = UNKNOWN_CHANGE
+        mask[~both] = UNKNOWN_CLASS
         return mask
 
     @property

@@ -19,7 +19,6 @@ from geo_refdiff.data.matching import (
     interpolate_valid,
     whole_and_part,
 )
-from geo_refdiff.data.taxonomy import BANDS
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.affine import translated
 from geo_refdiff.raster.crs import find_overlap
@@ -31,6 +30,7 @@ from geo_refdiff.raster.window import Window
 Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 _READERS = 4
 _WHOLE, _VIEW, _VIEWS = 1024, 512, 3
+_BANDS = ("red", "green", "blue", "nir")
 
 
 class Reader(Protocol):
@@ -137,7 +137,7 @@ def named_bands(info: RasterInfo) -> tuple[str, ...]:
     names = [(info.descriptions[band - 1] or "").strip().lower() for band in info.data_bands]
     if all(names) and len(set(names)) == len(names):
         return tuple(names)
-    return tuple(BANDS[i] if i < len(BANDS) else f"band {i + 1}" for i in range(len(names)))
+    return tuple(_BANDS[i] if i < len(_BANDS) else f"band {i + 1}" for i in range(len(names)))
 
 
 def pick_bands(info: RasterInfo, wanted: Sequence[str]) -> tuple[int, ...]:

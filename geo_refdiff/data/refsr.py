@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
 from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.class_table import ClassTable, Encoding, read_class_table
 from geo_refdiff.data.indexed import BUDGET, Resident, check_window
 from geo_refdiff.data.kept import KeptPairs, cut
 from geo_refdiff.data.matching import fitted
 from geo_refdiff.data.problems import OnError, Problems, ReadError
-from geo_refdiff.data.taxonomy import CLASSES, UNKNOWN_CHANGE
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.window import Window
@@ -224,10 +224,10 @@ class RefSRDataset:
         everywhere = np.ones(new.shape[1:], np.bool_)
         if self._match:
             ref = fitted(new, ref, everywhere)
-        mask = np.full(new.shape[1:], UNKNOWN_CHANGE, np.uint8)
+        mask = np.full(new.shape[1:], UNKNOWN_CLASS, np.uint8)
         if self._table is not None and self._encoding is not None:
             mask = self._labels(paths[2], self._table, self._encoding)
-        classes = np.where(mask == UNKNOWN_CHANGE, UNKNOWN_COVER, mask).astype(np.uint8)
+        classes = np.where(mask == UNKNOWN_CLASS, UNKNOWN_COVER, mask).astype(np.uint8)
         return Crop(new, ref, everywhere, everywhere, classes, mask)
 
     def _labels(self, path: Path, table: ClassTable, encoding: Encoding) -> NDArray[np.uint8]:

@@ -13,10 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.errors import ModelError
-
-UNKNOWN_CLASS = 255
-"""Mask value that means "no change known" in integer masks."""
 
 
 def c_skip(sigma: Tensor, sigma_data: float) -> Tensor:

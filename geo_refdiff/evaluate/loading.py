@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from geo_refdiff.change.taxonomy import class_index
+from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.diffusion.checkpoint import load_denoiser, model_digest
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser
+from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError, OptionError
 
 

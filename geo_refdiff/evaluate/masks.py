@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.evaluate.detection import TileDetector
 from geo_refdiff.evaluate.image_folder import ImageFolder
 from geo_refdiff.evaluate.tiles import Tile

@@ -175,7 +175,6 @@ def _open(request: Request, match: bool) -> OpenedDataset:
         resident=False,
         pseudo_classes=request.paste,
         match=match,
-        size=request.tile,
         clip=False,
     )
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.base import Crop, Numbers, PairDataset
 from geo_refdiff.data.regions import region
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.raster.window import Window
 

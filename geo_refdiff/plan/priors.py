@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from geo_refdiff.change.deciding import AUTO, MaskRequest
 from geo_refdiff.change.features import BANDS
 from geo_refdiff.change.record import MaskRecord
-from geo_refdiff.change.taxonomy import class_index
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
+from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError
 from geo_refdiff.plan.records import Bands
 from geo_refdiff.restore.models import Model

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, Denoiser, GuidedDenoiser
+from geo_refdiff.classes import UNKNOWN_CLASS
+from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
 from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings

@@ -50,7 +50,6 @@ Fingerprint of the data (SHA-256 over files with sizes, pairing, registration an
 - Faults seen at full size: to be described by whoever looks at the results and publishes the model.
 """
 
-_GENERATED = "Generated landscapes of this package; no data of others."
 _UNKNOWN = "Licence and attribution: the config names none (data.attribution); ask its makers before you publish."
 
 
@@ -123,15 +122,10 @@ def model_card(
         toml=config.to_toml().strip(),
         sources="\n".join(f"- {text}: {len(data)} pairs, weight {weight:g}" for text, (data, weight) in pairs),
         fingerprint=making.fingerprint,
-        attribution=config.data.attribution or _unsaid(config.data.train),
+        attribution=config.data.attribution or _UNKNOWN,
         degradation=config.samples.degradation,
         figures=_table(figures, config),
     )
-
-
-def _unsaid(sources: Sequence[str]) -> str:
-    """What is said of licence and attribution where the config says nothing."""
-    return _GENERATED if all(text.startswith("landscape:") for text in sources) else _UNKNOWN
 
 
 def _table(figures: Mapping[str, float], config: TrainConfig) -> str:

@@ -1,17 +1,15 @@
-"""Trains the change detector: `python -m geo_refdiff.train.detector OUT --data INDEX --landscapes FIRST-LAST`.
+"""Trains the change detector (`geo-refdiff train-detector`).
 
 Each pair of dates becomes a few samples on the LR grid (other scales, sensors, exposures, small shifts); a part of them
 shows the same date twice, a part real change of another place pasted into the reference. Labels are the shares of each
-class within an LR pixel, so that pixels on borders teach what they can. The same command on the same machine gives the
-same weights; config.json tells it.
+class within an LR pixel, so that pixels on borders teach what they can. The same data on the same machine give the
+same weights; config.json says how they were made.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,10 @@ from torch.nn import functional as F
 
 from geo_refdiff.change.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
 from geo_refdiff.change.network import ChangeNetwork, detector_config
-from geo_refdiff.data import Crop, PairDataset, open_dataset
+from geo_refdiff.classes import CLASSES
+from geo_refdiff.data import Crop, PairDataset
 from geo_refdiff.data.regions import region
-from geo_refdiff.data.taxonomy import CLASSES
-from geo_refdiff.diffusion.model_folder import model_digest, read_weights, save_model
+from geo_refdiff.diffusion.checkpoint import match_weights, model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 
@@ -36,6 +34,8 @@ _MIN_KNOWN = 0.5
 _BATCH_PIXELS = 9216
 RATE = 3e-3
 """Of learning, where training begins from nothing."""
+
+Tell = Callable[[str], None]
 
 _HELD = 10
 """Every so many pairs of the first source one is kept from training, to choose the threshold on."""
@@ -89,13 +89,13 @@ def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float
     return LrSample(features.half(), shares.half(), weight.half(), scale)
 
 
-def drawn(crop: Crop, other: Crop, rng: np.random.Generator) -> LrSample:
-    """One of the many samples of a pair; `other`: a pair of another place, of which content may be pasted."""
+def drawn(crop: Crop, other: Callable[[], Crop], rng: np.random.Generator) -> LrSample:
+    """One of the many samples of a pair; `other` gives a pair of another place, of which content may be pasted."""
     chance = rng.random()
     if chance < _SAME:
         crop = crop._replace(ref=crop.new, ref_valid=crop.new_valid, mask=np.zeros_like(crop.mask))
     elif chance < _SAME + _PASTED:
-        crop = _pasted(crop, other, rng)
+        crop = _pasted(crop, other(), rng)
     new, ref = crop.new.astype(np.float64), crop.ref.astype(np.float64)
     shift = tuple(int(v) for v in np.clip(np.rint(rng.normal(0, 0.7, 2)), -2, 2))
     ref = np.roll(ref, shift, (1, 2))
@@ -125,36 +125,25 @@ def _pasted(crop: Crop, other: Crop, rng: np.random.Generator) -> Crop:
     return crop._replace(ref=ref, mask=mask)
 
 
-def crops(dataset: PairDataset, every: int = 1) -> Iterator[Crop]:
-    """Every `every`-th pair of a data set, whole."""
-    for index in range(0, len(dataset), every):
-        yield dataset.read(index, 0, 0, *dataset.shape(index))
+def whole(dataset: PairDataset, index: int) -> Crop:
+    """A pair, all of it."""
+    return dataset.read(index, 0, 0, *dataset.shape(index))
 
 
 def train(
-    samples: Sequence[LrSample],
-    steps: int,
-    width: int,
-    seed: int = 0,
-    start: Mapping[str, Tensor] | None = None,
-    rate: float = RATE,
-) -> ChangeNetwork:
-    """A network trained on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
+    network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate: float = RATE, tell: Tell = print
+) -> None:
+    """Train a network on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
 
     Args:
+        network: float32; changed in place, in evaluation mode afterwards.
         samples: of any sizes; a batch holds one size.
-        steps: of the optimiser.
-        width: channels of the network.
-        seed: of its first weights and of the batches.
-        start: weights to go on from.
+        steps: of the optimizer.
         rate: of learning, at first.
+        tell: takes a line for the terminal, now and then.
     """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    network = ChangeNetwork(width, len(CLASSES))
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if start is not None:
-        network.load_state_dict(start)
+    rng = np.random.default_rng(0)
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), rate)
     groups: dict[tuple[int, ...], list[LrSample]] = {}
     for sample in samples:
@@ -175,8 +164,8 @@ def train(
         optimiser.step()
         smooth = float(loss.detach()) if step == 1 else 0.98 * smooth + 0.02 * float(loss.detach())
         if step % 100 == 0:
-            print(f"step {step} of {steps}, loss {smooth:.4f}", flush=True)
-    return network.eval()
+            tell(f"step {step} of {steps}, loss {smooth:.4f}")
+    network.eval()
 
 
 def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip: bool) -> Tensor:
@@ -233,100 +222,102 @@ def best_threshold(network: ChangeNetwork, samples: Sequence[LrSample]) -> float
     return max(steps, key=lambda t: count(network, samples, t).f1)
 
 
-def collect(sources: Sequence[Sequence[Crop]], draws: Sequence[int], seed: int) -> list[LrSample]:
-    """Some samples of each pair, as many as `draws` says for its source; content is pasted from the same source."""
-    rng = np.random.default_rng(seed)
-    return [
-        drawn(crop, source[int(rng.integers(len(source)))], rng)
-        for source, number in zip(sources, draws, strict=True)
-        for crop in source
-        for _ in range(number)
-    ]
+def collect(dataset: PairDataset, samples: int, rng: np.random.Generator) -> list[LrSample]:
+    """So many samples, spread evenly over the pairs that are not held out; content is pasted from others of these."""
+    pairs = [index for index in range(len(dataset)) if not _held(index)]
+
+    def other() -> Crop:
+        return whole(dataset, pairs[int(rng.integers(len(pairs)))])
+
+    found: list[LrSample] = []
+    for number, index in enumerate(pairs):
+        share = (number + 1) * samples // len(pairs) - number * samples // len(pairs)
+        if share:
+            crop = whole(dataset, index)
+            found += [drawn(crop, other, rng) for _ in range(share)]
+    return found
 
 
-def write(
+def _held(index: int) -> bool:
+    """Whether a pair is kept from training."""
+    return index % _HELD == _HELD - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorData:
+    """Pairs to learn from.
+
+    Attributes:
+        name: what config.json calls them.
+        dataset: with the bands and classes of the detector.
+        samples: how many are drawn of it.
+    """
+
+    name: str
+    dataset: PairDataset
+    samples: int
+
+
+def train_detector(
     out: Path,
-    sources: Sequence[Sequence[Crop]],
-    draws: Sequence[int],
-    steps: int,
-    width: int,
-    init: Path | None = None,
+    data: Sequence[DetectorData],
+    *,
+    steps: int = 10_000,
+    width: int = 64,
     rate: float = RATE,
-    origin: Mapping[str, Any] | None = None,
+    init: Path | None = None,
+    tell: Tell = print,
 ) -> Counts:
-    """Train on nine of ten pairs, choose the threshold on the tenth (of the first source) and write the model.
+    """Train on nine of ten pairs, choose the threshold on the tenth of the first data set and write the model.
 
     The model card in `out` stays; without one a line stands in for it.
 
     Args:
         out: model folder.
-        sources: pairs, whole.
-        draws: samples of each pair, for each source.
-        steps, width, rate: as of `train`.
+        data: what to learn from.
+        steps, rate, tell: as of `train`.
+        width: channels of the network.
         init: model folder to go on from.
-        origin: where the pairs are from, for "trained" in config.json.
 
     Returns:
-        what is found in the pairs that were kept, at 8x and 16x.
+        What is found in the pairs that were kept, at 8x and 16x.
+
+    Raises:
+        InputError: too few pairs to keep one; one that cannot be read.
+        ModelError: `init` is no detector of this width.
+        OutputError: the model cannot be written.
     """
-    held = [crop for i, crop in enumerate(sources[0]) if i % _HELD == _HELD - 1]
-    kept = [[crop for i, crop in enumerate(source) if i % _HELD != _HELD - 1] for source in sources]
-    samples = collect(kept, draws, 0)
-    network = train(samples, steps, width, start=None if init is None else read_weights(init), rate=rate)
+    first = data[0].dataset
+    if len(first) < _HELD:
+        raise InputError(f"{data[0].name}: {len(first)} pairs; give {_HELD} or more, a tenth is kept to choose on")
+    torch.manual_seed(0)
+    network = ChangeNetwork(width, len(CLASSES))
+    if init is not None:
+        weights = read_weights(init)
+        match_weights(network, weights, init)
+        network.load_state_dict(weights)
+    rng = np.random.default_rng(0)
+    samples = [sample for part in data for sample in collect(part.dataset, part.samples, rng)]
+    train(network, samples, steps, rate, tell)
+    held = (whole(first, index) for index in range(len(first)) if _held(index))
     checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
     threshold = best_threshold(network, checks)
     found = count(network, checks, threshold)
-    trained = {
-        **(origin or {}),
-        "pairs": [len(source) for source in kept],
-        "draws": list(draws),
-        "samples": len(samples),
+    trained: dict[str, Any] = {
+        "data": [
+            {"source": p.name, "fingerprint": p.dataset.fingerprint(), "pairs": len(p.dataset), "samples": p.samples}
+            for p in data
+        ],
         "steps": steps,
         "rate": rate,
         "threads": torch.get_num_threads(),
         "f1_held_out": round(found.f1, 4),
     }
+    if init is not None:
+        trained["init"] = model_digest(init)
     config = detector_config(width, CLASSES, threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=list(BANDS), trained=trained)
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)
-    print(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out LR pixels")
+    tell(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out LR pixels")
     return found
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """The command line of this script."""
-    parser = argparse.ArgumentParser(description="Train the change detector.")
-    parser.add_argument("out", type=Path, help="model folder to write")
-    parser.add_argument("--landscapes", nargs="+", default=["20000-20211"], metavar="FIRST-LAST", help="seeds")
-    parser.add_argument("--size", type=int, default=384, help="side of a landscape, pixels")
-    parser.add_argument("--data", help="index of pairs, pseudo-labelled by rules where it names no mask")
-    parser.add_argument("--root", help="folder that the index's paths are relative to")
-    parser.add_argument("--every", type=int, default=6, help="take every n-th pair of the index")
-    parser.add_argument("--draws", type=int, nargs=2, default=(6, 2), help="samples of each landscape and real pair")
-    parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--init", type=Path, help="model folder to go on from")
-    parser.add_argument("--rate", type=float, default=RATE, help="learning rate at first")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args(args)
-    torch.set_num_threads(given.threads)
-    painted = [
-        crop for seeds in given.landscapes for crop in crops(open_dataset(f"landscape:{seeds}", size=given.size))
-    ]
-    sources, origin = [painted], {"landscapes": given.landscapes, "size": given.size}
-    if given.data:
-        real = open_dataset(given.data, root=given.root, bands=BANDS, pseudo_change=True, resident=False)
-        sources.append(list(crops(real, given.every)))
-        index = sha256(Path(given.data).read_bytes()).hexdigest()
-        origin |= {"index": Path(given.data).name, "index_sha256": index, "every": given.every}
-    if min(len(source) for source in sources) < _HELD:
-        raise InputError(f"fewer than {_HELD} pairs to train on: give more --landscapes, or a smaller --every")
-    if given.init is not None:
-        origin["init"] = model_digest(given.init)
-    draws = given.draws[: len(sources)]
-    write(given.out, sources, draws, given.steps, given.width, given.init, given.rate, origin)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.regions import region
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.train.config import FaultsConfig
 from geo_refdiff.train.pixels import Planes
 

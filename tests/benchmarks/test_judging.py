@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from hypothesis import strategies as st
 
 from benchmarks import ablation, mask_value
 from benchmarks.tables import markdown, paired, plus_minus, verdict
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.diffusion.checkpoint import save_model
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
 from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.request import Request
@@ -28,7 +29,11 @@ from geo_refdiff.train.config import load_config
 
 BANDS = ("red", "green", "blue", "nir")
 CLASSES = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
-LANDSCAPES = "landscape:9000-9001"
+
+
+@pytest.fixture(scope="module")
+def data(landscapes: Callable[..., Path]) -> str:
+    return str(landscapes("9000-9001", 128))
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +54,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def tile(rows: list[Path]) -> Tile:
+def tile(rows: list[Path], data: str) -> Tile:
     """Of a generated landscape, with other landscapes pasted into its reference."""
-    source = open_all(Request(LANDSCAPES, (str(rows[-1]),), paste=True, tile=128)).source
+    source = open_all(Request(data, (str(rows[-1]),), paste=True, tile=128)).source
     return source.read(source.specs[0])
 
 
@@ -217,8 +222,8 @@ def test_each_step_adds_one_switch_but_the_row_of_the_mask() -> None:
         assert len(switches[row] - switches[before]) == 1
 
 
-def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile) -> None:
-    request = Request(LANDSCAPES, tuple(map(str, rows)), masks=("true",), paste=True, tile=128, details=(1.0,))
+def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile, data: str) -> None:
+    request = Request(data, tuple(map(str, rows)), masks=("true",), paste=True, tile=128, details=(1.0,))
     setup, sensor = open_all(request), SensorModel(8)
     job = Job(tile, sensor.observe(tile.truth), sensor)
     with torch.inference_mode():
@@ -234,9 +239,11 @@ def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile) 
         assert math.isnan(ablation.denoising_errors(setup.runs[0], nothing)["mean changed"])
 
 
-def test_six_models_give_the_tables(rows: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_six_models_give_the_tables(
+    rows: list[Path], data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = [*map(str, rows), "--data", LANDSCAPES, "--landscapes", LANDSCAPES, "--places", "1", "--tile", "64"]
+    asked = [*map(str, rows), "--data", data, "--landscapes", data, "--places", "1", "--tile", "64"]
     done = CliRunner().invoke(ablation.main, [*asked, "-o", "out"], catch_exceptions=False)
     assert done.exit_code == 0
     text = (tmp_path / "out" / "tables.md").read_text()
@@ -256,8 +263,8 @@ def test_nothing_trained_is_said_and_a_wrong_number_is_refused(tmp_path: Path, m
     assert "2 model folders: give 6" in few.output
 
 
-def test_the_mask_is_judged_on_a_model(rows: list[Path]) -> None:
-    asked = [str(rows[-1]), "--data", LANDSCAPES, "--places", "1", "--tile", "64"]
+def test_the_mask_is_judged_on_a_model(rows: list[Path], data: str) -> None:
+    asked = [str(rows[-1]), "--data", data, "--places", "1", "--tile", "64"]
     done = CliRunner().invoke(mask_value.main, asked, catch_exceptions=False)
     assert done.exit_code == 0
     assert "a 30% wrong mask is no worse than none, changed pixels" in done.output

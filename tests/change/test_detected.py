@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from geo_refdiff.change.detected import STEPS, DetectedPrior
 from geo_refdiff.change.features import CHANNELS, LAYOUT, LAYOUT_SIDE, change_features
 from geo_refdiff.change.network import ChangeNetwork, Detector, load_detector
-from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.raster.window import Window
-from geo_refdiff.sample_tiles.landscape import LandscapePair, render_pair
 from geo_refdiff.sensor.sensor import SensorModel
+from sample_tiles.painter.landscape import LandscapePair, render_pair
 
 SCALE = 8
 SENSOR = SensorModel(SCALE)

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.deciding import MaskRequest, decide_mask
 from geo_refdiff.change.polygons import PolygonPrior, inspect_polygons, is_vector
-from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.reader import inspect

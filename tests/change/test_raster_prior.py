@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.deciding import MaskRequest, decide_mask, open_prior
 from geo_refdiff.change.record import MaskRecord
-from geo_refdiff.change.taxonomy import CLASSES, SECOND_COLOURS
+from geo_refdiff.classes import CLASSES, SECOND_COLOURS
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.reader import inspect

@@ -15,12 +15,12 @@ import torch
 from affine import Affine
 
 from geo_refdiff.change.class_map import category_names
-from geo_refdiff.change.taxonomy import CLASSES
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.cli.main import run
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.commands.upscale import upscale
-from geo_refdiff.sample_tiles.landscape import render_pair
 from geo_refdiff.sensor.sensor import SensorModel
+from sample_tiles.painter.landscape import render_pair
 
 SCALE, SIDE = 8, 192
 Make = Callable[..., Path]

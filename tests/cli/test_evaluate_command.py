@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,17 +79,23 @@ def test_results_of_another_method_on_some_bands(
     [
         ([], 2, "Missing option '--data'"),
         (["--data", "none.csv", "-o", "OUT"], 1, "none.csv: no such index file"),
-        (["--data", "landscape:1-1", "-o", "OUT", "--outputs", "x"], 2, "outputs 'x': give NAME=DIR"),
-        (["--data", "landscape:1-1", "-o", "OUT", "--outputs", "a=b", "--outputs", "a=c"], 2, "each name once"),
-        (["--data", "landscape:1-1", "-o", "OUT", "--scale", "7"], 2, "scale 7"),
-        (["--data", "landscape:1-1", "-o", "OUT", "--lpips", "w.pth"], 2, "give both --alexnet and --lpips"),
-        (["nobody", "--data", "landscape:1-1", "--tile", "64", "-o", "OUT"], 1, "unknown model 'nobody'"),
+        (["--data", "PAIRS", "-o", "OUT", "--outputs", "x"], 2, "outputs 'x': give NAME=DIR"),
+        (["--data", "PAIRS", "-o", "OUT", "--outputs", "a=b", "--outputs", "a=c"], 2, "each name once"),
+        (["--data", "PAIRS", "-o", "OUT", "--scale", "7"], 2, "scale 7"),
+        (["--data", "PAIRS", "-o", "OUT", "--lpips", "w.pth"], 2, "give both --alexnet and --lpips"),
+        (["nobody", "--data", "PAIRS", "--tile", "64", "-o", "OUT"], 1, "unknown model 'nobody'"),
     ],
 )
 def test_errors_are_one_line(
-    arguments: list[str], code: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    code: int,
+    text: str,
+    landscapes: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [str(tmp_path / "out") if a == "OUT" else a for a in arguments]
+    stand_in = {"OUT": str(tmp_path / "out"), "PAIRS": str(landscapes("1-1", 64))}
+    given = [stand_in.get(a, a) for a in arguments]
     assert run(["evaluate", *given]) == code
     told = capsys.readouterr()
     assert told.out == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,23 @@ from geo_refdiff.train.stopping import Interrupted
 
 TINY = [
     "cpu-minutes",
-    *("--set", 'data.train=["landscape:1-1"]'),
+    *("--set", 'data.train=["pairs.csv"]'),
     *("--set", "data.validation=[]"),
     *("--set", "model.widths=[8,8]"),
     *("--set", "samples.crop=32"),
     *("--set", "training.steps=1"),
     *("--device", "cpu"),
 ]
+
+
+@pytest.fixture
+def here(landscapes: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, where pairs.csv can be found."""
+    index = landscapes("1-1", 64)
+    (tmp_path / "pairs.csv").symlink_to(index)
+    (tmp_path / index.stem).symlink_to(index.with_suffix(""))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_presets_are_listed_each_with_its_first_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,28 +39,28 @@ def test_presets_are_listed_each_with_its_first_line(capsys: pytest.CaptureFixtu
     assert all(len(line.split()) > 4 for line in lines)
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", *TINY, "-o", str(tmp_path / "run"), "--dry-run"]) == 0
+def test_a_dry_run_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = list(here.iterdir())
+    assert run(["train", *TINY, "-o", "run", "--dry-run"]) == 0
     assert "a batch of 4 at 8x, 32 px" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert list(here.iterdir()) == before
 
 
 def test_a_run_goes_where_the_config_s_name_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["geo-refdiff", "train", *TINY, "--overwrite"])
     assert run(["train", *TINY]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "step 1/1" in captured.err
-    model = tmp_path / "runs" / "cpu-minutes" / "model"
+    model = here / "runs" / "cpu-minutes" / "model"
     assert "    geo-refdiff train cpu-minutes --set 'data.train=" in (model / "README.md").read_text()
     assert run(["train", *TINY]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: runs/cpu-minutes holds a run at step 1: give --resume or --overwrite")
     assert run(["train", *TINY, "--init", "runs/cpu-minutes/model", "-o", "fine"]) == 0
-    assert "It began with the weights of runs/cpu-minutes/model" in (tmp_path / "fine/model/README.md").read_text()
+    assert "It began with the weights of runs/cpu-minutes/model" in (here / "fine/model/README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -74,11 +85,9 @@ def test_an_error_is_one_line(
     args: list[str],
     code: int,
     told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    here: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert run(["train", *args]) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from geo_refdiff.classes import BARE, BUILT, LOW, TREE, WATER
 from geo_refdiff.data.change import MIN_AREA, change_mask
 from geo_refdiff.data.cover import REACH, Tone, land_cover, measure_tone
-from geo_refdiff.data.taxonomy import BARE, BUILT, LOW, TREE, WATER
 
 WATER_DN, BARE_DN, LAWN_DN = (20, 35, 40, 12), (170, 140, 120, 165), (80, 105, 70, 190)
 TREE_DN, ASPHALT_DN, ROOF_DN = (50, 65, 45, 140), (95, 98, 100, 92), (190, 188, 186, 180)
@@ -176,7 +176,7 @@ def test_tone_of_nothing_is_the_default() -> None:
 
 def test_rules_against_the_generated_landscape() -> None:
     """Exact classes of another source than the rules were made on: built-up, bare and trees are mostly found."""
-    from geo_refdiff.sample_tiles.landscape import render_pair
+    from sample_tiles.painter.landscape import render_pair
 
     hits = np.zeros((6, 6))
     for seed in (0, 2, 4):

@@ -1,8 +1,6 @@
-"""Shifts with their signs, cubic interpolation, the fit of radiometry, and the generated landscape as pairs."""
+"""Shifts with their signs, cubic interpolation, and the fit of radiometry."""
 
 from __future__ import annotations
-
-import pickle
 
 import numpy as np
 import pytest
@@ -10,11 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geo_refdiff.data import ReadError, open_dataset
 from geo_refdiff.data.matching import find_shift, fitted, match, moved, whole_and_part
-from geo_refdiff.data.taxonomy import CLASSES
-from geo_refdiff.errors import OptionError
-from geo_refdiff.sample_tiles.landscape import render_pair
 
 
 def texture(seed: int, side: int = 160) -> np.ndarray:
@@ -97,40 +91,3 @@ def test_fitted_is_in_the_new_radiometry() -> None:
     new = texture(9)
     old = np.clip(new * 0.6 + 50, 0, 255).astype(np.uint8)
     assert np.abs(fitted(new, old, np.ones(new.shape[1:], bool)).astype(float) - new).mean() < 1.5
-
-
-def test_landscapes_are_painted_on_the_fly_and_run_both_ways() -> None:
-    dataset = open_dataset("landscape:40-42", size=64)
-    assert len(dataset) == 3
-    assert dataset.classes == CLASSES
-    assert dataset.shape(0) == (64, 64)
-    for index, back in ((0, False), (1, True)):
-        scene = render_pair(40 + index, (64, 64))
-        new, classes = (scene.old, scene.old_classes) if back else (scene.new, scene.new_classes)
-        crop = dataset.read(index, 8, 16, 40, 32)
-        at = (slice(8, 48), slice(16, 48))
-        np.testing.assert_array_equal(crop.new, new[:, *at])
-        np.testing.assert_array_equal(crop.classes, classes[at])
-        changed = (scene.old_classes != scene.new_classes)[at]
-        np.testing.assert_array_equal(crop.mask, np.where(changed, classes[at], 0))
-    with pytest.raises(ReadError, match="reach outside"):
-        dataset.read(0, 30, 0, 64, 10)
-
-
-def test_landscapes_are_the_same_forgotten_or_kept_or_pickled() -> None:
-    dataset = open_dataset("landscape:7", size=48)
-    first = dataset.read(0, 0, 0, 48, 48)
-    copy = pickle.loads(pickle.dumps(dataset))
-    for part, again in zip(first, copy.read(0, 0, 0, 48, 48), strict=True):
-        np.testing.assert_array_equal(part, again)
-    first.new[:] = 0
-    assert dataset.read(0, 0, 0, 48, 48).new.any()
-    assert dataset.fingerprint() == copy.fingerprint()
-    assert dataset.fingerprint() != open_dataset("landscape:8", size=48).fingerprint()
-    assert dataset.problems.summary() == "1 of 1 pairs are used"
-
-
-@pytest.mark.parametrize("text", ["landscape:", "landscape:a-b", "landscape:9-3", "landscape:-4"])
-def test_seeds_that_make_no_sense(text: str) -> None:
-    with pytest.raises(OptionError, match="landscape"):
-        open_dataset(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS, GuidedDenoiser
+from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config, presets
 from geo_refdiff.train.run import train
@@ -66,9 +68,9 @@ def test_a_row_is_the_base_with_its_switches(name: str) -> None:
     assert replace(row, model=replace(row.model, **plain)) == replace(base, model=replace(base.model, **plain))
 
 
-def test_every_sample_has_an_exact_mask_and_most_have_change() -> None:
+def test_every_sample_has_an_exact_mask_and_most_have_change(landscapes: Callable[..., Path]) -> None:
     base = load_config(BASE)
-    maker = SampleMaker([Source(open_dataset("landscape:10000-10001"), 1.0)], base.samples, 8, seed=3)
+    maker = SampleMaker([Source(open_dataset(landscapes("10000-10001")), 1.0)], base.samples, 8, seed=3)
     masks = [mask for step in range(1, 7) for mask in maker.batch(step, range(4)).mask]
     assert not any((mask == UNKNOWN_CLASS).any() for mask in masks)
     shares = np.array([float((mask > 0).float().mean()) for mask in masks])
@@ -110,15 +112,15 @@ def test_sft_modules_act_on_the_denoiser_alone(name: str) -> None:
     assert differs(before, outputs(denoiser, lr, ref, mask)) == [False, ref_sft or semantic_sft]
 
 
-def test_a_row_trains_and_its_folder_says_what_it_lacks(tmp_path: Path) -> None:
+def test_a_row_trains_and_its_folder_says_what_it_lacks(landscapes: Callable[..., Path], tmp_path: Path) -> None:
     small = (
-        'data.train=["landscape:10000-10000"]', "data.weights=[]", "samples.crop=32", "training.steps=2",
+        f'data.train=["{landscapes("10000-10000", 128)}"]', "data.weights=[]", "samples.crop=32", "training.steps=2",
         "training.batch=2", "model.widths=[8, 8]", "model.hidden=8", "model.full_width=4",
     )  # fmt: skip
     config = load_config("ablation-semantic-sft", small)
     folder = train(config, tmp_path, device="cpu", tell=lambda line: None)
     assert folder is not None
-    assert "Generated landscapes of this package; no data of others." in (folder / "README.md").read_text()
+    assert "Licence and attribution: the config names none" in (folder / "README.md").read_text()
     trained = load_denoiser(folder)
     assert [trained.config["network"][name] for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
     assert trained.config["network"]["widths"] == [8, 8]

@@ -110,6 +110,8 @@ def test_the_bundled_model_was_trained_with_its_last_preset() -> None:
     trained = json.loads((folder / "config.json").read_text(encoding="utf-8"))["trained"]["config"]
     preset = json.loads(json.dumps(load_config("default-3").to_dict()))
     assert preset["samples"]["faults"].pop("season") == 0.0  # newer than the model
+    assert preset["data"]["train"].pop() == "build/landscapes-10000-10149.csv"
+    assert trained["data"]["train"].pop() == "landscape:10000-10149"  # the same seeds, painted on the fly then
     assert {**preset, "inference": {}} == trained  # measured afterwards
 
 

@@ -50,7 +50,7 @@ def check_alike(one: Path, other: Path) -> None:
 
 
 def test_two_processes_learn_what_one_does(
-    tiny_config: Callable[..., TrainConfig], tiny_toml: Path, tmp_path: Path
+    tiny_config: Callable[..., TrainConfig], tiny_toml: Path, landscapes: Callable[..., Path], tmp_path: Path
 ) -> None:
     pair, alone, half = tmp_path / "pair", tmp_path / "alone", tmp_path / "half"
     config = tiny_config(*SETTINGS, "training.steps=4", "training.accumulate=2")
@@ -58,7 +58,7 @@ def test_two_processes_learn_what_one_does(
     train(replace(config, training=replace(config.training, steps=2)), half, device="cpu", tell=lambda text: None)
     assert [line["step"] for line in losses(half)] == [1, 2]
 
-    told = two(tiny_toml, pair, "training.steps=4", 'data.validation=["landscape:1-1"]')
+    told = two(tiny_toml, pair, "training.steps=4", f'data.validation=["{landscapes("1-1")}"]')
     assert told.count("2 process(es) on cpu") == told.count("step 4/4  mean") == 1  # one of two tells
     lines = losses(pair)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]

@@ -39,14 +39,15 @@ def last(out: Path) -> int:
 
 
 @pytest.mark.parametrize("name", sorted(presets()))
-def test_every_preset_makes_a_batch(name: str, tmp_path: Path) -> None:
-    config = load_config(name, ('data.train=["landscape:1-1"]', "data.weights=[]", "data.validation=[]"))
+def test_every_preset_makes_a_batch(name: str, landscapes: Callable[..., Path], tmp_path: Path) -> None:
+    index = landscapes("1-1")
+    config = load_config(name, (f'data.train=["{index}"]', "data.weights=[]", "data.validation=[]"))
     # the same network in small
     thin = config.model.published | {"model_channels": 16, "num_blocks": 1} if config.model.published else {}
     model = replace(config.model, widths=(8,) * len(config.model.widths), published=thin, init="")
     small = replace(config, model=model, training=replace(config.training, batch=2))
     told = trained(small, tmp_path / "run", dry_run=True)
-    assert told[0] == "landscape:1-1: 1 pairs"
+    assert told[0] == f"{index}: 1 pairs"
     assert told[-1].startswith("a batch of 2 at ")
     assert not (tmp_path / "run").exists()
 
@@ -58,8 +59,11 @@ def test_the_paper_s_network_has_its_size() -> None:
     assert sum(p.numel() for p in network.parameters()) == 116_740_739
 
 
-def test_a_run_leaves_a_model_and_all_that_is_known_of_it(tiny_config: Configs, tmp_path: Path) -> None:
-    config = tiny_config('data.validation=["landscape:3-3"]', "report.tensorboard=false", "training.steps=4")
+def test_a_run_leaves_a_model_and_all_that_is_known_of_it(
+    tiny_config: Configs, landscapes: Callable[..., Path], tmp_path: Path
+) -> None:
+    validation = f'data.validation=["{landscapes("3-3")}"]'
+    config = tiny_config(validation, "report.tensorboard=false", "training.steps=4")
     out = tmp_path / "my-run"
     told = trained(config, out, command="geo-refdiff train tiny.toml")
     names = {"config.toml", "lock", "log.jsonl", "model", "model.json", "pictures", "state"}
@@ -147,7 +151,9 @@ def test_a_model_of_another_make_cannot_be_begun_with(tiny_config: Configs, tmp_
         new_denoiser(tiny_config("model.init=nowhere"), bands, classes)
 
 
-def test_a_run_is_neither_replaced_nor_mixed_with_another(tiny_config: Configs, tmp_path: Path) -> None:
+def test_a_run_is_neither_replaced_nor_mixed_with_another(
+    tiny_config: Configs, landscapes: Callable[..., Path], tmp_path: Path
+) -> None:
     config, out = tiny_config("training.steps=3", "training.decay=0"), tmp_path / "run"
     trained(config, out)
     with pytest.raises(ResumeError, match="holds a run at step 3: give --resume or --overwrite"):
@@ -157,7 +163,7 @@ def test_a_run_is_neither_replaced_nor_mixed_with_another(tiny_config: Configs, 
         ("samples.faults.paste=0.1", "samples.faults.paste was 0.5, is 0.1"),
         ("training.accumulate=2", "processes x training.accumulate was 1, is 2"),
         ("training.steps=2", "is at step 3, past training.steps = 2"),
-        ('data.train=["landscape:1-1"]', "learned from other data"),
+        (f'data.train=["{landscapes("1-1")}"]', "learned from other data"),
         ("training.decay=0.5", "training.decay was 0.0, is 0.5"),
     ):
         with pytest.raises(ResumeError, match=told):
@@ -261,9 +267,9 @@ def test_broken_pairs_are_listed_and_counted_or_stop_the_run(
 
 
 def test_pairs_too_small_for_a_crop_are_told_at_the_start(
-    tiny_config: Configs, tiny_index: Path, tmp_path: Path
+    tiny_config: Configs, tiny_index: Path, landscapes: Callable[..., Path], tmp_path: Path
 ) -> None:
-    both = f'data.train=["{tiny_index}", "landscape:1-1"]'
+    both = f'data.train=["{tiny_index}", "{landscapes("1-1")}"]'
     told = trained(tiny_config(both, "samples.crop=128"), tmp_path / "run", dry_run=True)
     assert any(
         line.startswith("6 pair(s) passed over:\n") and "96 x 96 px, smaller than a crop of 128" in line

@@ -15,6 +15,7 @@ import pytest
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, load_config, presets
+from sample_tiles.painter.pairs import write_pairs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 SMALL = (
@@ -84,6 +85,8 @@ def test_the_commands_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_index.parent / "dates", "images")
     Path("images/2").rename("images/test_city")
+    for index in ("landscapes", "build/landscapes-10000-10039", "build/landscapes-9000-9007"):
+        write_pairs(Path(f"{index}.csv"), range(1), 128)
     Path("mine.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     config = load_config("mine.toml")
     assert (config.training.steps, config.data.validation) == (8000, ("test.csv",))
@@ -127,6 +130,6 @@ def test_the_commands_for_torchrun_and_for_the_bundled_model_are_understood(
             assert run(args[at:]) == 0
     assert [(config.data.train, config.model.init, out.name) for config, out in asked] == [
         (("SECOND#train",), "", "paper"),
-        (("train.csv", "landscape:10000-10049"), "", "pair"),
+        (("train.csv", "landscapes.csv"), "", "pair"),
         (("train.csv",), "default", "local"),
     ]

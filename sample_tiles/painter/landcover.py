@@ -1,39 +1,9 @@
-"""Land-cover classes of the sample scenes: the project's own change-class table, and the land uses behind them.
-
-In a land-cover raster a value says what covers the pixel. In a change mask 0 says "no change", any other value says
-what covers the pixel NOW. A swimming pool is water; arable land is low vegetation at every stage, ploughed or not;
-gravel, sand, dirt tracks and building sites are bare ground.
-"""
+"""Land uses and boundaries, which the painter gives land cover."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import Final
-
-NO_CHANGE: Final = 0
-WATER: Final = 1
-BARE: Final = 2
-LOW: Final = 3
-TREE: Final = 4
-BUILT: Final = 5
-
-CLASSES: Final[dict[int, str]] = {
-    NO_CHANGE: "no change",
-    WATER: "water",
-    BARE: "bare ground",
-    LOW: "low vegetation",
-    TREE: "tree",
-    BUILT: "built-up",
-}
-
-COLOURS: Final[dict[int, tuple[int, int, int]]] = {
-    NO_CHANGE: (0, 0, 0),
-    WATER: (40, 110, 220),
-    BARE: (205, 170, 120),
-    LOW: (150, 205, 90),
-    TREE: (20, 110, 50),
-    BUILT: (215, 50, 50),
-}
 
 
 class Use(IntEnum):

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.buildings import BOTH, Building, Slab
-from geo_refdiff.sample_tiles.built import Built, Dates, Frame, car, dates_of
-from geo_refdiff.sample_tiles.landcover import LOW, Use
-from geo_refdiff.sample_tiles.parcels import Parcel
-from geo_refdiff.sample_tiles.texture import Warp
+from geo_refdiff.classes import LOW
+from sample_tiles.painter.buildings import BOTH, Building, Built, Dates, Frame, Slab, car, dates_of
+from sample_tiles.painter.landcover import Use
+from sample_tiles.painter.parcels import Parcel
+from sample_tiles.painter.texture import Warp
 
 
 def _rows_of_cars(out: Built, rng: np.random.Generator, frame: Frame, half: tuple[float, float], dates: Dates) -> None:

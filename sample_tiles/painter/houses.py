@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.buildings import BOTH, Building, Slab
-from geo_refdiff.sample_tiles.built import Built, Dates, Frame, car, dates_of
-from geo_refdiff.sample_tiles.landcover import BARE, BUILT, LOW, WATER, Use
-from geo_refdiff.sample_tiles.parcels import Parcel
-from geo_refdiff.sample_tiles.planning import Character
-from geo_refdiff.sample_tiles.texture import Warp
+from geo_refdiff.classes import BARE, BUILT, LOW, WATER
+from sample_tiles.painter.buildings import BOTH, Building, Built, Dates, Frame, Slab, car, dates_of
+from sample_tiles.painter.landcover import Use
+from sample_tiles.painter.parcels import Parcel
+from sample_tiles.painter.planning import Character
+from sample_tiles.painter.texture import Warp
 
 ROOFS = {
     "temperate": ("terracotta", "terracotta", "brown roof", "slate", "grey roof"),

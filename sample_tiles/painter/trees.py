@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.sample_tiles.canvas import Canvas
-from geo_refdiff.sample_tiles.landcover import TREE
-from geo_refdiff.sample_tiles.spectra import Season, spectrum
-from geo_refdiff.sample_tiles.texture import F32
+from geo_refdiff.classes import TREE
+from sample_tiles.painter.canvas import Canvas
+from sample_tiles.painter.spectra import Season, spectrum
+from sample_tiles.painter.texture import F32
 
 KINDS: Final = ("broadleaf", "dark broadleaf", "conifer", "olive", "young tree")
 

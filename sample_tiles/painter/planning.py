@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.landcover import Edge, Use
-from geo_refdiff.sample_tiles.parcels import Parcel
+from sample_tiles.painter.landcover import Edge, Use
+from sample_tiles.painter.parcels import Parcel
 
 THEMES: dict[str, dict[str, float]] = {
     "farmland": {"farm": 8, "forest": 1.5, "village": 1.2, "farmyard": 1, "orchard": 0.6},
@@ -239,3 +239,46 @@ def new_road(leaf: Parcel, rng: np.random.Generator) -> bool:
     angle = leaf.angle + float(rng.choice([0.0, np.pi / 2])) + float(rng.normal(0, 0.25))
     _, _, low, high = leaf.extent(angle)
     return leaf.cut(angle, low + (high - low) * float(rng.uniform(0.4, 0.6)), (Edge.NONE, Edge.LANE))
+
+
+Wanted = tuple[Use | Edge, ...]
+"""Changes asked for by name: what some parcel becomes, or Edge.LANE for a new road."""
+
+
+def alter(root: Parcel, rng: np.random.Generator, area: float, wanted: Wanted = ()) -> None:
+    """Change about five parcels in ten hectares of a landscape of `area` square metres (one in six changes none).
+
+    With `wanted`, these changes happen, in parcels near the middle, and no others but those of single houses and trees.
+    """
+    if wanted:
+        _on_demand(root, rng, wanted)
+        return
+    if rng.random() < 0.16:
+        return
+    leaves = [leaf for leaf in root.leaves() if leaf.uses[0] != Use.LOTS]
+    target = max(1, int(rng.poisson(4.5 * area / 1e5)))
+    done = 0
+    for i in rng.permutation(len(leaves)):
+        if done >= target:
+            break
+        leaf = leaves[int(i)]
+        if (rng.random() < 0.15 and new_road(leaf, rng)) or change(leaf, rng):
+            done += 1
+
+
+def _on_demand(root: Parcel, rng: np.random.Generator, wanted: Wanted) -> None:
+    middle = root.polygon.mean(axis=0)
+    reach = 0.36 * float(np.min(root.polygon.max(axis=0) - root.polygon.min(axis=0)))
+    for wish in wanted:
+        near = [
+            leaf
+            for leaf in root.leaves()
+            if leaf.uses[0] == leaf.uses[1] and float(np.abs(leaf.polygon.mean(axis=0) - middle).max()) < reach
+        ]
+        for i in rng.permutation(len(near)):
+            leaf = near[int(i)]
+            if isinstance(wish, Edge):
+                if new_road(leaf, rng):
+                    break
+            elif wish in (use for use, _ in BECOMES.get(leaf.uses[0], ())) and change(leaf, rng, wish):
+                break

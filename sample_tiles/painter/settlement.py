@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.buildings import Slab
-from geo_refdiff.sample_tiles.built import Built, Frame, dates_of
-from geo_refdiff.sample_tiles.houses import lots
-from geo_refdiff.sample_tiles.landcover import BUILT, LOW, Use
-from geo_refdiff.sample_tiles.parcels import Parcel
-from geo_refdiff.sample_tiles.planning import Character
-from geo_refdiff.sample_tiles.texture import Warp
-from geo_refdiff.sample_tiles.works import farmyard, industry
+from geo_refdiff.classes import BUILT, LOW
+from sample_tiles.painter.buildings import Built, Frame, Slab, dates_of
+from sample_tiles.painter.houses import lots
+from sample_tiles.painter.landcover import Use
+from sample_tiles.painter.parcels import Parcel
+from sample_tiles.painter.planning import Character
+from sample_tiles.painter.texture import Warp
+from sample_tiles.painter.works import farmyard, industry
 
 
 def park(out: Built, leaf: Parcel, warp: Warp) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.sample_tiles.texture import F32
+from sample_tiles.painter.texture import F32
 
 
 class Patch(NamedTuple):

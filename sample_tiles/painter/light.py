@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from geo_refdiff.sample_tiles.canvas import Canvas
-from geo_refdiff.sample_tiles.landcover import TREE
-from geo_refdiff.sample_tiles.spectra import Season
-from geo_refdiff.sample_tiles.texture import F32
+from geo_refdiff.classes import TREE
+from sample_tiles.painter.canvas import Canvas
+from sample_tiles.painter.spectra import Season
+from sample_tiles.painter.texture import F32
 
 CANOPY_SHADE = 0.62
 """Strength of a cast shadow on a crown, whose own dark side is painted already and which scatters light."""

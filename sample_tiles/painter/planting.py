@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.sample_tiles.built import Built
-from geo_refdiff.sample_tiles.landcover import Edge, Use
-from geo_refdiff.sample_tiles.parcels import Parcel, Survey
-from geo_refdiff.sample_tiles.planning import Character
-from geo_refdiff.sample_tiles.texture import F32, Warp
-from geo_refdiff.sample_tiles.trees import KINDS, Grove, grow
+from sample_tiles.painter.buildings import Built
+from sample_tiles.painter.landcover import Edge, Use
+from sample_tiles.painter.parcels import Parcel, Survey
+from sample_tiles.painter.planning import Character
+from sample_tiles.painter.texture import F32, Warp
+from sample_tiles.painter.trees import KINDS, Grove, grow
 
 Bools = NDArray[np.bool_]
 

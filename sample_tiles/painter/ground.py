@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.sample_tiles.canvas import Canvas
-from geo_refdiff.sample_tiles.landcover import BARE, BUILT, LOW, WATER, Edge, Use
-from geo_refdiff.sample_tiles.parcels import Parcel, Survey
-from geo_refdiff.sample_tiles.planning import Character
-from geo_refdiff.sample_tiles.spectra import Season, spectrum
-from geo_refdiff.sample_tiles.texture import F32, fractal, smooth_field
+from geo_refdiff.classes import BARE, BUILT, LOW, WATER
+from sample_tiles.painter.canvas import Canvas
+from sample_tiles.painter.landcover import Edge, Use
+from sample_tiles.painter.parcels import Parcel, Survey
+from sample_tiles.painter.planning import Character
+from sample_tiles.painter.spectra import Season, spectrum
+from sample_tiles.painter.texture import F32, fractal, smooth_field
 
 CROP_STAGES: tuple[tuple[str, str, float, float, float], ...] = (
     # vegetation, what shows between it, cover, strength of the rows, strength of patches
@@ -241,3 +242,27 @@ def paint_water(canvas: Canvas, signed: F32, name: str, fields: Fields, bank: fl
     colour = spectrum(name)[:, None, None] * tone[None].astype(np.float32)
     colour = colour + (1.1 * fields.grain).astype(np.float32)
     canvas.cover(np.clip(0.5 - shore / (1.5 * canvas.gsd), 0, 1).astype(np.float32), colour, WATER)
+
+
+def paint_solar(
+    canvas: Canvas, survey: Survey, leaves: list[Parcel], uv: tuple[F32, F32], shore: F32, date: int
+) -> None:
+    """Paint the module rows of each solar park at `date`, 5 m clear of any `shore`; they stand 1.6 m high."""
+    for leaf in leaves:
+        if leaf.uses[date] != Use.SOLAR:
+            continue
+        where = survey.leaf == leaf.index
+        if not where.any():
+            continue
+        c, s = np.float32(np.cos(leaf.angle)), np.float32(np.sin(leaf.angle))
+        along, across = uv[0] * c + uv[1] * s, uv[1] * c - uv[0] * s
+        pitch, width, table = np.float32(7.2), np.float32(3.6), np.float32(26.0)
+        row = np.abs(np.mod(across, pitch) - pitch / 2)
+        gap = np.abs(np.mod(along, table) - table / 2)
+        alpha = np.clip((width / 2 - row) / canvas.gsd + 0.5, 0, 1)
+        alpha *= np.clip((table / 2 - 1.0 - gap) / canvas.gsd + 0.5, 0, 1)
+        alpha *= where & (survey.edge[date] > 7) & (shore > 5)
+        tilt = (np.mod(across, pitch) - pitch / 2) / width
+        colour = spectrum("panel")[:, None, None] * (1 + 0.12 * tilt)[None]
+        canvas.cover(alpha.astype(np.float32), colour.astype(np.float32), BUILT)
+        canvas.height[alpha > 0.5] = 1.6

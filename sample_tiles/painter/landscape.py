@@ -1,4 +1,4 @@
-"""A deterministic landscape at two dates: `render_pair` is the whole public face of this package's painter.
+"""A deterministic landscape at two dates: `render_pair` is the whole of the painter's face.
 
 Everything is computed, nothing is copied: parcels by repeated cutting (parcels, planning), their ground (ground),
 buildings (settlement, buildings), trees (planting, trees), sun, shadows and camera (spectra, light). One seed gives
@@ -13,22 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.sample_tiles.buildings import paint_building, paint_slab
-from geo_refdiff.sample_tiles.built import Built
-from geo_refdiff.sample_tiles.canvas import Canvas
-from geo_refdiff.sample_tiles.changes import Wanted, alter
-from geo_refdiff.sample_tiles.ground import Fields, draw_fields, paint_ground, paint_roads, paint_water
-from geo_refdiff.sample_tiles.landcover import Edge, Use
-from geo_refdiff.sample_tiles.light import expose
-from geo_refdiff.sample_tiles.parcels import Parcel, Survey, survey
-from geo_refdiff.sample_tiles.planning import Character, draw_character, lay_out
-from geo_refdiff.sample_tiles.planting import plant
-from geo_refdiff.sample_tiles.settlement import settle
-from geo_refdiff.sample_tiles.solar import paint_solar
-from geo_refdiff.sample_tiles.spectra import Season, draw_season, spectrum
-from geo_refdiff.sample_tiles.texture import F32, Warp, smooth_field
-from geo_refdiff.sample_tiles.trees import Grove, paint_trees
-from geo_refdiff.sample_tiles.water import Waters, draw_waters
+from sample_tiles.painter.buildings import Built, paint_building, paint_slab
+from sample_tiles.painter.canvas import Canvas
+from sample_tiles.painter.ground import Fields, draw_fields, paint_ground, paint_roads, paint_solar, paint_water
+from sample_tiles.painter.landcover import Edge, Use
+from sample_tiles.painter.light import expose
+from sample_tiles.painter.parcels import Parcel, Survey, survey
+from sample_tiles.painter.planning import Character, Wanted, alter, draw_character, lay_out
+from sample_tiles.painter.planting import plant
+from sample_tiles.painter.settlement import settle
+from sample_tiles.painter.spectra import Season, draw_season, spectrum
+from sample_tiles.painter.texture import F32, Warp, smooth_field
+from sample_tiles.painter.trees import Grove, paint_trees
+from sample_tiles.painter.water import Waters, draw_waters
 
 U8 = NDArray[np.uint8]
 MARGIN = 14.0
@@ -41,7 +38,7 @@ class LandscapePair:
     """One place at two dates.
 
     old, new: uint8 (4, H, W) red, green, blue, near infrared, DN 1..255.
-    old_classes, new_classes: uint8 (H, W) land cover, see `landcover.CLASSES`.
+    old_classes, new_classes: uint8 (H, W) land cover, see `geo_refdiff.classes`.
     mask: uint8 (H, W) change class: 0 = no change, otherwise the land cover that the pixel has now.
     """
 
@@ -60,8 +57,7 @@ def render_pair(
     """Draw the landscape of `seed` on (H, W) pixels of `gsd` metres at two dates.
 
     `theme` fixes the mix of zones (`planning.THEMES`), `changes` what becomes of some parcels; by default the seed
-    draws both. Raises OptionError for a shape
-    below 16 x 16 or a GSD outside 0.3..4 m.
+    draws both. Raises OptionError for a shape below 16 x 16 or a GSD outside 0.3..4 m.
     """
     if min(shape) < 16:
         raise OptionError(f"a landscape needs at least 16 x 16 pixels, not {shape[0]} x {shape[1]}; ask for more")

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.texture import F32
+from sample_tiles.painter.texture import F32
 
 Spectrum = tuple[float, float, float, float]
 

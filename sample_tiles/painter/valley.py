@@ -1,4 +1,4 @@
-"""Write the sample scene: `python -m geo_refdiff.sample_tiles.generate [OUT_DIR]` (default: valley/ beside this file).
+"""The sample scene, which `python -m sample_tiles.painter valley [FOLDER]` draws (default: valley/ beside this folder).
 
 The valley is 768 x 768 m of generated land at two dates. The scene is what a coarse sensor sees of the new date, the
 reference is a sharp picture of the old date in another CRS and a little off, the mask says what has changed, and the
@@ -8,24 +8,23 @@ truth is what the scene would look like at 1 m.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.warp import reproject, transform_bounds
 
+from geo_refdiff.classes import CLASSES, COLOURS
 from geo_refdiff.raster.affine import compose
-from geo_refdiff.sample_tiles.landcover import CLASSES, COLOURS, Edge, Use
-from geo_refdiff.sample_tiles.landscape import LandscapePair, render_pair
 from geo_refdiff.sensor.sensor import SensorModel
+from sample_tiles.painter.landcover import Edge, Use
+from sample_tiles.painter.landscape import LandscapePair, render_pair
+from sample_tiles.painter.pairs import BANDS, CORNER, CRS_UTM, write_raster
 
 U8 = NDArray[np.uint8]
 
@@ -37,10 +36,7 @@ MARGIN: Final = 64
 """Metres drawn beyond the scene, so that the turned reference covers it. A multiple of SCALE."""
 SCENE_NOISE: Final = 0.7
 """Standard deviation of the scene's noise before rounding, DN."""
-CRS_SCENE: Final = "EPSG:32633"
 CRS_REFERENCE: Final = "EPSG:3035"
-CORNER: Final = (559_200.0, 5_361_600.0)
-"""Upper left corner of the scene in EPSG:32633, metres: farmland in Lower Austria, about 15.8 E, 48.4 N."""
 SHIFT: Final = (0.4, -0.3)
 """Metres by which the reference lies too far east and north in EPSG:32633 (so 0.3 m too far south)."""
 REFERENCE_RIM: Final = 14
@@ -50,8 +46,6 @@ NODATA_CORNER: Final = ((69.0, 0.0), (96.0, 0.0), (96.0, 27.0), (89.5, 21.0), (8
 CHANGES: Final = (
     Use.LOTS, Use.CLEARCUT, Use.POND, Edge.LANE, Use.ORCHARD, Use.SOLAR, Use.LOTS, Use.INDUSTRY, Use.GRAVEL, Use.MEADOW,
 )  # fmt: skip
-BANDS: Final = ("red", "green", "blue", "nir")
-_INTERPRETATION: Final = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
 
 
 def draw_valley() -> LandscapePair:
@@ -81,7 +75,7 @@ def observe(sharp: U8) -> U8:
 def reference_grid() -> tuple[Affine, tuple[int, int]]:
     """Affine and shape of the 1 m reference grid in its own CRS, whole metres, that covers the scene."""
     x, y = CORNER
-    west, south, east, north = transform_bounds(CRS_SCENE, CRS_REFERENCE, x, y - SIZE, x + SIZE, y, densify_pts=21)
+    west, south, east, north = transform_bounds(CRS_UTM, CRS_REFERENCE, x, y - SIZE, x + SIZE, y, densify_pts=21)
     left, top = np.floor(west) - REFERENCE_RIM, np.ceil(north) + REFERENCE_RIM
     return Affine(1, 0, left, 0, -1, top), (
         int(top - np.floor(south) + REFERENCE_RIM),
@@ -100,7 +94,7 @@ def reference(old: U8) -> U8:
             old[band],
             out[band],
             src_transform=source,
-            src_crs=CRS_SCENE,
+            src_crs=CRS_UTM,
             dst_transform=grid,
             dst_crs=CRS_REFERENCE,
             src_nodata=0,
@@ -113,30 +107,9 @@ def reference(old: U8) -> U8:
     return out
 
 
-def _write(path: Path, image: U8, crs: str, transform: Affine, nodata: int | None) -> None:
-    classes = image.ndim == 2
-    bands = image[None] if classes else image
-    profile: dict[str, Any] = {
-        "driver": "GTiff", "dtype": "uint8", "count": len(bands), "height": bands.shape[1], "width": bands.shape[2],
-        "crs": CRS.from_string(crs), "transform": transform, "nodata": nodata, "tiled": True, "blockxsize": 256,
-        "blockysize": 256, "compress": "ZSTD", "zstd_level": 19, "predictor": 1 if classes else 2,
-    }  # fmt: skip
-    if not classes:
-        profile |= {"photometric": "RGB", "ALPHA": "NO", "interleave": "pixel"}
-    with rasterio.open(path, "w", **profile) as dst:
-        dst.write(bands)
-        if classes:
-            dst.set_band_description(1, "change class")
-            dst.write_colormap(1, {k: (*COLOURS[k], 255) for k in CLASSES})
-            dst.update_tags(1, **{f"CLASS_{k}": name for k, name in CLASSES.items()})
-        else:
-            dst.descriptions = BANDS
-            dst.colorinterp = _INTERPRETATION
-
-
 def _category_names(path: Path) -> None:
     """GDAL's side file with the category names, which Rasterio cannot write (GDAL "PAM" metadata)."""
-    rows = "".join(f"      <Category>{name}</Category>\n" for name in CLASSES.values())
+    rows = "".join(f"      <Category>{name}</Category>\n" for name in CLASSES)
     path.with_name(path.name + ".aux.xml").write_text(
         f'<PAMDataset>\n  <PAMRasterBand band="1">\n    <CategoryNames>\n{rows}    </CategoryNames>\n'
         "  </PAMRasterBand>\n</PAMDataset>\n",
@@ -146,7 +119,7 @@ def _category_names(path: Path) -> None:
 
 def class_table() -> str:
     """The class table as JSON text: value, name and colour of each class."""
-    table = [{"value": k, "name": name, "colour": COLOURS[k]} for k, name in CLASSES.items()]
+    table = [{"value": k, "name": name, "colour": COLOURS[k]} for k, name in enumerate(CLASSES)]
     return json.dumps({"classes": table}, indent=1) + "\n"
 
 
@@ -157,10 +130,10 @@ def facts() -> dict[str, Any]:
         "name": "valley",
         "seed": SEED,
         "bands": list(BANDS),
-        "scene": {"crs": CRS_SCENE, "corner": list(CORNER), "gsd_m": SCALE, "shape": [SIZE // SCALE] * 2, "nodata": 0},
-        "truth": {"crs": CRS_SCENE, "corner": list(CORNER), "gsd_m": 1, "shape": [SIZE] * 2},
+        "scene": {"crs": CRS_UTM, "corner": list(CORNER), "gsd_m": SCALE, "shape": [SIZE // SCALE] * 2, "nodata": 0},
+        "truth": {"crs": CRS_UTM, "corner": list(CORNER), "gsd_m": 1, "shape": [SIZE] * 2},
         "reference": {"crs": CRS_REFERENCE, "corner": [grid.c, grid.f], "gsd_m": 1, "shape": list(shape), "nodata": 0},
-        "reference_shift_m": {"east": SHIFT[0], "north": SHIFT[1], "crs": CRS_SCENE},
+        "reference_shift_m": {"east": SHIFT[0], "north": SHIFT[1], "crs": CRS_UTM},
         "sensor": {"scale": SCALE, "psf_sigma_lr_px": PSF_SIGMA, "noise_dn": SCENE_NOISE},
         "nodata_corner_lr_px": [list(p) for p in NODATA_CORNER],
     }
@@ -171,25 +144,10 @@ def generate(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pair = draw_valley()
     fine = Affine(1, 0, CORNER[0], 0, -1, CORNER[1])
-    _write(folder / "truth.tif", inner(pair.new), CRS_SCENE, fine, None)
-    _write(folder / "scene.tif", observe(pair.new), CRS_SCENE, compose(fine, Affine.scale(SCALE)), 0)
-    _write(folder / "reference.tif", reference(pair.old), CRS_REFERENCE, reference_grid()[0], 0)
-    _write(folder / "mask.tif", inner(pair.mask), CRS_SCENE, fine, None)
+    write_raster(folder / "truth.tif", inner(pair.new), CRS_UTM, fine, None)
+    write_raster(folder / "scene.tif", observe(pair.new), CRS_UTM, compose(fine, Affine.scale(SCALE)), 0)
+    write_raster(folder / "reference.tif", reference(pair.old), CRS_REFERENCE, reference_grid()[0], 0)
+    write_raster(folder / "mask.tif", inner(pair.mask), CRS_UTM, fine, None)
     _category_names(folder / "mask.tif")
     (folder / "classes.json").write_text(class_table(), encoding="utf-8")
     (folder / "valley.json").write_text(json.dumps(facts(), indent=1) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """Command line: one optional argument, the folder to write into."""
-    home = Path(__file__).resolve().parent
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else home / "valley"
-    generate(folder)
-    if folder == home / "valley":
-        (home / "classes.json").write_text(class_table(), encoding="utf-8")
-    size = sum(p.stat().st_size for p in folder.iterdir())
-    print(f"{folder}: {size / 1e6:.2f} MB")
-
-
-if __name__ == "__main__":
-    main()

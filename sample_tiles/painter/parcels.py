@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.sample_tiles.landcover import HALF_WIDTH, ROADS, Edge, Use
-from geo_refdiff.sample_tiles.texture import F32
+from sample_tiles.painter.landcover import HALF_WIDTH, ROADS, Edge, Use
+from sample_tiles.painter.texture import F32
 
 Polygon = NDArray[np.float64]
 """Corners of a convex polygon, shape (n, 2), plan metres."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from geo_refdiff.sample_tiles.landcover import Use
-from geo_refdiff.sample_tiles.parcels import FAR, Parcel
-from geo_refdiff.sample_tiles.planning import Character
-from geo_refdiff.sample_tiles.texture import F32, Warp
+from sample_tiles.painter.landcover import Use
+from sample_tiles.painter.parcels import FAR, Parcel
+from sample_tiles.painter.planning import Character
+from sample_tiles.painter.texture import F32, Warp
 
 
 @dataclass(frozen=True)

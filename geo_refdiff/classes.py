@@ -1,28 +1,30 @@
-"""The classes that data sets, masks and bundled models share, and what others call and colour them."""
+"""The land-cover classes that data sets, masks and bundled models share, and what others call and colour them.
+
+In a land-cover raster a value says what covers the pixel. In a change mask 0 says "no change", any other value says
+what covers the pixel NOW. A swimming pool is water; arable land is low vegetation at every stage, ploughed or not;
+gravel, sand, dirt tracks and building sites are bare ground.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from geo_refdiff.diffusion.denoiser import UNKNOWN_CLASS
-from geo_refdiff.sample_tiles.landcover import BARE, BUILT, LOW, NO_CHANGE, TREE, WATER
-from geo_refdiff.sample_tiles.landcover import CLASSES as _NAMES
+NO_CHANGE: Final = 0
+WATER: Final = 1
+BARE: Final = 2
+LOW: Final = 3
+TREE: Final = 4
+BUILT: Final = 5
 
-__all__ = [
-    "BARE",
-    "BUILT",
-    "CLASSES",
-    "CLASS_MAP",
-    "LOW",
-    "NO_CHANGE",
-    "SECOND_COLOURS",
-    "TREE",
-    "WATER",
-    "class_index",
-]
+UNKNOWN_CLASS: Final = 255
+"""Mask value: whether this pixel changed, or to what, is not known."""
 
-CLASSES: tuple[str, ...] = tuple(_NAMES[index] for index in sorted(_NAMES))
-"""0 no change, 1 water, 2 bare ground, 3 low vegetation, 4 tree, 5 built-up."""
+CLASSES: Final[tuple[str, ...]] = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
+"""Names by index."""
+
+COLOURS: Final = ((0, 0, 0), (40, 110, 220), (205, 170, 120), (150, 205, 90), (20, 110, 50), (215, 50, 50))
+"""Red, green, blue of each class, 0..255."""
 
 CLASS_MAP: dict[str, int] = {
     "no change": NO_CHANGE,

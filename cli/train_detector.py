@@ -1,0 +1,62 @@
+"""geo-refdiff train-detector."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from geo_refdiff.cli.options import debug_option
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("-o", "--out", required=True, type=_FOLDER, metavar="DIR", help="Model folder to write.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    type=(str, click.IntRange(min=1)),
+    metavar="SOURCE SAMPLES",
+    help="Index of pairs, and how many samples to draw of it; may be given again. One pair in ten is not learned from; "
+    "on those of the first index the threshold is chosen.",
+)
+@click.option("--steps", type=click.IntRange(min=1), default=10_000, help="Optimizer steps.")
+@click.option("--width", type=click.IntRange(min=1), default=64, help="Channels of the network.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=3e-3, help="Learning rate at first.")
+@click.option("--init", metavar="DIR", type=_FOLDER, help="Begin with the weights of this detector.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
+@debug_option
+def train_detector(
+    out: Path,
+    sources: tuple[tuple[str, int], ...],
+    steps: int,
+    width: int,
+    rate: float,
+    init: Path | None,
+    threads: int,
+    debug: bool,
+) -> None:
+    """Train a change detector from pairs of dates, and write its folder.
+
+    Change is taken from the masks that an index names, by rules where it names none.
+
+    \b
+    geo-refdiff train-detector --data landscapes.csv 8000 --data pairs.csv 300 -o detector
+    """
+    import torch
+
+    from geo_refdiff.change.features import BANDS
+    from geo_refdiff.data import open_dataset
+    from geo_refdiff.train.detector import DetectorData
+    from geo_refdiff.train.detector import train_detector as run
+
+    torch.set_num_threads(threads)
+    data = []
+    for source, samples in sources:
+        dataset = open_dataset(source, bands=BANDS, pseudo_change=True, resident=False)
+        data.append(DetectorData(Path(source).name, dataset, samples))
+    run(out, data, steps=steps, width=width, rate=rate, init=init, tell=lambda line: click.echo(line, file=sys.stderr))
