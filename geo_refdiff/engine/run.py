@@ -135,20 +135,16 @@ def run_blocks(
         ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
     ):
         writing: deque[Future[None]] = deque()
-        try:
-            for position, index in enumerate(todo):
-                tell(0.0)
-                following = todo[position + 1] if position + 1 < len(todo) else None
-                block = computer.compute(index, following)
-                if len(writing) >= _WRITES_AHEAD:
-                    writing.popleft().result()
-                writing.append(writer.submit(_write, plan, workdir, index, block))
-                finished += 1
-            for future in writing:
-                future.result()
-        finally:
-            for future in writing:
-                future.cancel()
+        for position, index in enumerate(todo):  # after an error, too, what was computed is written
+            tell(0.0)
+            following = todo[position + 1] if position + 1 < len(todo) else None
+            block = computer.compute(index, following)
+            if len(writing) >= _WRITES_AHEAD:
+                writing.popleft().result()
+            writing.append(writer.submit(_write, plan, workdir, index, block))
+            finished += 1
+        for future in writing:
+            future.result()
         tell(0.0)
         return RunCounts(
             plan.blocks.count,

@@ -24,6 +24,13 @@ def is_gdal_name(name: str) -> bool:
     return _GDAL_NAME.match(name) is not None
 
 
+def unreadable(name: str) -> str:
+    """What may be wrong with a raster that could be opened, but not be read, and the way out."""
+    if is_gdal_name(name):
+        return "its server does not give it, or it is damaged: check address, access and gdalinfo"
+    return "it is damaged or cut short: fetch it again"
+
+
 def gdal_env(**options: Any) -> rasterio.Env:
     """A rasterio environment with a small fixed block cache, for the length of a run.
 

@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
+from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line, unreadable
 from geo_refdiff.raster.info import RasterInfo, Role, Validity
 
 MAX_CHUNK_BYTES = 512 * 2**20
@@ -229,8 +229,7 @@ def _check_readable(dataset: Any, name: str) -> None:
                 dataset.read(1, window=RioWindow(col, row, 1, 1))
             except GDAL_ERRORS as error:
                 raise InputError(
-                    f"{name}: cannot be read at row {row}, column {col} ({one_line(error, 160)}); "
-                    f"it is damaged or cut short: fetch it again"
+                    f"{name}: cannot be read at row {row}, column {col} ({one_line(error, 160)}); {unreadable(name)}"
                 ) from error
 
 
