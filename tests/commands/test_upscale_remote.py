@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytest
 
 from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import InputError
 
@@ -65,3 +68,36 @@ def test_finished_blocks_outlive_a_server_that_refuses(scene: Path, server: tupl
     assert upscale(name, out=out, resume=True, **OPTIONS).counts["blocks_found"] == kept
     assert not (tmp_path / "out.tif.parts").exists()
     assert out.stat().st_size > 0
+
+
+def test_a_busy_server_is_told_and_given_up_soon(
+    server: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, status = server
+    status.write_text("503")
+    started = perf_counter()
+    assert run(["upscale", name, "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "out.tif")]) == 1
+    assert perf_counter() - started < 30
+    *notes, error = capsys.readouterr().err.splitlines()
+    assert notes
+    assert all(re.fullmatch(r"note: HTTP status 503 from http://.*; asking again in [0-9.]+ s", line) for line in notes)
+    assert error.startswith(f"error: {name}: cannot be opened as a raster (")
+    assert "its server does not give it" in error
+
+
+def test_a_server_busy_in_mid_run_is_told_and_given_up_soon(
+    server: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, status = server
+    options = OPTIONS | {"model": "bicubic-ibp", "window": 160, "block_size": 128}
+    spoil, began = spoils(status, 503, 12), []
+
+    def tell(progress: Progress) -> None:
+        spoil(progress)
+        if status.exists() and not began:
+            began.append(perf_counter())
+
+    with pytest.raises(InputError, match=r"its server does not give it.*; go on with --resume$"):
+        upscale(name, out=tmp_path / "out.tif", progress=tell, **options)
+    assert perf_counter() - began[0] < 30
+    assert "Retrying again" in caplog.text
