@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from geo_refdiff import __version__
+from geo_refdiff.cli.progress import clear
 from geo_refdiff.errors import GeoRefDiffError, OptionError
 
 _COMMANDS = {
@@ -31,6 +33,9 @@ _COMMANDS = {
     "models": ("geo_refdiff.cli.models", "List, describe and import models."),
 }
 INTERRUPTED = 130
+
+_BUSY = re.compile(r"HTTP error code: (\d+) - (\S+)\. Retrying again in ([0-9.]+) secs")
+_REFUSED = re.compile(r"failed with response_code=([45]\d\d)")
 
 
 class LazyGroup(click.Group):
@@ -74,7 +79,10 @@ def run(args: list[str]) -> int:
     debug = "--debug" in args
     if not debug:
         warnings.simplefilter("ignore")
-        logging.getLogger("rasterio").addHandler(logging.NullHandler())
+    notices = _Notices(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("rasterio", "geo_refdiff")]
+    for logger in loggers:
+        logger.addHandler(notices)
     try:
         outcome: Any = cli.main(args=args, prog_name="geo-refdiff", standalone_mode=False)
         return outcome if isinstance(outcome, int) else 0
@@ -102,6 +110,30 @@ def run(args: list[str]) -> int:
             raise
         _say(f"error: unexpected {type(error).__name__}: {_one_line(str(error))}; geo-refdiff --debug shows where")
         return 1
+    finally:
+        for logger in loggers:
+            logger.removeHandler(notices)
+
+
+class _Notices(logging.Handler):
+    """Says on stderr what the package warns of, and, of all that GDAL warns of, that a server does not answer."""
+
+    last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.name.startswith("rasterio"):
+            busy, refused = _BUSY.search(text), _REFUSED.search(text)
+            if busy:
+                text = f"HTTP status {busy[1]} from {busy[2]}; asking again in {busy[3]} s"
+            elif refused:
+                text = f"HTTP status {refused[1]} from a server"
+            else:
+                return
+        if text != self.last:
+            self.last = text
+            clear()
+            _say(f"note: {_one_line(text)}")
 
 
 def _say(text: str) -> None:

@@ -40,5 +40,10 @@ def cleared() -> Iterator[None]:
     try:
         yield
     finally:
-        if sys.stderr.isatty():
-            click.echo("\r\033[K", nl=False, err=True)
+        clear()
+
+
+def clear() -> None:
+    """Remove the line."""
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.engine.tags import PLAN_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
-from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
+from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
 from geo_refdiff.raster.vector import LONLAT, sound_polygons
 
@@ -115,7 +114,7 @@ def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[s
                 raise
             return str(error)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with gdal_threads(_THREADS, "catalogue") as pool:
         found = list(pool.map(tried, files))
     if unusable is not None:
         unusable.extend(text for text in found if isinstance(text, str))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +21,7 @@ from geo_refdiff.engine.run import (
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
-from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError, WorkerError
+from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.aligning import MAX_RESIDUAL
 from geo_refdiff.plan.planning import Planned, Request, check_space, make_plan
@@ -143,7 +142,8 @@ def upscale(
         runner: who computes the blocks: this process, or workers.
 
     Raises:
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`, and
+            finished blocks are kept for `resume`.
         Interrupted: Ctrl-C; finished blocks are kept for `resume`.
     """
     started = perf_counter()
@@ -200,11 +200,20 @@ def upscale(
                 f"interrupted: {done_blocks} of {plan.blocks.count} blocks are finished in {workdir.path}; go on "
                 f"with --resume"
             ) from stop
-        except GeoRefDiffError as error:
-            if not isinstance(error, ResumeError):
-                _tidy(workdir, plan, error)
-            elif not existed:
+        except ResumeError:
+            if not existed:
                 workdir.remove()
+            raise
+        except GeoRefDiffError as error:
+            kept = _tidy(workdir, plan, resume=resume and existed)
+            if not kept:
+                raise
+            again = "the same once more goes on with them" if resume else "go on with --resume"
+            raise type(error)(
+                f"{error}; {kept} of {plan.blocks.count} blocks are finished in {workdir.path}; {again}"
+            ) from error
+        except Exception:
+            _tidy(workdir, plan, resume=resume and existed)
             raise
     timings["total"] = perf_counter() - started
     return _result(final, workdir.plan if keep else None, planned, timings, counts)
@@ -242,13 +251,26 @@ def _left(plan: Plan, out: Path) -> tuple[str, ...]:
     return () if told is None else (told,)
 
 
-def _tidy(workdir: Workdir, plan: Plan, error: GeoRefDiffError) -> None:
-    """After an error only what can be resumed stays: finished blocks, if it was disk or workers and not the input."""
-    with suppress(OSError):
-        if isinstance(error, OutputError | WorkerError) and workdir.done(plan.blocks):
-            workdir.clean()
-        else:
-            workdir.remove()
+def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
+    """After an error all that can be resumed stays; a run that has begun nothing leaves nothing.
+
+    Args:
+        workdir: of the run, which is locked.
+        plan: of the run.
+        resume: whether the run went on with what was there, which stays in any case.
+
+    Returns:
+        finished blocks.
+    """
+    try:
+        done = len(workdir.done(plan.blocks))
+    except (OSError, OutputError):  # nobody can tell: left as it is
+        return 0
+    if done or resume:
+        workdir.clean()
+    else:
+        workdir.remove()
+    return done
 
 
 def _default_out(plan: Plan, shard_size: int | None) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
@@ -26,6 +26,7 @@ from geo_refdiff.plan.records import Plan
 from geo_refdiff.plan.transfer import transfer_detail
 from geo_refdiff.raster.aoi import AreaOfInterest
 from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.raster.reader import dark_pixels
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
@@ -88,7 +89,7 @@ class BlockComputer:
         self.restore_seconds = 0.0
         self.windows_restored = 0
         self.conditions = ConditionReader(plan, restorer)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="conditions")
+        self._pool = gdal_threads(1, "conditions")
         self._kept: dict[int, dict[Index, NDArray[np.float32]]] = {}
         self._traced = plan.source_map or plan.uncertainty is not None
         part = plan.grid.crop.multiply(plan.grid.scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Protocol
@@ -18,7 +18,7 @@ from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.raster.block_file import write_block
-from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.gdal import gdal_env, gdal_threads
 from geo_refdiff.raster.geobox import crop
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.restore.sources import CLASSES, NOTHING
@@ -131,23 +131,19 @@ def run_blocks(
         gdal_env(),
         torch_settings(1 if restorer.local else int(plan.software.get(THREADS, 0))),
         BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
-        ThreadPoolExecutor(_WRITES_AHEAD, thread_name_prefix="blocks") as writer,
+        gdal_threads(_WRITES_AHEAD, "blocks") as writer,
     ):
         writing: deque[Future[None]] = deque()
-        try:
-            for position, index in enumerate(todo):
-                tell(0.0)
-                following = todo[position + 1] if position + 1 < len(todo) else None
-                block = computer.compute(index, following)
-                if len(writing) >= _WRITES_AHEAD:
-                    writing.popleft().result()
-                writing.append(writer.submit(_write, plan, workdir, index, block))
-                finished += 1
-            for future in writing:
-                future.result()
-        finally:
-            for future in writing:
-                future.cancel()
+        for position, index in enumerate(todo):  # after an error, too, what was computed is written
+            tell(0.0)
+            following = todo[position + 1] if position + 1 < len(todo) else None
+            block = computer.compute(index, following)
+            if len(writing) >= _WRITES_AHEAD:
+                writing.popleft().result()
+            writing.append(writer.submit(_write, plan, workdir, index, block))
+            finished += 1
+        for future in writing:
+            future.result()
         tell(0.0)
         return RunCounts(
             plan.blocks.count,
@@ -173,12 +169,11 @@ def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:
     nodata = plan.output.nodata
     affine, crs = crop(plan.geobox, block.window).affine, plan.scene.crs_wkt
     tags = {SUMS_TAG: dump_sums(sums), LEFT_TAG: json.dumps(asdict(block.left))}
-    with gdal_env():
-        if block.sources is not None:
-            sources, name = block.sources[None], workdir.side_block(index, plan.blocks, SOURCE)
-            shares = np.bincount(block.sources.ravel(), minlength=len(CLASSES)).tolist()
-            write_block(name, sources, None, affine, crs, NOTHING, {SHARES_TAG: json.dumps(shares)})
-        if block.widths is not None:
-            name = workdir.side_block(index, plan.blocks, UNCERTAINTY)
-            write_block(name, block.widths, None, affine, crs, float("nan"))
-        write_block(workdir.block(index, plan.blocks), block.pixels, mask, affine, crs, nodata, tags)
+    if block.sources is not None:
+        sources, name = block.sources[None], workdir.side_block(index, plan.blocks, SOURCE)
+        shares = np.bincount(block.sources.ravel(), minlength=len(CLASSES)).tolist()
+        write_block(name, sources, None, affine, crs, NOTHING, {SHARES_TAG: json.dumps(shares)})
+    if block.widths is not None:
+        name = workdir.side_block(index, plan.blocks, UNCERTAINTY)
+        write_block(name, block.widths, None, affine, crs, float("nan"))
+    write_block(workdir.block(index, plan.blocks), block.pixels, mask, affine, crs, nodata, tags)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +17,7 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.base import Crop, Numbers, PairDataset
 from geo_refdiff.data.regions import region
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
+from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.raster.window import Window
 
 UINT8 = Numbers()
@@ -216,7 +216,7 @@ def read_ahead(source: TileSource, specs: Sequence[TileSpec]) -> Iterator[tuple[
         except InputError as error:
             return error
 
-    with ThreadPoolExecutor(1, thread_name_prefix="tiles") as pool:
+    with gdal_threads(1, "tiles") as pool:
         queue = [pool.submit(read, spec) for spec in specs[:_AHEAD]]
         for number, spec in enumerate(specs):
             found = queue.pop(0).result()

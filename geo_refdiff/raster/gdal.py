@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rasterio
@@ -19,9 +20,24 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError)
 _GDAL_NAME = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.-]*://|[A-Z0-9_]{2,}:)")
 
 
+_REMOTE = re.compile(r"://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
+
+
 def is_gdal_name(name: str) -> bool:
     """Whether a name is one that only GDAL can look up, not a path: /vsi..., a URL, or PREFIX:... of a driver."""
     return _GDAL_NAME.match(name) is not None
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name leads GDAL to a server."""
+    return _REMOTE.search(name) is not None
+
+
+def unreadable(name: str) -> str:
+    """What may be wrong with a raster that cannot be read, and the way out."""
+    if is_remote(name):
+        return "its server does not give it, or it is damaged: check address, access and gdalinfo"
+    return "it is damaged or cut short: fetch it again"
 
 
 def gdal_env(**options: Any) -> rasterio.Env:
@@ -37,9 +53,15 @@ def gdal_env(**options: Any) -> rasterio.Env:
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_MAX_RETRY": 3,
+        "GDAL_HTTP_RETRY_DELAY": 0.25,  # seconds, more than doubled each time: 2 in all; GDAL begins with 30
     }
     settings.update(options)
     return rasterio.Env(**settings)
+
+
+def gdal_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """A pool of threads that live in the environment of `gdal_env`, which is each thread's own."""
+    return ThreadPoolExecutor(count, name, initializer=lambda: gdal_env().__enter__())
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:

@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line
+from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, is_remote, one_line, unreadable
 from geo_refdiff.raster.info import RasterInfo, Role, Validity
 
 MAX_CHUNK_BYTES = 512 * 2**20
@@ -49,7 +49,8 @@ def inspect(path: str | Path, role: Role) -> RasterInfo:
             text = one_line(error).replace(f"'{name}' ", "")
             for spelling in (name, Path(name).name):
                 text = text.removeprefix(f"{spelling}: ").removeprefix(f"{spelling}, ")
-            raise InputError(f"{name}: cannot be opened as a raster ({text}); check it with gdalinfo") from error
+            way_out = unreadable(name) if is_remote(name) else "check it with gdalinfo"
+            raise InputError(f"{name}: cannot be opened as a raster ({text}); {way_out}") from error
 
 
 def _local_name(path: str | Path) -> str:
@@ -229,8 +230,7 @@ def _check_readable(dataset: Any, name: str) -> None:
                 dataset.read(1, window=RioWindow(col, row, 1, 1))
             except GDAL_ERRORS as error:
                 raise InputError(
-                    f"{name}: cannot be read at row {row}, column {col} ({one_line(error, 160)}); "
-                    f"it is damaged or cut short: fetch it again"
+                    f"{name}: cannot be read at row {row}, column {col} ({one_line(error, 160)}); {unreadable(name)}"
                 ) from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.raster.affine import compose
 from geo_refdiff.raster.atomic import write_bytes_atomic
+from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.raster.reader import equals_nodata, telltale
 from geo_refdiff.raster.reduce import halve
 from geo_refdiff.raster.vrt import add_overviews as vrt_overviews
@@ -91,7 +92,7 @@ def _chunks(
     source: Path, size: int, levels: int, resampling: str
 ) -> Iterator[tuple[Window, list[tuple[NDArray[Any], NDArray[np.bool_] | None]]]]:
     """Chunks of the source, row by row, reduced by 2, 4, ...; one is read ahead in a thread."""
-    with ThreadPoolExecutor(1) as pool:
+    with gdal_threads(1, "pyramid") as pool:
         dataset = pool.submit(rasterio.open, source).result()
         try:
             windows = list(Window(0, 0, dataset.height, dataset.width).tiles(size))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
+from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
 from geo_refdiff.raster.info import RasterInfo, Role, Validity
 from geo_refdiff.raster.inspection import inspect
 from geo_refdiff.raster.window import Window
@@ -110,8 +110,7 @@ class RasterReader(ThreadHandles):
             part, ok = self._read_inside(dataset, RioWindow(inside.col, inside.row, inside.width, inside.height))
         except GDAL_ERRORS as error:
             raise InputError(
-                f"{self.info.path}: cannot be read in {inside} ({one_line(error, 160)}); "
-                f"it is damaged or cut short: fetch it again"
+                f"{self.info.path}: cannot be read in {inside} ({one_line(error, 160)}); {unreadable(self.info.path)}"
             ) from error
         if inside == window:
             return part, ok
@@ -135,7 +134,7 @@ class RasterReader(ThreadHandles):
             _, ok = self._read_inside(self.get(), whole, shape)
         except GDAL_ERRORS as error:
             raise InputError(
-                f"{self.info.path}: cannot be read ({one_line(error, 160)}); it is damaged or cut short: fetch it again"
+                f"{self.info.path}: cannot be read ({one_line(error, 160)}); {unreadable(self.info.path)}"
             ) from error
         rows, cols = np.nonzero(ok.all(axis=0))
         return (rows + 0.5) * self.info.height / shape[0], (cols + 0.5) * self.info.width / shape[1]

@@ -20,7 +20,7 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.raster.affine import apply, translated
 from geo_refdiff.raster.crs import find_overlap, horizontal_crs
 from geo_refdiff.raster.displacement import Displacement
-from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
+from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
 from geo_refdiff.raster.geobox import crs_wkt, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader, ThreadHandles, check_bands, telltale
@@ -166,7 +166,7 @@ class WarpedReader:
         except GDAL_ERRORS as error:
             raise InputError(
                 f"{self.info.path}: cannot be read for output pixels {tile} ({one_line(error, 160)}); "
-                f"it is damaged or cut short: fetch it again"
+                f"{unreadable(self.info.path)}"
             ) from error
         values = everything[:-1]
         valid = np.asarray(everything[-1] > 0, dtype=np.bool_)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
 import torch
 
+from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.train.samples import Batch, SampleMaker
 
 Job = tuple[int, Sequence[int]]
@@ -66,7 +67,7 @@ def feed(
         lane: where they are made.
     """
     todo = iter(jobs)
-    with ThreadPoolExecutor(workers, thread_name_prefix="samples") as pool:
+    with gdal_threads(workers, "samples") as pool:
         coming: deque[Future[tuple[Batch, Any]]] = deque()
         try:
             while True:

@@ -1,5 +1,6 @@
 """A server of files for tests, in a process of its own: `python file_server.py FOLDER LOG` prints its port.
 
+While a file LOG.status is there, it answers everything with the HTTP status that stands in it.
 GDAL keeps Python's lock while it opens a file; a server in the same process could never answer it.
 """
 
@@ -16,6 +17,12 @@ class Ranged(SimpleHTTPRequestHandler):
     """Files of a folder, whole or in the part that is asked for, as object stores give them."""
 
     def do_GET(self) -> None:
+        status = Path(f"{sys.argv[2]}.status")
+        if status.is_file():
+            self.send_response(int(status.read_text()))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         part = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         file = Path(self.translate_path(self.path))
         if part is None or not file.is_file():

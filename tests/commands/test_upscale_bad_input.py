@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
+from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import GeoRefDiffError, GridError, InputError, ModelError, OptionError, OutputError
+from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
 FLAT = np.full((3, 16, 16), 7, np.uint8)
 
@@ -133,6 +136,53 @@ def test_damage_in_the_middle(make_raster: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         upscale(scene, model="bicubic", scale=2, out=tmp_path / "out.tif", block_size=256)
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1, 512, 512), np.uint8)
+    scene = make_raster("scene.tif", noise, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
+    whole, times, blocks = scene.read_bytes(), scene.stat(), tmp_path / "out.tif.parts" / "blocks"
+    options: dict[str, Any] = {"model": "bicubic", "scale": 2, "out": tmp_path / "out.tif", "block_size": 256}
+
+    def damage(progress: Progress) -> None:
+        if progress.done == 6:
+            with scene.open("r+b") as stream:
+                stream.seek(len(whole) // 2)
+                stream.write(bytes(len(whole) // 2))
+
+    with pytest.raises(InputError, match=r"cut short.* of 16 blocks are finished in .*; go on with --resume$"):
+        upscale(scene, **options, progress=damage)
+    kept = sorted(blocks.iterdir())
+    assert len(kept) >= 6
+    with pytest.raises(InputError, match="cut short"):  # now found while planning
+        upscale(scene, **options, overwrite=True)
+    assert sorted(blocks.iterdir()) == kept
+    scene.write_bytes(whole)
+    os.utime(scene, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert upscale(scene, **options, resume=True).counts["blocks_found"] == len(kept)
+
+
+class OutOfMemory(BicubicBackProjected):
+    """Has no memory after some windows."""
+
+    left = 18  # the first block takes 16
+
+    def restore(self, batch: Conditions) -> torch.Tensor:
+        OutOfMemory.left -= 1
+        if OutOfMemory.left < 0:
+            raise MemoryError
+        return super().restore(batch)
+
+
+def test_out_of_memory_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1, 128, 128), np.uint8)
+    scene, out = make_raster("scene.tif", noise), tmp_path / "out.tif"
+    options: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "out": out}
+    with pytest.raises(MemoryError):
+        upscale(scene, model=OutOfMemory, **options)
+    kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))
+    assert kept
+    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_found"] == kept
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from rasterio._env import get_gdal_config
 
 from geo_refdiff.engine.block import BlockComputer
+from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import OptionError
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
@@ -72,3 +75,27 @@ def test_windows_of_the_next_block_are_not_computed_twice(make_pair: Any) -> Non
         shared = set(computer.windows_of(0)) & set(computer.windows_of(1))
         assert shared
         assert second == len(computer.windows_of(1)) - len(shared)
+
+
+def test_readers_of_any_thread_have_the_settings_of_gdal(
+    request_small: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = make_plan(request_small)
+    names = ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY", "GDAL_MAX_DATASET_POOL_SIZE")
+    seen: dict[str, tuple[Any, ...]] = {}
+    read = ConditionReader.read
+
+    def watched(self: ConditionReader, *args: Any) -> Conditions:
+        seen[threading.current_thread().name] = tuple(get_gdal_config(name) for name in names)
+        return read(self, *args)
+
+    monkeypatch.setattr(ConditionReader, "read", watched)
+
+    def compute() -> None:
+        with BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 1) as computer:
+            computer.compute(0)
+
+    thread = threading.Thread(target=compute, name="of somebody else")
+    thread.start()
+    thread.join()
+    assert seen == {"conditions_0": (60, 3, "0.25", 8)}
