@@ -111,7 +111,7 @@ def _check_archive(path: Path) -> None:
 
 def _load(path: Path, asked: tuple[str, ...]) -> Any:
     """The file's object; on a thread whose stack outlasts tuples that are nested as deeply as the file is long."""
-    stand_ins = [(type("Inert", (Inert,), {"name": name}), name) for name in asked]
+    stand_ins: list[Any] = [(type("Inert", (Inert,), {"name": name}), name) for name in asked]
     outcome: list[Any] = []
 
     def run() -> None:
