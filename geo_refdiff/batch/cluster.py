@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +28,7 @@ from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunC
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.nn.device import chosen_device, visible_gpus
+from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.raster.cores import cores
@@ -321,7 +321,7 @@ def _plan(workdir: Workdir, sha256: str) -> Plan:
         raise UnfitError(f"{workdir.plan}: cannot be read here ({error.strerror})") from error
     if hashlib.sha256(text).hexdigest() != sha256:
         raise ResumeError(f"{workdir.plan}: is not the plan that the blocks belong to; begin the run again")
-    plan = Plan.from_dict(json.loads(text))
+    plan = parsed(text)
     try:
         check_inputs(plan)
     except InputError as error:

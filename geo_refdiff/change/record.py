@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from geo_refdiff.change.class_map import Key
 from geo_refdiff.change.polygons import VectorInfo
@@ -54,42 +53,3 @@ class MaskRecord:
     def classes(self) -> dict[int, int]:
         """With "auto", class index of the detector -> of the model."""
         return {key: index for key, index in self.values if isinstance(key, int)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        polygons = self.polygons
-        return {
-            "kind": self.kind,
-            "raster": self.raster.to_dict() if self.raster else None,
-            "polygons": {name: _plain(getattr(polygons, name)) for name in polygons.__slots__} if polygons else None,
-            "values": [[_plain(key), index] for key, index in self.values],
-            "confidence": self.confidence.to_dict() if self.confidence else None,
-            "min_confidence": self.min_confidence,
-            "channels": list(self.channels),
-            "detector": self.detector,
-            "on_scene": self.on_scene,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> MaskRecord:
-        """The inverse of `to_dict`, after a round trip through JSON."""
-        raster, polygons, confidence = data["raster"], data["polygons"], data["confidence"]
-        return cls(
-            kind=data["kind"],
-            raster=RasterInfo.from_dict(raster) if raster else None,
-            polygons=VectorInfo(**{k: _tuple(v) for k, v in polygons.items()}) if polygons else None,
-            values=tuple((_tuple(key), int(index)) for key, index in data["values"]),
-            confidence=RasterInfo.from_dict(confidence) if confidence else None,
-            min_confidence=float(data["min_confidence"]),
-            channels=tuple(data["channels"]),
-            detector=data["detector"],
-            on_scene=bool(data["on_scene"]),
-        )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
 from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.workdir import Workdir
@@ -151,7 +153,7 @@ def _item(
         "geo_refdiff:sampler": dict(plan.model.sampler),
         "geo_refdiff:seed": plan.seed,
         "geo_refdiff:scale": plan.grid.scale,
-        "geo_refdiff:sensor": plan.to_dict()["sensor"],
+        "geo_refdiff:sensor": {"psf_sigma": plan.psf_sigma, **msgspec.to_builtins(plan.sensor)},
         "geo_refdiff:bands": {
             "model": list(plan.bands.names),
             "transferred": dict(zip(plan.bands.other_names, plan.bands.fitness, strict=True)),
@@ -162,7 +164,7 @@ def _item(
         },
         "geo_refdiff:mask": None if plan.mask is None else plan.mask.kind,
         "geo_refdiff:coregistration": _placed(plan),
-        "geo_refdiff:radiometry": plan.to_dict()["radiometry"],
+        "geo_refdiff:radiometry": msgspec.to_builtins(plan.radiometry),
         "geo_refdiff:software": dict(plan.software),
         "geo_refdiff:notes": list(notes),
     }

@@ -2,8 +2,9 @@
 
 A published file holds {'ema': module, 'net': module, 'step': ...}, each module pickled as a call of
 ``torch_utils.persistence._reconstruct_persistent_obj`` with {type, version, module_src, class_name, state}.
-module_src is source code that a plain unpickle would execute; here it is text that nobody looks at. Tensors come from
-walking `state`.
+module_src is source code that a plain unpickle would execute. Here ``torch.load(weights_only=True)`` reads the file,
+which knows tensors and plain containers; every other name is an inert stand-in that keeps its arguments. Tensors
+come from walking `state`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import threading
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +24,115 @@ import torch
 from torch import Tensor
 
 from geo_refdiff.diffusion.checkpoint import match_weights, save_model
-from geo_refdiff.diffusion.inert_pickle import Call
 from geo_refdiff.diffusion.schedule import ChurnSettings
-from geo_refdiff.diffusion.torch_archive import TensorRef, TorchFile
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.nn.published import build_published
+from geo_refdiff.raster.gdal import one_line
 
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _BRANCHES = ("ema", "net", "model", "state_dict")
+_STACK = 256 * 2**20
+"""Bytes, of which the system gives what is used."""
+
 _MAX_DEPTH = 32
 _MAX_MODULES = 100_000
 _FIXED = {"skip_scale": math.sqrt(0.5), "num_heads": 1, "adaptive_scale": False}
 """Block settings that leave no trace in a tensor's shape, and the values that the published network has."""
+
+
+class Inert:
+    """Stands for what a file asks for by a name that torch does not know: keeps arguments and state, does nothing."""
+
+    args: tuple[Any, ...]
+    state: Any
+
+    def __new__(cls, *args: Any) -> Inert:
+        """Whether the file calls the name or makes an object of it."""
+        made = super().__new__(cls)
+        made.args, made.state = args, None
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """What a torch.save file holds: tensors, plain containers and `Inert` stand-ins.
+
+    Attributes:
+        path: of the file.
+        content: its object.
+        asked: names that it asks for beside those that torch takes for harmless.
+    """
+
+    path: Path
+    content: Any
+    asked: tuple[str, ...]
+
+
+def load_inert(path: str | Path) -> Foreign:
+    """Read a file of torch.save; nothing in it is imported or called.
+
+    Raises:
+        ModelError: missing, damaged, or not of torch.save (1.6 or newer); names what it would have called.
+    """
+    path = Path(path)
+    asked: tuple[str, ...] = ()
+    try:
+        _check_archive(path)
+        asked = tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+        return Foreign(path, _load(path, asked), asked)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # whatever bytes make torch and zipfile stumble over
+        told = _left_alone(asked) or f": {one_line(error)}"
+        raise ModelError(f"{path} is damaged, or no model file{told}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Whether it is a zip file as torch.save writes it, stored as it is: nothing grows when it is read."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        if stream.read(4) != b"PK\x03\x04":
+            raise ModelError(
+                f"{path}: not a file from torch.save, or one of torch before 1.6: load and save it anew there"
+            )
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if not any(info.filename.endswith("data.pkl") for info in members):
+            raise ModelError(f"{path}: a zip file, but not one from torch.save: it has no data.pkl")
+        for info in members:
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
+                raise ModelError(f"{path}: its member {info.filename!r} is compressed or larger than the file")
+
+
+def _load(path: Path, asked: tuple[str, ...]) -> Any:
+    """The file's object; on a thread whose stack outlasts tuples that are nested as deeply as the file is long."""
+    stand_ins: list[Any] = [(type("Inert", (Inert,), {"name": name}), name) for name in asked]
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
+                warnings.simplefilter("ignore")
+                outcome.append((torch.load(path, map_location="cpu", weights_only=True), None))
+        except Exception as error:
+            outcome.append((None, error))
+
+    before = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=run, name="torch.load")
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    content, error = outcome[0]
+    if error is not None:
+        raise error
+    return content
 
 
 def read_foreign(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -39,23 +141,22 @@ def read_foreign(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         ModelError: the file is damaged, or holds no published network; names what it would have called.
     """
-    with TorchFile(path) as archive:
-        branch, root = _branch(archive.content)
-        found = dict(_tensors(root))
-        anchor = [name for name in found if name.endswith("map_layer0.weight")]
-        if len(anchor) != 1:
-            raise ModelError(f"{archive.path} holds no published network{_left_alone(archive)}")
-        prefix = anchor[0].removesuffix("map_layer0.weight")
-        state = {
-            "model." + name.removeprefix(prefix): archive.read(tensor)
-            for name, tensor in found.items()
-            if name.startswith(prefix)
-        }
-        config = _config(state, root, archive.path)
-        config["provenance"] = {"file": archive.path.name, "sha256": _sha256(archive.path), "branch": branch}
-        step = archive.content.get("step") if isinstance(archive.content, dict) else None
-        if isinstance(step, int):
-            config["provenance"]["step"] = step
+    file = load_inert(path)
+    branch, root = _branch(file.content)
+    found = dict(_tensors(root))
+    anchor = [name for name in found if name.endswith("map_layer0.weight")]
+    if len(anchor) != 1:
+        raise ModelError(f"{file.path} holds no published network{_left_alone(file.asked)}")
+    prefix = anchor[0].removesuffix("map_layer0.weight")
+    state = {"model." + name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > 4 * file.path.stat().st_size:
+        raise ModelError(f"{file.path}: its tensors are larger together than the file itself")
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    config = _config(state, root, file.path)
+    config["provenance"] = {"file": file.path.name, "sha256": _sha256(file.path), "branch": branch}
+    step = file.content.get("step") if isinstance(file.content, dict) else None
+    if isinstance(step, int):
+        config["provenance"]["step"] = step
     return state, config
 
 
@@ -77,16 +178,16 @@ def _branch(content: Any) -> tuple[str, Any]:
     """The part of the file that holds the network, averaged weights first."""
     if isinstance(content, dict):
         for name in _BRANCHES:
-            if isinstance(content.get(name), dict | Call):
+            if isinstance(content.get(name), dict | Inert):
                 return name, content[name]
     return "", content
 
 
 def _state(thing: Any) -> dict[Any, Any]:
     """The attributes that a pickled object would have been given; {} for anything else."""
-    if not isinstance(thing, Call):
+    if not isinstance(thing, Inert):
         return {}
-    if str(thing.function) == _PERSISTENT and isinstance(thing.args, tuple) and thing.args:
+    if getattr(thing, "name", "") == _PERSISTENT and thing.args:
         meta = thing.args[0]
         state = meta.get("state") if isinstance(meta, dict) else None
     else:
@@ -112,19 +213,17 @@ def _modules(root: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
     raise ModelError("it holds too many modules for a network")
 
 
-def _tensors(root: Any) -> Iterator[tuple[str, TensorRef]]:
+def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers by their dotted names, from pickled modules or from a plain state dict."""
     if isinstance(root, dict):
-        yield from (
-            (key, value) for key, value in root.items() if isinstance(key, str) and isinstance(value, TensorRef)
-        )
+        yield from ((key, value) for key, value in root.items() if isinstance(key, str) and isinstance(value, Tensor))
         return
     for prefix, state in _modules(root):
         for kind in ("_parameters", "_buffers"):
             held = state.get(kind)
             if isinstance(held, dict):
                 for key, value in held.items():
-                    if isinstance(key, str) and isinstance(value, TensorRef):
+                    if isinstance(key, str) and isinstance(value, Tensor):
                         yield prefix + key, value
 
 
@@ -194,9 +293,9 @@ def _number(attributes: Mapping[Any, Any], key: str, default: float) -> float:
     return float(value) if valid else default
 
 
-def _left_alone(archive: TorchFile) -> str:
+def _left_alone(asked: tuple[str, ...]) -> str:
     """What the file would have called, for the error message."""
-    names = sorted(name for name in archive.called if name != _PERSISTENT)
+    names = [name for name in asked if name != _PERSISTENT]
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.plan.file import differences, read_plan
 from geo_refdiff.plan.layout import BlockLayout
-from geo_refdiff.plan.plan_file import differences, read_plan
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.raster.atomic import check_free, output_error, write_json_atomic
 from geo_refdiff.raster.lock import held

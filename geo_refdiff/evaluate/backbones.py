@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -60,11 +59,3 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, layout: st
             raise InputError(f"{path}: not {layout}: {key} is {tuple(state[key].shape)}, not {tuple(value.shape)}")
     network.load_state_dict({k: state[k] for k in wanted}, strict=False)
     network.eval().requires_grad_(False)
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive (a zip with a `code` folder)."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name for name in archive.namelist())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,25 +66,3 @@ class Coregistration:
         for part in parts:
             kept[part.within(window)] = False
         return kept
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "mode": self.mode,
-            "verdict": self.verdict,
-            "kind": self.kind,
-            "displacement": self.displacement.to_dict(),
-            "sigma": self.sigma,
-            "before": self.before,
-            "after": self.after,
-            "dropped": [[w.row, w.col, w.height, w.width] for w in self.dropped],
-            "unused": self.unused,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Coregistration:
-        """The inverse of `to_dict`, after a round trip through JSON."""
-        known = dict(data)
-        known["displacement"] = Displacement.from_dict(data["displacement"])
-        known["dropped"] = tuple(Window(*w) for w in data["dropped"])
-        return cls(**known)

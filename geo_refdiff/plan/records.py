@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any, Literal, get_args
 
+import msgspec
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.record import MaskRecord
-from geo_refdiff.errors import ResumeError
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
-from geo_refdiff.plan.plan_check import check_plan
-from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
@@ -28,15 +27,15 @@ Mode = Literal["strict", "standard", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 """How closely the output keeps to the scene, see `engine.consistency`."""
 
-VERSION = 3
+VERSION = 4
 """Version of the plan's format."""
 
 THREADS = "torch_threads"
 """Key of the plan's software: threads that torch computes with. They move the last bits of convolutions, so a resumed
 run takes over those of its plan."""
 
-_NO_PIXELS = ("software", "blocks")
-_NOT_IN_DIGEST = ("path", "mtime_ns")
+_NOT_OF_PIXELS = ("software", "blocks", "source_map", "uncertainty")
+_NOT_OF_CONTENT = ("path", "mtime_ns")
 
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
@@ -65,23 +64,6 @@ class UncertaintyRecord:
     unknown: tuple[float, ...]
     factors: tuple[tuple[float, float], ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        found = asdict(self)
-        return found | {k: [list(f) if isinstance(f, tuple) else f for f in v] for k, v in found.items() if _many(v)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> UncertaintyRecord:
-        """The inverse of `to_dict`."""
-        return cls(
-            data["runs"],
-            data["coverage"],
-            data["calibrated"],
-            tuple(data["known"]),
-            tuple(data["unknown"]),
-            tuple((known, unknown) for known, unknown in data["factors"]),
-        )
-
     @property
     def meaning(self) -> str:
         """What a value of the map is."""
@@ -89,10 +71,6 @@ class UncertaintyRecord:
             return f"standard deviation over {self.runs} runs, not calibrated"
         told = "" if self.calibrated else ", calibrated for another model, setting or scale"
         return f"half-width of the {self.coverage:.0%} interval{told}"
-
-
-def _many(value: Any) -> bool:
-    return isinstance(value, list | tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +192,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, decided. Immutable; `to_dict` and `from_dict` go through JSON without loss.
+    """A run, decided. Immutable; goes through JSON without loss (`to_dict`, `plan.file`).
 
     `source_map`: whether it is written where each pixel's detail comes from; `uncertainty`: how sure it is, None: not.
     """
@@ -286,128 +264,27 @@ class Plan:
         return window.shift(row * scale, col * scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with what a reader wants to know of the grid spelled out."""
-        height, width = self.shape
-        inputs = {"scene": self.scene, "reference": self.reference, "mask": self.mask}
-        nodata = self.output.nodata
-        return {
-            "version": VERSION,
-            "inputs": {k: v.to_dict() if v else None for k, v in inputs.items()},
-            "bands": _plain(asdict(self.bands)),
-            "grid": {
-                "crs": self.crs_name,
-                "transform": [float(v) for v in self.geobox.affine[:6]],
-                "shape": [height, width],
-                "scale": self.grid.scale,
-                "crop": _plain(asdict(self.grid.crop)),
-                "lattice_origin": list(self.grid.origin),
-                "aoi": self.grid.aoi,
-            },
-            "windows": asdict(self.windows) if self.windows else None,
-            "blocks": asdict(self.blocks),
-            "coregistration": self.coregistration.to_dict(),
-            "radiometry": _plain(asdict(self.radiometry)),
-            "sensor": {"psf_sigma": self.psf_sigma, **_plain(asdict(self.sensor))},
-            "model": {
-                "name": self.model.name,
-                "sha256": self.model.sha256,
-                "bands": list(self.model.bands),
-                "classes": list(self.model.classes),
-            },
-            "sampler": dict(self.model.sampler),
-            "seed": self.seed,
-            "device": self.device,
-            "dtype": self.dtype,
-            "output": {
-                "dtype": self.output.dtype,
-                "nodata": str(nodata) if nodata is not None and not _finite(nodata) else nodata,
-                "mask": self.output.mask,
-                "source_map": self.source_map,
-                "uncertainty": None if self.uncertainty is None else self.uncertainty.to_dict(),
-            },
-            "software": dict(self.software),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_dict`.
-
-        Raises:
-            ResumeError: another version of the format, or a field that is missing, wrong, or at odds with others.
-        """
-        if data.get("version") != VERSION:
-            found = str(data.get("version"))[:20]
-            raise ResumeError(
-                f"the plan has format version {found}, this program writes {VERSION}; start anew with --overwrite"
-            )
-        try:
-            plan = _parsed(data)
-            check_plan(plan)
-        except (AttributeError, ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise ResumeError(
-                f"the plan is damaged ({type(error).__name__}: {one_line(error)}); start anew with --overwrite"
-            ) from error
-        return plan
+        """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid."""
+        data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=())
+        data = {"version": VERSION, **_as_json(data)}
+        data["grid"] |= {"crs": self.crs_name, "transform": list(self.geobox.affine[:6]), "shape": list(self.shape)}
+        return data
 
     def digest(self) -> str:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
-        data = {k: v for k, v in self.to_dict().items() if k not in _NO_PIXELS}
-        data["inputs"] = _without(data["inputs"], _NOT_IN_DIGEST)
-        data["output"] = _without(data["output"], ("source_map", "uncertainty"))
+        data = _without({k: v for k, v in self.to_dict().items() if k not in _NOT_OF_PIXELS}, _NOT_OF_CONTENT)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _parsed(data: Mapping[str, Any]) -> Plan:
-    inputs, grid, model = data["inputs"], data["grid"], data["model"]
-    scene, reference = (RasterInfo.from_dict(inputs[k]) if inputs[k] else None for k in ("scene", "reference"))
-    if scene is None:
-        raise ValueError("no scene")
-    nodata, widths = data["output"]["nodata"], data["output"]["uncertainty"]
-    return Plan(
-        scene=scene,
-        reference=reference,
-        mask=MaskRecord.from_dict(inputs["mask"]) if inputs["mask"] else None,
-        grid=Grid(grid["scale"], tuple(grid["lattice_origin"]), Window(**grid["crop"]), grid["aoi"]),
-        bands=Bands(**_tuples(data["bands"])),
-        windows=WindowLayout(**data["windows"]) if data["windows"] else None,
-        blocks=BlockLayout(**data["blocks"]),
-        radiometry=Radiometry(**_tuples(data["radiometry"])),
-        psf_sigma=data["sensor"]["psf_sigma"],
-        sensor=SensorRecord(**_tuples({k: v for k, v in data["sensor"].items() if k != "psf_sigma"})),
-        model=ModelRecord(
-            model["name"], model["sha256"], tuple(model["bands"]), tuple(model["classes"]), dict(data["sampler"])
-        ),
-        seed=data["seed"],
-        device=data["device"],
-        dtype=data["dtype"],
-        output=Output(data["output"]["dtype"], None if nodata is None else float(nodata), data["output"]["mask"]),
-        coregistration=Coregistration.from_dict(data["coregistration"]),
-        source_map=data["output"]["source_map"],
-        uncertainty=None if widths is None else UncertaintyRecord.from_dict(widths),
-        software=dict(data["software"]),
-    )
-
-
-def _tuples(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _tuple(v) for k, v in block.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(v) for v in value) if isinstance(value, list) else value
-
-
-def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _listed(v) for k, v in block.items()}
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+def _as_json(value: Any) -> Any:
+    """Lists for tuples, text for numbers that JSON has not: NaN and the infinite ones."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return value if not isinstance(value, float) or isfinite(value) else str(value)
 
 
 def _without(block: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Without some keys, at any depth."""
     return {k: _without(v, keys) if isinstance(v, Mapping) else v for k, v in block.items() if k not in keys}
-
-
-def _finite(value: float) -> bool:
-    return value == value and value not in (float("inf"), float("-inf"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -126,22 +125,6 @@ class Displacement:
             raise ValueError("a lattice of shifts is no affine")
         a, b, c, d, e, f = self.matrix
         return compose(affine, Affine(1 + e, d, f, b, 1 + a, c))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "matrix": list(self.matrix),
-            "rows": list(self.rows),
-            "cols": list(self.cols),
-            "drows": [list(line) for line in self.drows],
-            "dcols": [list(line) for line in self.dcols],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Displacement:
-        """The inverse of `to_dict`, after a round trip through JSON."""
-        drows, dcols = (tuple(tuple(line) for line in data[k]) for k in ("drows", "dcols"))
-        return cls(tuple(data["matrix"]), tuple(data["rows"]), tuple(data["cols"]), drows, dcols)
 
 
 @lru_cache(maxsize=16)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isnan
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Role = Literal["scene", "reference", "mask"]
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
@@ -46,21 +45,3 @@ class RasterInfo:
     data_bands: tuple[int, ...]
     size_bytes: int
     mtime_ns: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; NaN and infinite nodata become text, since JSON has no such numbers."""
-        data = asdict(self)
-        for key, value in data.items():
-            if isinstance(value, tuple):
-                data[key] = list(value)
-        if self.nodata is not None and (isnan(self.nodata) or self.nodata in (float("inf"), float("-inf"))):
-            data["nodata"] = str(self.nodata)
-        return data
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RasterInfo:
-        """The inverse of `to_dict`, after a round trip through JSON."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        if values["nodata"] is not None:
-            values["nodata"] = float(values["nodata"])
-        return cls(**values)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import hypot
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from affine import Affine
 
@@ -100,7 +101,7 @@ class Registration:
             "edge_correlation": _number(self.correlation),
             "witnesses_apart_lr_pixels": _number(self.disagreement),
             "residual_lr_pixels": {"before": _number(self.before), "after": _number(self.after)},
-            "displacement_lr_pixels": self.displacement.to_dict(),
+            "displacement_lr_pixels": msgspec.to_builtins(self.displacement),
             "sites": [_site(s, affine) for s in self.sites],
         }
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.errors import ModelError, ResumeError
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.plan.plan_file import read_plan
+from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import rasterio
@@ -30,7 +30,7 @@ def target(make_raster: Make) -> GeoBox:
 
 def read(record: MaskRecord | None, target: GeoBox, window: Window = WHOLE) -> np.ndarray:
     assert record is not None
-    assert MaskRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+    assert msgspec.json.decode(msgspec.json.encode(record), type=MaskRecord) == record
     prior = open_prior(record, target)
     try:
         return prior.read(window)

@@ -15,7 +15,7 @@ from geo_refdiff.diffusion.model_folder import model_digest
 from geo_refdiff.engine.uncertainty import Spread
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares, judge_intervals
-from geo_refdiff.plan.plan_file import read_plan
+from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.records import PREDICTORS
 from geo_refdiff.plan.uncertainty import FILE
 

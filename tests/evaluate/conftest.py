@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from formula import fill_weights
 
-from geo_refdiff.evaluate.inception import InceptionFeatures
 from geo_refdiff.evaluate.lpips import AlexNetFeatures, LinearWeights
 
 
@@ -28,10 +27,18 @@ def lpips_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "alexnet.pth", folder / "linear.pth"
 
 
+class SixFeatures(torch.nn.Module):
+    """Means and deviations of the bands, in the place of Inception's features."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.mean(dim=(2, 3)), x.std(dim=(2, 3))], dim=1)
+
+
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inception's state dict as safetensors, without the counters that old files lack."""
-    state = fill_weights(InceptionFeatures().state_dict())
-    path = tmp_path_factory.mktemp("inception") / "inception.safetensors"
-    save_file({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
+    """A TorchScript module."""
+    path = tmp_path_factory.mktemp("inception") / "inception.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(SixFeatures()).save(str(path))
     return path

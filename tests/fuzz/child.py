@@ -138,7 +138,7 @@ def tiff_cases(folder: Path, draw: random.Random, role: str, model: str) -> Gene
 
 def plan_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]:
     """plan.json of a run that is resumed, read by itself, and used by a worker that believes in it."""
-    from geo_refdiff.plan.plan_file import read_plan
+    from geo_refdiff.plan.file import read_plan
 
     plan = folder / "job.tif.parts" / "plan.json"
     text = plan.read_bytes()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GeoRefDiffError
+from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
@@ -159,7 +160,7 @@ def planned(**options: Any) -> Plan | str:
         assert text.isprintable()
         assert 10 < len(text) < 1500
         return text
-    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict(), allow_nan=False)))
+    again = parsed(json.dumps(plan.to_dict(), allow_nan=False))
     assert again.to_dict() == plan.to_dict()
     assert again.digest() == plan.digest()
     return plan

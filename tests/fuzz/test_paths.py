@@ -17,8 +17,8 @@ from geo_refdiff.batch.work import open_batch_model
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError, ResumeError
+from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.layout import BlockLayout
-from geo_refdiff.plan.plan_file import read_plan
 
 OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 4, "block_size": 32, "device": "cpu"}
 
@@ -50,10 +50,10 @@ def secret(job: Path) -> Path:
 def test_resuming_believes_no_path_of_the_plan(job: Path, secret: Path, role: str, name: str) -> None:
     path = job / "job.tif.parts" / "plan.json"
     data = json.loads(path.read_text())
-    data["inputs"][role]["path"] = str(secret) if "secret" in name else name
+    data[role]["path"] = str(secret) if "secret" in name else name
     path.write_text(json.dumps(data))
     before = everything(job, path.parent)
-    with pytest.raises(ResumeError, match=rf"inputs\.{role}\.path: .* -> ") as caught:
+    with pytest.raises(ResumeError, match=rf"{role}\.path: .* -> ") as caught:
         resume(job)
     assert "\n" not in str(caught.value)
     assert everything(job, path.parent) == before
@@ -62,12 +62,11 @@ def test_resuming_believes_no_path_of_the_plan(job: Path, secret: Path, role: st
 def test_resumed_run_uses_what_was_planned_now(job: Path) -> None:
     path = job / "job.tif.parts" / "plan.json"
     data = json.loads(path.read_text())
-    data["software"]["torch_threads"], data["grid"]["extra"] = "3", "../x"
+    data["software"]["torch_threads"] = "3"
     path.write_text(json.dumps(data))
     upscale(job / "scene.tif", ref=job / "ref.tif", out=job / "job.tif", resume=True, keep=True, **OPTIONS)
     again = json.loads(path.read_text())
     assert again["software"]["torch_threads"] == "3"
-    assert "extra" not in again["grid"]
 
 
 @pytest.mark.parametrize("threads", ["-1", "1000000", "../x", 3])
@@ -92,11 +91,12 @@ def test_threads_of_a_plan_are_a_number_of_threads(job: Path, threads: Any) -> N
         (("grid", "crop", "width"), 10**6),
         (("windows",), {"size": 8, "stride": 0, "halo": 0, "overlap": 8}),
         (("bands", "scene"), [1, 2, 9]),
-        (("inputs", "scene", "transform"), [0, 0, 0, 0, 0, 0]),
-        (("inputs", "scene", "crs_wkt"), "../../etc"),
+        (("scene", "transform"), [0, 0, 0, 0, 0, 0]),
+        (("scene", "crs_wkt"), "../../etc"),
         (("sensor", "sigmas"), [1e9, 1, 1]),
         (("output", "dtype"), "object"),
         (("seed",), 1.5),
+        (("grid", "extra"), "../x"),
     ],
 )
 def test_plan_that_does_not_hold_together_is_refused(job: Path, keys: tuple[str, ...], value: Any) -> None:

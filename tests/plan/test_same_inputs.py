@@ -17,7 +17,7 @@ import shapely
 from geo_refdiff import upscale
 from geo_refdiff.engine import conditions
 from geo_refdiff.errors import InputError, ModelError
-from geo_refdiff.plan.plan_file import read_plan
+from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.same_inputs import check_inputs
 
 ROLES = ("scene", "ref", "mask", "mask_confidence")

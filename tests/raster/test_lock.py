@@ -57,7 +57,7 @@ def test_a_disk_without_locks_is_used_and_told(
 
 def test_other_errors_are_told_as_they_are(tmp_path: Path, flock_fails: Any) -> None:
     flock_fails(errno.EIO)
-    with pytest.raises(OutputError, match="lock: cannot be written: .*nput/output"), held(tmp_path / "lock", "it", ""):
+    with pytest.raises(OutputError, match=r"lock: cannot be written: .*nput/output"), held(tmp_path / "lock", "it", ""):
         pass
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.reader import RasterInfo, RasterReader, inspect
+from geo_refdiff.raster.reader import RasterReader, inspect
 from geo_refdiff.raster.reader import Role as RasterRole
 from geo_refdiff.raster.vrt import Mosaic, with_bands_of
 from geo_refdiff.raster.window import Window
@@ -104,14 +103,12 @@ def test_nan_alpha_and_mask(tmp_path: Path) -> None:
         assert np.argwhere(~valid).tolist() == [[0, 2, 3], [1, 2, 3]]
 
 
-def test_info_survives_json(tmp_path: Path) -> None:
+def test_info_of_a_file_that_says_much(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.ones((2, 8, 9), np.float32), nodata=np.nan)
     with rasterio.open(path, "r+") as dataset:
         dataset.descriptions = ("red", "nir")
         dataset.scales, dataset.offsets, dataset.units = (0.5, 2.0), (0.0, -1.0), ("m", "W")
     info = inspect(path, "scene")
-    again = RasterInfo.from_dict(json.loads(json.dumps(info.to_dict(), allow_nan=False)))
-    assert repr(again) == repr(info)  # NaN is not equal to itself
     assert info.nodata is not None
     assert np.isnan(info.nodata)
     assert (info.descriptions, info.scales, info.units) == (("red", "nir"), (0.5, 2.0), ("m", "W"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,9 @@ def test_what_is_told_before_is_what_the_file_says_after(
     stored.store.finish()
     told, found = array_info(array, stored.store.info.path, "it"), inspect(stored.store.info.path, "scene")
     assert found.mtime_ns > 0
-    for key, value in told.to_dict().items():
+    for key, value in asdict(told).items():
         if key not in ("size_bytes", "mtime_ns"):
-            assert found.to_dict()[key] == pytest.approx(value, nan_ok=True) if key == "nodata" else value, key
+            assert getattr(found, key) == pytest.approx(value, nan_ok=True) if key == "nodata" else value, key
     with rasterio.open(stored.store.info.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), array.values)
 

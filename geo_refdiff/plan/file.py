@@ -1,37 +1,114 @@
-"""Whether a plan that was read from a file can be a plan: kinds of its values, and how they fit together.
+"""Plans as files: reading one strictly, and what differs between two, for a run that is to be resumed.
 
 The file may have been damaged or tampered with; what is wrong is found here, not in the middle of a run.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from functools import lru_cache
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pyproj
 
+from geo_refdiff.errors import ResumeError
 from geo_refdiff.plan.layout import MAX_WINDOW, WindowLayout, plan_blocks
+from geo_refdiff.plan.records import THREADS, VERSION, Bands, Plan
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.vrt import GDAL_TYPES
 from geo_refdiff.raster.window import Window
 
-if TYPE_CHECKING:
-    from geo_refdiff.plan.records import Bands, Plan
-
-_LARGEST = 1e300
 _MOST_THREADS = 4096
-_ANY_NUMBER = ("nodata",)
 
 
-def check_plan(plan: Plan) -> None:
+def read_plan(path: Path) -> Plan:
+    """A plan from plan.json.
+
+    Raises:
+        ResumeError: it is missing or damaged.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ResumeError(
+            f"{path}: the plan cannot be read ({one_line(error)}); start anew with --overwrite"
+        ) from error
+    return parsed(text)
+
+
+def parsed(text: bytes | str) -> Plan:
+    """A plan from its JSON, the inverse of `Plan.to_dict`.
+
+    Raises:
+        ResumeError: another version of the format, or a field that is missing, unknown, wrong, or at odds with others.
+    """
+    try:
+        data = msgspec.json.decode(text)
+        if not isinstance(data, dict):
+            raise ValueError("holds no plan")
+        if data.get("version") != VERSION:
+            raise ResumeError(
+                f"the plan has format version {str(data.get('version'))[:20]}, this program writes {VERSION}; "
+                f"start anew with --overwrite"
+            )
+        plan = msgspec.convert(_nodata_as_numbers(data), Plan)
+        _check_plan(plan)
+        told = differing(data, plan.to_dict())
+        if told:
+            raise ValueError(f"{told[0]}, which does not belong to it")
+    except (msgspec.MsgspecError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
+        raise ResumeError(f"the plan is damaged ({one_line(error)}); start anew with --overwrite") from error
+    return plan
+
+
+def differences(old: Plan, new: Plan) -> list[str]:
+    """What differs between two plans and changes pixels or block files, as "key: old -> new"; empty if nothing does."""
+    return differing(old.to_dict(), new.to_dict(), (f"software.{THREADS}",))
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> list[str]:
+    """What differs between two nested mappings as "key.key: old -> new"."""
+    flat_old, flat_new = _flat(old), _flat(new)
+    return [
+        f"{key}: {_short(flat_old.get(key))} -> {_short(flat_new.get(key))}"
+        for key in dict.fromkeys([*flat_old, *flat_new])
+        if key not in ignored and flat_old.get(key) != flat_new.get(key)
+    ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nodata_as_numbers(value: Any) -> Any:
+    """NaN and the infinite ones are text in JSON."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: float(item) if key == "nodata" and isinstance(item, str) else _nodata_as_numbers(item)
+        for key, item in value.items()
+    }
+
+
+def _check_plan(plan: Plan) -> None:
     """Whether a plan holds together.
 
     Raises:
         ValueError: names what is wrong, with its value.
     """
-    check_kind(plan, type(plan), "plan")
     scene, grid = plan.scene, plan.grid
     _claim(scene.width >= 1 and scene.height >= 1, "the scene's shape", (scene.height, scene.width))
     for info in (scene, plan.reference):
@@ -48,67 +125,6 @@ def check_plan(plan: Plan) -> None:
     for key, value in plan.software.items():
         whole = not key.endswith("threads") or (value.isdecimal() and int(value) <= _MOST_THREADS)
         _claim(whole, f"software.{key}", value)
-
-
-def check_kind(value: Any, kind: Any, where: str) -> None:
-    """Whether a value is what an annotation says, and everything in it, too; numbers are finite, whole ones whole.
-
-    Args:
-        value: a dataclass, or a value in one.
-        kind: a dataclass, str, int, float, bool, None, Any, Literal, tuple, Mapping, or a union of them.
-        where: what an error calls it.
-
-    Raises:
-        ValueError: it is not.
-    """
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return
-    if is_dataclass(kind) and isinstance(kind, type):
-        _claim(isinstance(value, kind), where, value)
-        for name, hint in _hints(kind).items():
-            check_kind(getattr(value, name), hint, f"{where}.{name}")
-    elif origin in (Union, UnionType):
-        _claim(any(_fits(value, each, where) for each in inner), where, value)
-    elif origin is Literal:
-        _claim(isinstance(value, str) and value in inner, where, value)
-    elif origin is tuple:
-        _claim(isinstance(value, tuple), where, value)
-        many = len(inner) == 2 and inner[1] is Ellipsis
-        _claim(many or len(value) == len(inner), where, value)
-        for number, item in enumerate(value):
-            check_kind(item, inner[0] if many else inner[number], f"{where}[{number}]")
-    elif origin is Mapping:
-        _claim(isinstance(value, dict), where, value)
-        for key, item in value.items():
-            check_kind(key, inner[0], where)
-            check_kind(item, inner[1], f"{where}.{key}")
-    else:
-        _claim(_plain(value, kind, where), where, value)
-
-
-@lru_cache(maxsize=64)
-def _hints(kind: Any) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {item.name: hints[item.name] for item in fields(kind)}
-
-
-def _fits(value: Any, kind: Any, where: str) -> bool:
-    try:
-        check_kind(value, kind, where)
-    except ValueError:
-        return False
-    return True
-
-
-def _plain(value: Any, kind: Any, where: str) -> bool:
-    if kind in (bool, NoneType):
-        return isinstance(value, kind)
-    if kind is str:
-        return isinstance(value, str) and bool(value.encode() or True)  # half a surrogate pair is no text
-    if isinstance(value, bool) or not isinstance(value, int | float if kind is float else int):
-        return False
-    return -_LARGEST < value < _LARGEST or where.endswith(_ANY_NUMBER)
 
 
 def _check_place(transform: tuple[float, ...], crs_wkt: str) -> None:
