@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.batch.manifest import STATUS_COLOURS
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.raster.affine import point
-from geo_refdiff.raster.atomic import output_error, write_bytes_atomic
+from geo_refdiff.raster.atomic import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.picture import stretch
 from geo_refdiff.raster.quicklook import look
@@ -51,6 +51,7 @@ def check_report(path: Path, folder: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: the page's folder is missing or cannot be written to, or something else is there.
     """
+    check_replaceable(path)
     place = path.absolute().parent
     if place.is_dir() and not os.access(place, os.W_OK):
         raise output_error(path, PermissionError(errno.EACCES, ""))

@@ -203,7 +203,7 @@ def _upscaled(
     }
     for used in IN_THE_MODEL:
         options.pop(used, None)
-    if out.exists() and not is_filled(out):
+    if out.is_file() and not is_filled(out):
         out.unlink()
     with torch_settings(settings.threads):
         try:

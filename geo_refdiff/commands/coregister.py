@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff import __version__
 from geo_refdiff.commands.coregister_picture import draw_registration
 from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
-from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.engine.workdir import check_geotiff, check_output
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.declared import declared_sensor
@@ -129,8 +129,10 @@ def coregister(
     if mode not in get_args(Mode):
         raise OptionError(f"mode '{mode}': choose {', '.join(get_args(Mode))}")
     paths = [None if p is None else Path(p).absolute() for p in (out, report, picture)]
-    _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
     final, report_file, picture_file = paths
+    if final is not None:
+        check_geotiff(final, overwrite, (scene, ref))
+    _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
     with gdal_env():
         lr, hr = inspect(scene, "scene"), inspect(ref, "reference")
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))

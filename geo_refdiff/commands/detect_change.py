@@ -22,7 +22,7 @@ from geo_refdiff.change.network import Detector, load_detector
 from geo_refdiff.change.placing import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
-from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.engine.workdir import check_geotiff, check_output
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.plan.planning import Request, make_plan
 from geo_refdiff.plan.records import Plan
@@ -133,7 +133,8 @@ def detect_change(
         raise OptionError(f"grid '{grid}': give lr (the scene's) or hr (that of the upscaled scene)")
     if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
         raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
-    for path in (out, sure, *legend_files(out)):
+    check_geotiff(out, overwrite, (scene, ref))
+    for path in (sure, *legend_files(out)):
         check_output(path, overwrite, (scene, ref))
     found = load_detector()
     with gdal_env():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from geo_refdiff.commands.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
-from geo_refdiff.engine.workdir import check_output
+from geo_refdiff.engine.workdir import check_geotiff
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.output import output_of
@@ -117,7 +117,7 @@ def simulate(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
     out = Path(out).absolute()
-    check_output(out, overwrite, (hr,))
+    check_geotiff(out, overwrite, (hr,))
     with gdal_env():
         info = inspect(hr, "scene")
         _check(info, scale, seed, noise, value_range)

@@ -20,7 +20,7 @@ from geo_refdiff.engine.run import (
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
 from geo_refdiff.engine.tags import unreached
-from geo_refdiff.engine.workdir import Workdir, check_output, workdir_of
+from geo_refdiff.engine.workdir import Workdir, check_geotiff, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.aligning import MAX_RESIDUAL
@@ -152,8 +152,7 @@ def upscale(
     if threads is not None and threads < 1:
         raise OptionError(f"threads {threads}: give 1 or more")
     if out is not None:
-        _check_name(Path(out), shard_size)
-        _check_out(Path(out).absolute(), resume=resume, overwrite=overwrite)
+        _check_out(Path(out).absolute(), shard_size, resume or overwrite)
     taken = None if scene_date is None else asked_span("--scene-date", scene_date)
     wanted = chosen_products(products) + (() if uncertainty is None else (UNCERTAINTY,))
     request = Request(
@@ -169,13 +168,14 @@ def upscale(
         planned = make_plan(request)
     plan = planned.plan
     final = _default_out(plan, shard_size) if out is None else Path(out).absolute()
-    _check_out(final, resume=resume, overwrite=overwrite)
+    _check_out(final, shard_size, resume or overwrite)
     if shard_size is not None:
         check_shards(final, shard_size, plan, replace=resume or overwrite)
     beside = product_files(final, wanted)
     for file in (final, *beside):
         _check_not_an_input(file, request)
-    _check_out(*beside, resume=resume, overwrite=overwrite)
+    for file in beside:
+        check_output(file, resume or overwrite)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
     if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
@@ -279,17 +279,13 @@ def _default_out(plan: Plan, shard_size: int | None) -> Path:
     return folder / f"{scene.stem}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
 
 
-def _check_name(out: Path, shard_size: int | None) -> None:
+def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
     is_vrt = out.suffix.lower() == ".vrt"
     if shard_size is not None and not is_vrt:
         raise OptionError(f"{out}: with --shard-size the output is a VRT; call it {out.with_suffix('.vrt').name}")
     if shard_size is None and is_vrt:
         raise OptionError(f"{out}: a GeoTIFF is written; call it {out.with_suffix('.tif').name}, or give --shard-size")
-
-
-def _check_out(*files: Path, resume: bool, overwrite: bool) -> None:
-    for out in files:
-        check_output(out, overwrite or resume)
+    (check_output if is_vrt else check_geotiff)(out, replace)
 
 
 def _check_not_an_input(out: Path, request: Request) -> None:

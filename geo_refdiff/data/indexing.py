@@ -18,7 +18,8 @@ from geo_refdiff.data.pair_files import OpenPair, Reading, RowFiles, Shared
 from geo_refdiff.data.problems import Problems, check_on_error
 from geo_refdiff.data.rasters import named_bands, views_of
 from geo_refdiff.data.tree import DatedFile, check_names, find_dates, is_in
-from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
+from geo_refdiff.errors import GeoRefDiffError, InputError
+from geo_refdiff.raster.atomic import check_free
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -109,8 +110,7 @@ def make_index(
     """
     folder, out, skip = Path(folder).resolve(), Path(out), check_on_error(on_error)
     check_suffix(out)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}: exists; give --overwrite or another name")
+    check_free(out, overwrite)
     home = (out.parent if root is None else Path(root)).resolve()
     places = find_dates(folder, pattern)
     check_names("--only", only, places)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.errors import OptionError, OutputError, ResumeError
 from geo_refdiff.plan.file import differences, read_plan
 from geo_refdiff.plan.layout import BlockLayout
 from geo_refdiff.plan.records import THREADS, Plan
@@ -25,6 +25,7 @@ _EMPTY = ".empty"
 _SHARDS = "shards-"
 _NAME = re.compile(r"r([0-9]{5,9})_c([0-9]{5,9})(\.tif|\.empty)")
 _SHOWN = 6
+_GEOTIFF = (".tif", ".tiff")
 
 
 def workdir_of(out: Path) -> Path:
@@ -233,12 +234,24 @@ def _not_followed(path: Path) -> OutputError:
     return OutputError(f"{path}: is a link, which is not followed; remove it, and start anew with --overwrite")
 
 
+def check_geotiff(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Whether a GeoTIFF may be written as `out`: by its name, and as `check_output`.
+
+    Raises:
+        OptionError: it is not called .tif or .tiff.
+        OutputError: as `check_output`.
+    """
+    if out.suffix.lower() not in _GEOTIFF and not out.is_dir():
+        raise OptionError(f"{out}: a GeoTIFF is written; call it {out.with_suffix('.tif').name}")
+    check_output(out, overwrite, inputs)
+
+
 def check_output(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
     """Whether `out` may be written, as far as can be told without writing.
 
     Raises:
-        OutputError: the folder is missing, no folder or read-only; `out` is a folder, an input, or a file that is not
-            to be replaced.
+        OutputError: the folder is missing, no folder or read-only; `out` is a folder, an input, no regular file, or a
+            file that is not to be replaced.
     """
     folder = out.parent
     if not folder.exists():

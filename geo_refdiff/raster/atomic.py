@@ -33,12 +33,25 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written: {reason}")
 
 
+def check_replaceable(out: Path) -> None:
+    """Whether what is there, if anything, may be replaced by a file at all; a link counts as what it leads to.
+
+    Raises:
+        OutputError: it is a FIFO, a device, a socket, or lies where the system keeps such (/dev, /proc).
+    """
+    folder = Path(os.path.realpath(out.parent))
+    special = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
+    if special or (out.exists() and not out.is_file() and not out.is_dir()):
+        raise OutputError(f"{out}: is no regular file, which is never replaced; choose a file name")
+
+
 def check_free(out: Path, overwrite: bool) -> None:
     """Whether a file may be put there.
 
     Raises:
-        OutputError: one is there, and it is not to be replaced.
+        OutputError: one is there, and it is not to be replaced; or as `check_replaceable`.
     """
+    check_replaceable(out)
     if out.exists() and not overwrite:
         raise OutputError(f"{out}: exists already; choose another name or say --overwrite")
 
@@ -51,9 +64,10 @@ def atomic_path(final: str | Path) -> Iterator[Path]:
     file is removed and a `final` that was there stays as it was.
 
     Raises:
-        OutputError: from any OSError: disk full, no permission, no such folder.
+        OutputError: from any OSError: disk full, no permission, no such folder; or as `check_replaceable`.
     """
     final = Path(final)
+    check_replaceable(final)
     own = f"{os.getpid()}-{secrets.token_hex(4)}"  # processes of several machines may share a folder
     temporary = final.with_name(f".{final.stem}.tmp-{own}{final.suffix}")
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from geo_refdiff.cli.main import cli, run
 
@@ -47,3 +51,76 @@ def test_progress_comes_as_lines_where_a_program_reads_it(
     assert run(args) == 0
     count = {"block": 1, "pair": 2}[what]
     assert f"{what} {count} of {count} (100%)\n" in capsys.readouterr().err
+
+
+@pytest.fixture
+def coarse_and_fine(make_pair: Any) -> dict[str, list[str]]:
+    """Commands that write a GeoTIFF, but for its name."""
+    scene, ref = map(str, make_pair(16, 20))
+    return {
+        "upscale": ["upscale", scene, "--model", "bicubic", "--scale", "2", "--overwrite"],
+        "simulate": ["simulate", ref, "--scale", "4", "--overwrite"],
+        "coregister": ["coregister", scene, ref, "--overwrite"],
+        "detect-change": ["detect-change", scene, ref, "--overwrite"],
+    }
+
+
+@pytest.mark.parametrize("command", ["upscale", "simulate", "coregister", "detect-change"])
+@pytest.mark.parametrize("name", ["x.png", "x.jp2", "x.img", "x"])
+def test_a_geotiff_has_the_name_of_one(
+    command: str, name: str, coarse_and_fine: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    out.write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    assert run([*coarse_and_fine[command], "-o", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {out}: a GeoTIFF is written; call it x.tif\n"
+    assert out.read_text() == "precious"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name"),
+    [
+        ("upscale", "-o", "x.tif"),
+        ("simulate", "-o", "x.tif"),
+        ("coregister", "-o", "x.tif"),
+        ("coregister", "--report", "x.json"),
+        ("coregister", "--picture", "x.png"),
+        ("detect-change", "-o", "x.tif"),
+        ("index", "-o", "x.csv"),
+        ("batch", "--report", "x.html"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["fifo", "link to a device"])
+def test_only_regular_files_are_replaced(
+    command: str,
+    option: str,
+    name: str,
+    kind: str,
+    coarse_and_fine: dict[str, list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, scene = tmp_path / name, str(tmp_path / "scene.tif")
+    if kind == "fifo":
+        os.mkfifo(out)
+    else:
+        out.symlink_to("/dev/null")
+    commands = coarse_and_fine | {
+        "index": ["index", str(tmp_path), "--overwrite"],
+        "batch": ["batch", areas(tmp_path), "--scene", scene, "--out", str(tmp_path / "many"), "--overwrite"],
+    }
+    before = sorted(tmp_path.rglob("*"))
+    assert run([*commands[command], option, str(out)]) == 1
+    assert capsys.readouterr().err == f"error: {out}: is no regular file, which is never replaced; choose a file name\n"
+    assert stat.S_ISFIFO(out.lstat().st_mode) if kind == "fifo" else out.is_symlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def areas(folder: Path) -> str:
+    """A file with one area."""
+    path = folder / "areas.gpkg"
+    corner = (486_000, 5_208_800, 486_200, 5_209_100)
+    geopandas.GeoDataFrame({"name": ["a"]}, geometry=[shapely.box(*corner)], crs="EPSG:26914").to_file(path)
+    return str(path)

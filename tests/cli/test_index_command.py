@@ -37,7 +37,7 @@ def test_an_index_is_written_and_summed_up(tree: Path, tmp_path: Path, capsys: p
     assert {row.split for row in read_index(out)} == {"train"}
     assert len(open_dataset(out)) == 4
     assert run(["index", str(tree), "-o", str(out)]) == 1
-    assert "exists; give --overwrite" in capsys.readouterr().err
+    assert "exists already; choose another name or say --overwrite" in capsys.readouterr().err
     command = ["index", str(tree), "-o", str(out), "--overwrite", "--exclude", "there", "--json"]
     assert run([*command, "--root", str(tmp_path), "--pattern", "<city>/<place>/<year>", "--no-register"]) == 0
     summary = json.loads(capsys.readouterr().out)

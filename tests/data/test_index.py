@@ -427,7 +427,7 @@ def test_index_refuses_what_it_cannot_do(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--exclude 'gamma' fits no place"):
         make_index(tree, tmp_path / "i.csv", exclude=["gamma"])
     (tmp_path / "i.csv").write_text("mine")
-    with pytest.raises(OutputError, match="exists; give --overwrite"):
+    with pytest.raises(OutputError, match="exists already; choose another name or say --overwrite"):
         make_index(tree, tmp_path / "i.csv")
     assert (tmp_path / "i.csv").read_text() == "mine"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from geo_refdiff.errors import OutputError
-from geo_refdiff.raster.atomic import atomic_path, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.atomic import atomic_path, check_free, write_bytes_atomic, write_json_atomic
 
 
 def test_success_replaces_and_failure_leaves_the_old(tmp_path: Path) -> None:
@@ -43,6 +44,24 @@ def test_a_read_only_folder_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="no permission"):
         write_bytes_atomic(tmp_path / "a.bin", b"1")
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    fifo, link, file = tmp_path / "fifo", tmp_path / "link", tmp_path / "file"
+    os.mkfifo(fifo)
+    link.symlink_to("/dev/null")
+    for special in (fifo, link, Path("/dev/stdout"), Path("/dev/none"), Path("/proc/self/fd/1")):
+        with pytest.raises(OutputError, match="is no regular file, which is never replaced; choose a file name"):
+            write_bytes_atomic(special, b"1")
+        with pytest.raises(OutputError, match="is no regular file"):
+            check_free(special, True)
+    assert stat.S_ISFIFO(fifo.lstat().st_mode)
+    assert link.is_symlink()
+    assert not Path("/dev/none").exists()
+    file.write_bytes(b"0")
+    (tmp_path / "to_file").symlink_to(file)
+    write_bytes_atomic(tmp_path / "to_file", b"1")
+    assert (tmp_path / "to_file").read_bytes() == b"1"
 
 
 @pytest.fixture
