@@ -88,7 +88,7 @@ PLAN = (
     "bands", "grid", "windows", "blocks", "coregistration", "radiometry", "sensor", "sampler", "model", "output",
     "seed", "dtype", "mask",
 )  # fmt: skip
-"""Sections of plan.json that are compared; mask is inputs.mask."""
+"""Sections of plan.json that are compared, as its third format had them."""
 VOLATILE = {
     "seconds", "timings", "datetime", "created", "updated", "software", "version", "versions", "notes", "path",
     "paths", "size_bytes", "mtime_ns", "crs_wkt", "file:size", "file:checksum", "plan_sha256",
@@ -172,7 +172,10 @@ def crs_name(crs: Any) -> str | None:
 def of_plan(path: Path) -> Digest:
     """The decisions of a plan."""
     plan = json.loads(path.read_text())
-    plan["mask"] = plan["inputs"].get("mask")
+    plan["sampler"] = plan["model"].pop("sampler")
+    plan["grid"]["lattice_origin"] = plan["grid"].pop("origin")
+    plan["sensor"]["psf_sigma"] = plan["psf_sigma"]
+    plan["output"] |= {name: plan[name] for name in ("source_map", "uncertainty")}
     return {name: plan.get(name) for name in PLAN}
 
 
