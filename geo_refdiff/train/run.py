@@ -129,7 +129,7 @@ def train(
             check_free(out, resume=resume, overwrite=overwrite)
         data = open_data(config.data, say)
         first = data.train[0].dataset
-        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
+        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes), say)
         maker = SampleMaker(
             data.train,
             config.samples,
