@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from geo_refdiff.nn.layers import (
     ChangeAwareBlock,
+    Doubled,
     NoiseEmbedding,
     PixelNorm,
     ResidualBlock,
@@ -40,8 +41,8 @@ class CompactSize:
         unshuffle: HR pixels along one feature pixel of the first level.
         widths: channels of each level, finest first.
         full_width: channels of the convolutions at full resolution.
-        half_width: channels at half resolution of heads that enlarge by interpolation; 0 = heads that shuffle channels
-            to pixels, which may leave a lattice of the unshuffle's period.
+        half_width: channels of the heads at half resolution, and all enlarging is by interpolation; 0 = channels are
+            shuffled to pixels, which may leave a lattice of the period of a level.
         hidden: hidden channels of the SFT modules.
         embedding: width of the noise embedding.
         texture: whether the start has detail of its own beside the mean and the reference's.
@@ -179,6 +180,7 @@ class ResizeHead(nn.Module):
         if size.unshuffle != 4:
             raise ValueError(f"heads that enlarge by interpolation need unshuffle 4, not {size.unshuffle}")
         f = size.full_width
+        self.doubled = Doubled()
         self.norm = PixelNorm(inputs)
         self.middle = nn.Conv2d(inputs, size.half_width, 3, padding=1)
         self.narrow = nn.Conv2d(size.half_width, f, 1)
@@ -187,15 +189,11 @@ class ResizeHead(nn.Module):
         nn.init.zeros_(self.conv1.weight)
 
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
-        x = F.silu(self.middle(_doubled(F.silu(self.norm(features)))))
-        x = _doubled(self.narrow(x))
+        x = F.silu(self.middle(self.doubled(F.silu(self.norm(features)))))
+        x = self.doubled(self.narrow(x))
         x = F.silu(self.conv0(torch.cat([x, extra.to(x.dtype)], dim=1)))
         result: Tensor = self.conv1(x)
         return result
-
-
-def _doubled(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _head(inputs: int, extra: int, outputs: int, size: CompactSize) -> FullResolutionHead | ResizeHead:
@@ -229,7 +227,7 @@ class GuidanceNet(nn.Module):
             self.blocks.append(ResidualBlock(2 * w[level] + below, w[level]))
             if level:
                 below = w[level - 1]
-                self.ups.append(up(w[level], below))
+                self.ups.append(up(w[level], below, shuffled=not size.half_width))
         self.head = _head(w[0], 4 * bands, 2 * bands + 4 if size.texture else bands + 2, size)
         self.detail_bands = DetailBands(bands)
 
@@ -309,7 +307,7 @@ class CompactNet(nn.Module):
             )
             if level:
                 below = w[level - 1]
-                self.ups.append(up(w[level], below))
+                self.ups.append(up(w[level], below, shuffled=not size.half_width))
         self.head = _head(w[0], 2 * bands if size.around_start else bands, bands, size)
 
     def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Guidance:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from geo_refdiff.diffusion.checkpoint import (
     build_denoiser,
@@ -48,13 +47,10 @@ _INFERENCE: dict[str, Any] = {
 """How a compact model is used unless [inference] says otherwise: to be measured again on each trained model."""
 
 
-def new_denoiser(
-    config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...], tell: Callable[[str], None] = print
-) -> Denoiser:
+def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> Denoiser:
     """A denoiser in float32 on the CPU: fresh weights drawn from the seed, or those of [model] init.
 
-    `tell` takes a line where only a part of `init` is taken over. Its ``config`` is what config.json of the trained
-    model says; what `init` says of its use is taken over, unless only a part of its weights is.
+    Its ``config`` is what config.json of the trained model says; what `init` says of its use is taken over.
 
     Raises:
         ModelError: options that make no network; an `init` that is unknown or made otherwise, with the settings that
@@ -67,40 +63,14 @@ def new_denoiser(
     else:
         folder = resolve_model(config.model.init)
         before = read_config(folder)
-        if not config.model.init_part:
-            _check_same(folder, before, described)
-        same = not config.model.init_part  # another network is used in another way
-        use = {key: before[key] for key in INFERENCE_KEYS if same and key in before and key != "scales"}
+        _check_same(folder, before, described)
+        use = {key: before[key] for key in INFERENCE_KEYS if key in before and key != "scales"}
         denoiser = build_denoiser(merged(described | use, config.inference))
         state = {name: value.float() for name, value in read_weights(folder).items()}
-        if config.model.init_part:
-            state, kept, fresh = fitting_blocks(denoiser.network, state)
-            tell(f"taken over from {folder}: {', '.join(kept)}; fresh: {', '.join(fresh)}")
         match_weights(denoiser.network, state, folder)
         denoiser.network.load_state_dict(state)
         denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
     return denoiser.requires_grad_(True)
-
-
-def fitting_blocks(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """The weights of a network with those blocks taken from another one's in which all names and shapes agree.
-
-    A block is what its layers lie in ("guide_net.head"): half a block from elsewhere would make no sense of the rest.
-
-    Returns:
-        The weights, and the names of the blocks that were taken and that were left as they are.
-    """
-    own = network.state_dict()
-    blocks: dict[str, list[str]] = {}
-    for name in own:
-        blocks.setdefault(name.rsplit(".", 2)[0], []).append(name)
-    taken = {
-        block
-        for block, names in blocks.items()
-        if all(name in state and state[name].shape == own[name].shape for name in names)
-    }
-    mixed = {name: state[name] if name.rsplit(".", 2)[0] in taken else value for name, value in own.items()}
-    return mixed, sorted(taken), sorted(set(blocks) - taken)
 
 
 def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> dict[str, Any]:

@@ -50,7 +50,6 @@ class ModelConfig:
         published: options of the published network, as its config.json holds them.
         sigma_data: standard deviation around the base, model units; 0.5 for the published network.
         init: model folder or bundled name whose weights are the start (fine-tuning), "" = fresh weights.
-        init_part: take over from `init` what fits, block by block, where the network is another one.
     """
 
     architecture: str = "compact"
@@ -69,7 +68,6 @@ class ModelConfig:
     published: dict[str, Any] = field(default_factory=dict)
     sigma_data: float = 0.14
     init: str = ""
-    init_part: bool = False
 
     def __post_init__(self) -> None:
         one_of(self, "model", "architecture", ARCHITECTURES)

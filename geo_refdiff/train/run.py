@@ -130,7 +130,7 @@ def train(
             check_free(out, resume=resume, overwrite=overwrite)
         data = open_data(config.data, say)
         first = data.train[0].dataset
-        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes), say)
+        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
         maker = SampleMaker(
             data.train,
             config.samples,

@@ -136,7 +136,7 @@ class SampleMaker:
         self._source_weights = _shares([s.weight for s in sources])
         shared = Room(room)
         self._pixels = [PixelSource(s.dataset, torch.device(device), shared) for s in sources]
-        self._smallest = min(min(d.shape(i)) for d, _ in sources for i in range(len(d)))
+        self._sides = sorted({min(d.shape(i)) for d, _ in sources for i in range(len(d))})
         self.unusable: dict[str, str] = {}
 
     def scale(self, step: int) -> int:
@@ -151,7 +151,7 @@ class SampleMaker:
         """
         rng = np.random.default_rng((self.seed, step, 1))
         least = math.lcm(self.scale(step), self.multiple)
-        weights = {n: w for n, w in self._averaged.items() if least * n <= self._smallest}
+        weights = {n: w for n, w in self._averaged.items() if least * n <= self._sides[0]}
         return int(rng.choice(list(weights), p=_shares(list(weights.values())))) if weights else min(self._averaged)
 
     def crop(self, scale: int, averaged: int = 1) -> int:
@@ -159,7 +159,7 @@ class SampleMaker:
         if averaged == 1:
             return crop_size(scale, self.multiple, self.config.crop)
         step = math.lcm(scale, self.multiple)
-        room = self._smallest // averaged // step * step
+        room = self._sides[0] // averaged // step * step
         return max(step, min(crop_size(scale, self.multiple, self.config.crop), room))
 
     def small_pairs(self) -> list[str]:
@@ -248,10 +248,8 @@ class SampleMaker:
             pixels, index = self._pick(rng)
             name = pixels.dataset.name(index)
             height, width = pixels.dataset.shape(index)
-            side = min(height, width) // averaged
-            context = max(0, min(_LR_CONTEXT, (side - crop) // (2 * scale)))
-            area = crop + 2 * context * scale
-            if area > side:
+            area = crop + 2 * self._context(crop, scale, averaged) * scale
+            if area * averaged > min(height, width):
                 self._pass_over(name, InputError(_too_small(height, width, area * averaged)))
                 continue
             planes = self._cut(rng, pixels, index, area, averaged)
@@ -263,6 +261,11 @@ class SampleMaker:
         if found is None:
             raise self._exhausted()
         return found
+
+    def _context(self, crop: int, scale: int, averaged: int) -> int:
+        """LR pixels around a crop that every pair large enough for the crop has: those of a batch are alike."""
+        side = min((s // averaged for s in self._sides if s // averaged >= crop), default=crop)
+        return min(_LR_CONTEXT, (side - crop) // (2 * scale))
 
     def _other(self, rng: np.random.Generator, area: int, averaged: int) -> tuple[Tensor, Tensor]:
         """(C, area, area) of another place, DN, and its land cover (area, area) uint8."""
