@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.base import Crop, Numbers
 from geo_refdiff.data.index import IndexRow, as_text
+from geo_refdiff.data.label_cache import read_labels, write_labels
 from geo_refdiff.data.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
 from geo_refdiff.data.problems import OnError, Problems, ReadError
 from geo_refdiff.data.rasters import OpenFiles, named_bands
 from geo_refdiff.errors import GeoRefDiffError, InputError
+from geo_refdiff.raster.cores import cores
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.window import Window
 
 Resident = bool | Literal["auto"]
+Tell = Callable[[str], None]
+T = TypeVar("T")
+_OPENING = threading.Lock()
+"""Opening silences PROJ's warnings, which Python can do for one thread at a time only."""
+_TOLD = 30.0
+"""Seconds between lines about the progress."""
 BUDGET = 3 * 2**30
 """Bytes of pixels that "auto" holds in memory at most."""
 
@@ -65,6 +77,8 @@ class IndexDataset:
         reading: what to read; no bands = those of the first file that can be read.
         resident: hold the pixels in memory; "auto": where they take no more than `budget` bytes.
         on_error: "skip" leaves pairs out whose files are missing or unreadable, "stop" raises.
+        kept: file where labels by rules are kept from one opening to the next; None = they are made each time.
+        tell: takes lines about the progress where labels are made.
 
     Attributes:
         problems: pairs that are left out.
@@ -82,6 +96,8 @@ class IndexDataset:
         resident: Resident = "auto",
         budget: int = BUDGET,
         on_error: OnError = "skip",
+        kept: Path | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self.problems = Problems(total=len(rows))
         self._open = OpenFiles()
@@ -89,13 +105,14 @@ class IndexDataset:
             self._pairs = self._look(rows, root, reading, on_error)
             self._held: list[_Held] | None = None
             self.resident = self._nbytes() <= budget if resident == "auto" else resident
-            if self.resident:
-                self._held = self._load(on_error)
+            if self._pairs:
+                self._reading = self._pairs[0].reading
+            if self.resident and self._pairs:
+                self._held = self._load(on_error, kept, tell or _silent)
         if not self._pairs:
             first = next(iter(self.problems), None)
             why = f"; the first: {first.name}: {first.reason}" if first else ""
             raise ReadError(f"no pair of the index can be used ({self.problems.summary()}){why}")
-        self._reading = self._pairs[0].reading
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -177,34 +194,99 @@ class IndexDataset:
     def _nbytes(self) -> int:
         return sum(pair.nbytes for pair in self._pairs)
 
-    def _load(self, on_error: OnError) -> list[_Held]:
-        dates: dict[tuple[object, ...], _Date] = {}
+    def _load(self, on_error: OnError, kept: Path | None, tell: Tell) -> list[_Held]:
+        """All pairs, side by side; labels by rules come from the file where they are kept, or go there."""
+        fingerprint = self.fingerprint()
+        labels = {} if kept is None else read_labels(kept, fingerprint)
+        ruled = [number for number, pair in enumerate(self._pairs) if pair.ruled]
+        making = kept is not None and any(f"change {number}" not in labels for number in ruled)
+        firsts: dict[tuple[object, ...], int] = {}
+        for number, pair in enumerate(self._pairs):
+            firsts.setdefault(pair.date, number)
+        load = partial(_load, self._pairs, firsts, labels)
+        dates = dict(zip(firsts, _side_by_side(partial(load, None), list(firsts.values()), _silent), strict=True))
+        numbers = list(range(len(self._pairs)))
+        found = _side_by_side(partial(load, dates), numbers, tell if making else _silent)
+        if making and kept is not None:
+            for number in ruled:
+                held = found[number]
+                if isinstance(held, _Held):
+                    labels[f"cover {firsts[self._pairs[number].date]}"] = held.new.classes
+                    labels[f"change {number}"] = held.mask if held.mask is not None else _unknown(held.new.classes)
+            if write_labels(kept, fingerprint, labels):
+                tell(f"labels are kept in {kept}")
+        return self._usable(found, on_error)
+
+    def _usable(self, found: Sequence[_Date | _Held | GeoRefDiffError], on_error: OnError) -> list[_Held]:
         held, good = [], []
-        for pair in self._pairs:
-            try:
-                held.append(_load(pair, dates))
+        for pair, result in zip(self._pairs, found, strict=True):
+            if isinstance(result, _Held):
+                held.append(result)
                 good.append(pair)
-            except GeoRefDiffError as error:
-                self.problems.add(pair.row.name, str(error), on_error)
+            else:
+                self.problems.add(pair.row.name, str(result), on_error)
         self._pairs = good
         return held
 
 
-def _load(pair: RowFiles, dates: dict[tuple[object, ...], _Date]) -> _Held:
-    opened, whole = pair.open(), Window(0, 0, *pair.shape)
+def _load(
+    pairs: Sequence[RowFiles],
+    firsts: Mapping[tuple[object, ...], int],
+    labels: Mapping[str, Labels],
+    dates: Mapping[tuple[object, ...], _Date | _Held | GeoRefDiffError] | None,
+    number: int,
+) -> _Date | _Held | GeoRefDiffError:
+    """The new date of a pair, or with all `dates` the pair; the error where it cannot be read."""
+    pair = pairs[number]
     try:
-        key = (pair.row.new, pair.row.new_classes, pair.row.low, pair.row.high, pair.dtype)
-        if key not in dates:
-            values, valid = opened.new(whole)
-            dates[key] = _Date(values, None if valid.all() else valid, opened.classes(whole, values, valid))
-        date = dates[key]
-        ref, ref_valid = opened.ref(whole)
-        new_valid = np.ones(pair.shape, np.bool_) if date.valid is None else date.valid
-        mask = opened.change(whole, date.values, new_valid, ref, ref_valid, date.classes)
-    finally:
-        opened.close()
+        with _OPENING:
+            opened, whole = pair.open(), Window(0, 0, *pair.shape)
+        try:
+            if dates is None:
+                values, valid = opened.new(whole)
+                cover = labels.get(f"cover {number}") if pair.ruled else None
+                classes = opened.classes(whole, values, valid) if cover is None else cover
+                return _Date(values, None if valid.all() else valid, classes)
+            date = dates[pair.date]
+            if not isinstance(date, _Date):
+                return date
+            ref, ref_valid = opened.ref(whole)
+            mask = labels.get(f"change {number}") if pair.ruled else None
+            if mask is None:
+                new_valid = np.ones(pair.shape, np.bool_) if date.valid is None else date.valid
+                mask = opened.change(whole, date.values, new_valid, ref, ref_valid, date.classes)
+        finally:
+            opened.close()
+    except GeoRefDiffError as error:
+        return error
     known = None if (mask == UNKNOWN_CLASS).all() else mask
     return _Held(date, ref, None if ref_valid.all() else ref_valid, known)
+
+
+def _unknown(like: Labels) -> Labels:
+    return np.full_like(like, UNKNOWN_CLASS)
+
+
+def _silent(text: str) -> None:
+    return None
+
+
+def _side_by_side(work: Callable[[int], T], numbers: Sequence[int], tell: Tell) -> list[T]:
+    """What `work` gives for each number, on all cores; tells how far it is, at first and then each half a minute."""
+    results: list[T] = []
+    due = time.monotonic()
+
+    def one(number: int) -> T:
+        with gdal_env():
+            return work(number)
+
+    with ThreadPoolExecutor(cores(), thread_name_prefix="pairs") as pool:
+        for count, result in enumerate(pool.map(one, numbers)):
+            if time.monotonic() >= due:
+                tell(f"labels by rules: {count} of {len(numbers)} pairs")
+                due = time.monotonic() + _TOLD
+            results.append(result)
+    return results
 
 
 def check_window(name: str, shape: tuple[int, int], top: int, left: int, height: int, width: int) -> Window:

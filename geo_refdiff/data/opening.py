@@ -10,7 +10,8 @@ from typing import Protocol
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data.base import PairDataset
 from geo_refdiff.data.index import IndexRow, is_index, read_index
-from geo_refdiff.data.indexed import BUDGET, IndexDataset, Resident
+from geo_refdiff.data.indexed import BUDGET, IndexDataset, Resident, Tell
+from geo_refdiff.data.label_cache import cache_path
 from geo_refdiff.data.pair_files import Reading
 from geo_refdiff.data.problems import Problems, check_on_error
 from geo_refdiff.data.refsr import ClassMap, Labels, RefSRDataset, is_refsr
@@ -46,6 +47,7 @@ def open_dataset(
     class_map: ClassMap = None,
     labels: Labels = "auto",
     clip: bool = True,
+    tell: Tell | None = None,
 ) -> OpenedDataset:
     """Open a data set of ordered pairs of dates.
 
@@ -66,6 +68,8 @@ def open_dataset(
         class_map: class names of a folder's table -> index in CLASSES, or "own" to keep its classes.
         labels: which labels of a folder are read: "colour", "grey" or "auto".
         clip: values beyond an index's low and high become 0 and 255.
+        tell: takes lines about the progress where labels by rules are made. With `pseudo_change`, and pixels in memory,
+            they are kept in INDEX.labels.npz.
 
     Raises:
         InputError: the source cannot be read, or no pair of it can be used.
@@ -80,7 +84,7 @@ def open_dataset(
         raise InputError(f"{path}: {_WHAT}")
     rows = _chosen(read_index(path), path, split, only, exclude)
     reading = Reading(tuple(bands), tuple(classes), pseudo_classes, pseudo_change, match, clip)
-    return IndexDataset(rows, _root(path, rows, root), reading, resident, budget, skip)
+    return IndexDataset(rows, _root(path, rows, root), reading, resident, budget, skip, cache_path(path), tell)
 
 
 def _check_bands(path: Path, bands: Sequence[str]) -> None:

@@ -134,6 +134,17 @@ class RowFiles:
         pixels = self.new.height * self.new.width
         return pixels * (2 * len(self.reading.bands) * self.dtype.itemsize + 4)
 
+    @property
+    def ruled(self) -> bool:
+        """Whether land cover and change both come from rules alone."""
+        own = self.mask is None and self.new_classes is None and self.ref_classes is None
+        return own and self.reading.by_rules and self.reading.pseudo_classes and self.reading.pseudo_change
+
+    @property
+    def date(self) -> tuple[object, ...]:
+        """What makes the new dates of two pairs the same."""
+        return self.row.new, self.row.new_classes, self.row.low, self.row.high, self.dtype
+
     def open(self) -> OpenPair:
         """Readers of the files, for one thread.
 

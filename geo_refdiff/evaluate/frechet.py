@@ -33,6 +33,27 @@ def frechet_distance(first: NDArray[np.floating], second: NDArray[np.floating]) 
     return float(shift @ shift + spread - 2.0 * root)
 
 
+LEAST_TILES = 4
+_GROUPS = 20
+
+
+def jackknifed(first: NDArray[np.floating], second: NDArray[np.floating]) -> tuple[float, NDArray[np.float64]]:
+    """The Frechet distance, and what it is without each of at most 20 groups of rows of both.
+
+    Args:
+        first, second: rows of the same images, at least `LEAST_TILES`.
+    """
+    groups = np.array_split(np.arange(len(first)), min(_GROUPS, len(first)))
+    parts = [frechet_distance(np.delete(first, g, axis=0), np.delete(second, g, axis=0)) for g in groups]
+    return frechet_distance(first, second), np.array(parts)
+
+
+def jackknife_error(parts: NDArray[np.float64]) -> float:
+    """Standard error of what takes these values without each group (Efron and Stein 1981); of a difference, of its
+    values."""
+    return float(np.sqrt((len(parts) - 1) * np.var(parts)))
+
+
 def _short(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows with the same X'X, no more of them than columns."""
     if len(rows) <= rows.shape[1]:

@@ -67,6 +67,19 @@ def gradient_energy_ratio(image: Tensor, truth: Tensor, where: Tensor | None = N
     return mean_where(_gradient_energy(image), where) / mean_where(_gradient_energy(truth), where)
 
 
+def chroma_ratio(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Deviation of red - green and blue - green from their means over 7 x 7 px, over the truth's; NaN without three
+    bands. Blotches and speckle in colour show in it."""
+    if image.shape[1] < 3:
+        return image.new_full(image.shape[:1], math.nan)
+    spreads = []
+    for x in (image, truth):
+        colour = torch.stack([x[:, 0] - x[:, 1], x[:, 2] - x[:, 1]], dim=1)
+        around = F.avg_pool2d(F.pad(colour, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+        spreads.append(mean_where((colour - around).square(), where).sqrt())
+    return spreads[0] / spreads[1].clamp(min=1e-6)
+
+
 def flat_noise_ratio(image: Tensor, truth: Tensor) -> Tensor:
     """High-pass deviation where the truth is flattest (lowest 20 % of local contrast), over the truth's."""
     energy = F.avg_pool2d(_gradient_energy(truth).mean(dim=1, keepdim=True), 9, stride=1, padding=4)

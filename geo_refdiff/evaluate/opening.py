@@ -17,6 +17,7 @@ from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.data.refsr import RefSRDataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.detection import TileDetector
+from geo_refdiff.evaluate.efficientnet import Judge, judge_weights
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.inception import Inception
 from geo_refdiff.evaluate.loading import LoadedModel, load_models
@@ -43,6 +44,7 @@ class Setup:
         runs: each model with each mask, reference and amount of detail.
         masks: what `runs` are given.
         perceptual, inception: None where no weights were named.
+        judge: for effLP and FD; None where its package is not installed, or the images are not red, green, blue.
     """
 
     request: Request
@@ -54,6 +56,7 @@ class Setup:
     masks: list[Masks]
     perceptual: Lpips | None
     inception: Inception | None
+    judge: Judge | None
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,12 @@ def open_all(request: Request) -> Setup:
         step = lcm(model.denoiser.multiple, *request.scales)
         if request.tile % step:
             raise OptionError(f"tile {request.tile}: model '{model.label}' needs a multiple of {step}")
+    weights = judge_weights() if len(source.bands) >= 3 and request.tile % 16 == 0 else None
+    judge = None if weights is None else Judge(weights, device)
     masks = [_masks(name, source) for name in request.masks]
     runs = list(_runs(request, models, masks, len(dataset.classes)))
     specs = source.first_places(request.places)
-    return Setup(request, dataset, source, specs, models, runs, masks, perceptual, inception)
+    return Setup(request, dataset, source, specs, models, runs, masks, perceptual, inception, judge)
 
 
 def open_scale(setup: Setup, scale: int) -> ScaleSetup:

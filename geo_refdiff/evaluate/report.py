@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geo_refdiff.evaluate.figures import Figure, columns, mean_and_error
+from geo_refdiff.evaluate.frechet import jackknife_error
 from geo_refdiff.evaluate.methods import Kind
 
 AGAINST = ("bicubic-ibp", "matched-ref")
-_DIFFERENCES = ("psnr", "ssim", "haarpsi", "haarpsi_changed", "haarpsi_unchanged", "gmsd", "lpips")
+_DIFFERENCES = (
+    "psnr", "ssim", "haarpsi", "haarpsi_changed", "haarpsi_unchanged", "gmsd", "efflp", "efflp_changed",
+    "efflp_unchanged", "lpips",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -24,6 +31,8 @@ class ScaleResult:
         kinds: method -> what it is, in the order of the tables.
         values: method -> figure -> a value for each tile, NaN where it has none.
         fid: method -> Frechet inception distance over all tiles; empty where it is not measured.
+        fd: method -> Frechet distance in the judge's features over all tiles, and without each group of them; empty
+            where it is not measured.
         seconds: method -> for each tile.
     """
 
@@ -32,12 +41,18 @@ class ScaleResult:
     kinds: dict[str, Kind] = field(default_factory=dict)
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     fid: dict[str, float] = field(default_factory=dict)
+    fd: dict[str, tuple[float, NDArray[np.float64]]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def difference(self, method: str, other: str, key: str) -> tuple[float, float, int]:
         """Mean over the tiles of (method - other), its standard error, and the number of tiles."""
         pairs = zip(self.values[method][key], self.values[other][key], strict=True)
         return mean_and_error([a - b for a, b in pairs])
+
+    def fd_difference(self, method: str, other: str) -> tuple[float, float]:
+        """FD of the method less the other's, and its standard error."""
+        (own, parts), (against, others) = self.fd[method], self.fd[other]
+        return own - against, jackknife_error(parts - others)
 
     @property
     def compared(self) -> list[str]:
@@ -59,6 +74,8 @@ class ScaleResult:
                 "standard_errors": {key: _number(error) for key, (_, error, _) in told.items()},
                 "tiles": {key: number for key, (_, _, number) in told.items()},
                 "fid": _number(self.fid.get(name, math.nan)),
+                "fd": _number(self.fd[name][0]) if name in self.fd else None,
+                "fd_standard_error": _number(jackknife_error(self.fd[name][1])) if name in self.fd else None,
                 "seconds_per_tile": _number(mean_and_error(self.seconds[name])[0]),
                 "per_tile": {key: [_number(v) for v in values] for key, values in figures.items()},
             }
@@ -91,12 +108,14 @@ def tables(result: ScaleResult) -> str:
 
 def _means(result: ScaleResult, shown: Sequence[tuple[Figure, str]], totals: bool) -> str:
     head = [""] + [f"{f.title}{_region(f, key)}" for f, key in shown]
-    head += (["FID"] if result.fid else []) + ["s/tile"] if totals else []
+    if totals:
+        head += (["FD"] if result.fd else []) + (["FID"] if result.fid else []) + ["s/tile"]
     rows = [head]
     for name, figures in result.values.items():
         label = f"**{name}**" if result.kinds[name] != "baseline" else name
         row = [label] + [_cell(figures.get(key, []), figure.digits) for figure, key in shown]
         if totals:
+            row += [f"{result.fd[name][0]:.0f} ± {jackknife_error(result.fd[name][1]):.0f}"] if result.fd else []
             row += [f"{result.fid[name]:.2f}" if name in result.fid else "-"] if result.fid else []
             row.append(f"{mean_and_error(result.seconds[name])[0]:.2f}")
         rows.append(row)
@@ -108,13 +127,15 @@ def _difference_rows(result: ScaleResult, other: str, keys: Sequence[str]) -> st
     if not names:
         return ""
     by_key = {key: figure for regions in (False, True) for figure, key in columns(keys, regions)}
-    rows = [[""] + [f"{by_key[key].title}{_region(by_key[key], key)}" for key in keys]]
+    rows = [[""] + [f"{by_key[key].title}{_region(by_key[key], key)}" for key in keys] + ["FD"] * bool(result.fd)]
     for name in names:
         row = [f"**{name}**"]
         for key in keys:
             mean, error, number = result.difference(name, other, key)
             digits = by_key[key].digits
             row.append(f"{mean:+.{digits}f} ± {error:.{digits + 1}f}" if number else "-")
+        if result.fd:
+            row.append("{:+.0f} ± {:.0f}".format(*result.fd_difference(name, other)))
         rows.append(row)
     return _markdown(rows)
 

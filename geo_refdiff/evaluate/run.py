@@ -14,10 +14,10 @@ from torch import Tensor
 
 from geo_refdiff.data.base import Numbers
 from geo_refdiff.errors import InputError, OutputError
-from geo_refdiff.evaluate import pictures
+from geo_refdiff.evaluate import efficientnet, pictures
 from geo_refdiff.evaluate.describe import Tally, as_json, as_lines
 from geo_refdiff.evaluate.figures import measure
-from geo_refdiff.evaluate.frechet import frechet_distance
+from geo_refdiff.evaluate.frechet import LEAST_TILES, frechet_distance, jackknifed
 from geo_refdiff.evaluate.image_folder import in_own_dtype, write_image
 from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.methods import ModelRun
@@ -39,12 +39,13 @@ TRUTH = "truth"
 
 @dataclass(slots=True)
 class _Seen(Tally):
-    """A tally, with what pictures and FID are made from."""
+    """A tally, with what pictures, FID and FD are made from."""
 
     grid: list[str] = field(default_factory=list)
     full: list[str] = field(default_factory=list)
     rows: dict[str, list[Panel]] = field(default_factory=dict)
     features: dict[str, list[Tensor]] = field(default_factory=dict)
+    judged: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,13 @@ def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
         started = perf_counter()
         images[method.name] = as_written(method.restore(job), tile.spec.numbers)
         result.seconds.setdefault(method.name, []).append(perf_counter() - started)
-    found = measure(torch.cat(list(images.values())), tile, job.lr, job.sensor, setup.perceptual)
+    compared, distances = torch.cat(list(images.values())), None
+    if setup.judge is not None:
+        features = setup.judge.features(torch.cat([tile.truth, compared]))
+        distances = efficientnet.distances([f[1:] for f in features], [f[:1] for f in features])
+        for name, row in zip((TRUTH, *images), efficientnet.pooled(features).cpu(), strict=True):
+            tally.judged.setdefault(name, []).append(row)
+    found = measure(compared, tile, job.lr, job.sensor, setup.perceptual, distances)
     for number, method in enumerate(scale.methods):
         figures = {key: values[number] for key, values in found.items()}
         if request.windows and isinstance(method, ModelRun):
@@ -148,8 +155,7 @@ def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
         for name, image in {TRUTH: tile.truth, **images}.items():
             tally.features.setdefault(name, []).append(setup.inception.features(image)[0])
     if tile.spec.name in (*tally.grid, *tally.full):
-        compared = result.compared
-        order = [*compared, *(n for n in images if n not in compared)]
+        order = [*result.compared, *(n for n in images if n not in result.compared)]
         tally.rows[tile.spec.name] = pictures.panels(tile, job.lr, {n: images[n] for n in order}, order[0])
     return _write_images(out / "images" / f"{job.sensor.scale}x", job, images) if request.images else []
 
@@ -188,11 +194,15 @@ def _write_images(folder: Path, job: Job, images: dict[str, Tensor]) -> list[Pat
 
 
 def _finish(tally: _Seen) -> None:
-    """FID, once all tiles are there."""
+    """FID and FD, once all tiles are there."""
     features = {name: torch.stack(rows).numpy() for name, rows in tally.features.items()}
     if features and len(tally.result.tiles) > 1:
         truth = features.pop(TRUTH)
         tally.result.fid = {name: frechet_distance(rows, truth) for name, rows in features.items()}
+    judged = {name: torch.stack(rows).double().numpy() for name, rows in tally.judged.items()}
+    if judged and len(tally.result.tiles) >= LEAST_TILES:
+        truth = judged.pop(TRUTH)
+        tally.result.fd = {name: jackknifed(rows, truth) for name, rows in judged.items()}
 
 
 def _draw(request: Request, tally: _Seen, out: Path) -> list[Path]:

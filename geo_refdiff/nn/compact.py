@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from geo_refdiff.nn.layers import (
     ChangeAwareBlock,
+    Doubled,
     NoiseEmbedding,
     PixelNorm,
     ResidualBlock,
@@ -40,9 +41,12 @@ class CompactSize:
         unshuffle: HR pixels along one feature pixel of the first level.
         widths: channels of each level, finest first.
         full_width: channels of the convolutions at full resolution.
+        half_width: channels of the heads at half resolution, and all enlarging is by interpolation; 0 = channels are
+            shuffled to pixels, which may leave a lattice of the period of a level.
         hidden: hidden channels of the SFT modules.
         embedding: width of the noise embedding.
         texture: whether the start has detail of its own beside the mean and the reference's.
+        around_start: whether noise is preconditioned around the start instead of the mean.
         ref, mask: whether the network looks at the reference and at the mask at all.
         ref_sft, semantic_sft: whether decoder blocks have the texture-guided and the semantics-guided SFT module.
     """
@@ -50,9 +54,11 @@ class CompactSize:
     unshuffle: int = 4
     widths: tuple[int, ...] = (64, 96, 128)
     full_width: int = 16
+    half_width: int = 0
     hidden: int = 64
     embedding: int = 64
     texture: bool = False
+    around_start: bool = False
     ref: bool = True
     mask: bool = True
     ref_sft: bool = True
@@ -73,6 +79,7 @@ class Guidance(NamedTuple):
         detail: (N, 2 C, H, W) the reference's fine and medium detail, model units, 0 where it is missing.
         copy: (N, 2, H, W) in 0..1, how much of the mean's detail gives way to the reference's in `CompactNet.start`.
         texture: (N, C, H, W) detail that `CompactNet.start` adds of itself, model units.
+        plain: (N, C, H, W) what `CompactNet.plain_start` makes of the above, model units.
         entry: features added at the U-Net's entrance, (N, widths[0], h, w).
         prepared: the guidance's half of both SFT modules, a pair for each decoder level, coarsest first.
     """
@@ -82,30 +89,41 @@ class Guidance(NamedTuple):
     detail: Tensor
     copy: Tensor
     texture: Tensor
+    plain: Tensor
     entry: Tensor
     prepared: tuple[tuple[Tensor | None, Tensor | None], ...]
 
 
 class DetailBands(nn.Module):
-    """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight."""
+    """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight.
 
-    def forward(self, image: Tensor, valid: Tensor) -> Tensor:
+    Args:
+        bands: channels of the images.
+    """
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        for name, sigma in (("fine", _DETAIL_SIGMAS[0]), ("wide", _DETAIL_SIGMAS[1]), ("unsharp", _UNSHARP_SIGMA)):
+            taps = torch.tensor(_gaussian(sigma)).expand(bands + 1, 1, 1, -1)  # one for all takes seven times as long
+            self.register_buffer(name, taps.contiguous(), persistent=False)
+
+    def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
         """Image (N, C, H, W), valid (N, 1, H, W) 0/1 -> (N, 2 C, H, W): fine, then medium; 0 where invalid."""
-        fine = self.blur(image, valid, _DETAIL_SIGMAS[0])
-        wide = self.blur(image, valid, _DETAIL_SIGMAS[1])
-        return torch.cat([image - fine, fine - wide], dim=1) * valid
+        fine, wide = self.blur(image, "fine", valid), self.blur(image, "wide", valid)
+        detail = torch.cat([image - fine, fine - wide], dim=1)
+        return detail if valid is None else detail * valid
 
-    @staticmethod
-    def blur(image: Tensor, valid: Tensor, sigma: float) -> Tensor:
-        """Gaussian mean of the valid pixels, sigma in HR pixels; in the image's own precision, not autocast's."""
-        taps = torch.tensor(_gaussian(sigma), dtype=image.dtype, device=image.device)
-        stacked = torch.cat([image, valid], dim=1)
-        c, r = stacked.shape[1], taps.numel() // 2
-        x = F.pad(stacked, (r, r, r, r), mode="replicate")
-        kernels = taps.expand(c, 1, 1, -1).contiguous()  # a band each: one for all takes seven times as long
-        with torch.autocast(x.device.type, enabled=False):
-            x = F.conv2d(F.conv2d(x, kernels.mT, groups=c), kernels, groups=c)
-        return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
+    def blur(self, image: Tensor, name: str, valid: Tensor | None = None) -> Tensor:
+        """Gaussian mean of the valid pixels by the kernel of that name, in the image's own precision."""
+        kernels = self.get_buffer(name)
+        r = kernels.shape[-1] // 2
+        with torch.autocast(image.device.type, enabled=False):
+            stacked = image if valid is None else torch.cat([image, valid.to(image.dtype)], dim=1)
+            c = stacked.shape[1]
+            taps = kernels[:c].to(image.dtype)
+            x = F.pad(stacked, (r, r, r, r), mode="replicate")
+            x = F.conv2d(F.conv2d(x, taps.mT, groups=c), taps, groups=c)
+            return x if valid is None else x[:, :-1] / x[:, -1:].clamp(min=1e-3)
 
 
 class Extractor(nn.Module):
@@ -150,6 +168,38 @@ class FullResolutionHead(nn.Module):
         return result
 
 
+class ResizeHead(nn.Module):
+    """Coarse features -> pixels: interpolated to half resolution, convolved, to full resolution, convolved.
+
+    Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what lies between its
+    pixels comes from the inputs at full resolution.
+    """
+
+    def __init__(self, inputs: int, extra: int, outputs: int, size: CompactSize) -> None:
+        super().__init__()
+        if size.unshuffle != 4:
+            raise ValueError(f"heads that enlarge by interpolation need unshuffle 4, not {size.unshuffle}")
+        f = size.full_width
+        self.doubled = Doubled()
+        self.norm = PixelNorm(inputs)
+        self.middle = nn.Conv2d(inputs, size.half_width, 3, padding=1)
+        self.narrow = nn.Conv2d(size.half_width, f, 1)
+        self.conv0 = nn.Conv2d(f + extra, f, 3, padding=1)
+        self.conv1 = nn.Conv2d(f, outputs, 3, padding=1)
+        nn.init.zeros_(self.conv1.weight)
+
+    def forward(self, features: Tensor, extra: Tensor) -> Tensor:
+        x = F.silu(self.middle(self.doubled(F.silu(self.norm(features)))))
+        x = self.doubled(self.narrow(x))
+        x = F.silu(self.conv0(torch.cat([x, extra.to(x.dtype)], dim=1)))
+        result: Tensor = self.conv1(x)
+        return result
+
+
+def _head(inputs: int, extra: int, outputs: int, size: CompactSize) -> FullResolutionHead | ResizeHead:
+    return (ResizeHead if size.half_width else FullResolutionHead)(inputs, extra, outputs, size)
+
+
 class _Guided(NamedTuple):
     lr_features: list[Tensor]
     ref_features: list[Tensor]
@@ -177,9 +227,9 @@ class GuidanceNet(nn.Module):
             self.blocks.append(ResidualBlock(2 * w[level] + below, w[level]))
             if level:
                 below = w[level - 1]
-                self.ups.append(up(w[level], below))
-        self.head = FullResolutionHead(w[0], 4 * bands, 2 * bands + 4 if size.texture else bands + 2, size)
-        self.detail_bands = DetailBands()
+                self.ups.append(up(w[level], below, shuffled=not size.half_width))
+        self.head = _head(w[0], 4 * bands, 2 * bands + 4 if size.texture else bands + 2, size)
+        self.detail_bands = DetailBands(bands)
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
         changes = one_hot(mask, self.classes, lr.dtype)
@@ -257,8 +307,8 @@ class CompactNet(nn.Module):
             )
             if level:
                 below = w[level - 1]
-                self.ups.append(up(w[level], below))
-        self.head = FullResolutionHead(w[0], bands, bands, size)
+                self.ups.append(up(w[level], below, shuffled=not size.half_width))
+        self.head = _head(w[0], 2 * bands if size.around_start else bands, bands, size)
 
     def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Guidance:
         """Everything that does not depend on noise.
@@ -276,32 +326,35 @@ class CompactNet(nn.Module):
                 self._decoder_blocks(), reversed(g.lr_features), reversed(g.ref_features), strict=True
             )
         )
-        return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, entry, prepared)
+        plain = self.plain_start(g.mean.detach(), g.detail, g.copy, g.texture)
+        return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, plain, entry, prepared)
 
     def base(self, guidance: Guidance) -> Tensor:
-        """The image around which noise is preconditioned: the mean estimate, (N, C, H, W)."""
+        """The image around which noise is preconditioned: the start or the mean estimate, (N, C, H, W)."""
+        return guidance.plain if self.size.around_start else guidance.mean
+
+    def mean(self, guidance: Guidance) -> Tensor:
+        """The mean estimate, (N, C, H, W)."""
         return guidance.mean
 
-    def plain_start(self, guidance: Guidance) -> Tensor:
-        """What training shapes: the mean, its detail replaced by the reference's as `copy` says, and texture."""
-        fine, medium = (guidance.detail - self._detail(guidance.mean)).chunk(2, dim=1)
-        result: Tensor = guidance.mean + guidance.copy[:, :1] * fine + guidance.copy[:, 1:] * medium
-        return result + guidance.texture
+    def plain_start(self, mean: Tensor, detail: Tensor, copy: Tensor, texture: Tensor) -> Tensor:
+        """What training shapes: the mean, its detail replaced by the reference's as `copy` says, and texture.
+
+        Losses of the start do not move the mean.
+        """
+        fine, medium = (detail - self.guide_net.detail_bands(mean)).chunk(2, dim=1)
+        result: Tensor = mean + copy[:, :1] * fine + copy[:, 1:] * medium
+        return result + texture
 
     def start(self, guidance: Guidance) -> Tensor:
         """The image where sampling begins, (N, C, H, W): `plain_start`, finished by `gate_gain` and `sharpen`."""
-        result = self.plain_start(guidance)
+        result, bands = guidance.plain, self.guide_net.detail_bands
         if self.gate_gain > 0:
             opened = (guidance.gate[:, :1] * self.gate_gain).clamp(max=1.0)
-            result = result + opened * (guidance.detail - self._detail(result)).chunk(2, dim=1)[0]
+            result = result + opened * (guidance.detail - bands(result)).chunk(2, dim=1)[0]
         if self.sharpen > 0:
-            whole = torch.ones_like(result[:, :1])
-            result = result + self.sharpen * (result - self.guide_net.detail_bands.blur(result, whole, _UNSHARP_SIGMA))
+            result = result + self.sharpen * (result - bands.blur(result, "unsharp"))
         return result
-
-    def _detail(self, image: Tensor) -> Tensor:
-        detail: Tensor = self.guide_net.detail_bands(image, torch.ones_like(image[:, :1]))
-        return detail
 
     def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
         """F of EDM equation 7: x (N, C, H, W), already scaled by c_in; c_noise (N,)."""
@@ -315,7 +368,8 @@ class CompactNet(nn.Module):
         for index in range(1, len(self.decoder)):
             joined = torch.cat([skips[-1 - index], self.ups[index - 1](result)], dim=1)
             result = self.decoder[index](joined, embedding, guidance.prepared[index])
-        out: Tensor = self.head(result, x)
+        beside = torch.cat([x, guidance.plain - guidance.mean], dim=1) if self.size.around_start else x
+        out: Tensor = self.head(result, beside)
         return out
 
     def _decoder_blocks(self) -> list[ChangeAwareBlock]:

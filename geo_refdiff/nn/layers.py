@@ -149,9 +149,18 @@ def down(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(4 * inputs, outputs, 1))
 
 
-def up(inputs: int, outputs: int) -> nn.Module:
-    """Twice the resolution: 1 x 1 convolution, then channels to 2 x 2 pixels."""
-    return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2))
+def up(inputs: int, outputs: int, shuffled: bool) -> nn.Module:
+    """Twice the resolution: 1 x 1 convolution, then bilinear interpolation, or channels to 2 x 2 pixels."""
+    if shuffled:
+        return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1), Doubled())
+
+
+class Doubled(nn.Module):
+    """Twice the resolution by bilinear interpolation, pixel areas aligned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

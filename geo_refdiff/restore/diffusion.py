@@ -214,7 +214,7 @@ class DiffusionRestorer:
         copied, known = torch.zeros_like(image), lr
         denoiser, blend = self.denoiser, self.settings.blend
         if self.settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
-            mean = known = denoiser.base(guidance, image)
+            mean = known = denoiser.mean(guidance, image)
             if hasattr(guidance, "copy"):
                 fine, medium = guidance.detail.chunk(2, dim=1)
                 copied = blend * torch.cat([guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium], dim=1)
@@ -235,7 +235,7 @@ class DiffusionRestorer:
         if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
             base = denoiser.start(guidance)
             if settings.blend < 1.0:
-                base = torch.lerp(denoiser.base(guidance, base), base, settings.blend)
+                base = torch.lerp(denoiser.mean(guidance, base), base, settings.blend)
         if settings.steps == 0:
             return base
         if batch.noise is None:

@@ -28,6 +28,9 @@ MAX_SIGMA = 4.0
 MAX_MOTION = 4.0
 """LR pixels."""
 
+_BANDS = 4
+"""Bands whose sensors may differ from each other; further ones are as these."""
+
 Range = tuple[float, float]
 
 
@@ -41,10 +44,13 @@ class DegradationRecipe:
         isotropic, anisotropic, motion: probability of a Gaussian blur, of one with two widths and an angle, and of an
             isotropic one along a straight segment; what is left to 1 is not blurred.
         sigma: standard deviation of the Gaussians, LR pixels.
+        apart: how far the standard deviation of a band may be from its image's, LR pixels.
         motion_length: LR pixels.
         area, bilinear, bicubic, nearest: probability of each resize kernel (`kernels.resize_taps`), 1 together.
         noisy: probability of Gaussian noise.
         noise: its standard deviation, DN of 0..255.
+        shot: the largest share of the noise's variance that is proportional to the signal; the standard deviation is
+            then that of a signal of 128 DN.
         jpeg: probability of JPEG.
         jpeg_quality: whole numbers 1..100, both ends included.
         simpler: what the probabilities of anisotropic blur, motion blur, noise and JPEG are multiplied by at 16x and
@@ -57,6 +63,7 @@ class DegradationRecipe:
     anisotropic: float = 0.0
     motion: float = 0.0
     sigma: Range = (0.25, 0.5)
+    apart: float = 0.0
     motion_length: Range = (0.0, 0.0)
     area: float = 1.0
     bilinear: float = 0.0
@@ -64,6 +71,7 @@ class DegradationRecipe:
     nearest: float = 0.0
     noisy: float = 1.0
     noise: Range = (0.0, 0.0)
+    shot: float = 0.0
     jpeg: float = 0.0
     jpeg_quality: tuple[int, int] = (95, 95)
     simpler: float = 1.0
@@ -106,7 +114,7 @@ class DegradationRecipe:
 
 
 _PROBABILITIES = (
-    "protocol", "isotropic", "anisotropic", "motion", *RESIZES, "noisy", "jpeg", "simpler",
+    "protocol", "isotropic", "anisotropic", "motion", "apart", *RESIZES, "noisy", "shot", "jpeg", "simpler",
 )  # fmt: skip
 _BOUNDS: dict[str, tuple[float, float, bool]] = {
     "sigma": (0.0, MAX_SIGMA, False),
@@ -136,6 +144,10 @@ RECIPES: dict[str, DegradationRecipe] = {
     "sensor": DegradationRecipe(
         protocol=0.15, isotropic=0.75 / 0.85, sigma=(0.25, 0.5), noise=(0.0, 1.5)
     ),
+    "satellite": DegradationRecipe(
+        protocol=0.08, isotropic=0.85, anisotropic=0.15, sigma=(0.2, 0.55), apart=0.05, noisy=0.6, noise=(0.2, 5.0),
+        shot=0.8,
+    ),
     "published": DegradationRecipe(
         protocol=0.1, isotropic=0.45, anisotropic=0.25, motion=0.15, sigma=(0.15, 0.6), motion_length=(0.2, 1.0),
         area=0.4, bilinear=0.2, bicubic=0.3, nearest=0.1, noisy=0.7, noise=(0.0, 4.0), jpeg=0.3, jpeg_quality=(60, 95),
@@ -148,8 +160,9 @@ RECIPES: dict[str, DegradationRecipe] = {
         for name, preset in PRESETS.items()
     },
 }  # fmt: skip
-"""By name: "sensor" (PSF and area mean, some noise, some images by the bicubic protocol), "published" (all the paper's
-kinds), and the sensors of `presets.PRESETS` as they are."""
+"""By name: "sensor" (PSF and area mean, some noise, some images by the bicubic protocol), "satellite" (wider PSFs that
+differ between bands, noise as of real products, often none), "published" (all the paper's kinds), and the sensors of
+`presets.PRESETS` as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +173,24 @@ class Degradation:
         scale: HR pixels along an LR pixel.
         seed: of the noise.
         sigma: N pairs of standard deviations, LR pixels: along the angle and across it.
+        apart: N times what is added to them in each band, LR pixels (bands beyond the last begin anew); () = nothing.
         angle: N, radians, from the direction of rows (to the right) towards that of columns (downwards).
         motion: N lengths, LR pixels; 0 = none.
         resize: N names of resize kernels.
-        noise: N standard deviations, DN of 0..255.
+        noise: N standard deviations, DN of 0..255, at a signal of 128 DN.
+        shot: N shares of their variance that are proportional to the signal.
         quality: N JPEG qualities 1..100; 0 = no JPEG.
     """
 
     scale: int
     seed: int
     sigma: tuple[Range, ...]
+    apart: tuple[tuple[float, ...], ...]
     angle: tuple[float, ...]
     motion: tuple[float, ...]
     resize: tuple[Resize, ...]
     noise: tuple[float, ...]
+    shot: tuple[float, ...]
     quality: tuple[int, ...]
 
     def __len__(self) -> int:
@@ -182,11 +199,15 @@ class Degradation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         data = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return data | {"sigma": [list(pair) for pair in self.sigma]}
+        return data | {key: [list(part) for part in data[key]] for key in ("sigma", "apart")}
 
-    def kernel(self, index: int) -> Factors:
-        """Blur and resizing of one image: rows and cols, (rank, scale + 2 reach) float64 (`kernels.oriented`)."""
-        sigma, motion = self.sigma[index], self.motion[index]
+    def kernel(self, index: int, band: int = 0) -> Factors:
+        """Blur and resizing of a band of an image: rows and cols, (rank, scale + 2 reach) float64
+        (`kernels.oriented`)."""
+        sigma, motion, apart = self.sigma[index], self.motion[index], self.apart[index]
+        if apart and max(sigma) > 0:
+            added = apart[band % len(apart)]
+            sigma = (max(sigma[0] + added, 0.0), max(sigma[1] + added, 0.0))
         if sigma[0] == sigma[1] and motion == 0:
             taps = separable(self.scale, sigma[0], self.resize[index])[None]
             return taps, taps
@@ -210,15 +231,28 @@ class Degradation:
             OptionError: a size that is no multiple of the scale, or another number of images than was drawn.
         """
         with torch.autocast(hr.device.type, enabled=False):
-            lr = reduce_images(hr, [self.kernel(i) for i in range(len(self))], self.scale)
+            lr = self._reduced(hr)
             if any(self.noise):
                 generator = torch.Generator(device=hr.device).manual_seed(self.seed)
-                amount = torch.tensor(self.noise, dtype=hr.dtype, device=hr.device).view(-1, 1, 1, 1)
+                amount, shot = (
+                    torch.tensor(values, dtype=hr.dtype, device=hr.device).view(-1, 1, 1, 1)
+                    for values in (self.noise, self.shot)
+                )
+                if any(self.shot):
+                    amount = amount * (1.0 - shot + shot * lr.clamp(min=0.0) / 128.0).sqrt()
                 lr += amount * torch.randn(lr.shape, generator=generator, dtype=hr.dtype, device=hr.device)
             coded = [i for i, q in enumerate(self.quality) if q]
             if coded:
                 lr[coded] = jpeg(lr[coded], [self.quality[i] for i in coded])
             return lr
+
+    def _reduced(self, hr: Tensor) -> Tensor:
+        n, c, height, width = hr.shape
+        if len(self) != n or not any(self.apart):
+            return reduce_images(hr, [self.kernel(i) for i in range(len(self))], self.scale)
+        kernels = [self.kernel(i, band) for i in range(n) for band in range(c)]
+        lr = reduce_images(hr.reshape(n * c, 1, height, width), kernels, self.scale)
+        return lr.reshape(n, c, *lr.shape[-2:])
 
 
 def draw(recipe: DegradationRecipe, rng: np.random.Generator, n: int, scale: int) -> Degradation:
@@ -233,15 +267,20 @@ def draw(recipe: DegradationRecipe, rng: np.random.Generator, n: int, scale: int
         scale: HR pixels along an LR pixel, a whole number.
     """
     seed = int(rng.integers(2**63))
-    drawn = [_one(recipe, rng.random(10), scale) for _ in range(n)]
+    numbers = [rng.random(10 + 1 + _BANDS) for _ in range(n)]
+    drawn = [_one(recipe, u, scale) for u in numbers]
     sigma, angle, motion, resize, noise, quality = zip(*drawn, strict=True)
-    return Degradation(scale, seed, sigma, angle, motion, resize, noise, quality)
+    shot = tuple(recipe.shot * float(u[10]) for u in numbers)
+    apart = tuple(
+        tuple(recipe.apart * (2.0 * v - 1.0) for v in u[11:].tolist()) if recipe.apart else () for u in numbers
+    )
+    return Degradation(scale, seed, sigma, apart, angle, motion, resize, noise, shot, quality)
 
 
 def _one(
     recipe: DegradationRecipe, u: np.ndarray[Any, np.dtype[np.float64]], scale: int
 ) -> tuple[Range, float, float, Resize, float, int]:
-    """The parameters of one image from ten uniform numbers."""
+    """The parameters of one image from the first ten of its uniform numbers."""
     ease = recipe.eased(scale)
     noise = _between(recipe.noise, u[5]) if u[4] < recipe.noisy * ease else 0.0
     low, high = recipe.jpeg_quality

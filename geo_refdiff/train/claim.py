@@ -137,7 +137,7 @@ def _differences(old: TrainConfig, new: TrainConfig) -> list[str]:
 def _learned(config: TrainConfig) -> Iterator[tuple[str, Any]]:
     """Settings that change what is learned, by dotted name."""
     tables = config.to_dict()
-    for section in ("model", "data", "samples", "training"):
+    for section in ("model", "data", "samples", "training", "perception"):
         yield from _flat({k: v for k, v in tables[section].items() if k not in _FREE.get(section, ())}, section)
 
 

@@ -34,7 +34,7 @@ SAMPLER_KEYS = (
     "name", "rho", "sigma_full", "sigma_max", "sigma_min", "sigma_start", "steps",
     "S_churn", "S_max", "S_min", "S_noise",
 )  # fmt: skip
-_WHOLE = ("scales",)
+_WHOLE = ("averaged", "scales")
 """Tables that a config replaces whole where it extends another one."""
 
 
@@ -44,7 +44,8 @@ class ModelConfig:
 
     Attributes:
         architecture: "compact" or "published".
-        widths, unshuffle, full_width, hidden, embedding, texture: of the compact network (`CompactSize`).
+        widths, unshuffle, full_width, half_width, hidden, embedding, texture, around_start: of the compact network
+            (`CompactSize`).
         ref, mask, ref_sft, semantic_sft: conditions and modules that it has (the rows of the paper's ablation).
         published: options of the published network, as its config.json holds them.
         sigma_data: standard deviation around the base, model units; 0.5 for the published network.
@@ -55,9 +56,11 @@ class ModelConfig:
     widths: tuple[int, ...] = (48, 72, 96)
     unshuffle: int = 4
     full_width: int = 16
+    half_width: int = 0
     hidden: int = 48
     embedding: int = 64
     texture: bool = True
+    around_start: bool = False
     ref: bool = True
     mask: bool = True
     ref_sft: bool = True
@@ -119,6 +122,7 @@ class FaultsConfig:
         no_nir: the sample does without its near infrared band.
         exposure: whether every sample gets an exposure of its own: a gain and an offset a band, both dates alike.
         season: the reference's vegetation greener or drier than it is now.
+        coarse: the reference up to twice as coarse as its pixels.
         shift_sigma: standard deviation of the misregistration, HR pixels.
         ref_gain_sigma: of the reference's gain; ref_offset_sigma: of its offset, DN.
     """
@@ -132,12 +136,16 @@ class FaultsConfig:
     no_nir: float = 0.2
     exposure: bool = True
     season: float = 0.0
+    coarse: float = 0.0
     shift_sigma: float = 0.6
     ref_gain_sigma: float = 0.06
     ref_offset_sigma: float = 4.0
 
     def __post_init__(self) -> None:
-        masks, references = ("mask_unknown", "mask_wrong"), ("no_reference", "part_reference", "wrong_place", "season")
+        masks, references = (
+            ("mask_unknown", "mask_wrong"),
+            ("no_reference", "part_reference", "wrong_place", "season", "coarse"),
+        )
         shares(self, "samples.faults", "paste", "no_nir", *masks, *references)
         at_least(self, "samples.faults", 0, "shift_sigma", "ref_gain_sigma", "ref_offset_sigma")
 
@@ -149,21 +157,30 @@ class SamplesConfig:
     Attributes:
         crop: side to aim at, HR pixels.
         scales: factor -> weight, factors as text.
-        degradation: name of a recipe of `degrade.recipe.RECIPES`.
+        averaged: side of the square of pixels that is averaged to one, as text -> weight: coarser images of the same
+            places. Crops are as much smaller as a pair needs.
+        degradation: name of a recipe of `sensor.recipe.RECIPES`.
+        psf_error: how far the PSF that is declared for a sample may be from its own, LR pixels.
+        noise_error: standard deviation of the logarithm of its declared noise over its own.
         faults: see `FaultsConfig`.
     """
 
     crop: int = 144
     scales: dict[str, float] = field(default_factory=lambda: {"8": 0.6, "16": 0.2, "4": 0.07, "12": 0.07, "6": 0.06})
+    averaged: dict[str, float] = field(default_factory=lambda: {"1": 1.0})
     degradation: str = "sensor"
+    psf_error: float = 0.0
+    noise_error: float = 0.0
     faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     def __post_init__(self) -> None:
         at_least(self, "samples", 8, "crop")
-        whole = all(key.isascii() and key.isdigit() and int(key) >= 2 for key in self.scales)
-        need(whole and bool(self.scales), "samples.scales", self.scales, "at least one whole factor of 2 or more")
-        weights = self.scales.values()
-        need(min(weights) >= 0 < max(weights), "samples.scales", self.scales, "no weight below 0 and one above it")
+        at_least(self, "samples", 0, "psf_error", "noise_error")
+        for name, table, least in (("scales", self.scales, 2), ("averaged", self.averaged, 1)):
+            whole = all(key.isascii() and key.isdigit() and int(key) >= least for key in table)
+            key = f"samples.{name}"
+            need(whole and bool(table), key, table, f"at least one whole factor of {least} or more")
+            need(min(table.values()) >= 0 < max(table.values()), key, table, "no weight below 0 and one above it")
 
     def factors(self) -> list[int]:
         """The factors that are drawn at all, in order."""
@@ -226,6 +243,48 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PerceptionConfig:
+    """Losses on what images look like: of the start, and of samples as users get them, by one evaluation at `sigma`.
+
+    All of them are taken after the noise-aware correction towards the scene, on features of a trunk that is not
+    trained (`perceptual.Trunk`); without one above 0 it is not needed.
+
+    Attributes:
+        start, sample: weight of the perceptual distance of start and sample to the truth.
+        strength: of the difference in the strength of features of the sample in windows of 16 px.
+        fidelity: of the sample's L1.
+        adversarial: of the discriminator on the sample; hold: steps for which its heads learn alone; rise: steps over
+            which the weight then rises.
+        heads_rate: learning rate of the heads' Adam.
+        sigma: noise of the sample's one evaluation, model units.
+    """
+
+    start: float = 0.0
+    sample: float = 0.0
+    strength: float = 0.0
+    fidelity: float = 0.1
+    adversarial: float = 0.0
+    hold: int = 100
+    rise: int = 400
+    heads_rate: float = 4e-4
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        weights = ("start", "sample", "strength", "fidelity", "adversarial")
+        at_least(self, "perception", 0, *weights, "hold", "rise")
+        positive(self, "perception", "heads_rate", "sigma")
+
+    @property
+    def active(self) -> bool:
+        """Whether there is such a loss at all."""
+        return max(self.start, self.sample, self.strength, self.adversarial) > 0
+
+    def adversary(self, step: int) -> float:
+        """The discriminator's weight at a step."""
+        return self.adversarial * min(1.0, max(0.0, (step - self.hold) / max(self.rise, 1)))
+
+
+@dataclass(frozen=True, slots=True)
 class ReportConfig:
     """What is told and kept while it runs.
 
@@ -257,6 +316,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     inference: dict[str, Any] = field(default_factory=dict)
     """What config.json of the model says of its use: sampler, halo, window, scales... as it stands."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.regions import region
@@ -62,6 +63,8 @@ def spoil(
         ref, mask = _paste(ref, mask, cover, rng, other)
     if faults.season and rng.random() < faults.season:
         ref = _season(ref, rng)
+    if faults.coarse and rng.random() < faults.coarse:
+        ref = _coarser(ref, float(rng.uniform(1, 2)))
     ref = _shift(ref, rng, faults.shift_sigma)
     truth, ref = _radiometry(truth, ref, faults, rng)
     mask = _spoil_mask(mask, faults, classes, rng)
@@ -121,6 +124,17 @@ def _season(ref: Tensor, rng: np.random.Generator) -> Tensor:
     else:
         return ref
     return (ref * (1 + drier * likeness.clamp(0, 1))).clamp(0, 255)
+
+
+def _coarser(ref: Tensor, factor: float) -> Tensor:
+    """As from a sensor whose pixels are larger: antialiased to those and back; missing pixels stay so."""
+    size = ref.shape[1:]
+    missing = ref.isnan()
+    filled = torch.where(missing, ref.nanmean(dim=(1, 2), keepdim=True).nan_to_num(), ref)[None]
+    small = [max(1, round(n / factor)) for n in size]
+    seen = F.interpolate(filled, small, mode="bilinear", antialias=True, align_corners=False)
+    back = F.interpolate(seen, size, mode="bicubic", align_corners=False)[0]
+    return torch.where(missing, torch.nan, back.clamp(0, 255))
 
 
 def _radiometry(truth: Tensor, ref: Tensor, faults: FaultsConfig, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

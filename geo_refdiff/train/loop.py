@@ -65,12 +65,14 @@ class Trainer:
         denoiser.network.to(memory_format=memory)  # type: ignore[call-overload]
         self.denoiser = denoiser
         self.average: nn.Module = copy.deepcopy(denoiser.network).eval().requires_grad_(False)
-        self.objective: nn.Module = Objective(denoiser, training)
+        objective = Objective(denoiser, training, config.perception)
+        self.heads = objective.heads
+        self.objective: nn.Module = objective
         on_gpu = team.device.startswith("cuda")
         if training.compile == "on" or (training.compile == "auto" and on_gpu):
             _compile(denoiser.network)
         if team.world > 1:
-            self.objective = DistributedDataParallel(self.objective)
+            self.objective = DistributedDataParallel(self.objective, broadcast_buffers=False)
         self.parameters: list[Tensor] = list(denoiser.network.parameters())
         self.optimizer = torch.optim.Adam(
             self.parameters,
@@ -79,6 +81,11 @@ class Trainer:
             fused=on_gpu,
             foreach=not on_gpu,
         )
+        self.heads_optimizer = None
+        if self.heads is not None:
+            self.heads_optimizer = torch.optim.Adam(
+                self.heads.parameters(), lr=config.perception.heads_rate, betas=(0.0, 0.99)
+            )
         self.step, self.seconds, self.sums = 0, 0.0, dict[str, float]()
 
     def resume(self) -> int:
@@ -87,7 +94,7 @@ class Trainer:
         if state is None:
             return 0
         progress = read_progress(state)
-        load_state(state, self.denoiser.network, self.average, self.optimizer)
+        load_state(state, self._networks(), self._optimizers())
         self.step, self.seconds, self.sums = progress.step, progress.seconds, dict(progress.sums)
         return self.step
 
@@ -135,7 +142,17 @@ class Trainer:
             self.team.world,
             torch.get_num_threads(),
         )
-        save_state(self.out, progress, self.denoiser.network, self.average, self.optimizer)
+        save_state(self.out, progress, self._networks(), self._optimizers())
+
+    def _networks(self) -> dict[str, nn.Module]:
+        """By their names in the checkpoint."""
+        heads = {} if self.heads is None else {"heads": self.heads}
+        return {"network": self.denoiser.network, "average": self.average, **heads}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By their names in the checkpoint."""
+        heads = {} if self.heads_optimizer is None else {"heads_optimizer": self.heads_optimizer}
+        return {"optimizer": self.optimizer, **heads}
 
     def _try_to_save(self, monitor: Monitor) -> None:
         try:
@@ -160,7 +177,8 @@ class Trainer:
         training = self.config.training
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers().values():
+            optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         names: list[str] = []
         waited = 0.0
@@ -177,7 +195,8 @@ class Trainer:
         terms = dict(zip(sums, values, strict=True))
         if not all(map(math.isfinite, (*values, length))):
             raise self._lost(step, terms, names, bool(fine))
-        self.optimizer.step()
+        for optimizer in self._optimizers().values():
+            optimizer.step()
         decay = min(training.ema, step / (step + 10.0))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1.0 - decay)
@@ -193,7 +212,7 @@ class Trainer:
             self.objective.no_sync() if quiet else nullcontext(),  # type: ignore[operator]
             torch.autocast(batch.truth.device.type, torch.bfloat16, enabled=training.bf16),
         ):
-            terms: dict[str, Tensor] = self.objective(batch, draw)
+            terms: dict[str, Tensor] = self.objective(batch, draw, step)
             total = torch.stack(list(terms.values())).sum() * part
         torch.autograd.backward(total)
         return {name: term.detach() * part for name, term in terms.items()}

@@ -1,4 +1,5 @@
-"""What training minimises: EDM loss for the denoiser, plain losses for mean, gate and start, all in one pass."""
+"""What training minimises: EDM loss for the denoiser, plain losses for mean, gate and start, and what start and sample
+look like; all in one pass."""
 
 from __future__ import annotations
 
@@ -10,14 +11,32 @@ from torch.nn import functional as F
 
 from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.loss import draw_sigmas, edm_loss
+from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import DetailBands, Guidance
-from geo_refdiff.train.config import TrainingConfig
+from geo_refdiff.sensor.wiener import wiener_project
+from geo_refdiff.train.adversary import Heads, deceit, hinge
+from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
+from geo_refdiff.train.perceptual import (
+    CHANNELS,
+    Trunk,
+    feature_distance,
+    normalised,
+    strength_distance,
+    trunk_weights,
+)
 from geo_refdiff.train.pixels import to_device
 from geo_refdiff.train.samples import Batch
 
 _CONTRAST = 30.0
 """DN^2 below which a wavelet magnitude counts as none."""
 _SCALES = (1, 2, 3)
+_VIEW = 112
+"""Side of the part of a crop that the trunk sees, pixels. It lies anywhere: were its pooling always at one phase of the
+network's lattice, that lattice would show in the images."""
+_PHASES = 8
+_FALSE_COLOUR = 0.25
+"""Share of batches whose features are taken of near infrared, red, green."""
+_NIR = 3
 
 
 def wavelet_dissimilarity(image: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -75,24 +94,101 @@ class Objective(nn.Module):
     """Batch -> the terms of the loss, each a scalar that already carries its weight.
 
     For networks with a mean estimate: mean (L1 and L1 of gradients), gate (L2 of the truth's detail), start (wavelet
-    magnitudes and a little L1) and edm; for others edm alone.
+    magnitudes and a little L1) and edm; with perception, of start and sample what `PerceptionConfig` says; for other
+    networks edm alone.
+
+    Args:
+        denoiser: the network.
+        config: weights.
+        perception: weights of what needs the trunk.
+
+    Attributes:
+        heads: the discriminator, None without one; its loss is a term as well, which moves nothing else.
+
+    Raises:
+        OptionError: perception for a network without a start, or without the trunk's weights.
     """
 
-    def __init__(self, denoiser: Denoiser, config: TrainingConfig) -> None:
+    def __init__(self, denoiser: Denoiser, config: TrainingConfig, perception: PerceptionConfig) -> None:
         super().__init__()
-        self.denoiser, self.config = denoiser, config
-        self.bands = DetailBands()
+        self.denoiser, self.config, self.perception = denoiser, config, perception
+        self.bands = DetailBands(len(denoiser.bands)).to(denoiser.device)
+        self.trunk: Trunk | None = None
+        self.heads: Heads | None = None
+        if perception.active:
+            if not isinstance(denoiser, GuidedDenoiser) or len(denoiser.bands) < 3:
+                raise OptionError("[perception] needs a compact network of red, green and blue: leave it out")
+            self.trunk = Trunk(trunk_weights()).to(denoiser.device)
+            if perception.adversarial > 0:
+                self.heads = Heads(CHANNELS).to(denoiser.device)
 
-    def forward(self, batch: Batch, draw: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, draw: torch.Generator, step: int) -> dict[str, Tensor]:
         if not isinstance(self.denoiser, GuidedDenoiser):
             return {"edm": self._edm(self.denoiser, batch, draw, {})}
         guidance: Guidance = self.denoiser.guidance(batch.lr, batch.ref, batch.mask)
         with torch.autocast(batch.truth.device.type, enabled=False):
             terms = self._plain(guidance, batch)
-        part = max(1, round(len(batch.truth) * self.config.edm_share))
-        few = _first(guidance._replace(mean=guidance.mean.detach()), part)
-        terms["edm"] = self.config.edm_weight * self._edm(self.denoiser, batch.first(part), draw, {"guidance": few})
+        begin = guidance._replace(mean=guidance.mean.detach(), plain=guidance.plain.detach())
+        part = round(len(batch.truth) * self.config.edm_share)
+        if part or not self.trunk:
+            few = _first(begin, max(part, 1))
+            edm = self._edm(self.denoiser, batch.first(max(part, 1)), draw, {"guidance": few})
+            terms["edm"] = self.config.edm_weight * edm
+        if self.trunk is not None:
+            sample = self._sample(self.denoiser, begin, batch, draw)
+            terms |= self._perceived(self.trunk, torch.cat([guidance.plain.float(), sample]), batch, draw, step)
         return terms
+
+    def _sample(self, denoiser: GuidedDenoiser, guidance: Guidance, batch: Batch, draw: torch.Generator) -> Tensor:
+        """What a user gets of one evaluation from the start, before the correction towards the scene."""
+        sigma = torch.full((len(batch.truth),), self.perception.sigma, device=batch.truth.device)
+        noisy = denoiser.start(guidance) + self.perception.sigma * _normal(batch.truth, draw)
+        sample: Tensor = denoiser(noisy, sigma, batch.lr, batch.ref, batch.mask, guidance=guidance)
+        return sample.float()
+
+    def _perceived(
+        self, trunk: Trunk, made: Tensor, batch: Batch, draw: torch.Generator, step: int
+    ) -> dict[str, Tensor]:
+        """Terms of starts and samples (2 N, C, H, W)."""
+        config, truth = self.perception, batch.truth
+        with torch.autocast(truth.device.type, enabled=False):
+            made = wiener_project(made, batch.seen.repeat(2, 1, 1, 1), batch.sensors * 2, batch.noise.repeat(2))
+            weight, both = batch.weight.repeat(2, 1, 1, 1), truth.repeat(2, 1, 1, 1)
+            made = both + (made - both) * weight
+            apart = (made - both).chunk(2)[1].abs().mean() / self.denoiser.sigma_data
+            images = torch.cat([truth, made])[:, self._shown(draw)]
+        images = self._view(images, draw)
+        with torch.no_grad():
+            real = trunk(images[: len(truth)])
+        features = trunk(images[len(truth) :])
+        with torch.autocast(truth.device.type, enabled=False):
+            sharp, wanted = normalised(features), normalised(real)
+            starts, samples = ([f.chunk(2)[k] for f in sharp] for k in (0, 1))
+            terms = {
+                "look_start": config.start * feature_distance(starts, wanted),
+                "look": config.sample * feature_distance(samples, wanted),
+                "strength": config.strength * strength_distance([f.chunk(2)[1] for f in features], real),
+                "fidelity": config.fidelity * apart,
+            }
+        if self.heads is not None:
+            self.heads.requires_grad_(False)
+            terms["deceit"] = config.adversary(step) * deceit(self.heads(samples))
+            self.heads.requires_grad_(True)
+            terms["heads"] = hinge(self.heads(wanted), self.heads([f.detach() for f in samples]))
+        return terms
+
+    def _view(self, images: Tensor, draw: torch.Generator) -> Tensor:
+        """A part of the images at any phase."""
+        for dim in (2, 3):
+            side = min(_VIEW, images.shape[dim] - _PHASES)
+            at = int(torch.randint(images.shape[dim] - side + 1, (1,), generator=draw))
+            images = images.narrow(dim, at, side)
+        return images
+
+    def _shown(self, draw: torch.Generator) -> list[int]:
+        """Which three bands the trunk sees."""
+        false_colour = len(self.denoiser.bands) > _NIR and float(torch.rand(1, generator=draw)) < _FALSE_COLOUR
+        return [_NIR, 0, 1] if false_colour else [0, 1, 2]
 
     def _plain(self, guidance: Guidance, batch: Batch) -> dict[str, Tensor]:
         config, unit = self.config, self.denoiser.sigma_data
@@ -103,14 +199,15 @@ class Objective(nn.Module):
             "mean": error.abs().mean() / unit,
             "gradient": config.gradient_weight * (rows.abs().mean() + cols.abs().mean()) / unit,
         }
-        target = self.bands(truth, torch.ones_like(truth[:, :1]))
-        gates = guidance.gate.repeat_interleave(truth.shape[1], dim=1)
-        missed = (target - gates * guidance.detail) * weight.repeat(1, 2, 1, 1)
+        target = self.bands(truth)
+        gates = guidance.gate.float().repeat_interleave(truth.shape[1], dim=1)
+        missed = (target - gates * guidance.detail.float()) * weight.repeat(1, 2, 1, 1)
         terms["gate"] = config.gate_weight * missed.square().mean() / unit**2
         network: Any = self.denoiser.network
         if network.size.texture:
-            start = network.plain_start(guidance._replace(mean=mean.detach()))
-            terms["wavelet"] = config.wavelet_weight * wavelet_dissimilarity(start, truth, weight)
+            start = guidance.plain.float()
+            if config.wavelet_weight:
+                terms["wavelet"] = config.wavelet_weight * wavelet_dissimilarity(start, truth, weight)
             terms["start"] = config.start_weight * ((truth - start) * weight).abs().mean() / unit
         return terms
 

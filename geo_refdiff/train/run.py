@@ -58,7 +58,7 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
     room = int(config.resident_gib * _GIB)
     opened = []
     for text in (*config.train, *config.validation):
-        data = _open(text, config, room)
+        data = _open(text, config, room, lambda line, text=text: tell(f"{text}: {line}"))  # type: ignore[misc]
         if getattr(data, "resident", False):
             room -= sum(_pair_bytes(data, index) for index in range(len(data)))
         tell(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
@@ -70,7 +70,7 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
     return Data(sources, opened[len(sources) :], fingerprint)
 
 
-def _open(text: str, config: DataConfig, room: int) -> OpenedDataset:
+def _open(text: str, config: DataConfig, room: int, tell: Tell) -> OpenedDataset:
     source, _, split = text.partition("#")
     return open_dataset(
         source,
@@ -79,6 +79,7 @@ def _open(text: str, config: DataConfig, room: int) -> OpenedDataset:
         pseudo_change=config.pseudo_change,
         on_error=config.on_error,
         budget=max(room, 0),
+        tell=tell,
     )
 
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from geo_refdiff.data.base import PairDataset
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.sensor.recipe import RECIPES, draw
+from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
 from geo_refdiff.sensor.resize import upsample
+from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.config import SamplesConfig
 from geo_refdiff.train.faults import Sample, spoil, turn
 from geo_refdiff.train.pixels import PixelSource, Planes, Room
@@ -39,6 +40,9 @@ class Batch:
         ref: (N, C, H, W), NaN = missing.
         mask: (N, 1, H, W) uint8 class indices, 255 = no change known.
         weight: (N, C, H, W), 0 where the truth has no data and in a band that the sample does without.
+        seen: (N, C, h, w), the LR as it was seen, 0 in a band that the sample does without.
+        noise: (N,), standard deviation of its noise as a user would declare it.
+        sensors: N operators as a user would declare them, not quite the true ones.
         scale: the factor of this batch.
         names: of the N pairs.
         files: of the N pairs: their images' names.
@@ -49,6 +53,9 @@ class Batch:
     ref: Tensor
     mask: Tensor
     weight: Tensor
+    seen: Tensor
+    noise: Tensor
+    sensors: tuple[SensorModel, ...]
     scale: int
     names: tuple[str, ...]
     files: tuple[tuple[str, ...], ...]
@@ -64,7 +71,7 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """All its tensors."""
-        return [self.truth, self.lr, self.ref, self.mask, self.weight]
+        return [self.truth, self.lr, self.ref, self.mask, self.weight, self.seen, self.noise]
 
 
 class Source(NamedTuple):
@@ -125,9 +132,11 @@ class SampleMaker:
         self.recipe = RECIPES[config.degradation]
         self.scales = sorted(int(s) for s in config.scales)
         self._scale_weights = _shares([config.scales[str(s)] for s in self.scales])
+        self._averaged = {int(side): weight for side, weight in config.averaged.items() if weight > 0}
         self._source_weights = _shares([s.weight for s in sources])
         shared = Room(room)
         self._pixels = [PixelSource(s.dataset, torch.device(device), shared) for s in sources]
+        self._sides = sorted({min(d.shape(i)) for d, _ in sources for i in range(len(d))})
         self.unusable: dict[str, str] = {}
 
     def scale(self, step: int) -> int:
@@ -135,13 +144,27 @@ class SampleMaker:
         rng = np.random.default_rng((self.seed, step))
         return int(rng.choice(self.scales, p=self._scale_weights))
 
-    def crop(self, scale: int) -> int:
-        """The side of a crop at a factor, HR pixels."""
-        return crop_size(scale, self.multiple, self.config.crop)
+    def averaged(self, step: int) -> int:
+        """Side of the squares of pixels that are averaged to one in a step's batch; one for all processes.
+
+        Those that leave less than a crop of the smallest pair at the step's factor are not drawn.
+        """
+        rng = np.random.default_rng((self.seed, step, 1))
+        least = math.lcm(self.scale(step), self.multiple)
+        weights = {n: w for n, w in self._averaged.items() if least * n <= self._sides[0]}
+        return int(rng.choice(list(weights), p=_shares(list(weights.values())))) if weights else min(self._averaged)
+
+    def crop(self, scale: int, averaged: int = 1) -> int:
+        """The side of a crop at a factor, HR pixels; of averaged images at most what the smallest pair still gives."""
+        if averaged == 1:
+            return crop_size(scale, self.multiple, self.config.crop)
+        step = math.lcm(scale, self.multiple)
+        room = self._sides[0] // averaged // step * step
+        return max(step, min(crop_size(scale, self.multiple, self.config.crop), room))
 
     def small_pairs(self) -> list[str]:
         """Names, with sizes, of the pairs that are smaller than a crop at any factor."""
-        widest = max(self.crop(scale) for scale in self.config.factors())
+        widest = max(self.crop(scale) for scale in self.config.factors()) * min(self._averaged)
         found = []
         for dataset, _ in self.sources:
             sizes = ((index, *dataset.shape(index)) for index in range(len(dataset)))
@@ -154,20 +177,23 @@ class SampleMaker:
         Raises:
             InputError: too many pairs in a row cannot be used, or one, with on_error "stop".
         """
-        scale = self.scale(step)
-        crop = self.crop(scale)
+        scale, averaged = self.scale(step), self.averaged(step)
+        crop = self.crop(scale, averaged)
         samples, names, files = [], [], []
         for number in numbers:
             rng = np.random.default_rng((self.seed, step, number + 1))
-            sample, dataset, index = self._sample(rng, crop, scale)
+            sample, dataset, index = self._sample(rng, crop, scale, averaged)
             samples.append(sample)
             names.append(dataset.name(index))
             files.append(dataset.files(index))
         truth, ref, mask, weight = (torch.stack(parts) for parts in zip(*samples, strict=True))
         context = (truth.shape[-1] - crop) // 2
-        degradation = draw(self.recipe, np.random.default_rng((self.seed, step, 0, numbers[0])), len(samples), scale)
+        rng = np.random.default_rng((self.seed, step, 0, numbers[0]))
+        degradation = draw(self.recipe, rng, len(samples), scale)
+        sensors, noise = self._declared(degradation, rng)
         seen = degradation.apply(truth)
         inner = (..., slice(context, context + crop), slice(context, context + crop))
+        part = slice(context // scale, (context + crop) // scale)
         truth, ref, mask, weight = truth[inner], ref[inner], mask[inner], weight[inner]
         present = weight.amax(dim=(2, 3), keepdim=True) > 0
         return Batch(
@@ -176,36 +202,57 @@ class SampleMaker:
             ref=(_units(ref) * present).contiguous(),
             mask=mask.contiguous(),
             weight=weight.contiguous(),
+            seen=(_units(seen[..., part, part]) * present).contiguous(),
+            noise=torch.tensor(noise, dtype=truth.dtype, device=truth.device) / 127.5,
+            sensors=sensors,
             scale=scale,
             names=tuple(names),
             files=tuple(files),
         )
 
-    def _sample(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Sample, PairDataset, int]:
-        planes, dataset, index = self._crop(rng, crop, scale)
+    def _declared(
+        self, degradation: Degradation, rng: np.random.Generator
+    ) -> tuple[tuple[SensorModel, ...], list[float]]:
+        """Sensors and noise (DN) as a user would declare them."""
+        sensors, noise = [], []
+        for index in range(len(degradation)):
+            off, factor = rng.uniform(-1, 1), rng.normal()
+            along, across = degradation.sigma[index]
+            if degradation.resize[index] == "bicubic" and along == 0:
+                sensors.append(SensorModel(degradation.scale, kernel="bicubic"))
+            else:
+                sigma = 0.5 * (along + across) + self.config.psf_error * off
+                sensors.append(SensorModel(degradation.scale, round(min(max(sigma, 0.0), 4.0), 2)))
+            noise.append(degradation.noise[index] * math.exp(self.config.noise_error * factor))
+        return tuple(sensors), noise
+
+    def _sample(
+        self, rng: np.random.Generator, crop: int, scale: int, averaged: int
+    ) -> tuple[Sample, PairDataset, int]:
+        planes, dataset, index = self._crop(rng, crop, scale, averaged)
         sample = Sample.of(planes)
         area = sample.truth.shape[-1]
-        sample = spoil(sample, planes.classes, self.config.faults, self.classes, rng, lambda: self._other(rng, area))
+        sample = spoil(
+            sample, planes.classes, self.config.faults, self.classes, rng, lambda: self._other(rng, area, averaged)
+        )
         return turn(sample, int(rng.integers(4)), bool(rng.integers(2))), dataset, index
 
     def _pick(self, rng: np.random.Generator) -> tuple[PixelSource, int]:
         pixels = self._pixels[int(rng.choice(len(self._pixels), p=self._source_weights))]
         return pixels, int(rng.integers(len(pixels.dataset)))
 
-    def _crop(self, rng: np.random.Generator, crop: int, scale: int) -> tuple[Planes, PairDataset, int]:
+    def _crop(self, rng: np.random.Generator, crop: int, scale: int, averaged: int) -> tuple[Planes, PairDataset, int]:
         """A crop with context for the LR, mostly valid; another pair where one cannot be read."""
         found = None
         for _ in range(_TRIES):
             pixels, index = self._pick(rng)
             name = pixels.dataset.name(index)
             height, width = pixels.dataset.shape(index)
-            side = min(height, width)
-            context = max(0, min(_LR_CONTEXT, (side - crop) // (2 * scale)))
-            area = crop + 2 * context * scale
-            if area > side:
-                self._pass_over(name, InputError(_too_small(height, width, area)))
+            area = crop + 2 * self._context(crop, scale, averaged) * scale
+            if area * averaged > min(height, width):
+                self._pass_over(name, InputError(_too_small(height, width, area * averaged)))
                 continue
-            planes = self._cut(rng, pixels, index, area)
+            planes = self._cut(rng, pixels, index, area, averaged)
             if planes is None:
                 continue
             found = planes, pixels.dataset, index
@@ -215,23 +262,31 @@ class SampleMaker:
             raise self._exhausted()
         return found
 
-    def _other(self, rng: np.random.Generator, area: int) -> tuple[Tensor, Tensor]:
+    def _context(self, crop: int, scale: int, averaged: int) -> int:
+        """LR pixels around a crop that every pair large enough for the crop has: those of a batch are alike."""
+        side = min((s // averaged for s in self._sides if s // averaged >= crop), default=crop)
+        return min(_LR_CONTEXT, (side - crop) // (2 * scale))
+
+    def _other(self, rng: np.random.Generator, area: int, averaged: int) -> tuple[Tensor, Tensor]:
         """(C, area, area) of another place, DN, and its land cover (area, area) uint8."""
         for _ in range(_TRIES):
             pixels, index = self._pick(rng)
-            if min(pixels.dataset.shape(index)) < area:
+            if min(pixels.dataset.shape(index)) < area * averaged:
                 continue
-            planes = self._cut(rng, pixels, index, area)
+            planes = self._cut(rng, pixels, index, area, averaged)
             if planes is not None:
                 return Sample.of(planes).truth, planes.classes
         raise self._exhausted()
 
-    def _cut(self, rng: np.random.Generator, pixels: PixelSource, index: int, area: int) -> Planes | None:
+    def _cut(
+        self, rng: np.random.Generator, pixels: PixelSource, index: int, area: int, averaged: int
+    ) -> Planes | None:
         """A window anywhere in a pair; None where it cannot be read."""
         height, width = pixels.dataset.shape(index)
-        top, left = int(rng.integers(height - area + 1)), int(rng.integers(width - area + 1))
+        side = area * averaged
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         try:
-            return pixels.crop(index, top, left, area)
+            return pixels.crop(index, top, left, side).averaged(averaged)
         except GeoRefDiffError as error:
             self._pass_over(pixels.dataset.name(index), error)
             return None

@@ -44,7 +44,7 @@ class Progress:
 
 
 def save_state(
-    out: Path, progress: Progress, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    out: Path, progress: Progress, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
     """Write a checkpoint beside the last one, then let it take its place; the last one stays until then.
 
@@ -55,11 +55,9 @@ def save_state(
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
-        for name, tensors in (
-            ("network", network.state_dict()),
-            ("average", average.state_dict()),
-            ("optimizer", _flat(optimizer.state_dict()["state"])),
-        ):
+        parts = {name: network.state_dict() for name, network in networks.items()}
+        parts |= {name: _flat(optimizer.state_dict()["state"]) for name, optimizer in optimizers.items()}
+        for name, tensors in parts.items():
             held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
             write_bytes_atomic(fresh / f"{name}.safetensors", save(held))
         write_json_atomic(fresh / "progress.json", {k: getattr(progress, k) for k in Progress.__slots__})
@@ -109,16 +107,15 @@ def read_progress(state: Path) -> Progress:
         raise ResumeError(f"{state}: the checkpoint is damaged ({' '.join(str(error).split())})") from error
 
 
-def load_state(state: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load_state(state: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
     """Put a checkpoint back (ResumeError where it does not fit)."""
     try:
-        network.load_state_dict(load_file(state / "network.safetensors"))
-        average.load_state_dict(load_file(state / "average.safetensors"))
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict(
-            {"state": _nested(load_file(state / "optimizer.safetensors")), "param_groups": groups}
-        )
-        _lay_out(optimizer)
+        for name, network in networks.items():
+            network.load_state_dict(load_file(state / f"{name}.safetensors"))
+        for name, optimizer in optimizers.items():
+            groups, held = optimizer.state_dict()["param_groups"], load_file(state / f"{name}.safetensors")
+            optimizer.load_state_dict({"state": _nested(held), "param_groups": groups})
+            _lay_out(optimizer)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise ResumeError(f"{state}: the checkpoint does not fit ({' '.join(str(error).split())})") from error
 

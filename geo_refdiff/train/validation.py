@@ -28,9 +28,8 @@ from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason
 
 _SIDE = 256
-_STEPS = 8
-_SIGMA, _FULL_SIGMA = 0.3, 10.0
-"""First noise level of a sample, from the start and from the LR, model units."""
+_FULL_STEPS, _FULL_SIGMA = 8, 10.0
+"""Steps and first noise level, model units, of a sample of networks without a start."""
 _FIGURES = {"psnr": metrics.psnr, "haarpsi": metrics.haarpsi, "energy": metrics.gradient_energy_ratio}
 
 
@@ -133,16 +132,17 @@ class Validation:
         noise = torch.randn(up.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         images: dict[str, Tensor] = {}
         options = {}
-        base, sigma = up, _FULL_SIGMA
+        base, sigma, steps = up, _FULL_SIGMA, _FULL_STEPS
         if isinstance(denoiser, GuidedDenoiser) and denoiser.has_start:
             guidance = denoiser.guidance(up, reference, mask)
             options = {"guidance": guidance}
-            images = {"mean": denoiser.base(guidance, up), "start": denoiser.start(guidance)}
-            base, sigma = images["start"], _SIGMA
+            images = {"mean": denoiser.mean(guidance, up), "start": denoiser.start(guidance)}
+            base, sigma = images["start"], float(denoiser.sampler["sigma_start"])
+            steps = int(denoiser.sampler["steps"])
         images["sample"] = heun(
             lambda x, s: denoiser(x, s, up, reference, mask, **options),
             noisy_start(base, sigma, noise),
-            karras_sigmas(_STEPS, 0.01, sigma, 7.0, up.device),
+            karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
         )
         return {name: (image.float().cpu() + 1.0) * 127.5 for name, image in images.items()}
 

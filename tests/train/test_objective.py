@@ -11,7 +11,8 @@ import torch
 from scipy import ndimage
 
 from geo_refdiff.diffusion.checkpoint import build_denoiser
-from geo_refdiff.train.config import TrainingConfig
+from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
 from geo_refdiff.train.objective import Objective, wavelet_dissimilarity
 from geo_refdiff.train.samples import Batch
 
@@ -32,16 +33,19 @@ def image(seed: int, n: int = 2) -> torch.Tensor:
 def batch(n: int = 4, weight: float = 1.0) -> Batch:
     truth = image(1, n)
     mask = torch.full((n, 1, 32, 32), 255, dtype=torch.uint8)
-    return Batch(truth, image(2, n), image(3, n), mask, torch.full_like(truth, weight), 4, ("a",) * n, ((),) * n)
+    sensors = (SensorModel(4),) * n
+    seen, noise = SensorModel(4).observe(truth), torch.zeros(n)
+    weights, names = torch.full_like(truth, weight), ("a",) * n
+    return Batch(truth, image(2, n), image(3, n), mask, weights, seen, noise, sensors, 4, names, ((),) * n)
 
 
 def terms(made: Objective, of: Batch) -> dict[str, float]:
-    return {name: float(term.detach()) for name, term in made(of, torch.Generator().manual_seed(1)).items()}
+    return {name: float(term.detach()) for name, term in made(of, torch.Generator().manual_seed(1), 1).items()}
 
 
 def objective(**training: Any) -> Objective:
     torch.manual_seed(0)
-    return Objective(build_denoiser(CONFIG), replace(TrainingConfig(bf16=False), **training))
+    return Objective(build_denoiser(CONFIG), replace(TrainingConfig(bf16=False), **training), PerceptionConfig())
 
 
 def test_wavelets_of_the_same_image_agree_and_of_strangers_do_not() -> None:
@@ -77,6 +81,9 @@ def test_what_has_no_weight_does_not_count() -> None:
         ref=whole.ref,
         mask=whole.mask,
         weight=torch.where(torch.arange(32) < 8, 0.0, whole.weight),
+        seen=whole.seen,
+        noise=whole.noise,
+        sensors=whole.sensors,
         scale=4,
         names=whole.names,
         files=whole.files,
@@ -93,9 +100,9 @@ def test_the_edm_loss_takes_its_share_of_the_batch() -> None:
     made = objective(edm_share=0.34)
     network: Any = made.denoiser.network
     network.register_forward_hook(lambda module, args, out: seen.append(len(out)))
-    made(batch(6), torch.Generator().manual_seed(1))
+    made(batch(6), torch.Generator().manual_seed(1), 1)
     made.config = replace(made.config, edm_share=0.0)
-    made(batch(6), torch.Generator().manual_seed(1))
+    made(batch(6), torch.Generator().manual_seed(1), 1)
     assert seen == [2, 1]  # at least one
 
 
@@ -103,7 +110,7 @@ def test_gradients_reach_every_parameter() -> None:
     made = objective(edm_share=1.0)
     for _ in range(4):  # layers that begin with zeros let nothing through at first
         made.zero_grad()
-        torch.stack(list(made(batch(), torch.Generator().manual_seed(1)).values())).sum().backward()
+        torch.stack(list(made(batch(), torch.Generator().manual_seed(1), 1).values())).sum().backward()
         with torch.no_grad():
             for parameter in made.parameters():
                 assert parameter.grad is not None

@@ -20,7 +20,10 @@ from geo_refdiff.train.state import Progress, find_state, load_state, read_progr
 NOTE = Progress(7, 1.5, {"mean": 0.1 + 0.2}, {"training": {"steps": 9}}, "print", 2, 1)
 
 
-def trained(seed: int, steps: int = 2) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+Parts = tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]
+
+
+def trained(seed: int, steps: int = 2) -> Parts:
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1))
@@ -29,12 +32,13 @@ def trained(seed: int, steps: int = 2) -> tuple[nn.Module, nn.Module, torch.opti
         optimizer.zero_grad()
         network(torch.randn(1, 3, 8, 8)).square().mean().backward()
         optimizer.step()
-    return network, average, optimizer
+    return {"network": network, "average": average}, {"optimizer": optimizer}
 
 
-def contents(network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    moments = [value for entry in optimizer.state.values() for _, value in sorted(entry.items())]
-    return [*network.state_dict().values(), *average.state_dict().values(), *moments]
+def contents(networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]) -> list[torch.Tensor]:
+    states = [entry for optimizer in optimizers.values() for entry in optimizer.state.values()]
+    moments = [value for entry in states for _, value in sorted(entry.items())]
+    return [value for network in networks.values() for value in network.state_dict().values()] + moments
 
 
 def test_everything_comes_back_with_its_layout(tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     wrong = nn.Linear(2, 2)
     save_state(tmp_path, NOTE, *parts)
     with pytest.raises(ResumeError, match="does not fit"):
-        load_state(state, wrong, wrong, torch.optim.Adam(wrong.parameters()))
+        load_state(state, {"network": wrong}, {"optimizer": torch.optim.Adam(wrong.parameters())})
 
 
 def test_checkpoints_are_removed_whole(tmp_path: Path) -> None:
