@@ -54,7 +54,6 @@ build/landscapes-%.csv: $(VENV)/.ready
 train-default: build/naip-train.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
-	$(TRAIN) default-3 -o runs/default-3 --resume
 
 # A change detector: the second of the two steps that made the bundled one, from the weights that are there now.
 train-detector: SIZE := 384

@@ -21,8 +21,7 @@ from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError
 from geo_refdiff.nn.compact import CompactSize
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
-from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig
-from geo_refdiff.train.strict import merged
+from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, merged
 
 _NETWORK = tuple(asdict(CompactSize()))
 _INFERENCE: dict[str, Any] = {

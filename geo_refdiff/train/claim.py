@@ -13,11 +13,11 @@ import torch
 from geo_refdiff.errors import OptionError, ResumeError
 from geo_refdiff.raster import lock
 from geo_refdiff.raster.atomic import output_error, write_bytes_atomic
+from geo_refdiff.records import decode
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.loop import learning_rate
 from geo_refdiff.train.monitor import LOG
 from geo_refdiff.train.state import Progress, find_state, read_progress, remove_state
-from geo_refdiff.train.strict import from_mapping
 
 CONFIG = "config.toml"
 _MADE = (LOG, "pictures", "tensorboard", "model", "model.json", CONFIG)
@@ -102,7 +102,7 @@ def _clean(out: Path) -> None:
 def _check(before: Progress, config: TrainConfig, fingerprint: str, out: Path, world: int) -> list[str]:
     """Whether going on gives what an uninterrupted run would have given; warnings where it does but for rounding."""
     try:
-        old = from_mapping(TrainConfig, before.config, f"{out}: the run there")
+        old = decode(TrainConfig, before.config, f"{out}: the run there")
     except OptionError as error:
         raise ResumeError(f"{error}; it was made by another version: begin anew with --overwrite") from error
     changed = _differences(old, config)

@@ -1,4 +1,4 @@
-"""The training configuration: strict TOML into frozen dataclasses; an unknown key is an error."""
+"""The training configuration: TOML, strictly decoded into frozen dataclasses; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -7,35 +7,68 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+
+import tomli_w
+from msgspec import Meta
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.train.strict import (
-    at_least,
-    from_mapping,
-    known_keys,
-    merged,
-    need,
-    one_of,
-    override,
-    positive,
-    shares,
-    to_toml,
-)
+from geo_refdiff.records import decode
 
-ARCHITECTURES = ("compact", "published")
-COMPILE = ("auto", "off", "on")
-PUBLISHED_KEYS = ("attn_resolutions", "channel_mult", "dropout", "img_resolution", "model_channels", "num_blocks")
-INFERENCE_KEYS = (
-    "back_project", "detail", "gate_gain", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
-    "sharpen", "window",
-)  # fmt: skip
-SAMPLER_KEYS = (
-    "name", "rho", "sigma_full", "sigma_max", "sigma_min", "sigma_start", "steps",
-    "S_churn", "S_max", "S_min", "S_noise",
-)  # fmt: skip
+Share = Annotated[float, Meta(ge=0, le=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+CountOrNone = Annotated[int, Meta(ge=0)]
+
 _WHOLE = ("averaged", "scales")
 """Tables that a config replaces whole where it extends another one."""
+
+
+class Published(TypedDict, total=False):
+    """Options of the published network, as its config.json holds them."""
+
+    img_resolution: Count
+    model_channels: Count
+    channel_mult: list[Count]
+    num_blocks: Count
+    attn_resolutions: list[Count]
+    dropout: Share
+
+
+class Sampler(TypedDict, total=False):
+    """Settings of a model's sampler, as config.json holds them."""
+
+    name: str
+    steps: CountOrNone
+    sigma_start: Positive
+    sigma_full: Positive
+    sigma_min: Positive
+    sigma_max: Positive
+    rho: Positive
+    S_churn: NotNegative
+    S_min: NotNegative
+    S_max: NotNegative
+    S_noise: NotNegative
+
+
+class Inference(TypedDict, total=False):
+    """What config.json of a model says of its use."""
+
+    back_project: bool
+    detail: Share
+    gate_gain: NotNegative
+    halo: CountOrNone
+    optional_bands: list[str]
+    overlap: CountOrNone
+    psf_sigma: NotNegative
+    sampler: Sampler
+    scales: list[Count]
+    sharpen: NotNegative
+    window: Count
+
+
+INFERENCE_KEYS = tuple(get_type_hints(Inference))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +85,22 @@ class ModelConfig:
         init: model folder or bundled name whose weights are the start (fine-tuning), "" = fresh weights.
     """
 
-    architecture: str = "compact"
-    widths: tuple[int, ...] = (48, 72, 96)
-    unshuffle: int = 4
-    full_width: int = 16
-    half_width: int = 0
-    hidden: int = 48
-    embedding: int = 64
+    architecture: Literal["compact", "published"] = "compact"
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (48, 72, 96)
+    unshuffle: Count = 4
+    full_width: Count = 16
+    half_width: CountOrNone = 0
+    hidden: Count = 48
+    embedding: Count = 64
     texture: bool = True
     around_start: bool = False
     ref: bool = True
     mask: bool = True
     ref_sft: bool = True
     semantic_sft: bool = True
-    published: dict[str, Any] = field(default_factory=dict)
-    sigma_data: float = 0.14
+    published: Published = field(default_factory=lambda: Published())
+    sigma_data: Positive = 0.14
     init: str = ""
-
-    def __post_init__(self) -> None:
-        one_of(self, "model", "architecture", ARCHITECTURES)
-        positive(self, "model", "sigma_data", "unshuffle", "full_width", "hidden", "embedding")
-        need(bool(self.widths) and min(self.widths) > 0, "model.widths", self.widths, "at least one width of 1 or more")
-        known_keys(self.published, "model.published", PUBLISHED_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +125,18 @@ class DataConfig:
     validation: tuple[str, ...] = ()
     root: str = ""
     pseudo_change: bool = True
-    resident_gib: float = 6.0
-    device_gib: float = 8.0
-    on_error: str = "skip"
+    resident_gib: NotNegative = 6.0
+    device_gib: NotNegative = 8.0
+    on_error: Literal["skip", "stop"] = "skip"
     attribution: str = ""
 
     def __post_init__(self) -> None:
-        one_of(self, "data", "on_error", ("skip", "stop"))
-        at_least(self, "data", 0, "resident_gib", "device_gib")
-        fits = not self.weights or (len(self.weights) == len(self.train) and min(self.weights) >= 0 < max(self.weights))
-        wanted = f"one weight of 0 or more for each of the {len(self.train)} sources in data.train, not all 0,"
-        need(fits, "data.weights", self.weights, wanted)
+        weights = self.weights
+        if weights and not (len(weights) == len(self.train) and min(weights) >= 0 < max(weights)):
+            raise ValueError(
+                f"data.weights is {weights!r}: one weight of 0 or more for each of the {len(self.train)} sources in "
+                f"data.train, not all 0, is needed"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,27 +155,19 @@ class FaultsConfig:
         ref_gain_sigma: of the reference's gain; ref_offset_sigma: of its offset, DN.
     """
 
-    paste: float = 0.5
-    mask_unknown: float = 0.4
-    mask_wrong: float = 0.3
-    no_reference: float = 0.08
-    part_reference: float = 0.06
-    wrong_place: float = 0.06
-    no_nir: float = 0.2
+    paste: Share = 0.5
+    mask_unknown: Share = 0.4
+    mask_wrong: Share = 0.3
+    no_reference: Share = 0.08
+    part_reference: Share = 0.06
+    wrong_place: Share = 0.06
+    no_nir: Share = 0.2
     exposure: bool = True
-    season: float = 0.0
-    coarse: float = 0.0
-    shift_sigma: float = 0.6
-    ref_gain_sigma: float = 0.06
-    ref_offset_sigma: float = 4.0
-
-    def __post_init__(self) -> None:
-        masks, references = (
-            ("mask_unknown", "mask_wrong"),
-            ("no_reference", "part_reference", "wrong_place", "season", "coarse"),
-        )
-        shares(self, "samples.faults", "paste", "no_nir", *masks, *references)
-        at_least(self, "samples.faults", 0, "shift_sigma", "ref_gain_sigma", "ref_offset_sigma")
+    season: Share = 0.0
+    coarse: Share = 0.0
+    shift_sigma: NotNegative = 0.6
+    ref_gain_sigma: NotNegative = 0.06
+    ref_offset_sigma: NotNegative = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,22 +185,22 @@ class SamplesConfig:
         faults: see `FaultsConfig`.
     """
 
-    crop: int = 144
-    scales: dict[str, float] = field(default_factory=lambda: {"8": 0.6, "16": 0.2, "4": 0.07, "12": 0.07, "6": 0.06})
-    averaged: dict[str, float] = field(default_factory=lambda: {"1": 1.0})
+    crop: Annotated[int, Meta(ge=8)] = 144
+    scales: dict[str, NotNegative] = field(
+        default_factory=lambda: {"8": 0.6, "16": 0.2, "4": 0.07, "12": 0.07, "6": 0.06}
+    )
+    averaged: dict[str, NotNegative] = field(default_factory=lambda: {"1": 1.0})
     degradation: str = "sensor"
-    psf_error: float = 0.0
-    noise_error: float = 0.0
+    psf_error: NotNegative = 0.0
+    noise_error: NotNegative = 0.0
     faults: FaultsConfig = field(default_factory=FaultsConfig)
 
     def __post_init__(self) -> None:
-        at_least(self, "samples", 8, "crop")
-        at_least(self, "samples", 0, "psf_error", "noise_error")
         for name, table, least in (("scales", self.scales, 2), ("averaged", self.averaged, 1)):
-            whole = all(key.isascii() and key.isdigit() and int(key) >= least for key in table)
-            key = f"samples.{name}"
-            need(whole and bool(table), key, table, f"at least one whole factor of {least} or more")
-            need(min(table.values()) >= 0 < max(table.values()), key, table, "no weight below 0 and one above it")
+            if not table or not all(key.isascii() and key.isdigit() and int(key) >= least for key in table):
+                raise ValueError(f"samples.{name} is {table!r}: at least one whole factor of {least} or more is needed")
+            if not max(table.values()) > 0:
+                raise ValueError(f"samples.{name} is {table!r}: one weight above 0 is needed")
 
     def factors(self) -> list[int]:
         """The factors that are drawn at all, in order."""
@@ -208,38 +228,29 @@ class TrainingConfig:
         workers: threads that make samples ahead.
     """
 
-    steps: int = 1000
-    batch: int = 4
-    accumulate: int = 1
-    rate: float = 4e-4
-    warmup: int = 200
-    decay: float = 0.3
-    beta1: float = 0.9
-    beta2: float = 0.99
-    clip: float = 1.0
-    ema: float = 0.999
-    gradient_weight: float = 0.5
-    gate_weight: float = 0.5
-    edm_weight: float = 0.5
-    wavelet_weight: float = 1.0
-    start_weight: float = 0.25
-    edm_share: float = 0.5
+    steps: Count = 1000
+    batch: Count = 4
+    accumulate: Count = 1
+    rate: Positive = 4e-4
+    warmup: CountOrNone = 200
+    decay: Share = 0.3
+    beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
+    clip: NotNegative = 1.0
+    ema: Share = 0.999
+    gradient_weight: NotNegative = 0.5
+    gate_weight: NotNegative = 0.5
+    edm_weight: NotNegative = 0.5
+    wavelet_weight: NotNegative = 1.0
+    start_weight: NotNegative = 0.25
+    edm_share: Share = 0.5
     p_mean: float = -2.4
-    p_std: float = 1.2
-    seed: int = 1
+    p_std: Positive = 1.2
+    seed: CountOrNone = 1
     bf16: bool = True
     channels_last: bool = True
-    compile: str = "auto"
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        at_least(self, "training", 1, "steps", "batch", "accumulate", "workers")
-        at_least(self, "training", 0, "warmup", "clip", "seed")
-        at_least(self, "training", 0, *(f"{name}_weight" for name in ("gradient", "gate", "edm", "wavelet", "start")))
-        positive(self, "training", "rate", "p_std")
-        shares(self, "training", "decay", "beta1", "beta2", "ema", "edm_share")
-        need(max(self.beta1, self.beta2) < 1, "training.beta1, beta2", (self.beta1, self.beta2), "less than 1")
-        one_of(self, "training", "compile", COMPILE)
+    compile: Literal["auto", "off", "on"] = "auto"
+    workers: Count = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,20 +270,15 @@ class PerceptionConfig:
         sigma: noise of the sample's one evaluation, model units.
     """
 
-    start: float = 0.0
-    sample: float = 0.0
-    strength: float = 0.0
-    fidelity: float = 0.1
-    adversarial: float = 0.0
-    hold: int = 100
-    rise: int = 400
-    heads_rate: float = 4e-4
-    sigma: float = 0.5
-
-    def __post_init__(self) -> None:
-        weights = ("start", "sample", "strength", "fidelity", "adversarial")
-        at_least(self, "perception", 0, *weights, "hold", "rise")
-        positive(self, "perception", "heads_rate", "sigma")
+    start: NotNegative = 0.0
+    sample: NotNegative = 0.0
+    strength: NotNegative = 0.0
+    fidelity: NotNegative = 0.1
+    adversarial: NotNegative = 0.0
+    hold: CountOrNone = 100
+    rise: CountOrNone = 400
+    heads_rate: Positive = 4e-4
+    sigma: Positive = 0.5
 
     @property
     def active(self) -> bool:
@@ -296,16 +302,12 @@ class ReportConfig:
         tensorboard: write TensorBoard events, too.
     """
 
-    log_steps: int = 50
-    save_minutes: float = 5.0
-    validate_steps: int = 2000
-    validation_tiles: int = 16
-    pictures: int = 4
+    log_steps: Count = 50
+    save_minutes: NotNegative = 5.0
+    validate_steps: CountOrNone = 2000
+    validation_tiles: Count = 16
+    pictures: CountOrNone = 4
     tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        at_least(self, "report", 1, "log_steps", "validation_tiles")
-        at_least(self, "report", 0, "save_minutes", "validate_steps", "pictures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,14 +320,7 @@ class TrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
-    inference: dict[str, Any] = field(default_factory=dict)
-    """What config.json of the model says of its use: sampler, halo, window, scales... as it stands."""
-
-    def __post_init__(self) -> None:
-        known_keys(self.inference, "inference", INFERENCE_KEYS)
-        sampler = self.inference.get("sampler", {})
-        need(isinstance(sampler, Mapping), "inference.sampler", sampler, "a section")
-        known_keys(sampler, "inference.sampler", SAMPLER_KEYS)
+    inference: Inference = field(default_factory=lambda: Inference())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -333,7 +328,7 @@ class TrainConfig:
 
     def to_toml(self) -> str:
         """As a config file that `load_config` reads back."""
-        return to_toml(self.to_dict()) + "\n"
+        return tomli_w.dumps(self.to_dict())
 
 
 def presets() -> dict[str, Path]:
@@ -356,7 +351,7 @@ def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainCon
     raw = _read(str(source), ())
     for text in overrides:
         override(raw, text)
-    return from_mapping(TrainConfig, raw, str(source))
+    return decode(TrainConfig, raw, str(source))
 
 
 def _read(source: str, readers: tuple[str, ...]) -> dict[str, Any]:
@@ -378,3 +373,37 @@ def _read(source: str, readers: tuple[str, ...]) -> dict[str, Any]:
     beside = path.parent / base
     below = _read(base if base in presets() or not beside.is_file() else str(beside), (*readers, source))
     return merged(below, raw, _WHOLE)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One tree of tables laid over another, key by key; tables whose key is in `whole` are replaced, not mixed."""
+    both = dict(below)
+    for key, value in above.items():
+        old = both.get(key)
+        mix = isinstance(old, Mapping) and isinstance(value, Mapping) and key not in whole
+        both[key] = merged(old, value, whole) if mix and old is not None else value
+    return both
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Set one value of a tree of tables: "section.key=VALUE", VALUE as in TOML, quotes may be left out.
+
+    Raises:
+        OptionError: it is not written so.
+    """
+    dotted, equals, value = text.partition("=")
+    names = [name.strip() for name in dotted.split(".")]
+    if not equals or len(names) < 2 or not all(names):
+        raise OptionError(f"'{text}' is no setting: give section.key=value, as training.steps=500")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        parsed = {"value": value.strip()}
+    if len(parsed) != 1:
+        raise OptionError(f"'{text}' holds more than one setting: give each by itself")
+    table = raw
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise OptionError(f"'{text}': {name} is no section")
+    table[names[-1]] = parsed["value"]

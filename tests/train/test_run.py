@@ -45,7 +45,7 @@ def test_every_preset_makes_a_batch(name: str, landscapes: Callable[..., Path], 
     # the same network in small
     thin = config.model.published | {"model_channels": 16, "num_blocks": 1} if config.model.published else {}
     model = replace(config.model, widths=(8,) * len(config.model.widths), published=thin, init="")
-    small = replace(config, model=model, training=replace(config.training, batch=2))
+    small = replace(config, model=model, training=replace(config.training, batch=2, accumulate=1))
     told = trained(small, tmp_path / "run", dry_run=True)
     assert told[0] == f"{index}: 1 pairs"
     assert told[-1].startswith("a batch of 2 at ")
@@ -258,9 +258,10 @@ def test_broken_pairs_are_listed_and_counted_or_stop_the_run(
         writer.writerows(rows)
     source = f'data.train=["{index}"]'
     told = trained(tiny_config(source, "training.steps=1"), tmp_path / "run")
-    assert told[0].startswith(f"{index}: 4 of 6 pairs are used, 2 left out as missing or unreadable")
-    assert rows[0]["name"] in told[0]
-    assert rows[1]["name"] in told[0]
+    used = f"{index}: 4 of 6 pairs are used, 2 left out as missing or unreadable"
+    line = next(line for line in told if line.startswith(used))
+    assert rows[0]["name"] in line
+    assert rows[1]["name"] in line
     with pytest.raises(GeoRefDiffError, match=rows[0]["name"]):
         trained(tiny_config(source, "data.on_error=stop"), tmp_path / "other")
     assert not (tmp_path / "other" / "state").exists()
