@@ -94,7 +94,7 @@ VOLATILE = {
     "paths", "size_bytes", "mtime_ns", "crs_wkt", "file:size", "file:checksum", "plan_sha256",
     "GEO_REFDIFF_PLAN_SHA256", "GEO_REFDIFF_VERSION", "started", "finished", "worker", "sha256",
     "GEO_REFDIFF_MODEL_SHA256", "fingerprint", "command", "pixels_per_second", "host", "scene_file",
-    "reference_file", "mask_file", "threads", "memory", "folder", "inputs",
+    "reference_file", "mask_file", "threads", "memory", "folder", "inputs", "seconds_per_tile", "geo_refdiff",
 }  # fmt: skip
 """Keys that are left out wherever they stand, with or without a prefix `geo_refdiff:`."""
 
@@ -295,7 +295,10 @@ class Session:
         for path in sorted(p for p in self.folder.rglob("*") if p.is_file()):
             name = path.relative_to(self.folder).as_posix()
             if ".parts/" not in name or path.name == "plan.json":
-                found[name] = json.loads(self.scrubbed(json.dumps(of_file(path), default=list)))
+                try:
+                    found[name] = json.loads(self.scrubbed(json.dumps(of_file(path), default=list)))
+                except (KeyError, TypeError, ValueError, rasterio.RasterioIOError) as error:
+                    found[name] = f"cannot be read: {type(error).__name__}: {error}"
         self.record["products"] = list(found)
         self.record["files"] = found
 
