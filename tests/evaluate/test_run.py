@@ -446,3 +446,25 @@ def test_without_the_judge_its_figures_are_left_out_and_said(
     found = evaluate(Request(data=data, tile=64, grid=0), tmp_path / "out")
     assert "efflp" not in found.told["scales"]["8"]["methods"]["bicubic"]["means"]
     assert "- effLP, FD: not measured: needs pip install 'geo-refdiff[perceptual]'" in found.text
+
+
+def test_noise_and_a_psf_that_is_declared_wrongly(data: str, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"data": data, "tile": 64, "grid": 0, "psf_sigma": 0.5}
+    clean = evaluate(Request(**common), tmp_path / "clean").told
+    noisy = evaluate(Request(**common, noise=6.0), tmp_path / "noisy").told
+    again = evaluate(Request(**common, noise=6.0), tmp_path / "again").told
+    aware = evaluate(Request(**common, noise=6.0, consistency="wiener"), tmp_path / "aware").told
+    wrong = evaluate(Request(**common, declared_psf=0.2), tmp_path / "wrong")
+    assert (
+        noisy["scales"]["8"]["methods"]["bicubic"]["per_tile"] == again["scales"]["8"]["methods"]["bicubic"]["per_tile"]
+    )
+    assert noisy["degradation"] == {"kernel": "psf", "psf_sigma": 0.5, "declared_psf": None, "noise": 6.0, "lr": None}
+    for method in ("bicubic", "bicubic-ibp", "matched-ref"):
+        assert means(noisy, method)["psnr"] < means(clean, method)["psnr"]
+    for method in ("bicubic-ibp", "matched-ref"):  # what is corrected exactly takes the noise in
+        assert means(aware, method)["psnr"] > means(noisy, method)["psnr"]
+    assert means(wrong.told, "bicubic") == means(clean, "bicubic")
+    assert means(wrong.told, "bicubic-ibp")["lr_rmse"] > 2 * means(clean, "bicubic-ibp")["lr_rmse"]
+    assert "Gaussian PSF of 0.5 LR px, then area means; declared as 0.2 LR px" in wrong.text
+    with pytest.raises(OptionError, match="noise -1: give a standard deviation of 0 to 255 DN"):
+        Request(data=data, noise=-1.0)
