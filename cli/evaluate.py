@@ -21,6 +21,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--scale", "scales", type=int, multiple=True, default=(8,), help="HR pixels along an LR pixel.")
 @click.option("--degradation", type=click.Choice(["psf", "bicubic"]), default="psf", help="How the LR is made.")
 @click.option("--psf-sigma", type=float, default=0.35, help="Width of the PSF, LR pixels.")
+@click.option("--declared-psf", type=float, help="What methods are told of it.  [default: as it is]")
+@click.option("--noise", type=float, default=0.0, metavar="DN", help="Standard deviation of the LR's noise.")
 @click.option("--lr", type=_FILE, metavar="DIR|own", help="LR images by the tile's name, or the data set's.")
 @click.option(
     "--mask",
@@ -41,9 +43,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--paste", is_flag=True, help="Paste other places into the references; the true mask is then exact.")
 @click.option(
     "--consistency",
-    type=click.Choice(["window", "standard", "strict"]),
+    type=click.Choice(["window", "wiener", "standard", "strict"]),
     default="window",
-    help="Back-projection of each tile, or the correction of the whole that upscale makes.",
+    help="Back-projection of each tile, a Wiener filter that knows the noise, or upscale's correction of the whole.",
 )
 @click.option("--outputs", multiple=True, metavar="NAME=DIR", help="Results of another method by the tile's name.")
 @click.option("--root", type=_FILE, metavar="DIR", help="Folder to which the paths of an index are relative.")

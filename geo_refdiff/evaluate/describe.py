@@ -51,7 +51,13 @@ def as_json(setup: Setup, tallies: Sequence[Tally]) -> dict[str, Any]:
             "pairs_left_out": {problem.name: problem.reason for problem in data.problems},
             "pasted_change": request.paste,
         },
-        "degradation": {"kernel": request.degradation, "psf_sigma": request.psf_sigma, "lr": _text(request.lr)},
+        "degradation": {
+            "kernel": request.degradation,
+            "psf_sigma": request.psf_sigma,
+            "declared_psf": request.declared_psf,
+            "noise": request.noise,
+            "lr": _text(request.lr),
+        },
         "consistency": request.consistency,
         "masks": [mask.name for mask in setup.masks],
         "references": list(request.references),
@@ -88,6 +94,8 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
     places = len({spec.place for spec in setup.specs})
     psf = f"Gaussian PSF of {request.psf_sigma:g} LR px, then area means"
     lr = {"psf": psf, "bicubic": "antialiased bicubic"}[request.degradation]
+    lr += f", noise of {request.noise:g} DN" if request.noise else ""
+    lr += f"; declared as {request.declared_psf:g} LR px" if request.declared_psf is not None else ""
     told: dict[str, str] = {
         "data": f"{request.data}, {places} places, tiles of {request.tile} px, bands {', '.join(setup.source.bands)}",
         "LR": f"images of {request.lr}; operator: {lr}" if request.lr else lr,
@@ -96,7 +104,9 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
     }
     if request.references != ("given",):
         told["reference given to the models"] = ", ".join(request.references)
-    if request.consistency != "window":
+    if request.consistency == "wiener":
+        told["correction to the LR"] = "of each tile, by a Wiener filter that knows the noise"
+    elif request.consistency != "window":
         told["back-projection"] = f"of the whole, {request.consistency}, as upscale does it"
     ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
     if ranges:

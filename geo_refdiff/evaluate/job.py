@@ -17,9 +17,10 @@ class Job:
     Attributes:
         tile: with the truth, which methods leave alone.
         lr: as the sensor saw the truth.
-        sensor: the true operator.
+        sensor: the operator as the methods are told.
         other: the reference of another place in the radiometry of the LR, where a method asks for it.
-        consistency: "window", or how the product corrects the whole; see `Request`.
+        consistency: "window", "wiener", or how the product corrects the whole; see `Request`.
+        noise: standard deviation of the noise of `lr`, DN.
     """
 
     tile: Tile
@@ -27,6 +28,7 @@ class Job:
     sensor: SensorModel
     other: Tensor | None = None
     consistency: str = "window"
+    noise: float = 0.0
 
 
 def to_units(dn: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from geo_refdiff.restore.diffusion import DiffusionRestorer, SamplerSettings
 from geo_refdiff.restore.restorers import CLASSICAL, LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import wiener_project
 
 Kind = Literal["model", "baseline", "outputs"]
 _MODES: dict[str, Mode] = {"standard": "standard", "strict": "strict"}
@@ -138,6 +139,8 @@ def _restored(restorer: Restorer, batch: Conditions, job: Job) -> Tensor:
     image = to_dn(image) if restorer.model_units else image
     if by_itself:
         return image
+    if job.consistency == "wiener":
+        return wiener_project(image, job.lr, (job.sensor,), torch.tensor([job.noise]))
     numbers = job.tile.spec.numbers
     values, lr = (np.array(numbers.own(x[0].numpy()), dtype=np.float32) for x in (image, job.lr))
     sensors = (job.sensor,) * len(lr)

@@ -17,7 +17,7 @@ it; none; or that of another place."""
 OWN_LR = "own"
 """In place of a folder: the LR images that come with the data set."""
 
-CONSISTENCY = ("window", "standard", "strict")
+CONSISTENCY = ("window", "wiener", "standard", "strict")
 
 DTYPES = ("float32", "bfloat16")
 
@@ -34,13 +34,16 @@ class Request:
         scales: HR pixels along an LR pixel, each evaluated by itself.
         degradation: kernel of the sensor that makes the LR.
         psf_sigma: of the kernel "psf", LR pixels.
+        declared_psf: what methods are told of it; None: as it is.
+        noise: standard deviation of the noise of simulated LR, DN.
         lr: LR images in place of simulated ones: a folder of them by the tile's name (DIR/8x where it is there), or
             "own".
         masks: which change masks the models are given: "none", "true", "wrong", "auto", or folders of class indices.
         references: which reference, see `REFERENCES`.
         paste: paste other places into the references, with exact masks.
         consistency: how models and back-projected baselines are held to the LR: "window": back-projection of the tile
-            by the restorer; "standard", "strict": as `upscale --consistency` corrects a whole scene.
+            by the restorer; "wiener": correction of the tile by a Wiener filter that knows the noise; "standard",
+            "strict": as `upscale --consistency` corrects a whole scene.
         outputs: name -> folder of results of another method.
         places: the first so many places; None: all.
         tile: side, HR pixels.
@@ -68,6 +71,8 @@ class Request:
     scales: tuple[int, ...] = (8,)
     degradation: Kernel = "psf"
     psf_sigma: float = DEFAULT_PSF_SIGMA
+    declared_psf: float | None = None
+    noise: float = 0.0
     lr: Path | None = None
     masks: tuple[str, ...] = ("none",)
     references: tuple[str, ...] = ("given",)
@@ -109,6 +114,8 @@ class Request:
         for reference in self.references:
             if reference not in REFERENCES:
                 raise OptionError(f"reference '{reference}': give {', '.join(REFERENCES)}")
+        if not 0.0 <= self.noise <= 255.0 or (self.noise and self.lr is not None):
+            raise OptionError(f"noise {self.noise:g}: give a standard deviation of 0 to 255 DN, and no --lr beside it")
         if (self.alexnet is None) != (self.lpips is None):
             raise OptionError("LPIPS needs two files: give both --alexnet and --lpips")
         if self.places is not None and self.places < 1:

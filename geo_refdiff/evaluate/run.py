@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -142,7 +142,7 @@ def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
         distances = efficientnet.distances([f[1:] for f in features], [f[:1] for f in features])
         for name, row in zip((TRUTH, *images), efficientnet.pooled(features).cpu(), strict=True):
             tally.judged.setdefault(name, []).append(row)
-    found = measure(compared, tile, job.lr, job.sensor, setup.perceptual, distances)
+    found = measure(compared, tile, job.lr, scale.sensor, setup.perceptual, distances)
     for number, method in enumerate(scale.methods):
         figures = {key: values[number] for key, values in found.items()}
         if request.windows and isinstance(method, ModelRun):
@@ -166,11 +166,17 @@ def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
 
 
 def _job(setup: Setup, scale: ScaleSetup, tile: Tile) -> Job:
-    lr = scale.sensor.observe(tile.truth) if scale.lr is None else scale.lr.read(tile.spec)
+    request, sensor = setup.request, scale.sensor
+    lr = sensor.observe(tile.truth) if scale.lr is None else scale.lr.read(tile.spec)
+    if request.noise:
+        draw = torch.Generator().manual_seed(tile.spec.index * 65537 + request.seed)
+        lr = lr + request.noise * torch.randn(lr.shape, generator=draw)
+    if request.declared_psf is not None:
+        sensor = replace(sensor, psf_sigma=request.declared_psf)
     other = None
-    if "other" in setup.request.references:
+    if "other" in request.references:
         other = _fitted(setup.source.read(setup.source.elsewhere(tile.spec)).ref, lr, scale.sensor)
-    return Job(tile, lr, scale.sensor, other, setup.request.consistency)
+    return Job(tile, lr, sensor, other, request.consistency, request.noise)
 
 
 def _fitted(ref: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:

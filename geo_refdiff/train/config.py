@@ -262,7 +262,7 @@ class PerceptionConfig:
 
     Attributes:
         start, sample: weight of the perceptual distance of start and sample to the truth.
-        strength: of the difference in the strength of features of the sample in windows of 16 px.
+        strength: of the differences in the strength of features, and of grain, of the sample in windows of 16 px.
         fidelity: of the sample's L1.
         adversarial: of the discriminator on the sample; hold: steps for which its heads learn alone; rise: steps over
             which the weight then rises.

@@ -20,6 +20,7 @@ from geo_refdiff.train.perceptual import (
     CHANNELS,
     Trunk,
     feature_distance,
+    grain_distance,
     normalised,
     strength_distance,
     trunk_weights,
@@ -168,6 +169,7 @@ class Objective(nn.Module):
                 "look_start": config.start * feature_distance(starts, wanted),
                 "look": config.sample * feature_distance(samples, wanted),
                 "strength": config.strength * strength_distance([f.chunk(2)[1] for f in features], real),
+                "grain": config.strength * grain_distance(images[2 * len(truth) :], images[: len(truth)]),
                 "fidelity": config.fidelity * apart,
             }
         if self.heads is not None:

