@@ -28,6 +28,7 @@ from geo_refdiff.data.matching import fitted
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.masks import spoilt_mask
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import open_model
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
@@ -144,7 +145,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
         click.echo(f"{city} {scale:2}x, reported as changed: {told}")
     if not restore:
         return
-    opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
+    opened = open_model(SamplingOptions(model=model))
     for scale in (8, 16):
         sensor = SensorModel(scale)
         restorer = opened.make(sensor, (0, 1, 2, 3))

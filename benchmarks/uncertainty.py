@@ -13,6 +13,7 @@ from geo_refdiff.commands.calibrate import Trial, run_trial
 from geo_refdiff.data import open_dataset
 from geo_refdiff.evaluate.intervals import judge_intervals
 from geo_refdiff.evaluate.tiles import TileSource
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.models import open_model
 
 _BORDER = 8
@@ -40,7 +41,7 @@ def scores(trials: list[Trial]) -> list[str]:
 def main(model: str, data: str, root: Path | None, places: int, runs: int) -> None:
     """Print rank correlation and coverage, with a reference and without, at 8x and 16x."""
     need_index(data)
-    opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
+    opened = open_model(SamplingOptions(model=model))
     dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, bands=opened.bands)
     first = list({spec.place: spec for spec in source.specs}.values())

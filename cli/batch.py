@@ -11,17 +11,16 @@ import click
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
+    GroupedCommand,
+    Option,
+    cluster_option,
     cluster_options,
-    confidence_options,
-    mask_options,
-    model_options,
-    registration_options,
     report_options,
-    uncertainty_option,
+    shared,
 )
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("areas", type=click.Path(path_type=str))
 @click.option(
     "--scene",
@@ -55,23 +54,17 @@ from geo_refdiff.cli.options import (
 @click.option("--scene-asset", metavar="KEY,...", help="STAC assets of the scenes; several are stacked as bands.")
 @click.option("--ref-asset", metavar="KEY,...", help="STAC assets of the references.")
 @click.option("--mask-asset", metavar="KEY,...", help="STAC assets of the masks.")
-@model_options
-@mask_options
-@confidence_options
-@uncertainty_option
-@registration_options
+@shared(without=["mask", "aoi", "scene_date", "threads"])
 @click.option(
-    "--shard-size",
+    "--threads",
     type=int,
-    metavar="PIXELS",
-    help="Write each output as GeoTIFFs of so many pixels a side in NAME.shards, with NAME.vrt that names them.  "
-    "[default: one GeoTIFF]",
-)
-@click.option(
-    "--threads", type=int, help="CPU threads for one area; kept for the whole batch.  [default: all; 1 for workers]"
+    cls=Option,
+    group="Compute",
+    metavar="N",
+    help="CPU threads for one area; kept for the whole batch.  [default: all; 1 for workers]",
 )
 @cluster_options
-@click.option(
+@cluster_option(
     "--split", type=int, default=16, metavar="N", help="Areas of more blocks are shared by all workers; 0 = never."
 )
 @click.option("--retry-failed", is_flag=True, help="Try areas that failed before once more.")

@@ -9,25 +9,28 @@ from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import names, report_options
+from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
 from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.options import FIELDS
+
+_HELP = {
+    "scale": "Pixels of the aligned reference along a scene pixel.  [default: from the reference's pixel size]",
+    "bands": "Bands of the scene to compare, names or numbers from 1.  [default: those that both have]",
+    "psf": f"{FIELDS['psf'].option.help}  [default: 0.35]",
+}
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
 @click.argument("ref", type=click.Path(path_type=str))
 @click.option("-o", "--out", metavar="FILE", type=click.Path(path_type=Path), help="Aligned reference to write.")
 @click.option("--mode", default="auto", metavar="auto|global|local|affine", help="What may be done to the reference.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="JSON report to write.")
 @click.option("--picture", metavar="FILE", type=click.Path(path_type=Path), help="PNG of the shifts to write.")
-@click.option(
-    "--bands", metavar="B,B,...", callback=names, help="Bands of the scene to compare.  [default: those that both have]"
-)
-@click.option("--scale", type=int, help="Pixels of the aligned reference along a scene pixel.  [default: its own]")
-@click.option("--psf", metavar="NAME|SIGMA", help="Sensor: a preset, or its PSF in scene pixels.  [default: 0.35]")
+@shared("scale", "bands", "psf", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @report_options
-def coregister(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
+def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure how the fine REF lies on the coarse SCENE, and write it aligned.
 
     \b
@@ -39,5 +42,5 @@ def coregister(scene: str, ref: str, bands: list[str] | None, as_json: bool, deb
 
     steady_heap()
     with cleared():
-        result = run(scene, ref, bands=bands, progress=partial(show_count, "block"), **options)
+        result = run(scene, ref, progress=partial(show_count, "block"), **given(options))
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

@@ -9,29 +9,29 @@ from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import names, report_options
+from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
 from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.options import FIELDS
+
+_HELP = {
+    "scale": "Reference pixels along a scene pixel.  [default: from the reference's pixel size]",
+    "bands": "Red, green, blue and, if there, near infrared: names or numbers from 1.  [default: by their names]",
+    "psf": f"{FIELDS['psf'].option.help}  [default: 0.35]",
+    "min_confidence": "What is less sure than this becomes unknown.  [default: 0]",
+}
 
 
-@click.command(name="detect-change", context_settings={"show_default": True})
+@click.command(name="detect-change", cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
 @click.argument("ref", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Mask to write.")
 @click.option(
     "--grid", default="lr", metavar="lr|hr", help="Pixels of the scene, or those of the scene once it is upscaled."
 )
-@click.option("--scale", type=int, help="Reference pixels along a scene pixel.  [default: from the reference]")
-@click.option(
-    "--bands", metavar="B,B,...", callback=names, help="Bands of the scene: red, green, blue and, if there, nir."
-)
-@click.option(
-    "--scene-range", type=(float, float), metavar="LOW HIGH", help="Values of the scene that are black and white."
-)
-@click.option("--psf", metavar="NAME|SIGMA", help="Sensor: a preset, or its PSF in scene pixels.  [default: 0.35]")
-@click.option("--min-confidence", type=float, metavar="0..1", help="What is less sure becomes unknown.  [default: 0]")
+@shared("scale", "bands", "scene_range", "psf", "min_confidence", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @report_options
-def detect_change(scene: str, ref: str, bands: list[str] | None, as_json: bool, debug: bool, **options: Any) -> None:
+def detect_change(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Write where and to what the coarse SCENE has changed since the fine REF was taken.
 
     \b
@@ -43,5 +43,5 @@ def detect_change(scene: str, ref: str, bands: list[str] | None, as_json: bool, 
 
     steady_heap()
     with cleared():
-        result = run(scene, ref, bands=bands, progress=partial(show_count, "block"), **options)
+        result = run(scene, ref, progress=partial(show_count, "block"), **given(options))
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

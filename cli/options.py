@@ -1,14 +1,47 @@
-"""Options that several commands share, each said once."""
+"""The options of commands: built from the records of `geo_refdiff.options`, and those that only commands have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
 
+from geo_refdiff.options import FIELDS, GROUPS, Field
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
+
+_TYPES: dict[Any, Any] = {int: int, float: float, tuple[float, float]: (float, float)}
+
+
+class Option(click.Option):
+    """An option that help shows under a heading.
+
+    Args:
+        group: one of `GROUPS`.
+    """
+
+    def __init__(self, *args: Any, group: str = GROUPS[0], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help shows options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Each group under its heading, in the order of `GROUPS`; a single one as click does."""
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                groups[getattr(parameter, "group", GROUPS[0])].append(record)
+        shown = {name: records for name, records in groups.items() if records}
+        for name, records in shown.items():
+            with formatter.section(name if len(shown) > 1 else "Options"):
+                formatter.write_dl(records)
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:
@@ -22,132 +55,48 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def names(context: click.Context, parameter: click.Parameter, text: str | None) -> list[str] | None:
-    """What stands between commas."""
-    return None if text is None else [name for name in text.split(",") if name.strip()]
+def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = MappingProxyType({})) -> Decorator[Any]:
+    """Options of `upscale` as a command has them.
+
+    Args:
+        names: keywords, in the order in which help shows them within a group; default all.
+        without: those that are left out.
+        texts: help of options which do not mean quite the same as with `upscale`.
+    """
+    return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
 
 
-mask_options = together(
-    click.option(
-        "--no-change", type=int, metavar="VALUE", help="Value of the mask that means no change.  [default: 0]"
-    ),
-    click.option("--class-map", metavar="FILE", help="JSON or CSV: values, colours or names of the mask to classes."),
-    click.option("--mask-field", metavar="NAME", help="Field of a vector mask that tells the class."),
-    click.option(
-        "--mask-lies-on",
-        default="auto",
-        metavar="auto|scene|ref",
-        help="Where a mask is right: on the scene, or where the reference lies, and is moved with it; auto: by its "
-        "grid; polygons are moved.",
-    ),
-)
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the user gave, and those with a default of their own."""
+    return {name: value for name, value in options.items() if value is not None}
 
-confidence_options = together(
-    click.option("--mask-confidence", metavar="FILE", help="Raster of 0 to 1: how sure the mask is."),
-    click.option(
-        "--min-confidence",
-        type=float,
-        metavar="0..1",
-        help="Where the mask is less sure, it is unknown.  [default: 0.5, with auto 0.7]",
-    ),
-)
 
-uncertainty_option = click.option(
-    "--uncertainty",
-    type=int,
-    metavar="RUNS",
-    help="Also write NAME.uncertainty.tif beside the output, from so many runs with other noise: half-widths of 90 "
-    "% intervals.",
-)
+def _option(field: Field, text: str | None) -> Decorator[Any]:
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return click.option(
+        field.flag,
+        cls=Option,
+        group=field.group,
+        type=_TYPES.get(field.kind, str),
+        default=default,
+        metavar=field.option.metavar or "|".join(field.choices) or None,
+        help=text or field.help,
+    )
 
-model_options = together(
-    click.option("--scale", type=int, help="Output pixels along a scene pixel.  [default: from the reference, else 8]"),
-    click.option(
-        "--model",
-        default="default",
-        metavar="NAME|DIR",
-        help="A bundled model, a model folder, bicubic, bicubic-ibp or matched-ref.",
-    ),
-    click.option("--steps", type=int, help="Sampling steps.  [default: the model's]"),
-    click.option(
-        "--detail",
-        type=float,
-        metavar="0..1",
-        help="0 = conditional mean: soft and safe; 1 = a full sample: crisp and partly invented.  "
-        "[default: the model's]",
-    ),
-    click.option("--sampler", help="better-start, heun, euler, dpmpp-2m or published.  [default: the model's]"),
-    click.option("--seed", type=int, default=0, help="Seed of the noise."),
-    click.option("--device", default="auto", metavar="auto|cpu|cuda[:N]", help="Where the model runs."),
-    click.option("--dtype", default="float32", metavar="float32|bfloat16", help="In which the network runs."),
-    click.option("--window", type=int, help="Window side, output pixels.  [default: the model's]"),
-    click.option("--overlap", type=int, help="Cross-fade between windows, output pixels.  [default: the model's]"),
-    click.option("--batch-size", type=int, help="Windows computed together.  [default: 1 on a CPU, 8 on a GPU]"),
-    click.option("--block-size", type=int, help="Side of the blocks that are finished one by one.  [default: 2048]"),
-    click.option(
-        "--bands", metavar="B,B,...", callback=names, help="Bands to use, names or numbers, in the model's order."
-    ),
-    click.option(
-        "--scene-range",
-        type=(float, float),
-        metavar="LOW HIGH",
-        help="Values of the scene that the model sees as black and white.",
-    ),
-    click.option(
-        "--psf",
-        metavar="NAME|SIGMA",
-        help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the width of its PSF in scene "
-        "pixels.  [default: the model's]",
-    ),
-    click.option(
-        "--consistency",
-        metavar="strict|standard|off",
-        help="How closely the output, seen by that sensor, is the scene: strict means half a digital number in the "
-        "file, saturated pixels included.  [default: standard; off for bicubic]",
-    ),
-    click.option(
-        "--other-bands",
-        metavar="transfer|drop",
-        help="Bands that the model does not know.  [default: transfer, without --bands]",
-    ),
-    click.option(
-        "--products",
-        default="source,style,stac,quicklook",
-        metavar="P,P,...|all|none",
-        help="What is written beside the output: source (where each pixel's detail comes from), style (for QGIS), "
-        "stac, quicklook.",
-    ),
-)
 
-registration_options = together(
-    click.option(
-        "--coregister",
-        default="auto",
-        metavar="auto|global|local|off",
-        help="How reference and mask are moved onto the scene: by one shift, or by a field of shifts.",
-    ),
-    click.option(
-        "--max-residual", type=float, default=1.0, metavar="PIXELS", help="What may be left after that, scene pixels."
-    ),
-    click.option(
-        "--on-misregistration",
-        default="stop",
-        metavar="stop|no-ref",
-        help="Where more is left, or the reference does not match the scene: stop, or go on without it there.",
-    ),
-)
+def cluster_option(*names: str, **more: Any) -> Decorator[Any]:
+    """An option about the cluster that does the work."""
+    return click.option(*names, cls=Option, group="Cluster", **more)
 
-CLUSTER = ("workers", "scheduler", "scheduler_file", "resources", "worker_wait")
-"""Names of what `cluster_options` give."""
 
 cluster_options = together(
-    click.option("--workers", type=int, metavar="N", help="Do the work in N processes of this machine (needs dask)."),
-    click.option("--scheduler", metavar="tcp://HOST:PORT", help="Do the work on an existing dask cluster."),
-    click.option("--scheduler-file", metavar="FILE", help="The same, with the address from a file."),
-    click.option(
+    cluster_option("--workers", type=int, metavar="N", help="Do the work in N processes of this machine (needs dask)."),
+    cluster_option("--scheduler", metavar="tcp://HOST:PORT", help="Do the work on an existing dask cluster."),
+    cluster_option("--scheduler-file", metavar="FILE", help="The same, with the address from a file."),
+    cluster_option(
         "--resource", "resources", multiple=True, metavar="NAME=N", help="What a worker must have for a task: GPU=1."
     ),
-    click.option(
+    cluster_option(
         "--worker-wait",
         type=float,
         default=60.0,
@@ -155,6 +104,9 @@ cluster_options = together(
         help="How long to wait while the cluster has no worker for the work.",
     ),
 )
+
+CLUSTER = ("workers", "scheduler", "scheduler_file", "resources", "worker_wait")
+"""Names of what `cluster_options` give."""
 
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 

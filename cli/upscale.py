@@ -14,13 +14,11 @@ import click
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
+    GroupedCommand,
     cluster_options,
-    confidence_options,
-    mask_options,
-    model_options,
-    registration_options,
+    given,
     report_options,
-    uncertainty_option,
+    shared,
 )
 from geo_refdiff.cli.progress import as_lines, is_shown, show
 
@@ -28,41 +26,14 @@ if TYPE_CHECKING:
     from geo_refdiff.engine.run import Progress
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
 @click.option("--ref", metavar="FILE", help="Older, finer reference image, any CRS.")
-@click.option(
-    "--mask",
-    metavar="FILE|auto|none",
-    help="Change mask in any CRS: a raster of classes (0 = no change) or colours, or polygons; auto compares the scene "
-    "with the reference.  [default: auto where there is a reference]",
-)
-@mask_options
-@confidence_options
+@shared("mask")
 @click.option(
     "-o", "--out", metavar="FILE", help="GeoTIFF to write, or VRT.  [default: SCENE_<scale>x.tif beside the scene]"
 )
-@click.option(
-    "--aoi",
-    metavar="FILE|XMIN,YMIN,XMAX,YMAX",
-    help="Area of interest: a vector file (any CRS), or a box in the scene's CRS, or XMIN,YMIN,XMAX,YMAX,EPSG:4326.",
-)
-@model_options
-@uncertainty_option
-@click.option(
-    "--scene-date",
-    metavar="DATE|FIRST/LAST",
-    help="When the scene was taken, for the STAC item.  [default: its metadata, its name, the file's time]",
-)
-@registration_options
-@click.option(
-    "--shard-size",
-    type=int,
-    metavar="PIXELS",
-    help="Write GeoTIFFs of so many output pixels a side into OUT.shards, and a VRT that names them.  "
-    "[default: one GeoTIFF]",
-)
-@click.option("--threads", type=int, help="CPU threads of a process; their number moves last bits.  [default: all]")
+@shared(without=["mask"])
 @cluster_options
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
@@ -85,6 +56,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     meter = _Meter()
     steady_heap()
     cluster = {name: options.pop(name) for name in CLUSTER}
+    options = given(options)
     try:
         runner = block_runner(**cluster, options=options, say=meter.say)
         result = run(

@@ -1,15 +1,27 @@
-"""Packs the QGIS plugin as a zip: `python qgis_plugin/pack.py DIST` says where. The same files, the same bytes."""
+"""Packs the QGIS plugin as a zip: `python qgis_plugin/pack.py DIST` says where. The same files, the same bytes.
+
+With geo-refdiff installed, `python qgis_plugin/pack.py --options` writes the plugin's options.json anew: what its forms
+know of the command's options.
+"""
 
 from __future__ import annotations
 
 import configparser
+import json
 import sys
 import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
 NAME = "geo_refdiff_qgis"
-_FILES = ("*.py", "*.txt", "*.svg")
+_FILES = ("*.py", "*.txt", "*.svg", "*.json")
+
+
+def write_options(path: Path = HERE / NAME / "options.json") -> None:
+    """What the forms know of each option of `upscale`, from `geo_refdiff.options`."""
+    from geo_refdiff.options import as_forms
+
+    path.write_text(json.dumps(as_forms(), indent=1) + "\n", encoding="utf-8")
 
 
 def pack(folder: Path) -> Path:
@@ -27,4 +39,7 @@ def pack(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(pack(Path(sys.argv[1] if len(sys.argv) > 1 else "dist")))
+    if sys.argv[1:] == ["--options"]:
+        write_options()
+    else:
+        print(pack(Path(sys.argv[1] if len(sys.argv) > 1 else "dist")))

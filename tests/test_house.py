@@ -21,6 +21,7 @@ LEVELS = {
     "classes": 0,
     "errors": 0,
     "raster": 1,
+    "options": 2,
     "nn": 2,
     "sensor": 2,
     "registration": 3,
@@ -46,6 +47,7 @@ def sources() -> list[tuple[str, Path]]:
     """(room, file) of every module of the package."""
     top = ROOT / "geo_refdiff"
     found = [(path.relative_to(top).parts[0], path) for path in top.glob("*/**/*.py")]
+    found += [(path.stem, path) for path in top.glob("*.py") if path.stem in LEVELS]
     for name, folder in MAPPED.items():
         found += [(name.split(".")[1], path) for path in (ROOT / folder).glob("*.py")]
     return found

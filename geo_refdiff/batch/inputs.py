@@ -17,9 +17,9 @@ from geo_refdiff.batch.manifest import text_of_notes
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
+from geo_refdiff.options import MaskOptions, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import make_outline
-from geo_refdiff.plan.planning import Request
 from geo_refdiff.raster.dates import Span, asked_span
 from geo_refdiff.raster.gdal import gdal_env, one_line
 from geo_refdiff.raster.info import Role
@@ -28,8 +28,7 @@ from geo_refdiff.raster.layer_source import LayerSource, layer_source
 from geo_refdiff.restore.models import Model
 
 _POLYGONS = (".gpkg", ".geojson", ".shp", ".fgb", ".parquet", ".geoparquet")
-_OF_MASKS = ("no_change", "class_map", "mask_field", "mask_confidence", "min_confidence", "mask_lies_on")
-_NOT_OF_REQUEST = ("products", "batch_size", "shard_size")
+_OF_MASKS = tuple(name for name in fields_of(MaskOptions) if name != "mask")
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,12 @@ class Planner:
     def _cost(self, job: Job) -> tuple[tuple[int, int], int, int]:
         import numpy as np
 
-        wanted = {k: v for k, v in self.options.items() if k not in _NOT_OF_REQUEST} | {"model": self.model}
+        of_area = {"mask": job.mask, "aoi": job.area, "model": self.model}
+        options = {k: v for k, v in self.options.items() if k not in job.without} | of_area
         with gdal_env():
             scene = inspect(job.scene, "scene")
             reference = None if job.reference is None else inspect(job.reference, "reference")
-            outline = make_outline(Request(job.scene, job.reference, job.mask, job.area, **wanted), scene, reference)
+            outline = make_outline(UpscaleOptions.of(**options), scene, reference)
         height, width = outline.geobox.shape
         raw = height * width * len(outline.bands.output) * np.dtype(outline.output.dtype).itemsize
         return (height, width), outline.blocks.count, raw
@@ -207,13 +207,15 @@ def plan_or_reason(planner: Planner, area: Area) -> Plan | str:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Whether options of `upscale` that only its end would check make sense.
+    """Whether options of `upscale` make sense, those that only its end would check, too.
 
     Raises:
-        OptionError: the shards are no multiple of the blocks.
+        OptionError: an option is unknown or has a wrong value, or the shards are no multiple of the blocks.
     """
-    if options.get("shard_size") is not None:
-        check_size(options["shard_size"], options.get("block_size") or DEFAULT_BLOCK)
+    of_any_mask = {k: v for k, v in options.items() if k not in _OF_MASKS}  # which mask, if any, each area tells
+    asked = UpscaleOptions.of(**of_any_mask)
+    if asked.output.shard_size is not None:
+        check_size(asked.output.shard_size, asked.compute.block_size or DEFAULT_BLOCK)
 
 
 def _names(entries: Sequence[Entry]) -> str:

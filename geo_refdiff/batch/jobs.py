@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.batch.manifest import as_json
-from geo_refdiff.commands.products import chosen_products, product_path
+from geo_refdiff.commands.products import product_path
 from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
+from geo_refdiff.options import OutputOptions
 from geo_refdiff.raster.atomic import is_filled, write_bytes_atomic
 from geo_refdiff.raster.gdal import is_gdal_name
 from geo_refdiff.raster.layer_source import layer_source
@@ -214,7 +215,8 @@ def is_there(out: Path, options: Mapping[str, Any]) -> bool:
     size = options.get("shard_size")
     if not is_filled(out) or (size is not None and published_size(out) != size):
         return False
-    products = (*chosen_products(options.get("products")), *([UNCERTAINTY] if options.get(UNCERTAINTY) else []))
+    wanted = OutputOptions.among(options)
+    products = (*wanted.products, *([UNCERTAINTY] if wanted.uncertainty else []))
     return all(is_filled(product_path(out, product)) for product in products)
 
 

@@ -22,7 +22,7 @@ from geo_refdiff.engine.shards import remove_output
 from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
 from geo_refdiff.nn.device import check_device, chosen_device, torch_settings
-from geo_refdiff.plan.outline import chosen_dtype
+from geo_refdiff.options import ComputeOptions, SamplingOptions
 from geo_refdiff.plan.planning import software_versions
 from geo_refdiff.plan.records import THREADS
 from geo_refdiff.raster.atomic import is_filled
@@ -170,14 +170,9 @@ def open_batch_model(options: Mapping[str, Any], elsewhere: str | None = None) -
     Raises:
         ModelError, OptionError: it cannot be opened.
     """
-    model = open_model(
-        options.get("model", "default"),
-        sampler=options.get("sampler"),
-        steps=options.get("steps"),
-        detail=options.get("detail"),
-        device="cpu" if elsewhere else chosen_device(options.get("device", "auto")),
-        dtype=chosen_dtype(options.get("dtype", "float32")),
-    )
+    compute = ComputeOptions.among(options)
+    device = "cpu" if elsewhere else chosen_device(compute.device)
+    model = open_model(SamplingOptions.among(options), device=device, dtype=compute.dtype)
     return replace(model, device=check_device(elsewhere)) if elsewhere else model
 
 

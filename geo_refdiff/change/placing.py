@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.affine import compose
 from geo_refdiff.raster.geobox import Georeferenced, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-
-LiesOn = Literal["auto", "scene", "ref"]
 
 TAG = "GEO_REFDIFF_LIES_ON"
 """Of a raster: "scene" where it was made on the scene, and is right there."""
 
 _SLACK = 0.01
 """Pixels of the finer grid, over the whole of both."""
-
-
-def check_lies_on(name: str) -> None:
-    """Whether a mask can lie on that.
-
-    Raises:
-        OptionError: one line.
-    """
-    if name not in get_args(LiesOn):
-        raise OptionError(f"mask lies on '{name}': choose {', '.join(get_args(LiesOn))}")
 
 
 def lies_on_scene(mask: RasterInfo, target: GeoBox, reference: Georeferenced | None) -> bool:

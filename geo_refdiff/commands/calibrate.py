@@ -18,9 +18,10 @@ from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares
 from geo_refdiff.evaluate.tiles import Tile, TileSource
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import MAX_RUNS, SamplingOptions, UpscaleOptions
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import PREDICTORS, UncertaintyRecord
-from geo_refdiff.plan.uncertainty import FILE, MAX_RUNS, Calibration
+from geo_refdiff.plan.uncertainty import FILE, Calibration
 from geo_refdiff.raster.atomic import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.models import Model, open_model
@@ -69,19 +70,11 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
     with TemporaryDirectory() as folder, gdal_env():
         scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(seen), 0, 255), scale, model.bands)
         ref = _write(Path(folder) / "ref.tif", np.where(np.isfinite(old), np.clip(old, 1, 255), 0), 1, model.bands, 0)
-        planned = make_plan(
-            Request(
-                scene,
-                ref if reference else None,
-                model=model,
-                scale=scale,
-                seed=seed,
-                device="cpu",
-                window=_WINDOW,
-                uncertainty=None if plain else runs,
-                on_misregistration="no-ref",
-            )
-        )
+        options = UpscaleOptions.of(
+            model=model, scale=scale, seed=seed, device="cpu", window=_WINDOW, uncertainty=None if plain else runs,
+            on_misregistration="no-ref", products=(),
+        )  # fmt: skip
+        planned = make_plan(scene, ref if reference else None, options)
         plan = planned.plan
         if plain:
             factors = ((1.0, 1.0),) * len(plan.bands.scene)
@@ -131,7 +124,7 @@ def calibrate(
     """
     if not 2 <= runs <= MAX_RUNS or places < 4 or not scales:
         raise OptionError(f"{runs} runs, {places} places, scales {list(scales)}: give 2, 4 and one or more of them")
-    opened = open_model(model, sampler=None, steps=None, detail=None, device="cpu", dtype="float32")
+    opened = open_model(SamplingOptions(model=model))
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
     file = opened.folder / FILE

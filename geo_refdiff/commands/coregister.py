@@ -17,6 +17,7 @@ from geo_refdiff.commands.coregister_picture import draw_registration
 from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
 from geo_refdiff.engine.workdir import check_geotiff, check_output
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_options
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.declared import declared_sensor
 from geo_refdiff.plan.output import output_of
@@ -24,6 +25,7 @@ from geo_refdiff.raster.atomic import write_json_atomic
 from geo_refdiff.raster.band_names import comparable_bands
 from geo_refdiff.raster.block_file import write_block
 from geo_refdiff.raster.cog import publish_cog
+from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
@@ -34,10 +36,12 @@ from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.reading import register_rasters
 from geo_refdiff.registration.registration import Mode, Registration
-from geo_refdiff.restore.models import MAX_SCALE
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 
 Progress = Callable[[int, int], None]
+
+OPTIONS = ("bands", "scale", "psf")
+"""Those of `upscale` that `coregister` takes, too."""
 
 _SIDE = 2048
 
@@ -50,12 +54,14 @@ class CoregisterResult:
         registration: how the reference lies on the scene.
         scale: pixels of the aligned reference along a pixel of the scene.
         transform: of the scene, pixel (col, row) to CRS units.
+        unit: of the scene's CRS, in the plural: "metres".
         out, report, picture: files that were written; None where not asked for.
     """
 
     registration: Registration
     scale: int
     transform: tuple[float, ...]
+    unit: str
     out: Path | None
     report: Path | None
     picture: Path | None
@@ -81,7 +87,7 @@ class CoregisterResult:
         lines = [
             f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {found.sigma:.3f}",
             f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
-            "CRS units",
+            f"{self.unit}",
             f"  {found.reason}",
             f"  left: {found.before:.3f} scene pixels before, {found.after:.3f} after (root mean square, "
             f"{len(found.accepted)} of {len(found.sites)} places)",
@@ -90,19 +96,18 @@ class CoregisterResult:
         return "\n".join([*lines, *(f"  {name}: {path}" for name, path in files if path is not None)])
 
 
+@takes_options(*OPTIONS)
 def coregister(
     scene: str | Path,
     ref: str | Path,
     out: str | Path | None = None,
     *,
     mode: Mode = "auto",
-    bands: Sequence[str | int] | None = None,
-    scale: int | None = None,
-    psf: str | float | None = None,
     report: str | Path | None = None,
     picture: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> CoregisterResult:
     """Measure how a reference lies on a scene; write it aligned, and a report.
 
@@ -113,19 +118,20 @@ def coregister(
         scene, ref: coarse scene; finer reference of any CRS.
         out: GeoTIFF (COG) to write; None: measure only.
         mode: "auto", "global", "local" or "affine".
-        bands: names or 1-based numbers of the scene's bands to compare; default those that both have by name, else by
-            their order.
-        scale: pixels of the aligned reference along a pixel of the scene; default from the reference's pixel size.
-        psf: of the scene's sensor: a preset, or its width in scene pixels.
         report: JSON file to write: the shift, the field, residuals before and after, every place with its reliability.
         picture: PNG to write.
         overwrite: replace files that are there.
         progress: called after each block of the aligned reference.
+        options: as of `upscale`; `bands` are those of the scene to compare, by default those that both have by name,
+            else by their order; `scale` is that of the aligned reference.
 
     Raises:
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
+    check_names(options, OPTIONS)
+    asked = UpscaleOptions.of(**options)
+    bands, psf = asked.radiometry.bands, asked.radiometry.psf
     if mode not in get_args(Mode):
         raise OptionError(f"mode '{mode}': choose {', '.join(get_args(Mode))}")
     paths = [None if p is None else Path(p).absolute() for p in (out, report, picture)]
@@ -136,7 +142,7 @@ def coregister(
     with gdal_env():
         lr, hr = inspect(scene, "scene"), inspect(ref, "reference")
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
-        factor = _scale(scale, finer)
+        factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
         sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor)[1]
         if bands is None:
             own, other = comparable_bands(lr, hr)
@@ -144,7 +150,7 @@ def coregister(
             chosen = choose_bands(lr, hr, bands, (), ())
             own, other = chosen.scene, chosen.reference
         found = register_rasters(lr, own, hr, other, sensor, mode)
-        result = CoregisterResult(found, factor, lr.transform, final, report_file, picture_file)
+        result = CoregisterResult(found, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file)
         if picture_file is not None:
             draw_registration(picture_file, lr, own, hr, other, found, factor)
         if report_file is not None:
@@ -165,13 +171,6 @@ def _check_outputs(paths: Sequence[Path], inputs: Sequence[str | Path], overwrit
         check_output(path, overwrite, inputs)
     if len(set(paths)) < len(paths):
         raise OptionError("two outputs have the same name: give each its own")
-
-
-def _scale(wanted: int | None, finer: float) -> int:
-    scale = max(1, round(finer)) if wanted is None else wanted
-    if not 1 <= scale <= MAX_SCALE:
-        raise OptionError(f"scale {scale}: give a whole number from 1 to {MAX_SCALE}")
-    return scale
 
 
 def _write(

@@ -14,7 +14,6 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from geo_refdiff import __version__
-from geo_refdiff.change.deciding import AUTO
 from geo_refdiff.change.detected import STEPS, DetectedPrior
 from geo_refdiff.change.features import BANDS
 from geo_refdiff.change.legend import class_colours, legend_files, write_legend
@@ -24,7 +23,8 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_geotiff, check_output
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import AUTO, UpscaleOptions, check_names, takes_options
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.block_file import write_block
 from geo_refdiff.raster.cog import publish_cog
@@ -39,6 +39,9 @@ from geo_refdiff.sensor.sensor import SensorModel
 
 Grid = Literal["lr", "hr"]
 Progress = Callable[[int, int], None]
+
+OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence")
+"""Those of `upscale` that `detect_change` takes, too."""
 
 _SIDE = 2048
 _BLOCK = 16
@@ -88,20 +91,17 @@ class DetectChangeResult:
         return "\n".join([*lines, f"  confidence: {self.confidence}", *(f"  note: {note}" for note in self.notes)])
 
 
+@takes_options(*OPTIONS)
 def detect_change(
     scene: str | Path,
     ref: str | Path,
     out: str | Path,
     *,
     grid: Grid = "lr",
-    scale: int | None = None,
-    bands: Sequence[str | int] | None = None,
-    scene_range: tuple[float, float] | None = None,
-    psf: str | float | None = None,
-    min_confidence: float | None = None,
     overwrite: bool = False,
     block_size: int | None = None,
     progress: Progress | None = None,
+    **options: Any,
 ) -> DetectChangeResult:
     """Write where and to what a scene has changed since a reference was taken, and how sure that is.
 
@@ -115,18 +115,16 @@ def detect_change(
         scene, ref: coarse scene with red, green, blue and, if there is one, nir; older, finer reference of any CRS.
         out: GeoTIFF (COG) to write.
         grid: "lr", the scene's grid, or "hr", `scale` times finer.
-        scale: HR pixels along an LR pixel at which the reference is looked at; default from its pixel size.
-        bands: names or 1-based numbers of red, green, blue, nir in the scene.
-        scene_range: digital numbers that stand for black and white.
-        psf: of the scene's sensor: a preset, or its width in LR pixels.
-        min_confidence: what is less sure becomes unknown.
         overwrite: replace files that are there.
-        block_size: LR pixels along a block, a multiple of 16; changes no pixel.
+        block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         progress: called after each block.
+        options: as of `upscale`; `scale` is the one at which the reference is looked at, `bands` are red, green, blue
+            and, if there, nir.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
+    check_names(options, OPTIONS)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")
     if grid not in get_args(Grid):
@@ -138,25 +136,14 @@ def detect_change(
         check_output(path, overwrite, (scene, ref))
     found = load_detector()
     with gdal_env():
-        planned = make_plan(
-            Request(
-                scene,
-                ref,
-                mask=AUTO,
-                scale=scale,
-                model=_model(found),
-                device="cpu",
-                bands=bands,
-                scene_range=scene_range,
-                psf=psf,
-                other_bands="drop",
-                min_confidence=min_confidence,
-                on_misregistration="no-ref",
-            )
-        )
+        asked = UpscaleOptions.of(
+            mask=AUTO, model=_model(found), device="cpu", other_bands="drop", on_misregistration="no-ref", products=(),
+            **options,
+        )  # fmt: skip
+        planned = make_plan(scene, ref, asked)
         if planned.dropped is not None:
             raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")
-        plan = _telling_all(planned.plan, found, min_confidence)
+        plan = _telling_all(planned.plan, found, asked.mask.min_confidence)
         geobox = scene_geobox(plan.scene) if grid == "lr" else plan.target
         counts = _written(plan, planned.restorer, found, (out, sure), grid, geobox, block_size, overwrite, progress)
     write_legend(out, found.classes, class_colours(len(found.classes)))

@@ -12,34 +12,11 @@ import msgspec
 from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
 from geo_refdiff.engine.run import UNCERTAINTY
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.errors import OptionError
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.atomic import write_json_atomic
-from geo_refdiff.raster.dates import Span, span_in_name
+from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
-
-PRODUCTS = ("source", "style", "stac", "quicklook")
-"""In the order in which they are written; a map of uncertainty comes with `uncertainty` runs."""
-
-
-def chosen_products(products: str | Iterable[str] | None) -> tuple[str, ...]:
-    """Names from "source,stac", "all", "none" or a list of names.
-
-    Raises:
-        OptionError: unknown.
-    """
-    if products is None:
-        return ()
-    names = [n.strip() for n in (products.split(",") if isinstance(products, str) else products)]
-    if names == ["none"]:
-        return ()
-    if names == ["all"]:
-        return PRODUCTS
-    unknown = [n for n in names if n not in PRODUCTS]
-    if unknown or not names:
-        raise OptionError(f"products '{','.join(names)}': choose of {', '.join(PRODUCTS)}, or all, or none")
-    return tuple(p for p in PRODUCTS if p in names)
 
 
 def product_path(out: Path, product: str) -> Path:
@@ -60,7 +37,7 @@ def product_files(out: Path, products: Iterable[str]) -> list[Path]:
 
 
 def write_products(
-    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str], taken: Span | None = None
+    plan: Plan, workdir: Workdir, out: Path, products: Iterable[str], notes: Iterable[str], scene_date: str | None
 ) -> dict[str, Any]:
     """Write the products of a published output; files that are there are replaced.
 
@@ -68,7 +45,7 @@ def write_products(
         plan, workdir, out: of the output.
         products: their names.
         notes: for the STAC item.
-        taken: when the scene was taken, as somebody says who knows.
+        scene_date: when the scene was taken, as the user says.
 
     Returns:
         what they told: "sources", pixels of each class, where that map was made.
@@ -93,7 +70,9 @@ def write_products(
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:
-            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes), taken))
+            write_json_atomic(
+                product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes), span_of(scene_date))
+            )
     return told
 
 

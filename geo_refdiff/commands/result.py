@@ -61,10 +61,14 @@ class UpscaleResult:
         }
 
     def __str__(self) -> str:
+        from geo_refdiff.raster.crs import unit_of
+
         height, width = self.shape
         pixel = (self.transform[0] ** 2 + self.transform[3] ** 2) ** 0.5
-        size = f"{width} x {height} pixels of {pixel:.6g} CRS units in {_short(self.crs)}"
-        head = f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x by {self.model}"
+        size = f"{width} x {height} pixels of {pixel:.6g} {unit_of(self.crs)} in {_short(self.crs)}"
+        head = (
+            f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x ({self.model} model)"
+        )
         if self.plan_path is not None:
             return "\n".join(
                 [
@@ -74,10 +78,11 @@ class UpscaleResult:
                 ]
             )
         total = self.timings.get("total", 0.0)
-        speed = self.counts.get("pixels", 0) / 1e6 / total if total else 0.0
+        megapixels = self.counts.get("pixels", 0) / 1e6
+        speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""
         found = self.counts.get("blocks_found", 0)
         done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({found} from before)" if found else "")
-        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}, {speed:.2f} MPix/s", *self._notes()])
+        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *self._notes()])
 
     __repr__ = __str__
 

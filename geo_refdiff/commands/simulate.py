@@ -16,13 +16,14 @@ import numpy as np
 from geo_refdiff.commands.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
 from geo_refdiff.engine.workdir import check_geotiff
 from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.options import MAX_SCALE
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.cog import publish_cog
+from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.reader import RasterInfo, RasterReader, inspect
 from geo_refdiff.raster.vrt import write_vrt
-from geo_refdiff.restore.models import MAX_SCALE
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, DegradationRecipe, draw
@@ -40,6 +41,7 @@ class SimulateResult:
         shape: (height, width), LR pixels.
         scale: HR pixels along an LR pixel.
         pixel: side of an LR pixel along its row, CRS units.
+        unit: of the CRS, in the plural: "metres".
         bands: names.
         sensor: what was simulated, in words.
         parameters: what was drawn or declared, JSON-ready; also a tag of the file.
@@ -50,6 +52,7 @@ class SimulateResult:
     shape: tuple[int, int]
     scale: int
     pixel: float
+    unit: str
     bands: tuple[str, ...]
     sensor: str
     parameters: dict[str, Any]
@@ -71,8 +74,8 @@ class SimulateResult:
     def __str__(self) -> str:
         height, width = self.shape
         head = (
-            f"{self.out}: {width} x {height} pixels of {self.pixel:.6g} CRS units, {len(self.bands)} "
-            f"band{'s' * (len(self.bands) > 1)} ({', '.join(self.bands)}), 1/{self.scale} by {self.sensor}"
+            f"{self.out}: {width} x {height} pixels of {self.pixel:.6g} {self.unit}, {len(self.bands)} "
+            f"band{'s' * (len(self.bands) > 1)} ({', '.join(self.bands)}), 1/{self.scale}, sensor {self.sensor}"
         )
         return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
 
@@ -135,6 +138,7 @@ def simulate(
         shape=(height, width),
         scale=scale,
         pixel=float((a * a + d * d) ** 0.5),
+        unit=unit_of(info.crs_wkt),
         bands=names,
         sensor=sensor.name,
         parameters=sensor.parameters,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from geo_refdiff.engine.finish import keep_valid, rounded
-from geo_refdiff.plan.records import Mode
+from geo_refdiff.options import Consistency
 from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.reader import dark_pixels
 from geo_refdiff.raster.reduce import repeated
@@ -37,7 +37,7 @@ from geo_refdiff.sensor.resampling import (
 from geo_refdiff.sensor.resize import CONTEXT
 from geo_refdiff.sensor.sensor import SensorModel
 
-_ROUNDS: dict[Mode, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "off": (0, 0)}
+_ROUNDS: dict[Consistency, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "off": (0, 0)}
 """Steps after the pass, smooth ones and then ones within LR pixels: near borders and missing pixels, where G is not
 quite the inverse, and, in strict mode, within the range of the type. Smooth steps hand on to neighbours what a
 saturated LR pixel cannot take and leave no edges; those within LR pixels end it: A restricted to them is close to the
@@ -116,7 +116,7 @@ class LrConsistency:
     """
 
     def __init__(
-        self, sensors: tuple[SensorModel, ...], mode: Mode, dtype: np.dtype[Any], nodata: float | None = None
+        self, sensors: tuple[SensorModel, ...], mode: Consistency, dtype: np.dtype[Any], nodata: float | None = None
     ) -> None:
         self.sensors, self.mode, self.dtype = sensors, mode, dtype
         self.scale = sensors[0].scale

@@ -15,7 +15,7 @@ from geo_refdiff.evaluate.image_folder import ImageFolder
 from geo_refdiff.evaluate.job import Job, to_dn, to_units
 from geo_refdiff.evaluate.loading import LoadedModel, class_map
 from geo_refdiff.evaluate.masks import Masks
-from geo_refdiff.plan.records import Mode
+from geo_refdiff.options import Consistency
 from geo_refdiff.restore.diffusion import DiffusionRestorer, SamplerSettings
 from geo_refdiff.restore.restorers import CLASSICAL, LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.resize import upsample
@@ -23,7 +23,7 @@ from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.wiener import wiener_project
 
 Kind = Literal["model", "baseline", "outputs"]
-_MODES: dict[str, Mode] = {"standard": "standard", "strict": "strict"}
+_MODES: dict[str, Consistency] = {"standard": "standard", "strict": "strict"}
 
 
 class Method(Protocol):

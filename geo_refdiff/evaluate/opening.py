@@ -27,6 +27,7 @@ from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, 
 from geo_refdiff.evaluate.request import OWN_LR, Request
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.diffusion import sampler_settings
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -197,7 +198,8 @@ def _runs(request: Request, models: Sequence[LoadedModel], masks: Sequence[Masks
             told += [f"mask {mask.name}"] if len(masks) > 1 else []
             told += [f"ref {reference}"] if len(request.references) > 1 else []
             told += [f"detail {detail:g}"] if detail is not None and len(request.details) > 1 else []
-            settings = sampler_settings(model.denoiser, request.sampler, request.steps, detail)
+            asked = SamplingOptions(sampler=request.sampler, steps=request.steps, detail=detail)
+            settings = sampler_settings(model.denoiser, asked)
             yield ModelRun(", ".join(told), model, settings, mask, reference, classes, request.seed)
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import hypot
 from statistics import fmean
-from typing import Literal, get_args
 
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import InputError
+from geo_refdiff.options import RegistrationOptions
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.survey import ALIKE_UNITS
+from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
@@ -23,12 +23,6 @@ from geo_refdiff.registration.registration import Registration
 from geo_refdiff.registration.sites import Site
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
-
-Coregister = Literal["auto", "global", "local", "off"]
-Misregistered = Literal["stop", "no-ref"]
-
-MAX_RESIDUAL = 1.0
-"""LR pixels."""
 
 _HALF = 0.5
 
@@ -44,78 +38,45 @@ _ENOUGH = 100
 """LR pixels that such a correlation is to rest on."""
 
 
-@dataclass(frozen=True, slots=True)
-class AlignRequest:
-    """What the user says of co-registration.
-
-    Attributes:
-        mode: "auto": one shift, or a local field where one shift clearly does not do; "global", "local", "off".
-        max_residual: what may be left of the shifts after correction, LR pixels.
-        on_misregistration: "stop", or "no-ref": go on without the reference where it does not lie right.
-    """
-
-    mode: str = "auto"
-    max_residual: float = MAX_RESIDUAL
-    on_misregistration: str = "stop"
-
-    def check(self) -> None:
-        """Whether the options make sense.
-
-        Raises:
-            OptionError: one line.
-        """
-        if self.mode not in get_args(Coregister):
-            raise OptionError(f"coregister '{self.mode}': choose {', '.join(get_args(Coregister))}")
-        if self.on_misregistration not in get_args(Misregistered):
-            raise OptionError(
-                f"on misregistration '{self.on_misregistration}': choose {' or '.join(get_args(Misregistered))}"
-            )
-        if not (np.isfinite(self.max_residual) and self.max_residual > 0):
-            raise OptionError(f"max residual {self.max_residual:g}: give a number of LR pixels above 0")
-
-
 def align_reference(
-    request: AlignRequest,
+    asked: RegistrationOptions,
     scene: RasterInfo,
     reference: RasterInfo | None,
     bands: Bands,
     sensor: SensorModel,
     restorer: Restorer,
-    notes: list[str],
-) -> Coregistration:
+) -> tuple[Coregistration, str | None]:
     """Measure how the reference lies on the scene, and decide what is done about it, and about the mask with it.
 
     The whole scene is looked at, whatever the area of interest.
 
+    Returns:
+        what the plan remembers, and a note for the user, None where nothing is done.
+
     Raises:
         InputError: the reference does not lie right, and the run is to stop then.
     """
-    if request.mode == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
-        return Coregistration("off", "off")
-    mode: Literal["auto", "global", "local"] = "auto"
-    if request.mode in ("global", "local"):
-        mode = "global" if request.mode == "global" else "local"
-    found = register_rasters(scene, bands.scene, reference, bands.reference, sensor, mode)
+    if asked.coregister == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
+        return Coregistration("off", "off"), None
+    found = register_rasters(scene, bands.scene, reference, bands.reference, sensor, asked.coregister)
     if not found.registered:
-        return _not_registered(request, found, reference, notes)
-    beyond = found.beyond(request.max_residual)
-    if not found.exceeds(request.max_residual):
-        _tell(found, sensor.scale, scene, notes)
-        return Coregistration.of(found, request.mode)
+        return _not_registered(asked, found, reference)
+    beyond = found.beyond(asked.max_residual)
+    if not found.exceeds(asked.max_residual):
+        return Coregistration.of(found, asked.coregister), _shift_note(found, scene)
     told = (
-        f"the reference does not lie right on the scene: after correction {found.after:.2f} LR pixels are left (root "
-        f"mean square), in {len(beyond)} of {len(found.accepted)} places more than {request.max_residual:g}"
+        f"the reference does not lie right on the scene: after correction {found.after:.2f} scene pixels are left "
+        f"(root mean square), in {len(beyond)} of {len(found.accepted)} places more than {asked.max_residual:g}"
     )
-    if request.on_misregistration == "stop":
+    if asked.on_misregistration == "stop":
         raise InputError(
             f"{reference.path}: {told}; try --coregister local, raise --max-residual, or say "
             f"--on-misregistration no-ref"
         )
     if not found.accepted or len(beyond) > _HALF * len(found.accepted):
-        notes.append(f"{told}; it is not used")
-        return Coregistration.of(found, request.mode, unused=True)
-    notes.append(f"{told}; it is not used there")
-    return Coregistration.of(found, request.mode, _cells(beyond, found.sites, scene))
+        return Coregistration.of(found, asked.coregister, unused=True), f"{told}; it is not used"
+    dropped = _cells(beyond, found.sites, scene)
+    return Coregistration.of(found, asked.coregister, dropped), f"{told}; it is not used there"
 
 
 def undecided(placed: Coregistration) -> bool:
@@ -141,11 +102,10 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
     return None
 
 
-def note_reference(
-    reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry, notes: list[str]
-) -> None:
-    """Tell how much of the scene the reference covers, and how well it agrees."""
+def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry) -> list[str]:
+    """How much of the scene the reference covers, and how well it agrees, where that deserves a look."""
     low, high = ALIKE_UNITS
+    notes = []
     if scene.dtype == reference.dtype and not low <= min(radiometry.gain) <= max(radiometry.gain) <= high:
         factors = ", ".join(f"{gain:.3g}" for gain in radiometry.gain)
         notes.append(f"the reference is taken to be in other units than the scene, which are {factors} times its own")
@@ -159,37 +119,41 @@ def note_reference(
             f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f}): "
             f"check its place, bands and date"
         )
+    return notes
 
 
 def _not_registered(
-    request: AlignRequest, found: Registration, reference: RasterInfo, notes: list[str]
-) -> Coregistration:
+    asked: RegistrationOptions, found: Registration, reference: RasterInfo
+) -> tuple[Coregistration, str]:
     """What cannot be told is taken as it is in "auto"; what is seen not to match is not."""
     told = f"the reference is not registered: {found.reason}"
-    if request.mode == "auto" and found.verdict != "mismatch":
-        notes.append(told)
-        return Coregistration.of(found, request.mode)
-    if request.on_misregistration == "stop":
+    if asked.coregister == "auto" and found.verdict != "mismatch":
+        return Coregistration.of(found, asked.coregister), told
+    if asked.on_misregistration == "stop":
         raise InputError(
             f"{reference.path}: {told}; check its place, bands and date, say --on-misregistration no-ref to go on "
             f"without it, or --coregister off to take it as it is"
         )
-    notes.append(f"{told}; it is not used")
-    return Coregistration.of(found, request.mode, unused=True)
+    return Coregistration.of(found, asked.coregister, unused=True), f"{told}; it is not used"
 
 
-def _tell(found: Registration, scale: int, scene: RasterInfo, notes: list[str]) -> None:
+def _shift_note(found: Registration, scene: RasterInfo) -> str | None:
     if found.kind == "none":
-        return
+        return None
     length = hypot(*found.shift)
-    x, y = found.lengths(scale, Affine(*scene.transform))["crs_units"]
-    what = f"the reference is moved by {length:.2f} LR pixels (content lies x {x:+.4g}, y {y:+.4g} CRS units off)"
+    what = f"the reference is moved by {length:.2f} scene pixels (its content lies {told_shift(found, scene)} off)"
     if found.kind == "local":
-        what = f"the reference is moved by a local field, {length:.2f} LR pixels on average"
-    left = f"{found.before:.2f} LR pixels before, {found.after:.2f} after"
+        what = f"the reference is moved by a local field, {length:.2f} scene pixels on average"
+    left = f"{found.before:.2f} scene pixels before, {found.after:.2f} after"
     if not found.accepted:
         left = "the scene is too small to measure what is left"
-    notes.append(f"{what}; {left}")
+    return f"{what}; {left}"
+
+
+def told_shift(found: Registration, scene: RasterInfo) -> str:
+    """The mean shift along x and y in the unit of the scene's CRS, for people: "x +12.5, y -3 metres"."""
+    x, y = found.lengths(1, Affine(*scene.transform))["crs_units"]
+    return f"x {x:+.4g}, y {y:+.4g} {unit_of(scene.crs_wkt)}"
 
 
 def _cells(beyond: tuple[Site, ...], sites: tuple[Site, ...], scene: RasterInfo) -> tuple[Window, ...]:

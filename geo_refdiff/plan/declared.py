@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.plan.records import MODES, Bands, Mode, SensorRecord
+from geo_refdiff.options import Consistency, RadiometryOptions
+from geo_refdiff.plan.records import Bands, SensorRecord
 from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.sensor import SensorModel
 
 MAX_PSF_SIGMA = 0.6
 """Scene pixels; beyond it back-projection would have to restore what the PSF has destroyed."""
-
-OTHER_BANDS = ("transfer", "drop")
 
 
 def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> tuple[str, SensorModel]:
@@ -39,7 +38,7 @@ def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> 
     return f"{sigma:g}", SensorModel(scale, sigma)
 
 
-def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Mode) -> SensorRecord:
+def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Consistency) -> SensorRecord:
     """For the plan: a preset's own width for each band that it knows by name."""
     preset = PRESETS.get(name)
     sigmas = tuple(
@@ -49,28 +48,11 @@ def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Mod
     return SensorRecord(name, sensor.kernel, sigmas, consistency)
 
 
-def chosen_consistency(mode: str | None, consistent: bool) -> Mode:
-    """The mode asked for; by default "standard" for restorers that keep to the scene, "off" for others.
-
-    Raises:
-        OptionError: unknown.
-    """
-    for known in MODES:
-        if mode == known:
-            return known
-    if mode is not None:
-        raise OptionError(f"consistency '{mode}': choose {', '.join(MODES)}")
-    return "standard" if consistent else "off"
+def chosen_consistency(asked: RadiometryOptions, consistent: bool) -> Consistency:
+    """The mode asked for; by default "standard" for restorers that keep to the scene, "off" for others."""
+    return asked.consistency or ("standard" if consistent else "off")
 
 
-def transfers(other_bands: str | None, bands_chosen: bool) -> bool:
-    """Whether bands that the model does not know come along; by default unless the user chose the bands.
-
-    Raises:
-        OptionError: unknown.
-    """
-    if other_bands is None:
-        return not bands_chosen
-    if other_bands not in OTHER_BANDS:
-        raise OptionError(f"other bands '{other_bands}': choose {' or '.join(OTHER_BANDS)}")
-    return other_bands == "transfer"
+def transfers(asked: RadiometryOptions) -> bool:
+    """Whether bands that the model does not know come along; by default unless the user chose the bands."""
+    return asked.bands is None if asked.other_bands is None else asked.other_bands == "transfer"

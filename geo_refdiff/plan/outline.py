@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, floor, hypot
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import pyproj
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.plan.records import Bands, Output
 from geo_refdiff.raster.aoi import AreaOfInterest
+from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.globe import turned
 from geo_refdiff.raster.info import RasterInfo
@@ -26,9 +27,6 @@ from geo_refdiff.raster.vector import in_degrees, is_box, read_aoi
 from geo_refdiff.raster.warp import gsd_ratio
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model, open_model
-
-if TYPE_CHECKING:
-    from geo_refdiff.plan.planning import Request
 
 DEFAULT_SCALE = 8
 """Where there is no reference to tell."""
@@ -39,7 +37,6 @@ BLOCK = 2048
 _EDGE = 1e-6
 _SHOWN = 60
 _SHARPER = 1.5
-_DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -86,69 +83,33 @@ class Outline:
         return output_of(self.scene, self.polygon is not None)
 
 
-def make_outline(request: Request, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
+def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
     """Open the model and decide all that can be decided without pixels.
 
     Args:
-        request: what the user asks for.
-        scene, reference: the rasters that it names, or that will stand for them.
+        options: of the user.
+        scene, reference: the rasters to upscale and to take detail from, or what will stand for them.
 
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
     notes: list[str] = []
-    opened = request.model if isinstance(request.model, Model) else None
-    device, dtype = opened.device if opened else chosen_device(request.device), chosen_dtype(request.dtype)
+    sampling, compute, wanted = options.sampling, options.compute, options.radiometry.bands
+    opened = sampling.model if isinstance(sampling.model, Model) else None
+    device = opened.device if opened else chosen_device(compute.device)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
-    model = open_model(
-        request.model,
-        sampler=request.sampler,
-        steps=request.steps,
-        detail=request.detail,
-        device=device,
-        dtype=dtype,
-    )
-    others = transfers(request.other_bands, request.bands is not None)
-    bands = choose_bands(scene, reference, request.bands, model.bands, model.optional_bands, others)
-    alone = choose_bands(scene, None, request.bands, model.bands, model.optional_bands, others)
+    model = open_model(sampling, device=device, dtype=compute.dtype)
+    others = transfers(options.radiometry)
+    bands = choose_bands(scene, reference, wanted, model.bands, model.optional_bands, others)
+    alone = choose_bands(scene, None, wanted, model.bands, model.optional_bands, others)
     lacking = [name for name in alone.names if name not in bands.names]
     if lacking:
         notes.append(f"the reference has no {', '.join(lacking)}: the model goes without")
-    scale = _scale(request.scale, ratio, model, notes)
-    area, polygon = _area(request.aoi, scene, scale)
-    blocks = plan_blocks(request.block_size or BLOCK, (area.height * scale, area.width * scale))
-    return Outline(scene, reference, model, bands, scale, device, dtype, area, polygon, blocks, tuple(notes))
-
-
-def check_options(request: Request) -> None:
-    """Whether numbers are numbers and options go together.
-
-    Raises:
-        OptionError: one line.
-    """
-    request.prior.check()
-    request.alignment.check()
-    for name in ("scale", "steps", "window", "overlap", "block_size", "seed"):
-        value: Any = getattr(request, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise OptionError(f"{name} {value!r}: give a whole number")
-    if request.scene_range is not None:
-        low, high = request.scene_range
-        if not (np.isfinite([low, high]).all() and low < high):
-            raise OptionError(f"scene range {low}, {high}: give two numbers, the lower one first")
-    if request.window is not None and request.window < 1:
-        raise OptionError(f"window {request.window}: give at least 1 pixel")
-
-
-def chosen_dtype(name: str) -> str:
-    """ "float32" or "bfloat16", also from their short names.
-
-    Raises:
-        OptionError: another.
-    """
-    if name not in _DTYPES:
-        raise OptionError(f"dtype '{name}': give float32 or bfloat16")
-    return _DTYPES[name]
+    scale, told = _scale(options.grid.scale, ratio, model)
+    notes += [] if told is None else [told]
+    area, polygon = _area(options.grid.aoi, scene, scale)
+    blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
+    return Outline(scene, reference, model, bands, scale, device, compute.dtype, area, polygon, blocks, tuple(notes))
 
 
 def _reference_ratio(reference: RasterInfo, gbox: Any) -> float:
@@ -162,23 +123,22 @@ def _reference_ratio(reference: RasterInfo, gbox: Any) -> float:
     return ratio
 
 
-def _scale(wanted: int | None, ratio: float | None, model: Model, notes: list[str]) -> int:
+def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, str | None]:
+    """The factor, and a note where it was not asked for."""
     if wanted is not None:
         model.check_scale(wanted)
-        return wanted
+        return wanted, None
     if ratio is None:
         scale = model.nearest_scale(DEFAULT_SCALE)
-        notes.append(f"scale {scale} by default; choose it with --scale")
-    elif 1 / ratio < _SHARPER:
+        return scale, f"scale {scale}x (default without a reference); choose another with --scale"
+    if 1 / ratio < _SHARPER:
         raise OptionError(
             f"the reference's pixels are only {1 / ratio:.3g} times finer than the scene's: say which --scale is wanted"
         )
-    else:
-        scale = model.nearest_scale(1 / ratio)
-        notes.append(
-            f"scale {scale} from the reference, whose pixels are {1 / ratio:.3g} times finer; choose it with --scale"
-        )
-    return scale
+    scale = model.nearest_scale(1 / ratio)
+    return scale, (
+        f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer); choose another with --scale"
+    )
 
 
 def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str | None]:
@@ -211,7 +171,7 @@ def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str |
     if AreaOfInterest(polygon, output_geobox(gbox, scale), crop.multiply(scale)).is_empty:
         raise GridError(
             f"area of interest '{aoi if len(aoi) <= _SHOWN else aoi[:_SHOWN] + '...'}': no pixel centre of the output "
-            f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} units of the scene's CRS; draw it "
+            f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} {unit_of(scene.crs_wkt)}; draw it "
             f"larger, or give a larger --scale"
         )
     return crop, polygon

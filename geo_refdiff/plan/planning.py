@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,20 +10,14 @@ import numpy as np
 from affine import Affine
 
 from geo_refdiff import __version__
-from geo_refdiff.change.deciding import MaskRequest, decide_mask
+from geo_refdiff.change.deciding import decide_mask
 from geo_refdiff.change.record import MaskRecord
 from geo_refdiff.errors import OptionError, OutputError
-from geo_refdiff.plan.aligning import (
-    MAX_RESIDUAL,
-    AlignRequest,
-    align_reference,
-    note_reference,
-    undecided,
-    unfit,
-)
+from geo_refdiff.options import ComputeOptions, UpscaleOptions
+from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
-from geo_refdiff.plan.outline import check_options, make_outline
+from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.priors import automatic_mask
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
 from geo_refdiff.plan.survey import fit_reference, survey_others, survey_scene
@@ -32,67 +25,9 @@ from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.lattice import lattice_origin
 from geo_refdiff.raster.reader import inspect
-from geo_refdiff.restore.models import Model, RestorerFactory
 from geo_refdiff.restore.restorers import Restorer
 
 _LEAST_BYTES = 0.25
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asks for; the fields are the options of `upscale`."""
-
-    scene: str | Path
-    ref: str | Path | None = None
-    mask: str | Path | None = None
-    aoi: str | None = None
-    scale: int | None = None
-    model: str | Path | RestorerFactory | Model = "default"
-    steps: int | None = None
-    detail: float | None = None
-    sampler: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "float32"
-    window: int | None = None
-    overlap: int | None = None
-    block_size: int | None = None
-    bands: Sequence[str | int] | None = None
-    scene_range: tuple[float, float] | None = None
-    psf: str | float | None = None
-    consistency: str | None = None
-    other_bands: str | None = None
-    source_map: bool = False
-    uncertainty: int | None = None
-    no_change: int | None = None
-    class_map: str | Path | None = None
-    mask_field: str | None = None
-    mask_confidence: str | Path | None = None
-    min_confidence: float | None = None
-    mask_lies_on: str = "auto"
-    coregister: str = "auto"
-    max_residual: float = MAX_RESIDUAL
-    on_misregistration: str = "stop"
-
-    @property
-    def alignment(self) -> AlignRequest:
-        """What is said of co-registration."""
-        return AlignRequest(
-            mode=self.coregister, max_residual=self.max_residual, on_misregistration=self.on_misregistration
-        )
-
-    @property
-    def prior(self) -> MaskRequest:
-        """What is said of the mask."""
-        return MaskRequest(
-            mask=self.mask,
-            no_change=self.no_change,
-            class_map=self.class_map,
-            field=self.mask_field,
-            confidence=self.mask_confidence,
-            least=self.min_confidence,
-            lies_on=self.mask_lies_on,
-        )
 
 
 @dataclass(frozen=True)
@@ -112,24 +47,31 @@ class Planned:
     dropped: str | None = None
 
 
-def make_plan(request: Request) -> Planned:
+def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOptions) -> Planned:
     """Inspect the inputs, open the model and decide everything.
+
+    Args:
+        scene_file: coarse raster.
+        ref: finer one, if there is one.
+        options: of the user, with the mask.
 
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
-    check_options(request)
-    scene = inspect(request.scene, "scene")
-    found = make_outline(request, scene, None if request.ref is None else inspect(request.ref, "reference"))
+    scene = inspect(scene_file, "scene")
+    found = make_outline(options, scene, None if ref is None else inspect(ref, "reference"))
     reference, model, bands, scale, notes = found.reference, found.model, found.bands, found.scale, list(found.notes)
-    psf, sensor = declared_sensor(request.psf, model.psf_sigma, scale)
+    psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
     restorer = model.make(sensor, bands.channels)
     crop, target = found.crop, found.target
-    placed = align_reference(request.alignment, scene, reference, bands, sensor, restorer, notes)
+    placed, told = align_reference(options.registration, scene, reference, bands, sensor, restorer)
+    notes += [] if told is None else [told]
     dropped: str | None = None
     if placed.unused:
-        reference, dropped = None, notes[-1]
-    radiometry = survey_scene(scene, bands.scene, model_units=restorer.model_units, scene_range=request.scene_range)
+        reference, dropped = None, told
+    radiometry = survey_scene(
+        scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
+    )
     if reference is not None and restorer.uses_reference:
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
@@ -139,7 +81,7 @@ def make_plan(request: Request) -> Planned:
             notes.append(told)
             reference, dropped, placed = None, told, replace(placed, unused=True)
         else:
-            note_reference(reference, scene, target, fitted, notes)
+            notes += reference_notes(reference, scene, target, fitted)
             radiometry = fitted
     if undecided(placed):
         notes.append("the reference is taken where it says it lies")
@@ -147,9 +89,10 @@ def make_plan(request: Request) -> Planned:
         bands = replace(bands, reference=())
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
-    mask = decide_mask(request.prior, model.classes, target, reference)
+    mask = decide_mask(options.mask, model.classes, target, reference)
     if mask is None:
-        mask = automatic_mask(request.prior, model, restorer, bands, reference is not None, dropped, notes)
+        mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
+        notes += more
     elif mask.hides_no_change:
         notes.append(
             "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
@@ -159,9 +102,11 @@ def make_plan(request: Request) -> Planned:
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
-    _note_unused(restorer, reference, mask, bands, scene, notes)
+    notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
-    windows = _windows(request, restorer, scale, notes)
+    windows, rounded = _windows(options.compute, restorer, scale)
+    uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
+    notes += rounded + doubts
     plan = Plan(
         scene=scene,
         reference=reference,
@@ -172,15 +117,15 @@ def make_plan(request: Request) -> Planned:
         blocks=found.blocks,
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
-        sensor=sensor_record(psf, sensor, bands, chosen_consistency(request.consistency, restorer.consistent)),
+        sensor=sensor_record(psf, sensor, bands, chosen_consistency(options.radiometry, restorer.consistent)),
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
-        seed=request.seed,
+        seed=options.sampling.seed,
         device=found.device,
         dtype=found.dtype,
         output=found.output,
         coregistration=placed,
-        source_map=request.source_map,
-        uncertainty=uncertainty_record(request.uncertainty, model, restorer, bands, scale, notes),
+        source_map="source" in options.output.products,
+        uncertainty=uncertainty,
         software=software_versions(),
     )
     return Planned(plan, restorer, tuple(notes), dropped)
@@ -207,30 +152,26 @@ def _because(dropped: str | None) -> str:
     return "" if dropped is None else f", but {dropped}"
 
 
-def _windows(request: Request, restorer: Restorer, scale: int, notes: list[str]) -> WindowLayout | None:
+def _windows(asked: ComputeOptions, restorer: Restorer, scale: int) -> tuple[WindowLayout | None, list[str]]:
+    """How the output is cut into windows, with notes of what was rounded; None for restorers that need none."""
     if restorer.local:
-        return None
-    size = restorer.window if request.window is None else request.window
-    overlap = restorer.overlap if request.overlap is None else request.overlap
+        return None, []
+    size = restorer.window if asked.window is None else asked.window
+    overlap = restorer.overlap if asked.overlap is None else asked.overlap
     layout = plan_windows(size, overlap, restorer.halo, scale, restorer.multiple)
-    asked = [
-        (n, w, g)
-        for n, w, g in (("window", request.window, layout.size), ("overlap", request.overlap, layout.overlap))
-        if w not in (None, g)
+    notes = [
+        f"{name} {want} was rounded up to {got} pixels to fit scale, halo and network"
+        for name, want, got in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))
+        if want not in (None, got)
     ]
-    for name, want, got in asked:
-        notes.append(f"{name} {want} was rounded up to {got} pixels to fit scale, halo and network")
-    return layout
+    return layout, notes
 
 
-def _note_unused(
-    restorer: Restorer,
-    reference: RasterInfo | None,
-    mask: MaskRecord | None,
-    bands: Bands,
-    scene: RasterInfo,
-    notes: list[str],
-) -> None:
+def _unused_notes(
+    restorer: Restorer, reference: RasterInfo | None, mask: MaskRecord | None, bands: Bands, scene: RasterInfo
+) -> list[str]:
+    """Notes of what is not used, or used in another way than the rest."""
+    notes = []
     if reference is None and restorer.uses_reference:
         notes.append("no reference: plain conditional super-resolution, detail is generated")
     if reference is not None and not restorer.uses_reference:
@@ -245,6 +186,7 @@ def _note_unused(
         )
     elif len(bands.names) < len(scene.data_bands):
         notes.append(f"bands {', '.join(bands.names)} of {len(scene.data_bands)} are used; choose them with --bands")
+    return notes
 
 
 def software_versions() -> dict[str, str]:

@@ -4,68 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geo_refdiff.change.deciding import AUTO, MaskRequest
 from geo_refdiff.change.features import BANDS
 from geo_refdiff.change.record import MaskRecord
 from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError
+from geo_refdiff.options import AUTO, MaskOptions
 from geo_refdiff.plan.records import Bands
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
 
 
 def automatic_mask(
-    request: MaskRequest,
+    asked: MaskOptions,
     model: Model,
     restorer: Restorer,
     bands: Bands,
     reference: bool,
     dropped: str | None,
-    notes: list[str],
-) -> MaskRecord | None:
-    """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one.
+) -> tuple[MaskRecord | None, list[str]]:
+    """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one; and
+    what deserves a look about it.
 
     Such a mask tells changes that are sure enough, and nothing else: everywhere else it is unknown.
 
     Args:
-        request, model, restorer, bands: of the plan.
+        asked: what the user says of masks.
+        model, restorer, bands: of the plan.
         reference: whether there is one to compare with.
         dropped: why one that was given is not used.
-        notes: get what deserves a look.
 
     Raises:
         OptionError: there is no reference, or the model lacks the bands or the classes of the detector, and the mask is
             asked for; a confidence is limited where there is none.
         ModelError: the detector is damaged.
     """
-    asked = str(request.mask) == AUTO
-    if not asked and request.mask is not None:
-        return None
+    named = asked.mask == AUTO
+    if not named and asked.mask is not None:
+        return None, []
     channels = detector_channels(model.bands, bands.channels)
     if dropped is not None:
-        if asked:
-            notes.append("without a reference no change can be looked for")
-        return None
+        return None, ["without a reference no change can be looked for"] if named else []
     if not (reference and restorer.uses_mask and model.classes) or channels is None:
-        if asked:
-            notes.append(_obstacle(model, restorer, reference))
-        elif request.least is not None:
+        if named:
+            return None, [_obstacle(model, restorer, reference)]
+        if asked.min_confidence is not None:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
-        return None
+        return None, []
     from geo_refdiff.change.detected import SURE, TOLD
     from geo_refdiff.change.network import load_detector
 
     detector = load_detector()
-    if not asked:
-        notes.append("no mask was given: changes are looked for; --mask none leaves that out")
+    notes = [] if named else ["no mask was given: changes are looked for; --mask none leaves that out"]
     classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
-    return MaskRecord(
+    record = MaskRecord(
         "auto",
         values=tuple((i, TOLD.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
-        min_confidence=SURE if request.least is None else request.least,
+        min_confidence=SURE if asked.min_confidence is None else asked.min_confidence,
         channels=channels,
         detector=detector.sha256,
     )
+    return record, notes
 
 
 def _obstacle(model: Model, restorer: Restorer, reference: bool) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.options import Consistency
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
@@ -22,10 +23,6 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
-
-Mode = Literal["strict", "standard", "off"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-"""How closely the output keeps to the scene, see `engine.consistency`."""
 
 VERSION = 4
 """Version of the plan's format."""
@@ -161,7 +158,7 @@ class SensorRecord:
     name: str
     kernel: Kernel
     sigmas: tuple[float, ...]
-    consistency: Mode
+    consistency: Consistency
 
 
 @dataclass(frozen=True, slots=True)

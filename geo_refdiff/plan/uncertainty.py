@@ -18,7 +18,6 @@ FILE = "uncertainty.json"
 """In a model's folder; `geo-refdiff calibrate` writes it."""
 
 FORMAT = 1
-MAX_RUNS = 64
 _SPREAD_ALONE = tuple(float(name == "spread") for name in PREDICTORS)
 
 
@@ -109,23 +108,20 @@ def uncertainty_record(
     restorer: Restorer,
     bands: Bands,
     scale: int,
-    notes: list[str],
-) -> UncertaintyRecord | None:
-    """What the plan says of uncertainty.
+) -> tuple[UncertaintyRecord | None, list[str]]:
+    """What the plan says of uncertainty, and what deserves a look about it.
 
     Args:
         runs: asked for; None: no map.
         model, restorer, bands, scale: of the plan.
-        notes: get what deserves a look.
 
     Raises:
-        OptionError: a number of runs that makes no sense, or a restorer that there is nothing to go by.
+        OptionError: there is nothing that the restorer's uncertainty could be told by.
         ModelError: the model's calibration is damaged.
     """
     if runs is None:
-        return None
-    if isinstance(runs, bool) or not isinstance(runs, int) or not 2 <= runs <= MAX_RUNS:
-        raise OptionError(f"uncertainty {runs!r}: give a number of runs from 2 to {MAX_RUNS}")
+        return None, []
+    notes: list[str] = []
     found = None if model.folder is None else read_calibration(model.folder)
     count = runs if restorer.stochastic else 1
     if found is None:
@@ -139,7 +135,7 @@ def uncertainty_record(
             f"usually much less than the error; make one with geo-refdiff calibrate"
         )
         shares = (_SPREAD_ALONE, _SPREAD_ALONE)
-        return UncertaintyRecord(count, 0.0, False, *shares, ((1.0, 1.0),) * len(bands.scene))
+        return UncertaintyRecord(count, 0.0, False, *shares, ((1.0, 1.0),) * len(bands.scene)), notes
     other = _differs(found, model, scale)
     if other:
         notes.append(
@@ -150,7 +146,7 @@ def uncertainty_record(
     table = found.tables[found.nearest(scale)]
     known, unknown = (table[part] for part in ("known", "unknown"))
     at = [_channel(bands, position) for position in range(len(bands.scene))]
-    return UncertaintyRecord(
+    record = UncertaintyRecord(
         count,
         found.coverage,
         not other,
@@ -158,6 +154,7 @@ def uncertainty_record(
         tuple(unknown["shares"]),
         tuple((known["factors"][c], unknown["factors"][c]) for c in at),
     )
+    return record, notes
 
 
 def _differs(found: Calibration, model: Model, scale: int) -> str:

@@ -52,6 +52,12 @@ def horizontal_crs(crs: Any) -> pyproj.CRS:
     return parsed.to_2d() if len(parsed.axis_info) > 2 else parsed
 
 
+def unit_of(crs: Any) -> str:
+    """The unit of a CRS along its first axis, in the plural: "metres", "degrees", "US survey feet"."""
+    name = str(horizontal_crs(crs).axis_info[0].unit_name)
+    return name.replace("foot", "feet") if "foot" in name else f"{name}s"
+
+
 def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
     """Where a raster lies on a target grid.
 

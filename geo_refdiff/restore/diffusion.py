@@ -16,6 +16,7 @@ from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
 from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings
 from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, without_margin
 from geo_refdiff.restore.sources import trace
 from geo_refdiff.sensor.backproject import project
@@ -75,17 +76,14 @@ class SamplerSettings:
         return self.noisy_start or (self.churn is not None and self.churn.adds_noise(self.steps))
 
 
-def sampler_settings(
-    denoiser: Denoiser, name: str | None, steps: int | None, detail: float | None = None
-) -> SamplerSettings:
+def sampler_settings(denoiser: Denoiser, asked: SamplingOptions) -> SamplerSettings:
     """The settings asked for, with the model's own defaults.
 
     Args:
         denoiser: the model.
-        name: of the sampler.
-        steps: noise levels.
-        detail: for "better-start", 0..1: 0 gives the conditional mean, up to 0.5 more and more of the start's detail
-            (with noise of up to the model's sigma_start), beyond that noise up to sigma_full: a sample.
+        asked: `sampler`, `steps` (noise levels), and for "better-start" `detail`: 0 gives the conditional mean, up to
+            0.5 more and more of the start's detail (with noise of up to the model's sigma_start), beyond that noise up
+            to sigma_full: a sample.
 
     Raises:
         OptionError: an unknown sampler, or a number of steps or an amount of detail that it cannot do.
@@ -94,7 +92,7 @@ def sampler_settings(
     block = denoiser.sampler
     able = bool(getattr(denoiser, "has_start", False))
     default = str(block.get("name") or (BETTER_START if able else "heun"))
-    chosen = (name or default).replace("_", "-")
+    chosen = asked.sampler or default
     if chosen not in NAMES:
         raise OptionError(f"unknown sampler '{chosen}': choose {', '.join(NAMES)}")
     if chosen == PUBLISHED and denoiser.config.get("architecture", "published") != "published":
@@ -102,20 +100,20 @@ def sampler_settings(
     if chosen == BETTER_START and not able:
         raise ModelError(f"this model has no mean estimate to start from: choose {', '.join(SAMPLERS)}")
     preset = block.get("steps") if chosen == default else None
-    count = int(steps if steps is not None else preset if preset is not None else _STEPS[chosen])
+    count = int(asked.steps if asked.steps is not None else preset if preset is not None else _STEPS[chosen])
     least = 0 if chosen == BETTER_START else 1
     if not least <= count <= 1000:
         raise OptionError(f"steps {count}: the {chosen} sampler takes {least} to 1000")
     back_project = bool(denoiser.config.get("back_project", False))
     if chosen != BETTER_START:
-        if detail is not None:
+        if asked.detail is not None:
             raise OptionError(f"the {chosen} sampler draws full samples: leave out --detail, or use {BETTER_START}")
         churn = published_settings(denoiser.config) if chosen == PUBLISHED else None
         return SamplerSettings(
             chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project, churn=churn
         )
-    blend, sigma, more = _detailed(denoiser, detail)
-    if steps is None and more is not None:
+    blend, sigma, more = _detailed(denoiser, asked.detail)
+    if asked.steps is None and more is not None:
         count = more
     if sigma <= denoiser.sigma_min:
         count = 0
@@ -128,8 +126,6 @@ def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, i
     sigma = float(block.get("sigma_start", 1.0))
     full = max(sigma, float(block.get("sigma_full", sigma)))
     amount = float(denoiser.config.get("detail", _PLAIN_START)) if detail is None else detail
-    if not 0.0 <= amount <= 1.0:
-        raise OptionError(f"detail {amount:g}: give a number from 0 (conditional mean) to 1 (a full sample)")
     if amount <= _PLAIN_START:
         share = amount / _PLAIN_START
         return share, sigma * share, None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.options import MAX_SCALE, SamplingOptions
 from geo_refdiff.restore.restorers import CLASSICAL, Restorer
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 RestorerFactory = Callable[[SensorModel], Restorer]
 """Makes a restorer for a sensor, as the classical ones are made."""
 
-MAX_SCALE = 64
 _WHOLE = 0.02
 
 
@@ -58,11 +58,8 @@ class Model:
         """Whether the model knows this factor.
 
         Raises:
-            OptionError: no factor at all (below 1, beyond 64).
             ModelError: not one of the model's.
         """
-        if not 1 <= scale <= MAX_SCALE:
-            raise OptionError(f"scale {scale}: give a whole number from 1 to {MAX_SCALE}")
         if self.scales and scale not in self.scales:
             known = ", ".join(str(s) for s in self.scales)
             raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
@@ -86,21 +83,18 @@ def default_batch(device: str) -> int:
     return 8 if device.startswith("cuda") else 1
 
 
-def open_model(
-    model: str | Path | RestorerFactory | Model,
-    *,
-    sampler: str | None,
-    steps: int | None,
-    detail: float | None,
-    device: str,
-    dtype: str,
-) -> Model:
+def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
     """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
+
+    Args:
+        asked: the model, and how it is sampled.
+        device, dtype: where and in what a network runs.
 
     Raises:
         ModelError: unknown, damaged, or not able to do what is asked.
         OptionError: a sampler, number of steps or detail that makes no sense, also any for a classical restorer.
     """
+    model = asked.model
     if isinstance(model, Model):
         return model
     if callable(model):
@@ -108,27 +102,26 @@ def open_model(
     elif str(model) in CLASSICAL:
         factory = CLASSICAL[str(model)]
     else:
-        return _diffusion(str(model), sampler, steps, detail, device, dtype)
+        return _diffusion(asked, device, dtype)
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
-    if sampler is not None or steps is not None or detail is not None:
+    if asked.sampler is not None or asked.steps is not None or asked.detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     needs_reference = bool(getattr(factory, "uses_reference", False))
     return Model(name, lambda sensor, channels: factory(sensor), needs_reference=needs_reference, device=device)
 
 
-def _diffusion(
-    name: str, sampler: str | None, steps: int | None, detail: float | None, device: str, dtype: str
-) -> Model:
+def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     import torch
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
+    name = str(asked.model)
     if name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
     denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
-    settings = sampler_settings(denoiser, sampler, steps, detail)
+    settings = sampler_settings(denoiser, asked)
     config = denoiser.config
     label = name if name in bundled_models() else Path(name).expanduser().resolve().name
 

@@ -11,7 +11,7 @@ import rasterio
 
 from geo_refdiff.engine.tags import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
-from geo_refdiff.plan.records import MODES, Mode
+from geo_refdiff.options import Consistency
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
@@ -61,7 +61,7 @@ class Declared:
     area: str
     extent: Window
     valid: tuple[int, ...]
-    consistency: Mode
+    consistency: Consistency
     sensors: tuple[SensorModel, ...]
     left: Left | None
     statistics: tuple[tuple[float, float, float, float] | None, ...]
@@ -98,7 +98,7 @@ def _parsed(tags: Mapping[str, str], of_bands: list[dict[str, str]]) -> Declared
         area=_one_of(tags["GEO_REFDIFF_AOI"], ("none", "box", "polygon")),
         extent=Window(*_numbers(tags[EXTENT_TAG])),
         valid=_numbers(tags[VALID_TAG]),
-        consistency=_one_of(tags["GEO_REFDIFF_CONSISTENCY"], MODES),
+        consistency=_one_of(tags["GEO_REFDIFF_CONSISTENCY"], get_args(Consistency)),
         sensors=tuple(
             SensorModel(scale, float(sigma), _one_of(tags["GEO_REFDIFF_PSF_KERNEL"], get_args(Kernel)))
             for sigma in tags["GEO_REFDIFF_PSF_SIGMAS"].split(",")

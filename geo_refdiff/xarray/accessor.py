@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from dask.base import tokenize
 from dask.delayed import delayed
 
 from geo_refdiff import __version__
-from geo_refdiff.errors import InputError, OptionError, OutputError
-from geo_refdiff.plan.outline import Outline, check_options, make_outline
-from geo_refdiff.plan.planning import Request
+from geo_refdiff.errors import InputError, OutputError
+from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
+from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.raster.geobox import crs_wkt
 from geo_refdiff.raster.reader import inspect
 from geo_refdiff.restore.models import default_batch
@@ -25,8 +24,8 @@ from geo_refdiff.xarray.arrays import Layers, centres, layers
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
 from geo_refdiff.xarray.tasks import Job, get_block, get_ready
 
-OPTIONS = tuple(f.name for f in fields(Request) if f.name not in ("scene", "ref", "mask", "source_map", "uncertainty"))
-"""Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file."""
+OPTIONS = tuple(name for name in FIELDS if name not in ("mask", "threads", *fields_of(OutputOptions)))
+"""Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file or its process."""
 
 _ARRAYS = ("ref", "mask", "mask_confidence")
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
@@ -39,13 +38,13 @@ class RefdiffAccessor:
     def __init__(self, array: xarray.DataArray) -> None:
         self._array = array
 
+    @takes_options(*OPTIONS)
     def upscale(
         self,
         ref: str | Path | xarray.DataArray | None = None,
         mask: str | Path | xarray.DataArray | None = None,
         *,
         folder: str | Path | None = None,
-        batch_size: int | None = None,
         **options: Any,
     ) -> xarray.DataArray:
         """The array on a grid `scale` times finer: a lazy array, whose pixels are those of `geo_refdiff.upscale`.
@@ -59,9 +58,7 @@ class RefdiffAccessor:
             mask: change mask: a file or an array, any CRS; "auto" (as with None, where there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
-            batch_size: windows restored together; default 1 on a CPU, 8 on a GPU.
-            options: as of `geo_refdiff.upscale`: scale, model, aoi, seed, block_size and so on; `mask_confidence` may
-                be an array.
+            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` may be an array.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
@@ -71,23 +68,18 @@ class RefdiffAccessor:
             InputError, GridError, ModelError, OptionError: one line each; what only pixels can tell is raised when
                 they are computed.
         """
-        unknown = sorted(options.keys() - set(OPTIONS))
-        if unknown:
-            raise OptionError(f"option '{unknown[0]}': is not one of an array's; choose of {', '.join(OPTIONS)}")
-        if batch_size is not None and batch_size < 1:
-            raise OptionError(f"batch size {batch_size}: give 1 or more")
+        check_names(options, OPTIONS)
         base = _folder(folder)
         scenes = layers(self._array, "the array")
         stored = [store_image(image, base, "the array") for image in scenes.images]
         inputs = {"ref": ref, "mask": mask, "mask_confidence": options.get("mask_confidence")}
         beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, xarray.DataArray)}
         given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
-        requests = [Request(scene=s.store.info.path, **given) for s in stored]
-        check_options(requests[0])
-        _check_files(requests[0], [s.store for s in beside.values()])
-        outline = _outline(requests[0], stored[0].store, beside.get("ref"))
-        batch = batch_size or default_batch(outline.device)
-        blocks = [_blocks(r, s, beside, outline, batch) for r, s in zip(requests, stored, strict=True)]
+        reference = given.pop("ref")
+        asked = UpscaleOptions.of(**given, products=())
+        _check_files(asked, [s.store for s in beside.values()])
+        outline = _outline(asked, stored[0].store, reference, beside.get("ref"))
+        blocks = [_blocks(asked, reference, s, beside, outline) for s in stored]
         return _as_array(self._array, scenes, blocks, outline)
 
 
@@ -109,32 +101,32 @@ def _stored(array: xarray.DataArray, folder: Path, role: str) -> Stored:
     return store_image(found.images[0], folder, f"{role} array")
 
 
-def _check_files(request: Request, stores: list[Store]) -> None:
+def _check_files(options: UpscaleOptions, stores: list[Store]) -> None:
     """What is named must be there now, though it is read later."""
     arrays = {s.info.path for s in stores}
-    for name in request.prior.files:
+    for name in options.mask.files:
         if name not in arrays and "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise InputError(f"{name}: no such file; give a raster or vector file, or an array")
 
 
-def _outline(request: Request, scene: Store, reference: Stored | None) -> Outline:
-    if reference is not None:
-        return make_outline(request, scene.info, reference.store.info)
-    return make_outline(request, scene.info, None if request.ref is None else inspect(request.ref, "reference"))
+def _outline(options: UpscaleOptions, scene: Store, ref: str | Path | None, stored: Stored | None) -> Outline:
+    if stored is not None:
+        return make_outline(options, scene.info, stored.store.info)
+    return make_outline(options, scene.info, None if ref is None else inspect(ref, "reference"))
 
 
 def _blocks(
-    request: Request, scene: Stored, beside: dict[str, Stored], outline: Outline, batch: int
+    options: UpscaleOptions, ref: str | Path | None, scene: Stored, beside: dict[str, Stored], outline: Outline
 ) -> dask.array.Array:
     """(band, y, x) pixels; a chunk is a block."""
     stored = [scene, *beside.values()]
-    files = [(f, Path(f).stat().st_mtime_ns) for f in request.prior.files if Path(f).exists()]
-    threads = torch.get_num_threads()
+    files = [(f, Path(f).stat().st_mtime_ns) for f in options.mask.files if Path(f).exists()]
+    threads, batch = torch.get_num_threads(), options.compute.batch_size or default_batch(outline.device)
     token = tokenize(
-        request, outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
+        options.flat(), outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
         [s.store.info.path for s in stored],
     )  # fmt: skip
-    job = Job(token, request, tuple(s.store for s in stored), batch, threads)
+    job = Job(token, scene.store.info.path, ref, options, tuple(s.store for s in stored), batch, threads)
     ready = delayed(get_ready, pure=True)(job, [s.written for s in stored], dask_key_name=f"refdiff-plan-{token}")
     layout, (height, width) = outline.blocks, outline.geobox.shape
     dtype = np.dtype(outline.output.dtype)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.errors import ModelError, ResumeError
 from geo_refdiff.nn.device import torch_settings
+from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.file import read_plan
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.raster.atomic import write_json_atomic
@@ -34,14 +35,17 @@ class Job:
 
     Attributes:
         token: names it; jobs of one token have the same pixels.
-        request: as of the command; scene and maybe reference and mask are VRTs of `stores`.
+        scene, ref: to upscale, and to take detail from; the scene, and maybe reference and mask, are VRTs of `stores`.
+        options: as of the command.
         stores: the arrays among the inputs.
         batch_size: windows restored together.
         threads: that torch computes with, as in the process that asked: they move last bits.
     """
 
     token: str
-    request: Request
+    scene: str
+    ref: str | Path | None
+    options: UpscaleOptions
     stores: tuple[Store, ...]
     batch_size: int
     threads: int
@@ -72,7 +76,7 @@ def get_ready(job: Job, written: Any) -> Ready:
             for store in job.stores:
                 store.finish()
             with gdal_env(), torch_settings(job.threads):
-                planned = make_plan(job.request)
+                planned = make_plan(job.scene, job.ref, job.options)
             for note in planned.notes:
                 _LOG.info("%s", note)
             write_json_atomic(job.plan_file, planned.plan.to_dict())
@@ -104,8 +108,8 @@ def _check_inputs(job: Job, plan: Plan) -> None:
     Raises:
         ResumeError: it names another file.
     """
-    request, mask = job.request, plan.mask
-    given = (request.scene, request.ref, request.mask, request.mask_confidence)
+    mask = plan.mask
+    given = (job.scene, job.ref, job.options.mask.mask, job.options.mask.mask_confidence)
     asked = {str(Path(name).absolute()) for name in given if name is not None} | {str(name) for name in given}
     parts = (plan.scene, plan.reference, *((mask.raster, mask.polygons, mask.confidence) if mask else ()))
     for part in parts:
@@ -145,15 +149,8 @@ def _restorer(ready: Ready) -> Restorer:
     Raises:
         ModelError: the model here is not the plan's.
     """
-    request, plan = ready.job.request, ready.plan
-    model = open_model(
-        request.model,
-        sampler=request.sampler,
-        steps=request.steps,
-        detail=request.detail,
-        device=plan.device,
-        dtype=plan.dtype,
-    )
+    plan = ready.plan
+    model = open_model(ready.job.options.sampling, device=plan.device, dtype=plan.dtype)
     if model.sha256 != plan.model.sha256:
         raise ModelError(
             f"model '{plan.model.name}' here has SHA-256 {model.sha256[:12]}, the plan was made with "

@@ -1,6 +1,7 @@
 """What the algorithms share: parameters, words of a command line, and how a run ends."""
 
 import json
+import os
 import shlex
 
 from qgis.core import (
@@ -19,6 +20,13 @@ from qgis.PyQt.QtGui import QIcon
 from .command import SETTING, CancelledError, find_command, run
 
 MODELS = ["default", "bicubic", "bicubic-ibp", "matched-ref"]
+
+with open(os.path.join(os.path.dirname(__file__), "options.json"), encoding="utf-8") as stream:
+    OPTIONS = json.load(stream)
+"""What the command's options are, by name; written by qgis_plugin/pack.py."""
+
+SHARED = ("scale", "detail", "seed", "device", "bands", "coregister", "on_misregistration")
+"""Options that Upscale and Batch both ask for."""
 
 
 class Algorithm(QgsProcessingAlgorithm):
@@ -59,50 +67,73 @@ class Algorithm(QgsProcessingAlgorithm):
         """Adds a parameter: a raster layer."""
         self._add(QgsProcessingParameterRasterLayer(name, text, optional=optional), advanced)
 
-    def choice(self, name, text, options, advanced=True):
-        """Adds a parameter: one of some words, the first by default."""
+    def choice(self, name, text, options, default, advanced=True):
+        """Adds a parameter: one of some words, optional without a default."""
         self._add(
-            QgsProcessingParameterEnum(name, text, options, defaultValue=options[0], usesStaticStrings=True), advanced
+            QgsProcessingParameterEnum(
+                name, text, options, defaultValue=default, optional=default is None, usesStaticStrings=True
+            ),
+            advanced,
         )
 
     def number(self, name, text, low, high=None, default=None, whole=True, advanced=True):
         """Adds a parameter: a number, optional without a default."""
         kind = QgsProcessingParameterNumber.Integer if whole else QgsProcessingParameterNumber.Double
-        limits = {"minValue": low} if high is None else {"minValue": low, "maxValue": high}
+        limits = {k: v for k, v in (("minValue", low), ("maxValue", high)) if v is not None}
         self._add(QgsProcessingParameterNumber(name, text, kind, default, optional=default is None, **limits), advanced)
 
     def text(self, name, text, advanced=True):
         """Adds a parameter: optional text."""
         self._add(QgsProcessingParameterString(name, text, optional=True), advanced)
 
+    def option(self, name, text=None, advanced=True):
+        """Adds a parameter: an option of the command, as options.json tells it.
+
+        Args:
+            name: of the option; the parameter's is the same in capitals.
+            text: label, where the option's own does not do.
+            advanced: whether the dialog folds it away.
+        """
+        told = OPTIONS[name]
+        label, default = text or told["label"], told["default"]
+        if told["kind"] == "choice":
+            self.choice(name.upper(), label, told["choices"], default, advanced)
+        elif told["kind"] == "text":
+            self.text(name.upper(), label, advanced)
+        else:
+            whole = told["kind"] == "integer"
+            self.number(name.upper(), label, told["low"], told["high"], default, whole, advanced)
+
+    def option_words(self, names, parameters, context):
+        """The command's words for options that were added so; none for what is left empty."""
+        words = []
+        for name in names:
+            told, key = OPTIONS[name], name.upper()
+            if told["kind"] == "choice":
+                value = self.word(key, parameters, context)
+            elif told["kind"] == "text":
+                value = self.string(key, parameters, context)
+            elif parameters.get(key) is None:
+                value = ""
+            elif told["kind"] == "integer":
+                value = str(self.parameterAsInt(parameters, key, context))
+            else:
+                value = str(self.parameterAsDouble(parameters, key, context))
+            words += [told["flag"], value] if value else []
+        return words
+
     def shared(self):
         """Adds what Upscale and Batch both have."""
-        self.choice("MODEL", "Model", MODELS, advanced=False)
+        self.choice("MODEL", "Model", MODELS, MODELS[0], advanced=False)
         self.text("MODEL_FOLDER", "Model folder, instead of a bundled model")
-        self.number("SCALE", "Output pixels along a scene pixel (empty: from the reference)", 1, 64, advanced=False)
-        self.number(
-            "DETAIL", "Detail: 0 soft and safe, 1 crisp and partly invented (empty: the model's)", 0, 1, None, False
-        )
-        self.number("SEED", "Seed of the noise", 0, default=0)
-        self.text("DEVICE", "Device: auto, cpu, cuda or cuda:N")
-        self.text("BANDS", "Bands to use, names or numbers, in the model's order (e.g. 3,2,1)")
-        self.choice("COREGISTER", "Co-registration of the reference", ["auto", "global", "local", "off"])
-        self.choice("ON_MISREGISTRATION", "Where the reference does not match", ["stop", "no-ref"])
+        for name in SHARED:
+            self.option(name, advanced=name not in ("scale", "detail"))
         self.text("EXTRA", "More options of the command line")
 
     def shared_words(self, parameters, context):
         """The command's words for them."""
         words = ["--model", self.string("MODEL_FOLDER", parameters, context) or self.word("MODEL", parameters, context)]
-        for name, option in (("SCALE", "--scale"), ("SEED", "--seed")):
-            if parameters.get(name) is not None:
-                words += [option, str(self.parameterAsInt(parameters, name, context))]
-        if parameters.get("DETAIL") is not None:
-            words += ["--detail", str(self.parameterAsDouble(parameters, "DETAIL", context))]
-        for name, option in (("DEVICE", "--device"), ("BANDS", "--bands")):
-            if self.string(name, parameters, context):
-                words += [option, self.string(name, parameters, context)]
-        words += ["--coregister", self.word("COREGISTER", parameters, context)]
-        words += ["--on-misregistration", self.word("ON_MISREGISTRATION", parameters, context)]
+        words += self.option_words(SHARED, parameters, context)
         return words + shlex.split(self.string("EXTRA", parameters, context))
 
     def string(self, name, parameters, context):

@@ -53,7 +53,7 @@ class Batch(Algorithm):
         self.text("REF_BEFORE", "Only references older than this date", advanced=False)
         self.number("WORKERS", "Processes on this machine (empty: one)", 1, 256)
         self.shared()
-        self.number("SHARD_SIZE", "Cut outputs into GeoTIFFs of so many pixels a side (empty: one)", 16)
+        self.option("shard_size", "Cut outputs into GeoTIFFs of so many pixels a side (empty: one)")
         self._add(QgsProcessingParameterBoolean("RETRY_FAILED", "Try areas that failed before again", False))
         self._add(QgsProcessingParameterFile("SCHEDULER_FILE", "Dask scheduler file", optional=True), advanced=True)
         self._add(QgsProcessingParameterFolderDestination("FOLDER", "Folder of outputs and manifest"))
@@ -82,9 +82,9 @@ class Batch(Algorithm):
         ):
             value = self.string(name, parameters, context)
             words += [option, value] if value else []
-        for name, option in (("WORKERS", "--workers"), ("SHARD_SIZE", "--shard-size")):
-            if parameters.get(name) is not None:
-                words += [option, str(self.parameterAsInt(parameters, name, context))]
+        if parameters.get("WORKERS") is not None:
+            words += ["--workers", str(self.parameterAsInt(parameters, "WORKERS", context))]
+        words += self.option_words(("shard_size",), parameters, context)
         if self.parameterAsBool(parameters, "RETRY_FAILED", context):
             words.append("--retry-failed")
         code, printed = self.execute([*words, *self.shared_words(parameters, context)], feedback)

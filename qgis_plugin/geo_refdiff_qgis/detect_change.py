@@ -19,10 +19,12 @@ class DetectChange(Algorithm):
         """Parameters and outputs."""
         self.raster("SCENE", "Coarse scene")
         self.raster("REF", "Older, finer reference")
-        self.choice("GRID", "Pixels: of the scene (lr), or of the scene once it is upscaled (hr)", ["lr", "hr"], False)
-        self.number("SCALE", "Reference pixels along a scene pixel (empty: from the reference)", 1, 64)
-        self.number("MIN_CONFIDENCE", "What is less sure becomes unknown (0 to 1)", 0, 1, None, whole=False)
-        self.text("BANDS", "Bands of the scene: red, green, blue and, if there, nir (e.g. 3,2,1,4)")
+        self.choice(
+            "GRID", "Pixels: of the scene (lr), or of the scene once it is upscaled (hr)", ["lr", "hr"], "lr", False
+        )
+        self.option("scale", "Reference pixels along a scene pixel (empty: from the reference)")
+        self.option("min_confidence", "What is less sure becomes unknown (0 to 1; empty: 0)")
+        self.option("bands", "Bands of the scene: red, green, blue and, if there, nir (e.g. 3,2,1,4)")
         self._add(QgsProcessingParameterRasterDestination("OUTPUT", "Change mask"))
         self.addOutput(QgsProcessingOutputRasterLayer("CONFIDENCE", "Confidence"))
 
@@ -31,12 +33,7 @@ class DetectChange(Algorithm):
         words = ["detect-change", *(self.raster_path(name, parameters, context) for name in ("SCENE", "REF"))]
         words += ["--out", self.parameterAsOutputLayer(parameters, "OUTPUT", context), "--overwrite", "--json"]
         words += ["--grid", self.word("GRID", parameters, context)]
-        if parameters.get("SCALE") is not None:
-            words += ["--scale", str(self.parameterAsInt(parameters, "SCALE", context))]
-        if parameters.get("MIN_CONFIDENCE") is not None:
-            words += ["--min-confidence", str(self.parameterAsDouble(parameters, "MIN_CONFIDENCE", context))]
-        if self.string("BANDS", parameters, context):
-            words += ["--bands", self.string("BANDS", parameters, context)]
+        words += self.option_words(("scale", "min_confidence", "bands"), parameters, context)
         facts = facts_of(self.execute(words, feedback)[1])
         told(facts, feedback)
         return {"OUTPUT": facts["out"], "CONFIDENCE": facts["confidence"]}

@@ -15,7 +15,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from .algorithm import POLYGONS, Algorithm, facts_of, path_of, told
+from .algorithm import OPTIONS, POLYGONS, Algorithm, facts_of, path_of, told
 
 
 class Upscale(Algorithm):
@@ -40,28 +40,19 @@ class Upscale(Algorithm):
                 "MASK", "Change mask: raster or polygons", optional=True, types=[QgsProcessing.TypeRaster, POLYGONS]
             )
         )
-        self._add(
-            QgsProcessingParameterField(
-                "MASK_FIELD", "Field of the mask that tells the class", parentLayerParameterName="MASK", optional=True
-            )
-        )
-        self.raster("MASK_CONFIDENCE", "How sure the mask is (raster of 0 to 1)", optional=True)
+        label = OPTIONS["mask_field"]["label"]
+        self._add(QgsProcessingParameterField("MASK_FIELD", label, parentLayerParameterName="MASK", optional=True))
+        self.raster("MASK_CONFIDENCE", OPTIONS["mask_confidence"]["label"], optional=True)
         self._add(
             QgsProcessingParameterBoolean("AUTO_MASK", "Without a mask: look for changes since the reference", True)
         )
         self._add(QgsProcessingParameterFeatureSource("AOI", "Area of interest (polygons)", [POLYGONS], optional=True))
         self._add(QgsProcessingParameterExtent("EXTENT", "Area of interest (extent)", optional=True))
         self.shared()
-        self.number("UNCERTAINTY", "Map of uncertainty from so many runs (0: none; 2 to 64)", 0, 64, 0)
+        self.option("uncertainty", "Map of uncertainty from so many runs (empty: none; 2 to 64)")
         self._add(QgsProcessingParameterBoolean("RESUME", "Go on with an unfinished run", False), advanced=True)
         self._add(QgsProcessingParameterRasterDestination("OUTPUT", "Sharp image"))
         self.addOutput(QgsProcessingOutputRasterLayer("SOURCES", "Where detail comes from"))
-
-    def checkParameterValues(self, parameters, context):  # noqa: N802
-        """What the command would refuse, said in the dialog."""
-        if self.parameterAsInt(parameters, "UNCERTAINTY", context) == 1:
-            return False, "A map of uncertainty takes 2 to 64 runs; give 0 for none"
-        return super().checkParameterValues(parameters, context)
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         """Runs the command."""
@@ -73,8 +64,7 @@ class Upscale(Algorithm):
         words += ["--mask-confidence", confidence] if confidence else []
         words += self._mask(parameters, context) + self._area(parameters, context, feedback)
         words += self.shared_words(parameters, context)
-        runs = self.parameterAsInt(parameters, "UNCERTAINTY", context)
-        words += ["--uncertainty", str(runs)] if runs else []
+        words += self.option_words(("uncertainty",), parameters, context)
         words.append("--resume" if self.parameterAsBool(parameters, "RESUME", context) else "--overwrite")
         facts = facts_of(self.execute(words, feedback)[1])
         told(facts, feedback)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.deciding import MaskRequest
 from geo_refdiff.change.placing import TAG, _share_lattice, lies_on_scene
 from geo_refdiff.errors import OptionError
+from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.reader import inspect
 
@@ -68,9 +68,9 @@ def test_a_lattice_is_shared_by_whole_pixels_alone(row: int, col: int, factor: i
 
 def test_what_a_mask_can_lie_on() -> None:
     with pytest.raises(OptionError, match="mask lies on 'moon': choose auto, scene, ref"):
-        MaskRequest("m.tif", lies_on="moon").check()
+        MaskOptions(mask="m.tif", mask_lies_on="moon")
     with pytest.raises(OptionError, match="--mask-lies-on goes with a mask from a file"):
-        MaskRequest("auto", lies_on="scene").check()
+        MaskOptions(mask="auto", mask_lies_on="scene")
 
 
 def test_grids_of_rasters_have_their_affine(make_raster: Make) -> None:

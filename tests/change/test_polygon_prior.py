@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.deciding import MaskRequest, decide_mask
+from geo_refdiff.change.deciding import decide_mask
 from geo_refdiff.change.polygons import PolygonPrior, inspect_polygons, is_vector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError
+from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.reader import inspect
 from geo_refdiff.raster.window import Window
@@ -44,7 +45,7 @@ def frame(crs: str = UTM) -> geopandas.GeoDataFrame:
 
 
 def prior_of(path: str, target: GeoBox, field: str | None = "now") -> PolygonPrior:
-    record = decide_mask(MaskRequest(path, field=field), CLASSES, target)
+    record = decide_mask(MaskOptions(mask=path, mask_field=field), CLASSES, target)
     assert record is not None
     assert record.polygons is not None
     return PolygonPrior(record.polygons, target, dict(record.values))
@@ -105,7 +106,7 @@ def test_layers_fields_and_numbers(tmp_path: Path, target: GeoBox) -> None:
     frame().to_file(path, layer="changes")
     frame().iloc[:1].to_file(path, layer="more")
     with pytest.raises(InputError, match=r"has 2 layers with geometry \(changes, more\)"):
-        decide_mask(MaskRequest(path, field="now"), CLASSES, target)
+        decide_mask(MaskOptions(mask=path, mask_field="now"), CLASSES, target)
     mask = prior_of(f"{path}|layername=more", target, "code").read(Window(150, 150, 4, 4))
     assert (mask == 1).all()
     blind = prior_of(f"{path}|layername=more", target, None)
@@ -118,7 +119,7 @@ def test_class_map_of_a_field(tmp_path: Path, target: GeoBox) -> None:
     data["kind"] = ["A", "B", "B"]
     data.to_file(tmp_path / "p.gpkg")
     (tmp_path / "map.json").write_text('{"a": "tree", "b": "bare ground"}')
-    request = MaskRequest(tmp_path / "p.gpkg", field="kind", class_map=tmp_path / "map.json")
+    request = MaskOptions(mask=tmp_path / "p.gpkg", mask_field="kind", class_map=tmp_path / "map.json")
     record = decide_mask(request, CLASSES, target)
     assert record is not None
     assert dict(record.values) == {"a": 4, "b": 2}
@@ -127,8 +128,8 @@ def test_class_map_of_a_field(tmp_path: Path, target: GeoBox) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"field": "none"}, InputError, "has no field 'none'; its fields are now, code"),
-        ({"field": "now", "no_change": 0}, OptionError, "outside of polygons there is no change"),
+        ({"mask_field": "none"}, InputError, "has no field 'none'; its fields are now, code"),
+        ({"mask_field": "now", "no_change": 0}, OptionError, "outside of polygons there is no change"),
         ({"class_map": "x"}, OptionError, "give --mask-field"),
     ],
 )
@@ -137,7 +138,7 @@ def test_options_of_polygons(
 ) -> None:
     frame().to_file(tmp_path / "p.gpkg")
     with pytest.raises(error, match=words):
-        decide_mask(MaskRequest(tmp_path / "p.gpkg", **options), CLASSES, target)  # type: ignore[arg-type]
+        decide_mask(MaskOptions(mask=tmp_path / "p.gpkg", **options), CLASSES, target)  # type: ignore[arg-type]
 
 
 def test_polygons_that_cannot_be_used(tmp_path: Path, target: GeoBox) -> None:
@@ -145,12 +146,12 @@ def test_polygons_that_cannot_be_used(tmp_path: Path, target: GeoBox) -> None:
     data["now"] = "ship"
     data.to_file(tmp_path / "ship.gpkg")
     with pytest.raises(InputError, match="holds 'ship', which is no class of the model; known are 0 no change"):
-        decide_mask(MaskRequest(tmp_path / "ship.gpkg", field="now"), CLASSES, target)
+        decide_mask(MaskOptions(mask=tmp_path / "ship.gpkg", mask_field="now"), CLASSES, target)
     far = frame()
     far.geometry = far.geometry.translate(1e5, 0)
     far.to_file(tmp_path / "far.gpkg")
     with pytest.raises(GridError, match="no polygon lies near the scene"):
-        decide_mask(MaskRequest(tmp_path / "far.gpkg", field="now"), CLASSES, target)
+        decide_mask(MaskOptions(mask=tmp_path / "far.gpkg", mask_field="now"), CLASSES, target)
     points = frame()
     points.geometry = points.geometry.centroid
     points.to_file(tmp_path / "points.gpkg")

@@ -17,7 +17,7 @@ def test_summary_for_people_and_machines(make_pair: Any, tmp_path: Path, capsys:
     scene, _ = make_pair(16, 20)
     assert run(["upscale", str(scene), "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "a.tif")]) == 0
     told = capsys.readouterr()
-    assert "40 x 32 pixels of 20 CRS units in EPSG:26914" in told.out
+    assert "40 x 32 pixels of 20 metres in EPSG:26914" in told.out
     assert told.err == ""
     assert (
         run(["upscale", str(scene), "--model", "bicubic", "--json", "-o", str(tmp_path / "b.tif"), "--bands", "3,1"])

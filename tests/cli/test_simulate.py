@@ -26,7 +26,7 @@ def hr(make_raster: Any) -> Path:
 def test_summary_for_people_and_machines(hr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", str(hr), "-o", str(tmp_path / "a.tif"), "--scale", "8"]) == 0
     told = capsys.readouterr()
-    assert "a.tif: 12 x 10 pixels of 40 CRS units, 3 bands (red, green, blue), 1/8 by default" in told.out
+    assert "a.tif: 12 x 10 pixels of 40 metres, 3 bands (red, green, blue), 1/8, sensor default" in told.out
     assert "left out of the input: 3 rows at the bottom and 5 columns at the right" in told.out
     assert told.err == ""
     assert (

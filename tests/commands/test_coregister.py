@@ -23,9 +23,10 @@ from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import InputError, OptionError, ResumeError
+from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.aligning import unfit
 from geo_refdiff.plan.coregistration import Coregistration
-from geo_refdiff.plan.planning import Planned, Request, make_plan
+from geo_refdiff.plan.planning import Planned, make_plan
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -73,7 +74,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def plan(scene: Path, ref: Path, **options: Any) -> Planned:
-    return make_plan(Request(scene, ref, **({"model": "matched-ref", "scale": 8} | options)))
+    return make_plan(scene, ref, UpscaleOptions.of(**({"model": "matched-ref", "scale": 8} | options)))
 
 
 def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, capsys: Any) -> None:
@@ -439,8 +440,8 @@ def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
     [
         ({"coregister": "some"}, "coregister 'some': choose auto, global, local, off"),
         ({"on_misregistration": "go"}, "on misregistration 'go': choose stop or no-ref"),
-        ({"max_residual": 0.0}, "max residual 0: give a number of LR pixels above 0"),
-        ({"max_residual": float("nan")}, "max residual nan: give a number of LR pixels above 0"),
+        ({"max_residual": 0.0}, "max residual 0: give a number of scene pixels above 0"),
+        ({"max_residual": float("nan")}, "max residual nan: give a number of scene pixels above 0"),
     ],
 )
 def test_bad_options(make_pair: Any, options: dict[str, Any], told: str) -> None:

@@ -20,7 +20,8 @@ from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.nn.receptive_field import receptive_radius
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sample_tiles import sample
@@ -123,7 +124,7 @@ def test_batch_size_changes_nothing(whole: Path, tmp_path: Path) -> None:
 def test_killed_ten_times_in_any_order_it_ends_in_the_same_file(tmp_path: Path) -> None:
     data, out = sample(), tmp_path / "killed.tif"
     part = {"aoi": area(20, 24, 32, 32), "block_size": 64, "consistency": "off"}  # its context is dear in small blocks
-    planned = make_plan(Request(data.scene, model="default", **part, **options()))
+    planned = make_plan(data.scene, None, UpscaleOptions.of(products=(), **part, **options()))
     order = list(range(planned.plan.blocks.count))
     random.Random(3).shuffle(order)
     workdir = Workdir(Path(f"{out}.parts"))
@@ -145,7 +146,9 @@ def test_bfloat16_stays_near_float32() -> None:
     made = {}
     for dtype in ("float32", "bfloat16"):
         data = sample()
-        planned = make_plan(Request(data.scene, data.reference, data.mask, dtype=dtype, device="cpu", window=256))
+        planned = make_plan(
+            data.scene, data.reference, UpscaleOptions.of(mask=data.mask, dtype=dtype, device="cpu", window=256)
+        )
         assert planned.plan.windows is not None
         side = planned.plan.windows.size
         with torch.inference_mode(), gdal_env(), ConditionReader(planned.plan, planned.restorer) as reader:

@@ -13,8 +13,8 @@ import rasterio
 from PIL import Image
 
 from geo_refdiff import upscale
-from geo_refdiff.commands.products import chosen_products
 from geo_refdiff.errors import OptionError, OutputError
+from geo_refdiff.options import chosen_products
 
 PRODUCTS = "source,stac,quicklook"
 

@@ -143,6 +143,7 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
     scene = make_raster("scene.tif", noise, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     whole, times, blocks = scene.read_bytes(), scene.stat(), tmp_path / "out.tif.parts" / "blocks"
     options: dict[str, Any] = {"model": "bicubic", "scale": 2, "out": tmp_path / "out.tif", "block_size": 256}
+    options["products"] = "none"
 
     def damage(progress: Progress) -> None:
         if progress.done == 6:
@@ -177,7 +178,7 @@ class OutOfMemory(BicubicBackProjected):
 def test_out_of_memory_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1, 128, 128), np.uint8)
     scene, out = make_raster("scene.tif", noise), tmp_path / "out.tif"
-    options: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "out": out}
+    options: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "out": out, "products": "none"}
     with pytest.raises(MemoryError):
         upscale(scene, model=OutOfMemory, **options)
     kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from geo_refdiff import upscale
 from geo_refdiff.engine.conditions import ConditionReader
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.raster.window import Window
 
 UTM13 = "EPSG:26913"
@@ -96,7 +97,7 @@ def test_conditions(make_pair: Any, make_raster: Any, tiny_compact: Path) -> Non
     classes = np.zeros((1, 160, 90), np.uint8)
     classes[:, 40:80, 20:60] = 2
     mask = make_raster("mask.tif", classes, pixel=10)
-    planned = make_plan(Request(scene, ref=ref, mask=mask, model=tiny_compact, scale=8))
+    planned = make_plan(scene, ref, UpscaleOptions.of(mask=mask, model=tiny_compact, scale=8))
     plan = planned.plan
     rows, cols = (v * 8 for v in plan.lr_origin)
     with ConditionReader(plan, planned.restorer) as reader:

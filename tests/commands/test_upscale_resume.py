@@ -18,7 +18,7 @@ from geo_refdiff.commands.upscale import Interrupted
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
-OPTIONS: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32}
+OPTIONS: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "products": "none"}
 
 
 HELD = """

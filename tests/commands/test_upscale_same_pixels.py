@@ -15,7 +15,8 @@ from geo_refdiff import upscale
 from geo_refdiff.engine.run import run_blocks
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import GridError
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.planning import make_plan
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_diffusion(
 
 def test_the_order_of_blocks_changes_nothing(make_pair: Any, tmp_path: Path, tiny_compact: Path) -> None:
     scene, ref = make_pair()
-    planned = make_plan(Request(scene, ref=ref, model=tiny_compact, scale=4, block_size=64))
+    planned = make_plan(scene, ref, UpscaleOptions.of(model=tiny_compact, scale=4, block_size=64, products=()))
     found = []
     for number, seed in enumerate((None, 1)):
         workdir = Workdir(tmp_path / f"run{number}")

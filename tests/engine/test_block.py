@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,8 @@ from rasterio._env import get_gdal_config
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import OptionError
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.planning import Planned, make_plan
 from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
 
@@ -33,30 +33,28 @@ class Small(BicubicBackProjected):
 
 
 @pytest.fixture
-def request_small(make_pair: Any) -> Request:
-    scene: Path = make_pair(30, 30)[0]
-    return Request(scene, model=Small, scale=4, window=128, block_size=128)
+def small(make_pair: Any) -> Planned:
+    options = UpscaleOptions.of(model=Small, scale=4, window=128, block_size=128, products=())
+    return make_plan(make_pair(30, 30)[0], None, options)
 
 
 @pytest.mark.parametrize("room", [1, 2])
-def test_the_batch_is_halved_until_it_fits(request_small: Request, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = make_plan(request_small)
-    with BlockComputer(planned.plan, planned.restorer, 1) as computer:
+def test_the_batch_is_halved_until_it_fits(small: Planned, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BlockComputer(small.plan, small.restorer, 1) as computer:
         expected = computer.compute(0).pixels
     monkeypatch.setattr(Small, "room", room)
     monkeypatch.setattr(Small, "shapes", set())
-    with BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 8) as computer:
+    with BlockComputer(replace(small.plan, device="cuda"), small.restorer, 8) as computer:
         found = computer.compute(0).pixels
         assert computer.batch_size == room
     assert Small.shapes == {room}
     np.testing.assert_array_equal(found, expected)
 
 
-def test_one_window_too_many_is_told(request_small: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_window_too_many_is_told(small: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Small, "room", 0)
-    planned = make_plan(request_small)
     with (
-        BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 4) as computer,
+        BlockComputer(replace(small.plan, device="cuda"), small.restorer, 4) as computer,
         pytest.raises(OptionError, match="smaller --window"),
     ):
         computer.compute(0)
@@ -64,7 +62,9 @@ def test_one_window_too_many_is_told(request_small: Request, monkeypatch: pytest
 
 def test_windows_of_the_next_block_are_not_computed_twice(make_pair: Any) -> None:
     scene = make_pair(40, 40)[0]
-    planned = make_plan(Request(scene, model=BicubicBackProjected, scale=4, window=160, block_size=80))
+    planned = make_plan(
+        scene, None, UpscaleOptions.of(model=BicubicBackProjected, scale=4, window=160, block_size=80, products=())
+    )
     plan = planned.plan
     assert plan.windows is not None
     with BlockComputer(plan, planned.restorer) as computer:
@@ -77,10 +77,7 @@ def test_windows_of_the_next_block_are_not_computed_twice(make_pair: Any) -> Non
         assert second == len(computer.windows_of(1)) - len(shared)
 
 
-def test_readers_of_any_thread_have_the_settings_of_gdal(
-    request_small: Request, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    planned = make_plan(request_small)
+def test_readers_of_any_thread_have_the_settings_of_gdal(small: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("GDAL_HTTP_TIMEOUT", "GDAL_HTTP_MAX_RETRY", "GDAL_HTTP_RETRY_DELAY", "GDAL_MAX_DATASET_POOL_SIZE")
     seen: dict[str, tuple[Any, ...]] = {}
     read = ConditionReader.read
@@ -92,7 +89,7 @@ def test_readers_of_any_thread_have_the_settings_of_gdal(
     monkeypatch.setattr(ConditionReader, "read", watched)
 
     def compute() -> None:
-        with BlockComputer(replace(planned.plan, device="cuda"), planned.restorer, 1) as computer:
+        with BlockComputer(replace(small.plan, device="cuda"), small.restorer, 1) as computer:
             computer.compute(0)
 
     thread = threading.Thread(target=compute, name="of somebody else")

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GeoRefDiffError
+from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.file import parsed
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.window import Window
@@ -150,11 +151,11 @@ def area_of(area: dict[str, Any], raster: dict[str, Any]) -> tuple[str | None, s
     return "14.99,52.3,15.01,52.4,EPSG:4326", None
 
 
-def planned(**options: Any) -> Plan | str:
+def planned(scene: Path, **options: Any) -> Plan | str:
     """A plan, or why there is none."""
     try:
         with gdal_env():
-            plan = make_plan(Request(device="cpu", **options)).plan
+            plan = make_plan(scene, options.pop("ref", None), UpscaleOptions.of(device="cpu", **options)).plan
     except GeoRefDiffError as error:
         text = str(error)
         assert text.isprintable()

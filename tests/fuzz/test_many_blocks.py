@@ -12,7 +12,8 @@ import rasterio
 from affine import Affine
 
 from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.plan.planning import Request, make_plan
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.raster.gdal import gdal_env
 
 SCALE = 8
@@ -61,7 +62,11 @@ def peak(folder: Path, side: int, source: Path) -> tuple[int, int]:
     scene = make_virtual(folder / f"scene-{side}.vrt", side, source)
     tracemalloc.start()
     with gdal_env():
-        plan = make_plan(Request(scene, scale=SCALE, model="bicubic", block_size=BLOCK, device="cpu")).plan
+        plan = make_plan(
+            scene,
+            None,
+            UpscaleOptions.of(scale=SCALE, model="bicubic", block_size=BLOCK, device="cpu", products=()),
+        ).plan
     workdir = Workdir(folder / f"out-{side}.tif.parts")
     with workdir.locked():
         workdir.prepare(plan, resume=False, overwrite=False)

@@ -110,7 +110,7 @@ def test_upscale_and_validate(process: Run, make_pair: Any, tmp_path: Path) -> N
     assert told.get("OUTPUT") == str(tmp_path / "sharp.tif"), told["log"]
     assert told["SOURCES"] == str(tmp_path / "sharp.source.tif")
     assert "block 1 of 1" in told["log"]
-    assert "note: scale 8 from the reference" in told["log"]
+    assert "note: scale 8x (the reference" in told["log"]
     upscale(
         scene, ref=reference, aoi=f"{areas}|layername=my fields", model="matched-ref", coregister="off",
         out=tmp_path / "same.tif",
@@ -149,7 +149,7 @@ def test_one_run_tells_no_uncertainty(process: Run, make_pair: Any, tmp_path: Pa
     scene, _ = make_pair(16, 16)
     told = process("upscale", SCENE=scene, MODEL="bicubic", SCALE=2, UNCERTAINTY=1, OUTPUT=tmp_path / "o.tif")
     assert "OUTPUT" not in told
-    assert "A map of uncertainty takes 2 to 64 runs; give 0 for none" in told["log"]
+    assert "Incorrect parameter value for UNCERTAINTY" in told["log"]
     assert "geo-refdiff upscale" not in told["log"]  # it was never started
 
 

@@ -236,7 +236,7 @@ def test_one_line_for_what_cannot_be_used(scene: Path, opened: Opened, tmp_path:
         (lambda: array[:, :0].refdiff.upscale(scale=2), InputError, "is empty"),
         (lambda: array.rename(x="a", y="b").refdiff.upscale(), InputError, "name those of pixels"),
         (lambda: array.expand_dims(["t", "run"]).refdiff.upscale(), InputError, "choose with .isel"),
-        (lambda: array.refdiff.upscale(out="x.tif"), OptionError, "option 'out': is not one of an array's"),
+        (lambda: array.refdiff.upscale(out="x.tif"), OptionError, "unknown option 'out': choose of aoi, scale"),
         (lambda: array.refdiff.upscale(scale=2.5), OptionError, "whole number"),
         (lambda: array.refdiff.upscale(batch_size=0), OptionError, "batch size 0"),
         (lambda: array.refdiff.upscale(ref="none.tif"), InputError, "no such file"),

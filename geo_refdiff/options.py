@@ -1,0 +1,646 @@
+"""The options of `upscale`, each said once: name, type, default, help and check.
+
+The command's flags, the keywords of `geo_refdiff.upscale` and of the xarray accessor, the settings that a batch keeps
+and the forms of the QGIS plugin are derived from the records here, and the records themselves travel to the code that
+plans a run.
+"""
+
+import difflib
+import inspect
+import math
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.raster.dates import asked_span
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+MAX_SCALE = 64
+MAX_RUNS = 64
+AUTO, NONE = "auto", "none"
+"""What a mask may be called instead of a file: found by comparing scene and reference, or none at all."""
+
+LiesOn = Literal["auto", "scene", "ref"]
+Coregister = Literal["auto", "global", "local", "off"]
+Misregistered = Literal["stop", "no-ref"]
+Consistency = Literal["strict", "standard", "off"]
+OtherBands = Literal["transfer", "drop"]
+Dtype = Literal["float32", "bfloat16"]
+Product = Literal["source", "style", "stac", "quicklook"]
+
+PRODUCTS: tuple[Product, ...] = get_args(Product)
+"""What can be written beside an output, in the order in which it is written."""
+
+GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Compute", "Cluster")
+"""Headings under which help shows options."""
+
+_SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What people are told of an option, and which of its type's values it takes.
+
+    Attributes:
+        help: one or two sentences.
+        default: what happens without it, where the default is None.
+        metavar: stands for the value; default the choices, or the type's name.
+        group: heading in the help, where it is not that of the record.
+        low, high: least and greatest number.
+        check: raises an OptionError of its own for a value that makes no sense.
+        fits: whether a value makes sense.
+        give: what to give instead of one that does not; default from type and limits.
+        parse: other spellings -> the value; must leave a value as it is.
+    """
+
+    help: str
+    default: str = ""
+    metavar: str = ""
+    group: str = ""
+    low: float | None = None
+    high: float | None = None
+    check: Callable[[Any], object] | None = None
+    fits: Callable[[Any], bool] | None = None
+    give: str = ""
+    parse: Callable[[Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """An option as a field of its record.
+
+    Attributes:
+        name: keyword; the flag has hyphens instead of underscores.
+        kind: its type, without None.
+        optional: whether None is a value.
+        default: of the field.
+        option: help and checks.
+        group: heading in the help.
+    """
+
+    name: str
+    kind: Any
+    optional: bool
+    default: Any
+    option: Option
+    group: str
+
+    @property
+    def flag(self) -> str:
+        """On the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """The words that it takes; empty: other values, too."""
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def help(self) -> str:
+        """Its help, with the default where that is None."""
+        return f"{self.option.help}  [default: {self.option.default}]" if self.option.default else self.option.help
+
+    def accepted(self, value: Any) -> Any:
+        """A value in the field's own type.
+
+        Raises:
+            OptionError: wrong type or value, with the value and the way out.
+        """
+        value = _plain(value)
+        if value is None and self.optional:
+            return None
+        if self.option.parse is not None:
+            value = self.option.parse(value)
+        try:
+            value = msgspec.convert(value, self.kind)
+        except msgspec.ValidationError:
+            raise OptionError(self._refusal(value)) from None
+        if not self._fits(value):
+            raise OptionError(self._refusal(value))
+        if self.option.check is not None:
+            self.option.check(value)
+        return value
+
+    def _fits(self, value: Any) -> bool:
+        low, high = self.option.low, self.option.high
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if (low is not None and value < low) or (high is not None and value > high):
+            return False
+        return self.option.fits is None or self.option.fits(value)
+
+    def _refusal(self, value: Any) -> str:
+        if self.choices:
+            return f"{self._told(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
+        return f"{self._told(value)}: give {self.option.give or self._wanted}"
+
+    def _told(self, value: Any) -> str:
+        if isinstance(value, float):
+            shown = f"{value:g}"
+        elif isinstance(value, tuple):
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+        else:
+            shown = repr(value)
+        return f"{self.name.replace('_', ' ')} {shown}"
+
+    @property
+    def _wanted(self) -> str:
+        what, low, high = _KINDS.get(self.kind, "another value"), self.option.low, self.option.high
+        if low is not None and high is not None:
+            return f"{what} from {low:g} to {high:g}"
+        return what if low is None else f"{what}, {low:g} or more"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of options, checked and brought to its types when it is made.
+
+    Raises:
+        OptionError: a value that makes no sense, or does not go together with another; one line.
+    """
+
+    group: ClassVar[str] = "Basic"
+
+    def __post_init__(self) -> None:
+        for field in fields_of(type(self)).values():
+            msgspec.structs.force_setattr(self, field.name, field.accepted(getattr(self, field.name)))
+
+    @classmethod
+    def among(cls, given: Mapping[str, Any]) -> Self:
+        """The record made of those keywords that are its own."""
+        return cls(**{name: given[name] for name in fields_of(cls) if name in given})
+
+
+@cache
+def fields_of(record: type[Options]) -> Mapping[str, Field]:
+    """The options of a record by name."""
+    hints, found = get_type_hints(record, include_extras=True), {}
+    for item in msgspec.structs.fields(record):
+        kind, option = get_args(hints[item.name])
+        others = tuple(part for part in get_args(kind) if part is not type(None))
+        optional = get_origin(kind) is not Literal and len(others) < len(get_args(kind))
+        if optional:
+            kind = others[0] if len(others) == 1 else kind
+        found[item.name] = Field(item.name, kind, optional, item.default, option, option.group or record.group)
+    return found
+
+
+def chosen_products(products: Any) -> Any:
+    """Names from "source,stac", "all", "none", None or a list of names, in the order in which they are written.
+
+    Raises:
+        OptionError: unknown.
+    """
+    if products is None:
+        return ()
+    names = [str(n).strip() for n in (products.split(",") if isinstance(products, str) else products)]
+    if names in (["none"], []):
+        return ()
+    if names == ["all"]:
+        return PRODUCTS
+    if any(n not in PRODUCTS for n in names):
+        raise OptionError(f"products '{','.join(names)}': choose of {', '.join(PRODUCTS)}, or all, or none")
+    return tuple(p for p in PRODUCTS if p in names)
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, numbers of numpy as Python's, lists as tuples."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+        return value.item()
+    return value
+
+
+def _between_commas(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _long_dtype(value: Any) -> Any:
+    return _SHORT_DTYPES.get(value, value) if isinstance(value, str) else value
+
+
+class GridOptions(Options, frozen=True, kw_only=True):
+    """Which part of the scene becomes how fine."""
+
+    aoi: Annotated[
+        str | None,
+        Option(
+            help="Area of interest: a vector file (any CRS), a box in the scene's CRS, or a box in degrees "
+            "(XMIN,YMIN,XMAX,YMAX,EPSG:4326); snapped outwards to scene pixels.",
+            default="the whole scene",
+            metavar="FILE|XMIN,YMIN,XMAX,YMAX",
+        ),
+    ] = None
+    scale: Annotated[
+        int | None,
+        Option(
+            help="Output pixels along a scene pixel.",
+            default="from the reference's pixel size, else 8",
+            low=1,
+            high=MAX_SCALE,
+        ),
+    ] = None
+
+
+class MaskOptions(Options, frozen=True, kw_only=True):
+    """The change mask, and how it is read."""
+
+    group: ClassVar[str] = "Change mask"
+
+    mask: Annotated[
+        str | None,
+        Option(
+            help="Change mask in any CRS: a raster of classes (0 = no change) or colours, or polygons "
+            "(FILE|layername=NAME for one layer of several); auto compares the scene with the reference; none: no "
+            "change is assumed known.",
+            default="auto where there is a reference",
+            metavar="FILE|auto|none",
+            group="Basic",
+        ),
+    ] = None
+    no_change: Annotated[
+        int | None,
+        Option(help="Value of a raster mask that means no change.", default="0", metavar="VALUE"),
+    ] = None
+    class_map: Annotated[
+        str | None,
+        Option(
+            help="JSON or CSV file that maps values, colours or names of the mask to the model's classes.",
+            metavar="FILE",
+        ),
+    ] = None
+    mask_field: Annotated[
+        str | None,
+        Option(
+            help="Field of a vector mask that holds the class; without it polygons are changes to an unknown class.",
+            metavar="NAME",
+        ),
+    ] = None
+    mask_confidence: Annotated[str | None, Option(help="Raster of 0 to 1: how sure the mask is.", metavar="FILE")] = (
+        None
+    )
+    min_confidence: Annotated[
+        float | None,
+        Option(
+            help="Where the mask is less sure than this, it is treated as unknown.",
+            default="0.5 with --mask-confidence, 0.7 with --mask auto",
+            metavar="0..1",
+            low=0,
+            high=1,
+        ),
+    ] = None
+    mask_lies_on: Annotated[
+        LiesOn,
+        Option(
+            help="Whether the mask is aligned with the scene or with the reference; one aligned with the reference is "
+            "shifted together with it. auto: by the mask's tag or grid; polygons follow the reference."
+        ),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_confidence is not None and self.mask_confidence is None and self.mask not in (None, AUTO):
+            raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
+        for name in ("mask_lies_on", "no_change", "class_map", "mask_field", "mask_confidence"):
+            field = fields_of(MaskOptions)[name]
+            if getattr(self, name) != field.default and self.file is None:
+                raise OptionError(f"{field.flag} goes with a mask from a file: give --mask FILE, or leave it out")
+
+    @property
+    def file(self) -> str | None:
+        """The mask's file, None where there is none."""
+        return None if self.mask in (None, AUTO, NONE) else self.mask
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that are read, without the names of layers."""
+        from geo_refdiff.raster.layer_source import layer_source
+
+        given = (self.file, self.class_map, self.mask_confidence)
+        return tuple(layer_source(name).path for name in given if name is not None)
+
+
+class RegistrationOptions(Options, frozen=True, kw_only=True):
+    """How the reference is aligned with the scene."""
+
+    group: ClassVar[str] = "Registration"
+
+    coregister: Annotated[
+        Coregister,
+        Option(
+            help="How the reference, and a mask that belongs to it, is shifted onto the scene: by one shift for all "
+            "(global), by a field of shifts (local), whichever is needed (auto), or not at all (off)."
+        ),
+    ] = "auto"
+    max_residual: Annotated[
+        float,
+        Option(
+            help="Largest misregistration that may remain, in scene pixels.",
+            metavar="PIXELS",
+            fits=lambda pixels: bool(pixels > 0),
+            give="a number of scene pixels above 0",
+        ),
+    ] = 1.0
+    on_misregistration: Annotated[
+        Misregistered,
+        Option(
+            help="What to do where more remains, or where the reference does not match the scene: stop, or go on "
+            "without the reference there."
+        ),
+    ] = "stop"
+
+
+class SamplingOptions(Options, frozen=True, kw_only=True):
+    """The model, and how it is sampled."""
+
+    group: ClassVar[str] = "Model"
+
+    model: Annotated[
+        Any,
+        Option(
+            help="A bundled model, a model folder, or one of the classical methods bicubic, bicubic-ibp and "
+            "matched-ref.",
+            metavar="NAME|DIR",
+            group="Basic",
+        ),
+    ] = "default"
+    detail: Annotated[
+        float | None,
+        Option(
+            help="0 = conditional mean: soft and safe; 1 = a full sample: crisp and partly invented.",
+            default="the model's",
+            metavar="0..1",
+            low=0,
+            high=1,
+            give="a number from 0 (conditional mean) to 1 (a full sample)",
+        ),
+    ] = None
+    steps: Annotated[int | None, Option(help="Sampling steps.", default="the model's")] = None
+    sampler: Annotated[
+        str | None,
+        Option(
+            help="better-start, heun, euler, dpmpp-2m or published.",
+            default="the model's",
+            metavar="NAME",
+            parse=lambda name: name.replace("_", "-") if isinstance(name, str) else name,
+        ),
+    ] = None
+    seed: Annotated[int, Option(help="Seed of the noise.")] = 0
+
+
+class RadiometryOptions(Options, frozen=True, kw_only=True):
+    """Which bands are used, what their values mean, and which sensor has taken them."""
+
+    group: ClassVar[str] = "Bands and radiometry"
+
+    bands: Annotated[
+        tuple[str | int, ...] | None,
+        Option(
+            help="Bands to use, names or numbers from 1, in the order of the model's channels.",
+            default="those that the model knows",
+            metavar="B,B,...",
+            parse=_between_commas,
+            give="names or numbers of bands",
+        ),
+    ] = None
+    other_bands: Annotated[
+        OtherBands | None,
+        Option(
+            help="What happens to bands that the model does not know: detail is transferred to them, or they are left "
+            "out.",
+            default="transfer, or drop with --bands",
+        ),
+    ] = None
+    scene_range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            help="Values of the scene that the model sees as black and white.",
+            default="from the scene's data type and values",
+            metavar="LOW HIGH",
+            fits=lambda ends: math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1],
+            give="two numbers, the lower one first",
+        ),
+    ] = None
+    psf: Annotated[
+        str | float | None,
+        Option(
+            help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
+            "Gaussian point spread function in scene pixels.",
+            default="the one that the model was made for",
+            metavar="NAME|SIGMA",
+        ),
+    ] = None
+    consistency: Annotated[
+        Consistency | None,
+        Option(
+            help="How closely the output, seen by that sensor, must match the scene: standard, before values are "
+            "clipped and rounded; strict, to half a digital number in the file, saturated pixels included.",
+            default="standard, or off for bicubic",
+        ),
+    ] = None
+
+
+class OutputOptions(Options, frozen=True, kw_only=True):
+    """What is written."""
+
+    products: Annotated[
+        tuple[Product, ...],
+        Option(
+            help="What is written beside the output: source (where each pixel's detail comes from), style (for QGIS), "
+            "stac, quicklook.",
+            metavar="P,P,...|all|none",
+            parse=chosen_products,
+        ),
+    ] = PRODUCTS
+    uncertainty: Annotated[
+        int | None,
+        Option(
+            help="Also write NAME.uncertainty.tif, half-widths of 90 % intervals, from this many runs with different "
+            "noise.",
+            metavar="RUNS",
+            low=2,
+            high=MAX_RUNS,
+            give=f"a number of runs from 2 to {MAX_RUNS}",
+        ),
+    ] = None
+    scene_date: Annotated[
+        str | None,
+        Option(
+            help="When the scene was taken, for the STAC item.",
+            default="its metadata, its name, the file's time",
+            metavar="DATE|FIRST/LAST",
+            check=partial(asked_span, "--scene-date"),
+        ),
+    ] = None
+    shard_size: Annotated[
+        int | None,
+        Option(
+            help="Write GeoTIFFs of this many output pixels a side into NAME.shards, and NAME.vrt that refers to them; "
+            "a multiple of the block size.",
+            default="one GeoTIFF",
+            metavar="PIXELS",
+        ),
+    ] = None
+
+
+class ComputeOptions(Options, frozen=True, kw_only=True):
+    """Where and in which portions the work is done."""
+
+    group: ClassVar[str] = "Compute"
+
+    device: Annotated[str, Option(help="Where the model runs.", metavar="auto|cpu|cuda[:N]")] = "auto"
+    dtype: Annotated[Dtype, Option(help="Floating-point type in which the network runs.", parse=_long_dtype)] = (
+        "float32"
+    )
+    window: Annotated[
+        int | None,
+        Option(
+            help="Side of the windows that the model sees at once, output pixels.",
+            default="the model's",
+            metavar="PIXELS",
+            low=1,
+            give="at least 1 pixel",
+        ),
+    ] = None
+    overlap: Annotated[
+        int | None,
+        Option(help="Cross-fade between windows, output pixels.", default="the model's", metavar="PIXELS"),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        Option(
+            help="Windows computed together; changes no pixel on a CPU.",
+            default="1 on a CPU, 8 on a GPU",
+            metavar="N",
+            low=1,
+            give="1 or more",
+        ),
+    ] = None
+    block_size: Annotated[
+        int | None,
+        Option(
+            help="Side of the blocks that are finished and kept one by one, output pixels, a multiple of 16; changes "
+            "no pixel.",
+            default="2048",
+            metavar="PIXELS",
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            help="CPU threads of each process; their number moves the last bits of results.",
+            default="all cores",
+            metavar="N",
+            low=1,
+            give="1 or more",
+        ),
+    ] = None
+
+
+class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """All options of `upscale` that say what is computed and written, in records."""
+
+    grid: GridOptions = GridOptions()
+    mask: MaskOptions = MaskOptions()
+    registration: RegistrationOptions = RegistrationOptions()
+    sampling: SamplingOptions = SamplingOptions()
+    radiometry: RadiometryOptions = RadiometryOptions()
+    output: OutputOptions = OutputOptions()
+    compute: ComputeOptions = ComputeOptions()
+
+    @classmethod
+    def of(cls, **given: Any) -> "UpscaleOptions":
+        """From keywords.
+
+        Raises:
+            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+        """
+        check_names(given, FIELDS)
+        return cls(**{part: record.among(given) for part, record in _RECORDS.items()})  # type: ignore[arg-type]
+
+    def flat(self) -> dict[str, Any]:
+        """The keywords that make it, each with its value."""
+        return {name: getattr(getattr(self, part), name) for part in _RECORDS for name in fields_of(_RECORDS[part])}
+
+
+_RECORDS: dict[str, type[Options]] = {
+    "grid": GridOptions,
+    "mask": MaskOptions,
+    "registration": RegistrationOptions,
+    "sampling": SamplingOptions,
+    "radiometry": RadiometryOptions,
+    "output": OutputOptions,
+    "compute": ComputeOptions,
+}
+
+FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name, f in fields_of(record).items()}
+"""All options by name."""
+
+
+def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+    """Whether all names are options.
+
+    Raises:
+        OptionError: the first that is not, with the nearest one that is.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]}?" if near else f"choose of {', '.join(names)}"
+            raise OptionError(f"unknown option '{name}': {hint}")
+
+
+_INDENTED: dict[str, Any] = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
+
+
+def takes_options(*names: str) -> Callable[[_F], _F]:
+    """For a function with `**options`: the options in its signature and at the end of its docstring.
+
+    Args:
+        names: of the options that it takes, parameters of its own included; default all.
+    """
+
+    def described(function: _F) -> _F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        chosen = [FIELDS[name] for name in names or FIELDS]
+        more = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            for f in chosen
+            if f.name not in signature.parameters
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        lines = [textwrap.fill(f"{f.name}: {f.help}", 116, **_INDENTED) for f in chosen]
+        function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Options:", *lines])
+        return function
+
+    return described
+
+
+def as_forms() -> dict[str, dict[str, Any]]:
+    """What a form needs to ask for each option, JSON-ready: flag, label, kind, default, choices and limits."""
+    kinds = {int: "integer", float: "number"}
+    return {
+        name: {
+            "flag": field.flag,
+            "label": field.option.help.rstrip(".")
+            + (f" (empty: {field.option.default})" if field.option.default else ""),
+            "kind": "choice" if field.choices else kinds.get(field.kind, "text"),
+            "default": list(field.default) if isinstance(field.default, tuple) else field.default,
+            "choices": list(field.choices),
+            "low": field.option.low,
+            "high": field.option.high,
+        }
+        for name, field in FIELDS.items()
+    }

@@ -1,0 +1,139 @@
+"""The options of `upscale`: the same names, defaults and checks for Python, command, arrays and forms."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+import geo_refdiff
+from geo_refdiff.cli.batch import batch
+from geo_refdiff.cli.main import run
+from geo_refdiff.cli.options import GroupedCommand
+from geo_refdiff.cli.upscale import upscale as command
+from geo_refdiff.commands.coregister import coregister
+from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.errors import OptionError
+from geo_refdiff.options import (
+    FIELDS,
+    GROUPS,
+    PRODUCTS,
+    ComputeOptions,
+    MaskOptions,
+    UpscaleOptions,
+    as_forms,
+    fields_of,
+)
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("of", "words", "other"),
+    [(command, "scene.tif", ()), (batch, "areas.gpkg --scene scenes --out out", ("mask", "aoi", "scene_date"))],
+)
+def test_a_command_has_the_options_and_defaults_of_the_records(
+    of: click.Command, words: str, other: tuple[str, ...]
+) -> None:
+    found = of.make_context("geo-refdiff", words.split()).params
+    assert FIELDS.keys() - found.keys() == set(other) - set(found)
+    shared = {name: found[name] for name in FIELDS if name not in other and found[name] is not None}
+    assert UpscaleOptions.of(**shared) == UpscaleOptions()
+
+
+def test_help_shows_options_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(command, GroupedCommand)
+    assert run(["upscale", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert [told.index(f"\n{name}:\n") for name in GROUPS] == sorted(told.index(f"\n{name}:\n") for name in GROUPS)
+    for name, field in FIELDS.items():
+        assert f"\n  {field.flag} " in told, name
+
+
+def test_python_shows_all_options_with_their_defaults() -> None:
+    shown = inspect.signature(geo_refdiff.upscale).parameters
+    assert {name: shown[name].default for name in FIELDS} == {name: f.default for name, f in FIELDS.items()}
+    for name in FIELDS:
+        assert f"\n    {name}: " in str(geo_refdiff.upscale.__doc__)
+    assert "psf" in inspect.signature(coregister).parameters
+    assert "no_change" not in inspect.signature(detect_change).parameters
+
+
+def test_python_and_the_command_write_the_same_files(make_pair: Any, tmp_path: Path) -> None:
+    scene = make_pair(16, 16)[0]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    geo_refdiff.upscale(scene, model="bicubic", scale=2, out=tmp_path / "a" / "o.tif")
+    assert run(["upscale", str(scene), "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "b" / "o.tif")]) == 0
+    names = sorted(p.name for p in (tmp_path / "a").iterdir())
+    assert names == sorted(p.name for p in (tmp_path / "b").iterdir())
+    assert {"o.tif", "o.source.tif", "o.qml", "o.json", "o.png"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"scal": 3}, "unknown option 'scal': did you mean scale?"),
+        ({"zzz": 3}, "unknown option 'zzz': choose of aoi, scale"),
+        ({"scale": "8"}, "scale '8': give a whole number from 1 to 64"),
+        ({"scale": 65}, "scale 65: give a whole number from 1 to 64"),
+        ({"scale": True}, "scale True: give a whole number"),
+        ({"steps": 2.5}, "steps 2.5: give a whole number"),
+        ({"seed": None}, "seed None: give a whole number"),
+        ({"detail": 1.5}, "detail 1.5: give a number from 0"),
+        ({"detail": float("nan")}, "detail nan: give a number from 0"),
+        ({"max_residual": 0}, "max residual 0: give a number of scene pixels above 0"),
+        ({"scene_range": (5, 3)}, "scene range 5, 3: give two numbers, the lower one first"),
+        ({"scene_range": (5, float("inf"))}, "scene range 5, inf: give two numbers"),
+        ({"scene_range": 5}, "scene range 5: give two numbers"),
+        ({"coregister": "on"}, "coregister 'on': choose auto, global, local, off"),
+        ({"other_bands": "keep"}, "other bands 'keep': choose transfer or drop"),
+        ({"dtype": "float16"}, "dtype 'float16': choose float32 or bfloat16"),
+        ({"products": "pdf"}, "products 'pdf': choose of source, style, stac, quicklook, or all, or none"),
+        ({"uncertainty": 1}, "uncertainty 1: give a number of runs from 2 to 64"),
+        ({"batch_size": 0}, "batch size 0: give 1 or more"),
+        ({"scene_date": "soon"}, "--scene-date 'soon': give a date"),
+        ({"no_change": 3}, "--no-change goes with a mask from a file: give --mask FILE, or leave it out"),
+    ],
+)
+def test_what_makes_no_sense_is_told_with_the_way_out(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        UpscaleOptions.of(**given)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_spellings_become_one_value() -> None:
+    made = UpscaleOptions.of(
+        bands="3, 2,1",
+        products=["stac", "source"],
+        dtype="bf16",
+        sampler="better_start",
+        mask=Path("m.gpkg"),
+        scale=np.int64(4),
+        max_residual=2,
+    )
+    assert made.radiometry.bands == ("3", "2", "1")
+    assert made.output.products == ("source", "stac")
+    assert (made.compute.dtype, made.sampling.sampler) == ("bfloat16", "better-start")
+    assert (made.mask.mask, made.grid.scale, made.registration.max_residual) == ("m.gpkg", 4, 2.0)
+    assert UpscaleOptions.of(products="all").output.products == UpscaleOptions().output.products == PRODUCTS
+    assert UpscaleOptions.of(products=None).output.products == UpscaleOptions.of(products="none").output.products == ()
+
+
+def test_keywords_survive_json() -> None:
+    made = UpscaleOptions.of(bands=[1, "red"], scene_range=(0, 10000), mask="m.tif", psf=0.4, aoi="1,2,3,4")
+    assert UpscaleOptions.of(**json.loads(json.dumps(made.flat()))) == made
+    assert ComputeOptions.among(made.flat() | {"more": 1}) == made.compute
+    assert list(fields_of(MaskOptions)) == [name for name in made.flat() if name in fields_of(MaskOptions)]
+
+
+def test_the_forms_of_qgis_know_the_options_as_they_are() -> None:
+    file = ROOT / "qgis_plugin" / "geo_refdiff_qgis" / "options.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept == as_forms(), f"write {file.name} anew: python qgis_plugin/pack.py --options"
