@@ -21,6 +21,7 @@ LEVELS = {
     "classes": 0,
     "errors": 0,
     "raster": 1,
+    "products": 1,
     "nn": 2,
     "sensor": 2,
     "registration": 3,

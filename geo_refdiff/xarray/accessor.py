@@ -18,8 +18,8 @@ from geo_refdiff import __version__
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.plan.outline import Outline, check_options, make_outline
 from geo_refdiff.plan.planning import Request
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import crs_wkt
-from geo_refdiff.raster.reader import inspect
 from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
