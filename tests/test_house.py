@@ -22,6 +22,7 @@ LEVELS = {
     "errors": 0,
     "raster": 1,
     "options": 2,
+    "products": 1,
     "nn": 2,
     "sensor": 2,
     "registration": 3,

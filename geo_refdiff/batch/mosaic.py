@@ -185,7 +185,7 @@ def _add_band(
 
 
 def _add_source(element: ET.Element, info: RasterInfo, band: int, window: Window) -> None:
-    source = add_source(element, info.path, str(band), window, relative=False, kind="ComplexSource")
+    source = add_source(element, info.source, str(band), window, relative=False, kind="ComplexSource")
     if info.validity in ("mask", "alpha", "none"):
         ET.SubElement(source, "UseMaskBand").text = "true"
     else:

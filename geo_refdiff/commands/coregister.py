@@ -21,6 +21,7 @@ from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_op
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.declared import declared_sensor
 from geo_refdiff.plan.output import output_of
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.atomic import write_json_atomic
 from geo_refdiff.raster.band_names import comparable_bands
 from geo_refdiff.raster.block_file import write_block
@@ -30,7 +31,6 @@ from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.reader import inspect
 from geo_refdiff.raster.vrt import Mosaic, with_bands_of, write_vrt
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.raster.window import Window

@@ -74,7 +74,7 @@ def _overview(scene: RasterInfo, bands: Sequence[int]) -> Bytes:
     """The scene, or its overview, at most 512 pixels along a side; (3, height, width)."""
     step = max(1.0, max(scene.height, scene.width) / _SIDE)
     shape = (len(_three(bands)), max(1, round(scene.height / step)), max(1, round(scene.width / step)))
-    with rasterio.open(scene.path) as source:
+    with rasterio.open(scene.source) as source:
         image = source.read(_three(bands), out_shape=shape, resampling=Resampling.average).astype(np.float32)
         valid = source.dataset_mask(out_shape=shape[1:]) > 0
     return _shown(image, valid & np.isfinite(image).all(axis=0))

@@ -115,7 +115,7 @@ def _item(
 ) -> dict[str, Any]:
     from geo_refdiff.raster.stac import COG, VRT, Asset, acquired, item, rfc3339
 
-    when, until, source = _taken(plan.scene, said, acquired(plan.scene.path))
+    when, until, source = _taken(plan.scene, said, acquired(plan.scene.source))
     assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
     if "source" in products:
         path = product_path(out, "source")

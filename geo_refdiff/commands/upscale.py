@@ -192,8 +192,8 @@ def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
 
 def _default_out(plan: Plan, shard_size: int | None) -> Path:
     scene = Path(plan.scene.path)
-    folder = scene.parent if scene.is_file() else Path.cwd()
-    return folder / f"{scene.stem}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
+    folder = scene.parent if scene.exists() else Path.cwd()
+    return folder / f"{scene.stem.removesuffix('.SAFE')}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
 
 
 def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
@@ -217,6 +217,8 @@ def _check_not_an_input(out: Path, inputs: Sequence[Path]) -> None:
     for given in inputs:
         if (out.exists() and out.samefile(given)) or shards_of(out) in given.resolve().parents:
             raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
+        if Path(given).is_dir() and Path(given).resolve() in out.resolve().parents:
+            raise OutputError(f"{out}: lies in one of the inputs, {given}; choose another folder for the output")
 
 
 def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:

@@ -32,7 +32,7 @@ THREADS = "torch_threads"
 run takes over those of its plan."""
 
 _NOT_OF_PIXELS = ("software", "blocks", "source_map", "uncertainty")
-_NOT_OF_CONTENT = ("path", "mtime_ns")
+_NOT_OF_CONTENT = ("path", "mtime_ns", "vrt")
 
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")

@@ -8,8 +8,8 @@ from functools import partial
 from geo_refdiff.change.polygons import VectorInfo, inspect_polygons
 from geo_refdiff.errors import InputError
 from geo_refdiff.plan.records import Plan
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.info import RasterInfo, Role
-from geo_refdiff.raster.inspection import inspect
 
 _Info = RasterInfo | VectorInfo
 

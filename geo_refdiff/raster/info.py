@@ -14,7 +14,7 @@ class RasterInfo:
     """A raster that can be used: georeferenced by an affine, real-valued, readable.
 
     Attributes:
-        path: absolute path, or a GDAL name (/vsi..., URL).
+        path: absolute path, or a GDAL name (/vsi..., URL); of a product its folder, archive or STAC item.
         width, height: pixels.
         count: bands in the file, an alpha band included.
         dtype: numpy name of the data bands' type.
@@ -26,6 +26,7 @@ class RasterInfo:
             NaN as such), an alpha band, a mask band, or nowhere.
         data_bands: 1-based indices of the bands that are not alpha.
         size_bytes, mtime_ns: size and time of last change (of a VRT: together with its sources); 0 if unknown.
+        vrt: XML of the GDAL VRT that a product is read through; None: `path` itself is opened.
     """
 
     path: str
@@ -45,3 +46,9 @@ class RasterInfo:
     data_bands: tuple[int, ...]
     size_bytes: int
     mtime_ns: int
+    vrt: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What GDAL opens."""
+        return self.path if self.vrt is None else self.vrt

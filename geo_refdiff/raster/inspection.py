@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _ALPHA_SHARE = 0.2
 """An alpha band may be soft at edges: up to this share of its values above 0 may lie below the maximum."""
 
 
-def inspect(path: str | Path, role: Role) -> RasterInfo:
+def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:
     """What a raster file holds, after checking that it can serve as a scene, a reference or a change mask.
 
     A few single pixels are read (corners and centre), so that a file that declares more than it holds is found
@@ -37,12 +38,12 @@ def inspect(path: str | Path, role: Role) -> RasterInfo:
     Raises:
         InputError: one line that names the file, what is wrong and the way out.
     """
-    name = _local_name(path)
+    name = _local_name(path) if vrt is None else str(path)
     with gdal_env(), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # told below, as an error
         try:
-            with rasterio.open(name) as dataset:
-                return _checked(dataset, name, role)
+            with rasterio.open(vrt or name) as dataset:
+                return replace(_checked(dataset, name, role), vrt=vrt)
         except GDAL_ERRORS as error:
             if isinstance(error, InputError):
                 raise

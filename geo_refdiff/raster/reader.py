@@ -32,7 +32,7 @@ class ThreadHandles:
 
     def open(self) -> list[Any]:
         """Opens the dataset for this thread; the first is read from, all are closed, last first."""
-        return [rasterio.open(self.info.path)]
+        return [rasterio.open(self.info.source)]
 
     def get(self) -> Any:
         """This thread's dataset.

@@ -119,7 +119,7 @@ def write_vrt(path: str | Path, mosaic: Mosaic) -> None:
         OutputError: disk full, no permission, no such folder.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.writelines(_dataset(mosaic))
+        stream.writelines(_with_more(dataset_element(mosaic), _bands(mosaic)))
 
 
 def add_grid(root: ET.Element, geobox: GeoBox, crs_wkt: str) -> None:
@@ -150,17 +150,18 @@ def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source
         ET.SubElement(overview, "SourceBand").text = source_band
 
 
-def _dataset(mosaic: Mosaic) -> Iterator[bytes]:
+def dataset_element(mosaic: Mosaic) -> ET.Element:
+    """A mosaic without its bands."""
     height, width = mosaic.geobox.shape
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     add_grid(root, mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
     _metadata(root, mosaic.tags)
-    return _with_more(root, _bands(mosaic))
+    return root
 
 
 def _bands(mosaic: Mosaic) -> Iterator[bytes]:
     for index in range(mosaic.count):
-        yield from _with_more(_band(mosaic, index), _sources(mosaic, str(index + 1)))
+        yield from _with_more(band_element(mosaic, index), _sources(mosaic, str(index + 1)))
     if mosaic.with_mask:
         mask = ET.Element("VRTRasterBand", dataType="Byte")
         yield from _with_more(ET.Element("MaskBand"), _with_more(mask, _sources(mosaic, "mask,1")))
@@ -193,8 +194,8 @@ def _text(element: ET.Element) -> bytes:
     return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=False))
 
 
-def _band(mosaic: Mosaic, index: int) -> ET.Element:
-    """A band without its sources."""
+def band_element(mosaic: Mosaic, index: int) -> ET.Element:
+    """A band of a mosaic, 0-based, without its sources."""
     band = ET.Element("VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
     tags = dict(mosaic.band_tags[index]) if mosaic.band_tags else {}
     if mosaic.statistics:

@@ -271,16 +271,16 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     """
     real = np.dtype(info.dtype).kind == "f"
     nodata = info.nodata if info.validity == "nodata" and not real else None
-    root = _bands_vrt(info, [(info.path, str(band)) for band in bands], nodata)
+    root = _bands_vrt(info, [(info.source, str(band)) for band in bands], nodata)
     masks: list[tuple[str, str]] = []
     if info.validity in ("alpha", "mask"):
         alpha = sorted(set(range(1, info.count + 1)) - set(info.data_bands))
-        masks.append((info.path, "mask,1" if info.validity == "mask" else str(alpha[0])))
+        masks.append((info.source, "mask,1" if info.validity == "mask" else str(alpha[0])))
     if real:
-        numbers = ET.tostring(_bands_vrt(info, [(info.path, str(band)) for band in bands], nan), encoding="unicode")
+        numbers = ET.tostring(_bands_vrt(info, [(info.source, str(band)) for band in bands], nan), encoding="unicode")
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
     if real and info.validity == "nodata":
-        own = [(info.path, f"mask,{band}") for band in bands]
+        own = [(info.source, f"mask,{band}") for band in bands]
         if telltale(np.dtype(info.dtype), info.nodata):
             masks += own
         else:

@@ -17,8 +17,8 @@ from geo_refdiff import __version__
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
 from geo_refdiff.plan.outline import Outline, make_outline
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import crs_wkt
-from geo_refdiff.raster.reader import inspect
 from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder

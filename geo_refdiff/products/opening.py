@@ -1,0 +1,153 @@
+"""Products recognised, and inspected as one raster.
+
+A product is handed on as XML of a GDAL VRT (`RasterInfo.vrt`), which GDAL opens like a file: it needs no file of its
+own, so nothing has to be kept for a resumed run or be carried to workers.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+from geo_refdiff.errors import InputError
+from geo_refdiff.products.files import Files, is_archive
+from geo_refdiff.products.hls import read_hls
+from geo_refdiff.products.landsat import read_landsat
+from geo_refdiff.products.planetscope import read_planetscope
+from geo_refdiff.products.record import Band, Product
+from geo_refdiff.products.sentinel2 import read_sentinel_2
+from geo_refdiff.products.stac_item import is_stac_item, read_stac_item
+from geo_refdiff.raster import inspection
+from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line, unreadable
+from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.location import URL
+from geo_refdiff.raster.vrt import Mosaic, add_source, band_element, dataset_element
+from geo_refdiff.raster.window import Window
+
+_READERS = (read_sentinel_2, read_landsat, read_hls, read_planetscope)
+_COLOURS = {"red": "red", "green": "green", "blue": "blue"} | (
+    {"nir": "nir", "nir08": "nir"} if hasattr(ColorInterp, "nir") else {}
+)
+"""Colour interpretation by common name; near infrared from GDAL 3.10 on."""
+
+
+def inspect(path: str | Path, role: Role) -> RasterInfo:
+    """What a raster file or a product holds, after checking that it can serve (see `raster.inspection.inspect`).
+
+    Raises:
+        InputError: one line that names the file, what is wrong and the way out.
+    """
+    product = open_product(path)
+    if product is None:
+        return inspection.inspect(path, role)
+    with gdal_env():
+        info = inspection.inspect(product.path, role, vrt=product_vrt(product))
+    return replace(info, size_bytes=product.size_bytes, mtime_ns=product.mtime_ns)
+
+
+def open_product(path: str | Path) -> Product | None:
+    """The product that a path or URL leads to; None for any other raster.
+
+    Raises:
+        InputError: it is one, but incomplete or damaged; or a folder that holds none.
+    """
+    name = str(path)
+    if is_stac_item(name):
+        return read_stac_item(name)
+    if URL.match(name) or is_gdal_name(name):
+        return None
+    place = Path(name).absolute()
+    if not (place.is_dir() or is_archive(place)):
+        return None
+    files = Files(place)
+    for read in _READERS:
+        product = read(files)
+        if product is not None:
+            return product
+    what = "folder" if place.is_dir() else "archive"
+    raise InputError(
+        f"{name}: is a {what} without a product of Sentinel-2 (MTD_MSIL2A.xml), Landsat Collection 2 (MTL), HLS or "
+        f"PlanetScope; give one of them, or the path of a GeoTIFF, COG or VRT"
+    )
+
+
+def product_vrt(product: Product) -> str:
+    """XML of a VRT of the product's bands, with names, scales, offsets, nodata, colours and time.
+
+    Raises:
+        InputError: a band cannot be opened, or lies on another grid than the first.
+    """
+    bands = product.bands
+    first = _opened(product, bands[0])
+    for band in bands[1:]:
+        found = _opened(product, band)
+        if found != first:
+            told = " where ".join(
+                f"{b.name} has {g.width} x {g.height} pixels of {g.affine.a:g} ({g.dtype})"
+                for b, g in ((band, found), (bands[0], first))
+            )
+            raise InputError(f"{product.path}: its bands do not lie on one grid: {told}; fetch the product again")
+    geobox = GeoBox((first.height, first.width), first.affine, first.crs)
+    mosaic = Mosaic(
+        geobox=geobox,
+        dtype=first.dtype,
+        count=len(bands),
+        sources=(),
+        nodata=first.nodata if product.nodata is None else product.nodata,
+        descriptions=tuple(band.name for band in bands),
+        scales=tuple(band.scale for band in bands),
+        offsets=tuple(band.offset for band in bands),
+        colorinterp=tuple(_COLOURS.get(band.common_name, "undefined") for band in bands),
+        tags={"AREA_OR_POINT": "Area", "ACQUISITIONDATETIME": product.taken},
+        crs_wkt=first.crs,
+    )
+    root = dataset_element(mosaic)
+    whole = Window(0, 0, first.height, first.width)
+    for index, band in enumerate(bands):
+        element = band_element(mosaic, index)
+        add_source(element, band.file, str(band.index), whole, relative=False)
+        root.append(element)
+    return ET.tostring(root, encoding="unicode")
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """What the files of a product's bands have in common."""
+
+    width: int
+    height: int
+    affine: Affine
+    crs: str
+    dtype: str
+    nodata: float | None
+
+
+def _opened(product: Product, band: Band) -> _Grid:
+    """The grid of the file that holds a band.
+
+    Raises:
+        InputError: it cannot be opened, has no such band or no CRS.
+    """
+    where = f"{product.path}: band {band.name}"
+    try:
+        with rasterio.open(band.file) as dataset:
+            if not 1 <= band.index <= dataset.count:
+                raise InputError(f"{where} is to be band {band.index} of {band.file}, which has {dataset.count}")
+            if not dataset.crs:
+                raise InputError(f"{where} has no CRS ({band.file}); fetch the product again")
+            return _Grid(
+                dataset.width,
+                dataset.height,
+                dataset.transform,
+                dataset.crs.to_wkt(),
+                dataset.dtypes[band.index - 1],
+                dataset.nodatavals[band.index - 1],
+            )
+    except GDAL_ERRORS as error:
+        raise InputError(f"{where} cannot be opened ({one_line(error, 160)}); {unreadable(band.file)}") from error

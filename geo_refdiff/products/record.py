@@ -1,0 +1,66 @@
+"""What is known of a product from its metadata."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Family = Literal["Sentinel-2", "Landsat", "HLS", "PlanetScope", "STAC"]
+QualityKind = Literal["scl", "qa_pixel", "fmask", "udm2"]
+
+
+class Band(msgspec.Struct, frozen=True):
+    """A band of a product.
+
+    Attributes:
+        name: as the agency calls it: "B02", "SR_B2", "coastal_blue".
+        common_name: STAC's word for its wavelengths: "blue", "nir", "swir16".
+        file: path or GDAL name.
+        index: band of that file, 1-based.
+        scale, offset: digital numbers to reflectance, `v * scale + offset`.
+    """
+
+    name: str
+    common_name: str
+    file: str
+    index: int = 1
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """The layer that tells clouds: what its values mean, its file, and the band in it (of UDM2 the first of all)."""
+
+    kind: QualityKind
+    file: str
+    index: int = 1
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A product, opened.
+
+    Attributes:
+        path: of the folder or archive, or path or URL of the STAC item.
+        family: who reads it.
+        name: the product's own.
+        sensor: platform and level, for people and for what follows from the instrument: "Sentinel-2A L2A".
+        taken: when, ISO 8601 in UTC, with the time of day where it is told.
+        bands: of the resolution that is upsampled, by wavelength.
+        coarser: the other bands of measurements, of coarser pixels.
+        nodata: of all bands; None: as their files tell.
+        quality: None where the product comes without.
+        size_bytes, mtime_ns: of its files together, and the latest change; 0 if unknown.
+    """
+
+    path: str
+    family: Family
+    name: str
+    sensor: str
+    taken: str
+    bands: tuple[Band, ...]
+    coarser: tuple[Band, ...] = ()
+    nodata: float | None = None
+    quality: Quality | None = None
+    size_bytes: int = 0
+    mtime_ns: int = 0
