@@ -843,7 +843,16 @@ def _(session: Session) -> None:
     out = session.folder / "out.tif"
     try:
         geo_refdiff.upscale(
-            scene, ref=ref, mask="none", model=model, scale=8, block_size=96, device="cpu", out=out, progress=stop
+            scene,
+            ref=ref,
+            mask="none",
+            model=model,
+            scale=8,
+            block_size=96,
+            device="cpu",
+            products="none",
+            out=out,
+            progress=stop,
         )
     except BaseException as error:  # its class is what is looked at
         session.record["interrupted"] = type(error).__name__

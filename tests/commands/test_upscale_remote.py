@@ -19,7 +19,7 @@ from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import InputError
 
 SERVER = Path(__file__).parents[1] / "batch" / "file_server.py"
-OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 2, "block_size": 256, "device": "cpu"}
+OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 2, "block_size": 256, "device": "cpu", "products": "none"}
 BLOCKS = 36
 
 

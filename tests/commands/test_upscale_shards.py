@@ -21,7 +21,7 @@ from geo_refdiff.engine.shards import published_size, shards_of
 from geo_refdiff.errors import OutputError
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 
-OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu"}
+OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu", "products": "none"}
 HEIGHT, WIDTH = 60, 90
 """Of the scene: 480 x 720 output pixels, so that there is an overview of the whole."""
 
@@ -57,7 +57,7 @@ def scene(request: pytest.FixtureRequest, make_raster: Any) -> Path:
 def test_shards_are_the_single_file_cut_up(scene: Path, tmp_path: Path) -> None:
     one = upscale(scene, out=tmp_path / "one.tif", **OPTIONS).out
     (tmp_path / "made").mkdir()
-    made = upscale(scene, out=tmp_path / "made" / "many.vrt", shard_size=128, products="all", **OPTIONS).out
+    made = upscale(scene, out=tmp_path / "made" / "many.vrt", shard_size=128, **OPTIONS | {"products": "all"}).out
     assert {p.name for p in made.parent.iterdir()} >= {"many.vrt", "many.shards", "many.qml", "many.json", "many.png"}
     assert not list(made.parent.glob("*.parts"))
     many = shutil.move(made.parent, tmp_path / "moved") / "many.vrt"
@@ -85,7 +85,7 @@ def test_shards_are_the_single_file_cut_up(scene: Path, tmp_path: Path) -> None:
 
 def test_a_shard_stands_alone(make_raster: Any, tmp_path: Path) -> None:
     scene = make_raster("scene.tif", pixels(150, 170))
-    options = OPTIONS | {"block_size": 512, "products": "none"}
+    options = OPTIONS | {"block_size": 512}
     one = upscale(scene, out=tmp_path / "one.tif", **options).out
     many = upscale(scene, out=tmp_path / "many.vrt", shard_size=1024, **options).out
     with rasterio.open(one) as single, rasterio.open(many) as whole:
