@@ -20,6 +20,7 @@ MAPPED = {name: folder for name, folder in SETUPTOOLS["package-dir"].items() if 
 LEVELS = {
     "classes": 0,
     "errors": 0,
+    "records": 0,
     "raster": 1,
     "options": 2,
     "products": 1,
