@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.private import DATA, lacking, need_city, need_index
-from geo_refdiff.change.detected import SURE
-from geo_refdiff.change.network import ChangeNetwork, load_detector
+from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.data.indexing import make_index
@@ -156,7 +155,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
                 sample = lr_sample(crop, sensor)
                 true = torch.from_numpy(crop.mask)[None, None]
                 kinds_of: dict[str, Tensor | None] = {"none": None}
-                for name, least, only in (("auto", SURE, True), ("auto, all of it", 0.0, False)):
+                for name, least, only in (("auto", AUTO_MIN_CONFIDENCE, True), ("auto, all of it", 0.0, False)):
                     kinds_of[name] = detected(network, sample, limit, least, changes_only=only)
                 if title == "landscapes":
                     spoilt = spoilt_mask(true, len(CLASSES), number)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.raster import MaskPrior
+from geo_refdiff.change.mask_files import ClassMask
 from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
 from geo_refdiff.data import cover
 from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
@@ -276,8 +276,8 @@ def _fit(
     return gain, offset
 
 
-def _labels(info: RasterInfo | None, grid: GeoBox) -> MaskPrior | None:
-    return None if info is None else MaskPrior(info, grid)
+def _labels(info: RasterInfo | None, grid: GeoBox) -> ClassMask | None:
+    return None if info is None else ClassMask(info, grid)
 
 
 def _four(image: Image, reading: Reading) -> NDArray[np.uint8]:

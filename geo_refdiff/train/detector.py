@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.change.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
-from geo_refdiff.change.network import ChangeNetwork, detector_config
+from geo_refdiff.change.detector import BANDS, LAYOUT, LAYOUT_SIDE, ChangeNetwork, change_features, detector_config
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, PairDataset
 from geo_refdiff.data.regions import region
