@@ -24,6 +24,7 @@ from geo_refdiff.raster.affine import translated
 from geo_refdiff.raster.crs import find_overlap
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.reader import RasterInfo, RasterReader
+from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 
@@ -122,14 +123,10 @@ def _offset(info: RasterInfo, target: RasterInfo, grid: GeoBox) -> tuple[int, in
 
 
 def views_of(height: int, width: int) -> list[Window]:
-    """The windows that stand for an image where statistics are taken: all of a small one, else nine spread over it."""
+    """The windows over which statistics of an image are taken: all of a small one, else nine spread over it."""
     if max(height, width) <= _WHOLE:
         return [Window(0, 0, height, width)]
-    starts = []
-    for length in (height, width):
-        room = max(0, length - _VIEW)
-        starts.append(sorted({round(room * k / (_VIEWS - 1)) for k in range(_VIEWS)}))
-    return [Window(r, c, min(_VIEW, height - r), min(_VIEW, width - c)) for r in starts[0] for c in starts[1]]
+    return spread_tiles(Window(0, 0, height, width), _VIEW, _VIEWS, _VIEWS)
 
 
 def named_bands(info: RasterInfo) -> tuple[str, ...]:
