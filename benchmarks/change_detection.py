@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.private import DATA, lacking, need_city, need_index
-from geo_refdiff.change.detected import SURE
-from geo_refdiff.change.network import ChangeNetwork, load_detector
+from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
-from geo_refdiff.data.indexing import make_index
-from geo_refdiff.data.matching import fitted
+from geo_refdiff.data.make_index import make_index
+from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.masks import spoilt_mask
@@ -68,7 +67,7 @@ def exposed(image: np.ndarray) -> np.ndarray:
     """Another exposure: half a stop darker, bluer, a little gamma; then fitted again, as a plan does."""
     gain = np.array([0.72, 0.76, 0.84, 0.78])[:, None, None]
     other = np.clip(255 * (image / 255 * gain + 0.02) ** 0.92, 0, 255).round().astype(np.uint8)
-    return fitted(image, other, np.ones(image.shape[1:], np.bool_))
+    return match_radiometry(image, other, np.ones(image.shape[1:], np.bool_))
 
 
 def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: float, *, changes_only: bool) -> Tensor:
@@ -156,7 +155,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
                 sample = lr_sample(crop, sensor)
                 true = torch.from_numpy(crop.mask)[None, None]
                 kinds_of: dict[str, Tensor | None] = {"none": None}
-                for name, least, only in (("auto", SURE, True), ("auto, all of it", 0.0, False)):
+                for name, least, only in (("auto", AUTO_MIN_CONFIDENCE, True), ("auto, all of it", 0.0, False)):
                     kinds_of[name] = detected(network, sample, limit, least, changes_only=only)
                 if title == "landscapes":
                     spoilt = spoilt_mask(true, len(CLASSES), number)

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.classes import UNKNOWN_CLASS
-from geo_refdiff.data.matching import fitted
+from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.figures import mean_and_error
 from geo_refdiff.evaluate.job import Job
@@ -82,7 +82,7 @@ def in_radiometry(ref: Tensor, truth: Tensor) -> Tensor:
     """A reference (1, C, H, W) DN, NaN = missing, fitted to another image as the index does for its own; whole DN."""
     known = torch.isfinite(ref).all(dim=1)[0]
     new, old = (x[0].nan_to_num().clamp(0, 255).round().numpy().astype(np.uint8) for x in (truth, ref))
-    image = torch.from_numpy(fitted(new, old, known.numpy()).astype(np.float32))[None]
+    image = torch.from_numpy(match_radiometry(new, old, known.numpy()).astype(np.float32))[None]
     return torch.where(known, image, torch.nan)
 
 

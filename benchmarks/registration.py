@@ -28,8 +28,8 @@ from benchmarks.private import need_scenes
 from benchmarks.registration_cases import CITIES, CITY_YEARS, YEARS, Case, bump, make_case
 from benchmarks.tables import markdown
 from geo_refdiff.registration.estimate import estimate_shift
+from geo_refdiff.registration.rasters import repeatable_opencv
 from geo_refdiff.registration.register import register_view
-from geo_refdiff.registration.repeatable import repeatable_opencv
 
 SILENT = 0.5
 """LR pixels."""

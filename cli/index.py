@@ -52,7 +52,7 @@ def index(
     geo-refdiff index naip-ca -o train.csv --exclude santa_monica
     geo-refdiff index scenes -o pairs.gpkg --pattern '<date>/<place>'
     """
-    from geo_refdiff.data.indexing import make_index
+    from geo_refdiff.data.make_index import make_index
 
     with cleared():
         made = make_index(

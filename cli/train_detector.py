@@ -49,7 +49,7 @@ def train_detector(
     """
     import torch
 
-    from geo_refdiff.change.features import BANDS
+    from geo_refdiff.change.detector import BANDS
     from geo_refdiff.data import open_dataset
     from geo_refdiff.train.detector import DetectorData
     from geo_refdiff.train.detector import train_detector as run

@@ -1,4 +1,4 @@
-"""What the values, colours or names in a mask mean: class maps from JSON, CSV, or a raster's own category names."""
+"""Class maps: from values, colours or names in a mask to the classes of a model; from JSON, CSV or category names."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _TRIPLE = re.compile(r"\(?\s*(\d+)\s*[,; ]\s*(\d+)\s*[,; ]\s*(\d+)\s*\)?")
 _HEADERS = {"value", "class", "colour", "color", "red", "name", "from", "to"}
 
 
-def known_classes(classes: Sequence[str]) -> str:
-    """For messages: the classes by number and name."""
+def list_classes(classes: Sequence[str]) -> str:
+    """The classes by number and name, for messages."""
     return ", ".join(f"{i} {name}" for i, name in enumerate(classes)) or "0 to 254"
 
 
@@ -58,7 +58,7 @@ def read_class_map(path: str | Path, classes: Sequence[str]) -> dict[Key, int]:
 
     Raises:
         InputError: it cannot be read, or is no class map.
-        OptionError: a class that the model does not have; lists those it has.
+        OptionError: a class that the model does not have; the message lists those it has.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -70,15 +70,15 @@ def read_class_map(path: str | Path, classes: Sequence[str]) -> dict[Key, int]:
         raise InputError(
             f'{path}: is no class map ({error}); give JSON like {{"10": "water"}} or CSV rows like 10,water'
         ) from error
-    found: dict[Key, int] = {}
+    mapped: dict[Key, int] = {}
     for key, name in pairs:
         index = class_index(str(name), classes)
         if index is None:
-            raise OptionError(f"{path}: '{name}' is no class of the model; known are {known_classes(classes)}")
-        found[key] = index
-    if not found:
+            raise OptionError(f"{path}: '{name}' is no class of the model; its classes are {list_classes(classes)}")
+        mapped[key] = index
+    if not mapped:
         raise InputError(f"{path}: the class map is empty; give JSON like {{'10': 'water'}} or CSV rows like 10,water")
-    return found
+    return mapped
 
 
 def _from_json(data: Any) -> Iterator[tuple[Key, Any]]:
@@ -108,15 +108,15 @@ def _from_csv(text: str) -> Iterator[tuple[Key, Any]]:
 
 def second_colours(classes: Sequence[str]) -> dict[Key, int]:
     """The class map of SECOND's label colours, as far as the model has such classes."""
-    found = {colour: class_index(name, classes) for colour, name in SECOND_COLOURS.items()}
-    return {colour: index for colour, index in found.items() if index is not None}
+    indices = {colour: class_index(name, classes) for colour, name in SECOND_COLOURS.items()}
+    return {colour: index for colour, index in indices.items() if index is not None}
 
 
 def category_names(path: str, band: int = 1) -> tuple[str, ...]:
-    """The names that a raster gives to its values 0, 1, 2, ...; "" for a value without one; empty: it gives none."""
+    """A raster's category names of the values 0, 1, 2, ...; "" for a value without a name; empty where it has none."""
     copy = f"/vsimem/{uuid4().hex}.vrt"
     try:
-        rasterio.shutil.copy(path, copy, driver="VRT")  # rasterio has no other way to tell
+        rasterio.shutil.copy(path, copy, driver="VRT")  # rasterio does not expose category names
         with rasterio.open(copy) as dataset:
             text = dataset.tags(ns="xml:VRT")["xml:VRT"]
         rasterio.shutil.delete(copy)
@@ -128,7 +128,7 @@ def category_names(path: str, band: int = 1) -> tuple[str, ...]:
 
 
 def colour_table(path: str, band: int = 1) -> dict[int, tuple[int, int, int]]:
-    """Value -> red, green, blue of a paletted raster; empty: it has no colour table."""
+    """Value -> (red, green, blue) of a paletted raster; empty without a colour table."""
     with rasterio.open(path) as dataset:
         if dataset.colorinterp[band - 1] != ColorInterp.palette:
             return {}
@@ -136,13 +136,13 @@ def colour_table(path: str, band: int = 1) -> dict[int, tuple[int, int, int]]:
 
 
 def by_names(names: Iterable[str], classes: Sequence[str]) -> tuple[dict[Key, int], dict[int, str]]:
-    """Category names -> (value -> class index, value -> name of those that are no class)."""
-    found: dict[Key, int] = {}
-    strange: dict[int, str] = {}
+    """Category names -> (value -> class index; value -> name, for the names that are no class)."""
+    mapped: dict[Key, int] = {}
+    unmapped: dict[int, str] = {}
     for value, name in enumerate(names):
         index = class_index(name, classes) if name else None
         if index is not None:
-            found[value] = index
+            mapped[value] = index
         elif name:
-            strange[value] = name
-    return found, strange
+            unmapped[value] = name
+    return mapped, unmapped

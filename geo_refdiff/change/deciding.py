@@ -1,4 +1,4 @@
-"""From what the user says of a change mask to what the plan remembers, and from there to a prior that can be read."""
+"""The change mask of a plan: from the options of the user to a record, and from the record to an open mask."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from geo_refdiff.change.class_map import (
     by_names,
     category_names,
     colour_table,
-    known_classes,
+    list_classes,
     read_class_map,
     second_colours,
 )
-from geo_refdiff.change.confidence import MIN_CONFIDENCE, ConfidentPrior, Prior, check_confidence
-from geo_refdiff.change.placing import lies_on_scene
-from geo_refdiff.change.polygons import PolygonPrior, field_values, inspect_polygons, is_vector
-from geo_refdiff.change.raster import ColourPrior, MaskPrior, check_classes, check_colours, holds_only
+from geo_refdiff.change.mask_files import (
+    MIN_CONFIDENCE,
+    ChangeMask,
+    ClassMask,
+    ColourMask,
+    ConfidenceMask,
+    check_classes,
+    check_colours,
+    check_confidence,
+    holds_only,
+    lies_on_scene,
+)
+from geo_refdiff.change.polygons import PolygonMask, field_values, inspect_polygons, is_vector
 from geo_refdiff.change.record import MaskRecord
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import GridError, InputError, OptionError
@@ -37,13 +46,13 @@ def decide_mask(
     """Inspect a mask from a file and map its classes to the model's; None without a file.
 
     Args:
-        asked: what the user says of it.
+        asked: options of the mask.
         classes: the model's class names; empty: any index will do.
         target: the whole scene's output grid.
         reference: grid of the reference, if there is one.
 
     Raises:
-        InputError, GridError, OptionError: one line; an unknown class is told with the known ones.
+        InputError, GridError, OptionError: one line; for an unknown class it lists those of the model.
     """
     if asked.file is None:
         return None
@@ -140,8 +149,8 @@ def _check_strange(
     if strange and not found:
         value, name = next(iter(strange.items()))
         raise InputError(
-            f"{info.path}: its class {value} '{name}' is no class of the model; known are {known_classes(classes)}; "
-            f"say what it means with --class-map"
+            f"{info.path}: its class {value} '{name}' is no class of the model; its classes are "
+            f"{list_classes(classes)}; say what it means with --class-map"
         )
 
 
@@ -156,12 +165,12 @@ def _from_polygons(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -
     for key in field_values(info):
         index = given.get(key) if given else class_index(str(key), classes)
         if index is None:
-            known = ", ".join(str(k) for k in given) if given else known_classes(classes)
-            what = "which the class map does not know" if given else "which is no class of the model"
-            raise InputError(f"{info.path}: field '{info.field}' holds '{key}', {what}; known are {known}")
+            what = "which the class map lacks; its keys" if given else "which is no class of the model; its classes"
+            choice = ", ".join(str(k) for k in given) if given else list_classes(classes)
+            raise InputError(f"{info.path}: field '{info.field}' holds '{key}', {what} are {choice}")
         values[key] = index
     record = MaskRecord("polygons", polygons=info, values=_sorted(values))
-    if not PolygonPrior(info, target, values).meets_target():
+    if not PolygonMask(info, target, values).meets_target():
         raise GridError(f"{info.path}: no polygon lies near the scene; check its CRS, or say --mask none")
     return record
 
@@ -170,38 +179,38 @@ def _sorted(values: Mapping[Key, int]) -> tuple[tuple[Key, int], ...]:
     return tuple(sorted(values.items(), key=lambda item: str(item[0])))
 
 
-def open_prior(
+def open_mask(
     record: MaskRecord,
     target: GeoBox,
-    detected: Callable[[], Prior] | None = None,
+    detected: Callable[[], ChangeMask] | None = None,
     displacement: Displacement | None = None,
-) -> Prior:
-    """The prior that a plan remembers.
+) -> ChangeMask:
+    """Open the change mask of a plan.
 
     Args:
         record: of the plan.
         target: the whole scene's output grid.
-        detected: makes the prior for "auto", in pixels of the target as the others.
-        displacement: of the reference, pixels of the target: what belongs at p it has at p + displacement.
+        detected: gives the mask of kind "auto", in pixels of the target like the others.
+        displacement: of the reference: target pixel p is found in it at p + displacement.
 
     Raises:
         GridError, InputError: a file cannot be opened or placed on the grid.
     """
     values = dict(record.values)
     displacement = None if record.on_scene else displacement
-    prior: Prior
+    mask: ChangeMask
     if record.kind == "auto":
         if detected is None:
             raise InputError("a detected change mask needs a reference: give --ref, or --mask none")
         return detected()
     if record.kind == "polygons" and record.polygons:
-        prior = PolygonPrior(record.polygons, target, values, displacement)
+        mask = PolygonMask(record.polygons, target, values, displacement)
     elif record.kind == "colours" and record.raster:
-        prior = ColourPrior(record.raster, target, values, displacement)
+        mask = ColourMask(record.raster, target, values, displacement)
     elif record.raster:
-        prior = MaskPrior(record.raster, target, values, displacement)
+        mask = ClassMask(record.raster, target, values, displacement)
     else:
         raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start anew")
     if record.confidence is None:
-        return prior
-    return ConfidentPrior(prior, record.confidence, target, record.min_confidence, displacement)
+        return mask
+    return ConfidenceMask(mask, record.confidence, target, record.min_confidence, displacement)

@@ -1,4 +1,4 @@
-"""Names and colours of a class raster for people: category names for GDAL, a style for QGIS, both beside the file."""
+"""Names and colours of a class raster: category names for GDAL and a style for QGIS, both beside the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def legend_files(raster: Path) -> tuple[Path, Path]:
 
 
 def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) -> tuple[Path, Path]:
-    """Writes `raster.aux.xml` (GDAL's category names) and the QGIS style of the same stem, each whole or not at all.
+    """Write `raster.aux.xml` (GDAL's category names) and the QGIS style of the same stem, each whole or not at all.
 
     Args:
         raster: a class raster of one band.

@@ -1,4 +1,4 @@
-"""The change prior from polygons of any vector file in any CRS, rasterised tile by tile onto the output grid."""
+"""Change masks from polygons of any vector file in any CRS, rasterised tile by tile onto the output grid."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from geo_refdiff.raster.vector import only_layer
 from geo_refdiff.raster.window import Window
 
 TILE = 512
-"""Polygons are rasterised in fixed tiles of this size, counted from the target's corner."""
+"""Side of the fixed tiles, counted from the target's corner, in which polygons are rasterised, pixels."""
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
 _TILES_KEPT = 64
 _STEP = 64.0
-"""Target pixels between the points of an edge that a field of shifts may bend."""
+"""Distance of the points along an edge when a displacement field may bend it, output pixels."""
 
 _PARTS = 16
-"""Pieces into which the longest side of a polygon is cut before it is projected: straight edges may be curves there."""
+"""Pieces into which the longest side of a polygon is divided before it is projected: straight edges may bend."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorInfo:
-    """A layer of polygons that can be used.
+    """A layer of polygons, inspected.
 
     Attributes:
         path: absolute path, or a GDAL name.
         layer: its name.
-        field: whose values tell the class; None: every polygon is a change to an unknown class.
+        field: attribute that holds the class; None: every polygon is a change to an unknown class.
         crs_wkt: CRS as WKT.
         bounds: xmin, ymin, xmax, ymax in it.
         features: number of them.
         size_bytes, mtime_ns: size and time of last change of the file; 0 if unknown.
-        subset: SQL condition that its features meet, "" if all are meant.
+        subset: SQL condition that selects features; "" = all.
     """
 
     path: str
@@ -68,15 +68,15 @@ class VectorInfo:
 
     @property
     def source(self) -> LayerSource:
-        """File, layer and subset, as they are read."""
+        """File, layer and subset, for reading."""
         return LayerSource(self.path, self.layer, self.subset)
 
 
 def is_vector(text: str) -> bool:
-    """Whether a mask is given as a vector file: by `|layername=` and the like, or by a suffix and layers in the file.
+    """Whether a mask is a vector file: given with `|layername=` and the like, or with a vector suffix and layers in it.
 
     Raises:
-        InputError: a part after `|` that is not understood.
+        InputError: an unknown part after `|`.
     """
     import pyogrio
 
@@ -88,16 +88,16 @@ def is_vector(text: str) -> bool:
         return False
     try:
         return len(pyogrio.list_layers(name)) > 0
-    except Exception:  # pyogrio's own errors; what cannot be listed is told by whoever opens it
+    except Exception:  # pyogrio's own errors; opening the file reports what is wrong
         return not name.casefold().endswith((".zip", ".json"))
 
 
 def inspect_polygons(text: str, field: str | None) -> VectorInfo:
-    """What a layer of polygons holds.
+    """Inspect a layer of polygons.
 
     Args:
-        text: FILE, or FILE|layername=NAME, and what else `layer_source` takes.
-        field: whose values tell the class.
+        text: FILE, FILE|layername=NAME, or any other form that `layer_source` takes.
+        field: attribute that holds the class.
 
     Raises:
         InputError: missing, unreadable, several layers and none named, no CRS, no polygons, or no such field.
@@ -127,7 +127,7 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
 
 
 def _around(bounds: NDArray[np.float64]) -> tuple[float, ...]:
-    """xmin, ymin, xmax, ymax of all; NaN where there are none."""
+    """xmin, ymin, xmax, ymax around all bounds; NaN without any."""
     if not np.isfinite(bounds).any():
         return (float("nan"),) * 4
     return (*np.nanmin(bounds[:2], axis=1).tolist(), *np.nanmax(bounds[2:], axis=1).tolist())
@@ -157,7 +157,7 @@ def _checked(found: Mapping[str, Any], path: str, subset: str, field: str | None
 
 
 def field_values(info: VectorInfo) -> list[Key]:
-    """The distinct values of the class field, empty without one; None and NaN are left out: such polygons are unknown.
+    """The distinct values of the class field, without None and NaN, whose polygons are unknown; empty without a field.
 
     Raises:
         InputError: the file cannot be read.
@@ -184,17 +184,17 @@ def _read(info: VectorInfo, **options: Any) -> Any:
         ) from error
 
 
-class PolygonPrior:
-    """Class indices on the output grid: those of the last polygon (in the file's order) that holds the pixel's centre.
+class PolygonMask:
+    """Class indices on the output grid: of the last polygon, in the file's order, that contains the pixel's centre.
 
-    Polygons are read tile by tile, by the tile's extent, and the tiles do not depend on what is asked for, so the
-    pixels do not depend on windows, and memory depends on the polygons of a few tiles.
+    Polygons are read by the extent of fixed tiles, so that pixels do not depend on the windows that are read, and
+    memory holds the polygons of a few tiles.
 
     Args:
         info: from `inspect_polygons`.
         target: the whole scene's output grid.
         values: value of the field -> class index; others are unknown.
-        displacement: what belongs at p of the target lies, by the polygons' coordinates, at p + displacement.
+        displacement: target pixel p is found in the polygons' coordinates at p + displacement, target pixels.
 
     Raises:
         GridError: the polygons' CRS cannot be brought to the target's.
@@ -211,29 +211,25 @@ class PolygonPrior:
         self._reach = 2 if displacement is None else 2 + displacement.reach((target.height, target.width))
 
     def meets_target(self) -> bool:
-        """Whether the extents have anything in common."""
+        """Whether the extents intersect."""
         height, width = self.target.shape
         xmin, ymin, xmax, ymax = self._extent(Window(0, 0, height, width))
         left, bottom, right, top = self.info.bounds
         return left <= xmax and right >= xmin and bottom <= ymax and top >= ymin
 
     def read(self, window: Window) -> NDArray[np.uint8]:
-        """(height, width) uint8 class indices: 0 outside the polygons, 255 in polygons of unknown class.
-
-        Args:
-            window: in pixels of the target; may reach outside.
-        """
+        """(height, width) uint8 class indices: 0 outside the polygons, 255 in polygons of unknown class."""
         out = np.empty(window.shape, dtype=np.uint8)
         for tile, part in window.cells(TILE):
-            out[part.within(window)] = self._tiles.get(tile, self._rasterised)[part.within(tile)]
+            out[part.within(window)] = self._tiles.get(tile, self._rasterise)[part.within(tile)]
         return out
 
     def close(self) -> None:
-        """Forgets the tiles."""
+        """Drop the cached tiles."""
         self._tiles.clear()
 
     def _extent(self, tile: Window) -> tuple[float, float, float, float]:
-        """Of a window, in the polygons' CRS, a little wider."""
+        """Extent of a window in the polygons' CRS, slightly enlarged."""
         xmin, ymin, xmax, ymax = crop(self.target, tile.pad(self._reach)).extent.boundingbox.bbox
         if self._same:
             return xmin, ymin, xmax, ymax
@@ -245,43 +241,43 @@ class PolygonPrior:
                 f"reproject them: ogr2ogr -t_srs"
             )
         left, bottom, right, top = bounds
-        spare = 0.01 * max(right - left, top - bottom)
-        return left - spare, bottom - spare, right + spare, top + spare
+        margin = 0.01 * max(right - left, top - bottom)
+        return left - margin, bottom - margin, right + margin, top + margin
 
-    def _rasterised(self, tile: Window) -> NDArray[np.uint8]:
+    def _rasterise(self, tile: Window) -> NDArray[np.uint8]:
         classes = np.full(tile.shape, NO_CHANGE, dtype=np.uint8)
         frame = _read(self.info, bbox=self._extent(tile)).sort_index(kind="stable")
         a, b, c, d, e, f = (~self.target.affine)[:6]
         shapes = []
         for position, geometry in enumerate(frame.geometry):
-            moved = None if geometry is None or geometry.is_empty else self._moved(geometry)
-            if moved is not None:
-                local = self._placed(shapely.affinity.affine_transform(moved, (a, b, d, e, c, f)))
-                near = shapely.affinity.translate(local, -tile.col, -tile.row)
-                shapes.append((near, self._class(frame, position)))
+            projected = None if geometry is None or geometry.is_empty else self._projected(geometry)
+            if projected is not None:
+                local = self._displaced(shapely.affinity.affine_transform(projected, (a, b, d, e, c, f)))
+                in_tile = shapely.affinity.translate(local, -tile.col, -tile.row)
+                shapes.append((in_tile, self._class(frame, position)))
         if shapes:
             rasterio.features.rasterize(shapes, out=classes, transform=IDENTITY)
         return classes
 
-    def _placed(self, geometry: Any) -> Any:
-        """A polygon in pixels of the target, where it belongs."""
+    def _displaced(self, geometry: Any) -> Any:
+        """A polygon in target pixels, moved against the displacement."""
         if self._displacement is None:
             return geometry
         displacement = self._displacement
 
-        def belongs(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
             rows, cols = displacement.came_from(xy[:, 1], xy[:, 0])
             return np.column_stack([cols, rows])
 
-        return shapely.transform(geometry if displacement.is_linear else shapely.segmentize(geometry, _STEP), belongs)
+        return shapely.transform(geometry if displacement.is_linear else shapely.segmentize(geometry, _STEP), move)
 
     def _class(self, frame: Any, position: int) -> int:
         value = None if self.info.field is None else frame[self.info.field].iloc[position]
         missing = value is None or value != value
         return UNKNOWN_CLASS if missing else self._values.get(as_key(value), UNKNOWN_CLASS)
 
-    def _moved(self, geometry: Any) -> Any:
-        """A polygon in the target's CRS; None where nothing of it has an area there."""
+    def _projected(self, geometry: Any) -> Any:
+        """A polygon in the target's CRS; None if it has no area there."""
         if not self._same:
             xmin, ymin, xmax, ymax = geometry.bounds
             dense = shapely.segmentize(geometry, max(max(xmax - xmin, ymax - ymin) / _PARTS, 1e-9))

@@ -1,4 +1,4 @@
-"""What a plan remembers of its change mask."""
+"""The change mask of a plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["classes", "colours", "polygons", "auto"]
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """A change mask, decided.
+    """A change mask, inspected and mapped to the classes of the model.
 
     Attributes:
         kind: a raster of classes, one of colours, polygons, or found by comparing scene and reference.

@@ -34,8 +34,8 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.vrt import Mosaic, with_bands_of, write_vrt
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.reading import register_rasters
-from geo_refdiff.registration.registration import Mode, Registration
+from geo_refdiff.registration.rasters import register_rasters
+from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 
 Progress = Callable[[int, int], None]

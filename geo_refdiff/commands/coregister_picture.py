@@ -19,7 +19,7 @@ from geo_refdiff.raster.picture import Panel, stretch, write_panels
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.registration import Registration
+from geo_refdiff.registration.register import Registration
 
 _SIDE = 512
 _CLOSE = 64

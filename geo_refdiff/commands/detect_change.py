@@ -14,11 +14,9 @@ from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from geo_refdiff import __version__
-from geo_refdiff.change.detected import STEPS, DetectedPrior
-from geo_refdiff.change.features import BANDS
+from geo_refdiff.change.detector import BANDS, CONFIDENCE_STEPS, DetectedMask, Detector, load_detector
 from geo_refdiff.change.legend import class_colours, legend_files, write_legend
-from geo_refdiff.change.network import Detector, load_detector
-from geo_refdiff.change.placing import TAG as LIES_ON
+from geo_refdiff.change.mask_files import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_geotiff, check_output
@@ -246,10 +244,10 @@ def _written(
 
 def _detected(conditions: ConditionReader, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Classes and confidence of a window in pixels of the scene."""
-    prior = conditions.mask
-    if not isinstance(prior, DetectedPrior):
+    mask = conditions.mask
+    if not isinstance(mask, DetectedMask):
         raise OptionError("the plan has no detected change mask: give a reference")
-    return prior.detect(window.shift(*conditions.plan.lr_origin))
+    return mask.detect(window.shift(*conditions.plan.lr_origin))
 
 
 def _windows(plan: Plan, block_size: int | None) -> Iterator[Window]:
@@ -268,7 +266,7 @@ def _mosaic(
         sources=tuple(sources),
         nodata=float(UNKNOWN_CLASS),
         descriptions=("confidence" if confidence else "change class",),
-        scales=(1.0 / STEPS,) if confidence else (),
+        scales=(1.0 / CONFIDENCE_STEPS,) if confidence else (),
         offsets=(0.0,) if confidence else (),
         tags=tags,
         crs_wkt=plan.scene.crs_wkt,

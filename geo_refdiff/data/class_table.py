@@ -47,12 +47,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ClassTable:
-    """The classes of a data set and what becomes of them.
+    """The classes of a data set, mapped to mask classes.
 
     Attributes:
         entries: as in the table.
         classes: names of the mask classes that labels are turned into; 0 is "no change".
-        targets: for each entry its index in `classes`, or 255: changed to what has no class.
+        targets: for each entry its index in `classes`; 255 = changed to an unknown class.
     """
 
     entries: tuple[Entry, ...]
@@ -68,7 +68,7 @@ class ClassTable:
             where: the file, for messages.
 
         Raises:
-            InputError: lists the values that are in no row of the table.
+            InputError: lists the values that the table lacks.
         """
         codes = colour_codes(labels) if encoding == "colour" else labels.astype(np.int64)
         out = np.full(codes.shape, UNKNOWN_CLASS, np.uint8)
@@ -82,7 +82,7 @@ class ClassTable:
         return out
 
     def codes(self, encoding: Encoding) -> tuple[int, ...]:
-        """What stands for each entry in labels of this encoding; -1 where the table gives no colour."""
+        """Label value of each entry in this encoding; -1 where the table gives no colour."""
         if encoding == "index":
             return tuple(entry.index for entry in self.entries)
         colours = [entry.colour for entry in self.entries]
@@ -91,7 +91,7 @@ class ClassTable:
         return tuple(-1 if c is None else c[0] << 16 | c[1] << 8 | c[2] for c in colours)
 
     def encoding_of(self, values: Iterable[int], where: str) -> Encoding:
-        """Whether one-band labels hold indices or the grey of the colours, from the values seen in them.
+        """Whether one-band labels hold indices or the grey of the colours, by the values in them.
 
         Raises:
             InputError: neither; lists the values.
@@ -101,10 +101,10 @@ class ClassTable:
             if seen <= set(self.codes(encoding)):
                 return encoding
         unknown = np.array(sorted(seen - set(self.codes("index")) - set(self.codes("grey"))) or sorted(seen))
-        known = ", ".join(
+        table = ", ".join(
             f"{e.index} or grey {g} {e.name}" for e, g in zip(self.entries, self.codes("grey"), strict=True)
         )
-        raise InputError(f"{where}: {unknown_values(unknown, 'index')}; known are {known}")
+        raise InputError(f"{where}: {unknown_values(unknown, 'index')}; the table has {table}")
 
 
 def colour_codes(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -115,16 +115,16 @@ def colour_codes(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def unknown_values(codes: NDArray[np.integer], encoding: Encoding) -> str:
-    """Values that no class has, with how often each occurs, as a phrase of a message."""
+    """Values that are no class, with the count of each, for messages."""
     values, counts = np.unique(codes, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:_SHOWN]
-    told = []
+    shown = []
     for value, count in zip(values[order].tolist(), counts[order].tolist(), strict=True):
         text = f"({value >> 16}, {value >> 8 & 255}, {value & 255})" if encoding == "colour" else str(value)
-        told.append(f"{text} x {count}")
+        shown.append(f"{text} x {count}")
     more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
     what = "colours" if encoding == "colour" else "values"
-    return f"{what} that are no class: {', '.join(told)}{more}"
+    return f"{what} that are no class: {', '.join(shown)}{more}"
 
 
 def _grey(colour: tuple[int, int, int]) -> int:

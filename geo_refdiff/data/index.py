@@ -24,19 +24,19 @@ class IndexRow:
     """One ordered pair of dates; paths are relative to the data root, "" = none.
 
     Attributes:
-        name: what messages call the pair.
+        name: of the pair in messages.
         new, ref: rasters of the two dates.
         mask: raster of change classes on any grid: 0 none, 255 unknown.
-        new_classes, ref_classes: rasters of land cover of the two dates, 0 = not known.
+        new_classes, ref_classes: rasters of land cover of the two dates, 0 = unknown.
         split: e.g. "train".
-        place: what --only and --exclude look at, parts joined by "/".
+        place: matched by --only and --exclude; parts joined by "/".
         new_date, ref_date: as text, sortable.
         shift_rows, shift_cols: HR pixels of the new date by which the reference must be moved.
         gain, offset: empty, or one for each band of the new date's file: new ~ gain * reference + offset, in DN of
             0..255.
         low, high: values of both dates that become 0 and 255; None = the files hold uint8 0..255.
         correlation: of the two dates after the fit, -1..1; None = not measured.
-        valid: whether the pair is to be used.
+        valid: whether to use the pair.
         note: why not.
     """
 
@@ -69,15 +69,15 @@ _TRUE, _FALSE = ("1", "true", "yes", "y", "t", "1.0"), ("0", "false", "no", "n",
 
 
 def is_index(source: str | Path) -> bool:
-    """Whether a path is called like an index file."""
+    """Whether a path has the suffix of an index file."""
     return Path(source).suffix.lower() in SUFFIXES
 
 
 def read_index(path: str | Path) -> list[IndexRow]:
-    """The rows of an index, in the file's order. Columns of other names are ignored, but for slips of the pen.
+    """Read the rows of an index. Unknown columns are ignored unless they look like a misspelt one.
 
     Raises:
-        InputError: the file is missing or unreadable, holds no pair, lacks a column, or has a value without sense.
+        InputError: the file is missing or unreadable, holds no pair, lacks a column, or has an invalid value.
     """
     path = Path(path)
     if not path.is_file():
@@ -186,7 +186,7 @@ def _flag(where: str, text: str) -> bool:
 
 
 def as_text(row: IndexRow) -> dict[str, str]:
-    """A row as the texts that stand in the CSV; numbers are rounded to six digits, so that text and row agree."""
+    """A row as the text of the CSV's cells; numbers have six digits."""
     out = {}
     for key in COLUMNS:
         value = getattr(row, key)
@@ -241,6 +241,29 @@ def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence
 
 
 def check_suffix(path: Path) -> None:
-    """Raises OptionError where `path` is not called like an index."""
+    """Raises OptionError where `path` does not have the suffix of an index."""
     if not is_index(path):
         raise OptionError(f"{path}: an index ends in {', '.join(SUFFIXES)}; choose one of these")
+
+
+def is_in(place: str, names: Iterable[str]) -> bool:
+    """Whether a place is one of `names`, or lies in one of them: "chico/012" in "chico" and in "chico/012"."""
+    return any(place == name or place.startswith(f"{name}/") or name in place.split("/") for name in names)
+
+
+def check_names(option: str, names: Sequence[str], places: Iterable[str]) -> None:
+    """Check that every name matches a place: a misspelt one would let held-out places into training.
+
+    Raises:
+        OptionError: names it and the most similar places.
+    """
+    known = sorted({part for place in places for part in (place, *place.split("/"))})
+    for name in names:
+        if not is_in_any(name, known):
+            near = get_close_matches(name, known, 3) or known[:5]
+            raise OptionError(f"{option} '{name}' fits no place; there are e.g. {', '.join(near) or 'none'}")
+
+
+def is_in_any(name: str, places: Iterable[str]) -> bool:
+    """Whether any of the places is `name` or lies in it."""
+    return any(is_in(place, [name]) for place in places)

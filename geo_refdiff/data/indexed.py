@@ -15,12 +15,20 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from geo_refdiff.classes import UNKNOWN_CLASS
-from geo_refdiff.data.base import Crop, Numbers
+from geo_refdiff.data.dataset import Crop, Numbers, OnError, Problems, ReadError
 from geo_refdiff.data.index import IndexRow, as_text
 from geo_refdiff.data.label_cache import read_labels, write_labels
-from geo_refdiff.data.pair_files import Image, Known, Labels, OpenPair, Reading, RowFiles, Shared
-from geo_refdiff.data.problems import OnError, Problems, ReadError
-from geo_refdiff.data.rasters import OpenFiles, named_bands
+from geo_refdiff.data.pair_files import (
+    Image,
+    Known,
+    Labels,
+    OpenPair,
+    PairFiles,
+    ReaderCache,
+    ReadOptions,
+    Shared,
+    named_bands,
+)
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.raster.cores import cores
 from geo_refdiff.raster.gdal import gdal_env
@@ -92,7 +100,7 @@ class IndexDataset:
         self,
         rows: Sequence[IndexRow],
         root: Path,
-        reading: Reading,
+        reading: ReadOptions,
         resident: Resident = "auto",
         budget: int = BUDGET,
         on_error: OnError = "skip",
@@ -100,7 +108,7 @@ class IndexDataset:
         tell: Tell | None = None,
     ) -> None:
         self.problems = Problems(total=len(rows))
-        self._open = OpenFiles()
+        self._open = ReaderCache()
         with gdal_env():
             self._pairs = self._look(rows, root, reading, on_error)
             self._held: list[_Held] | None = None
@@ -132,11 +140,11 @@ class IndexDataset:
         return self._pairs[index].row
 
     def name(self, index: int) -> str:
-        """What a message calls the pair."""
+        """Name of the pair in messages."""
         return self._pairs[index].row.name
 
     def files(self, index: int) -> tuple[str, ...]:
-        """The images of both dates, as the index names them."""
+        """The images of both dates, as named by the index."""
         row = self._pairs[index].row
         return row.new, row.ref
 
@@ -149,7 +157,7 @@ class IndexDataset:
         return self._pairs[index].numbers
 
     def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
-        """One window of a pair, as arrays of the caller's own.
+        """One window of a pair, copied.
 
         Raises:
             ReadError: a file cannot be read (any more).
@@ -176,7 +184,7 @@ class IndexDataset:
             digest.update(repr((sorted(as_text(pair.row).items()), sizes)).encode())
         return digest.hexdigest()
 
-    def _look(self, rows: Sequence[IndexRow], root: Path, reading: Reading, on_error: OnError) -> list[RowFiles]:
+    def _look(self, rows: Sequence[IndexRow], root: Path, reading: ReadOptions, on_error: OnError) -> list[PairFiles]:
         shared = Shared()
         pairs = []
         for row in rows:
@@ -186,7 +194,7 @@ class IndexDataset:
             try:
                 if not reading.bands:
                     reading = replace(reading, bands=named_bands(shared.look(root / row.new, "reference")))
-                pairs.append(RowFiles(row, root, reading, shared))
+                pairs.append(PairFiles(row, root, reading, shared))
             except InputError as error:
                 self.problems.add(row.name, str(error), on_error)
         return pairs
@@ -230,7 +238,7 @@ class IndexDataset:
 
 
 def _load(
-    pairs: Sequence[RowFiles],
+    pairs: Sequence[PairFiles],
     firsts: Mapping[tuple[object, ...], int],
     labels: Mapping[str, Labels],
     dates: Mapping[tuple[object, ...], _Date | _Held | GeoRefDiffError] | None,

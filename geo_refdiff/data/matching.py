@@ -1,4 +1,4 @@
-"""One date laid on another: the shift between them, the shifted pixels, and the fit of their radiometry."""
+"""Matching one date to another for training: the shift between them, sub-pixel shifting, and the radiometric fit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from geo_refdiff.registration.correlation import vertex
 from geo_refdiff.registration.radiometry import fit_radiometry
 
 MAX_SHIFT = 8.0
-"""HR pixels; a larger shift is not believed."""
+"""Larger shifts are rejected, HR pixels."""
 
 TAPS_BEFORE, TAPS_AFTER = 1, 2
-"""Pixels before and after the one at the floor of a position that cubic interpolation looks at."""
+"""Pixels before and after the floor of a position that cubic interpolation reads."""
 
 _MIN_PEAK = 7.0
 _COARSE = 8
@@ -25,13 +26,13 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How the reference comes to lie on the new date and to look like it.
+    """Shift and radiometric fit that bring the reference to the new date.
 
     Attributes:
-        shift: (rows, cols), HR pixels of the new date by which the reference is moved; (0, 0) where none was found.
-        found: whether a shift was found (False also where none was looked for).
+        shift: (rows, cols), HR pixels of the new date by which the reference is moved; (0, 0) if none was found.
+        found: whether a shift was found; False also if registration was off.
         gain, offset: (C,), new ~ gain * reference + offset, DN of 0..255.
-        correlation: mean over the bands of Pearson's r of what agrees best, -1..1.
+        correlation: mean over bands of Pearson's r over the fitted pixels, -1..1.
     """
 
     shift: tuple[float, float]
@@ -44,13 +45,13 @@ class Match:
 def find_shift(
     fixed: NDArray[np.generic], moving: NDArray[np.generic], valid: NDArray[np.bool_] | None = None
 ) -> tuple[float, float] | None:
-    """(rows, cols) by which `moving` must be moved to lie on `fixed`; None where no clear peak is found.
+    """(rows, cols) by which `moving` must be moved to match `fixed`; None without a clear peak.
 
     Normalised phase correlation (Kuglin and Hines 1975) of gradient magnitudes, peak refined by parabolas.
 
     Args:
         fixed, moving: (C, H, W), any units.
-        valid: (H, W) bool, where both have data; None = everywhere.
+        valid: (H, W) bool, True = valid in both; None = everywhere.
     """
     if min(fixed.shape[1:]) < _MIN_SIDE:
         return None
@@ -79,18 +80,13 @@ def find_shift(
     if surface[row, col] < _MIN_PEAK * surface.std() or np.abs(np.array([row, col]) - middle).max() > MAX_SHIFT:
         return None
     return (
-        float(row - middle[0]) + _parabola(*surface[row - 1 : row + 2, col].tolist()),
-        float(col - middle[1]) + _parabola(*surface[row, col - 1 : col + 2].tolist()),
+        float(row - middle[0]) + vertex(surface[:, col], int(row)),
+        float(col - middle[1]) + vertex(surface[row], int(col)),
     )
 
 
-def _parabola(left: float, mid: float, right: float) -> float:
-    bend = left - 2 * mid + right
-    return 0.0 if bend == 0 else 0.5 * (left - right) / bend
-
-
 def whole_and_part(shift: float) -> tuple[int, float]:
-    """Where the pixel at 0 comes from when an image is moved by `shift`: (whole pixels, rest in [0, 1))."""
+    """(whole pixels, rest in [0, 1)) of -shift: where the pixel at 0 of a moved image comes from."""
     whole = floor(-shift)
     part = -shift - whole
     return (whole + 1, 0.0) if part > 1 - 1e-6 else (whole, part if part > 1e-6 else 0.0)
@@ -99,7 +95,7 @@ def whole_and_part(shift: float) -> tuple[int, float]:
 def interpolate(values: NDArray[np.generic], parts: tuple[float, float]) -> F32:
     """Cubic interpolation at one sub-pixel offset for the whole image (Keys 1981, a = -1/2).
 
-    Every pixel is rounded alike wherever it lies, so the result does not depend on how windows are cut.
+    Rounding is the same for every pixel, so that results do not depend on windows.
 
     Args:
         values: (..., h + 3, w + 3): TAPS_BEFORE pixels above and left, TAPS_AFTER below and right of the result.
@@ -124,7 +120,7 @@ def interpolate(values: NDArray[np.generic], parts: tuple[float, float]) -> F32:
 
 
 def interpolate_valid(valid: NDArray[np.bool_], parts: tuple[float, float]) -> NDArray[np.bool_]:
-    """Which pixels of `interpolate` rest on valid pixels only: (h + 3, w + 3) -> (h, w) bool."""
+    """Which pixels of `interpolate` are computed from valid pixels only: (h + 3, w + 3) -> (h, w) bool."""
     out = valid
     for axis, t in ((0, parts[0]), (1, parts[1])):
         n = out.shape[axis] - TAPS_BEFORE - TAPS_AFTER
@@ -144,7 +140,7 @@ def _cubic(t: float) -> tuple[np.float32, ...]:
 
 
 def moved(values: NDArray[np.generic], shift: tuple[float, float]) -> tuple[F32, NDArray[np.bool_]]:
-    """An image (C, H, W) moved by `shift` (rows, cols): float32 (C, H, W), and (H, W) bool: known there."""
+    """An image (C, H, W) moved by `shift` (rows, cols): float32 (C, H, W), and where it is defined (H, W)."""
     height, width = values.shape[1:]
     (row, up), (col, left) = whole_and_part(shift[0]), whole_and_part(shift[1])
     area = np.zeros((values.shape[0], height + 3, width + 3), np.float32)
@@ -159,7 +155,7 @@ def moved(values: NDArray[np.generic], shift: tuple[float, float]) -> tuple[F32,
 
 
 def coarse_cells(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Means over cells of 8 x 8 pixels, as (C, n), and which of them lie on valid pixels only, (n,)."""
+    """Means over cells of 8 x 8 pixels, (C, n), and which cells are entirely valid, (n,) bool."""
     c, h, w = image.shape
     rows, cols = h // _COARSE, w // _COARSE
     cut = (slice(rows * _COARSE), slice(cols * _COARSE))
@@ -172,12 +168,12 @@ def coarse_cells(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> tuple[
 def match(
     views: list[tuple[NDArray[np.generic], NDArray[np.bool_], NDArray[np.generic], NDArray[np.bool_]]], register: bool
 ) -> Match:
-    """The match of two dates from some views of both.
+    """Match two dates on sample windows of both.
 
     Args:
         views: (new (C, h, w), valid (h, w), reference (C, h, w), valid (h, w)), on the new date's grid; the shift is
-            the median of those that the views show.
-        register: look for a shift at all.
+            the median over the views.
+        register: whether to look for a shift.
     """
     shifts = [find_shift(new, ref, ok & ref_ok) for new, ok, ref, ref_ok in views] if register else []
     seen = [shift for shift in shifts if shift is not None]
@@ -196,8 +192,8 @@ def match(
     return Match((rows, cols), found, fit.gain, fit.offset, float(np.mean(fit.correlation)))
 
 
-def fitted(new: NDArray[np.uint8], ref: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A registered reference (C, H, W) uint8 in the radiometry of the new date; `valid` (H, W): both have data."""
+def match_radiometry(new: NDArray[np.uint8], ref: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Fit a registered reference (C, H, W) uint8 to the new date radiometrically; `valid` (H, W): in both."""
     found = match([(new, valid, ref, valid)], register=False)
     gain, offset = (np.array(v, np.float32)[:, None, None] for v in (found.gain, found.offset))
     matched: NDArray[np.uint8] = np.rint(np.clip(ref * gain + offset, 0.0, 255.0)).astype(np.uint8)

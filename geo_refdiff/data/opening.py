@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from geo_refdiff.classes import CLASSES
-from geo_refdiff.data.base import PairDataset
-from geo_refdiff.data.index import IndexRow, is_index, read_index
+from geo_refdiff.data.dataset import PairDataset, Problems, check_on_error
+from geo_refdiff.data.index import IndexRow, check_names, is_in, is_index, read_index
 from geo_refdiff.data.indexed import BUDGET, IndexDataset, Resident, Tell
 from geo_refdiff.data.label_cache import cache_path
-from geo_refdiff.data.pair_files import Reading
-from geo_refdiff.data.problems import Problems, check_on_error
+from geo_refdiff.data.pair_files import ReadOptions
 from geo_refdiff.data.refsr import ClassMap, Labels, RefSRDataset, is_refsr
-from geo_refdiff.data.tree import check_names, is_in
 from geo_refdiff.errors import InputError, OptionError
 
 _WHAT = "is no index (.csv, .parquet, .gpkg) and no folder with HR_... and Ref; give one of these"
@@ -83,7 +81,7 @@ def open_dataset(
     if not is_index(path):
         raise InputError(f"{path}: {_WHAT}")
     rows = _chosen(read_index(path), path, split, only, exclude)
-    reading = Reading(tuple(bands), tuple(classes), pseudo_classes, pseudo_change, match, clip)
+    reading = ReadOptions(tuple(bands), tuple(classes), pseudo_classes, pseudo_change, match, clip)
     return IndexDataset(rows, _root(path, rows, root), reading, resident, budget, skip, cache_path(path), tell)
 
 

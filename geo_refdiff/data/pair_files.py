@@ -1,36 +1,200 @@
-"""The files of one row of an index, read by window as one crop."""
+"""The files of one row of an index, read by window as one crop on the grid of the new date."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.raster import MaskPrior
+from geo_refdiff.change.mask_files import ClassMask
 from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
-from geo_refdiff.data import cover
-from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
-from geo_refdiff.data.change import REACH as CHANGE_REACH
-from geo_refdiff.data.change import change_mask
+from geo_refdiff.data.dataset import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.index import IndexRow
-from geo_refdiff.data.rasters import PlainReader, Reader, named_bands, on_grid, pick_bands, shifted, views_of
+from geo_refdiff.data.labels import (
+    CHANGE_REACH,
+    COVER_REACH,
+    NEEDED_BANDS,
+    Tone,
+    change_mask,
+    land_cover,
+    measure_tone,
+)
+from geo_refdiff.data.matching import TAPS_AFTER, TAPS_BEFORE, interpolate, interpolate_valid, whole_and_part
 from geo_refdiff.errors import InputError
+from geo_refdiff.raster.affine import translated
+from geo_refdiff.raster.crs import find_overlap
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
 from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.sampling import spread_tiles
+from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 
+Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 Image = NDArray[np.generic]
 Known = NDArray[np.bool_]
 Labels = NDArray[np.uint8]
+T = TypeVar("T")
+_READERS = 4
+_WHOLE, _VIEW, _VIEWS = 1024, 512, 3
+_BANDS = ("red", "green", "blue", "nir")
+
+
+class Reader(Protocol):
+    """Reader of one raster on a grid: values (C, h, w), valid (h, w)."""
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels of a window in grid pixels, which may reach outside."""
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
+
+
+class PlainReader:
+    """A raster on its own grid; `offset` (row, col): position of its corner on the grid of the windows."""
+
+    def __init__(self, info: RasterInfo, bands: Sequence[int], offset: tuple[int, int] = (0, 0)) -> None:
+        self._reader, self._offset = RasterReader(info, bands), offset
+
+    def read(self, window: Window) -> Pixels:
+        """Values in the file's dtype, 0 where not valid."""
+        values, ok = self._reader.read(window.shift(-self._offset[0], -self._offset[1]))
+        valid = np.asarray(ok.all(axis=0))
+        values[:, ~valid] = 0
+        return values, valid
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+class ShiftedReader:
+    """A raster moved by a sub-pixel shift, by cubic interpolation; pixels do not depend on the windows.
+
+    Args:
+        reader: of the raster.
+        shift: (rows, cols), pixels of its grid.
+    """
+
+    def __init__(self, reader: Reader, shift: tuple[float, float]) -> None:
+        self._reader = reader
+        rows, cols = whole_and_part(shift[0]), whole_and_part(shift[1])
+        self._whole, self._parts = (rows[0], cols[0]), (rows[1], cols[1])
+
+    def read(self, window: Window) -> Pixels:
+        """Values as float32, or in the file's dtype where the shift is whole."""
+        if self._parts == (0.0, 0.0):
+            return self._reader.read(window.shift(*self._whole))
+        extra = TAPS_BEFORE + TAPS_AFTER
+        top, left = window.row + self._whole[0] - TAPS_BEFORE, window.col + self._whole[1] - TAPS_BEFORE
+        values, ok = self._reader.read(Window(top, left, window.height + extra, window.width + extra))
+        moved, valid = interpolate(values, self._parts), interpolate_valid(ok, self._parts)
+        moved[:, ~valid] = 0
+        return moved, valid
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+def on_grid(info: RasterInfo, bands: Sequence[int], target: RasterInfo, shift: tuple[float, float]) -> Reader:
+    """Open a raster on the grid of another one, moved by `shift` (rows, cols) pixels of that grid.
+
+    A raster whose grid differs by whole pixels only is shifted by interpolation; any other is warped once, shift
+    included.
+
+    Raises:
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+        InputError: no such band.
+    """
+    grid = scene_geobox(target)
+    offset = _offset(info, target, grid)
+    if offset is None:
+        return WarpedReader(info, bands, shifted(grid, shift), "cubic")
+    plain = PlainReader(info, bands, offset)
+    return plain if shift == (0.0, 0.0) else ShiftedReader(plain, shift)
+
+
+def shifted(grid: GeoBox, shift: tuple[float, float]) -> GeoBox:
+    """The grid on which an image is read to be moved by `shift` (rows, cols) pixels."""
+    return GeoBox(grid.shape, translated(grid.affine, -shift[0], -shift[1]), grid.crs)
+
+
+def _offset(info: RasterInfo, target: RasterInfo, grid: GeoBox) -> tuple[int, int] | None:
+    if info.crs_wkt == target.crs_wkt and info.transform == target.transform:
+        return 0, 0
+    return find_overlap(info, grid).offset
+
+
+def sample_windows(height: int, width: int) -> list[Window]:
+    """The windows over which statistics of an image are taken: all of a small one, else nine spread over it."""
+    if max(height, width) <= _WHOLE:
+        return [Window(0, 0, height, width)]
+    return spread_tiles(Window(0, 0, height, width), _VIEW, _VIEWS, _VIEWS)
+
+
+def named_bands(info: RasterInfo) -> tuple[str, ...]:
+    """Names of the image bands in lower case; without names they are red, green, blue, nir in this order."""
+    names = [(info.descriptions[band - 1] or "").strip().lower() for band in info.data_bands]
+    if all(names) and len(set(names)) == len(names):
+        return tuple(names)
+    return tuple(_BANDS[i] if i < len(_BANDS) else f"band {i + 1}" for i in range(len(names)))
+
+
+def pick_bands(info: RasterInfo, wanted: Sequence[str]) -> tuple[int, ...]:
+    """1-based indices of the wanted bands.
+
+    Raises:
+        InputError: one is missing.
+    """
+    have = named_bands(info)
+    missing = [name for name in wanted if name not in have]
+    if missing:
+        raise InputError(
+            f"{info.path}: has no band {missing[0]}, only {', '.join(have)}; name its bands, or ask for less"
+        )
+    return tuple(info.data_bands[have.index(name)] for name in wanted)
+
+
+class ReaderCache:
+    """The last used readers of each thread; safe across threads, forks and pickling."""
+
+    def __init__(self, limit: int = _READERS) -> None:
+        self._limit = limit
+        self._local = threading.local()
+
+    def get(self, key: object, make: Callable[[], T], close: Callable[[T], None]) -> T:
+        """The reader of this key in this thread, made if there is none; the least recently used is closed."""
+        if getattr(self._local, "process", None) != os.getpid():
+            self._local.process, self._local.held = os.getpid(), OrderedDict()
+        held: OrderedDict[object, tuple[T, Callable[[T], None]]] = self._local.held
+        found = held.pop(key, None) or (make(), close)
+        held[key] = found
+        while len(held) > self._limit:
+            old, shut = held.popitem(last=False)[1]
+            shut(old)
+        return found[0]
+
+    def __getstate__(self) -> int:
+        return self._limit
+
+    def __setstate__(self, limit: int) -> None:
+        self.__init__(limit)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """How the files of an index are read.
 
     Attributes:
@@ -51,20 +215,20 @@ class Reading:
 
     @property
     def by_rules(self) -> bool:
-        """Whether rules for land cover apply to these bands and classes."""
-        return set(cover.NEEDED_BANDS) <= set(self.bands) and self.classes == CLASSES
+        """Whether labels can be made by rules from these bands and classes."""
+        return set(NEEDED_BANDS) <= set(self.bands) and self.classes == CLASSES
 
     @property
     def reach(self) -> int:
-        """Pixels around a window that its labels by rules depend on."""
+        """Pixels around a window on which its labels by rules depend."""
         if not self.by_rules:
             return 0
-        return (cover.REACH if self.pseudo_classes else 0) + (CHANGE_REACH if self.pseudo_change else 0)
+        return (COVER_REACH if self.pseudo_classes else 0) + (CHANGE_REACH if self.pseudo_change else 0)
 
 
 @dataclass(slots=True)
 class Shared:
-    """What rows with files in common find out once.
+    """Properties of files that rows share.
 
     Attributes:
         infos: by path.
@@ -72,17 +236,17 @@ class Shared:
     """
 
     infos: dict[str, RasterInfo] = field(default_factory=dict)
-    tones: dict[str, cover.Tone] = field(default_factory=dict)
+    tones: dict[str, Tone] = field(default_factory=dict)
 
     def look(self, path: Path, role: Role) -> RasterInfo:
-        """What `inspect` says of a file. Raises InputError where it cannot be used."""
+        """Inspect a file once. Raises InputError where it cannot be used."""
         if str(path) not in self.infos:
             self.infos[str(path)] = inspect(path, role)
         return self.infos[str(path)]
 
 
-class RowFiles:
-    """A row of an index whose files are there and fit together.
+class PairFiles:
+    """The files of a row of an index, checked to exist and to fit together.
 
     Args:
         row: paths relative to `root`.
@@ -95,7 +259,7 @@ class RowFiles:
             that are not uint8.
     """
 
-    def __init__(self, row: IndexRow, root: Path, reading: Reading, shared: Shared) -> None:
+    def __init__(self, row: IndexRow, root: Path, reading: ReadOptions, shared: Shared) -> None:
         self.row, self.reading, self.tones = row, reading, shared.tones
 
         self.new, self.ref = shared.look(root / row.new, "reference"), shared.look(root / row.ref, "reference")
@@ -130,7 +294,7 @@ class RowFiles:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the pair takes in memory, the new date included."""
+        """Bytes of the pair in memory, the new date included."""
         pixels = self.new.height * self.new.width
         return pixels * (2 * len(self.reading.bands) * self.dtype.itemsize + 4)
 
@@ -155,9 +319,9 @@ class RowFiles:
 
 
 class OpenPair:
-    """The open files of a pair; not to be shared between threads."""
+    """The open files of a pair; for one thread."""
 
-    def __init__(self, files: RowFiles) -> None:
+    def __init__(self, files: PairFiles) -> None:
         self.files, row = files, files.row
         shift = (row.shift_rows, row.shift_cols) if files.reading.match else (0.0, 0.0)
         grid = scene_geobox(files.new)
@@ -174,12 +338,12 @@ class OpenPair:
                 reader.close()
 
     def new(self, window: Window) -> tuple[Image, Known]:
-        """The new date in DN of 0..255, and where it has data."""
+        """The new date, 0..255, and where it is valid."""
         values, valid = self._new.read(window)
         return self._finished(self._ranged(values), valid), valid
 
     def ref(self, window: Window) -> tuple[Image, Known]:
-        """The reference as it lies on the new date, in its radiometry, and where it has data."""
+        """The reference, registered and fitted radiometrically to the new date, and where it is valid."""
         values, valid = self._ref.read(window)
         values = self._ranged(values)
         if self.files.fit is not None and self.files.reading.match:
@@ -188,7 +352,7 @@ class OpenPair:
         return self._finished(values, valid), valid
 
     def classes(self, window: Window, new: Image, valid: Known) -> Labels:
-        """Land cover of the new date; `new` holds the pixels of the window."""
+        """Land cover of the new date; `new`: its pixels in the window."""
         if self._classes is not None:
             return _cover_labels(self._classes.read(window), len(self.files.reading.classes))
         return self._rules(new, valid)
@@ -216,18 +380,18 @@ class OpenPair:
         return mask
 
     @property
-    def tone(self) -> cover.Tone:
+    def tone(self) -> Tone:
         """The tone of the new date as a whole, measured once."""
         found = self.files.tones.get(self.files.row.new)
         if found is None:
-            views = [self.new(window) for window in views_of(*self.files.shape)]
+            views = [self.new(window) for window in sample_windows(*self.files.shape)]
             shown = [_four(values, self.files.reading)[:, valid] for values, valid in views]
-            found = cover.measure_tone(shown)
+            found = measure_tone(shown)
             self.files.tones[self.files.row.new] = found
         return found
 
     def read(self, window: Window) -> Crop:
-        """One window, all of it, the same pixels however windows are cut."""
+        """One window as a crop; pixels do not depend on how windows are cut."""
         area = window.pad(self.files.reading.reach).intersect(Window(0, 0, *self.files.shape)) or window
         new, new_valid = self.new(area)
         ref, ref_valid = self.ref(area)
@@ -257,7 +421,7 @@ class OpenPair:
         reading = self.files.reading
         if not (reading.by_rules and reading.pseudo_classes):
             return np.full(valid.shape, UNKNOWN_COVER, np.uint8)
-        labels = cover.land_cover(_four(image, reading), self.tone)
+        labels = land_cover(_four(image, reading), self.tone)
         labels[~valid] = UNKNOWN_COVER
         return labels
 
@@ -276,12 +440,12 @@ def _fit(
     return gain, offset
 
 
-def _labels(info: RasterInfo | None, grid: GeoBox) -> MaskPrior | None:
-    return None if info is None else MaskPrior(info, grid)
+def _labels(info: RasterInfo | None, grid: GeoBox) -> ClassMask | None:
+    return None if info is None else ClassMask(info, grid)
 
 
-def _four(image: Image, reading: Reading) -> NDArray[np.uint8]:
-    picked = image[[reading.bands.index(name) for name in cover.NEEDED_BANDS]]
+def _four(image: Image, reading: ReadOptions) -> NDArray[np.uint8]:
+    picked = image[[reading.bands.index(name) for name in NEEDED_BANDS]]
     return picked if picked.dtype == np.uint8 else np.rint(np.clip(picked, 0, 255)).astype(np.uint8)  # type: ignore[return-value]
 
 

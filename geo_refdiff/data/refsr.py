@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
-from geo_refdiff.data.base import UNKNOWN_COVER, Crop, Numbers
 from geo_refdiff.data.class_table import ClassTable, Encoding, read_class_table
+from geo_refdiff.data.dataset import UNKNOWN_COVER, Crop, Numbers, OnError, Problems, ReadError
 from geo_refdiff.data.indexed import BUDGET, Resident, check_window
-from geo_refdiff.data.kept import KeptPairs, cut
-from geo_refdiff.data.matching import fitted
-from geo_refdiff.data.problems import OnError, Problems, ReadError
+from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.window import Window
@@ -39,7 +39,7 @@ _STREAMED = 64 * 2**20
 
 
 def is_refsr(folder: Path) -> bool:
-    """Whether a folder, or its train or test folder, looks like this layout."""
+    """Whether a folder, or its train or test folder, has this layout."""
     return folder.is_dir() and any(_holds_pairs(f) for f in (folder, *(folder / s for s in _SPLITS)))
 
 
@@ -63,7 +63,7 @@ class RefSRDataset:
         labels: "colour" reads CD_mask_RGB, "grey" CD_mask, "auto" the first of them that is there.
         match: fit the reference's radiometry to the new date.
         resident: True reads all pairs now and holds them; "auto" holds those that were read, up to `budget` bytes;
-            False but the last few.
+            False only the last few.
         on_error: "skip" leaves out pairs whose files are missing or do not fit, "stop" raises.
 
     Attributes:
@@ -103,7 +103,7 @@ class RefSRDataset:
         self._names: list[str] = []
         self._shapes: list[tuple[int, int]] = []
         self._bytes: list[list[int]] = []
-        self._kept = KeptPairs(_STREAMED if resident is False else (1 << 62 if resident is True else budget))
+        self._kept = PairCache(_STREAMED if resident is False else (1 << 62 if resident is True else budget))
         for name in names:
             self._admit(name, resident is True, on_error)
         if not self._names:
@@ -118,7 +118,7 @@ class RefSRDataset:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """What a message calls the pair."""
+        """Name of the pair in messages."""
         return f"{self._home.name}/{self._names[index]}"
 
     def files(self, index: int) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ class RefSRDataset:
         return Numbers()
 
     def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
-        """One window of a pair, as arrays of the caller's own.
+        """One window of a pair, copied.
 
         Raises:
             ReadError: a file cannot be read, or its labels are not in the class table.
@@ -193,7 +193,7 @@ class RefSRDataset:
             try:
                 labels = _label_png(self._masks / name)
             except ReadError:
-                continue  # told when the pair is looked at
+                continue  # reported when the pair is read
             if labels.ndim == 3:
                 return "colour"
             seen.update(np.unique(labels).tolist())
@@ -223,7 +223,7 @@ class RefSRDataset:
         new, ref = (np.ascontiguousarray(_png(path).transpose(2, 0, 1)) for path in paths[:2])
         everywhere = np.ones(new.shape[1:], np.bool_)
         if self._match:
-            ref = fitted(new, ref, everywhere)
+            ref = match_radiometry(new, ref, everywhere)
         mask = np.full(new.shape[1:], UNKNOWN_CLASS, np.uint8)
         if self._table is not None and self._encoding is not None:
             mask = self._labels(paths[2], self._table, self._encoding)
@@ -301,3 +301,57 @@ def _unreadable(path: Path, error: Exception) -> str:
         "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read as PNG ({one_line(error, 120)})"
     )
     return f"{path}: {reason}; unpack the data set again"
+
+
+class PairCache:
+    """The last used pairs by number, up to a number of bytes; safe in threads, and empty after unpickling.
+
+    Args:
+        budget: bytes; one pair is always kept.
+    """
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._bytes = 0
+        self._pairs: OrderedDict[int, Crop] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, index: int, make: Callable[[int], Crop]) -> Crop:
+        """The pair of this number, made if it is not in memory."""
+        with self._lock:
+            found = self._pairs.get(index)
+            if found is not None:
+                self._pairs.move_to_end(index)
+                return found
+        made = make(index)
+        with self._lock:
+            if index not in self._pairs:
+                self._pairs[index] = made
+                self._bytes += _nbytes(made)
+            while self._bytes > self._budget and len(self._pairs) > 1:
+                self._bytes -= _nbytes(self._pairs.popitem(last=False)[1])
+        return made
+
+    def __getstate__(self) -> int:
+        return self._budget
+
+    def __setstate__(self, budget: Any) -> None:
+        self.__init__(budget)  # type: ignore[misc]
+
+
+def _nbytes(crop: Crop) -> int:
+    return sum(part.nbytes for part in crop)
+
+
+def cut(whole: Crop, rows: slice, cols: slice) -> Crop:
+    """A window of a whole pair, copied."""
+    new, ref, new_valid, ref_valid, classes, mask = whole
+    at = (slice(None), rows, cols)
+    return Crop(
+        new[at].copy(),
+        ref[at].copy(),
+        new_valid[rows, cols].copy(),
+        ref_valid[rows, cols].copy(),
+        classes[rows, cols].copy(),
+        mask[rows, cols].copy(),
+    )

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geo_refdiff.change.confidence import Prior
-from geo_refdiff.change.deciding import open_prior
-from geo_refdiff.change.detected import DetectedPrior
-from geo_refdiff.change.network import load_detector
+from geo_refdiff.change.deciding import open_mask
+from geo_refdiff.change.detector import DetectedMask, load_detector
+from geo_refdiff.change.mask_files import ChangeMask
 from geo_refdiff.errors import ModelError
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.fill import fill_missing
@@ -46,7 +45,7 @@ class ConditionReader:
         self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.scene))
         self.output = self._closing.enter_context(RasterReader(plan.scene, plan.bands.output))
         self.reference: WarpedReader | None = None
-        self.mask: Prior | None = None
+        self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:
             self.reference = WarpedReader(
                 plan.reference, plan.bands.reference, plan.target, "cubic", plan.coregistration.on_target(scale)
@@ -54,7 +53,7 @@ class ConditionReader:
             self._closing.callback(self.reference.close)
         if plan.mask and restorer.uses_mask:
             detected = self._detected if self.reference else None
-            self.mask = open_prior(plan.mask, plan.target, detected, plan.coregistration.on_target(scale))
+            self.mask = open_mask(plan.mask, plan.target, detected, plan.coregistration.on_target(scale))
             self._closing.callback(self.mask.close)
 
     def __enter__(self) -> Self:
@@ -122,7 +121,7 @@ class ConditionReader:
         assert self.mask is not None
         return self.mask.read(self._local(window))
 
-    def _detected(self) -> Prior:
+    def _detected(self) -> ChangeMask:
         record = self.plan.mask
         assert record is not None
         sensor, detector = SensorModel(self.scale, self.plan.psf_sigma, self.plan.sensor.kernel), load_detector()
@@ -131,7 +130,7 @@ class ConditionReader:
                 f"the change detector here has SHA-256 {detector.sha256[:12]}, the plan was made with "
                 f"{record.detector[:12]}; install the same version of geo-refdiff, or begin the run again"
             )
-        return DetectedPrior(
+        return DetectedMask(
             detector, sensor, self._units, self._ref, record.channels, record.classes,
             record.min_confidence, self.plan.lr_origin,
         )  # fmt: skip

@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.change.detected import SURE, TOLD, DetectedPrior
-from geo_refdiff.change.features import BANDS
-from geo_refdiff.change.network import Detector
+from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, BANDS, CLASSES_FOR_MODEL, DetectedMask, Detector
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.job import to_units
 from geo_refdiff.raster.window import Window
@@ -55,11 +53,17 @@ class TileDetector:
             values = _cut(scene, window)
             return np.nan_to_num(values), np.isfinite(values)
 
-        prior = DetectedPrior(
-            self.detector, sensor, read_scene, lambda window: _cut(reference, window), self.channels, TOLD, SURE
+        mask = DetectedMask(
+            self.detector,
+            sensor,
+            read_scene,
+            lambda window: _cut(reference, window),
+            self.channels,
+            CLASSES_FOR_MODEL,
+            AUTO_MIN_CONFIDENCE,
         )
         height, width = ref.shape[-2:]
-        return torch.from_numpy(prior.read(Window(0, 0, height, width)))[None, None]
+        return torch.from_numpy(mask.read(Window(0, 0, height, width)))[None, None]
 
 
 def _cut(image: NDArray[np.float32], window: Window) -> NDArray[np.float32]:

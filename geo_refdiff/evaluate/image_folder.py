@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
-from geo_refdiff.data.base import Numbers
+from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.evaluate.tiles import UINT8, TileSpec
 from geo_refdiff.raster.atomic import atomic_path

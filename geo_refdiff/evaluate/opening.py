@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.change.network import load_detector
+from geo_refdiff.change.detector import load_detector
 from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.data.refsr import RefSRDataset
 from geo_refdiff.errors import InputError, OptionError

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.data.base import Numbers
+from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.evaluate import efficientnet, pictures
 from geo_refdiff.evaluate.describe import Tally, as_json, as_lines

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geo_refdiff.classes import UNKNOWN_CLASS
-from geo_refdiff.data.base import Crop, Numbers, PairDataset
-from geo_refdiff.data.regions import region
+from geo_refdiff.data.dataset import Crop, Numbers, PairDataset
+from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.raster.window import Window
@@ -201,9 +201,8 @@ class TileSource:
         mask = torch.zeros_like(cover)
         for step in range(_PASTES):
             other = _reference(self._crop(self.dataset, self.elsewhere(spec, step)))
-            where = region(self.size, rng, cover.device)[None, None] & (cover > 0)
-            ref = torch.where(where, other, ref)
-            mask = torch.where(where, cover, mask)
+            where = random_region(self.size, rng, cover.device)[None, None]
+            ref, mask = paste_change(ref, mask, cover, other, where)
         return ref, ref, mask
 
 

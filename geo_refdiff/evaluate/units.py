@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,8 @@ from geo_refdiff.raster.crs import footprint
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
-from geo_refdiff.raster.window import Window
 
 _SIDE, _TILES = 32, 4
 """LR pixels along a tile, and tiles along an axis."""
@@ -83,7 +83,7 @@ def _samples(
     found: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
     target = output_geobox(scene_geobox(source), scale)
     with RasterReader(source, bands) as coarse, WarpedReader(truth, chosen, target, "cubic") as fine:
-        for tile in _tiles(footprint(truth, source).intersect(Window(0, 0, source.height, source.width))):
+        for tile in spread_tiles(footprint(truth, source), _SIDE, _TILES, _TILES):
             values, valid = coarse.read(tile)
             image, known = fine.read(tile.multiply(scale))
             cells = (tile.height, scale, tile.width, scale)
@@ -97,14 +97,3 @@ def _samples(
         (np.concatenate([none, *(a for a, _ in pairs)]), np.concatenate([none, *(b for _, b in pairs)]))
         for pairs in found
     ]
-
-
-def _tiles(area: Window | None) -> Iterator[Window]:
-    """A few, evenly over the area."""
-    if area is None:
-        return
-    for row in np.linspace(area.row, max(area.row, area.stop_row - _SIDE), _TILES).astype(int):
-        for col in np.linspace(area.col, max(area.col, area.stop_col - _SIDE), _TILES).astype(int):
-            tile = Window(int(row), int(col), _SIDE, _SIDE).intersect(area)
-            if tile is not None:
-                yield tile

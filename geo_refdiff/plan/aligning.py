@@ -18,9 +18,9 @@ from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.reading import register_rasters
-from geo_refdiff.registration.registration import Registration
-from geo_refdiff.registration.sites import Site
+from geo_refdiff.registration.estimate import Site
+from geo_refdiff.registration.rasters import register_rasters
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.registration import Registration
+from geo_refdiff.registration.register import Registration
 
 
 @dataclass(frozen=True, slots=True)

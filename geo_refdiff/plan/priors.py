@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geo_refdiff.change.features import BANDS
+from geo_refdiff.change.detector import BANDS
 from geo_refdiff.change.record import MaskRecord
 from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError
@@ -50,16 +50,15 @@ def automatic_mask(
         if asked.min_confidence is not None:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
         return None, []
-    from geo_refdiff.change.detected import SURE, TOLD
-    from geo_refdiff.change.network import load_detector
+    from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, CLASSES_FOR_MODEL, load_detector
 
     detector = load_detector()
     notes = [] if named else ["no mask was given: changes are looked for; --mask none leaves that out"]
     classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
     record = MaskRecord(
         "auto",
-        values=tuple((i, TOLD.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
-        min_confidence=SURE if asked.min_confidence is None else asked.min_confidence,
+        values=tuple((i, CLASSES_FOR_MODEL.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
+        min_confidence=AUTO_MIN_CONFIDENCE if asked.min_confidence is None else asked.min_confidence,
         channels=channels,
         detector=detector.sha256,
     )

@@ -20,9 +20,9 @@ from geo_refdiff.raster.crs import footprint
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.sampling import pick_evenly, spread_starts, tiles_with_data
 from geo_refdiff.raster.warp import TILE, WarpedReader
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.common import evenly, known_tiles
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -102,7 +102,7 @@ def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
 
         fixed = list(_spread(whole, _SCENE_TILE, 1, _TILES))
         if _is_thin(sum(take(window) for window in fixed), fixed, whole):
-            for window in evenly(known_tiles(info, bands[0], _SCENE_TILE), _TILES**2):
+            for window in pick_evenly(tiles_with_data(info, bands[0], _SCENE_TILE), _TILES**2):
                 take(window)
     return np.concatenate(samples, axis=1)
 
@@ -149,8 +149,8 @@ def fit_reference(
 
         fixed = list(_spread(area, side, side, _REFERENCE_TILES))
         if _is_thin(sum(compare(window) for window in fixed), fixed, area):
-            both = known_tiles(scene, scene_bands[0], side, (reference, reference_bands[0]))
-            for window in evenly(both, _REFERENCE_TILES**2):
+            both = tiles_with_data(scene, scene_bands[0], side, (reference, reference_bands[0]))
+            for window in pick_evenly(both, _REFERENCE_TILES**2):
                 compare(window)
     a, b = np.concatenate(seen, axis=1), np.concatenate(truth, axis=1)
     return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
@@ -196,8 +196,8 @@ def _is_thin(known: int, tiles: Sequence[Window], area: Window) -> bool:
 def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[int]:
     if length <= tiles * side:
         return list(range(start, start + length, side))
-    places = np.linspace(start, start + length - side, tiles)
-    return sorted({max(start, int(p) // grid * grid) for p in places})
+    starts = spread_starts(start, length, side, tiles)
+    return sorted({max(start, place // grid * grid) for place in starts})
 
 
 def _range(sample: NDArray[np.float64]) -> tuple[float, float]:

@@ -1,51 +1,56 @@
-"""What two images of one place have in common across gains, seasons and spectral bands: where their edges are.
+"""Descriptions of two images of one place that survive gains, seasons and spectral bands: where their edges are.
 
-Two descriptions are made of the gradient, neither of which knows the sign of a contrast. The *orientation* is the
-gradient as a complex number with its angle doubled (G. H. Granlund, "In search of a general picture processing
-operator", 1978): it tells which way an edge runs. The *edge strength* is the logarithm of the gradient's magnitude.
-Both are sums over bands, so that red can be compared with near infrared.
-
-Both images are always described over the same pixels: what the rim of a hole does to one of them, it does to both.
+Both descriptions are made of the gradient and ignore the sign of a contrast. The *orientation* is the gradient as a
+complex number with its angle doubled (G. H. Granlund, "In search of a general picture processing operator", 1978). The
+*edge strength* is the logarithm of the magnitude of the gradient. Both are sums over bands, so that red can be compared
+with near infrared. A `Pair` describes scene and reference over the same pixels, so that the rim of a hole affects both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_refdiff.registration.view import Placement, View
+
 _SMOOTH = 0.5
-"""Standard deviation of the smoothing within the gradient, LR pixels: more costs accuracy."""
+"""Standard deviation of the smoothing within the gradient, LR pixels; more smoothing costs accuracy."""
 
 FILL = 1.0
 """Standard deviation of the neighbourhood from which holes are filled, LR pixels."""
 
-_STRONGEST = 4.0
-"""Orientation is cut at so many times its mean, or single shores and roofs would decide alone."""
+_CLIP = 4.0
+"""Orientation is limited to this multiple of its mean, so that single shores and roofs do not dominate."""
 
 LOCAL = 4.0
-"""Standard deviation of the neighbourhood whose mean edge strength is taken off, and of that in which two images
-are said to agree, LR pixels."""
+"""Standard deviation, LR pixels, of the neighbourhood whose mean edge strength is subtracted, and of the one over which
+agreement is averaged."""
 
 _TAPER = 3.0
-"""LR pixels over which an image fades to nothing towards missing pixels and borders."""
+"""LR pixels over which weights fade to zero towards missing pixels and borders."""
 
 _AGREEMENT = (0.1, 0.4)
-"""Pixels whose neighbourhood agrees less do not count at all, those that agree more count in full."""
+"""Agreement at which the weight of a pixel begins to rise from 0, and at which it reaches 1."""
 
-_LEAST_KNOWN = 0.5
-"""Part of the 3 x 3 pixels around one that must be known: stray missing pixels are bridged, holes are not."""
+_MIN_VALID = 0.5
+"""Part of the 3 x 3 neighbourhood that must be valid: stray missing pixels are bridged, holes are not."""
+
+_MIN_STRUCTURE = 0.1
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Complex = NDArray[np.complex64]
+Shift = tuple[float, float]
+"""(rows, columns), LR pixels."""
 
 
 class Gradient(NamedTuple):
-    """Of one band, each (h, w): along columns, along rows, length; and the mean length over the pixels used."""
+    """Gradient of one band: x, y and length (h, w), and the mean length over the used pixels."""
 
     x: Image
     y: Image
@@ -54,26 +59,26 @@ class Gradient(NamedTuple):
 
 
 def usable(known: Mask) -> Mask:
-    """Pixels whose gradient can be told: most of their 3 x 3 neighbourhood is known; none at the border."""
+    """Pixels with a defined gradient: most of their 3 x 3 neighbourhood is valid; never at the border."""
     share = cv2.boxFilter(known.astype(np.float32), cv2.CV_32F, (3, 3), None, (-1, -1), True, cv2.BORDER_CONSTANT)
-    enough = np.asarray(share > _LEAST_KNOWN)
+    enough = np.asarray(share > _MIN_VALID)
     enough[[0, -1]] = enough[:, [0, -1]] = False
     return enough
 
 
 def shares(known: Mask, sigma: float) -> Image | None:
-    """Part of each pixel's neighbourhood that is known, (h, w), by which sums over it are divided; None if all are."""
+    """Valid part of each pixel's Gaussian neighbourhood, (h, w), to normalise sums over it; None if all is valid."""
     return None if known.all() else np.maximum(_blur(known.astype(np.float32), sigma), np.float32(1e-3))
 
 
 def gradients(image: Image, known: Mask, used: Mask, spread: Image | None = None) -> list[Gradient]:
-    """Derivatives of a Gaussian, a band each; bands without any contrast are left out.
+    """Gaussian derivatives of each band; bands without contrast are left out.
 
     Args:
         image: (C, h, w) float32, any units.
-        known: (h, w), True = the pixel's value counts; others are filled from their neighbours.
-        used: (h, w), over which the mean is taken.
-        spread: `shares(known, FILL)`, if it is there already.
+        known: (h, w), True = valid; other pixels are filled from their neighbours.
+        used: (h, w), pixels over which the mean is taken.
+        spread: `shares(known, FILL)`, if computed already.
     """
     along, across = _kernels()
     counted = None if known.all() else known.astype(np.float32)
@@ -94,7 +99,7 @@ def gradients(image: Image, known: Mask, used: Mask, spread: Image | None = None
 
 
 def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
-    """(h, w) complex64, zero where not used; its mean magnitude is about 1."""
+    """Orientation, (h, w) complex64 of mean magnitude about 1, zero where not used."""
     real, imag = np.zeros(used.shape, np.float32), np.zeros(used.shape, np.float32)
     for x, y, length, mean in bands:
         per = cv2.divide(1 / mean, length + np.float32(1e-6 * mean))
@@ -102,14 +107,14 @@ def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
         imag += cv2.multiply(x, cv2.multiply(y, per), None, 2.0)
     size = cv2.magnitude(real, imag)
     mean = max(float(cv2.mean(size, used.view(np.uint8))[0]), 1e-12)
-    most = cv2.divide(_STRONGEST, size + np.float32(1e-6 * mean))
+    most = cv2.divide(_CLIP, size + np.float32(1e-6 * mean))
     factor = np.minimum(most, np.float32(1 / mean)) * used.astype(np.float32)
     parts = cv2.merge([cv2.multiply(real, factor), cv2.multiply(imag, factor)])
     return np.asarray(np.asarray(parts, np.float32).view(np.complex64)[..., 0])
 
 
 def edges(bands: Sequence[Gradient], used: Mask, spread: Image | None = None) -> Image:
-    """(h, w) float32, without its local mean; zero where not used; `spread`: `shares(used, LOCAL)`, if it is there."""
+    """Edge strength less its local mean, (h, w) float32, zero where not used; `spread`: `shares(used, LOCAL)`."""
     total = np.zeros(used.shape, np.float32)
     for _, _, length, mean in bands:
         total += cv2.log(length * np.float32(1 / mean) + np.float32(1))
@@ -127,11 +132,11 @@ def taper(used: Mask) -> Image:
 
 
 def agreement(first: Complex, second: Complex, power: Image | None = None) -> Image:
-    """Weights (h, w), 0..1, by how far two orientations agree around each pixel: low where the land has changed.
+    """Weights (h, w), 0..1, by the local agreement of two orientation images: low where the land has changed.
 
     Args:
         first, second: (h, w) complex64.
-        power: `local_power(first)`, if it is there already.
+        power: `local_power(first)`, if computed already.
     """
     common = _blur(first.real * second.real + first.imag * second.imag, LOCAL)
     size = (local_power(first) if power is None else power) * local_power(second)
@@ -145,12 +150,12 @@ def local_power(orientations: Complex) -> Image:
 
 
 def structure(image: Image, known: Mask) -> float:
-    """How far an image is more than noise, -1..1: the correlation of pixels two apart, without the local mean, in the
-    band where it is highest; about 0 for white noise.
+    """Autocorrelation at a distance of two pixels after subtraction of the local mean, -1..1, of the highest band;
+    about 0 for white noise.
 
     Args:
         image: (C, h, w).
-        known: (h, w), True = the pixel's value counts.
+        known: (h, w), True = valid.
     """
     counted = known.astype(np.float32)
     spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
@@ -168,12 +173,11 @@ def structure(image: Image, known: Mask) -> float:
 
 
 def likeness(first: Image, second: Image, known: Mask) -> float:
-    """How far the contrasts of two images run alike, -1..1: their correlation without the local mean, in the band where
-    it is highest.
+    """Correlation of two images after subtraction of the local mean, -1..1, highest of all bands.
 
     Args:
         first, second: (C, h, w), bands pair by pair, any units.
-        known: (h, w), True = both values count.
+        known: (h, w), True = both are valid.
     """
     counted = known.astype(np.float32)
     spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
@@ -186,7 +190,7 @@ def likeness(first: Image, second: Image, known: Mask) -> float:
 
 
 def _kernels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Derivative and value of the Gaussian, 7 taps."""
+    """Taps of the Gaussian derivative and of the smoothing across it, 7 each."""
     at = np.arange(-3.0, 4.0)
     smooth = np.exp(-0.5 * (at / _SMOOTH) ** 2)
     smooth = np.convolve(smooth, [1.0, 2.0, 1.0], "same")
@@ -196,3 +200,127 @@ def _kernels() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 def _blur(image: Image, sigma: float) -> Image:
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma, None, sigma, cv2.BORDER_REFLECT_101))
+
+
+class Frame:
+    """The scene's side of a pair, which placements share as long as the same pixels are valid.
+
+    Attributes:
+        image: (C, h, w), the scene.
+        both: (h, w), pixels that are valid in both images.
+        used: (h, w), pixels that are compared.
+        pixels: number of pixels that are valid in both images.
+        gradients: of each band of the scene.
+    """
+
+    def __init__(self, image: Image, both: Mask) -> None:
+        self.image, self.both = image, both
+        self.used = usable(both)
+        self.pixels = int(both.sum())
+        self._spread = shares(both, FILL)
+        self.gradients = self.described(image)
+
+    def described(self, image: Image) -> list[Gradient]:
+        """Gradients of either image (C, h, w) over the frame's pixels."""
+        return gradients(image, self.both, self.used, self._spread)
+
+    def edges_of(self, bands: list[Gradient]) -> Image:
+        """Edge strengths of either image."""
+        return edges(bands, self.used, self._local)
+
+    @cached_property
+    def _local(self) -> Image | None:
+        return shares(self.used, LOCAL)
+
+    @cached_property
+    def orientation(self) -> Complex:
+        """Of the scene."""
+        return orientation(self.gradients, self.used)
+
+    @cached_property
+    def edges(self) -> Image:
+        """Of the scene."""
+        return self.edges_of(self.gradients)
+
+    @cached_property
+    def power(self) -> Image:
+        """Local power of the scene's orientation."""
+        return local_power(self.orientation)
+
+    @cached_property
+    def taper(self) -> Image:
+        """Weights of the pixels, (h, w)."""
+        return taper(self.used)
+
+    @cached_property
+    def solid(self) -> Mask:
+        """Used pixels whose neighbourhood is used too."""
+        return usable(self.used)
+
+
+class Pair:
+    """Scene and reference at one placement.
+
+    Attributes:
+        view, placement: as given.
+        frame: the scene's side.
+        reference: gradients of each band of the reference.
+    """
+
+    def __init__(self, view: View, placement: Placement, like: Pair | None = None) -> None:
+        """Resample the reference at its placement; `like`: a pair of the same view, to reuse its frame."""
+        self.view, self.placement = view, placement
+        self._image, seen = view.render(placement)
+        both = view.valid & seen
+        same = like is not None and like.view is view and np.array_equal(like.frame.both, both)
+        self.frame: Frame = like.frame if like is not None and same else Frame(view.scene, both)
+        self.reference = self.frame.described(self._image)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels that are valid in both images."""
+        return self.frame.pixels
+
+    @property
+    def featureless(self) -> bool:
+        """Whether either image is without contrast."""
+        return not (self.frame.gradients and self.reference)
+
+    @cached_property
+    def orientations(self) -> tuple[Complex, Complex]:
+        """Of scene and reference."""
+        return self.frame.orientation, orientation(self.reference, self.frame.used)
+
+    @cached_property
+    def edges(self) -> tuple[Image, Image]:
+        """Of scene and reference."""
+        return self.frame.edges, self.frame.edges_of(self.reference)
+
+    @cached_property
+    def agreement(self) -> Image:
+        """Weights (h, w) by the local agreement of the orientations."""
+        return agreement(*self.orientations, self.frame.power)
+
+    @property
+    def likeness(self) -> float:
+        """Correlation of the contrasts of both images, -1..1."""
+        return likeness(self.frame.image, self._image, self.frame.both)
+
+    @property
+    def structured(self) -> bool:
+        """Whether both images show more than noise."""
+        return all(structure(x, self.frame.both) > _MIN_STRUCTURE for x in (self.frame.image, self._image))
+
+    @property
+    def shift(self) -> Shift:
+        """The placement of a pair that is placed by one shift."""
+        row, col = self.placement
+        return float(row), float(col)
+
+    def moved(self, step: Shift) -> Pair:
+        """The pair with the reference shifted by a further step."""
+        return self.placed((self.shift[0] + step[0], self.shift[1] + step[1]))
+
+    def placed(self, placement: Placement) -> Pair:
+        """The pair with the reference at another placement."""
+        return Pair(self.view, placement, self)

@@ -1,9 +1,8 @@
-"""A smooth field of shifts from measured ones, some of them wrong.
+"""Robust fits of a displacement to measured shifts: one shift, an affine, or a smooth field.
 
-A Gaussian process whose covariance (Matern 5/2) makes the field vary smoothly around a constant, which is also where it
-returns to far from any measurement (C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning,
-2006, sections 2.7, 4.2 and 5.4). How much and over which distance it varies is what makes the measurements likeliest;
-a measurement that its neighbours do not expect is left out.
+The field is a Gaussian process with Matern 5/2 covariance around an unknown constant, to which it returns far from
+measurements (C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for Machine Learning, 2006, sections 2.7, 4.2
+and 5.4). Amplitude and correlation length maximise the likelihood; outliers are found by leave-one-out prediction.
 """
 
 from __future__ import annotations
@@ -22,29 +21,29 @@ _REACHES = (1.0, 2.0, 4.0, 8.0)
 """Correlation lengths in distances between measurements."""
 
 _NOISES = (0.25, 0.5, 1.0, 2.0)
-"""By how much the errors of all measurements may differ from what is said of them."""
+"""Factors by which all stated errors may be wrong."""
 
-_UNKNOWN = 0.02
-"""Error that no measurement is without, LR pixels."""
+_FLOOR = 0.02
+"""Error that is added to every stated error, LR pixels."""
 
 _OUTLIER = 4.0
-"""Standard deviations from what the others expect."""
+"""Deviation from the prediction of the others that makes an outlier, standard deviations."""
 
 _ROUNDS = 4
 _VAGUE = 100.0
-"""Prior variance of the constant, LR pixels squared."""
+"""Variance of the constant before any measurement, LR pixels squared."""
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Smooth:
-    """A fitted field.
+class FittedDisplacement:
+    """A fitted displacement.
 
     Attributes:
-        displacement: at the lattice; a constant or an affine if that is what was fitted.
+        displacement: a constant, an affine, or a lattice.
         inlier: (n,) True = the measurement was used.
-        gain: how much likelier (natural logarithm) the field makes the measurements than a constant does.
+        gain: natural log likelihood gained over a constant.
         sigma: standard error of the field at the lattice's nodes (rows, cols), or one number (1, 1); LR pixels.
     """
 
@@ -54,8 +53,8 @@ class Smooth:
     sigma: Array
 
 
-def fit_constant(shifts: Array, sigma: Array) -> Smooth:
-    """One shift: the mean of those near the median, weighted.
+def fit_constant(shifts: Array, sigma: Array) -> FittedDisplacement:
+    """Fit one shift: the weighted mean of the shifts near the median.
 
     Args:
         shifts: (n, 2) rows and columns, LR pixels.
@@ -66,18 +65,18 @@ def fit_constant(shifts: Array, sigma: Array) -> Smooth:
     for _ in range(_ROUNDS):
         off = np.linalg.norm(shifts - centre, axis=1)
         spread = 1.4826 * float(np.median(off[inlier]))
-        inlier = off <= np.maximum(_OUTLIER * np.hypot(sigma, _UNKNOWN), 2.5 * spread)
+        inlier = off <= np.maximum(_OUTLIER * np.hypot(sigma, _FLOOR), 2.5 * spread)
         if not inlier.any():
             inlier = off <= np.median(off)
-        weight = 1 / (sigma[inlier] ** 2 + _UNKNOWN**2)
+        weight = 1 / (sigma[inlier] ** 2 + _FLOOR**2)
         centre = (shifts[inlier] * weight[:, None]).sum(axis=0) / weight.sum()
     scatter = float(np.sqrt((weight * ((shifts[inlier] - centre) ** 2).sum(axis=1)).sum() / weight.sum()))
     error = max(float(1 / np.sqrt(weight.sum())), scatter / np.sqrt(max(len(weight) - 1, 1)))
-    return Smooth(Displacement.constant(*centre), inlier, 0.0, np.array([[error]]))
+    return FittedDisplacement(Displacement.constant(*centre), inlier, 0.0, np.array([[error]]))
 
 
-def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
-    """One affine by least squares, outliers left out in rounds; None from fewer than six measurements or a line.
+def fit_affine(points: Array, shifts: Array, sigma: Array) -> FittedDisplacement | None:
+    """Fit an affine by least squares without outliers; None for fewer than six measurements or collinear ones.
 
     Args:
         points: (n, 2) positions, LR pixels from the scene's corner.
@@ -86,7 +85,7 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
     design = np.column_stack([points, np.ones(len(points))])
     extent = np.maximum(np.abs(design).max(axis=0), 1e-9)
     inlier = np.ones(len(points), dtype=bool)
-    error = np.hypot(sigma, _UNKNOWN)
+    error = np.hypot(sigma, _FLOOR)
     coefficients: Array = np.zeros((3, 2))
     for _ in range(_ROUNDS):
         if inlier.sum() < 6 or np.linalg.matrix_rank(design[inlier] / extent, tol=0.05) < 3:
@@ -100,24 +99,24 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> Smooth | None:
     a, b, c, d, e, f = (float(v) for v in coefficients.T.ravel())
     left = np.linalg.norm((shifts - design @ coefficients)[inlier], axis=1)
     scatter = float(np.sqrt((left**2).mean() * 3 / max(int(inlier.sum()) - 3, 1)))
-    return Smooth(Displacement((a, b, c, d, e, f)), inlier, 0.0, np.array([[scatter]]))
+    return FittedDisplacement(Displacement((a, b, c, d, e, f)), inlier, 0.0, np.array([[scatter]]))
 
 
-def fit_field(points: Array, shifts: Array, sigma: Array, rows: Array, cols: Array) -> Smooth:
-    """A smooth field on a lattice.
+def fit_field(points: Array, shifts: Array, sigma: Array, rows: Array, cols: Array) -> FittedDisplacement:
+    """Fit a smooth field, sampled on a lattice.
 
     Args:
         points, shifts, sigma: as for `fit_affine`.
         rows, cols: positions of the lattice's nodes, LR pixels.
     """
-    said = (sigma**2 + _UNKNOWN**2) / 2  # of each component
-    noise = said
+    stated = (sigma**2 + _FLOOR**2) / 2  # of each component
+    noise = stated
     inlier = np.ones(len(points), dtype=bool)
     unit = _spacing(points)
     amplitude, reach, gain = 0.0, unit, 0.0
     for _ in range(_ROUNDS):
-        amplitude, reach, factor, gain = _likeliest(points[inlier], shifts[inlier], said[inlier], unit)
-        noise = said * factor**2
+        amplitude, reach, factor, gain = _likeliest(points[inlier], shifts[inlier], stated[inlier], unit)
+        noise = stated * factor**2
         expected, variance = _left_out(points, shifts, noise, inlier, amplitude, reach)
         off = np.abs(shifts - expected) / np.sqrt(variance + noise)[:, None]
         kept = off.max(axis=1) <= _OUTLIER
@@ -128,7 +127,7 @@ def fit_field(points: Array, shifts: Array, sigma: Array, rows: Array, cols: Arr
     values, spread = _predicted(points[inlier], shifts[inlier], noise[inlier], nodes, amplitude, reach)
     shape = (len(rows), len(cols))
     displacement = Displacement.lattice(rows, cols, values[:, 0].reshape(shape), values[:, 1].reshape(shape))
-    return Smooth(displacement, inlier, gain, np.sqrt(2 * spread).reshape(shape))
+    return FittedDisplacement(displacement, inlier, gain, np.sqrt(2 * spread).reshape(shape))
 
 
 def _spacing(points: Array) -> float:
@@ -149,7 +148,7 @@ def _matern(a: Array, b: Array, reach: float) -> Array:
 
 
 def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple[float, float, float, float]:
-    """(amplitude, reach, factor of the errors, gain in log likelihood over a constant)."""
+    """The likeliest (amplitude, reach, factor of the errors), and the log likelihood gained over a constant."""
     likelihoods = {reach: _Likelihood(points, shifts, noise, unit * reach) for reach in _REACHES}
     constant = max((likelihoods[_REACHES[0]].logarithm(0.0, f), f) for f in _NOISES)
     tried = [
@@ -165,7 +164,7 @@ def _likeliest(points: Array, shifts: Array, noise: Array, unit: float) -> tuple
 
 
 class _Likelihood:
-    """Of measurements under one reach, for any amplitude and errors after a single decomposition.
+    """Likelihood of measurements under one reach, for any amplitude and errors after a single decomposition.
 
     Scaled by its noise N, the covariance is amplitude^2 M + factor^2 I plus the constant's N^-1/2 1 1^T N^-1/2, where
     M = N^-1/2 (Matern) N^-1/2. In the eigenvectors of M the first two are diagonal; the last is of rank one.
@@ -180,7 +179,7 @@ class _Likelihood:
         self._noise = float(np.log(noise).sum())
 
     def logarithm(self, amplitude: float, factor: float) -> float:
-        """Natural, up to what is the same for all; `factor`: by how much the errors are larger than said."""
+        """Natural logarithm up to a constant; `factor`: by how much the errors exceed the stated ones."""
         diagonal = amplitude**2 * self._values + factor**2
         along = self._constant / diagonal
         share = 1 + _VAGUE * float(self._constant @ along)
@@ -194,7 +193,7 @@ class _Likelihood:
 def _predicted(
     points: Array, shifts: Array, noise: Array, where: Array, amplitude: float, reach: float
 ) -> tuple[Array, Array]:
-    """Mean (m, 2) and variance of a component (m,) at other places."""
+    """Mean (m, 2) and variance of a component (m,) at positions `where`."""
     inverse = np.linalg.inv(_covariance(points, points, amplitude, reach) + np.diag(noise))
     cross = _covariance(where, points, amplitude, reach)
     variance = amplitude**2 + _VAGUE - np.einsum("mi,ij,mj->m", cross, inverse, cross)
@@ -204,7 +203,7 @@ def _predicted(
 def _left_out(
     points: Array, shifts: Array, noise: Array, inlier: NDArray[np.bool_], amplitude: float, reach: float
 ) -> tuple[Array, Array]:
-    """What the inliers other than itself expect of each measurement: mean (n, 2), variance of a component (n,)."""
+    """Leave-one-out prediction of each measurement by the inliers: mean (n, 2), variance of a component (n,)."""
     mean, variance = _predicted(points[inlier], shifts[inlier], noise[inlier], points, amplitude, reach)
     full = _covariance(points[inlier], points[inlier], amplitude, reach) + np.diag(noise[inlier])
     inverse = np.linalg.inv(full)

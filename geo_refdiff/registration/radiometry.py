@@ -1,4 +1,4 @@
-"""One robust linear fit a band between the reference and the scene, made once for the whole plan, never per window."""
+"""Robust linear fit of the reference to the scene, band by band, once for the whole plan and never per window."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 _ROUNDS = 5
 _KEEP = 0.7
 _GAIN_LIMITS = (0.2, 5.0)
-"""In terms of the ratio of the bands' spreads over all pixels, changed ones and clouds among them."""
+"""Limits of the gain relative to the ratio of the bands' spreads over all pixels, changed ones and clouds included."""
 
 _SPREAD = (0.1, 0.9)
-"""Quantiles between which a band's spread is taken."""
+"""Quantiles between which the spread of a band is measured."""
 
 _MIN_PIXELS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class RadiometricFit:
-    """scene ~ gain * reference + offset, a band each.
+    """scene ~ gain * reference + offset, band by band.
 
     Attributes:
         gain: (C,) dimensionless.
         offset: (C,) in the scene's units.
         correlation: (C,) Pearson's r over the pixels kept as unchanged, -1..1.
-        pixels: LR pixels that the fit rests on; 0 = too few, the fit is the identity.
+        pixels: number of LR pixels that were fitted; 0 = too few, the fit is the identity.
     """
 
     gain: tuple[float, ...]
@@ -38,11 +38,10 @@ class RadiometricFit:
 def fit_radiometry(
     reference: NDArray[np.floating], scene: NDArray[np.floating], valid: NDArray[np.bool_]
 ) -> RadiometricFit:
-    """Fit the reference, as the LR sensor would see it, to the scene.
+    """Fit the reference, as the LR sensor would see it, to the scene by reduced major axis.
 
-    The gain is the ratio of standard deviations (reduced major axis), which, unlike least squares, does not shrink
-    where the two dates agree badly; it is taken over the 70 % of pixels that agree best in all bands, found in
-    rounds. Each band has its own units.
+    The gain is the ratio of standard deviations which, unlike least squares, does not shrink when the dates agree
+    badly. It is taken over the 70 % of pixels that agree best in all bands, found iteratively.
 
     Args:
         reference: (C, n) values of the reference on LR pixels, any units.
@@ -50,7 +49,7 @@ def fit_radiometry(
         valid: (n,) True = both are valid.
 
     Returns:
-        the fit; the identity where fewer than 16 pixels are valid or a band has no contrast.
+        The fit; the identity if fewer than 16 pixels are valid, gain 1 for a band without contrast.
     """
     bands = scene.shape[0]
     a = np.asarray(reference[:, valid], dtype=np.float64)
@@ -81,12 +80,12 @@ def fit_radiometry(
 
 
 def _is_flat(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(C,) whether a band has no contrast but for rounding."""
+    """(C,) True = the band is constant up to rounding."""
     return np.asarray(values.std(axis=1) <= 1e-9 * np.maximum(np.abs(values).max(axis=1), 1e-30))
 
 
 def _ratio(reference: NDArray[np.float64], scene: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C,) how much wider the scene's values spread than the reference's, whatever their units."""
+    """(C,) spread of the scene relative to that of the reference."""
     low, high = np.quantile(reference, _SPREAD, axis=1)
     scene_low, scene_high = np.quantile(scene, _SPREAD, axis=1)
     robust = (high > low) & (scene_high > scene_low)

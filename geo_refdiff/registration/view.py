@@ -1,4 +1,4 @@
-"""The reference as the LR sensor would have seen it, wherever it is put on the ground.
+"""The reference as the LR sensor would have seen it, at any placement.
 
 Two images of different resolution can only be compared after one has gone through the other's sensor, and what a
 coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of an LR pixel,
@@ -23,7 +23,7 @@ interpolation between four of them is good to 1 % of the image's contrast."""
 
 _SUPPORT = 0.6
 """Part of the sensor's response that must fall on known pixels of the reference."""
-_LEAST_SUPPORT = 1e-3
+_MIN_SUPPORT = 1e-3
 
 Placement = tuple[float, float] | NDArray[np.float32]
 """Where the reference is read: a shift (rows, columns), or one for each LR pixel (2, h, w); LR pixels."""
@@ -109,7 +109,7 @@ def make_view(
     seen = np.empty((len(scene), *support.shape), dtype=np.float32)
     for into, band in zip(seen, reference, strict=True):
         known = np.where(reference_valid, band, 0).astype(np.float32)
-        np.divide(_look(known, taps), np.maximum(support, _LEAST_SUPPORT), out=into)
+        np.divide(_look(known, taps), np.maximum(support, _MIN_SUPPORT), out=into)
     filled = np.where(valid, scene, 0).astype(np.float32)
     return View(filled, np.asarray(valid), seen, support, pad, origin)
 

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.change.features import BANDS, LAYOUT, LAYOUT_SIDE, change_features
-from geo_refdiff.change.network import ChangeNetwork, detector_config
+from geo_refdiff.change.detector import BANDS, LAYOUT, LAYOUT_SIDE, ChangeNetwork, change_features, detector_config
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, PairDataset
-from geo_refdiff.data.regions import region
+from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.diffusion.checkpoint import match_weights, model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
@@ -116,12 +115,13 @@ def _pasted(crop: Crop, other: Crop, rng: np.random.Generator) -> Crop:
     """Another place in a part of the reference; changed is where its class differs from the one there is now."""
     side = min(*crop.mask.shape, *other.mask.shape)
     at = (slice(side), slice(side))
-    where = region(side, rng, torch.device("cpu")).numpy()
-    there, here = other.classes[at], crop.classes[at]
-    where = where & (there > 0) & (here > 0) & other.new_valid[at]
     ref, mask = crop.ref.copy(), crop.mask.copy()
-    ref[:, :side, :side] = np.where(where, other.new[:, *at], ref[:, :side, :side])
-    mask[at] = np.where(where, np.where(there == here, 0, here), mask[at])
+    old, labels, here, there, content = (
+        torch.from_numpy(np.ascontiguousarray(part))
+        for part in (ref[:, *at], mask[at], crop.classes[at], other.classes[at], other.new[:, *at].astype(ref.dtype))
+    )
+    where = random_region(side, rng, torch.device("cpu")) & torch.from_numpy(other.new_valid[at])
+    ref[:, *at], mask[at] = (part.numpy() for part in paste_change(old, labels, here, content, where, there))
     return crop._replace(ref=ref, mask=mask)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geo_refdiff.classes import UNKNOWN_CLASS
-from geo_refdiff.data.regions import region
+from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.train.config import FaultsConfig
 from geo_refdiff.train.pixels import Planes
 
@@ -71,7 +71,7 @@ def spoil(
     if (chance := rng.random()) < faults.no_reference:
         ref = torch.full_like(ref, torch.nan)
     elif chance < faults.no_reference + faults.part_reference:
-        ref = torch.where(region(area, rng, ref.device), torch.nan, ref)
+        ref = torch.where(random_region(area, rng, ref.device), torch.nan, ref)
     if truth.shape[0] > _NIR and rng.random() < faults.no_nir:
         weight = torch.cat([weight[:_NIR], torch.zeros_like(weight[_NIR:])])
     return Sample(truth, ref, mask, weight)
@@ -85,15 +85,13 @@ def _paste(ref: Tensor, mask: Tensor, cover: Tensor, rng: np.random.Generator, o
     mask = torch.where(mask == UNKNOWN_CLASS, torch.zeros_like(mask), mask)
     for _ in range(int(rng.integers(1, 4))):
         image, there = other()
-        where = region(ref.shape[-1], rng, ref.device)
+        where = random_region(ref.shape[-1], rng, ref.device)
         shapes = rng.random()
         if shapes < 0.35:
             where &= cover == int(rng.choice(torch.unique(cover).cpu().numpy()))
         elif shapes < 0.6:
             where &= there == int(rng.choice(torch.unique(there).cpu().numpy()))
-        where &= cover > 0
-        ref = torch.where(where, image, ref)
-        mask = torch.where(where, cover, mask)
+        ref, mask = paste_change(ref, mask, cover, image, where)
     return ref, mask
 
 
@@ -164,9 +162,9 @@ def _spoil_mask(mask: Tensor, faults: FaultsConfig, classes: int, rng: np.random
     known, area = mask != UNKNOWN_CLASS, mask.shape[-1]
     kind = int(rng.integers(4))
     if kind == 0:  # missed changes
-        return torch.where(known & region(area, rng, mask.device), 0, mask)
+        return torch.where(known & random_region(area, rng, mask.device), 0, mask)
     if kind == 1:  # invented changes
-        return torch.where(known & region(area, rng, mask.device), int(rng.integers(1, classes)), mask)
+        return torch.where(known & random_region(area, rng, mask.device), int(rng.integers(1, classes)), mask)
     if kind == 2:  # shifted borders
         return torch.roll(mask, tuple(int(v) for v in rng.integers(-5, 6, 2)), (1, 2))
     order = torch.arange(256, dtype=torch.uint8, device=mask.device)  # whole classes wrong

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.data.base import Crop, PairDataset
+from geo_refdiff.data.dataset import Crop, PairDataset
 
 
 class Planes(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.data.base import PairDataset
+from geo_refdiff.data.dataset import PairDataset
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
 from geo_refdiff.sensor.resize import upsample

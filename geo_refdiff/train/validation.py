@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geo_refdiff.classes import UNKNOWN_CLASS
-from geo_refdiff.data.base import PairDataset
+from geo_refdiff.data.dataset import PairDataset
 from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser, wrap_network
 from geo_refdiff.diffusion.samplers import heun, noisy_start
 from geo_refdiff.diffusion.schedule import karras_sigmas

@@ -1,4 +1,4 @@
-"""An output against a truth, and against the reference that it was made with, tile by tile."""
+"""Comparison of an output with a truth, and with the reference that it was made with, tile by tile."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.correctness import CLASSES, correctness
-from geo_refdiff.validate.declared import Declared
+from geo_refdiff.validate.promises import Declared
 
 _TILE = 256
 _WIDEST = 16
 """Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
 _NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
 _LEAST = 1.0
-"""Digital numbers of 256 by which scene and truth must differ for a place to say something."""
+"""Difference of scene and truth, in units of 255 for the scene's range, below which a place does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgainstTruth:
-    """What is told of an output and a truth; values are in units of 255 for the scene's range.
+    """An output compared with a truth; values are in units of 255 for the scene's range.
 
     Attributes:
-        figures: "PSNR" (dB) of the mean squared error over all valid pixels; "SSIM" and "HaarPSI", means over tiles
-            without missing pixels, weighted by their pixels.
-        unmeasured: why each other of these figures is not among them.
-        correctness: places (of an LR pixel each) of each class of `correctness`; empty if there are none.
-        registration: how the truth lies on the scene, as `against_reference` tells it; it is taken as it lies.
+        figures: "PSNR" (dB) over all valid pixels; "SSIM" and "HaarPSI", means over tiles without missing pixels,
+            weighted by area.
+        unmeasured: for each figure that is missing, the reason.
+        correctness: LR pixels of each class of `correctness`; empty if there are none.
+        registration: of the truth on the scene, see `against_reference`; the truth is not moved.
     """
 
     figures: dict[str, float]
@@ -64,20 +64,20 @@ def against_truth(
     corner: tuple[int, int],
     value_range: float,
 ) -> AgainstTruth:
-    """An output against a truth, tile by tile.
+    """Compare an output with a truth, tile by tile.
 
     Args:
         info: the output.
         truth: on any grid; its bands are found by name, else by place.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
-        value_range: of the scene, in its numbers.
+        value_range: of the scene, in its units.
 
     Raises:
         InputError: the truth has other bands than the output, or other units.
     """
     squares, compared = 0.0, 0
-    found: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
+    of_tiles: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
     counts = np.zeros(len(CLASSES), dtype=np.int64)
     scale, bands = declared.scale, declared.bands
     chosen = matching_bands(info, truth, range(len(info.data_bands)))
@@ -103,14 +103,14 @@ def against_truth(
             a, b = (torch.from_numpy(x.astype(np.float32) * np.float32(unit))[None] for x in (pixels, wanted))
             counts += correctness(a, smooth, b, scale, _LEAST).numpy()
             if min(window.shape) >= _WIDEST:
-                for key, figure in zip(found, (ssim, haarpsi), strict=True):
-                    found[key].append((float(figure(a, b)), window.area))
+                for key, figure in zip(of_tiles, (ssim, haarpsi), strict=True):
+                    of_tiles[key].append((float(figure(a, b)), window.area))
     figures, unmeasured = {}, {}
     if squares:
         figures["PSNR"] = 10.0 * log10(255.0**2 * compared / squares)
     else:
         unmeasured["PSNR"] = "all common pixels are the same" if compared else "no pixel is valid in both"
-    for key, values in found.items():
+    for key, values in of_tiles.items():
         kept = np.array([v for v in values if isfinite(v[0])])  # an image of zeros has no HaarPSI
         if kept.size:
             figures[key] = float(np.average(kept[:, 0], weights=kept[:, 1]))
@@ -124,7 +124,7 @@ def against_truth(
 def against_reference(
     info: RasterInfo, reference: RasterInfo, source: RasterInfo, declared: Declared, corner: tuple[int, int]
 ) -> dict[str, Any]:
-    """How the reference lies on the scene, and how much of the output's detail is the reference's.
+    """Compare an output with its reference: registration on the scene, coverage, and shared detail.
 
     Args:
         info: the output.
@@ -133,10 +133,10 @@ def against_reference(
         declared: of the output.
 
     Returns:
-        "covered": share of the output's valid pixels where the reference is known. "registration": verdict, reason, and
-        the shift that is measured, LR pixels (rows, columns), with its standard error; None where it is not known.
-        "detail_shared": correlation of the detail (less than some 9 px) of both, -1..1, where both are valid, the
-        reference laid where it was found to belong.
+        "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
+        shift (rows, columns), its standard error "sigma" and the residual "after", LR pixels, None unless registered.
+        "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
+        registration.
 
     Raises:
         InputError: the reference has other bands than the scene.
@@ -167,35 +167,45 @@ def against_reference(
 
 
 def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
-    """A raster in tiles from its corner, in pixels of `scale` of its own."""
+    """Tiles of a raster, in pixels `scale` times as large as its own."""
     return Window(0, 0, info.height // scale, info.width // scale).tiles(side)
 
 
 def _registration(
     source: RasterInfo, bands: Sequence[int], other: RasterInfo, chosen: Sequence[int], sensor: SensorModel
 ) -> tuple[dict[str, Any], Displacement | None]:
-    """What is told of how a raster lies on the scene, and the displacement, LR pixels, None where it is not known."""
-    told: dict[str, Any] = {"shift": None, "sigma": None, "after": None}
+    """Registration of a raster on the scene, JSON-ready, and its displacement, LR pixels; None unless registered."""
+    unknown: dict[str, Any] = {"shift": None, "sigma": None, "after": None}
     try:
-        found = register_rasters(source, bands, other, chosen, sensor)
+        registration = register_rasters(source, bands, other, chosen, sensor)
     except GridError as error:
-        return {"verdict": "no overlap", "reason": str(error), **told}, None
-    if not found.registered:
-        return {"verdict": found.verdict, "reason": found.reason, **told}, None
-    shift, sigma, after = [round(v, 4) for v in found.shift], round(found.sigma, 4), round(found.after, 4)
-    told = {"verdict": found.verdict, "reason": found.reason, "shift": shift, "sigma": sigma, "after": after}
-    return told, found.displacement
+        return {"verdict": "no overlap", "reason": str(error), **unknown}, None
+    if not registration.registered:
+        return {"verdict": registration.verdict, "reason": registration.reason, **unknown}, None
+    shift, sigma, after = (
+        [round(v, 4) for v in registration.shift],
+        round(registration.sigma, 4),
+        round(registration.after, 4),
+    )
+    measured = {
+        "verdict": registration.verdict,
+        "reason": registration.reason,
+        "shift": shift,
+        "sigma": sigma,
+        "after": after,
+    }
+    return measured, registration.displacement
 
 
 def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """What is finer than some 9 pixels, 0 where not both are valid."""
+    """Image less its mean over 9 x 9 pixels, 0 where not both are valid."""
     weight = np.maximum(uniform_filter(both.astype(np.float64), 9, mode="constant"), 1e-9)
     mean = np.stack([uniform_filter(np.where(both, band, 0.0), 9, mode="constant") for band in image]) / weight
     return np.where(both, np.where(both, image, 0.0) - mean, 0.0)
 
 
 def _edged(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Missing pixels beyond the scene's border take the value of the nearest inside."""
+    """Extend the scene beyond its border by its nearest pixels."""
     if valid.all():
         return values
     rows, cols = (np.flatnonzero(valid.any(axis=(0, 2 - a))) for a in (0, 1))

@@ -1,46 +1,182 @@
-"""Which promises of an output are broken, one line each."""
+"""The promises of an output of `upscale`: what its tags declare, and which of it does not hold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import sqrt
+from typing import TypeVar, get_args
 
 import numpy as np
+import rasterio
 
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.finish import BandSums
 from geo_refdiff.engine.publish import statistics
+from geo_refdiff.engine.tags import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
+from geo_refdiff.errors import InputError
+from geo_refdiff.options import Consistency
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.band_names import band_name
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.validate.declared import Declared, Left
+from geo_refdiff.raster.window import Window
+from geo_refdiff.sensor.sensor import Kernel, SensorModel
+
+_Word = TypeVar("_Word", bound=str)
+
+_STATISTICS = ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV")
+
 
 STRICT_SHARE = 1e-4
-"""What strict mode promises of floating data, as a share of the scene's range."""
+"""Largest residual of floating-point data in strict mode, as a share of the scene's range."""
 
 _DIGITS = 1e-3
-"""Figures are read from tags with four digits."""
+"""Relative precision of figures in tags, which have four digits."""
 
 _EPSILONS = 4 * float(np.finfo(np.float32).eps)
-"""Sums are of float32: so much of the largest value may come out otherwise on another machine."""
+"""Relative error of float32 sums between machines."""
 
 _SUMS = 1e-6
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredResidual:
+    """The difference between scene and output as the tags declare it, see `engine.consistency.Residual`.
+
+    Attributes:
+        largest, rms: in the scene's units.
+        count: scene pixels, each band counted.
+        beyond, saturated: None for floating data.
+    """
+
+    largest: float
+    rms: float
+    count: int
+    beyond: int | None
+    saturated: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The tags of an output.
+
+    Attributes:
+        scale: HR pixels along an LR pixel.
+        bands: 1-based bands of the scene, in the output's order.
+        modelled: number of leading bands made by the model; the others were made by transfer.
+        area: "none", "box" or "polygon".
+        extent: window of the output on the whole scene's output grid.
+        valid: number of valid pixels of each band.
+        consistency: mode.
+        sensors: sensor operator of each band.
+        residual: between scene and output; None where consistency was off.
+        statistics: (minimum, maximum, mean, standard deviation) of each band; None where the file does not say.
+    """
+
+    scale: int
+    bands: tuple[int, ...]
+    modelled: int
+    area: str
+    extent: Window
+    valid: tuple[int, ...]
+    consistency: Consistency
+    sensors: tuple[SensorModel, ...]
+    residual: DeclaredResidual | None
+    statistics: tuple[tuple[float, float, float, float] | None, ...]
+
+
+def read_declared(info: RasterInfo) -> Declared:
+    """Read the tags of an output.
+
+    Raises:
+        InputError: they are missing, incomplete or damaged.
+    """
+    with rasterio.open(info.path) as dataset:
+        tags = dict(dataset.tags())
+        band_tags = [dict(dataset.tags(b)) for b in info.data_bands]
+    if PLAN_TAG not in tags or "GEO_REFDIFF_BANDS" not in tags:
+        raise InputError(f"{info.path}: carries no tags of geo-refdiff upscale; give a file as it was written")
+    try:
+        return _parsed(tags, band_tags)
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{info.path}: its tags of geo-refdiff upscale are incomplete or damaged ({error}); give a file as this "
+            f"version writes it"
+        ) from error
+
+
+def _parsed(tags: Mapping[str, str], band_tags: list[dict[str, str]]) -> Declared:
+    scale = int(tags["GEO_REFDIFF_SCALE"])
+    if scale < 2:
+        raise ValueError(f"scale {scale}")
+    return Declared(
+        scale=scale,
+        bands=_numbers(tags["GEO_REFDIFF_BANDS"]),
+        modelled=sum(tags.get(BAND_TAG, "model") == "model" for tags in band_tags),
+        area=_one_of(tags["GEO_REFDIFF_AOI"], ("none", "box", "polygon")),
+        extent=Window(*_numbers(tags[EXTENT_TAG])),
+        valid=_numbers(tags[VALID_TAG]),
+        consistency=_one_of(tags["GEO_REFDIFF_CONSISTENCY"], get_args(Consistency)),
+        sensors=tuple(
+            SensorModel(scale, float(sigma), _one_of(tags["GEO_REFDIFF_PSF_KERNEL"], get_args(Kernel)))
+            for sigma in tags["GEO_REFDIFF_PSF_SIGMAS"].split(",")
+        ),
+        residual=_residual(tags),
+        statistics=tuple(_statistics(tags) for tags in band_tags),
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(v) for v in text.split(","))
+
+
+def _one_of(text: str, choices: tuple[_Word, ...]) -> _Word:
+    for value in choices:
+        if text == value:
+            return value
+    raise ValueError(f"'{text}' is none of {', '.join(choices)}")
+
+
+def _residual(tags: Mapping[str, str]) -> DeclaredResidual | None:
+    if "GEO_REFDIFF_LR_PIXELS" not in tags:
+        return None
+    beyond, saturated = (
+        int(tags[key]) if key in tags else None
+        for key in ("GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN", "GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED")
+    )
+    return DeclaredResidual(
+        float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]),
+        float(tags["GEO_REFDIFF_LR_RESIDUAL_RMS"]),
+        int(tags["GEO_REFDIFF_LR_PIXELS"]),
+        beyond,
+        saturated,
+    )
+
+
+def _statistics(tags: Mapping[str, str]) -> tuple[float, float, float, float] | None:
+    """Also None for approximate statistics, which other programs compute from overviews."""
+    texts = [tags.get(f"STATISTICS_{name}") for name in _STATISTICS]
+    if "STATISTICS_APPROXIMATE" in tags or None in texts:
+        return None
+    minimum, maximum, mean, deviation = (float(v) for v in texts if v is not None)
+    return (minimum, maximum, mean, deviation) if np.isfinite([minimum, maximum, mean, deviation]).all() else None
+
+
 def metadata(info: RasterInfo, source: RasterInfo, declared: Declared) -> list[str]:
-    """Whether an output tells its numbers as the scene does: bands, type, units, scale and offset, nodata.
+    """Check data type, nodata, band names, scales, offsets and units against those of the scene.
 
     Args:
-        info: the output, with as many bands as are declared.
+        info: the output, with the declared number of bands.
         source: the scene.
     """
-    found: list[str] = []
+    broken: list[str] = []
     if info.dtype != source.dtype:
-        found.append(f"data type: {info.dtype}, the scene has {source.dtype}")
+        broken.append(f"data type: {info.dtype}, the scene has {source.dtype}")
     wanted = output_of(source, declared.area == "polygon")
     if not _same(info.nodata, wanted.nodata, info.dtype):
-        found.append(f"nodata: declared as {_told(info.nodata)}, the scene asks for {_told(wanted.nodata)}")
+        broken.append(f"nodata: declared as {_quoted(info.nodata)}, the scene asks for {_quoted(wanted.nodata)}")
     if wanted.mask != (info.validity == "mask"):
-        found.append(
+        broken.append(
             "nodata: " + ("the mask band is gone" if wanted.mask else "there is a mask band that none asked for")
         )
     for place, (own, band) in enumerate(zip(info.data_bands, declared.bands, strict=True)):
@@ -52,81 +188,81 @@ def metadata(info: RasterInfo, source: RasterInfo, declared: Declared) -> list[s
             ("unit", info.units[own - 1] or None, source.units[band - 1] or None),
         ):
             if ours != theirs:
-                found.append(f"{what}: {_told(ours)} in band {place + 1}, the scene's {name} has {_told(theirs)}")
-    return found
+                broken.append(f"{what}: {_quoted(ours)} in band {place + 1}, the scene's {name} has {_quoted(theirs)}")
+    return broken
 
 
 def missing(lost: int, invented: int, sums: list[BandSums], declared: Declared) -> list[str]:
-    """Whether the right pixels are valid.
+    """Check which pixels are valid.
 
     Args:
-        lost, invented: HR pixels, by the scene's own; none are lost in a polygon, whose place is not known.
-        sums: of the output's valid pixels, a band each.
+        lost, invented: HR pixels that are valid in the scene alone, and in the output alone.
+        sums: over the valid pixels of each output band.
     """
     if lost or invented:
         return [f"nodata: {lost} valid pixels lost, {invented} invented"]
-    for place, (found, told) in enumerate(zip(sums, declared.valid, strict=True)):
-        if found.count != told:
-            what = "lost" if found.count < told else "invented"
-            number = abs(told - found.count)
-            return [f"nodata: {number} valid pixels {what} in band {place + 1}; the tags say that {told} are valid"]
+    for place, (band, count) in enumerate(zip(sums, declared.valid, strict=True)):
+        if band.count != count:
+            what = "lost" if band.count < count else "invented"
+            number = abs(count - band.count)
+            return [f"nodata: {number} valid pixels {what} in band {place + 1}; the tags say that {count} are valid"]
     return []
 
 
 def measured(sums: list[BandSums], declared: Declared) -> list[str]:
-    """Whether the statistics in the file are those of its pixels."""
-    for place, (band, told) in enumerate(zip(sums, declared.statistics, strict=True)):
-        if told is None or not band.count:
+    """Check the statistics in the tags against the pixels."""
+    for place, (band, tagged) in enumerate(zip(sums, declared.statistics, strict=True)):
+        if tagged is None or not band.count:
             continue
-        of = statistics(band, band.count)
-        found = (of.minimum, of.maximum, of.mean, of.stddev)
+        own = statistics(band, band.count)
+        measured = (own.minimum, own.maximum, own.mean, own.stddev)
         slack = _SUMS * max(abs(band.minimum), abs(band.maximum))
-        if not np.allclose(found, told, rtol=_SUMS, atol=slack):
+        if not np.allclose(measured, tagged, rtol=_SUMS, atol=slack):
             return [
-                f"statistics: band {place + 1} has mean {of.mean:.6g} and standard deviation {of.stddev:.6g}, the tags "
-                f"say {told[2]:.6g} and {told[3]:.6g}: its pixels were changed"
+                f"statistics: band {place + 1} has mean {own.mean:.6g} and standard deviation {own.stddev:.6g}, the "
+                f"tags say {tagged[2]:.6g} and {tagged[3]:.6g}: its pixels were changed"
             ]
     return []
 
 
-def consistency(found: Residual, declared: Declared, dtype: str, value_range: float, magnitude: float) -> list[str]:
-    """Whether the output keeps to the scene as strictly as its tags say.
+def consistency(residual: Residual, declared: Declared, dtype: str, value_range: float, magnitude: float) -> list[str]:
+    """Check the residual between scene and output against the mode and the tags.
 
     Args:
-        found: measured of the file's pixels.
+        residual: measured.
         dtype: of the scene.
-        value_range: of the scene, in its numbers.
+        value_range: of the scene, in its units.
         magnitude: the largest absolute value of the output.
     """
     broken: list[str] = []
     slack, unit = _EPSILONS * magnitude, "DN" if np.dtype(dtype).kind != "f" else "in the scene's units"
-    if declared.consistency == "strict" and unit == "DN" and found.beyond > found.saturated:
+    if declared.consistency == "strict" and unit == "DN" and residual.beyond > residual.saturated:
         broken.append(
-            f"LR consistency: strict mode promises half a DN, {found.beyond - found.saturated} scene pixels are off by "
-            f"more without a saturated pixel in sight"
+            f"LR consistency: strict mode promises half a DN, {residual.beyond - residual.saturated} scene pixels are "
+            f"off by more without a saturated pixel in sight"
         )
     limit = STRICT_SHARE * value_range + slack
-    if declared.consistency == "strict" and unit != "DN" and found.largest > limit:
+    if declared.consistency == "strict" and unit != "DN" and residual.largest > limit:
         broken.append(
             f"LR consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
-            f"{found.largest:.4g} are left"
+            f"{residual.largest:.4g} are left"
         )
-    if declared.left is not None:
-        broken += [f"LR consistency: {line}" for line in _beyond_tags(found, declared.left, slack, unit)]
+    if declared.residual is not None:
+        broken += [f"LR consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
     return broken
 
 
-def _beyond_tags(found: Residual, told: Left, slack: float, unit: str) -> list[str]:
-    """More than the tags say; less is what a cut-out has, since pixels whose surroundings were cut off do not count."""
+def _exceeds_tags(residual: Residual, declared: DeclaredResidual, slack: float, unit: str) -> list[str]:
+    """Residuals above the tagged ones; a cut-out has fewer, because pixels with cut-off surroundings do not count."""
     lines = []
-    if found.largest > told.largest * (1 + _DIGITS) + slack:
-        lines.append(f"{found.largest:.4g} {unit} are left in one place, the tags say {told.largest:.4g}")
-    most = sqrt(told.count) * (told.rms * (1 + _DIGITS) + slack)
-    if sqrt(found.squares) > most:
-        rms = most / sqrt(max(found.count, 1))
-        lines.append(f"a root mean square of {found.rms:.4g} {unit} is left, the tags allow {rms:.4g}")
-    if told.beyond is not None and found.beyond > told.beyond * (1 + _DIGITS) + 1:
-        lines.append(f"{found.beyond} scene pixels are off by more than half a DN, the tags say {told.beyond}")
+    if residual.largest > declared.largest * (1 + _DIGITS) + slack:
+        lines.append(f"{residual.largest:.4g} {unit} are left in one place, the tags say {declared.largest:.4g}")
+    most = sqrt(declared.count) * (declared.rms * (1 + _DIGITS) + slack)
+    if sqrt(residual.squares) > most:
+        rms = most / sqrt(max(residual.count, 1))
+        lines.append(f"a root mean square of {residual.rms:.4g} {unit} is left, the tags allow {rms:.4g}")
+    if declared.beyond is not None and residual.beyond > declared.beyond * (1 + _DIGITS) + 1:
+        lines.append(f"{residual.beyond} scene pixels are off by more than half a DN, the tags say {declared.beyond}")
     return lines
 
 
@@ -143,5 +279,5 @@ def _same(ours: float | None, wanted: float | None, dtype: str) -> bool:
     return ours == wanted
 
 
-def _told(value: float | str | None) -> str:
+def _quoted(value: float | str | None) -> str:
     return "none" if value is None else f"'{value}'" if isinstance(value, str) else f"{value:.10g}"

@@ -1,4 +1,4 @@
-"""Whether borders of scene pixels can be seen in an output: gradients across them beside gradients inside."""
+"""Seams at the borders of scene pixels: gradients across borders against gradients inside."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 PROMISED = 0.02
-"""How far gradients across borders may be from those inside, as a share of these."""
+"""Relative difference allowed between gradients across borders and inside."""
 
 DETAIL = 3.0
-"""How many times steeper than the interpolated scene an output must be inside scene pixels for that to be judged: any
-smooth interpolation is steepest at the borders, halfway between its samples."""
+"""Gradient inside scene pixels, relative to the interpolated scene, from which on seams are judged: any smooth
+interpolation is steepest at the borders, halfway between its samples."""
 
 BLOCKS = 1.5
-"""How many times the ratio of the interpolated scene an output's own may be, however little detail it has."""
+"""Largest ratio of border to inside gradients relative to that of the interpolated scene, whatever the detail."""
 
 _FINEST = 4
-"""Least scale that is judged: below it there are too few places inside a scene pixel to tell how they scatter."""
+"""Smallest scale that is judged: below it there are too few positions inside a scene pixel to measure scatter."""
 
 _DEVIATIONS = 3.0
 
 
 @dataclass
 class Gradients:
-    """Absolute differences of neighbouring pixels, by their place within scene pixels.
+    """Absolute differences of neighbouring pixels by their position within scene pixels.
 
     Attributes:
         scale: HR pixels along an LR pixel, 2 or more.
@@ -40,7 +40,7 @@ class Gradients:
         self._sums, self._counts = np.zeros(self.scale), np.zeros(self.scale)
 
     def feed(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-        """Add a tile of whole scene pixels, (C, height, width); differences between two valid pixels count."""
+        """Add a tile of whole scene pixels, (C, height, width); differences of two valid pixels are counted."""
         for image, known in ((pixels, valid), (pixels.swapaxes(1, 2), valid.swapaxes(1, 2))):
             good = known[:, :, 1:] & known[:, :, :-1]
             step = np.where(good, np.abs(np.diff(np.where(known, image, 0), axis=2)), 0)
@@ -49,7 +49,7 @@ class Gradients:
 
     @property
     def places(self) -> NDArray[np.float64]:
-        """(scale,) means at each place within a scene pixel, the last one across its border; NaN where unknown."""
+        """(scale,) mean at each position within a scene pixel, the last across its border; NaN without data."""
         with np.errstate(invalid="ignore"):
             return np.asarray(self._sums / self._counts)
 
@@ -60,7 +60,7 @@ class Gradients:
 
     @property
     def ratio(self) -> float:
-        """Across borders over inside; infinite where there is nothing inside, NaN where there is nothing at all."""
+        """Gradient across borders over inside; infinite if flat inside, NaN if flat everywhere."""
         border = float(self.places[-1])
         if self.inside == 0:
             return inf if border > 0 else nan
@@ -68,7 +68,7 @@ class Gradients:
 
     @property
     def scatter(self) -> float:
-        """Standard deviation of the places inside, as a share of their mean; NaN below a scale of 4."""
+        """Relative standard deviation of the positions inside; NaN below a scale of 4."""
         if self.scale < _FINEST or not self.inside:
             return nan
         return float(self.places[:-1].std(ddof=1)) / self.inside
@@ -76,11 +76,11 @@ class Gradients:
 
 @dataclass(frozen=True, slots=True)
 class Seams:
-    """What the gradients say.
+    """Gradients across borders of scene pixels, compared.
 
     Attributes:
         ratio: across borders of scene pixels over inside; 1: no seams, infinite: nothing but blocks, NaN: flat.
-        scatter: standard deviation of the same among the places inside; NaN where unknown.
+        scatter: relative standard deviation of the positions inside; NaN if unknown.
         interpolated: the ratio of the interpolated scene, in the output's data type.
         detail: gradient inside scene pixels over that of the interpolated scene; NaN where that is flat.
     """
@@ -98,22 +98,22 @@ class Seams:
 
     @property
     def judged(self) -> bool:
-        """Whether the output has enough detail of its own for the 2 % to mean something."""
+        """Whether the output has enough detail of its own for the limit to be meaningful."""
         return isfinite(self.ratio) and isfinite(self.scatter) and self.detail >= DETAIL
 
     @property
     def blocks(self) -> bool:
-        """Whether scene pixels show as blocks, beyond what rounding makes of an interpolation."""
+        """Whether scene pixels show as blocks, beyond the effect of rounding."""
         return self.ratio > BLOCKS * max(self.interpolated, 1.0)
 
     @property
     def limit(self) -> float:
-        """How far the ratio may be from 1: what is promised, and what places inside differ by among each other."""
+        """Allowed distance of the ratio from 1: the promise plus the scatter of the positions inside."""
         return PROMISED + _DEVIATIONS * self.scatter
 
     @property
     def broken(self) -> str:
-        """One line that says what is wrong; empty where nothing is."""
+        """One line that says what is wrong; empty if nothing is."""
         if self.blocks:
             return (
                 f"seams: gradients across borders of scene pixels are {self.ratio:.4g} times those inside, "
@@ -129,16 +129,16 @@ class Seams:
     def to_dict(self) -> dict[str, float | bool | str | None]:
         """JSON-ready; an infinite ratio is text."""
         numbers = {"ratio": self.ratio, "scatter": self.scatter, "detail": self.detail}
-        told = {k: None if isnan(v) else v if isfinite(v) else "infinite" for k, v in numbers.items()}
-        return {**told, "judged": self.judged}
+        values = {k: None if isnan(v) else v if isfinite(v) else "infinite" for k, v in numbers.items()}
+        return {**values, "judged": self.judged}
 
     def __str__(self) -> str:
         if isnan(self.ratio):
             return "none: a flat image"
-        told = f"{self.ratio:.4f} (gradient across borders of scene pixels over inside"
-        told += f", where it scatters by {self.scatter:.4f})" if isfinite(self.scatter) else ")"
+        text = f"{self.ratio:.4f} (gradient across borders of scene pixels over inside"
+        text += f", where it scatters by {self.scatter:.4f})" if isfinite(self.scatter) else ")"
         if self.judged or self.blocks:
-            return told
+            return text
         if isnan(self.scatter) and isfinite(self.ratio):
-            return f"{told}; not judged: too few places inside a scene pixel"
-        return f"{told}; not judged: hardly any detail ({self.detail:.2g} times the interpolated scene's gradient)"
+            return f"{text}; not judged: too few positions inside a scene pixel"
+        return f"{text}; not judged: hardly any detail ({self.detail:.2g} times the interpolated scene's gradient)"

@@ -1,4 +1,4 @@
-"""Whether a finished output keeps what it promises: its grid, its missing pixels, the scene as the sensor sees it."""
+"""Validation of a finished output: grid, missing pixels, consistency with the scene, seams, sources of detail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from geo_refdiff.restore.sources import CLASSES
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.validate import promises
 from geo_refdiff.validate.against import against_reference, against_truth, tiles
-from geo_refdiff.validate.declared import Declared, read_declared
+from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
 
 _TILE = 64
@@ -38,23 +38,21 @@ _FILL = 3
 
 @dataclass
 class Validation:
-    """What was found.
+    """The result of a validation.
 
     Attributes:
         out: the file.
-        broken: promises that do not hold, one line each; empty if all do.
-        lost, invented: HR pixels that should be valid and are not, and the other way round; lost ones are not looked
-            for in a polygon, where they are counted only.
-        residual: between scene and output as the declared sensor sees it, in the scene's numbers.
-        value_range: of the scene, in its numbers: 255 for uint8, else from the 0.5th to the 99.5th percentile.
-        unit: of these numbers: "DN", or what the scene says, or "scene units", for floating data.
-        consistency: mode that the file declares.
+        broken: promises that do not hold, one line each.
+        lost, invented: HR pixels that are valid in the scene alone, and in the output alone; lost pixels of a polygon
+            are counted only.
+        residual: between scene and output as the declared sensor sees it, in the scene's units.
+        value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
+        unit: "DN"; for floating-point data the unit of the scene's band, or "scene units".
+        consistency: mode declared by the file.
         seams: gradients across borders of LR pixels.
-        sources: pixels of each class, where the map lies beside the file.
-        reference: as `against_reference` tells; empty without a reference.
-        truth, truth_unmeasured: figures, and why others are not among them, see `AgainstTruth`; empty without a truth.
-        truth_registration: how the truth lies on the scene; it is taken where it says it lies.
-        correctness: places of each class, see `evaluate.correctness`; empty without a truth.
+        sources: pixels of each class of the source map, if it lies beside the file.
+        reference: see `against_reference`; empty without a reference.
+        truth, truth_unmeasured, truth_registration, correctness: see `AgainstTruth`; empty without a truth.
     """
 
     out: Path
@@ -76,9 +74,9 @@ class Validation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         left = self.residual
-        told: dict[str, Any] = {"count": left.count, "largest": left.largest, "rms": left.rms, "unit": self.unit}
+        residual: dict[str, Any] = {"count": left.count, "largest": left.largest, "rms": left.rms, "unit": self.unit}
         if self.unit == "DN":
-            told |= {"beyond": left.beyond, "saturated": left.saturated}
+            residual |= {"beyond": left.beyond, "saturated": left.saturated}
         return {
             "out": str(self.out),
             "ok": not self.broken,
@@ -86,7 +84,7 @@ class Validation:
             "pixels_lost": self.lost,
             "pixels_invented": self.invented,
             "consistency": self.consistency,
-            "lr_residual": told,
+            "lr_residual": residual,
             "scene_range": self.value_range,
             "seams": self.seams.to_dict(),
             "sources": self.sources,
@@ -100,8 +98,8 @@ class Validation:
     def __str__(self) -> str:
         left, unit = self.residual, self.unit
         share = "" if unit == "DN" else f", {left.largest / self.value_range:.2g} of the scene's range"
-        told = f"{self.consistency}; rms {left.rms:.4g} {unit}, largest {left.largest:.4g} {unit}{share}"
-        rows = [("missing pixels", f"{self.lost} lost, {self.invented} invented"), ("consistency", told)]
+        residual = f"{self.consistency}; rms {left.rms:.4g} {unit}, largest {left.largest:.4g} {unit}{share}"
+        rows = [("missing pixels", f"{self.lost} lost, {self.invented} invented"), ("consistency", residual)]
         if unit == "DN":
             why = f"; {left.saturated} of them beside saturated pixels" if left.beyond else ""
             rows.append(
@@ -113,7 +111,7 @@ class Validation:
             rows.append(("detail from", ", ".join(f"{n} {self.sources[n] / total:.1%}" for n in CLASSES[1:])))
         rows += self._of_reference()
         if self.truth_registration:
-            rows.append(("truth lies", f"{_place(self.truth_registration)}; taken as it lies"))
+            rows.append(("truth lies", f"{_describe(self.truth_registration)}; taken as it lies"))
         rows += [(key, f"{value:.4f}") for key, value in self.truth.items()]
         rows += [(key, f"not measured: {why}") for key, why in self.truth_unmeasured.items()]
         places = sum(self.correctness.values())
@@ -127,7 +125,7 @@ class Validation:
         shared = self.reference["detail_shared"]
         return [
             ("reference covers", f"{self.reference['covered']:.1%} of the valid pixels"),
-            ("registration", _place(self.reference["registration"])),
+            ("registration", _describe(self.reference["registration"])),
             ("detail shared", "none" if shared is None else f"{shared:.3f} (correlation with the reference's detail)"),
         ]
 
@@ -139,10 +137,9 @@ def validate_product(
 
     Args:
         out: as `upscale` wrote it, with its tags.
-        scene: what it was made of.
-        truth: a fine image of the same time in the scene's numbers, any grid; its bands are found by name, else by
-            place.
-        reference: that it was made with; its bands are found as `upscale` finds them.
+        scene: that it was made from.
+        truth: an HR image of the same date in the scene's units, on any grid; bands are matched by name, else by order.
+        reference: that it was made with; bands are matched as by `upscale`.
 
     Raises:
         InputError: a file cannot be read, `out` carries no tags of `upscale`, bands of the reference or the truth are
@@ -170,29 +167,29 @@ def validate_product(
         side = Path(info.path).with_suffix(".source.tif")
         if side.exists():
             with rasterio.open(side) as dataset:
-                found = dataset.tags()
-            result.sources = {n: int(found.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
+                tags = dataset.tags()
+            result.sources = {n: int(tags.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
         if truth is not None:
             true = inspect(truth, "reference")
-            told = against_truth(info, true, source, declared, corner, result.value_range)
-            result.truth, result.truth_unmeasured = told.figures, told.unmeasured
-            result.correctness, result.truth_registration = told.correctness, told.registration
+            compared = against_truth(info, true, source, declared, corner, result.value_range)
+            result.truth, result.truth_unmeasured = compared.figures, compared.unmeasured
+            result.correctness, result.truth_registration = compared.correctness, compared.registration
         if reference is not None:
             result.reference = against_reference(info, inspect(reference, "reference"), source, declared, corner)
         return result
 
 
 def _comparable(result: Validation, info: RasterInfo, source: RasterInfo, declared: Declared) -> tuple[int, int] | None:
-    """(row, col) of the scene's pixel in the output's corner; None, and why, where nothing can be compared."""
+    """(row, col) of the scene's pixel in the output's corner; None, and why in `broken`, if grids or bands differ."""
     corner = _corner(info, source, declared.scale)
     if corner is None:
         result.broken.append("grid: not the scene's grid divided by the scale")
         return None
     unknown = [b for b in declared.bands if b not in source.data_bands]
     if unknown or len(info.data_bands) != len(declared.bands):
-        told = ", ".join(map(str, declared.bands))
+        bands = ", ".join(map(str, declared.bands))
         result.broken.append(
-            f"bands: {len(info.data_bands)}, made of bands {told} of the scene, which has {len(source.data_bands)}"
+            f"bands: {len(info.data_bands)}, made of bands {bands} of the scene, which has {len(source.data_bands)}"
         )
         return None
     row, col = (v * declared.scale for v in corner)
@@ -209,12 +206,12 @@ def _extent(window: Window) -> str:
     return f"{window.width} x {window.height} pixels from row {window.row}, column {window.col}"
 
 
-def _place(found: dict[str, Any]) -> str:
-    """How something lies on the scene."""
-    if found["shift"] is None:
-        return f"{found['verdict']}: {found['reason']}"
-    row, col = found["shift"]
-    sure = f"+- {found['sigma']:.3f} scene pixels, {found['after']:.3f} left after correction"
+def _describe(registration: dict[str, Any]) -> str:
+    """A registration on the scene, in words."""
+    if registration["shift"] is None:
+        return f"{registration['verdict']}: {registration['reason']}"
+    row, col = registration["shift"]
+    sure = f"+- {registration['sigma']:.3f} scene pixels, {registration['after']:.3f} left after correction"
     return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
 
 

@@ -66,7 +66,7 @@ def test_class_map_files(tmp_path: Path, name: str, text: str, want: dict[object
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ('{"1": "ship"}', OptionError, "'ship' is no class of the model; known are 0 no change, 1 water"),
+        ('{"1": "ship"}', OptionError, "'ship' is no class of the model; its classes are 0 no change, 1 water"),
         ("1,water,3\n", InputError, "has 3 fields"),
         ("{nonsense", InputError, "is no class map"),
         ("{}", InputError, "is empty"),

@@ -147,7 +147,7 @@ def test_polygons_and_the_raster_that_they_make_give_the_same_picture(
     frame.to_file(tmp_path / "p.gpkg", layer="changes")
     assert run([*base, *vector, "-o", str(tmp_path / "w.tif")]) == 1
     told = capsys.readouterr().err
-    assert "holds 'tree', which is no class of the model; known are 0 no change, 1 water, 2 building" in told
+    assert "holds 'tree', which is no class of the model; its classes are 0 no change, 1 water, 2 building" in told
     assert len(told.strip().splitlines()) == 1
 
 

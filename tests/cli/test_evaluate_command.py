@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from geo_refdiff.cli.main import run
-from geo_refdiff.data.indexing import make_index
+from geo_refdiff.data.make_index import make_index
 
 
 @pytest.fixture(scope="module")

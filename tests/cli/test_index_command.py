@@ -52,7 +52,7 @@ def test_errors_are_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureF
         (
             ["index", str(tree), "-o", str(tmp_path / "i.csv"), "--only", "heer"],
             2,
-            "fits no place; known are e.g. here",
+            "fits no place; there are e.g. here",
         ),
         (["index", str(tree), "-o", str(tmp_path / "i.csv"), "--pattern", "<city>"], 2, "give <date> or <year> once"),
         (["index", str(tree)], 2, "Missing option '-o'"),

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from geo_refdiff.data import OpenedDataset, ReadError, open_dataset
 from geo_refdiff.data.index import COLUMNS, IndexRow, read_index, write_index
-from geo_refdiff.data.indexing import make_index
+from geo_refdiff.data.make_index import make_index
 from geo_refdiff.errors import InputError, OptionError, OutputError
 
 BANDS = ("red", "green", "blue", "nir")
@@ -354,7 +354,7 @@ def test_places_and_splits_are_chosen(index: Path, tree: Path, tmp_path: Path) -
     assert len(open_dataset(index, exclude=["alpha"])) == 2
     assert len(open_dataset(index, only=["alpha/001"])) == 2
     assert len(open_dataset(index, only=["alpha"], exclude=["alpha/001"])) == 2
-    with pytest.raises(OptionError, match=r"exclude 'alhpa' fits no place; known are e\.g\. alpha"):
+    with pytest.raises(OptionError, match=r"exclude 'alhpa' fits no place; there are e\.g\. alpha"):
         open_dataset(index, exclude=["alhpa"])
     with pytest.raises(InputError, match="no pair is left"):
         open_dataset(index, only=["alpha"], exclude=["alpha"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geo_refdiff.data.matching import find_shift, fitted, match, moved, whole_and_part
+from geo_refdiff.data.matching import find_shift, match, match_radiometry, moved, whole_and_part
 
 
 def texture(seed: int, side: int = 160) -> np.ndarray:
@@ -90,4 +90,4 @@ def test_match_finds_shift_and_radiometry_and_says_how_well() -> None:
 def test_fitted_is_in_the_new_radiometry() -> None:
     new = texture(9)
     old = np.clip(new * 0.6 + 50, 0, 255).astype(np.uint8)
-    assert np.abs(fitted(new, old, np.ones(new.shape[1:], bool)).astype(float) - new).mean() < 1.5
+    assert np.abs(match_radiometry(new, old, np.ones(new.shape[1:], bool)).astype(float) - new).mean() < 1.5

@@ -187,7 +187,9 @@ def test_unknown_grey_values_are_listed(second: Path) -> None:
     bad = labels(0)
     bad[0, 0] = 42
     save(second / "train" / "CD_mask" / "00000.png", bad)
-    with pytest.raises(InputError, match=r"values that are no class: 42 x 1; known are 0 or grey 255 unchanged, 1 or"):
+    with pytest.raises(
+        InputError, match=r"values that are no class: 42 x 1; the table has 0 or grey 255 unchanged, 1 or"
+    ):
         open_dataset(second, labels="grey")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from geo_refdiff.data import Crop, ReadError
-from geo_refdiff.data.base import Numbers
+from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.sensor.sensor import SensorModel
 
 CLASSES = ("no change", "water", "building")

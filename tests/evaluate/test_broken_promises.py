@@ -16,8 +16,7 @@ from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.raster.reader import inspect
-from geo_refdiff.validate.declared import Declared, Left, read_declared
-from geo_refdiff.validate.promises import consistency
+from geo_refdiff.validate.promises import Declared, DeclaredResidual, consistency, read_declared
 from geo_refdiff.validate.validation import validate_product
 
 Pair = tuple[Path, Path]
@@ -194,17 +193,17 @@ def test_blocks_are_seams(make_pair: Any, tmp_path: Path) -> None:
     assert bad.to_dict()["seams"]["ratio"] == "infinite"
 
 
-def declared(out: Path, change: Callable[[Left], Left]) -> Declared:
+def declared(out: Path, change: Callable[[DeclaredResidual], DeclaredResidual]) -> Declared:
     from dataclasses import replace
 
     found = read_declared(inspect(out, "scene"))
-    assert found.left is not None
-    return replace(found, left=change(found.left))
+    assert found.residual is not None
+    return replace(found, residual=change(found.residual))
 
 
 def test_a_cut_out_may_leave_less_than_its_tags_say(make_pair: Any, tmp_path: Path) -> None:
     out = sharpened(make_pair(30, 30), tmp_path / "o.tif")
-    told = declared(out, lambda left: Left(2.0, 0.5, 1000, 40, 10))
+    told = declared(out, lambda left: DeclaredResidual(2.0, 0.5, 1000, 40, 10))
     assert not consistency(Residual(900, 2.0, 40, 249.0, 10), told, "uint8", 255, 255)
     assert not consistency(Residual(10, 1.0, 0, 1.0, 0), told, "uint8", 255, 255)
     assert len(consistency(Residual(900, 2.1, 60, 260.0, 10), told, "uint8", 255, 255)) == 3

@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from geo_refdiff import upscale
-from geo_refdiff.change.network import ChangeNetwork, Detector
+from geo_refdiff.change.detector import ChangeNetwork, Detector
 from geo_refdiff.data import open_dataset
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.evaluate import metrics

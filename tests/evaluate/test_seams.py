@@ -94,4 +94,4 @@ def test_scales_of_two_and_three_are_not_judged(grain: np.ndarray) -> None:
         side = 256 // scale * scale
         found = Seams.of(gradients(grain[:, :side, :side], scale), gradients(grain[:, :side, :side] / 5, scale))
         assert not found.judged
-        assert "too few places inside" in str(found)
+        assert "too few positions inside" in str(found)

@@ -16,9 +16,9 @@ from geo_refdiff.plan.records import Radiometry
 from geo_refdiff.plan.survey import fit_reference, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.sampling import tiles_with_data
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.common import known_tiles
-from geo_refdiff.registration.reading import register_rasters
+from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.sensor.sensor import SensorModel
 
 SCALE, SIDE, PATCH = 4, 1400, 96
@@ -67,13 +67,15 @@ def test_the_range_of_a_scene_with_a_speck_of_data(tmp_path: Path, ground: np.nd
 def test_known_tiles_are_those_of_both(tmp_path: Path, ground: np.ndarray) -> None:
     scene = inspect(sparse(tmp_path / "a.tif", seen(ground).astype("uint8"), SIDE, PLACE, PIXEL), "scene")
     rows, cols = range(64, 196, 64), range(256, 396, 64)
-    assert known_tiles(scene, 1, 64) == [Window(row, col, 64, 64) for row in rows for col in cols]
+    assert tiles_with_data(scene, 1, 64) == [Window(row, col, 64, 64) for row in rows for col in cols]
     half = ground[:, : 30 * SCALE].astype("uint8")
     place = (PLACE[0] * SCALE, PLACE[1] * SCALE)
     reference = inspect(sparse(tmp_path / "b.tif", half, SIDE * SCALE, place, PIXEL / SCALE), "reference")
-    assert known_tiles(scene, 1, 64, (reference, 1)) == [Window(row, col, 64, 64) for row in (64, 128) for col in cols]
+    assert tiles_with_data(scene, 1, 64, (reference, 1)) == [
+        Window(row, col, 64, 64) for row in (64, 128) for col in cols
+    ]
     elsewhere = inspect(sparse(tmp_path / "c.tif", half, SIDE * SCALE, (3000, 0), PIXEL / SCALE), "reference")
-    assert known_tiles(scene, 1, 64, (elsewhere, 1)) == []
+    assert tiles_with_data(scene, 1, 64, (elsewhere, 1)) == []
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.batch.areas import read_areas
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.change.polygons import PolygonPrior, inspect_polygons, is_vector
+from geo_refdiff.change.polygons import PolygonMask, inspect_polygons, is_vector
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.layer_source import LayerSource, layer_source
 from geo_refdiff.raster.vector import read_aoi
@@ -86,7 +86,7 @@ def test_the_same_is_meant_everywhere(fields: Path, rest: str, names: list[str])
         (0, 0, 50, 10),
     )
     assert inspect_polygons(str(info.source), None) == info
-    prior = PolygonPrior(info, GeoBox((10, 50), Affine(1, 0, 0, 0, -1, 10), UTM), {})
+    prior = PolygonMask(info, GeoBox((10, 50), Affine(1, 0, 0, 0, -1, 10), UTM), {})
     inside = prior.read(Window(0, 0, 10, 50))[5] != 0
     assert inside.tolist() == [shapely.contains_xy(meant, x + 0.5, 4.5) for x in range(50)]
 

@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geo_refdiff.raster.window import Window
-from geo_refdiff.registration.estimate import LEAST_SCORE, LEAST_SCORE_FEW, LEAST_SCORE_UNLIKE, estimate_shift
+from geo_refdiff.registration.estimate import MIN_SCORE, MIN_SCORE_FEW, MIN_SCORE_UNLIKE, estimate_shift
 from geo_refdiff.registration.features import likeness
 from geo_refdiff.registration.field import fit_affine, fit_constant, fit_field
-from geo_refdiff.registration.register import register_tiles, register_view
-from geo_refdiff.registration.registration import Registration
+from geo_refdiff.registration.register import Registration, register_tiles, register_view
 from geo_refdiff.registration.view import View
 
 HARD = {"other_date": True, "gain": 1.4, "noise": 4.0, "nodata": 0.3, "changed": 0.2}
@@ -64,7 +63,7 @@ def test_contrasts_that_turn_round(pair: MakePair, bands: int) -> None:
     inverted = replace(view, scene=255 - view.scene)
     found, other = register_view(view, "global"), register_view(inverted, "global")
     assert off(found, (0.75, -1.5)) < 0.08
-    assert off(other, found.shift) < 1e-3  # neither witness knows the sign of a contrast
+    assert off(other, found.shift) < 1e-3  # neither estimator sees the sign of a contrast
 
 
 def test_units_do_not_matter(pair: MakePair) -> None:
@@ -83,10 +82,10 @@ def test_another_place_is_refused(pair: MakePair) -> None:
 
 def test_what_cannot_be_told_is_said(pair: MakePair) -> None:
     small = register_view(pair(20))
-    assert (small.verdict, small.reason) == ("too small", "400 LR pixels known in both images are too few to tell")
+    assert (small.verdict, small.reason) == ("too small", "400 scene pixels valid in both images are too few")
     view = pair(64)
     flat = register_view(replace(view, scene=np.full_like(view.scene, 7.0)))
-    assert (flat.verdict, flat.reason) == ("featureless", "there are no edges to go by")
+    assert (flat.verdict, flat.reason) == ("featureless", "there are no edges to compare")
     rng = np.random.default_rng(0)
     noise = register_view(replace(view, scene=rng.normal(100, 9, view.scene.shape).astype(np.float32)))
     assert noise.verdict == "featureless"
@@ -99,7 +98,7 @@ def test_more_is_asked_of_images_that_are_not_alike(pair: MakePair) -> None:
     view = pair(36, (0.5, -0.75), seed=1, noise=32, nodata=0.3, changed=0.3)
     unlike = replace(view, scene=255 - view.scene)
     estimates = estimate_shift(view), estimate_shift(unlike)
-    assert LEAST_SCORE <= estimates[0].score < LEAST_SCORE_UNLIKE
+    assert MIN_SCORE <= estimates[0].score < MIN_SCORE_UNLIKE
     assert estimates[1].score == pytest.approx(estimates[0].score, abs=0.01)
     assert [e.verdict for e in estimates] == ["registered", "too small"]
     assert estimates[1].reason.endswith("standard deviations above chance)")
@@ -108,9 +107,9 @@ def test_more_is_asked_of_images_that_are_not_alike(pair: MakePair) -> None:
 def test_more_is_asked_of_few_pixels(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = (pair(side, (0.5, -1.0), seed=5, noise=8) for side in (40, 64))
     score = estimate_shift(small).score
-    assert LEAST_SCORE < LEAST_SCORE_FEW < score
-    monkeypatch.setattr("geo_refdiff.registration.estimate.LEAST_SCORE_UNLIKE", np.inf)
-    monkeypatch.setattr("geo_refdiff.registration.estimate.LEAST_SCORE_FEW", score + 0.1)
+    assert MIN_SCORE < MIN_SCORE_FEW < score
+    monkeypatch.setattr("geo_refdiff.registration.estimate.MIN_SCORE_UNLIKE", np.inf)
+    monkeypatch.setattr("geo_refdiff.registration.estimate.MIN_SCORE_FEW", score + 0.1)
     found = estimate_shift(small)
     assert (found.verdict, found.registered) == ("too small", False)
     assert estimate_shift(large).registered
@@ -180,7 +179,7 @@ def test_tiles_of_a_large_scene(pair: MakePair) -> None:
     assert "tiles disagree" in disagree.reason
 
 
-def test_the_witnesses_must_agree(pair: MakePair) -> None:
+def test_the_estimators_must_agree(pair: MakePair) -> None:
     """Two halves of a scene that moved differently by 3 LR pixels have no one shift."""
     one, other = pair(64, (0.0, 0.0), seed=6), pair(64, (0.0, 3.0), seed=6)
     seen = one.seen.copy()

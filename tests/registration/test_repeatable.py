@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.registration import ecc
+from geo_refdiff.registration import correlation
+from geo_refdiff.registration.correlation import weighted_peaks
 from geo_refdiff.registration.features import gradients, orientation
 from geo_refdiff.registration.field import fit_field
-from geo_refdiff.registration.phase import weighted_peaks
+from geo_refdiff.registration.rasters import repeatable_opencv
 from geo_refdiff.registration.register import register_view
-from geo_refdiff.registration.repeatable import repeatable_opencv
 from geo_refdiff.registration.view import View
 
 MakePair = Callable[..., View]
@@ -53,7 +53,7 @@ def test_peaks_and_searches_are_the_same_to_the_bit_wherever_windows_lie() -> No
     for a, b in itertools.product(range(0, 64, 12), repeat=2):
         one, other = placed(first, a), placed(second, b)
         peaks = weighted_peaks(one.astype(np.complex64), other.astype(np.complex64), np.abs(placed(weight, a)), 4)
-        found.add((tuple(peaks), tuple(ecc.search_windows(one, other, placed(weight, b) > -1, 4))))
+        found.add((tuple(peaks), tuple(correlation.search_shifts(one, other, placed(weight, b) > -1, 4))))
     assert len(found) == 1
 
 

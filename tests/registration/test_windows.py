@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from geo_refdiff.registration import ecc
+from geo_refdiff.registration import correlation
+from geo_refdiff.registration.correlation import weighted_peak, weighted_peaks
+from geo_refdiff.registration.features import Pair
 from geo_refdiff.registration.field import _covariance, _Likelihood
-from geo_refdiff.registration.pair import Pair
-from geo_refdiff.registration.phase import weighted_peak, weighted_peaks
 from geo_refdiff.registration.view import View
 
 MakePair = Callable[..., View]
@@ -26,7 +26,7 @@ def windows(count: int = 5, side: int = 48) -> tuple[np.ndarray, np.ndarray, np.
 
 def test_the_masked_correlation_is_that_of_the_overlap() -> None:
     first, second, known = windows()
-    surfaces = ecc._masked_correlation(first, second, known.astype(np.float32), 4)
+    surfaces = correlation._masked_correlation(first, second, known.astype(np.float32), 4)
     for row, col in ((2, -3), (0, 0), (-4, 4)):
         here = slice(max(0, -row), 48 - max(0, row)), slice(max(0, -col), 48 - max(0, col))
         there = slice(max(0, row), 48 + min(0, row)), slice(max(0, col), 48 + min(0, col))
@@ -38,12 +38,12 @@ def test_the_masked_correlation_is_that_of_the_overlap() -> None:
 
 def test_windows_at_once_are_windows_one_by_one() -> None:
     first, second, known = windows()
-    shifts = ecc.search_windows(first, second, known, 4)
+    shifts = correlation.search_shifts(first, second, known, 4)
     weight = known.astype(np.float32)
     peaks = weighted_peaks(first.astype(np.complex64), second.astype(np.complex64), weight, 4)
     for k, (shift, peak) in enumerate(zip(shifts, peaks, strict=True)):
         assert shift == pytest.approx((2, -3), abs=0.1)
-        assert shift == pytest.approx(ecc.search(first[k], second[k], known[k], 4), abs=1e-4)
+        assert shift == pytest.approx(correlation.search_shift(first[k], second[k], known[k], 4), abs=1e-4)
         alone = weighted_peak(first[k].astype(np.complex64), second[k].astype(np.complex64), weight[k], 4)
         assert peak.shift == pytest.approx(alone.shift, abs=1e-4)
         assert peak.shift == pytest.approx((2, -3), abs=0.1)

@@ -14,8 +14,8 @@ from affine import Affine
 from scipy import ndimage
 
 from geo_refdiff.data import Crop, ReadError
-from geo_refdiff.data.base import Numbers
-from geo_refdiff.data.indexing import make_index
+from geo_refdiff.data.dataset import Numbers
+from geo_refdiff.data.make_index import make_index
 from geo_refdiff.train.config import TrainConfig, load_config
 
 BANDS = ("red", "green", "blue", "nir")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geo_refdiff.change.network import ChangeNetwork, load_detector
+from geo_refdiff.change.detector import ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.cli.main import run
 from geo_refdiff.data import Crop, OpenedDataset, open_dataset

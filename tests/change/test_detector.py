@@ -10,9 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geo_refdiff.change.detected import STEPS, DetectedPrior
-from geo_refdiff.change.features import CHANNELS, LAYOUT, LAYOUT_SIDE, change_features
-from geo_refdiff.change.network import ChangeNetwork, Detector, load_detector
+from geo_refdiff.change.detector import (
+    CHANNELS,
+    CONFIDENCE_STEPS,
+    LAYOUT,
+    LAYOUT_SIDE,
+    ChangeNetwork,
+    DetectedMask,
+    Detector,
+    change_features,
+    load_detector,
+)
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
@@ -60,8 +68,8 @@ class Scene:
             values[:, *inside.within(window)] = self.ref[:, *inside.within(whole)]
         return values
 
-    def prior(self, detector: Detector, **options: object) -> DetectedPrior:
-        return DetectedPrior(detector, SENSOR, self.read_scene, self.read_reference, ALL, **options)  # type: ignore[arg-type]
+    def prior(self, detector: Detector, **options: object) -> DetectedMask:
+        return DetectedMask(detector, SENSOR, self.read_scene, self.read_reference, ALL, **options)  # type: ignore[arg-type]
 
 
 def test_features_are_what_they_say() -> None:
@@ -187,8 +195,8 @@ def test_hr_windows_are_lr_pixels_enlarged_and_low_confidence_is_unknown(
     fine = scene.prior(detector, origin=(2, 3)).read(Window(-5, -9, 40, 50))
     want = np.repeat(np.repeat(classes, SCALE, 0), SCALE, 1)
     assert (fine == want[2 * SCALE - 5 : 2 * SCALE + 35, 3 * SCALE - 9 : 3 * SCALE + 41]).all()
-    limited, _ = scene.prior(detector, least=0.9).detect(Window(0, 0, 32, 32))
-    assert ((limited == 255) == (sure < math.ceil(0.9 * STEPS - 1e-9))).all()
+    limited, _ = scene.prior(detector, min_confidence=0.9).detect(Window(0, 0, 32, 32))
+    assert ((limited == 255) == (sure < math.ceil(0.9 * CONFIDENCE_STEPS - 1e-9))).all()
     other, _ = scene.prior(detector, classes={3: 255, 5: 1}).detect(Window(0, 0, 32, 32))
     assert (other[classes == 5] == 1).all()
     assert (other[classes == 3] == 255).all()

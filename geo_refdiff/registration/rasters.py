@@ -1,36 +1,54 @@
-"""Registration of rasters: what is read of them does not grow with them."""
+"""Registration of two raster files: what is read does not grow with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import cv2
 import numpy as np
 
 from geo_refdiff.raster.crs import footprint
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.sampling import pick_evenly, spread_tiles, tiles_with_data
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window, around
-from geo_refdiff.registration.common import evenly, known_tiles
 from geo_refdiff.registration.estimate import RADIUS
-from geo_refdiff.registration.register import register_tiles, register_view
-from geo_refdiff.registration.registration import Mode, Registration
-from geo_refdiff.registration.repeatable import repeatable_opencv
+from geo_refdiff.registration.register import Mode, Registration, register_tiles, register_view
 from geo_refdiff.registration.view import OVERSAMPLING, View, make_view
 from geo_refdiff.sensor.sensor import SensorModel
 
+
+@contextmanager
+def repeatable_opencv() -> Iterator[None]:
+    """Run OpenCV on one thread and without Intel's library, so that results are the same bit for bit.
+
+    Sums over threads vary in their last digits from run to run, and Intel's routines depend on the alignment of arrays
+    in memory.
+    """
+    threads, library = cv2.getNumThreads(), cv2.ipp.useIPP()
+    cv2.setNumThreads(1)
+    cv2.ipp.setUseIPP(False)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP(library)
+        cv2.setNumThreads(threads)
+
+
 WHOLE = 512 * 512
-"""LR pixels up to which the scene under the reference is compared as a whole."""
+"""LR pixels up to which the part of the scene under the reference is compared as a whole."""
 
 _TILE = 128
-_SPARE = 4
-_FEWEST, _MOST = 3, 6
+_MARGIN = 4
+_MIN_TILES, _MAX_TILES = 3, 6
 """Tiles along an axis."""
 
-_APART = 384
+_DISTANCE = 384
 _BANDS = 3
-"""More bands tell little more."""
+"""Bands that are compared at most: more add little."""
 
 
 @repeatable_opencv()
@@ -42,12 +60,11 @@ def register_rasters(
     sensor: SensorModel,
     mode: Mode = "auto",
 ) -> Registration:
-    """How a reference lies on a scene, each known by its georeference to within 16 LR pixels.
+    """Register a reference on a scene; their georeferences must agree to within 16 LR pixels.
 
-    A scene of up to 512 x 512 LR pixels under the reference is compared as a whole, a larger one in tiles of
-    128 x 128, at most 36 of them, which are read one by one. If these have too little in common to tell, as with a
-    swath or a reference of scattered sheets, the part of the scene where both have pixels is compared in the same way.
-    What is found does not depend on any area of interest.
+    The part of the scene under the reference is compared as a whole up to 512 x 512 LR pixels, else in at most 36 tiles
+    of 128 x 128, which are read one by one. If these have too little in common, as with a swath or a reference of
+    scattered sheets, tiles are taken where both have valid pixels. The result does not depend on an area of interest.
 
     Args:
         scene, reference: from `inspect`.
@@ -69,35 +86,25 @@ def register_rasters(
     ):
         if area.area <= WHOLE:
             return register_view(_read(area, lr, hr, sensor), mode)
-        found = register_tiles((_read(tile, lr, hr, sensor) for tile in _tiles(area)), area, mode)
+        fixed = spread_tiles(area, _TILE, _tile_count(area.height), _tile_count(area.width))
+        found = register_tiles((_read(tile, lr, hr, sensor) for tile in fixed), area, mode)
         if found.verdict != "too small":
             return found
-        tiles = known_tiles(scene, lr.bands[0], _TILE, (reference, hr.bands[0]))
+        tiles = tiles_with_data(scene, lr.bands[0], _TILE, (reference, hr.bands[0]))
         if not tiles:
             return found
         part = around(tiles)
         if part.area <= WHOLE:
             return register_view(_read(part, lr, hr, sensor), mode)
-        return register_tiles((_read(tile, lr, hr, sensor) for tile in evenly(tiles, _MOST**2)), part, mode)
+        return register_tiles((_read(tile, lr, hr, sensor) for tile in pick_evenly(tiles, _MAX_TILES**2)), part, mode)
 
 
 def _read(window: Window, lr: RasterReader, hr: WarpedReader, sensor: SensorModel) -> View:
     values, valid = lr.read(window)
-    reference, known = hr.read(window.pad(RADIUS + _SPARE).multiply(OVERSAMPLING))
+    reference, known = hr.read(window.pad(RADIUS + _MARGIN).multiply(OVERSAMPLING))
     return make_view(values, np.asarray(valid.all(axis=0)), reference, known, sensor, (window.row, window.col))
 
 
-def _tiles(area: Window) -> Iterator[Window]:
-    """Evenly from edge to edge."""
-    for row in _starts(area.row, area.height):
-        for col in _starts(area.col, area.width):
-            tile = Window(row, col, _TILE, _TILE).intersect(area)
-            if tile is not None:
-                yield tile
-
-
-def _starts(first: int, length: int) -> list[int]:
-    if length <= _TILE:
-        return [first]
-    count = int(np.clip(length // _APART, min(_FEWEST, -(-length // _TILE)), _MOST))
-    return [first + round(v) for v in np.linspace(0, length - _TILE, count)]
+def _tile_count(length: int) -> int:
+    """Tiles along an axis."""
+    return int(np.clip(length // _DISTANCE, min(_MIN_TILES, -(-length // _TILE)), _MAX_TILES))

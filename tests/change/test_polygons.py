@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.deciding import decide_mask
-from geo_refdiff.change.polygons import PolygonPrior, inspect_polygons, is_vector
+from geo_refdiff.change.polygons import PolygonMask, inspect_polygons, is_vector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -44,11 +44,11 @@ def frame(crs: str = UTM) -> geopandas.GeoDataFrame:
     return geopandas.GeoDataFrame(data, geometry=[water, building, ring], crs=UTM).to_crs(crs)
 
 
-def prior_of(path: str, target: GeoBox, field: str | None = "now") -> PolygonPrior:
+def prior_of(path: str, target: GeoBox, field: str | None = "now") -> PolygonMask:
     record = decide_mask(MaskOptions(mask=path, mask_field=field), CLASSES, target)
     assert record is not None
     assert record.polygons is not None
-    return PolygonPrior(record.polygons, target, dict(record.values))
+    return PolygonMask(record.polygons, target, dict(record.values))
 
 
 def test_pixels_of_boxes_triangles_and_rings(tmp_path: Path, target: GeoBox) -> None:
@@ -69,7 +69,7 @@ def test_pixels_of_boxes_triangles_and_rings(tmp_path: Path, target: GeoBox) -> 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(-20, 690), st.integers(-20, 690), st.integers(1, 200), st.integers(1, 200))
 def test_the_same_pixels_whatever_the_window(
-    wgs84_polygons: PolygonPrior, whole: np.ndarray, row: int, col: int, height: int, width: int
+    wgs84_polygons: PolygonMask, whole: np.ndarray, row: int, col: int, height: int, width: int
 ) -> None:
     window = Window(row, col, height, width)
     part = wgs84_polygons.read(window)
@@ -78,14 +78,14 @@ def test_the_same_pixels_whatever_the_window(
 
 
 @pytest.fixture(scope="module")
-def wgs84_polygons(tmp_path_factory: pytest.TempPathFactory, target: GeoBox) -> PolygonPrior:
+def wgs84_polygons(tmp_path_factory: pytest.TempPathFactory, target: GeoBox) -> PolygonMask:
     path = tmp_path_factory.mktemp("polygons") / "p.geojson"
     frame("EPSG:4326").to_file(path)
     return prior_of(str(path), target)
 
 
 @pytest.fixture(scope="module")
-def whole(wgs84_polygons: PolygonPrior) -> np.ndarray:
+def whole(wgs84_polygons: PolygonMask) -> np.ndarray:
     return wgs84_polygons.read(Window(-30, -30, 960, 960))
 
 
@@ -145,7 +145,7 @@ def test_polygons_that_cannot_be_used(tmp_path: Path, target: GeoBox) -> None:
     data = frame()
     data["now"] = "ship"
     data.to_file(tmp_path / "ship.gpkg")
-    with pytest.raises(InputError, match="holds 'ship', which is no class of the model; known are 0 no change"):
+    with pytest.raises(InputError, match="holds 'ship', which is no class of the model; its classes are 0 no change"):
         decide_mask(MaskOptions(mask=tmp_path / "ship.gpkg", mask_field="now"), CLASSES, target)
     far = frame()
     far.geometry = far.geometry.translate(1e5, 0)

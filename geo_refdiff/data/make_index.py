@@ -1,10 +1,11 @@
-"""Makes the index of a folder tree: pairs every two dates of a place, registers them and fits their radiometry once."""
+"""The index of a folder tree: every two dates of a place are paired, registered, and fitted radiometrically once."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,82 @@ from typing import Any
 import numpy as np
 import rasterio.warp
 
-from geo_refdiff.data.index import Box, IndexRow, check_suffix, write_index
+from geo_refdiff.data.dataset import Problems, check_on_error
+from geo_refdiff.data.index import Box, IndexRow, check_names, check_suffix, is_in, write_index
 from geo_refdiff.data.matching import match
-from geo_refdiff.data.pair_files import OpenPair, Reading, RowFiles, Shared
-from geo_refdiff.data.problems import Problems, check_on_error
-from geo_refdiff.data.rasters import named_bands, views_of
-from geo_refdiff.data.tree import DatedFile, check_names, find_dates, is_in
-from geo_refdiff.errors import GeoRefDiffError, InputError
+from geo_refdiff.data.pair_files import OpenPair, PairFiles, ReadOptions, Shared, named_bands, sample_windows
+from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.raster.atomic import check_free
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
+
+SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img")
+_FIELD = re.compile(r"<([A-Za-z_]+)>")
+_DATES = ("date", "year")
+
+
+@dataclass(frozen=True, slots=True)
+class DatedFile:
+    """One date of one place."""
+
+    path: Path
+    place: str
+    date: str
+    split: str = ""
+
+
+def find_dates(folder: Path, pattern: str | None = None) -> dict[str, list[DatedFile]]:
+    """Find the dates of every place under a folder; places and dates are sorted.
+
+    Args:
+        folder: searched with all folders in it for GeoTIFF, VRT, JPEG 2000 and IMG files.
+        pattern: path below the folder without suffix, e.g. "<city>/<place>/<year>" or "<place>_<date>"; <date> or
+            <year> is the date, <split> the split, all other fields together the place. None: files of one folder
+            are the dates of one place.
+
+    Raises:
+        InputError: no such folder, or no file that matches.
+        OptionError: a pattern without a date.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that holds a folder of dates for each place")
+    fits = None if pattern is None else _template(pattern)
+    places: dict[str, dict[str, DatedFile]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+        relative = path.relative_to(folder)
+        if fits is None:
+            found = DatedFile(path, "/".join(relative.parts[:-1]) or folder.resolve().name, path.stem)
+        else:
+            match = fits.fullmatch(relative.with_suffix("").as_posix())
+            if match is None:
+                continue
+            found = _dated(path, match.groupdict(), folder.resolve().name)
+        twin = places.setdefault(found.place, {}).setdefault(found.date, found)
+        if twin is not found:
+            raise InputError(
+                f"{path} and {twin.path} are both {found.place} {found.date}; give a --pattern that parts them"
+            )
+    if not places:
+        wanted = f" that is called like {pattern}" if pattern else ""
+        raise InputError(f"{folder}: holds no {', '.join(SUFFIXES)} file{wanted}; give another folder or --pattern")
+    return {place: [dates[date] for date in sorted(dates)] for place, dates in sorted(places.items())}
+
+
+def _dated(path: Path, found: Mapping[str, str], fallback: str) -> DatedFile:
+    date = next(found[key] for key in _DATES if key in found)
+    place = "/".join(value for key, value in found.items() if key not in (*_DATES, "split"))
+    return DatedFile(path, place or fallback, date, found.get("split", ""))
+
+
+def _template(pattern: str) -> re.Pattern[str]:
+    names = _FIELD.findall(pattern)
+    if len(set(names) & set(_DATES)) != 1 or len(set(names)) < len(names):
+        raise OptionError(f"pattern '{pattern}': give <date> or <year> once, e.g. '<city>/<place>/<year>'")
+    parts = _FIELD.split(pattern)
+    fields = [f"(?P<{p}>[^/]+{'?' if p in _DATES else ''})" if i % 2 else re.escape(p) for i, p in enumerate(parts)]
+    return re.compile("".join(fields))  # the date is as short as can be: <place>_<date> parts at the last "_"
+
 
 NO_SHIFT = "no clear shift was found"
 _QUANTILES = (0.002, 0.998)
@@ -32,13 +98,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class MadeIndex:
-    """An index as written; its text is for the user.
+    """An index as written; `str` gives a summary.
 
     Attributes:
         path: of the file.
         rows: see `IndexRow`.
         footprints: (west, south, east, north) of each row's new date, degrees.
-        problems: pairs that were left out, and those that are flagged as not valid.
+        problems: pairs that were left out or flagged as not valid.
     """
 
     path: Path
@@ -97,14 +163,14 @@ def make_index(
         root: the rows' paths are relative to it; None = the folder of `out`.
         only, exclude: places, or parts of their names, to take alone or to leave out.
         split: of the rows where the pattern gives none.
-        register: look for a shift; without, the dates are taken to lie on each other.
+        register: whether to look for a shift between the dates.
         on_error: "skip" leaves out pairs of missing or unreadable files and lists them, "stop" raises.
-        overwrite: replace an index that is there.
+        overwrite: replace an existing index.
         progress: called with (pairs done, pairs in all).
 
     Raises:
         InputError: nothing to pair.
-        OptionError: a name in `only` or `exclude` that fits no place; a format that is not known.
+        OptionError: a name in `only` or `exclude` that matches no place, or an unknown format.
         OutputError: the index exists or cannot be written.
         ReadError: with on_error "stop".
     """
@@ -161,7 +227,7 @@ def _matched(row: IndexRow, root: Path, register: bool, shared: Shared) -> tuple
     if any(info.dtype != "uint8" for info in infos):
         low, high = _range(infos)
         row = replace(row, low=low, high=high)
-    opened = RowFiles(row, root, Reading(bands, pseudo_classes=False), shared).open()
+    opened = PairFiles(row, root, ReadOptions(bands, pseudo_classes=False), shared).open()
     try:
         return _fitted(row, opened, register), infos[0]
     finally:
@@ -170,7 +236,7 @@ def _matched(row: IndexRow, root: Path, register: bool, shared: Shared) -> tuple
 
 def _fitted(row: IndexRow, opened: OpenPair, register: bool) -> IndexRow:
     views, common, pixels = [], 0, 0
-    for window in views_of(*opened.files.shape):
+    for window in sample_windows(*opened.files.shape):
         new, new_valid = opened.new(window)
         ref, ref_valid = opened.ref(window)
         both = int((new_valid & ref_valid).sum())
@@ -192,11 +258,11 @@ def _fitted(row: IndexRow, opened: OpenPair, register: bool) -> IndexRow:
 
 
 def _range(infos: Sequence[RasterInfo]) -> tuple[float, float]:
-    """The values that become 0 and 255: nearly the lowest and the highest of both dates."""
+    """The values that become 0 and 255: the 0.2nd and the 99.8th percentile of both dates."""
     samples = []
     for info in infos:
         with RasterReader(info, info.data_bands) as reader:
-            for window in views_of(info.height, info.width):
+            for window in sample_windows(info.height, info.width):
                 values, valid = reader.read(window)
                 samples.append(values[valid][:: max(1, values.size // 200_000)].astype(np.float64))
     seen = np.concatenate(samples)

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.deciding import decide_mask, open_prior
+from geo_refdiff.change.deciding import decide_mask, open_mask
 from geo_refdiff.change.record import MaskRecord
 from geo_refdiff.classes import CLASSES, SECOND_COLOURS
 from geo_refdiff.errors import InputError, OptionError
@@ -33,7 +33,7 @@ def target(make_raster: Make) -> GeoBox:
 def read(record: MaskRecord | None, target: GeoBox, window: Window = WHOLE) -> np.ndarray:
     assert record is not None
     assert msgspec.json.decode(msgspec.json.encode(record), type=MaskRecord) == record
-    prior = open_prior(record, target)
+    prior = open_mask(record, target)
     try:
         return prior.read(window)
     finally:
@@ -58,7 +58,7 @@ def test_no_change_and_class_map(make_raster: Make, target: GeoBox, tmp_path: Pa
     assert (found[:8] == 4).all()
     assert (found[8:16] == 255).all()
     assert (found[16:] == 0).all()
-    with pytest.raises(InputError, match="holds 9, which is no class of the model; known values are 30, 41, 0"):
+    with pytest.raises(InputError, match="holds 9, which is no class of the model; mapped values are 30, 41, 0"):
         decide_mask(MaskOptions(mask=mask, class_map=tmp_path / "map.csv"), CLASSES, target)
     with pytest.raises(InputError, match=r"holds 9, which is no class .*; say what it means with --class-map"):
         decide_mask(MaskOptions(mask=mask), CLASSES, target)
@@ -129,7 +129,7 @@ def test_second_colours_in_another_crs(
         assert (found[i] == want[i // 10]).all()
     strange = values.copy()
     strange[:, 3, 3] = (1, 2, 3)
-    with pytest.raises(InputError, match=r"holds the colour #010203, .* known are #0000ff"):
+    with pytest.raises(InputError, match=r"holds the colour #010203, .* mapped are #0000ff"):
         decide_mask(MaskOptions(mask=make_raster("s.tif", strange, pixel=5)), CLASSES, target)
     with pytest.raises(OptionError, match="name the colour in --class-map"):
         decide_mask(MaskOptions(mask=plain, no_change=0), CLASSES, target)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.placing import TAG, _share_lattice, lies_on_scene
+from geo_refdiff.change.mask_files import TAG, _share_lattice, lies_on_scene
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.geobox import scene_geobox

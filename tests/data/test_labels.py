@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geo_refdiff.classes import BARE, BUILT, LOW, TREE, WATER
-from geo_refdiff.data.change import MIN_AREA, change_mask
-from geo_refdiff.data.cover import REACH, Tone, land_cover, measure_tone
+from geo_refdiff.data.labels import COVER_REACH, MIN_AREA, Tone, change_mask, land_cover, measure_tone
 
 WATER_DN, BARE_DN, LAWN_DN = (20, 35, 40, 12), (170, 140, 120, 165), (80, 105, 70, 190)
 TREE_DN, ASPHALT_DN, ROOF_DN = (50, 65, 45, 140), (95, 98, 100, 92), (190, 188, 186, 180)
@@ -96,8 +95,8 @@ def test_classes_depend_on_no_more_than_their_reach(top: int, left: int, side: i
     image = town()
     tone = measure_tone([image])
     whole = land_cover(image, tone)
-    rows = slice(max(0, top - REACH), top + side + REACH)
-    cols = slice(max(0, left - REACH), left + side + REACH)
+    rows = slice(max(0, top - COVER_REACH), top + side + COVER_REACH)
+    cols = slice(max(0, left - COVER_REACH), left + side + COVER_REACH)
     part = land_cover(image[:, rows, cols], tone)
     at = (top - rows.start, left - cols.start)
     np.testing.assert_array_equal(

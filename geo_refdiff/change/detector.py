@@ -1,0 +1,338 @@
+"""The change detector: features on the LR grid, the network and its folder, and the change mask it finds.
+
+Features are the scene, the reference as the LR sensor would have seen it, and the reference's texture and layout within
+each LR pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
+from geo_refdiff.diffusion.model_folder import model_digest, read_config, read_weights, resolve_model
+from geo_refdiff.errors import ModelError
+from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.raster.tile_cache import TileCache
+from geo_refdiff.raster.window import Window
+from geo_refdiff.sensor.sensor import SensorModel
+
+BANDS = ("red", "green", "blue", "nir")
+"""Bands of the detector, in this order; near infrared is optional."""
+
+LAYOUT_SIDE = 4
+"""Each LR pixel is divided into 4 x 4 parts, whose means describe the layout of the reference within it."""
+
+LAYOUT = len(BANDS) * LAYOUT_SIDE**2
+"""Channels of the layout: for each band its 16 parts row by row, in the order of `pixel_unshuffle`."""
+
+CHANNELS = LAYOUT + 20
+"""Channels of the features: layout; scene (4) and its NDVI; reference as seen by the sensor (4), texture (4), edges,
+share of vegetation, NDVI; has nir, scale, scene is valid, reference is valid."""
+
+_NIR = BANDS.index("nir")
+_VEGETATED = 0.12  # NDVI above which a reference pixel counts as vegetation
+_DARK = 0.05
+_FLOOR = 0.01
+
+
+def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorModel, *, nir: bool) -> Tensor:
+    """Features of each LR pixel, from that pixel and the HR pixels that the sensor sees there.
+
+    Args:
+        lr: (4, h, w) red, green, blue, nir of the scene in model units; values of invalid pixels are ignored.
+        lr_valid: (h, w) bool, True = valid in all bands.
+        ref: (4, h scale, w scale) the reference in the scene's radiometry, model units, NaN in every band where
+            missing.
+        sensor: how the scene's sensor sees the reference; the border is replicated.
+        nir: whether both have near infrared.
+
+    Returns:
+        (CHANNELS, h, w) in the dtype of `lr`, 0 where the pixels they are computed from are missing. The last channel
+        but one is 1 where the scene is valid, the last one where at least half of the LR pixel's reference is.
+    """
+    known = ~torch.isnan(ref[:1])
+    image = torch.where(known, ref, 0.0)
+    share = _cell_mean(known.to(lr.dtype), sensor.scale)
+    there = (share >= 0.5).to(lr.dtype)
+    weight = sensor.observe(known.to(lr.dtype)[None])[0].clamp(min=1e-3)
+    seen = sensor.observe(image[None])[0] / weight
+    texture, edges, green = _within(image, known.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
+    valid = lr_valid[None].to(lr.dtype)
+    scene = torch.where(valid > 0, lr, 0.0)
+    bands = torch.ones(len(BANDS), 1, 1, dtype=lr.dtype)
+    bands[_NIR] = float(nir)
+    scene, seen, texture = scene * bands, seen * bands, texture * bands
+    of_scene = torch.cat([scene, _ndvi(scene) * float(nir)])
+    layout = _layout(image, known.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
+    of_reference = torch.cat([seen, texture, edges, green * float(nir), _ndvi(seen) * float(nir)])
+    constant = torch.tensor([float(nir), log2(sensor.scale / 8)], dtype=lr.dtype)[:, None, None].expand(
+        2, *lr.shape[1:]
+    )
+    return torch.cat([layout * there, of_scene * valid, of_reference * there, constant * valid, valid, there])
+
+
+def _layout(image: Tensor, known: Tensor, scale: int) -> Tensor:
+    """Mean of each part of an LR pixel less the mean of the LR pixel; 0 where a part has no data. (LAYOUT, h, w)."""
+    height, width = (
+        n // scale * LAYOUT_SIDE for n in image.shape[-2:]
+    )  # parts share HR pixels unless 4 divides the scale
+    share = F.adaptive_avg_pool2d(known[None], (height, width))[0]
+    parts = F.adaptive_avg_pool2d(image[None], (height, width))[0] / share.clamp(min=1e-3)
+    whole = _cell_mean(image, scale) / _cell_mean(known, scale).clamp(min=1e-3)
+    around = whole.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
+    return F.pixel_unshuffle(torch.where(share > 0, parts - around, 0.0), LAYOUT_SIDE)
+
+
+def _within(image: Tensor, known: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid HR pixels in each LR pixel."""
+    mean = _cell_mean(image, scale) / share
+    variance = (_cell_mean(image**2, scale) / share - mean**2).clamp(min=0.0)
+    texture = torch.log2(variance.sqrt() + _FLOOR) / 4 + 1
+    grey = image[:3].mean(dim=0, keepdim=True)
+    both = known[:, 1:, 1:] * known[:, :-1, 1:] * known[:, 1:, :-1]
+    steps = ((grey[:, 1:, 1:] - grey[:, :-1, 1:]).abs() + (grey[:, 1:, 1:] - grey[:, 1:, :-1]).abs()) * both
+    steps = F.pad(steps, (1, 0, 1, 0))
+    rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of LR pixels are left out
+    cols = torch.arange(image.shape[2]) % scale != 0
+    edges = _cell_mean(steps * rows[:, None] * cols, scale) / share
+    vegetated = (_ndvi(image) > _VEGETATED).to(image.dtype) * known
+    green = _cell_mean(vegetated, scale) / share if nir else torch.zeros_like(edges)
+    return texture, 4 * edges, green
+
+
+def _ndvi(image: Tensor) -> Tensor:
+    """NDVI (Rouse 1974) of model units, where -1 is no light; (1, ...)."""
+    red, infra = image[:1].clamp(min=-1) + 1, image[_NIR:].clamp(min=-1) + 1
+    return (infra - red) / (infra + red + _DARK)
+
+
+def _cell_mean(image: Tensor, scale: int) -> Tensor:
+    return F.avg_pool2d(image[None], scale)[0]
+
+
+ARCHITECTURE = "change-detector"
+"""Value of "architecture" in config.json."""
+
+BUNDLED = "detectors/change"
+"""The detector that comes with the package: a folder within its models."""
+
+_DILATIONS = (1, 1, 2, 4, 1)
+
+
+class ChangeNetwork(nn.Module):
+    """Dilated 3 x 3 convolutions without padding; the receptive field reaches `reach` LR pixels to each side.
+
+    Args:
+        width: channels.
+        classes: K, class 0 ("no change") included.
+    """
+
+    reach = sum(_DILATIONS)
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        inputs = [CHANNELS] + [width] * (len(_DILATIONS) - 1)
+        self.layers = nn.ModuleList(nn.Conv2d(n, width, 3, dilation=d) for n, d in zip(inputs, _DILATIONS, strict=True))
+        self.last = nn.Conv2d(width, classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, CHANNELS, h + 2 reach, w + 2 reach) -> class logits (N, K, h, w)."""
+        x = features
+        for layer, dilation in zip(self.layers, _DILATIONS, strict=True):
+            fresh = torch.relu(layer(x))
+            x = fresh if x.shape[1] != fresh.shape[1] else fresh + x[..., dilation:-dilation, dilation:-dilation]
+        logits: Tensor = self.last(x)
+        return logits
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A loaded detector.
+
+    Attributes:
+        network: in float64, in evaluation mode, so that results agree to some 13 digits on all machines.
+        classes: names, class 0 is "no change".
+        threshold: probability of change from which a pixel counts as changed.
+        psf_sigma: of the sensor it was trained for, LR pixels.
+        sha256: of its files.
+    """
+
+    network: ChangeNetwork
+    classes: tuple[str, ...]
+    threshold: float
+    psf_sigma: float
+    sha256: str
+
+
+def load_detector(folder: str | Path | None = None) -> Detector:
+    """Load a detector from its folder; None: the bundled one.
+
+    Raises:
+        ModelError: not a model folder, damaged, or not a change detector.
+    """
+    folder = resolve_model(Path(str(resources.files("geo_refdiff.models"))) / BUNDLED if folder is None else folder)
+    config = read_config(folder)
+    if config.get("architecture") != ARCHITECTURE:
+        raise ModelError(f"{folder}: is a '{config.get('architecture')}' model, not a {ARCHITECTURE}; name another one")
+    try:
+        network = ChangeNetwork(int(config["width"]), len(config["classes"]))
+        network.load_state_dict(read_weights(folder))
+        classes, threshold = tuple(str(c) for c in config["classes"]), float(config["threshold"])
+        psf_sigma = float(config["psf_sigma"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{folder}: config.json and weights do not fit ({error}); fetch the model again") from error
+    network.double().eval().requires_grad_(False)
+    return Detector(network, classes, threshold, psf_sigma, model_digest(folder))
+
+
+def detector_config(width: int, classes: Sequence[str], threshold: float, **more: Any) -> Mapping[str, Any]:
+    """config.json of a detector."""
+    return {
+        "architecture": ARCHITECTURE,
+        "width": width,
+        "classes": list(classes),
+        "threshold": threshold,
+        "reach": ChangeNetwork.reach,
+        **more,
+    }
+
+
+ReadScene = Callable[[Window], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+"""LR window -> values (C, h, w) in model units and valid (C, h, w)."""
+
+ReadReference = Callable[[Window], NDArray[np.float32]]
+"""HR window -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
+
+AUTO_MIN_CONFIDENCE = 0.7
+"""Default confidence below which a detected change is not given to a model."""
+
+CLASSES_FOR_MODEL = {NO_CHANGE: UNKNOWN_CLASS}
+"""The class that a model is given for a class of the detector: "no change" is given as unknown, because a change that
+was overlooked costs more than a correct "no change" gains (figures in docs/change-masks.md)."""
+
+CONFIDENCE_STEPS = 250
+"""Confidence is rounded to steps of 1 / 250."""
+
+_TILES_KEPT = 64
+_HR_SIDE = 512
+_LEAST_TILE = 16
+
+
+class DetectedMask:
+    """Classes of change and their confidence, found by comparing the scene with the reference tile by tile.
+
+    An LR pixel's class depends on the scene within `reach` LR pixels around it and on the reference that the sensor
+    sees there. Tiles start at the lattice's origin and are computed in float64, and probabilities are rounded to steps
+    of 1 / 250: the mask depends neither on the windows that are read nor on the machine.
+
+    Args:
+        detector: the network.
+        sensor: how the scene's sensor sees the reference.
+        scene, reference: readers of windows of the LR and the HR lattice.
+        channels: positions of red, green, blue, nir among the bands that `scene` and `reference` give; None for a
+            missing nir.
+        classes: class index of the detector -> of the model.
+        min_confidence: below it the class is unknown.
+        origin: (row, col) of the target's corner on the LR lattice, for `read`.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        sensor: SensorModel,
+        scene: ReadScene,
+        reference: ReadReference,
+        channels: tuple[int | None, ...],
+        classes: Mapping[int, int] | None = None,
+        min_confidence: float = 0.0,
+        origin: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.detector, self.sensor, self.channels = detector, sensor, channels
+        self._scene, self._reference = scene, reference
+        self._min_confidence, self._origin = min_confidence, origin
+        self._classes = np.arange(256, dtype=np.uint8)
+        for index, other in (classes or {}).items():
+            self._classes[index] = other
+        self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
+        self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
+        self._tiles: TileCache[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = TileCache(_TILES_KEPT)
+
+    def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
+
+        Confidence is the network's probability of the class. A class is unknown where the scene, or more than half of
+        the LR pixel's reference, is missing, and where its confidence is below the limit.
+        """
+        classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
+        for tile, part in window.cells(self._side):
+            to, at = part.within(window), part.within(tile)
+            tile_classes, tile_confidence = self._tiles.get(tile, self._detect_tile)
+            classes[to], confidence[to] = tile_classes[at], tile_confidence[at]
+        return classes, confidence
+
+    def read(self, window: Window) -> NDArray[np.uint8]:
+        """(height, width) uint8 class indices, 255 = unknown; `window` in pixels of the target, may reach outside."""
+        scale = self.sensor.scale
+        window = window.shift(self._origin[0] * scale, self._origin[1] * scale)
+        cover = window.divide(scale)
+        fine = repeated(self.detect(cover)[0], scale)
+        return np.ascontiguousarray(fine[window.within(cover.multiply(scale))])
+
+    def close(self) -> None:
+        """Drop the cached tiles."""
+        self._tiles.clear()
+
+    def _detect_tile(self, tile: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        reach, margin = self.detector.network.reach, self.reach - self.detector.network.reach
+        wide = tile.pad(self.reach)
+        values, valid = self._scene(wide)
+        whole: NDArray[np.bool_] = np.logical_and.reduce(valid, axis=0)
+        if not whole[tile.within(wide)].any():
+            return np.full(tile.shape, UNKNOWN_CLASS, np.uint8), np.zeros(tile.shape, np.uint8)
+        reference = self._reference(wide.multiply(self.sensor.scale))
+        nir = self.channels[BANDS.index("nir")] is not None
+        with torch.inference_mode():
+            features = change_features(
+                self._bands(values),
+                torch.from_numpy(whole),
+                self._bands(reference),
+                self.sensor,
+                nir=nir,
+            )
+            features = features[:, margin : features.shape[1] - margin, margin : features.shape[2] - margin]
+            probabilities = torch.softmax(self.detector.network(features[None]), 1)[0].numpy()
+            known = (features[-2:] > 0).all(dim=0).numpy()[reach:-reach, reach:-reach]
+        return self._classify(probabilities, known)
+
+    def _classify(
+        self, probabilities: NDArray[np.float64], known: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Classes and confidence from probabilities (K, h, w); `known` (h, w): scene and reference are valid."""
+        steps = np.rint(probabilities * CONFIDENCE_STEPS).astype(np.uint8)
+        changed = np.rint((1 - probabilities[0]) * CONFIDENCE_STEPS) >= round(
+            self.detector.threshold * CONFIDENCE_STEPS
+        )
+        likeliest = np.argmax(steps[1:], axis=0) + 1
+        confidence = np.where(changed, np.take_along_axis(steps, likeliest[None], axis=0)[0], steps[0]).astype(np.uint8)
+        classes = self._classes[np.where(changed, likeliest, 0)]
+        unknown = ~known | (confidence < round(self._min_confidence * CONFIDENCE_STEPS))
+        classes[unknown] = UNKNOWN_CLASS
+        confidence[~known] = 0
+        return classes, confidence
+
+    def _bands(self, image: NDArray[np.float32]) -> torch.Tensor:
+        """The detector's bands; a missing band is 0, or NaN where the image is."""
+        zeros = np.where(np.isnan(image[:1]), np.nan, 0.0)
+        parts = [zeros if at is None else image[at : at + 1] for at in self.channels]
+        return torch.from_numpy(np.concatenate(parts).astype(np.float64))
