@@ -135,7 +135,7 @@ class _Notices(logging.Handler):
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    print(text, file=sys.stderr, flush=True)  # above the bars of a terminal, which click.echo would write into
 
 
 def _one_line(text: str) -> str:

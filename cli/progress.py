@@ -106,7 +106,7 @@ def _bars() -> Any:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.table import Column
 
-    text, left = Column(no_wrap=True, overflow="ellipsis", ratio=1), Column(no_wrap=True)
+    text, left = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True)
     columns = (
         TextColumn("{task.description}", markup=False, table_column=text),
         BarColumn(20),
@@ -114,7 +114,7 @@ def _bars() -> Any:
         TextColumn("{task.fields[left]}", markup=False, table_column=left),
     )
     console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, refresh_per_second=5, expand=True)
+    return Progress(*columns, console=console, transient=True, refresh_per_second=5)
 
 
 class Pace:

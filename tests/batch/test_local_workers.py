@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geo_refdiff import upscale
-from geo_refdiff.batch import workers as module
+from geo_refdiff.batch import cluster as module
 from geo_refdiff.batch import workers as runners
 from geo_refdiff.batch.cluster import Cluster, ClusterConfig, Task, local_cluster
 from geo_refdiff.batch.jobs import Job, Settings
