@@ -124,11 +124,11 @@ class Pace:
         self._begun: tuple[float, float] | None = None
 
     def left(self, done: float, total: float) -> str:
-        """In words; "" where nothing is done since."""
+        """In words; "" where nothing is done since, or all."""
         now = monotonic()
         self._begun = self._begun or (now, done)
         started, first = self._begun
-        return duration((now - started) / (done - first) * (total - done)) if done > first else ""
+        return duration((now - started) / (done - first) * (total - done)) if first < done < total else ""
 
 
 class RunMeter(Display):

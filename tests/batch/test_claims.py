@@ -177,5 +177,5 @@ def test_without_a_terminal_there_is_a_line_a_minute(
         run(Progress("publish", 0, 12))
         assert capsys.readouterr().err.splitlines() == [
             "block 7 of 12 (50%), 1 min 00 s left",
-            "block 12 of 12 (100%), 0 s left",
+            "block 12 of 12 (100%)",
         ]
