@@ -48,7 +48,7 @@ def write_country(folder: Path, count: int, side: int, bands: tuple[str, ...]) -
 
 
 class Clock:
-    """A watch that notes when each area is finished, and the resident memory of this process then: of an embedded
+    """A listener that notes when each area is finished, and the resident memory of this process then: of an embedded
     cluster's scheduler, too."""
 
     def __init__(self) -> None:
@@ -65,10 +65,10 @@ class Clock:
     def started(self, name: str, worker: str) -> None:
         """Nothing."""
 
-    def told(self, name: str, progress: object) -> None:
+    def progress(self, name: str, progress: object) -> None:
         """Nothing."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Shown."""
         click.echo(text)
 
@@ -83,9 +83,9 @@ class Clock:
 
 def run_batch(folder: Path, count: int, side: int, model: str, workers: int | None) -> Clock:
     """One batch into a folder of its own."""
-    from geo_refdiff.batch.batch import batch
-    from geo_refdiff.batch.cluster import runner_for
-    from geo_refdiff.batch.inputs import Sources
+    from geo_refdiff.batch.jobs import Sources
+    from geo_refdiff.batch.run import batch
+    from geo_refdiff.batch.workers import batch_runner
     from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
@@ -98,8 +98,8 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
         folder / "out",
         options=options,
         threads=1,
-        runner=runner_for(workers, None, None),
-        watch=clock,
+        runner=batch_runner(workers, None, None),
+        listener=clock,
         collection=False,
     )
     return clock

@@ -79,10 +79,10 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     geo-refdiff batch aois.gpkg --scene scenes/ --ref archive.csv --mask auto --out sharp/
     geo-refdiff batch "aois.gpkg|layername=fields" --scene items.json --out sharp/ --plan-only
     """
-    from geo_refdiff.batch.batch import BatchInterrupted, plan_batch
-    from geo_refdiff.batch.batch import batch as run
-    from geo_refdiff.batch.cluster import runner_for
-    from geo_refdiff.batch.inputs import Sources
+    from geo_refdiff.batch.jobs import Sources
+    from geo_refdiff.batch.run import BatchInterrupted, plan_batch
+    from geo_refdiff.batch.run import batch as run
+    from geo_refdiff.batch.workers import batch_runner
     from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
@@ -99,7 +99,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     )
     name_field = given.pop("name_field")
     options = {key: value for key, value in given.items() if value is not None}
-    runner = runner_for(**cluster)
+    runner = batch_runner(**cluster)
     elsewhere = runner is not None and cluster["workers"] is None
     if plan_only:
         again = {name: kept[name] for name in ("retry_failed", "overwrite")}
@@ -117,12 +117,12 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
                 options=options,
                 name_field=name_field,
                 runner=runner,
-                watch=meter,
+                listener=meter,
                 elsewhere=elsewhere,
                 **kept,
             )
         except BatchInterrupted as stop:
-            meter.clear()
+            meter.close()
             click.echo(str(stop), err=True)
             raise click.exceptions.Exit(INTERRUPTED) from stop
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

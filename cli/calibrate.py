@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import click
 
-from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.cli.progress import counted
 
 
 @click.command(context_settings={"show_default": True})
@@ -48,7 +47,7 @@ def calibrate(
         numbers = [int(s) for s in scales.split(",")]
     except ValueError:
         raise OptionError(f"scales '{scales}': give whole numbers, as 8,16") from None
-    with cleared():
+    with counted("tile") as progress:
         found = run(
             model,
             data,
@@ -57,6 +56,6 @@ def calibrate(
             runs=runs,
             places=places,
             overwrite=overwrite,
-            progress=partial(show_count, "tile"),
+            progress=progress,
         )
     click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
-from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.cli.progress import counted
 from geo_refdiff.options import FIELDS
 
 _HELP = {
@@ -41,6 +40,6 @@ def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any)
     from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
-    with cleared():
-        result = run(scene, ref, progress=partial(show_count, "block"), **given(options))
+    with counted("block") as progress:
+        result = run(scene, ref, progress=progress, **given(options))
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

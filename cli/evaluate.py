@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geo_refdiff.cli.options import debug_option
-from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.cli.progress import counted
 
 _FILE = click.Path(path_type=Path)
 
@@ -89,7 +88,7 @@ def evaluate(out: Path, outputs: tuple[str, ...], bands: str | None, debug: bool
             raise OptionError(f"outputs '{text}': give NAME=DIR, each name once")
         folders[name] = Path(folder)
     wanted = tuple(band.strip() for band in (bands or "").split(",") if band.strip())
-    with cleared():
-        found = run(Request(outputs=folders, bands=wanted, **options), out, partial(show_count, "tile"))
+    with counted("tile") as progress:
+        found = run(Request(outputs=folders, bands=wanted, **options), out, progress)
     click.echo(found.text)
     click.echo("\n".join(f"written: {path}" for path in found.summary()))

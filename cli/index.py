@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import click
 
 from geo_refdiff.cli.options import report_options
-from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.cli.progress import counted
 
 
 @click.command(context_settings={"show_default": True})
@@ -54,7 +53,7 @@ def index(
     """
     from geo_refdiff.data.make_index import make_index
 
-    with cleared():
+    with counted("pair") as progress:
         made = make_index(
             folder,
             out,
@@ -66,6 +65,6 @@ def index(
             register=register,
             on_error=on_error,
             overwrite=overwrite,
-            progress=partial(show_count, "pair"),
+            progress=progress,
         )
     click.echo(json.dumps(made.to_dict(), allow_nan=False) if as_json else str(made))

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from geo_refdiff import __version__
-from geo_refdiff.cli.progress import clear
 from geo_refdiff.errors import GeoRefDiffError, OptionError
 
 _COMMANDS = {
@@ -132,12 +131,11 @@ class _Notices(logging.Handler):
                 return
         if text != self.last:
             self.last = text
-            clear()
             _say(f"note: {_one_line(text)}")
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    print(text, file=sys.stderr, flush=True)  # above the bars of a terminal, which click.echo would write into
 
 
 def _one_line(text: str) -> str:

@@ -1,49 +1,170 @@
-"""How progress is shown: one line that changes in a terminal, plain lines where a program reads them."""
+"""How progress is shown on stderr: bars in a terminal, plain lines where a program reads them, else a line a minute."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+
+if TYPE_CHECKING:
+    from geo_refdiff.engine.run import Progress
 
 VARIABLE = "GEO_REFDIFF_PROGRESS"
 """Environment variable: "lines" asks for plain lines on stderr, as the QGIS plugin does."""
 
+_EVERY, _LINES_EVERY = 60.0, 0.2
+"""Seconds between lines where there is no terminal, and where a program reads them."""
 
-def as_lines() -> bool:
-    """Whether somebody reads plain lines."""
-    return os.environ.get(VARIABLE) == "lines"
-
-
-def is_shown() -> bool:
-    """Whether anybody looks."""
-    return as_lines() or sys.stderr.isatty()
+_MOST = 12
+"""Bars at once."""
 
 
-def show(text: str) -> None:
-    """Replace the line, or add one."""
-    click.echo(text if as_lines() else f"\r\033[K{text}", nl=as_lines(), err=True)
+class Display:
+    """Shows how far something is; what is shown in a terminal is gone after the block.
+
+    Attributes:
+        live: whether there is a terminal.
+    """
+
+    def __init__(self) -> None:
+        self._lines = os.environ.get(VARIABLE) == "lines"
+        self.live = sys.stderr.isatty() and not self._lines
+        self._last = monotonic()
+        self._bars: Any = None
+        self._ids: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def show(
+        self, text: str, done: float = 0.0, total: float | None = None, *, left: str = "", part: str | None = None
+    ) -> None:
+        """Show how far something is.
+
+        Args:
+            text: what it is at.
+            done: of the total.
+            total: None: nobody knows.
+            left: how long it will still take, "3 min 20 s".
+            part: name of one of several things under way, which only a terminal has room for; None: the whole.
+        """
+        left = f"{left} left" if left else ""
+        if self.live:
+            self._draw(text, done, total, left, part)
+        elif part is None and self._is_due(done, total):
+            self._last = monotonic()
+            share = f" ({done / total:.0%})" if total else ""
+            click.echo(f"{text}{share}{f', {left}' if left else ''}", err=True)
+
+    def _is_due(self, done: float, total: float | None) -> bool:
+        passed = monotonic() - self._last
+        return passed >= (_LINES_EVERY if self._lines else _EVERY) or (self._lines and (total is None or done >= total))
+
+    def remove(self, part: str) -> None:
+        """A part is not under way any more."""
+        if part in self._ids:
+            self._bars.remove_task(self._ids.pop(part))
+            for number, shown in enumerate(self._ids.values()):
+                self._bars.update(shown, visible=number <= _MOST)
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    def close(self) -> None:
+        """Remove the bars."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._ids = None, {}
+
+    def _draw(self, text: str, done: float, total: float | None, left: str, part: str | None) -> None:
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        key = part or ""
+        if key not in self._ids:
+            self._ids[key] = self._bars.add_task("", left="", visible=len(self._ids) <= _MOST)
+        self._bars.update(self._ids[key], description=text, completed=done, total=total, left=left)
 
 
-def show_count(what: str, done: int, total: int) -> None:
-    """How many of something are done."""
-    if is_shown():
-        show(f"{what} {done} of {total} ({done / total:.0%})")
+def _bars() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.table import Column
+
+    text, left = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True)
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=text),
+        BarColumn(20),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}", markup=False, table_column=left),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, refresh_per_second=5)
+
+
+class Pace:
+    """How long the rest takes, by the speed since the first look."""
+
+    def __init__(self) -> None:
+        self._begun: tuple[float, float] | None = None
+
+    def left(self, done: float, total: float) -> str:
+        """In words; "" where nothing is done since, or all."""
+        now = monotonic()
+        self._begun = self._begun or (now, done)
+        started, first = self._begun
+        return duration((now - started) / (done - first) * (total - done)) if first < done < total else ""
+
+
+class RunMeter(Display):
+    """Shows how far a run of `upscale` is; see `ProgressCallback`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pace = Pace()
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage == "publish":
+            self.show("writing the GeoTIFF ...")
+        else:
+            left = self._pace.left(progress.done, progress.total)
+            self.show(block_of(progress), progress.done, progress.total, left=left)
+
+
+def block_of(progress: Progress) -> str:
+    """The block that a run is at: "block 3 of 12"."""
+    return f"block {min(int(progress.done) + 1, progress.total)} of {progress.total}"
 
 
 @contextmanager
-def cleared() -> Iterator[None]:
-    """Whatever happens within, the line is gone afterwards."""
-    try:
-        yield
-    finally:
-        clear()
+def counted(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how many of something are done, called with that and their number."""
+    with Display() as display:
+        pace = Pace()
+
+        def show(done: int, total: int) -> None:
+            display.show(f"{what} {done} of {total}", done, total, left=pace.left(done, total))
+
+        yield show
 
 
-def clear() -> None:
-    """Remove the line."""
-    if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)
+def duration(seconds: float) -> str:
+    """Seconds in words: "1 h 02 min", "3 min 20 s", "12 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

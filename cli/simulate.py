@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geo_refdiff.cli.options import report_options
-from geo_refdiff.cli.progress import cleared, show_count
+from geo_refdiff.cli.progress import counted
 
 
 @click.command(context_settings={"show_default": True})
@@ -45,6 +44,6 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     from geo_refdiff.raster.memory import steady_heap
 
     steady_heap()
-    with cleared():
-        result = run(hr, progress=partial(show_count, "block"), **options)
+    with counted("block") as progress:
+        result = run(hr, progress=progress, **options)
     click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -42,6 +43,11 @@ class Area:
     name: str
     text: str
     lonlat: BaseGeometry
+
+    @property
+    def sha256(self) -> str:
+        """Of its outline."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def read_areas(source: str | Path, name_field: str | None = None) -> list[Area]:

@@ -1,329 +1,493 @@
-"""Work on a dask cluster: areas of a batch as tasks; large areas, and single scenes, block by block."""
+"""A dask cluster, started or joined: tasks in bounded number, tried again where a worker or the scheduler is lost."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from time import perf_counter
-from typing import Any
+import logging
+import secrets
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Self
 
-from geo_refdiff.batch.jobs import Settings, Ticket, UnfitError, changed_inputs, plain_options, read_job
-from geo_refdiff.batch.place import PATIENCE, Place, place_of
-from geo_refdiff.batch.pool import Item, Pool
-from geo_refdiff.batch.run import Runner, Task, Watch
-from geo_refdiff.batch.work import (
-    IN_THE_MODEL,
-    Outcome,
-    guarded,
-    model_for,
-    open_batch_model,
-    place,
-    same_software,
-    work,
-)
-from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunCounts, run_blocks
-from geo_refdiff.engine.workdir import Workdir
-from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
-from geo_refdiff.nn.device import chosen_device, visible_gpus
-from geo_refdiff.plan.file import parsed
-from geo_refdiff.plan.records import THREADS, Plan
-from geo_refdiff.plan.same_inputs import check_inputs
-from geo_refdiff.raster.cores import cores
-from geo_refdiff.raster.lock import held
-from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.batch.jobs import Outcome
+from geo_refdiff.batch.work import this_process
+from geo_refdiff.engine.run import Progress
+from geo_refdiff.errors import OptionError, WorkerError
+from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.raster.memory import steady_heap
 
-_TASKS_A_THREAD = 4
-_MOST_BLOCKS = 8
+WORKER_WAIT = 60.0
+"""Minutes: a cluster that grows by demand may have to queue for its workers."""
+
+_PREFIX = "geo-refdiff"
+"""Of all keys, up to the first digit: a scheduler keeps what it learns of a prefix for ever, so areas share one."""
+
+_AHEAD = 2
+"""Tasks in flight for each thread of the cluster."""
+
+_TICK, _FILLING = 0.5, 2.0
+_BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
+_FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
+_LONELY = 10.0
+_STRIKES, _RETRIES = 2, 2
+_OFFERS_SHOWN = 4
+_GPUS = "CUDA_VISIBLE_DEVICES"
+
+StartedCallback = Callable[[str, str], None]
+"""Called with a task's name and "host:pid" of its worker."""
+
+TaskProgressCallback = Callable[[str, Progress], None]
 
 
-def runner_for(
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where workers are.
+
+    Attributes:
+        workers: processes of this machine to start; None: join a cluster that is there.
+        scheduler: its address.
+        scheduler_file: with its address.
+        resources: that a worker needs for a task.
+        worker_wait: minutes to wait for a worker that can do a task at all, before giving up.
+        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each of `workers` sees one, the next one in turn;
+            empty: all see what this process sees.
+    """
+
+    workers: int | None = None
+    scheduler: str | None = None
+    scheduler_file: str | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    worker_wait: float = WORKER_WAIT
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether workers are not started by this process, and may be on other machines."""
+        return self.workers is None
+
+
+def cluster_config(
     workers: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
-    resources: Sequence[str] = (),
-    split: int = 16,
-    worker_wait: float = PATIENCE,
-) -> Callable[[Settings], Runner] | None:
-    """Who does the work of a batch; None: the process itself.
+    resources: Iterable[str] = (),
+    worker_wait: float = WORKER_WAIT,
+) -> ClusterConfig | None:
+    """Where the work is to be done; None: in this process.
 
     Args:
-        workers: processes of this machine to start.
-        scheduler, scheduler_file: of a cluster that is there.
-        resources: that a worker needs for a task, "GPU=1".
-        split: areas of more blocks are shared by all workers; 0 = never.
-        worker_wait: minutes to wait where no worker can do a task.
+        workers, scheduler, scheduler_file, worker_wait: as of `ClusterConfig`.
+        resources: as dask's command line takes them, "GPU=1".
 
     Raises:
-        OptionError: options that do not go together.
+        OptionError: more than one place, or resources that make no sense.
     """
-    where = place_of(workers, scheduler, scheduler_file, resources, worker_wait)
-    return None if where is None else lambda settings: ClusterRunner(where, settings, split)
+    given = [v for v in (workers, scheduler, scheduler_file) if v is not None]
+    if len(given) > 1:
+        raise OptionError("give one of --workers, --scheduler and --scheduler-file")
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers {workers}: give 1 or more")
+    if not 0 <= worker_wait < inf:
+        raise OptionError(f"worker wait {worker_wait:g}: give minutes, 0 or more")
+    needed = {}
+    for text in resources:
+        name, _, number = text.partition("=")
+        try:
+            needed[name.strip()] = float(number or 1)
+        except ValueError:
+            needed[name.strip()] = 0.0
+        if not name.strip() or not 0 < needed[name.strip()] < inf:
+            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
+    if not given and needed:
+        raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
+    return ClusterConfig(workers, scheduler, scheduler_file, needed, worker_wait) if given else None
 
 
-def block_runner(
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    resources: Sequence[str] = (),
-    *,
-    worker_wait: float = PATIENCE,
-    options: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> BlockRunner:
-    """Who computes the blocks of a single scene: the process itself, or workers, which give the same bytes.
+@dataclass(eq=False)
+class Task:
+    """Something for a worker to do, and what has befallen it so far.
+
+    Attributes:
+        name: for people.
+        function, args: called on a worker as function(*args, progress=...); returns an `Outcome` and raises nothing.
+        fails_here: called where a worker could not do it: whether this process could not do it either, so that no other
+            worker need try.
+    """
+
+    name: str
+    function: Callable[..., Outcome]
+    args: tuple[Any, ...]
+    fails_here: Callable[[], bool] = lambda: False
+    _not_on: set[str] = field(default_factory=set)
+    _lethal: bool = False
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A task that dask has; `only`: addresses of the workers that may do it, None: any."""
+
+    task: Task
+    future: Any
+    only: frozenset[str] | None
+
+
+class Cluster:
+    """A cluster for as long as the block lasts.
 
     Args:
-        workers, scheduler, scheduler_file, resources, worker_wait: as of `runner_for`.
-        options: of `upscale`: what names the model and how it runs.
+        config: where its workers are.
         say: told of what people should know, one line.
 
     Raises:
-        OptionError: options that do not go together.
-    """
-    where = place_of(workers, scheduler, scheduler_file, resources, worker_wait)
-    return run_blocks if where is None else SceneOnWorkers(where, plain_options(options), say)
-
-
-class SceneOnWorkers:
-    """Starts or joins a cluster once the plan is made, and has it compute the blocks; see `BlockRunner`."""
-
-    def __init__(self, where: Place, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        self.where, self.options, self.say = where, options, say
-
-    def __call__(
-        self,
-        plan: Plan,
-        workdir: Workdir,
-        restorer: Restorer,
-        *,
-        batch_size: int = 1,
-        progress: ProgressCallback | None = None,
-    ) -> RunCounts:
-        left = plan.blocks.count - len(workdir.done(plan.blocks))
-        if not left:
-            return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
-        where, threads = self.where, 1 if restorer.local else int(plan.software[THREADS])
-        if where.workers is not None:
-            where = _one_gpu_each(replace(where, workers=min(where.workers, left)), plan.device)
-            self._warn(where.workers or 1, threads, plan.device)
-        settings = Settings({**self.options, "device": plan.device}, threads, plan.model.sha256, same_software())
-        with Pool(where, self.say) as pool:
-            blocks = ClusterBlocks(pool, settings)
-            return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
-
-    def _warn(self, workers: int, threads: int, device: str) -> None:
-        count = cores()
-        if device == "cpu" and threads > 1 and workers * threads > count:
-            self.say(
-                f"{workers} workers with {threads} threads each share {count} cores, for the bytes of one process; "
-                f"--threads {max(count // workers, 1)} is faster and moves last bits"
-            )
-
-
-class ClusterRunner:
-    """Does the tasks of a batch on a cluster; see `Runner`."""
-
-    def __init__(self, where: Place, settings: Settings, split: int) -> None:
-        self.where, self.settings, self.split = where, settings, split
-
-    def __call__(self, tasks: Iterable[Task], watch: Watch) -> Iterator[Outcome | None]:
-        large: list[Task] = []
-        device: str | None = None
-
-        def small() -> Iterator[Item]:
-            for task in tasks:
-                if self.split and task.blocks > self.split:
-                    large.append(task)
-                else:
-                    yield Item(task.name, work, (task.ticket,), partial(_changed, task.ticket))
-
-        where = self.where
-        if not where.elsewhere:
-            where = _one_gpu_each(where, chosen_device(self.settings.options.get("device", "auto")))
-        with Pool(where, watch.say) as pool:
-            for found in pool.run(small(), watch.started, watch.told):
-                yield None if found is None else found[1]
-            for task in large:
-                watch.started(task.name, f"{pool.threads} workers")
-
-                def tell(progress: Progress, name: str = task.name) -> None:
-                    watch.told(name, progress)
-
-                device = device or self._device(pool)
-                options = {**self.settings.options, **({"device": device} if device else {})}
-                blocks = ClusterBlocks(pool, replace(self.settings, options=options))
-                yield work(task.ticket, tell, blocks, device)
-
-    def _device(self, pool: Pool) -> str | None:
-        """That of the workers, of which "auto" is what the first one to answer has; None: they are on this machine."""
-        said = str(self.settings.options.get("device", "auto"))
-        if not self.where.elsewhere or said != "auto":
-            return said if self.where.elsewhere else None
-        asked = Item("device", work_device, ())
-        for found in pool.run(iter([asked]), lambda name, worker: None, lambda name, progress: None):
-            if found is not None:
-                outcome = found[1]
-                if outcome.kind != "done":
-                    raise WorkerError(f"no worker could tell its device: {outcome.error}")
-                return str(outcome.figures["device"])
-        raise WorkerError("no worker could tell its device; give --device cpu or cuda")
-
-
-def _one_gpu_each(where: Place, device: str) -> Place:
-    """Workers of this machine that compute on any of its GPUs share them; one that is named is for all of them."""
-    return replace(where, gpus=visible_gpus()) if device == "cuda" else where
-
-
-def work_device(tell: Callable[[Progress], None] | None = None) -> Outcome:
-    """The device that "auto" is on this worker."""
-    return Outcome("", "done", figures={"device": chosen_device("auto")}, worker=place())
-
-
-def options_here(
-    options: Mapping[str, Any], workers: int | None, scheduler: str | None, scheduler_file: str | None, **more: Any
-) -> dict[str, Any]:
-    """Options of `upscale` to plan with on this machine, which need not have the device of workers elsewhere.
-
-    Args:
-        options: of `upscale`.
-        workers, scheduler, scheduler_file, more: as of `block_runner`.
-
-    Raises:
-        ModelError, OptionError: as of `open_batch_model`.
-    """
-    device = options.get("device", "auto")
-    if device == "auto" or (scheduler is None and scheduler_file is None):
-        return dict(options)
-    model = open_batch_model(options, device)
-    return {k: v for k, v in options.items() if k not in IN_THE_MODEL} | {"model": model}
-
-
-def _changed(ticket: Ticket) -> bool:
-    """Whether the inputs of a job are wrong as this process sees them, too."""
-    return any(changed_inputs(read_job(ticket)[1]))
-
-
-@dataclass(frozen=True, slots=True)
-class BlockTicket:
-    """Blocks to be computed: indices against a plan, all that a worker is sent.
-
-    Attributes:
-        folder: of the run, with plan.json.
-        sha256: of plan.json.
-        blocks: indices.
-        batch_size: windows restored together.
-        settings: which model, and what the software must be.
+        WorkerError: dask is missing, or the scheduler does not answer.
     """
 
-    folder: str
-    sha256: str
-    blocks: tuple[int, ...]
-    batch_size: int
-    settings: Settings
+    def __init__(self, config: ClusterConfig, say: Callable[[str], None]) -> None:
+        self.config, self.say = config, say
+        self._topic = f"{_PREFIX}-{secrets.token_hex(8)}"
+        self._events: deque[tuple[str, Any]] = deque()
+        self._news = threading.Event()
+        self._local: Any = None
+        self._client: Any = None
+        self._strikes: Counter[str] = Counter()
+        self._offers: dict[str, Mapping[str, float]] = {}
 
+    def __enter__(self) -> Self:
+        try:
+            import distributed  # noqa: F401  # told by its ImportError
+        except ImportError as error:
+            raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
+        try:
+            if self.config.workers is not None:
+                self._local = local_cluster(self.config.workers, self.config.resources, self.config.gpus)
+            self._connect(_FIRST_PATIENCE)
+        except BaseException:
+            self._close()
+            raise
+        return self
 
-class ClusterBlocks:
-    """Has workers compute the blocks of a run; see `BlockRunner`. The same pixels as `run_blocks` in one process.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
 
-    Args:
-        pool: of workers.
-        settings: which model, and what the software must be.
-    """
+    @property
+    def threads(self) -> int:
+        """Threads of all workers that are there now and can do a task."""
+        return sum(n for worker, n in self._workers().items() if self._strikes[worker] < _STRIKES)
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
-        self.pool, self.settings = pool, settings
+    def run(
+        self, tasks: Iterable[Task], started: StartedCallback, progress: TaskProgressCallback
+    ) -> Iterator[tuple[Task, Outcome] | None]:
+        """Do tasks, in any order.
 
-    def __call__(
-        self,
-        plan: Plan,
-        workdir: Workdir,
-        restorer: Restorer,
-        *,
-        batch_size: int = 1,
-        progress: ProgressCallback | None = None,
-    ) -> RunCounts:
-        started = perf_counter()
-        found = workdir.done(plan.blocks)
-        todo = [i for i in plan.blocks.serpentine() if i not in found]
-        length = min(_MOST_BLOCKS, max(1, len(todo) // (_TASKS_A_THREAD * max(self.pool.threads, 1))))
-        digest = hashlib.sha256(workdir.plan.read_bytes()).hexdigest()
-        parts = [tuple(todo[i : i + length]) for i in range(0, len(todo), length)]
-        done, windows, seconds = len(found), 0, 0.0
-        within: dict[str, float] = {}
+        A task whose workers die is done once more at the end with nothing else in flight: dask blames all that was
+        queued on the worker, too.
 
-        def tell(name: str = "", at: Progress | None = None) -> None:
-            if at is not None:
-                within[name] = at.done
-            if progress:
-                progress(Progress("blocks", min(done + sum(within.values()), plan.blocks.count), plan.blocks.count))
+        Args:
+            tasks: taken as workers get free.
+            started: called when one is begun.
+            progress: called now and then.
 
-        items = (
-            Item(
-                f"blocks {part[0]}",
-                work_blocks,
-                (BlockTicket(str(workdir.path), digest, part, batch_size, self.settings),),
-            )
-            for part in parts
+        Yields:
+            A task with its outcome; None now and then.
+
+        Raises:
+            WorkerError: no worker that could do a task came in time, or the scheduler did not come back.
+        """
+        source, again, alone = iter(tasks), deque[Task](), deque[Task]()
+        flying: dict[str, _Flight] = {}
+        self._wait_begins()
+        try:
+            while True:
+                workers = self._workers()
+                self._wait_for(workers)
+                room = _AHEAD * max(sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES), 1)
+                until = monotonic() + _FILLING
+                while len(flying) < room and monotonic() < until:
+                    task = again.popleft() if again else next(source, None)
+                    if task is None:
+                        break
+                    self._submit(task, workers, flying)
+                if not flying:
+                    if not alone:
+                        return
+                    self._submit(alone.popleft(), workers, flying)
+                self._news.wait(_TICK)
+                self._news.clear()
+                while self._events:
+                    name, event = self._events.popleft()
+                    progress(name, event) if isinstance(event, Progress) else started(name, event)
+                for task, outcome in self._landed(flying):
+                    if outcome is not None:
+                        yield task, outcome
+                    else:
+                        (alone if task._lethal else again).append(task)
+                if self._client.status != "running":
+                    for flight in flying.values():
+                        (alone if flight.task._lethal else again).append(flight.task)
+                    flying.clear()
+                    self._rejoin()
+                yield None
+        finally:
+            for flight in flying.values():
+                flight.future.release()
+
+    def _submit(self, task: Task, workers: Collection[str], flying: dict[str, _Flight]) -> None:
+        fit = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else None
+        key = f"{_PREFIX}-0{secrets.token_hex(8)}-{task.name}"
+        future = self._client.submit(
+            _run_on_worker,
+            self._topic,
+            task.name,
+            task.function,
+            *task.args,
+            key=key,
+            pure=False,
+            retries=_RETRIES,  # of what dask itself fails at: the function raises nothing
+            workers=sorted(fit) if fit else None,
+            resources=dict(self.config.resources) or None,
         )
-        tell()
-        for finished in self.pool.run(items, lambda name, worker: None, tell):
-            if finished is not None:
-                item, outcome = finished
-                if outcome.kind != "done":
-                    kind = InputError if outcome.kind == "area" else WorkerError
-                    raise kind(f"{item.name}: {outcome.error}")
-                within.pop(item.name, None)
-                done += int(outcome.figures["blocks"])
-                windows += int(outcome.figures["windows"])
-                seconds += float(outcome.figures["restore_seconds"])
-            tell()
-        missing = plan.blocks.count - len(workdir.done(plan.blocks))
-        if missing:
-            raise OutputError(
-                f"{workdir.path}: {missing} finished blocks are not to be seen here; all workers need "
-                f"the same output folder"
-            )
-        return RunCounts(plan.blocks.count, len(found), windows, batch_size, seconds, perf_counter() - started)
+        future.add_done_callback(lambda _: self._news.set())
+        flying[key] = _Flight(task, future, fit or None)
 
+    def _fit(self, task: Task, workers: Iterable[str]) -> list[str]:
+        """Workers that may do a task."""
+        return [w for w in workers if w not in task._not_on and self._strikes[w] < _STRIKES]
 
-def work_blocks(ticket: BlockTicket, tell: Callable[[Progress], None] | None = None) -> Outcome:
-    """Compute the blocks of a ticket that are not there yet, into the folder of their run."""
-    started = perf_counter()
+    def _landed(self, flying: dict[str, _Flight]) -> Iterator[tuple[Task, Outcome | None]]:
+        """Tasks that dask is done with, each with its outcome; None: it is to be done again."""
+        workers = self._workers() if any(flight.only for flight in flying.values()) else {}
+        for key, flight in list(flying.items()):
+            if flight.future.status != "pending":
+                del flying[key]
+                yield flight.task, self._outcome(flight.task, flight.future)
+            elif workers and flight.only is not None and not flight.only & workers.keys():
+                del flying[key]  # dask would wait for ever for a worker of this address
+                flight.future.cancel()
+                yield flight.task, None
 
-    def done() -> Outcome:
-        workdir = Workdir(Path(ticket.folder))
-        if not workdir.plan.exists():
-            raise UnfitError(f"{workdir.plan}: cannot be seen here; all workers need the same output folder")
-        with held(workdir.workers, str(workdir.path), "wait for it", shared=True):
-            plan = _plan(workdir, ticket.sha256)
-            restorer = plan.restorer(model_for(ticket.settings))
-            counts = run_blocks(
-                plan, workdir, restorer, batch_size=ticket.batch_size, order=ticket.blocks, progress=tell
-            )
-        figures = {
-            "blocks": len(ticket.blocks),
-            "windows": counts.windows,
-            "restore_seconds": counts.restore_seconds,
+    def _outcome(self, task: Task, future: Any) -> Outcome | None:
+        import distributed
+
+        if future.status in ("cancelled", "lost"):
+            return None
+        try:
+            address, outcome = future.result(timeout=30)
+        except distributed.scheduler.KilledWorker:
+            if task._lethal:
+                text = "its workers died, again and again: out of memory? See the workers' logs"
+                return Outcome(task.name, "worker", text)
+            task._lethal = True
+            return None
+        except (distributed.CancelledError, TimeoutError, OSError):  # the connection is lost
+            return None
+        except Exception as error:
+            text = f"could not be run by a worker: {type(error).__name__}: {one_line(error)}"
+            return Outcome(task.name, "worker", text)
+        finally:
+            future.release()
+        if outcome.kind == "worker" and not task.fails_here() and self._others_may(task, address, outcome):
+            return None
+        return outcome  # type: ignore[no-any-return]
+
+    def _others_may(self, task: Task, address: str, outcome: Outcome) -> bool:
+        """Note that a worker could not do a task; whether there are others for it."""
+        task._not_on.add(address)
+        self._strikes[address] += 1
+        others = self._fit(task, self._workers())
+        if others:
+            self.say(f"{task.name}: worker {outcome.worker} cannot do it ({outcome.error}); another one tries")
+            if self._strikes[address] == _STRIKES:
+                self.say(f"worker {outcome.worker} is left out from now on")
+        return bool(others)
+
+    def _workers(self) -> dict[str, int]:
+        """Threads of each worker that has the resources for a task, by address; none where the scheduler is gone."""
+        needed = self.config.resources
+        try:
+            threads = dict(self._client.nthreads())
+            if needed and threads.keys() != self._offers.keys():
+                infos = self._client.scheduler_info(n_workers=-1)["workers"]
+                self._offers = {address: dict(info["resources"]) for address, info in infos.items()}
+        except Exception:  # whatever dask raises; who asks finds out why
+            self._offers = {}
+            return {}
+        return {
+            address: n
+            for address, n in threads.items()
+            if all(self._offers.get(address, {}).get(name, 0.0) >= number for name, number in needed.items())
         }
-        return Outcome("", "done", "", perf_counter() - started, figures, (), place())
 
-    return guarded(done)
+    def _wait_begins(self) -> None:
+        self._lonely_since, self._told = monotonic(), False
+
+    def _wait_for(self, workers: Collection[str]) -> None:
+        """Tell that no worker can do a task, once it has been so for a while; start those of this machine again.
+
+        Raises:
+            WorkerError: it has been so for too long.
+        """
+        if self._local is not None and len(self._local.scheduler.workers) < (self.config.workers or 1):
+            self._local.scale(self.config.workers)  # dask gives up nannies whose worker is slow to return
+        if workers:
+            self._wait_begins()
+            return
+        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.config.worker_wait
+        if lonely < min(_LONELY, patience):
+            return
+        missing, limit = self._missing(), f"{self.config.worker_wait:g} min"
+        if lonely >= patience:
+            start = "start one, then give" if self._local is None else "give"
+            raise WorkerError(f"{missing}, after {limit} (--worker-wait); {start} the same command again")
+        if not self._told:
+            self.say(f"{missing}; waiting for one, up to {limit}")
+            self._told = True
+
+    def _missing(self) -> str:
+        """What the cluster lacks, and how to start it."""
+        if self._local is not None:
+            return "no worker of this machine is there, they are started again"
+        start = f"dask worker {self._client.scheduler.address} --nthreads 1"
+        if not self._offers:
+            return f"the cluster has no workers ({start})"
+        needed = _in_words(self.config.resources)
+        offers = Counter(map(_in_words, self._offers.values())).most_common()
+        offered = ", ".join(f"{count} x {what}" for what, count in offers[:_OFFERS_SHOWN])
+        offered += ", ..." if len(offers) > _OFFERS_SHOWN else ""
+        return f'no worker offers {needed}, they offer {offered} ({start} --resources "{needed}")'
+
+    def _connect(self, patience: float) -> None:
+        import distributed
+
+        deadline = monotonic() + patience
+        file = self.config.scheduler_file
+        where: dict[str, Any] = {"scheduler_file": file} if file else {}
+        while True:
+            try:
+                self._client = distributed.Client(
+                    self._local or self.config.scheduler, timeout=5, set_as_default=False, **where
+                )
+                break
+            except (OSError, TimeoutError, ValueError) as error:
+                if monotonic() > deadline:
+                    raise WorkerError(
+                        f"the scheduler {self.config.scheduler or file} does not answer ({one_line(error, 80)}); start "
+                        f"it (dask scheduler) and its workers, then give the same command again"
+                    ) from error
+                sleep(1.0)
+        self._client.subscribe_topic(self._topic, self._hear)
+
+    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+        name, at = event[1]["name"], event[1].get("progress")
+        self._events.append((name, Progress(*at) if at else event[1]["worker"]))
+        self._news.set()
+
+    def _rejoin(self) -> None:
+        self.say("the scheduler is gone; waiting for it to come back")
+        self._disconnect()
+        self._connect(_PATIENCE)
+        self._wait_begins()
+        self.say("the scheduler is back")
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            try:
+                self._client.close(timeout=2)
+            except Exception as error:  # it was lost anyway
+                logging.getLogger(__name__).debug("closing the client: %s", error)
+            self._client = None
+
+    def _close(self) -> None:
+        self._disconnect()
+        if self._local is not None:
+            self._local.close(timeout=10)
 
 
-def _plan(workdir: Workdir, sha256: str) -> Plan:
-    """The plan of a run, after checking that it is the one that is meant, and that its inputs are to be seen here."""
+def _run_on_worker(topic: str, name: str, function: Callable[..., Outcome], *args: Any) -> tuple[str, Outcome]:
+    """Do a task on a worker and tell how it goes; waits for another process that is at it.
+
+    Returns:
+        The worker's address, and what became of the task.
+    """
+    from distributed import get_worker
+
+    steady_heap()
+    worker, last = get_worker(), 0.0
+    worker.log_event(topic, {"name": name, "worker": this_process()})
+
+    def progress(at: Progress) -> None:
+        nonlocal last
+        if monotonic() - last > _TICK:
+            last = monotonic()
+            worker.log_event(topic, {"name": name, "progress": (at.stage, at.done, at.total)})
+
+    outcome = function(*args, progress=progress)
+    for _ in range(_BUSY_TRIES):
+        if outcome.kind != "busy":
+            break
+        sleep(_BUSY_PAUSE)
+        outcome = function(*args, progress=progress)
+    return str(worker.address), outcome
+
+
+def local_cluster(workers: int, resources: Mapping[str, float], gpus: Sequence[str] = ()) -> Any:
+    """A scheduler in this process and workers beside it, each with a nanny that starts it again.
+
+    Args:
+        workers: how many, of one thread.
+        resources: that each offers.
+        gpus: as of `ClusterConfig`.
+    """
+    import distributed
+
+    class OneGpuEach(distributed.LocalCluster):
+        """Gives each new worker the GPU that the fewest of the others have."""
+
+        def new_worker_spec(self) -> dict[Any, Any]:
+            ((name, spec),) = super().new_worker_spec().items()  # type: ignore[no-untyped-call]
+            if gpus:
+                taken = Counter(other["options"]["env"][_GPUS] for other in self.worker_spec.values())
+                env = spec["options"]["env"] | {_GPUS: min(gpus, key=taken.__getitem__)}
+                spec = spec | {"options": spec["options"] | {"env": env}}
+            return {name: spec}
+
+    with _sigint_blocked():
+        cluster: Any = OneGpuEach(  # type: ignore[no-untyped-call]
+            n_workers=0,  # started below, each with its own specification
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # else its port 8787 may be taken
+            silence_logs=logging.CRITICAL,
+            resources=dict(resources) or None,
+            env={"OMP_WAIT_POLICY": "passive"},  # with more threads than cores, waiting takes none
+        )
+        cluster.scale(workers)
+        cluster.wait_for_workers(workers)
+    return cluster
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes started within leave Ctrl-C, which a terminal sends to all, to this one, which hears it afterwards."""
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # or else it is started later, and lets the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which threads and processes inherit
     try:
-        text = workdir.plan.read_bytes()
-    except OSError as error:
-        raise UnfitError(f"{workdir.plan}: cannot be read here ({error.strerror})") from error
-    if hashlib.sha256(text).hexdigest() != sha256:
-        raise ResumeError(f"{workdir.plan}: is not the plan that the blocks belong to; begin the run again")
-    plan = parsed(text)
-    try:
-        check_inputs(plan)
-    except InputError as error:
-        raise UnfitError(f"{error}; all workers need the same inputs under the same paths") from error
-    return plan
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_words(resources: Mapping[str, float]) -> str:
+    """Resources as a worker is told of them: "GPU=1 MEMORY=32"."""
+    return " ".join(f"{name}={number:g}" for name, number in sorted(resources.items())) or "nothing"

@@ -1,100 +1,132 @@
-"""Jobs: what is to be done for each area, written down once; a worker gets a line's place and its SHA-256."""
+"""Records of a batch: what it chooses from, its settings, one job an area, and what became of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from geo_refdiff.batch.manifest import as_json
-from geo_refdiff.commands.products import product_path
-from geo_refdiff.engine.run import UNCERTAINTY
-from geo_refdiff.engine.shards import published_size
-from geo_refdiff.errors import GeoRefDiffError, InputError, ResumeError
-from geo_refdiff.options import OutputOptions
-from geo_refdiff.raster.atomic import is_filled, write_bytes_atomic
+import msgspec
+
+from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.raster.gdal import is_gdal_name
 from geo_refdiff.raster.layer_source import layer_source
 
 VERSION = 1
-KEPT = "batch"
-"""Folder, within that of the outputs, of what the batch itself needs."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FILES = ("class_map", "mask_confidence")
-_ONLY = {"mask": ("auto", "none")}
+_WORDS = ("auto", "none")
+"""What a mask may be beside a file."""
+
+Stamp = tuple[str, int, int]
+"""A local file, its bytes, and its time of change in ns."""
+
+Kind = Literal["done", "area", "worker", "busy"]
 
 
 class UnfitError(GeoRefDiffError):
     """A worker cannot do what others could: it does not see the inputs or the folder, or has another model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What all jobs of a batch share.
+@dataclass(frozen=True)
+class Sources:
+    """What a batch may choose from, as the user names it; see `read_catalogue`.
+
+    Attributes:
+        scenes, references, masks: files, folders, indices or STAC; masks also "auto", "none" or one file of polygons.
+        date: "2021-05-03", "2021" (the nearest is taken) or "FIRST/LAST" (only those within).
+        ref_before: references must be older than this.
+        assets: for "scene", "reference" and "mask" keys of STAC assets, "red,green,blue".
+    """
+
+    scenes: Sequence[str | Path]
+    references: Sequence[str | Path] = ()
+    masks: Sequence[str | Path] = ()
+    date: str | None = None
+    ref_before: str | None = None
+    assets: Mapping[str, str | None] = field(default_factory=dict)
+
+    def rules(self) -> dict[str, Any]:
+        """How a batch chooses, as arguments: files may join a folder or an index, but not another source."""
+        named = {"scene": self.scenes, "ref": self.references, "mask": self.masks}
+        rules: dict[str, Any] = {key: sorted({_absolute(v) for v in given}) for key, given in named.items()}
+        assets = {f"{'ref' if role == 'reference' else role}_asset": text for role, text in self.assets.items()}
+        return rules | assets | {"date": self.date, "ref_before": self.ref_before}
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all jobs of a batch share; kept in batch/batch.json for as long as the batch lives.
 
     Attributes:
         options: of `upscale`: scale, model and so on.
-        threads: that torch computes with; they move the last bits of convolutions.
+        rules: how inputs are chosen, see `Sources.rules`.
         model_sha256: of the model's files, "" for a classical one.
+        threads: that torch computes with; they move the last bits of convolutions.
         software: versions of what computes pixels; workers must have the same.
         replace: whether outputs that are there, of other inputs or options, are replaced.
+        version: of this record.
     """
 
-    options: Mapping[str, Any]
-    threads: int
+    options: dict[str, Any]
+    rules: dict[str, Any]
     model_sha256: str
-    software: Mapping[str, str]
+    threads: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    software: dict[str, str] = {}
     replace: bool = False
+    version: int = VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One area.
+class Job(msgspec.Struct, frozen=True):
+    """One area: all that a worker is sent.
 
     Attributes:
-        name: of the area; the output is called so, in the batch's folder.
+        folder: of the outputs, absolute.
+        settings: of the batch.
+        name: of the area; the output is called so.
         area: as `upscale --aoi` takes it.
         scene, reference, mask: files, GDAL names or, for the mask, "auto" and "none".
-        stamps: (file, bytes, time of change in ns) of the local files among them.
+        stamps: of the local files among them.
+        blocks: of the output.
         taken: date of the scene, as `upscale --scene-date` takes it; None: unknown.
         without: options of the batch that do not go for this area.
     """
 
+    folder: str
+    settings: Settings
     name: str
     area: str
     scene: str
     reference: str | None
     mask: str | None
-    stamps: tuple[tuple[str, int, int], ...]
+    stamps: tuple[Stamp, ...]
+    blocks: int = 1
     taken: str | None = None
     without: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """Where a job stands, and what it must be: all that a worker is sent.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some work.
 
     Attributes:
-        folder: of the outputs.
-        part: number of the file of jobs.
-        head: SHA-256 of the settings' line.
-        start, length: bytes of the job's line.
-        sha256: of it.
+        name: of the area.
+        kind: "done"; "area": it cannot be done; "worker": it cannot be done here; "busy": another process is at it.
+        error: one line, "" if done.
+        seconds: it took here.
+        result: `Figures` of an area, `RunCounts` of blocks.
+        notes: of the run.
+        worker: "host:pid".
     """
 
-    folder: str
-    part: int
-    head: str
-    start: int
-    length: int
-    sha256: str
+    name: str
+    kind: Kind
+    error: str = ""
+    seconds: float = 0.0
+    result: Any = None
+    notes: tuple[str, ...] = ()
+    worker: str = ""
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,106 +150,23 @@ def files_of(options: Mapping[str, Any]) -> list[str]:
     return [plain[key] for key in _FILES if key in plain and Path(plain[key]).is_absolute()]
 
 
-def stamps_of(files: Sequence[str | None]) -> tuple[tuple[str, int, int], ...]:
+def stamps_of(files: Sequence[str | None]) -> tuple[Stamp, ...]:
     """Size and time of the local files among some names.
 
     Raises:
         InputError: one that was there is gone.
     """
-    found = []
+    stamps = []
     for file in dict.fromkeys(f for f in files if f):
         name = layer_source(file).path
-        if is_gdal_name(name) or name in _ONLY["mask"]:
+        if is_gdal_name(name) or name in _WORDS:
             continue
         try:
             state = os.stat(name)
         except OSError as error:
             raise InputError(f"{name}: {error.strerror}; fetch it again, or leave it out") from error
-        found.append((name, state.st_size, state.st_mtime_ns))
-    return tuple(found)
-
-
-def jobs_file(folder: str | Path, part: int) -> Path:
-    """A file of jobs."""
-    return Path(folder) / KEPT / f"jobs-{int(part):06d}.jsonl"
-
-
-def write_jobs(folder: Path, part: int, settings: Settings, jobs: Sequence[Job]) -> list[Ticket]:
-    """Write some of the jobs of a batch, whole or not at all.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    head = as_json({"version": VERSION, **asdict(settings)}).encode()
-    lines = [head, *(as_json(asdict(job)).encode() for job in jobs)]
-    write_bytes_atomic(jobs_file(folder, part), b"\n".join(lines) + b"\n")
-    tickets, start = [], len(head) + 1
-    for line in lines[1:]:
-        tickets.append(Ticket(str(folder.absolute()), part, _sha(head), start, len(line), _sha(line)))
-        start += len(line) + 1
-    return tickets
-
-
-def read_job(ticket: Ticket) -> tuple[Settings, Job]:
-    """The settings and the job of a ticket, exactly as its client wrote them.
-
-    Raises:
-        UnfitError: the folder is not to be seen here.
-        ResumeError: the file is not the one that the ticket is of: begun anew, or tampered with.
-    """
-    path = jobs_file(ticket.folder, ticket.part)
-    try:
-        with path.open("rb") as stream:
-            first = stream.readline().rstrip(b"\n")
-            stream.seek(ticket.start)
-            line = stream.read(ticket.length)
-    except OSError as error:
-        raise UnfitError(
-            f"{path}: cannot be read here ({error.strerror}); all workers need the output folder"
-        ) from error
-    if _sha(first) != ticket.head or _sha(line) != ticket.sha256:
-        raise ResumeError(f"{path}: is not what the batch wrote; run the same command again")
-    job = json.loads(line)
-    stamps, without = tuple(tuple(s) for s in job["stamps"]), tuple(job["without"])
-    return _settings(first), Job(**(job | {"stamps": stamps, "without": without}))
-
-
-@lru_cache(4)
-def _settings(line: bytes) -> Settings:
-    data = json.loads(line)
-    if data.pop("version") != VERSION:
-        raise UnfitError(f"this worker knows jobs of version {VERSION} only; give all workers the same geo-refdiff")
-    return Settings(**data)
-
-
-def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Where the output of an area lies: in the batch's folder, whatever the name; a VRT where it is cut into shards.
-
-    Args:
-        folder: of the batch.
-        name: of the area.
-        options: of `upscale`.
-
-    Raises:
-        ResumeError: the name is no plain file name.
-    """
-    if not _NAME.fullmatch(name):
-        raise ResumeError(f"'{name}' is no name of an area; the batch's files were tampered with")
-    return Path(folder) / f"{name}.{'tif' if options.get('shard_size') is None else 'vrt'}"
-
-
-def is_there(out: Path, options: Mapping[str, Any]) -> bool:
-    """Whether an output is there, with all its shards, if it is cut into such, and the products beside it.
-
-    Raises:
-        OptionError: unknown products.
-    """
-    size = options.get("shard_size")
-    if not is_filled(out) or (size is not None and published_size(out) != size):
-        return False
-    wanted = OutputOptions.among(options)
-    products = (*wanted.products, *([UNCERTAINTY] if wanted.uncertainty else []))
-    return all(is_filled(product_path(out, product)) for product in products)
+        stamps.append((name, state.st_size, state.st_mtime_ns))
+    return tuple(stamps)
 
 
 def changed_inputs(job: Job) -> Iterator[str]:
@@ -234,5 +183,7 @@ def changed_inputs(job: Job) -> Iterator[str]:
             yield f"{name}: no permission to read it"
 
 
-def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _absolute(source: str | Path) -> str:
+    name, bar, layer = str(source).partition("|")
+    path = Path(name).expanduser()
+    return f"{path.absolute()}{bar}{layer}" if path.exists() else str(source)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
+import struct
+import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
-from math import inf
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.areas import Area
-from geo_refdiff.batch.gpkg import geometry_blob, know_geometries
+from geo_refdiff.batch.folder import is_there, output_of
+from geo_refdiff.batch.jobs import Stamp
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.raster.atomic import atomic_path, output_error
 from geo_refdiff.raster.styles import write_field_style
@@ -25,43 +29,70 @@ FILE = "manifest.gpkg"
 STATUS_COLOURS = {"done": (27, 120, 55), "failed": (215, 48, 31), "running": (43, 108, 176), "pending": (154, 154, 154)}
 """Red, green and blue, 0..255."""
 
-COLUMNS: Mapping[str, type] = {
-    "name": str,
-    "status": str,
-    "error": str,
-    "scene": str,
-    "scene_file": str,
-    "reference": str,
-    "mask": str,
-    "scene_date": str,
-    "ref_date": str,
-    "covered": float,
-    "output": str,
-    "started": str,
-    "finished": str,
-    "seconds": float,
-    "attempts": int,
-    "worker": str,
-    "megapixels": float,
-    "blocks": int,
-    "valid_percent": float,
-    "lr_residual_rms": float,
-    "lr_residual_max": float,
-    "ref_correlation": float,
-    "from_reference": float,
-    "generated": float,
-    "interpolated": float,
-    "notes": str,
-    "outline_sha256": str,
-    "inputs": str,
-}
-"""Fields of the layer; see docs/batch.md."""
-
 _WAIT = 5.0
 _LAST_WAIT = 60.0
 _EVERY = 0.5
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a file, and would play back into another one of the same name."""
+
+_SHOWN = 6
+_DTYPES: Mapping[Any, str] = {
+    msgspec.inspect.StrType: "object",
+    msgspec.inspect.FloatType: "float64",
+    msgspec.inspect.IntType: "Int64",
+}
+
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """What a finished output is like; None: not known.
+
+    Attributes:
+        megapixels, blocks: size of the output.
+        valid_percent: of its pixels.
+        lr_residual_rms, lr_residual_max: between the scene and the output as the sensor sees it, digital numbers.
+        ref_correlation: of the reference with the scene, mean over bands.
+        from_reference, generated, interpolated: shares of the pixels by where their detail comes from, 0..1.
+    """
+
+    megapixels: Finite | None = None
+    blocks: int | None = None
+    valid_percent: Finite | None = None
+    lr_residual_rms: Finite | None = None
+    lr_residual_max: Finite | None = None
+    ref_correlation: Finite | None = None
+    from_reference: Finite | None = None
+    generated: Finite | None = None
+    interpolated: Finite | None = None
+
+
+class Row(Figures, kw_only=True):
+    """An area in the manifest; see docs/batch.md for the fields."""
+
+    name: str
+    status: str | None = None
+    error: str | None = None
+    scene: str | None = None
+    scene_file: str | None = None
+    reference: str | None = None
+    mask: str | None = None
+    scene_date: str | None = None
+    ref_date: str | None = None
+    covered: Finite | None = None
+    output: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    seconds: Finite | None = None
+    attempts: int | None = None
+    worker: str | None = None
+    notes: str | None = None
+    outline_sha256: str | None = None
+    inputs: str | None = None
+
+
+COLUMNS = tuple(sorted(Row.__struct_fields__, key=lambda name: name in Figures.__struct_fields__))
+"""Fields of the layer: what the area is, then what its output is like."""
 
 
 class Manifest:
@@ -71,7 +102,7 @@ class Manifest:
     stops nobody.
 
     Args:
-        path: of the GeoPackage; made by `bring`.
+        path: of the GeoPackage; made by `sync_rows`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +110,7 @@ class Manifest:
         self._changes: dict[str, dict[str, Any]] = {}
         self._written = time.monotonic()
 
-    def bring(self, areas: Sequence[Area], outlines: Sequence[str], keep: Collection[str]) -> None:
+    def sync_rows(self, areas: Sequence[Area], keep: Collection[str]) -> None:
         """Have one row an area, and no others; makes the file if there is none, whole or not at all.
 
         A file that is there is changed within one transaction and never replaced: others, as QGIS, may hold it with a
@@ -87,44 +118,39 @@ class Manifest:
 
         Args:
             areas: one row each.
-            outlines: SHA-256 of each area's text.
             keep: names of rows that stay as they are; those of all other areas are begun anew.
 
         Raises:
             OutputError: it cannot be written.
         """
         if not self.path.exists():
-            self._create(areas, outlines)
+            self._create(areas)
             return
         names = {area.name for area in areas}
-        fresh = [(a, o) for a, o in zip(areas, outlines, strict=True) if a.name not in keep]
         bounds = shapely.total_bounds([a.lonlat for a in areas]).tolist()
 
-        def bring(base: sqlite3.Connection) -> None:
+        def sync(base: sqlite3.Connection) -> None:
             there = base.execute(f'SELECT fid, name FROM "{LAYER}"').fetchall()
             gone = [(fid,) for fid, name in there if name not in names or name not in keep]
             base.executemany(f'DELETE FROM "{LAYER}" WHERE fid = ?', gone)
             base.executemany(
                 f'INSERT INTO "{LAYER}" (geom, name, status, attempts, outline_sha256) VALUES (?, ?, ?, 0, ?)',
-                [(geometry_blob(area.lonlat), area.name, "pending", outline) for area, outline in fresh],
+                [(geometry_blob(a.lonlat), a.name, "pending", a.sha256) for a in areas if a.name not in keep],
             )
             base.execute("UPDATE gpkg_contents SET min_x = ?, min_y = ?, max_x = ?, max_y = ?", bounds)
 
-        self._patiently(bring)
+        self._patiently(sync)
 
-    def _create(self, areas: Sequence[Area], outlines: Sequence[str]) -> None:
+    def _create(self, areas: Sequence[Area]) -> None:
         """Write the file, and beside it the style by which QGIS draws it."""
         import geopandas
         import pandas
 
-        rows = [
-            {"name": area.name, "status": "pending", "attempts": 0, "outline_sha256": outline}
-            for area, outline in zip(areas, outlines, strict=True)
-        ]
-        table = pandas.DataFrame(rows, columns=list(COLUMNS))
-        for column, kind in COLUMNS.items():
-            dtype: Any = {str: object, float: "float64", int: "Int64"}[kind]
-            table[column] = table[column].astype(dtype)
+        rows = [Row(name=a.name, status="pending", attempts=0, outline_sha256=a.sha256) for a in areas]
+        table = pandas.DataFrame([msgspec.structs.asdict(row) for row in rows], columns=list(COLUMNS))
+        for field in msgspec.inspect.type_info(Row).fields:  # type: ignore[attr-defined]
+            kinds = getattr(field.type, "types", (field.type,))
+            table[field.name] = table[field.name].astype(next(_DTYPES[type(k)] for k in kinds if type(k) in _DTYPES))
         frame = geopandas.GeoDataFrame(table, geometry=[shapely.force_2d(a.lonlat) for a in areas], crs="EPSG:4326")
         try:
             self._remove_beside()
@@ -164,8 +190,8 @@ class Manifest:
         for end in _BESIDE:
             self.path.with_name(f"{self.path.name}{end}").unlink(missing_ok=True)
 
-    def values(self) -> dict[str, dict[str, Any]]:
-        """All fields of all rows, by name.
+    def rows(self) -> dict[str, Row]:
+        """All rows, by name.
 
         Raises:
             ResumeError: the file is no manifest, or is damaged.
@@ -173,19 +199,21 @@ class Manifest:
         try:
             with closing(self._connect()) as base:
                 base.row_factory = sqlite3.Row
-                rows = [dict(row) for row in base.execute(f'SELECT {", ".join(COLUMNS)} FROM "{LAYER}" ORDER BY fid')]
+                raw = base.execute(f'SELECT {", ".join(COLUMNS)} FROM "{LAYER}" ORDER BY fid').fetchall()
         except (sqlite3.Error, OSError, UnicodeError) as error:
             raise ResumeError(
                 f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are found again"
             ) from error
-        for row in rows:
-            for column, kind in COLUMNS.items():
-                if not _fits(row[column], kind):
-                    raise ResumeError(
-                        f"{self.path}: is damaged ({column} = {repr(row[column])[:40]}); move it away: finished "
-                        f"outputs are found again"
-                    )
-        return {str(row["name"]): row for row in rows}
+        rows = {}
+        for number, values in enumerate(raw, 1):
+            try:
+                row = msgspec.convert(dict(values), Row)
+            except msgspec.ValidationError as error:
+                raise ResumeError(
+                    f"{self.path}: is damaged, row {number} ({error}); move it away: finished outputs are found again"
+                ) from error
+            rows[row.name] = row
+        return rows
 
     def set(self, name: str, **values: Any) -> None:
         """Note values of an area's row; they are written soon."""
@@ -241,25 +269,160 @@ class Manifest:
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file")
         base = sqlite3.connect(self.path, timeout=_WAIT)
-        know_geometries(base)
+        add_geometry_functions(base)
         return base
 
 
-def _fits(value: Any, kind: type) -> bool:
-    return value is None or (isinstance(value, (int, float) if kind is float else kind) and value not in (inf, -inf))
+@dataclass(frozen=True)
+class Opened:
+    """A manifest for some areas, with what the batch that lies there has done of them.
+
+    Attributes:
+        manifest: with a row for each area.
+        todo: areas to be done.
+        attempts: that were made at each area before.
+        failed_before: failures that are left alone.
+        notes: what deserves a look.
+    """
+
+    manifest: Manifest
+    todo: list[Area]
+    attempts: Mapping[str, int]
+    failed_before: int
+    notes: list[str]
 
 
-def text_of_notes(notes: Sequence[str]) -> str:
-    """Notes of a run as one field."""
-    return "; ".join(notes)
+def open_manifest(
+    folder: Path, areas: Sequence[Area], options: Mapping[str, Any], *, retry_failed: bool, overwrite: bool
+) -> Opened:
+    """Open the manifest of a folder, or make it.
 
+    Args:
+        folder: held.
+        areas: of the batch.
+        options: of `upscale`.
+        retry_failed: whether failures are to be done again.
+        overwrite: nothing counts as done.
 
-def as_json(value: Any) -> str:
-    """Stable JSON, as it is hashed."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """What a killed writer of the manifest left."""
-    for leftover in folder.glob(f".{FILE.removesuffix('.gpkg')}.tmp-*"):
+    Raises:
+        ResumeError: what lies there is no manifest, or an area of the same name had another outline.
+        OutputError: it cannot be written.
+    """
+    for leftover in folder.glob(f".{FILE.removesuffix('.gpkg')}.tmp-*"):  # of a killed writer
         os.unlink(leftover)
+    manifest, old = Manifest(folder / FILE), {}
+    if manifest.path.exists():
+        try:
+            old = manifest.rows()
+        except ResumeError:
+            if not overwrite:
+                raise
+            manifest.remove()
+    if overwrite:
+        old = {}
+    check_outlines(folder, areas, old)
+    gone = len(set(old) - {area.name for area in areas})
+    notes = [f"{gone} areas of the batch before are not among the areas any more; their files stay"] if gone else []
+    if old.keys() != {area.name for area in areas}:
+        manifest.sync_rows(areas, old)
+    status = {area.name: status_of(old.get(area.name), folder, options, retry_failed=retry_failed) for area in areas}
+    todo = [area for area in areas if status[area.name] == "pending"]
+    for area in todo:
+        if area.name in old and old[area.name].status != "pending":
+            manifest.set(area.name, status="pending", error=None)
+    manifest.write()
+    return Opened(
+        manifest,
+        todo,
+        {name: row.attempts or 0 for name, row in old.items()},
+        sum(word == "failed" for word in status.values()),
+        notes + _changed_since([old[name] for name, word in status.items() if word == "done"]),
+    )
+
+
+def status_of(row: Row | None, folder: Path, options: Mapping[str, Any], *, retry_failed: bool) -> str:
+    """Whether an area is "done", has "failed" and is left alone, or is to be done: "pending"."""
+    if row is not None and row.status == "done" and is_there(output_of(folder, row.name, options), options):
+        return "done"
+    return "failed" if row is not None and row.status == "failed" and not retry_failed else "pending"
+
+
+def check_outlines(folder: Path, areas: Sequence[Area], old: Mapping[str, Row]) -> None:
+    """Whether areas are those that the batch began with, as far as it had them.
+
+    Raises:
+        ResumeError: an area of the same name had another outline.
+    """
+    moved = [area.name for area in areas if area.name in old and old[area.name].outline_sha256 != area.sha256]
+    if moved:
+        raise ResumeError(
+            f"{folder}: area '{moved[0]}'{f' and {len(moved) - 1} more' if len(moved) > 1 else ''} had another "
+            f"outline when the batch began; choose another --out, or --overwrite to begin anew"
+        )
+
+
+def _changed_since(done: Iterable[Row]) -> list[str]:
+    """A line for each file, of the first few, that was changed after areas were made of it; one that is gone does not
+    count."""
+    now: dict[str, Stamp | None] = {}
+    changed: dict[str, list[str]] = {}
+    for row in done:
+        try:
+            stamps = msgspec.json.decode(row.inputs or "[]", type=list[Stamp])
+        except ValueError:
+            continue
+        for stamp in stamps:
+            name = stamp[0]
+            if name not in now:
+                now[name] = _stamp(name)
+            if now[name] not in (None, stamp):
+                changed.setdefault(name, []).append(row.name)
+    lines = [
+        f"{name}: was changed after {areas[0]}{f' and {len(areas) - 1} more areas' if len(areas) > 1 else ''} "
+        f"had been made of it; they stay as they are: remove their outputs to have them made again"
+        for name, areas in list(changed.items())[:_SHOWN]
+    ]
+    more = len(changed) - _SHOWN
+    return [*lines, f"{more} more inputs were changed after areas had been made of them"] if more > 0 else lines
+
+
+def _stamp(name: str) -> Stamp | None:
+    try:
+        state = os.stat(name)
+    except (OSError, ValueError):
+        return None
+    return name, state.st_size, state.st_mtime_ns
+
+
+_ENVELOPE_BYTES = (0, 32, 48, 48, 64)
+"""By the code in the flags."""
+
+
+def geometry_blob(geometry: BaseGeometry, srs: int = 4326) -> bytes:
+    """A polygon as a MultiPolygon in a GeoPackage's binary form, with its bounds; Z is dropped.
+
+    Sources: OGC GeoPackage 1.3, clause 2.1.3.
+    """
+    flat = shapely.force_2d(geometry)
+    parts = [part for part in shapely.get_parts(flat) if not part.is_empty]
+    multi = shapely.MultiPolygon(parts)
+    if not parts:
+        return struct.pack("<2sBBi", b"GP", 0, 0b10001, srs) + bytes(shapely.to_wkb(multi, byte_order=1))
+    xmin, ymin, xmax, ymax = multi.bounds
+    head = struct.pack("<2sBBi4d", b"GP", 0, 0b00011, srs, xmin, xmax, ymin, ymax)
+    return head + bytes(shapely.to_wkb(multi, byte_order=1))
+
+
+def add_geometry_functions(base: sqlite3.Connection) -> None:
+    """Give a connection the functions in the triggers of a spatial index; without them no row can be written."""
+    for place, function in enumerate(("ST_MinX", "ST_MinY", "ST_MaxX", "ST_MaxY")):
+        base.create_function(function, 1, _bound(place), deterministic=True)
+    base.create_function("ST_IsEmpty", 1, lambda blob: None if blob is None else _parsed(blob).is_empty)
+
+
+def _bound(place: int) -> Callable[[bytes | None], float | None]:
+    return lambda blob: None if blob is None else float(_parsed(blob).bounds[place])
+
+
+def _parsed(blob: bytes) -> BaseGeometry:
+    return shapely.from_wkb(blob[8 + _ENVELOPE_BYTES[blob[3] >> 1 & 7] :])

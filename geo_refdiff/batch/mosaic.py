@@ -11,7 +11,7 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.batch.entry import Entry
+from geo_refdiff.batch.catalogue import Entry
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.affine import point
 from geo_refdiff.raster.atomic import write_bytes_atomic

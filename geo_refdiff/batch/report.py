@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import errno
-import html
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from math import cos, radians
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from geo_refdiff.batch.manifest import STATUS_COLOURS
+from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.raster.affine import point
 from geo_refdiff.raster.atomic import check_replaceable, output_error, write_bytes_atomic
@@ -31,13 +30,20 @@ _MARK = '<meta name="generator" content="geo-refdiff batch">'
 _HEAD = 1024
 _WIDTH = 900.0
 _SIDE = 320
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222;background:#fff}
-table{border-collapse:collapse;width:100%;font-size:13px}
-td,th{padding:.25em .6em;text-align:left;border-bottom:1px solid #ddd}
-svg{width:100%;height:auto;background:#f6f6f4;border:1px solid #ddd}figure{display:inline-block;margin:.5em 1em .5em 0}
-img{height:160px;image-rendering:pixelated;margin-right:4px;background:#eee}figcaption{font-size:12px}.failed{color:#d7301f}
-"""
+_OUTLIERS = 20
+_TEMPLATE = "report.html.j2"
+_COLUMNS = (
+    ("name", "area"),
+    ("status", "status"),
+    ("scene", "scene"),
+    ("reference", "reference"),
+    ("seconds", "s"),
+    ("megapixels", "MPix"),
+    ("lr_residual_rms", "LR residual, rms DN"),
+    ("ref_correlation", "correlation with the reference"),
+    ("generated", "share generated"),
+    ("error", "error"),
+)
 
 
 def check_report(path: Path, folder: Path, *, overwrite: bool) -> None:
@@ -71,11 +77,7 @@ def check_report(path: Path, folder: Path, *, overwrite: bool) -> None:
 
 
 def write_report(
-    path: Path,
-    title: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    outlines: Mapping[str, BaseGeometry],
-    outputs: Mapping[str, Path],
+    path: Path, title: str, rows: Mapping[str, Row], outlines: Mapping[str, BaseGeometry], outputs: Mapping[str, Path]
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -89,63 +91,67 @@ def write_report(
     Raises:
         OutputError: it cannot be written.
     """
-    counts = {status: sum(row["status"] == status for row in rows.values()) for status in STATUS_COLOURS}
-    title = html.escape(title)
-    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    parts = [
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{_MARK}<title>{title}</title>',
-        f"<style>{_STYLE}</style></head>",
-        f'<body><h1>{title}</h1><p id="summary">{len(rows)} areas: {told}</p>',
-        _map(rows, outlines),
-        *_pictures(outputs, rows),
-        _table(rows.values()),
-        "</body></html>\n",
-    ]
-    write_bytes_atomic(path, "\n".join(parts).encode())
+    import jinja2
+
+    shown = [rows[name] for name in outlines if name in rows]
+    counts = {status: sum(row.status == status for row in shown) for status in STATUS_COLOURS}
+    done = [row for row in shown if row.status == "done"]
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["figure"] = _text
+    page = environment.get_template(_TEMPLATE).render(
+        mark=_MARK,
+        title=title,
+        rows=shown,
+        counts=[f"{n} {status}" for status, n in counts.items() if n],
+        map=_map(shown, outlines),
+        pictures=_pictures(done, outputs),
+        done=len(done),
+        columns=_COLUMNS,
+    )
+    write_bytes_atomic(path, page.encode())
 
 
-def _map(rows: Mapping[str, Mapping[str, Any]], outlines: Mapping[str, BaseGeometry]) -> str:
-    shapes = {name: shape for name, shape in outlines.items() if not shape.is_empty}
-    if not shapes:
-        return ""
-    west, south, east, north = shapely.total_bounds(list(shapes.values()))
+def _map(rows: Sequence[Row], outlines: Mapping[str, BaseGeometry]) -> dict[str, Any] | None:
+    """Outlines as paths of an SVG, where areas are done; the others beyond are outliers. None: no outlines."""
+    drawn = [row for row in rows if not outlines[row.name].is_empty]
+    if not drawn:
+        return None
+    done = [row for row in drawn if row.status == "done"] or drawn
+    west, south, east, north = shapely.total_bounds([outlines[row.name] for row in done])
+    extent = shapely.box(west, south, east, north)
     narrow = max(cos(radians((south + north) / 2)), 0.05)
     unit = _WIDTH / max((east - west) * narrow, (north - south) / 2, 1e-9)
-    height = max((north - south) * unit, 10.0)
-    drawn = []
-    for name, shape in shapes.items():
-        status = str(rows[name]["status"])
-        small = shapely.force_2d(shape).simplify(0.3 / unit)
-        paths = "".join(
+    shapes, outliers = [], []
+    for row in drawn:
+        part = shapely.force_2d(outlines[row.name]).intersection(extent)
+        if part.is_empty:
+            outliers.append(f"{row.name} ({row.status})")
+            continue
+        path = "".join(
             "M" + "L".join(f"{(x - west) * narrow * unit:.1f} {(north - y) * unit:.1f}" for x, y in ring) + "Z"
-            for polygon in shapely.get_parts(small)
+            for polygon in shapely.get_parts(part.simplify(0.3 / unit))
+            if polygon.geom_type == "Polygon"
             for ring in [polygon.exterior.coords, *(r.coords for r in polygon.interiors)]
         )
-        colour = "#{:02x}{:02x}{:02x}".format(*STATUS_COLOURS.get(status, (0, 0, 0)))
-        drawn.append(
-            f'<path d="{paths}" fill="{colour}" fill-opacity=".5" stroke="{colour}" stroke-width="3" '
-            f'stroke-linejoin="round" fill-rule="evenodd"><title>{html.escape(name)}: {status}</title></path>'
-        )
-    box = f"-6 -6 {(east - west) * narrow * unit + 12:.1f} {height + 12:.1f}"
-    return f'<h2>Map</h2><svg id="map" viewBox="{box}" role="img" aria-label="areas by status">{"".join(drawn)}</svg>'
+        colour = "#{:02x}{:02x}{:02x}".format(*STATUS_COLOURS.get(row.status or "", (0, 0, 0)))
+        shapes.append({"name": row.name, "status": row.status, "path": path, "colour": colour})
+    if len(outliers) > _OUTLIERS:
+        outliers[_OUTLIERS:] = [f"and {len(outliers) - _OUTLIERS} more"]
+    return {
+        "width": round((east - west) * narrow * unit, 1),
+        "height": round(max((north - south) * unit, 10.0), 1),
+        "shapes": shapes,
+        "outliers": outliers,
+    }
 
 
-def _pictures(outputs: Mapping[str, Path], rows: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:
-    done = [name for name, row in rows.items() if row["status"] == "done"]
-    if not done:
-        return
-    yield "<h2>Before and after</h2>"
+def _pictures(done: Sequence[Row], outputs: Mapping[str, Path]) -> list[dict[str, str]]:
+    """Thumbnails of finished areas, PNG as base64: the scene before, the output after."""
     if len(done) > PICTURES:
-        yield f"<p>{PICTURES} of {len(done)}, spread evenly</p>"
         done = [done[round(i * (len(done) - 1) / (PICTURES - 1))] for i in range(PICTURES)]
-    for name in done:
-        pair = _pair(outputs[name], rows[name]["scene_file"])
-        if pair is not None:
-            shown = "".join(
-                f'<img src="data:image/png;base64,{picture}" alt="{html.escape(name)}, {when}">'
-                for picture, when in zip(pair, ("before", "after"), strict=True)
-            )
-            yield f"<figure>{shown}<figcaption>{html.escape(name)}</figcaption></figure>"
+    pairs = [(row.name, _pair(outputs[row.name], row.scene_file)) for row in done]
+    return [{"name": name, "before": pair[0], "after": pair[1]} for name, pair in pairs if pair is not None]
 
 
 def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
@@ -180,29 +186,6 @@ def _png(values: Any) -> str:
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))).save(stream, format="PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
-
-
-_SHOWN = (
-    ("name", "area"),
-    ("status", "status"),
-    ("scene", "scene"),
-    ("reference", "reference"),
-    ("seconds", "s"),
-    ("megapixels", "MPix"),
-    ("lr_residual_rms", "LR residual, rms DN"),
-    ("ref_correlation", "correlation with the reference"),
-    ("generated", "share generated"),
-    ("error", "error"),
-)
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    head = "".join(f"<th>{label}</th>" for _, label in _SHOWN)
-    lines = []
-    for row in rows:
-        cells = "".join(f"<td>{html.escape(_text(row[key]))}</td>" for key, _ in _SHOWN)
-        lines.append(f'<tr class="{html.escape(str(row["status"]))}">{cells}</tr>')
-    return f"<h2>Figures</h2><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def _text(value: Any) -> str:

@@ -1,44 +1,37 @@
-"""Runs a batch: plans some areas at a time, has them done, and keeps the manifest."""
+"""Upscale many areas of interest: from files and options to a folder of outputs with a manifest."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
+from time import perf_counter
 from typing import Any, Protocol
 
-from geo_refdiff.batch.areas import Area
-from geo_refdiff.batch.inputs import Plan, Planner, plan_or_reason
-from geo_refdiff.batch.jobs import Settings, Ticket, output_of, write_jobs
-from geo_refdiff.batch.manifest import Manifest, as_json, text_of_notes
-from geo_refdiff.batch.work import Outcome, work
+import msgspec
+
+from geo_refdiff.batch.areas import Area, read_areas
+from geo_refdiff.batch.folder import check_folder, held_folder, output_of, save_settings, settled
+from geo_refdiff.batch.jobs import Job, Outcome, Settings, Sources, plain_options
+from geo_refdiff.batch.manifest import Manifest, open_manifest
+from geo_refdiff.batch.plan_table import PlanTable, plan_table
+from geo_refdiff.batch.selection import AreaPlan, Planner, check_options, plan_or_reason
+from geo_refdiff.batch.work import open_batch_model, same_software, work
 from geo_refdiff.engine.run import Progress
+from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.raster.cores import cores
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.stac import rfc3339
-
-CHUNK, PLANNING = 256, 0.5
-"""Areas that are planned together at most, and seconds: workers have work for about so long meanwhile."""
+from geo_refdiff.restore.models import Model
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A job to be done.
-
-    Attributes:
-        name: of the area.
-        ticket: for whoever does it.
-        blocks: of its output.
-    """
-
-    name: str
-    ticket: Ticket
-    blocks: int
+class BatchInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a batch; what is finished is kept."""
 
 
-class Watch(Protocol):
-    """Is told how a batch goes."""
+class ProgressListener(Protocol):
+    """Hears how a batch goes."""
 
     def total(self, done: int, failed: int, count: int) -> None:
         """How many areas are done, failed, and there at all."""
@@ -46,114 +39,319 @@ class Watch(Protocol):
     def started(self, name: str, worker: str) -> None:
         """An area has been begun."""
 
-    def told(self, name: str, progress: Progress) -> None:
+    def progress(self, name: str, progress: Progress) -> None:
         """How far an area is."""
 
     def finished(self, outcome: Outcome) -> None:
         """An area is done or has failed."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Something that people should know, one line."""
 
 
-Runner = Callable[[Iterable[Task], Watch], Iterator[Outcome | None]]
-"""Does tasks and gives the outcome of each, in any order; None now and then while nothing is finished."""
+@dataclass(frozen=True)
+class Silent:
+    """A listener that shows nothing.
+
+    Attributes:
+        messages: that it heard.
+    """
+
+    messages: list[str] = field(default_factory=list)
+
+    def total(self, done: int, failed: int, count: int) -> None:
+        """Nothing."""
+
+    def started(self, name: str, worker: str) -> None:
+        """Nothing."""
+
+    def progress(self, name: str, progress: Progress) -> None:
+        """Nothing."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def message(self, text: str) -> None:
+        """Kept."""
+        self.messages.append(text)
 
 
-def run_here(tasks: Iterable[Task], watch: Watch) -> Iterator[Outcome | None]:
-    """Do tasks one after the other in this process."""
-    for task in tasks:
-        watch.started(task.name, "")
-
-        def tell(progress: Progress, name: str = task.name) -> None:
-            watch.told(name, progress)
-
-        yield work(task.ticket, tell)
+Runner = Callable[[Iterable[Job], ProgressListener], Iterator[Outcome | None]]
+"""Does jobs and gives the outcome of each, in any order; None now and then while nothing is finished."""
 
 
-@dataclass
-class Counts:
-    """How many areas are done, failed and there at all, and the megapixels made by this run."""
+def run_here(jobs: Iterable[Job], listener: ProgressListener) -> Iterator[Outcome | None]:
+    """Do jobs one after the other in this process."""
+    for job in jobs:
+        listener.started(job.name, "")
 
+        def progress(at: Progress, name: str = job.name) -> None:
+            listener.progress(name, at)
+
+        yield work(job, progress)
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """A batch after a run.
+
+    Attributes:
+        folder: of the outputs.
+        manifest: GeoPackage with a row for each area.
+        areas, done, failed: how many.
+        seconds: of this run.
+        megapixels: made by this run.
+        errors: (area, what went wrong) of this run's failures.
+        failed_before: failures of earlier runs that were not tried again.
+        notes: what deserves a look.
+    """
+
+    folder: Path
+    manifest: Path
+    areas: int
     done: int
     failed: int
-    count: int
-    megapixels: float = 0.0
-    errors: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float
+    megapixels: float
+    errors: tuple[tuple[str, str], ...] = ()
+    failed_before: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every area is done."""
+        return self.done == self.areas
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "folder": str(self.folder),
+            "manifest": str(self.manifest),
+            "areas": self.areas,
+            "done": self.done,
+            "failed": self.failed,
+            "failed_before": self.failed_before,
+            "seconds": round(self.seconds, 3),
+            "megapixels": round(self.megapixels, 3),
+            "errors": dict(self.errors),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.folder}: {self.done} of {self.areas} areas done, {self.failed} failed; {self.seconds:.1f} s, "
+            f"{self.megapixels:.1f} MPix",
+            f"  manifest: {self.manifest}",
+        ]
+        if self.failed:
+            before = f" ({self.failed_before} of them before)" if self.failed_before else ""
+            lines.append(
+                f"  {self.failed} failed{before}: see the manifest's column error; try again with --retry-failed"
+            )
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-class Run:
-    """One run over the areas that are to be done.
+def batch(
+    areas: str | Path,
+    sources: Sources,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    name_field: str | None = None,
+    threads: int | None = None,
+    runner: Runner | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    collection: bool = True,
+    report: str | Path | None = None,
+    listener: ProgressListener | None = None,
+    elsewhere: bool = False,
+) -> BatchResult:
+    """Upscale every area, each into a file of its own; goes on where an earlier run of the same batch stopped.
 
     Args:
-        folder: of the outputs, held.
-        planner: makes their jobs.
-        settings: of the batch.
-        manifest: of the batch.
-        watch: is told.
-        attempts: that were made at each area before.
+        areas: vector file, `FILE|layername=NAME` for one layer of several; see `read_areas`.
+        sources: scenes, references and masks to choose from.
+        out: folder for the outputs; made if it is missing.
+        options: of `upscale`, for all areas.
+        name_field: field of the areas that names the outputs.
+        threads: that torch computes with for one area; kept for the whole life of the batch. Default: all cores for one
+            process, 1 for workers.
+        runner: who does the work; None: this process, one area after the other.
+        retry_failed: try failures of earlier runs again.
+        overwrite: begin anew; outputs that are there are replaced.
+        collection: write a STAC collection, and its items as GeoParquet, of all that is done.
+        report: HTML page to write; a page of an earlier run is replaced, another file with `overwrite` only.
+        listener: hears how it goes.
+        elsewhere: the runner's workers may be other machines, whose device this one need not have.
+
+    Raises:
+        GeoRefDiffError: nothing can be done at all; an area's own failure is in the manifest instead.
+        BatchInterrupted: Ctrl-C; the same command goes on.
+    """
+    begun = perf_counter()
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads {threads}: give 1 or more")
+    listener = listener or Silent()
+    given, folder, listed, model = _prepared(areas, name_field, out, options, elsewhere)
+    if report is not None:
+        from geo_refdiff.batch.report import check_report
+
+        check_report(Path(report), folder, overwrite=overwrite)
+    planner = Planner(sources, folder, given, model)
+    with held_folder(folder):
+        threads = threads or (1 if runner else cores())
+        settings = save_settings(folder, _settings(given, sources, model, threads, overwrite), overwrite=overwrite)
+        opened = open_manifest(folder, listed, settings.options, retry_failed=retry_failed, overwrite=overwrite)
+        for text in planner.unusable:
+            listener.message(f"left out: {text}")
+        run = _Run(planner, settings, opened.manifest, listener, dict(opened.attempts))
+        run.failed, run.count = opened.failed_before, len(listed)
+        run.done = run.count - run.failed - len(opened.todo)
+        try:
+            run(opened.todo, runner or run_here)
+        except KeyboardInterrupt as stop:
+            raise BatchInterrupted(
+                f"interrupted: {run.done} of {run.count} areas are done in {folder}; the same command goes on"
+            ) from stop
+        notes = opened.notes + _written_beside(folder, opened.manifest, listed, settings, collection, report)
+    return BatchResult(
+        folder,
+        opened.manifest.path,
+        run.count,
+        run.done,
+        run.failed,
+        perf_counter() - begun,
+        run.megapixels,
+        tuple(run.errors),
+        opened.failed_before,
+        tuple(notes),
+    )
+
+
+def plan_batch(
+    areas: str | Path,
+    sources: Sources,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    name_field: str | None = None,
+    retry_failed: bool = False,
+    overwrite: bool = False,
+    elsewhere: bool = False,
+) -> PlanTable:
+    """What `batch` would do, without doing it; only VRTs of inputs that would be mosaicked are written, into a
+    temporary folder.
+
+    Args:
+        areas, sources, out, options, name_field, retry_failed, overwrite, elsewhere: as of `batch`.
+
+    Raises:
+        GeoRefDiffError: as `batch`.
+    """
+    from tempfile import TemporaryDirectory
+
+    given, folder, listed, model = _prepared(areas, name_field, out, options, elsewhere)
+    check_folder(folder)
+    settings = settled(folder, _settings(given, sources, model, 1, overwrite), overwrite=overwrite)
+    with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
+        planner = Planner(sources, Path(scratch), given, model)
+        return plan_table(listed, planner, settings, folder, retry_failed=retry_failed, overwrite=overwrite)
+
+
+def _prepared(
+    areas: str | Path, name_field: str | None, out: str | Path, options: Mapping[str, Any] | None, elsewhere: bool
+) -> tuple[dict[str, Any], Path, list[Area], Model]:
+    """Options, folder, areas and model of a batch, after the checks that need nothing but them."""
+    given = dict(options or {})
+    check_options(given)
+    listed = read_areas(areas, name_field)
+    device = str(given.get("device", "auto")) if elsewhere else None
+    return given, Path(out).absolute(), listed, open_batch_model(given, device)
+
+
+def _settings(options: Mapping[str, Any], sources: Sources, model: Model, threads: int, overwrite: bool) -> Settings:
+    return Settings(plain_options(options), sources.rules(), model.sha256, threads, same_software(), overwrite)
+
+
+class _Run:
+    """One run over the areas that are to be done: plans each as workers get free, has it done, keeps the manifest.
+
+    It hears how it goes, and passes that on to the listener.
+
+    Attributes:
+        done, failed, count: areas.
+        megapixels: made by this run.
+        errors: (area, what went wrong).
     """
 
     def __init__(
         self,
-        folder: Path,
         planner: Planner,
         settings: Settings,
         manifest: Manifest,
-        watch: Watch,
-        attempts: Mapping[str, int],
+        listener: ProgressListener,
+        attempts: dict[str, int],
     ) -> None:
-        self.folder, self.planner, self.settings = folder, planner, settings
-        self.manifest, self.watch = manifest, _Noting(watch, manifest, attempts)
+        self.planner, self.settings, self.manifest, self.listener = planner, settings, manifest, listener
+        self.done = self.failed = self.count = 0
+        self.megapixels = 0.0
+        self.errors: list[tuple[str, str]] = []
+        self._attempts, self._running = attempts, set[str]()
         self._notes: dict[str, tuple[str, ...]] = {}
 
-    def __call__(self, areas: Sequence[Area], runner: Runner, counts: Counts) -> None:
+    def __call__(self, areas: Sequence[Area], runner: Runner) -> None:
         """Do the areas; returns when each is done or has failed.
 
         Raises:
-            OutputError: the manifest or the jobs cannot be written.
+            OutputError: the manifest cannot be written.
             KeyboardInterrupt: passed on; what is done is noted.
         """
-        self.watch.total(counts.done, counts.failed, counts.count)
+        self.total(self.done, self.failed, self.count)
         try:
-            for outcome in runner(self._tasks(areas, counts), self.watch):
+            for outcome in runner(self._jobs(areas), self):
                 if outcome is not None:
-                    self._note(outcome, counts)
+                    self.finished(outcome)
                 self.manifest.write_soon()
         finally:
-            self.watch.stop()
+            for name in self._running:  # begun and not finished: to be done again
+                self.manifest.set(name, status="pending")
             self.manifest.write()
 
-    def _tasks(self, areas: Sequence[Area], counts: Counts) -> Iterator[Task]:
-        left, part = deque(areas), 0
-        while left:
-            plans: list[Plan] = []
-            until = monotonic() + PLANNING
-            while left and len(plans) < CHUNK and (not plans or monotonic() < until):
-                area = left.popleft()
-                plan = self._planned(area, counts)
-                if plan is not None:
-                    plans.append(plan)
-                    self._notes[area.name] = plan.notes
-                    stamps = as_json(plan.job.stamps)
-                    self.manifest.set(area.name, **plan.values, output=self._output(area), inputs=stamps)
-                self.manifest.write_soon()
-            tickets = write_jobs(self.folder, part, self.settings, [plan.job for plan in plans]) if plans else []
-            part += 1
-            for plan, ticket in zip(plans, tickets, strict=True):
-                yield Task(plan.job.name, ticket, plan.blocks)
+    def _jobs(self, areas: Iterable[Area]) -> Iterator[Job]:
+        for area in areas:
+            plan = plan_or_reason(self.planner, area, self.settings)
+            if isinstance(plan, AreaPlan):
+                self._notes[area.name] = plan.notes
+                self.manifest.set(area.name, **plan.columns())
+                yield plan.job
+            else:
+                self.finished(Outcome(area.name, "area", plan))
+            self.manifest.write_soon()
 
-    def _output(self, area: Area) -> str:
-        return output_of(self.folder, area.name, self.settings.options).name
+    def total(self, done: int, failed: int, count: int) -> None:
+        """How many areas are done, failed, and there at all."""
+        self.listener.total(done, failed, count)
 
-    def _planned(self, area: Area, counts: Counts) -> Plan | None:
-        plan = plan_or_reason(self.planner, area)
-        if isinstance(plan, Plan):
-            return plan
-        self._note(Outcome(area.name, "area", plan), counts)
-        return None
+    def started(self, name: str, worker: str) -> None:
+        """An area has been begun."""
+        self._attempts[name] = self._attempts.get(name, 0) + 1
+        self._running.add(name)
+        self.manifest.set(name, status="running", started=_now(), attempts=self._attempts[name], worker=worker or None)
+        self.manifest.write_soon()
+        self.listener.started(name, worker)
 
-    def _note(self, outcome: Outcome, counts: Counts) -> None:
+    def progress(self, name: str, progress: Progress) -> None:
+        """How far an area is."""
+        self.manifest.write_soon()
+        self.listener.progress(name, progress)
+
+    def message(self, text: str) -> None:
+        """Something that people should know, one line."""
+        self.listener.message(text)
+
+    def finished(self, outcome: Outcome) -> None:
+        """An area is done or has failed."""
         values: dict[str, Any] = {
             "finished": _now(),
             "seconds": round(outcome.seconds, 3),
@@ -161,47 +359,55 @@ class Run:
         }
         planned = self._notes.pop(outcome.name, ())
         if outcome.kind == "done":
-            counts.done += 1
-            counts.megapixels += float(outcome.figures.get("megapixels", 0.0))
-            notes = text_of_notes((*planned, *outcome.notes))
-            values |= {"status": "done", "error": None, "notes": notes, **outcome.figures}
+            figures = outcome.result
+            self.done += 1
+            self.megapixels += figures.megapixels
+            notes = "; ".join((*planned, *outcome.notes))
+            values |= {"status": "done", "error": None, "notes": notes, **msgspec.structs.asdict(figures)}
         else:
-            counts.failed += 1
-            counts.errors.append((outcome.name, outcome.error))
+            self.failed += 1
+            self.errors.append((outcome.name, outcome.error))
             values |= {"status": "failed", "error": outcome.error}
-        self.manifest.set(outcome.name, **values)
-        self.watch.finished(outcome)
-        self.watch.total(counts.done, counts.failed, counts.count)
-
-
-class _Noting:
-    """Passes on what a watch is told, and notes beginnings in the manifest."""
-
-    def __init__(self, watch: Watch, manifest: Manifest, attempts: Mapping[str, int]) -> None:
-        self._watch, self._manifest, self._attempts = watch, manifest, dict(attempts)
-        self._running: set[str] = set()
-        self.total, self.say = watch.total, watch.say
-
-    def started(self, name: str, worker: str) -> None:
-        self._attempts[name] = self._attempts.get(name, 0) + 1
-        self._running.add(name)
-        self._manifest.set(name, status="running", started=_now(), attempts=self._attempts[name], worker=worker or None)
-        self._manifest.write_soon()
-        self._watch.started(name, worker)
-
-    def told(self, name: str, progress: Progress) -> None:
-        self._manifest.write_soon()
-        self._watch.told(name, progress)
-
-    def finished(self, outcome: Outcome) -> None:
         self._running.discard(outcome.name)
-        self._watch.finished(outcome)
-
-    def stop(self) -> None:
-        """What was begun and not finished is to be done again."""
-        for name in self._running:
-            self._manifest.set(name, status="pending")
+        self.manifest.set(outcome.name, **values)
+        self.listener.finished(outcome)
+        self.total(self.done, self.failed, self.count)
 
 
 def _now() -> str:
     return rfc3339(datetime.now(UTC))
+
+
+def _written_beside(
+    folder: Path,
+    manifest: Manifest,
+    areas: Sequence[Area],
+    settings: Settings,
+    collection: bool,
+    report: str | Path | None,
+) -> list[str]:
+    """Write the collection and the report; notes."""
+    outputs = {a.name: output_of(folder, a.name, settings.options) for a in areas}
+    notes = []
+    if collection:
+        from geo_refdiff.batch.collection import write_collection
+
+        notes += _or_note("collection", lambda: write_collection(folder, outputs))
+    if report is not None:
+        from geo_refdiff.batch.report import write_report
+
+        page, outlines = Path(report), {a.name: a.lonlat for a in areas}
+        notes += _or_note(
+            "report", lambda: write_report(page, f"Batch {folder.name}", manifest.rows(), outlines, outputs)
+        )
+    return notes
+
+
+def _or_note(what: str, write: Callable[[], list[str] | None]) -> list[str]:
+    """Notes of writing something beside the outputs, which are done: what goes wrong is a note, too."""
+    try:
+        return write() or []
+    except GeoRefDiffError as error:
+        return [f"no {what}: {error}"]
+    except Exception as error:
+        return [f"no {what}: unexpected {type(error).__name__}: {one_line(error)}"]

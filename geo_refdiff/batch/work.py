@@ -7,17 +7,19 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
-from geo_refdiff.batch.jobs import Job, Settings, Ticket, UnfitError, changed_inputs, output_of, read_job
+from geo_refdiff.batch.folder import is_batch, output_of
+from geo_refdiff.batch.jobs import Job, Kind, Outcome, Settings, UnfitError, changed_inputs
+from geo_refdiff.batch.manifest import Figures
 from geo_refdiff.commands.products import product_path
 from geo_refdiff.commands.result import UpscaleResult
 from geo_refdiff.commands.upscale import upscale
-from geo_refdiff.engine.run import BlockRunner, Progress, run_blocks
+from geo_refdiff.engine.run import BlockRunner, ProgressCallback, run_blocks
 from geo_refdiff.engine.shards import remove_output
 from geo_refdiff.engine.workdir import Workdir, workdir_of
 from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError, ResumeError
@@ -29,8 +31,6 @@ from geo_refdiff.raster.atomic import is_filled
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.restore.models import Model, open_model
 
-Kind = Literal["done", "area", "worker", "busy"]
-
 _MODEL_OPTIONS = ("sampler", "steps", "detail", "device", "dtype")
 IN_THE_MODEL = ("sampler", "steps", "detail")
 """Options of `upscale` that go into an open model."""
@@ -39,64 +39,36 @@ _models: dict[str, Model] = {}
 _one = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
-
-    Attributes:
-        name: of the area.
-        kind: "done"; "area": it cannot be done; "worker": it cannot be done here; "busy": another process is at it.
-        error: one line, "" if done.
-        seconds: it took here.
-        figures: for the manifest.
-        notes: of the run.
-        worker: "host:pid".
-    """
-
-    name: str
-    kind: Kind
-    error: str = ""
-    seconds: float = 0.0
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    worker: str = ""
-
-
 def work(
-    ticket: Ticket,
-    tell: Callable[[Progress], None] | None = None,
+    job: Job,
+    progress: ProgressCallback | None = None,
     runner: BlockRunner = run_blocks,
     device: str | None = None,
 ) -> Outcome:
-    """Upscale the area of a ticket; goes on where an interrupted run stopped.
+    """Upscale an area; goes on where an interrupted run stopped.
 
     Args:
-        ticket: of the job.
-        tell: called now and then.
+        job: of the area.
+        progress: called now and then.
         runner: who computes the blocks.
         device: of those, if they are on other machines.
 
     Raises:
         KeyboardInterrupt: passed on.
     """
-    name, started = "", perf_counter()
+    started = perf_counter()
 
     def done() -> Outcome:
-        nonlocal name
-        settings, job = read_job(ticket)
-        name = job.name
+        if not is_batch(Path(job.folder)):
+            raise UnfitError(f"{job.folder}: cannot be seen here; all workers need the output folder")
         wrong = "; ".join(changed_inputs(job))
         if wrong:
             raise UnfitError(f"{wrong}; all workers need the same inputs under the same paths")
-        result = _upscaled(Path(ticket.folder), settings, job, tell, runner, device)
-        figures = figures_of(result.out) | {
-            "megapixels": result.counts["pixels"] / 1e6,
-            "blocks": result.counts["blocks"],
-        }
-        return Outcome(name, "done", "", perf_counter() - started, figures, tuple(result.notes), place())
+        result = _upscaled(job, progress, runner, device)
+        figures = figures_of(result.out, result.counts["pixels"] / 1e6, result.counts["blocks"])
+        return Outcome("", "done", result=figures, notes=tuple(result.notes), worker=this_process())
 
-    outcome = guarded(done)
-    return outcome if outcome.kind == "done" else replace(outcome, name=name, seconds=perf_counter() - started)
+    return replace(guarded(done), name=job.name, seconds=perf_counter() - started)
 
 
 def guarded(done: Callable[[], Outcome]) -> Outcome:
@@ -115,10 +87,10 @@ def guarded(done: Callable[[], Outcome]) -> Outcome:
         kind, text = "worker", "out of memory; give a smaller --window, --block-size or --batch-size, or fewer workers"
     except Exception as error:  # one area's failure never stops the others
         text = f"unexpected {type(error).__name__}: {one_line(error)}"
-    return Outcome("", kind, " ".join(text.split()), worker=place())
+    return Outcome("", kind, " ".join(text.split()), worker=this_process())
 
 
-def place() -> str:
+def this_process() -> str:
     """Host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
@@ -176,15 +148,9 @@ def open_batch_model(options: Mapping[str, Any], elsewhere: str | None = None) -
     return replace(model, device=check_device(elsewhere)) if elsewhere else model
 
 
-def _upscaled(
-    folder: Path,
-    settings: Settings,
-    job: Job,
-    tell: Callable[[Progress], None] | None,
-    runner: BlockRunner,
-    device: str | None,
-) -> UpscaleResult:
-    model, out = model_for(settings, device), output_of(folder, job.name, settings.options)
+def _upscaled(job: Job, progress: ProgressCallback | None, runner: BlockRunner, device: str | None) -> UpscaleResult:
+    settings = job.settings
+    model, out = model_for(settings, device), output_of(job.folder, job.name, settings.options)
     options: dict[str, Any] = {
         **{k: v for k, v in settings.options.items() if k not in job.without},
         "ref": job.reference,
@@ -193,7 +159,7 @@ def _upscaled(
         "scene_date": job.taken,
         "out": out,
         "model": model,
-        "progress": tell,
+        "progress": progress,
         "runner": runner,
     }
     for used in IN_THE_MODEL:
@@ -222,32 +188,31 @@ def _remove_other_form(out: Path) -> None:
             workdir.remove()
 
 
-def figures_of(out: Path) -> dict[str, Any]:
-    """Quality figures of a finished output for the manifest, from its tags and its STAC item."""
+def figures_of(out: Path, megapixels: float, blocks: int) -> Figures:
+    """What a finished output is like, from its tags and its STAC item."""
     import rasterio
 
-    figures: dict[str, Any] = {}
+    figures = Figures(megapixels=megapixels, blocks=blocks)
     with rasterio.open(out) as dataset:
         tags, band = dataset.tags(), dataset.tags(1)
-    for column, source, tag in (
+    for name, source, tag in (
         ("lr_residual_rms", tags, "GEO_REFDIFF_LR_RESIDUAL_RMS"),
         ("lr_residual_max", tags, "GEO_REFDIFF_LR_RESIDUAL_MAX"),
         ("valid_percent", band, "STATISTICS_VALID_PERCENT"),
     ):
         if tag in source:
-            figures[column] = float(source[tag])
+            setattr(figures, name, float(source[tag]))
     try:
         properties = json.loads(product_path(out, "stac").read_text(encoding="utf-8"))["properties"]
     except (OSError, ValueError, KeyError, TypeError):
         return figures
     correlation = properties.get("geo_refdiff:radiometry", {}).get("correlation") or []
     if correlation:
-        figures["ref_correlation"] = round(fmean(correlation), 4)
+        figures.ref_correlation = round(fmean(correlation), 4)
     sources = properties.get("geo_refdiff:sources", {})
     total = sum(sources.get(key, 0) for key in ("reference", "generated", "interpolated"))
     if total:
-        figures |= {
-            f"{'from_' if k == 'reference' else ''}{k}": round(sources.get(k, 0) / total, 4)
-            for k in ("reference", "generated", "interpolated")
-        }
+        figures.from_reference, figures.generated, figures.interpolated = (
+            round(sources.get(key, 0) / total, 4) for key in ("reference", "generated", "interpolated")
+        )
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import sqlite3
 import time
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import msgspec
 import numpy as np
 import pandas
 import pytest
@@ -18,14 +20,14 @@ import rasterio.warp
 import shapely
 
 from geo_refdiff import upscale
-from geo_refdiff.batch import batch as module
+from geo_refdiff.batch import run as module
 from geo_refdiff.batch.areas import read_areas
-from geo_refdiff.batch.batch import BatchInterrupted, Silent, batch, plan_batch
-from geo_refdiff.batch.inputs import Planner, Sources
-from geo_refdiff.batch.jobs import Settings, Ticket, jobs_file, read_job, write_jobs
-from geo_refdiff.batch.manifest import COLUMNS
-from geo_refdiff.batch.state import held_folder
-from geo_refdiff.batch.work import work
+from geo_refdiff.batch.folder import held_folder
+from geo_refdiff.batch.jobs import Job, Settings, Sources, stamps_of
+from geo_refdiff.batch.manifest import Row
+from geo_refdiff.batch.run import BatchInterrupted, Silent, batch, plan_batch
+from geo_refdiff.batch.selection import Planner
+from geo_refdiff.batch.work import same_software, work
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
 
@@ -79,10 +81,10 @@ def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, mon
     log: list[str] = []
     real, work_here = Planner.plan, module.run_here
 
-    def slow(self: Planner, area: Any) -> Any:
+    def slow(self: Planner, *given: Any) -> Any:
         time.sleep(0.3)
         log.append("planned")
-        return real(self, area)
+        return real(self, *given)
 
     def noting(tasks: Any, watch: Any) -> Any:
         for outcome in work_here(tasks, watch):
@@ -90,7 +92,7 @@ def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, mon
             yield outcome
 
     monkeypatch.setattr(Planner, "plan", slow)
-    batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, runner=lambda settings: noting)
+    batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, runner=noting)
     assert log.index("done") <= 2
     assert (log.count("planned"), log.count("done")) == (6, 5)
 
@@ -189,9 +191,9 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
     upscale(scene, out=country.scenes / "sharp_20250102.vrt", **shards)
     assert {".vrt", ".shards", ".png"} <= {p.suffix for p in country.scenes.iterdir()}
     said = Silent()
-    second = batch(country.areas, sources, out, options=OPTIONS, overwrite=True, watch=said)
+    second = batch(country.areas, sources, out, options=OPTIONS, overwrite=True, listener=said)
     assert first.done == second.done == 5
-    (told,) = said.said
+    (told,) = said.messages
     assert told.startswith(f"left out: {country.scenes}: 3 outputs of runs, such as {country.scenes}/sharp_20250101.s")
     assert plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS) == before
     named = country.scenes / "sharp_20250101.tif"
@@ -271,10 +273,10 @@ def test_a_model_that_needs_a_reference_fails_where_there_is_none(partial: Count
 def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = module.Planner.plan
 
-    def plan(self: Any, area: Any) -> Any:
+    def plan(self: Any, area: Any, settings: Any) -> Any:
         if area.name == "round":
             raise RuntimeError("of a library")
-        return real(self, area)
+        return real(self, area, settings)
 
     monkeypatch.setattr(module.Planner, "plan", plan)
     planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS)
@@ -284,22 +286,19 @@ def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypat
     assert dict(result.errors) == errors
 
 
-def test_rerun_goes_on_and_retries_only_if_asked(
-    country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rerun_goes_on_and_retries_only_if_asked(country: Country, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr("geo_refdiff.batch.run.PLANNING", 60.0)  # all at once
     real, seen = module.run_here, []
 
     def stops(tasks: Any, watch: Any) -> Any:
-        for task in tasks:
+        for task in list(tasks):  # all planned at once
             if len(seen) == 2:
                 raise KeyboardInterrupt
             seen.append(task.name)
             yield from real([task], watch)
 
     with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command goes on"):
-        batch(country.areas, country.sources(), out, options=OPTIONS, runner=lambda settings: stops)
+        batch(country.areas, country.sources(), out, options=OPTIONS, runner=stops)
     rows = table(out)
     assert sorted(rows["status"]) == ["done", "done", "failed", "pending", "pending", "pending"]
     times = {name: (out / f"{name}.tif").stat().st_mtime_ns for name in seen}
@@ -372,9 +371,9 @@ def test_damaged_input_fails_its_own_areas_only(country: Country, tmp_path: Path
     assert "east_20210613.tif" in failed["far_east"]
     assert result.done == 3
     watch = Silent()
-    result = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, watch=watch)
-    assert "left out: " in watch.said[0]
-    assert "east_20210613.tif: cannot be opened" in watch.said[0]
+    result = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, listener=watch)
+    assert "left out: " in watch.messages[0]
+    assert "east_20210613.tif: cannot be opened" in watch.messages[0]
     assert dict(result.errors)["far_east"].startswith("no scene of 1 overlaps")
     assert result.done == 4
 
@@ -427,7 +426,7 @@ def test_manifest_is_readable_and_may_be_held_meanwhile(country: Country, tmp_pa
                 seen.append(dict(reader.execute("SELECT name, status FROM areas").fetchall()))
                 reader.close()
 
-    batch(country.areas, country.sources(), out, options=OPTIONS, runner=lambda settings: peeks)
+    batch(country.areas, country.sources(), out, options=OPTIONS, runner=peeks)
     assert len(seen[0]) == 6
     assert set(table(out)["status"]) == {"done", "failed"}
 
@@ -479,36 +478,23 @@ def test_bad_options_are_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_tampered_jobs_are_refused(country: Country, tmp_path: Path) -> None:
-    from geo_refdiff.batch.jobs import Job, stamps_of
-    from geo_refdiff.batch.work import same_software
-
-    out = tmp_path / "out"
-    (out / "batch").mkdir(parents=True)
-    scene = str(country.scenes / "west_20210503.tif")
-    settings = Settings(OPTIONS, 1, "", same_software())
+def test_jobs_stay_inside_the_folder_of_their_batch(country: Country, tmp_path: Path) -> None:
+    """Whatever a worker is sent; and one that does not see the folder writes nowhere."""
+    out, scene = tmp_path / "out", str(country.scenes / "west_20210503.tif")
+    settings = Settings(OPTIONS, {}, "", 1, same_software())
     area = "EPSG:26914;" + square(2, 2, 8).wkt
-    (ticket,) = write_jobs(out, 0, settings, [Job("plain", area, scene, None, None, stamps_of([scene]))])
-    good = jobs_file(out, 0).read_bytes()
-    secret = tmp_path / "secret.tif"
-    secret.write_bytes(Path(scene).read_bytes())
-    for old, new in (
-        (b'"name": "plain"', b'"name": "../xy"'),
-        (scene.encode(), str(secret).encode()),
-        (b'"bicubic"', b'"/tmp/mod"'),
-    ):
-        jobs_file(out, 0).write_bytes(good.replace(old, new))
-        outcome = work(ticket)
-        assert (outcome.kind, "is not what the batch wrote" in outcome.error) == ("area", True)
-    assert sorted(p.name for p in out.iterdir()) == ["batch"]
-    jobs_file(out, 0).write_bytes(good)
-    assert work(ticket).kind == "done"
-    (named,) = write_jobs(out, 1, settings, [Job("../evil", area, scene, None, None, ())])
-    outcome = work(named)
-    assert "no name of an area" in outcome.error
+    job = Job(str(out), settings, "plain", area, scene, None, None, stamps_of([scene]))
+    unseen = work(job)
+    assert (unseen.name, unseen.kind) == ("plain", "worker")
+    assert "out: cannot be seen here; all workers need the output folder" in unseen.error
+    assert not out.exists()
+    (out / "batch").mkdir(parents=True)
+    (out / "batch" / "batch.json").touch()
+    evil = work(msgspec.structs.replace(job, name="../evil"))
+    assert (evil.kind, "no name of an area" in evil.error) == ("area", True)
     assert not (tmp_path / "evil.tif").exists()
-    with pytest.raises(Exception, match="cannot be read here"):
-        read_job(Ticket(str(tmp_path / "elsewhere"), 0, ticket.head, ticket.start, ticket.length, ticket.sha256))
+    assert work(pickle.loads(pickle.dumps(job))).kind == "done"
+    assert (out / "plain.tif").exists()
 
 
 def test_tampered_settings_and_manifest_stay_inside(country: Country, tmp_path: Path) -> None:
@@ -523,7 +509,10 @@ def test_tampered_settings_and_manifest_stay_inside(country: Country, tmp_path: 
     assert table(out).loc["plain", ["output", "status"]].tolist() == ["plain.tif", "done"]
     settings = out / "batch" / "batch.json"
     settings.write_text(settings.read_text().replace('"threads"', '"thread"').replace('"rules"', '"rule"'))
-    with pytest.raises(ResumeError, match="is damaged"):
+    with pytest.raises(ResumeError, match=r"json: is damaged \(.*unknown field `rule`.*\); begin anew with --over"):
+        batch(country.areas, country.sources(), out, options=OPTIONS)
+    settings.write_text('{"version": 0}')
+    with pytest.raises(ResumeError, match="format version: 0 -> 1; give the same, another --out, or --overwrite"):
         batch(country.areas, country.sources(), out, options=OPTIONS)
 
 
@@ -577,9 +566,8 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
     assert text.count("data:image/png;base64,") == 10
     svg = ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
     told = [path.find("title") for path in svg]
-    assert [t.text for t in told if t is not None] == [
-        f"{name}: {'failed' if name == 'nowhere' else 'done'}" for name in country.names
-    ]
+    assert [t.text for t in told if t is not None] == [f"{name}: done" for name in DONE]
+    assert "Beyond the map, which shows where areas are done: nowhere (failed)<" in text
     assert "no scene of 2 overlaps the area" in text
     item = json.loads((out / "plain.json").read_text())
     year = ["2021-01-01T00:00:00Z", "2021-12-31T23:59:59Z"]
@@ -604,7 +592,7 @@ def test_report_of_areas_with_heights_is_small(country: Country, make_raster: An
     wide = make_raster("wide.tif", np.tile(np.arange(400, dtype="uint8") % 200, (1, 300, 1)), pixel=10.0)
     out = upscale(wide, out=tmp_path / "wide_out.tif", model="bicubic", scale=2, device="cpu").out
     outline = shapely.force_3d(shapely.box(7.0, 50.0, 7.1, 50.1), 300.0)
-    row = dict.fromkeys(COLUMNS) | {"name": "wide", "status": "done", "scene_file": str(wide)}
+    row = Row(name="wide", status="done", scene_file=str(wide))
     write_report(tmp_path / "page.html", "Wide", {"wide": row}, {"wide": outline}, {"wide": out})
     text = (tmp_path / "page.html").read_text()
     assert 'id="map"' in text

@@ -15,8 +15,8 @@ import pystac
 import pytest
 import rasterio
 
-from geo_refdiff.batch.batch import BatchInterrupted, batch, plan_batch
-from geo_refdiff.batch.cluster import runner_for
+from geo_refdiff.batch.run import BatchInterrupted, batch, plan_batch
+from geo_refdiff.batch.workers import batch_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import ResumeError
 
@@ -174,7 +174,7 @@ def test_workers_give_the_same_shards_split_or_not(
 ) -> None:
     address = start_cluster(2).scheduler_address
     for folder, split in (("two", 16), ("six", 1)):
-        runner = runner_for(None, address, None, split=split)
+        runner = batch_runner(None, address, None, split=split)
         result = batch(country.areas, country.sources(), tmp_path / folder, options=SHARDED, runner=runner)
         assert result.done == 5
         assert files_of(tmp_path / folder) == files_of(sharded)

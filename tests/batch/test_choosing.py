@@ -17,10 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.batch.areas import file_names, read_areas
-from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.choice import Chooser, missing_share, reference_dates, scene_dates
-from geo_refdiff.batch.entry import Entry, gdal_name
+from geo_refdiff.batch.catalogue import Entry, gdal_name, read_catalogue
 from geo_refdiff.batch.mosaic import Mosaic
+from geo_refdiff.batch.selection import Chooser, missing_share, reference_dates, scene_dates
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
 
@@ -178,7 +177,7 @@ def test_folder_and_indices_tell_the_same(make_raster: Any, tmp_path: Path) -> N
 
 def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
     """A bow tie counts with both its halves; what has no area is looked up in the file."""
-    from geo_refdiff.batch.stac_source import read_stac
+    from geo_refdiff.batch.catalogue import read_stac
 
     bow = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
     jump = shapely.Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)])
@@ -323,7 +322,7 @@ def test_pages_of_an_item_collection(tmp_path: Path) -> None:
 
 
 def test_pages_without_an_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.stac_source._MOST_PAGES", 3)
+    monkeypatch.setattr("geo_refdiff.batch.catalogue._MOST_PAGES", 3)
     for number in range(4):
         write_page(tmp_path / f"{number}.json", [], {"href": f"{number + 1}.json"})
     with pytest.raises(InputError, match="has more than 3 pages"):
@@ -363,7 +362,7 @@ def names(entries: tuple[Entry, ...]) -> list[str]:
 def no_nodata(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Shares of missing pixels by file name, instead of reading files."""
     shares: dict[str, float] = {}
-    monkeypatch.setattr("geo_refdiff.batch.choice.missing_share", lambda e, area: shares.get(e.files[0], 0.0))
+    monkeypatch.setattr("geo_refdiff.batch.selection.missing_share", lambda e, area: shares.get(e.files[0], 0.0))
     return shares
 
 

@@ -13,12 +13,14 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from geo_refdiff.batch import batch as module
-from geo_refdiff.batch import jobs, work
-from geo_refdiff.batch.batch import batch, plan_batch
+from geo_refdiff.batch import folder, jobs, work
+from geo_refdiff.batch import run as module
 from geo_refdiff.batch.catalogue import read_catalogue
+from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.cli.batch_meter import BatchMeter
 from geo_refdiff.cli.main import run as cli
+from geo_refdiff.cli.progress import RunMeter
+from geo_refdiff.engine.run import Progress
 
 from .conftest import EAST, NORTH, OPTIONS, PIXEL, Country, square, write_areas
 
@@ -134,9 +136,9 @@ def test_options_are_those_of_upscale(
         "mask_confidence": "/vsimem/x.tif",
     }
     asked, out = {"products": "none", "uncertainty": 2}, tmp_path / "out" / "plain.tif"
-    assert jobs.is_there(out, asked)
+    assert folder.is_there(out, asked)
     (tmp_path / "out" / "plain.uncertainty.tif").unlink()
-    assert not jobs.is_there(out, asked)
+    assert not folder.is_there(out, asked)
 
 
 def test_cost_counts_what_is_left(country: Country, tmp_path: Path) -> None:
@@ -150,13 +152,30 @@ def test_cost_counts_what_is_left(country: Country, tmp_path: Path) -> None:
     assert totals["seconds"] is None
 
 
-def test_the_total_tells_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("geo_refdiff.cli.batch_meter.monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    meter = BatchMeter()
-    meter.total(1, 0, 7)
-    meter.total(2, 1, 7)
-    shown = capsys.readouterr().err
-    assert "1 of 7 areas" in shown
-    assert re.search(r"3 of 7 areas, 1 failed, (\d+ min \d\d s|\d+ s) left", shown)
+def test_without_a_terminal_there_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every ten seconds an area is done; areas under way and changes of a second show nothing."""
+    now = 0.0
+    monkeypatch.setattr("geo_refdiff.cli.progress.monotonic", lambda: now)
+    with BatchMeter() as meter:
+        meter.total(1, 0, 20)
+        assert capsys.readouterr().err == "1 of 20 areas are done already, 0 failed\n"
+        for over in range(2, 15):
+            now += 10
+            meter.started(f"area{over}", "host:1")
+            meter.progress(f"area{over}", Progress("blocks", 0.5, 4))
+            meter.total(over - 1, 1, 20)
+        assert capsys.readouterr().err.splitlines() == [
+            "7 of 20 areas, 1 failed (35%), 2 min 10 s left",
+            "13 of 20 areas, 1 failed (65%), 1 min 10 s left",
+        ]
+    with RunMeter() as run:
+        for block in range(13):
+            run(Progress("blocks", block, 12))
+            now += 10
+        run(Progress("publish", 0, 12))
+        assert capsys.readouterr().err.splitlines() == [
+            "block 7 of 12 (50%), 1 min 00 s left",
+            "block 12 of 12 (100%)",
+        ]

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 from geo_refdiff import upscale
-from geo_refdiff.batch.batch import Silent, batch
-from geo_refdiff.batch.cluster import ClusterBlocks, runner_for, work_blocks
+from geo_refdiff.batch.cluster import Cluster as Workers
+from geo_refdiff.batch.cluster import ClusterConfig
 from geo_refdiff.batch.jobs import Settings
-from geo_refdiff.batch.pool import Place, Pool
+from geo_refdiff.batch.run import Silent, batch
 from geo_refdiff.batch.work import same_software
+from geo_refdiff.batch.workers import ClusterBlocks, batch_runner, work_blocks
 from geo_refdiff.cli.main import run as cli
 
 from .conftest import OPTIONS, Country, square, write_areas
@@ -146,7 +147,7 @@ def test_killed_worker_loses_nothing(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = runner_for(None, cluster.address, None)
+    runner = batch_runner(None, cluster.address, None)
     thread, found = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
@@ -167,9 +168,9 @@ def test_killed_worker_loses_nothing(
 def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes]) -> None:
     flag, watch = tmp_path / "hanging", Silent()
     cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = runner_for(None, cluster.address, None)
+    runner = batch_runner(None, cluster.address, None)
     thread, found = in_background(
-        lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, watch=watch)
+        lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     )
     wait_for(flag.exists)
     for process in cluster.processes:
@@ -179,7 +180,7 @@ def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster,
     cluster.start_worker()
     thread.join(PATIENCE)
     assert found[0].done == 5
-    assert "the scheduler is gone; waiting for it to come back" in watch.said
+    assert "the scheduler is gone; waiting for it to come back" in watch.messages
     assert bytes_of(tmp_path / "two") == expected
 
 
@@ -190,7 +191,7 @@ def test_a_scheduler_keeps_nothing_of_areas_that_are_done(country: Country, tmp_
         return set(dask_scheduler.task_prefixes), len(dask_scheduler.tasks), len(dask_scheduler.task_groups)
 
     cluster.start_worker()
-    runner = runner_for(None, cluster.address, None)
+    runner = batch_runner(None, cluster.address, None)
     with distributed.Client(cluster.address, set_as_default=False) as client:
         before = client.run_on_scheduler(kept)
         done = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner)
@@ -225,12 +226,12 @@ def test_unfit_worker_is_left_out(
     watch = Silent()
     cluster.start_worker(preload=preload)
     cluster.start_worker()
-    with Pool(Place(None, cluster.address), watch.say) as pool:
+    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = runner_for(None, None, str(cluster.folder / "scheduler.json"))
-    result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, watch=watch)
+    runner = batch_runner(None, None, str(cluster.folder / "scheduler.json"))
+    result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
-    assert any(told in line and "another one tries" in line for line in watch.said)
+    assert any(told in line and "another one tries" in line for line in watch.messages)
     assert bytes_of(tmp_path / "two") == expected
 
 
@@ -238,7 +239,7 @@ def test_only_unfit_workers_is_a_failure_that_can_be_retried(
     country: Country, tmp_path: Path, cluster: Cluster
 ) -> None:
     cluster.start_worker(preload=CANNOT_READ)
-    runner = runner_for(None, cluster.address, None)
+    runner = batch_runner(None, cluster.address, None)
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     assert result.failed == 6
     assert "all workers need the same inputs" in dict(result.errors)["plain"]
@@ -252,26 +253,28 @@ def test_tasks_go_to_workers_that_have_what_they_need(
     watch = Silent()
     cluster.start_worker(preload=CANNOT_READ)
     cluster.start_worker("--resources", "GPU=1")
-    with Pool(Place(None, cluster.address), watch.say) as pool:
+    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = runner_for(None, cluster.address, None, ("GPU=1",))
-    result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, watch=watch)
+    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
+    result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
-    assert not any("another one tries" in line for line in watch.said)
+    assert not any("another one tries" in line for line in watch.messages)
     assert bytes_of(tmp_path / "two") == expected
 
 
 def test_missing_resources_are_told_and_waited_for(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.roster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     watch = Silent()
-    runner = runner_for(None, cluster.address, None, ("GPU=1",))
+    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
     thread, found = in_background(
-        lambda: batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, watch=watch)
+        lambda: batch(
+            country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, listener=watch
+        )
     )
-    wait_for(lambda: bool(watch.said))
-    assert watch.said == [
+    wait_for(lambda: bool(watch.messages))
+    assert watch.messages == [
         f"the cluster has no workers (dask worker {cluster.address} --nthreads 1); waiting for one, up to 60 min"
     ]
     cluster.start_worker()
@@ -280,16 +283,16 @@ def test_missing_resources_are_told_and_waited_for(
     cluster.start_worker("--resources", "GPU=2 DISK=10")
     thread.join(PATIENCE)
     assert found[0].done == 5
-    assert len(watch.said) == 1 + sum("another one tries" in line or "left out" in line for line in watch.said)
+    assert len(watch.messages) == 1 + sum("another one tries" in line or "left out" in line for line in watch.messages)
 
 
 def test_resources_that_nobody_offers_end_in_one_line(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.roster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     cluster.start_worker()
     cluster.start_worker("--resources", "DISK=10")
-    with Pool(Place(None, cluster.address), print) as pool:
+    with Workers(ClusterConfig(None, cluster.address), print) as pool:
         wait_for(lambda: pool.threads == 2)
     where = ["--scheduler", cluster.address, "--resource", "GPU=1", "--worker-wait", "0.05"]
     cheap = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
@@ -322,7 +325,7 @@ HAS_CUDA = """
 def test_the_client_needs_no_gpu(
     country: Country, tmp_path: Path, cluster: Cluster, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from geo_refdiff.batch import cluster as module
+    from geo_refdiff.batch import workers as module
     from geo_refdiff.plan.records import Plan
 
     seen: list[tuple[str, int]] = []
@@ -361,7 +364,7 @@ def test_large_area_is_split_by_blocks(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = runner_for(None, cluster.address, None, split=1)
+    runner = batch_runner(None, cluster.address, None, split=1)
     thread, found = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
@@ -378,9 +381,9 @@ def test_large_area_is_split_by_blocks(
     from geo_refdiff.batch.work import open_batch_model
 
     settings = Settings(
-        {"model": str(tiny_compact)}, 1, open_batch_model({"model": tiny_compact}).sha256, same_software()
+        {"model": str(tiny_compact)}, {}, open_batch_model({"model": tiny_compact}).sha256, 1, same_software()
     )
-    with Pool(Place(None, cluster.address), print) as pool:
+    with Workers(ClusterConfig(None, cluster.address), print) as pool:
         blocks = ClusterBlocks(pool, settings)
         result = upscale(scene, model=tiny_compact, out=tmp_path / "b.tif", runner=blocks, **options)
     assert result.counts["windows"] > 0
@@ -391,23 +394,21 @@ def test_large_area_is_split_by_blocks(
 def test_tampered_plan_is_refused_by_workers(country: Country, tmp_path: Path) -> None:
     import hashlib
 
-    from geo_refdiff.batch.cluster import BlockTicket
-
     scene = country.scenes / "west_20210503.tif"
     out = tmp_path / "x.tif"
     plan = upscale(scene, out=out, plan_only=True, **SLOW).plan_path
     assert plan is not None
-    settings = Settings(SLOW, 1, "", same_software())
+    settings = Settings(SLOW, {}, "", 1, same_software())
     good = plan.read_bytes()
-    ticket = BlockTicket(str(plan.parent), hashlib.sha256(good).hexdigest(), (0,), 1, settings)
+    meant = settings, str(plan.parent), hashlib.sha256(good).hexdigest()
     (tmp_path / "secret.tif").write_bytes(scene.read_bytes())
     plan.write_bytes(good.replace(str(scene).encode(), str(tmp_path / "secret.tif").encode()))
-    assert "is not the plan that the blocks belong to" in work_blocks(ticket).error
+    assert "is not the plan that the blocks belong to" in work_blocks(*meant, (0,), 1).error
     assert not list(plan.parent.glob("blocks/*.tif"))
     plan.write_bytes(good)
-    assert work_blocks(ticket).kind == "done"
+    assert work_blocks(*meant, (0,), 1).kind == "done"
     os.utime(scene, ns=(1, 1))
-    outcome = work_blocks(BlockTicket(ticket.folder, ticket.sha256, (1,), 1, settings))
+    outcome = work_blocks(*meant, (1,), 1)
     assert (outcome.kind, "is another file here" in outcome.error) == ("worker", True)
 
 
@@ -435,7 +436,7 @@ def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: 
     import socket
 
     code = (
-        "import sys, time; from pathlib import Path; from geo_refdiff.batch.state import held_folder\n"
+        "import sys, time; from pathlib import Path; from geo_refdiff.batch.folder import held_folder\n"
         "with held_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "two")], stdout=subprocess.PIPE)
@@ -453,7 +454,7 @@ def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: 
 
 
 def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.pool._FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--out"]
     assert cli([*command, str(tmp_path / "two"), "--scheduler", "tcp://127.0.0.1:9"]) == 1
     told = capsys.readouterr().err

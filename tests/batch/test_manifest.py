@@ -14,9 +14,7 @@ import shapely
 
 from geo_refdiff.batch import manifest as module
 from geo_refdiff.batch.areas import Area
-from geo_refdiff.batch.gpkg import know_geometries
-from geo_refdiff.batch.manifest import Manifest
-from geo_refdiff.batch.state import open_manifest
+from geo_refdiff.batch.manifest import Manifest, add_geometry_functions, open_manifest
 from geo_refdiff.errors import OutputError
 
 CORNERS = {"one": (10.0, 50.0), "two": (11.0, 51.0), "three": (12.0, 49.0)}
@@ -32,15 +30,15 @@ def areas(*names: str) -> list[Area]:
 
 
 def opened(folder: Path, *names: str, overwrite: bool = False) -> tuple[Manifest, list[str]]:
-    manifest, todo, _ = open_manifest(folder, areas(*names), {}, retry_failed=False, overwrite=overwrite)
-    return manifest, todo
+    found = open_manifest(folder, areas(*names), {}, retry_failed=False, overwrite=overwrite)
+    return found.manifest, [area.name for area in found.todo]
 
 
 @contextmanager
 def held_with_frames(path: Path) -> Iterator[sqlite3.Connection]:
     """Another program's connection, as QGIS has it in edit mode: a write-ahead log with something in it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as base:
-        know_geometries(base)
+        add_geometry_functions(base)
         base.execute("PRAGMA journal_mode = WAL")
         base.execute("PRAGMA wal_autocheckpoint = 0")
         base.execute("UPDATE areas SET notes = coalesce(notes, '') || 'seen' WHERE name = 'one'")
@@ -77,13 +75,13 @@ def test_rows_change_under_a_program_that_holds_the_file(tmp_path: Path, overwri
         manifest.set("two", status="done")
         manifest.write()
     check(manifest.path, "one", "two", "three")
-    rows = manifest.values()
-    assert {name: row["status"] for name, row in rows.items()} == {
+    rows = manifest.rows()
+    assert {name: row.status for name, row in rows.items()} == {
         "one": "pending" if overwrite else "failed",
         "two": "done",
         "three": "pending",
     }
-    assert rows["one"]["notes"] == (None if overwrite else "seen")
+    assert rows["one"].notes == (None if overwrite else "seen")
     with held_with_frames(manifest.path):
         opened(tmp_path, "three", "one")
     check(manifest.path, "one", "three")

@@ -15,9 +15,9 @@ import pytest
 import rasterio
 import shapely
 
-from geo_refdiff.batch.batch import batch, plan_batch
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.inputs import Sources
+from geo_refdiff.batch.jobs import Sources
+from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.stac import outline
 

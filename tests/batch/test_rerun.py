@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from geo_refdiff.batch.batch import batch, plan_batch
-from geo_refdiff.batch.gpkg import know_geometries
-from geo_refdiff.batch.inputs import Sources
+from geo_refdiff.batch.jobs import Sources
+from geo_refdiff.batch.manifest import add_geometry_functions
+from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import OutputError, ResumeError
 
@@ -85,7 +85,7 @@ def test_plan_only_is_a_dry_run_of_the_same_command(
     assert cli([*command, "2"]) == 0
     capsys.readouterr()
     with sqlite3.connect(out / "manifest.gpkg") as base:
-        know_geometries(base)
+        add_geometry_functions(base)
         base.execute("UPDATE areas SET status = 'failed' WHERE name = 'broken'")
     base.close()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from geo_refdiff import upscale
-from geo_refdiff.batch.cluster import block_runner
+from geo_refdiff.batch.workers import block_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.commands.upscale import Interrupted
 from geo_refdiff.errors import WorkerError
@@ -111,7 +111,7 @@ def test_interrupted_and_resumed(command: list[str], tmp_path: Path) -> None:
 
 
 def test_no_scheduler_costs_no_finished_block(make_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.pool._FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
     scene, _ = make_pair(16, 16)
     options: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu"}
     expected = upscale(scene, out=tmp_path / "one.tif", **options).out.read_bytes()
@@ -139,7 +139,7 @@ def test_unfit_workers_are_an_error(make_pair: Any, tmp_path: Path, monkeypatch:
     said: list[str] = []
     runner = block_runner(1, None, None, options=options, say=said.append)
     with monkeypatch.context() as patch:
-        patch.setattr("geo_refdiff.batch.cluster.same_software", lambda: {"numpy": "0.1"})
+        patch.setattr("geo_refdiff.batch.workers.same_software", lambda: {"numpy": "0.1"})
         with pytest.raises(WorkerError, match=r"instead of 0\.1; give all workers the same versions"):
             upscale(scene, out=tmp_path / "x.tif", runner=runner, **options)
     assert not (tmp_path / "x.tif").exists()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.batch.areas import Area
-from geo_refdiff.batch.inputs import Planner, plan_or_reason
-from geo_refdiff.batch.jobs import is_there, output_of
-from geo_refdiff.batch.manifest import FILE, Manifest, text_of_notes
-from geo_refdiff.batch.state import check_outlines, outline_digest
+from geo_refdiff.batch.jobs import Settings
+from geo_refdiff.batch.manifest import FILE, Manifest, check_outlines, status_of
+from geo_refdiff.batch.selection import Planner, plan_or_reason
 
-_WIDEST = 40
+_WIDEST, _PAGE = 40, 400
+"""Characters of a cell, and of a line: none is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +76,21 @@ class PlanTable:
         }
 
     def __str__(self) -> str:
-        head = ["area", "status", "scene", "reference", "mask", "pixels", "blocks", "MiB raw"]
-        rows = [
-            [
-                a.name,
-                a.status,
-                *(_cut(text or "-") for text in (a.scene, a.reference, a.mask)),
-                f"{a.width} x {a.height}" if a.width else "-",
-                str(a.blocks or "-"),
-                f"{a.raw_mib:.1f}" if a.width else "-",
-            ]
-            for a in self.areas
-        ]
-        widths = [max(len(line[c]) for line in [head, *rows]) for c in range(len(head))]
-        lines = [
-            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [head, *rows]
-        ]
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for head in ("area", "status", "scene", "reference", "mask", "pixels", "blocks", "MiB raw"):
+            table.add_column(head, no_wrap=True)
+        for a in self.areas:
+            cells = [a.name, a.status, *(_cut(text or "-") for text in (a.scene, a.reference, a.mask))]
+            cells.append(f"{a.width} x {a.height}" if a.width else "-")
+            table.add_row(*map(Text, [*cells, str(a.blocks or "-"), f"{a.raw_mib:.1f}" if a.width else "-"]))
+        console = Console(width=_PAGE, color_system=None, force_terminal=False)
+        with console.capture() as shown:
+            console.print(table)
+        lines = [line.rstrip() for line in shown.get().splitlines()]
         t = self.totals()
         time = "" if t["seconds"] is None else f", about {t['seconds']:.0f} s of one process by the speed so far"
         lines.append(
@@ -102,7 +101,7 @@ class PlanTable:
 
 
 def plan_table(
-    areas: Sequence[Area], planner: Planner, folder: Path, *, retry_failed: bool, overwrite: bool
+    areas: Sequence[Area], planner: Planner, settings: Settings, folder: Path, *, retry_failed: bool, overwrite: bool
 ) -> PlanTable:
     """What would be done of each area, beside what a batch in that folder has done already.
 
@@ -110,18 +109,14 @@ def plan_table(
         ResumeError: as of `open_manifest`.
     """
     manifest = Manifest(folder / FILE)
-    old = manifest.values() if manifest.path.exists() and not overwrite else {}
-    check_outlines(folder, areas, [outline_digest(area) for area in areas], old)
-    done = [row for row in old.values() if row["status"] == "done" and row["seconds"] and row["megapixels"]]
-    pixels = sum(row["megapixels"] for row in done)
-    speed = sum(row["seconds"] for row in done) / pixels if pixels else None
+    old = manifest.rows() if manifest.path.exists() and not overwrite else {}
+    check_outlines(folder, areas, old)
+    done = [(row.seconds, row.megapixels) for row in old.values() if row.status == "done"]
+    spent = [(seconds, pixels) for seconds, pixels in done if seconds and pixels]
+    speed = sum(s for s, _ in spent) / sum(p for _, p in spent) if spent else None
     planned = []
     for area in areas:
-        before = old.get(area.name, {}).get("status")
-        status = "pending" if before not in ("done", "failed") or (before == "failed" and retry_failed) else str(before)
-        if status == "done" and not is_there(output_of(folder, area.name, planner.options), planner.options):
-            status = "pending"
-        plan = plan_or_reason(planner, area)
+        plan = plan_or_reason(planner, area, settings)
         if isinstance(plan, str):
             planned.append(PlannedArea(area.name, "impossible", error=plan))
             continue
@@ -129,16 +124,16 @@ def plan_table(
         planned.append(
             PlannedArea(
                 area.name,
-                status,
-                plan.values["scene"],
-                plan.values.get("reference") or "",
-                plan.values.get("mask") or "",
+                status_of(old.get(area.name), folder, settings.options, retry_failed=retry_failed),
+                plan.scene.name or "",
+                plan.reference.name or "",
+                plan.mask.name or "",
                 width,
                 height,
-                plan.blocks,
+                plan.job.blocks,
                 plan.raw_bytes / 2**20,
                 None if speed is None else speed * width * height / 1e6,
-                notes=text_of_notes(plan.notes),
+                notes="; ".join(plan.notes),
             )
         )
     return PlanTable(tuple(planned))

@@ -1,19 +1,19 @@
-"""The pool on workers of this machine that die: whose fault it was, and who starts them again."""
+"""Workers of this machine that die: whose fault it was, and who starts them again."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from geo_refdiff import upscale
-from geo_refdiff.batch import cluster, embedded, roster
-from geo_refdiff.batch.jobs import Settings
-from geo_refdiff.batch.place import Place
-from geo_refdiff.batch.pool import Item, Pool
+from geo_refdiff.batch import cluster as module
+from geo_refdiff.batch import workers as runners
+from geo_refdiff.batch.cluster import Cluster, ClusterConfig, Task, local_cluster
+from geo_refdiff.batch.jobs import Job, Settings
+from geo_refdiff.batch.run import Silent
 from geo_refdiff.errors import WorkerError
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
@@ -23,10 +23,10 @@ def quiet(*told: Any) -> None:
     """Hears nothing."""
 
 
-def items(good: int, *, killer: bool) -> list[Item]:
-    """Maybe an item that kills its worker, and others after it; local functions go to the workers by value."""
+def tasks(good: int, *, killer: bool) -> list[Task]:
+    """Maybe a task that kills its worker, and others after it; local functions go to the workers by value."""
 
-    def kill(tell: Any = None) -> Any:
+    def kill(progress: Any = None) -> Any:
         import os
         import signal
         import time
@@ -34,26 +34,26 @@ def items(good: int, *, killer: bool) -> list[Item]:
         time.sleep(0.5)  # until the next one is queued with it
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def do(tell: Any = None) -> Any:
-        from geo_refdiff.batch.work import Outcome
+    def do(progress: Any = None) -> Any:
+        from geo_refdiff.batch.jobs import Outcome
 
         return Outcome("", "done")
 
-    bad = [Item("bad", kill, ())] if killer else []
-    return [*bad, *(Item(f"good{i}", do, ()) for i in range(good))]
+    bad = [Task("bad", kill, ())] if killer else []
+    return [*bad, *(Task(f"good{i}", do, ()) for i in range(good))]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_who_kills_a_worker_takes_no_other_item_along(workers: int) -> None:
+def test_who_kills_a_worker_takes_no_other_task_along(workers: int) -> None:
     import dask
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        Pool(Place(workers=workers), quiet) as pool,
+        Cluster(ClusterConfig(workers=workers), quiet) as cluster,
     ):
         found = {
-            item.name: outcome
-            for item, outcome in filter(None, pool.run(items(2 * workers + 1, killer=True), quiet, quiet))
+            task.name: outcome
+            for task, outcome in filter(None, cluster.run(tasks(2 * workers + 1, killer=True), quiet, quiet))
         }
     assert len(found) == 2 * workers + 2
     assert [name for name, outcome in found.items() if outcome.kind != "done"] == ["bad"]
@@ -63,33 +63,33 @@ def test_who_kills_a_worker_takes_no_other_item_along(workers: int) -> None:
 def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     import dask
 
-    monkeypatch.setattr(embedded, "_AGAIN", 0.5)
-    monkeypatch.setattr(roster, "_LONELY", 0.1)
+    monkeypatch.setattr(module, "_LONELY", 0.1)
     said: list[str] = []
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
-        Pool(Place(workers=1), said.append) as pool,
+        Cluster(ClusterConfig(workers=1), said.append) as cluster,
     ):
-        cluster = pool._embedded.cluster if pool._embedded else None
-        cluster.sync(cluster.workers[0].close)
-        found = [event for event in pool.run(items(2, killer=False), quiet, quiet) if event is not None]
+        local = cluster._local
+        local.sync(local.workers[0].close)
+        found = [event for event in cluster.run(tasks(2, killer=False), quiet, quiet) if event is not None]
     assert [outcome.kind for _, outcome in found] == ["done", "done"]
     assert said == ["no worker of this machine is there, they are started again; waiting for one, up to 60 min"]
 
 
-def seen(count: int) -> list[Item]:
-    """Items that tell which GPUs their worker sees; each holds its worker for a while, so that all get one."""
+def looks(count: int) -> list[Task]:
+    """Tasks that tell which GPUs their worker sees; each holds its worker for a while, so that all get one."""
 
-    def look(tell: Any = None) -> Any:
+    def look(progress: Any = None) -> Any:
         import os
         import time
 
-        from geo_refdiff.batch.work import Outcome, place
+        from geo_refdiff.batch.jobs import Outcome
+        from geo_refdiff.batch.work import this_process
 
         time.sleep(0.5)
-        return Outcome(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "done", worker=place())
+        return Outcome(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "done", worker=this_process())
 
-    return [Item(f"item{i}", look, ()) for i in range(count)]
+    return [Task(f"task{i}", look, ()) for i in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def seen(count: int) -> list[Item]:
 )
 def test_each_worker_sees_one_gpu(gpus: tuple[str, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with Pool(Place(workers=3, gpus=gpus), quiet) as pool:
-        outcomes = [outcome for _, outcome in filter(None, pool.run(seen(9), quiet, quiet))]
+    with Cluster(ClusterConfig(workers=3, gpus=gpus), quiet) as cluster:
+        outcomes = [outcome for _, outcome in filter(None, cluster.run(looks(9), quiet, quiet))]
     assert sorted({outcome.worker: outcome.name for outcome in outcomes}.values()) == expected
 
 
 def test_a_worker_in_place_of_a_lost_one_takes_its_gpu() -> None:
-    cluster = embedded.Embedded(Place(workers=2, gpus=("0", "1")))
+    cluster = local_cluster(2, {}, ("0", "1"))
     try:
-        spec = cluster.cluster.worker_spec
+        spec = cluster.worker_spec
         first = next(iter(spec))
         lost = spec.pop(first)["options"]["env"]["CUDA_VISIBLE_DEVICES"]
-        ((_, new),) = cluster.cluster.new_worker_spec().items()
+        ((_, new),) = cluster.new_worker_spec().items()
         assert new["options"]["env"]["CUDA_VISIBLE_DEVICES"] == lost
     finally:
         cluster.close()
@@ -119,24 +119,25 @@ def test_a_worker_in_place_of_a_lost_one_takes_its_gpu() -> None:
 def test_workers_of_this_machine_share_its_gpus(
     device: str, gpus: tuple[str, ...], make_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = []
+    configs = []
 
-    class Stop(Pool):
+    class Stop(Cluster):
         def __enter__(self) -> Any:
-            places.append(self.place)
+            configs.append(self.config)
             raise WorkerError("stopped")
 
-    monkeypatch.setattr(cluster, "Pool", Stop)
+    monkeypatch.setattr(runners, "Cluster", Stop)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     options: dict[str, Any] = {"model": "bicubic-ibp", "device": device}
-    runner = cluster.block_runner(2, None, None, options=options, say=quiet)
+    scene, _ = make_pair(24, 24)
+    runner = runners.block_runner(2, None, None, options=options, say=quiet)
     with pytest.raises(WorkerError, match="stopped"):
-        upscale(make_pair(24, 24)[0], out=tmp_path / "o.tif", scale=4, block_size=32, runner=runner, **options)
-    settings = Settings(options, 1, "", {}, replace=False)
-    make = cluster.runner_for(2, None, None)
-    assert make is not None
+        upscale(scene, out=tmp_path / "o.tif", scale=4, block_size=32, runner=runner, **options)
+    job = Job(str(tmp_path), Settings(options, {}, "", 1), "a", "", str(scene), None, None, ())
+    of_batch = runners.batch_runner(2, None, None)
+    assert of_batch is not None
     with pytest.raises(WorkerError, match="stopped"):
-        list(make(settings)([], SimpleNamespace(say=quiet)))  # type: ignore[arg-type]
-    assert [(place.workers, place.gpus) for place in places] == [(2, gpus)] * 2
+        list(of_batch([job], Silent()))
+    assert [(config.workers, config.gpus) for config in configs] == [(2, gpus)] * 2
