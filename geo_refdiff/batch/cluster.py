@@ -34,7 +34,7 @@ _AHEAD = 2
 _TICK, _FILLING = 0.5, 2.0
 _BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
 _FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
-_LONELY = 10.0
+_LONELY, _REVIVED = 10.0, 5.0
 _STRIKES, _RETRIES = 2, 2
 _OFFERS_SHOWN = 4
 _GPUS = "CUDA_VISIBLE_DEVICES"
@@ -327,7 +327,8 @@ class Cluster:
         }
 
     def _wait_begins(self) -> None:
-        self._lonely_since, self._told = monotonic(), False
+        self._lonely_since = self._whole_since = monotonic()
+        self._told = False
 
     def _wait_for(self, workers: Collection[str]) -> None:
         """Tell that no worker can do a task, once it has been so for a while; start those of this machine again.
@@ -335,10 +336,13 @@ class Cluster:
         Raises:
             WorkerError: it has been so for too long.
         """
-        if self._local is not None and len(self._local.scheduler.workers) < (self.config.workers or 1):
+        if self._local is None or len(self._local.scheduler.workers) >= (self.config.workers or 1):
+            self._whole_since = monotonic()
+        elif monotonic() - self._whole_since > _REVIVED:
+            self._whole_since = monotonic()
             self._local.scale(self.config.workers)  # dask gives up nannies whose worker is slow to return
         if workers:
-            self._wait_begins()
+            self._lonely_since, self._told = monotonic(), False
             return
         lonely, patience = monotonic() - self._lonely_since, 60.0 * self.config.worker_wait
         if lonely < min(_LONELY, patience):

@@ -64,6 +64,7 @@ def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.Mo
     import dask
 
     monkeypatch.setattr(module, "_LONELY", 0.1)
+    monkeypatch.setattr(module, "_REVIVED", 0.5)
     said: list[str] = []
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
