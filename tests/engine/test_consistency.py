@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from geo_refdiff import upscale
 from geo_refdiff.engine.consistency import LrConsistency
-from geo_refdiff.plan.records import Mode
+from geo_refdiff.options import Consistency as Mode
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.validation import validate_product
 

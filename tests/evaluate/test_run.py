@@ -326,7 +326,7 @@ def test_a_torn_pair_is_left_out_by_name(data: str, tmp_path: Path) -> None:
         ({"degradation": "nearest"}, "degradation 'nearest': give psf or bicubic"),
         ({"references": ("mine",)}, "reference 'mine'"),
         ({"alexnet": Path("a.pth")}, "give both --alexnet and --lpips"),
-        ({"consistency": "loose"}, "consistency 'loose': give window, standard, strict"),
+        ({"consistency": "loose"}, "consistency 'loose': give window, wiener, standard, strict"),
         ({"places": 0}, "places 0"),
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"device": "tpu9"}, "device 'tpu9': give auto, cpu, cuda"),
