@@ -9,6 +9,7 @@ import torch
 
 from geo_refdiff.diffusion.checkpoint import build_denoiser
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
@@ -48,12 +49,12 @@ def conditions(seed: int = 1) -> Conditions:
 
 
 def restored(denoiser: GuidedDenoiser, detail: float | None, steps: int | None = None, seed: int = 1) -> torch.Tensor:
-    settings = sampler_settings(denoiser, None, steps, detail)
+    settings = sampler_settings(denoiser, SamplingOptions(steps=steps, detail=detail))
     return DiffusionRestorer(denoiser, settings, SensorModel(4), (0, 1, 2), "tiny").restore(conditions(seed))
 
 
 def test_one_evaluation_around_the_start(denoiser: GuidedDenoiser) -> None:
-    settings = sampler_settings(denoiser, None, None)
+    settings = sampler_settings(denoiser, SamplingOptions())
     assert (settings.steps, settings.sigma_start, settings.blend) == (1, 0.5, 1.0)
     given = conditions()
     restorer = DiffusionRestorer(denoiser, settings, SensorModel(4), (0, 1, 2), "tiny")
