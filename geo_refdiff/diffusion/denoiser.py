@@ -173,6 +173,11 @@ class GuidedDenoiser(Denoiser):
         return mean
 
     @property
+    def around_start(self) -> bool:
+        """Whether noise is preconditioned around the start: samples then stay near it whatever they begin with."""
+        return bool((self.config.get("network") or {}).get("around_start", False))
+
+    @property
     def has_start(self) -> bool:
         """Whether `start` gives a mean estimate."""
         return hasattr(self.network, "start")

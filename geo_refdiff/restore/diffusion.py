@@ -46,7 +46,8 @@ class SamplerSettings:
         sigma_start, sigma_min: first and last noise level above 0, model units.
         rho: exponent of the schedule.
         back_project: whether the result is back-projected to the LR.
-        blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean.
+        blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean. Where noise is
+            preconditioned around the start, what was sampled from it is blended with the mean instead.
         churn: noise that "published" adds between steps; None for the others.
     """
 
@@ -126,9 +127,10 @@ def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, i
     sigma = float(block.get("sigma_start", 1.0))
     full = max(sigma, float(block.get("sigma_full", sigma)))
     amount = float(denoiser.config.get("detail", _PLAIN_START)) if detail is None else detail
+    around = isinstance(denoiser, GuidedDenoiser) and denoiser.around_start
     if amount <= _PLAIN_START:
         share = amount / _PLAIN_START
-        return share, sigma * share, None
+        return share, sigma if around and share > 0 else sigma * share, None
     share = (amount - _PLAIN_START) / (1.0 - _PLAIN_START)
     level = sigma * (full / sigma) ** share
     return 1.0, level, _FULL_STEPS if level > 2 * sigma else None
@@ -227,11 +229,13 @@ class DiffusionRestorer:
 
         if settings.name == PUBLISHED:
             return self._published(denoise, lr, batch)
-        base = lr
+        base, mean = lr, None
         if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
             base = denoiser.start(guidance)
             if settings.blend < 1.0:
-                base = torch.lerp(denoiser.mean(guidance, base), base, settings.blend)
+                mean = denoiser.mean(guidance, base)
+                if not denoiser.around_start or settings.steps == 0:
+                    base, mean = torch.lerp(mean, base, settings.blend), None
         if settings.steps == 0:
             return base
         if batch.noise is None:
@@ -239,7 +243,8 @@ class DiffusionRestorer:
         start = noisy_start(base, settings.sigma_start, batch.noise.to(lr.device))
         sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_start, settings.rho, lr.device)
         sampler = heun if settings.name == BETTER_START else SAMPLERS[settings.name]
-        return sampler(denoise, start, sigmas)
+        sampled: Tensor = sampler(denoise, start, sigmas)
+        return sampled if mean is None else torch.lerp(mean.to(sampled.dtype), sampled, settings.blend)
 
     def _published(self, denoise: Any, lr: Tensor, batch: Conditions) -> Tensor:
         published = self.settings.churn

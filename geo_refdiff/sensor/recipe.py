@@ -267,20 +267,19 @@ def draw(recipe: DegradationRecipe, rng: np.random.Generator, n: int, scale: int
         scale: HR pixels along an LR pixel, a whole number.
     """
     seed = int(rng.integers(2**63))
-    numbers = [rng.random(10 + 1 + _BANDS) for _ in range(n)]
-    drawn = [_one(recipe, u, scale) for u in numbers]
+    drawn = [_one(recipe, rng.random(10), scale) for _ in range(n)]
     sigma, angle, motion, resize, noise, quality = zip(*drawn, strict=True)
-    shot = tuple(recipe.shot * float(u[10]) for u in numbers)
-    apart = tuple(
-        tuple(recipe.apart * (2.0 * v - 1.0) for v in u[11:].tolist()) if recipe.apart else () for u in numbers
-    )
+    further = rng.random((n, 1 + _BANDS))
+    shot = tuple(recipe.shot * float(u) for u in further[:, 0])
+    spread = [tuple(recipe.apart * (2.0 * v - 1.0) for v in u.tolist()) for u in further[:, 1:]]
+    apart = tuple(spread if recipe.apart else [()] * n)
     return Degradation(scale, seed, sigma, apart, angle, motion, resize, noise, shot, quality)
 
 
 def _one(
     recipe: DegradationRecipe, u: np.ndarray[Any, np.dtype[np.float64]], scale: int
 ) -> tuple[Range, float, float, Resize, float, int]:
-    """The parameters of one image from the first ten of its uniform numbers."""
+    """The parameters of one image from ten uniform numbers."""
     ease = recipe.eased(scale)
     noise = _between(recipe.noise, u[5]) if u[4] < recipe.noisy * ease else 0.0
     low, high = recipe.jpeg_quality

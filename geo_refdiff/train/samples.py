@@ -248,10 +248,10 @@ class SampleMaker:
             pixels, index = self._pick(rng)
             name = pixels.dataset.name(index)
             height, width = pixels.dataset.shape(index)
-            area = crop + 2 * self._context(crop, scale, averaged) * scale
-            if area * averaged > min(height, width):
-                self._pass_over(name, InputError(_too_small(height, width, area * averaged)))
+            if crop * averaged > min(height, width):
+                self._pass_over(name, InputError(_too_small(height, width, crop * averaged)))
                 continue
+            area = crop + 2 * self._context(crop, scale, averaged) * scale
             planes = self._cut(rng, pixels, index, area, averaged)
             if planes is None:
                 continue

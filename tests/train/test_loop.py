@@ -188,9 +188,9 @@ def test_a_lost_loss_stops_with_step_files_and_checkpoint(make: Make, monkeypatc
     objective = trainer.objective
     calls: list[int] = []
 
-    def poisoned(batch: Any, draw: Any) -> Any:
-        calls.append(1)
-        terms = objective(batch, draw)
+    def poisoned(batch: Any, draw: Any, step: int) -> Any:
+        calls.append(step)
+        terms = objective(batch, draw, step)
         return terms | {"gate": terms["gate"] * torch.nan} if len(calls) == 4 else terms
 
     monkeypatch.setattr(trainer, "objective", poisoned)

@@ -167,7 +167,7 @@ def test_draws_are_those_that_made_the_bundled_model(
     made = maker(textures((1, 2, 3)), crop=48, scales={"8": 0.5, "16": 0.3, "4": 0.2})
     batch = made.batch(step, range(1, 6, 2))
     assert (batch.scale, batch.names) == (scale, tuple(f"texture {name}" for name in names))
-    flat = [tensor.float().nan_to_num(0) for tensor in batch.tensors()]
+    flat = [t.float().nan_to_num(0) for t in (batch.truth, batch.lr, batch.ref, batch.mask, batch.weight)]
     assert [float(t.mean()) for t in flat] == pytest.approx(means, abs=2e-4)
     assert [float(t.std()) for t in flat] == pytest.approx(spreads, abs=2e-4)
 
