@@ -413,6 +413,17 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             give="names or numbers of bands",
         ),
     ] = None
+    ref_bands: Annotated[
+        tuple[str | int, ...] | None,
+        Option(
+            help="Bands of the reference for these (without --bands for those that the model takes, in the scene's "
+            "order), names or numbers from 1; - stands for none.",
+            default="by their names",
+            metavar="B,B,...",
+            parse=_between_commas,
+            give="names or numbers of bands",
+        ),
+    ] = None
     other_bands: Annotated[
         OtherBands | None,
         Option(

@@ -13,12 +13,12 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.batch.catalogue import Entry
 from geo_refdiff.errors import InputError
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.affine import point
 from geo_refdiff.raster.atomic import write_bytes_atomic
-from geo_refdiff.raster.band_names import UNNAMED, band_keys
+from geo_refdiff.raster.band_names import band_keys
 from geo_refdiff.raster.geobox import crop, crs_wkt, scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
-from geo_refdiff.raster.inspection import inspect
 from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
 from geo_refdiff.raster.window import Window, around
 
@@ -94,7 +94,7 @@ def _inspected(entry: Entry, role: Role) -> _Layer:
     infos = tuple(inspect(file, role) for file in entry.files)
     if len(infos) == 1:
         bands = tuple((infos[0], band) for band in range(1, infos[0].count + 1))
-        return _Layer(infos, bands, tuple("" if key.startswith(UNNAMED) else key for key in band_keys(infos[0])))
+        return _Layer(infos, bands, _names(infos[0]))
     first = infos[0]
     for other in infos[1:]:
         if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
@@ -104,6 +104,12 @@ def _inspected(entry: Entry, role: Role) -> _Layer:
         if other.dtype != first.dtype:
             raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
     return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos), tuple(entry.bands))
+
+
+def _names(info: RasterInfo) -> tuple[str, ...]:
+    """What the bands measure, "" where nothing tells."""
+    keys = band_keys(info)
+    return tuple(k if keys.is_named(p) and p not in keys.assumed else "" for p, k in enumerate(keys.keys))
 
 
 def _offset(info: RasterInfo, top: RasterInfo) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ from geo_refdiff.plan.declared import declared_sensor
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.atomic import write_json_atomic
-from geo_refdiff.raster.band_names import comparable_bands
+from geo_refdiff.raster.band_pairs import comparable_bands
 from geo_refdiff.raster.block_file import write_block
 from geo_refdiff.raster.cog import publish_cog
 from geo_refdiff.raster.crs import unit_of

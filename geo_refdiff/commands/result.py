@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class UpscaleResult:
         transform: pixel (col, row) to CRS units, (a, b, c, d, e, f).
         shape: (height, width), pixels.
         bands: names.
+        pairs: which bands of scene, reference and model belong together, as of `plan.records.Bands.pairs`.
         scale: HR pixels along an LR pixel.
         model, model_sha256: the model.
         device: where it ran.
@@ -40,6 +41,7 @@ class UpscaleResult:
     timings: Mapping[str, float]
     counts: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    pairs: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -53,6 +55,7 @@ class UpscaleResult:
                 "scale": self.scale,
             },
             "bands": list(self.bands),
+            "pairs": [dict(pair) for pair in self.pairs],
             "model": {"name": self.model, "sha256": self.model_sha256},
             "device": self.device,
             "timings": {k: round(v, 3) for k, v in self.timings.items()},

@@ -253,4 +253,5 @@ def _result(
         timings=timings,
         counts=numbers,
         notes=planned.notes,
+        pairs=plan.bands.pairs(plan.model.bands),
     )

@@ -153,6 +153,9 @@ class BlockComputer:
                 sources[~valid.any(axis=0)] = NOTHING
             if widths is not None:
                 widths[~valid[: len(widths)]] = np.nan
+        order = list(plan.bands.order)
+        if order != sorted(order):
+            pixels, valid = pixels[order], None if valid is None else valid[order]
         return Block(window, pixels, valid, left, sources, widths)
 
     def windows_of(self, index: int) -> list[Index]:

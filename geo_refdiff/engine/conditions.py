@@ -43,7 +43,7 @@ class ConditionReader:
         self.rounds = LR_MARGIN + -(-halo // scale)
         self._closing = ExitStack()
         self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.scene))
-        self.output = self._closing.enter_context(RasterReader(plan.scene, plan.bands.output))
+        self.output = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
         self.reference: WarpedReader | None = None
         self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:

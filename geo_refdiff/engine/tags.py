@@ -40,7 +40,7 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_BANDS": ",".join(map(str, plan.bands.output)),
         "GEO_REFDIFF_PSF": plan.sensor.name,
         "GEO_REFDIFF_PSF_KERNEL": plan.sensor.kernel,
-        "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{s:.6g}" for s in plan.sensor.sigmas),
+        "GEO_REFDIFF_PSF_SIGMAS": ",".join(f"{plan.sensor.sigmas[place]:.6g}" for place in plan.bands.order),
         "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
         "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
         "GEO_REFDIFF_MASK": _mask_kind(plan),
@@ -110,7 +110,6 @@ def extent_tags(plan: Plan, region: Window, sums: Sequence[BandSums]) -> dict[st
 
 def band_tags(plan: Plan) -> tuple[dict[str, str], ...]:
     """Metadata of each band: made by the model, or by transfer of its detail."""
-    made = tuple({BAND_TAG: "model"} for _ in plan.bands.scene)
-    return made + tuple(
-        {BAND_TAG: "transfer", "GEO_REFDIFF_TRANSFER_CORRELATION": f"{r:.4f}"} for r in plan.bands.fitness
-    )
+    made: tuple[dict[str, str], ...] = tuple({BAND_TAG: "model"} for _ in plan.bands.scene)
+    made += tuple({BAND_TAG: "transfer", "GEO_REFDIFF_TRANSFER_CORRELATION": f"{r:.4f}"} for r in plan.bands.fitness)
+    return tuple(made[place] for place in plan.bands.order)

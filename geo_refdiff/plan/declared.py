@@ -43,7 +43,7 @@ def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Con
     preset = PRESETS.get(name)
     sigmas = tuple(
         sensor.psf_sigma if preset is None else preset.sensor(sensor.scale, band).psf_sigma
-        for band in bands.output_names
+        for band in bands.names + bands.other_names
     )
     return SensorRecord(name, sensor.kernel, sigmas, consistency)
 

@@ -121,7 +121,7 @@ def _check_plan(plan: Plan) -> None:
         _check_windows(plan.windows)
     _claim(plan.output.dtype in GDAL_TYPES, "output.dtype", plan.output.dtype)
     _check_bands(plan, plan.bands)
-    _claim(len(plan.sensors) == len(plan.bands.output), "sensor.sigmas", plan.sensor.sigmas)
+    _claim(len(plan.sensors) == len(plan.bands.computed), "sensor.sigmas", plan.sensor.sigmas)
     for key, value in plan.software.items():
         whole = not key.endswith("threads") or (value.isdecimal() and int(value) <= _MOST_THREADS)
         _claim(whole, f"software.{key}", value)
@@ -148,6 +148,7 @@ def _check_bands(plan: Plan, bands: Bands) -> None:
     _claim(max(own) <= plan.scene.count and min(own) >= 1, "data_bands", plan.scene.data_bands)
     known = set(plan.reference.data_bands) if plan.reference else set()
     _claim(known.issuperset(bands.reference), "bands.reference", bands.reference)
+    _claim(len(bands.reference_names) == len(bands.reference), "bands.reference_names", bands.reference_names)
     lengths = (len(bands.names), len(bands.other_names), len(bands.weights), len(bands.fitness))
     _claim(lengths == (len(bands.scene), *[len(bands.other)] * 3), "bands.names", bands.names)
     _claim(all(len(row) == len(bands.scene) for row in bands.weights), "bands.weights", bands.weights)

@@ -13,7 +13,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.options import UpscaleOptions
-from geo_refdiff.plan.bands import choose_bands
+from geo_refdiff.plan.bands import band_notes, choose_bands
 from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.output import output_of
@@ -94,19 +94,23 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
         InputError, GridError, ModelError, OptionError: one line each.
     """
     notes: list[str] = []
-    sampling, compute, wanted = options.sampling, options.compute, options.radiometry.bands
+    sampling, compute, wanted = options.sampling, options.compute, options.radiometry
     opened = sampling.model if isinstance(sampling.model, Model) else None
     device = opened.device if opened else chosen_device(compute.device)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
     model = open_model(sampling, device=device, dtype=compute.dtype)
-    others = transfers(options.radiometry)
-    bands = choose_bands(scene, reference, wanted, model.bands, model.optional_bands, others)
-    alone = choose_bands(scene, None, wanted, model.bands, model.optional_bands, others)
-    lacking = [name for name in alone.names if name not in bands.names]
-    if lacking:
-        notes.append(f"the reference has no {', '.join(lacking)}: the model goes without")
+    others = transfers(wanted)
+    alone = choose_bands(scene, None, wanted.bands, model.bands, model.optional_bands, others)
+    bands = alone
+    if reference is None and wanted.ref_bands is not None:
+        raise OptionError(f"ref bands {', '.join(map(str, wanted.ref_bands))}: there is no reference; give --ref")
+    if reference is not None:
+        bands = choose_bands(
+            scene, reference, wanted.bands, model.bands, model.optional_bands, others, wanted.ref_bands
+        )
     scale, told = _scale(options.grid.scale, ratio, model)
     notes += [] if told is None else [told]
+    notes += band_notes(scene, reference, bands, alone, model.bands)
     area, polygon = _area(options.grid.aoi, scene, scale)
     blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
     return Outline(scene, reference, model, bands, scale, device, compute.dtype, area, polygon, blocks, tuple(notes))

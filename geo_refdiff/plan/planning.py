@@ -86,7 +86,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     if undecided(placed):
         notes.append("the reference is taken where it says it lies")
     if placed.unused:
-        bands = replace(bands, reference=())
+        bands = replace(bands, reference=(), reference_names=())
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
     mask = decide_mask(options.mask, model.classes, target, reference)

@@ -32,7 +32,7 @@ THREADS = "torch_threads"
 run takes over those of its plan."""
 
 _NOT_OF_PIXELS = ("software", "blocks", "source_map", "uncertainty")
-_NOT_OF_CONTENT = ("path", "mtime_ns", "vrt")
+_NOT_OF_CONTENT = ("path", "mtime_ns", "vrt", "reference_names")
 
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
@@ -92,12 +92,13 @@ class Bands:
     """Which bands play which part.
 
     Attributes:
-        scene: 1-based bands of the scene, in the output's order.
+        scene: 1-based bands of the scene that the model takes, in the scene's order or the user's.
         reference: those of the reference that belong to them; empty without a reference.
         names: their names, or "band N".
+        reference_names: those of `reference`.
         channels: for each channel of the model the position in `scene`, None where the scene lacks it; empty:
             one to one.
-        other: 1-based bands of the scene that the model does not know; they follow in the output.
+        other: 1-based bands of the scene that the model does not know.
         other_names: their names.
         weights: for each of `other` a weight for each of `scene`: how much of its detail goes over.
         fitness: for each of `other` the correlation of what the weights make of `scene` with it, 0..1.
@@ -111,16 +112,38 @@ class Bands:
     other_names: tuple[str, ...] = ()
     weights: tuple[tuple[float, ...], ...] = ()
     fitness: tuple[float, ...] = ()
+    reference_names: tuple[str, ...] = ()
+
+    @property
+    def computed(self) -> tuple[int, ...]:
+        """1-based bands of the scene, as they are computed: the model's, then the others."""
+        return self.scene + self.other
 
     @property
     def output(self) -> tuple[int, ...]:
-        """1-based bands of the scene, as the output holds them."""
-        return self.scene + self.other
+        """1-based bands of the scene, as the output holds them: in the scene's order, unless the user gave another."""
+        in_order = tuple(sorted(self.scene)) == self.scene
+        return tuple(sorted(self.computed)) if in_order else self.computed
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """For each band of the output its place among `computed`."""
+        return tuple(self.computed.index(band) for band in self.output)
+
+    def pairs(self, channels: Sequence[str]) -> list[dict[str, Any]]:
+        """What belongs together, for each of `scene`: numbers and names, and the channel of a model with `channels`."""
+        told: list[dict[str, Any]] = []
+        for place, (band, name) in enumerate(zip(self.scene, self.names, strict=True)):
+            at = self.channels.index(place) if channels and place in self.channels else None
+            told.append({"scene": band, "name": name, "channel": None if at is None else channels[at]})
+            if self.reference:
+                told[-1] |= {"reference": self.reference[place], "reference_name": self.reference_names[place]}
+        return told
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the output's bands."""
-        return self.names + self.other_names
+        return tuple((self.names + self.other_names)[place] for place in self.order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +174,7 @@ class SensorRecord:
     Attributes:
         name: preset, or the width as the user gave it.
         kernel: as of `SensorModel`.
-        sigmas: width of the PSF for each band of the output, LR pixels.
+        sigmas: width of the PSF for each of `Bands.computed`, LR pixels.
         consistency: see `engine.consistency`.
     """
 
@@ -247,7 +270,7 @@ class Plan:
 
     @property
     def sensors(self) -> tuple[SensorModel, ...]:
-        """The declared sensor for each band of the output."""
+        """The declared sensor for each of `bands.computed`."""
         return tuple(SensorModel(self.grid.scale, sigma, self.sensor.kernel) for sigma in self.sensor.sigmas)
 
     def block(self, index: int) -> Window:

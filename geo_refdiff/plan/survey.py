@@ -80,7 +80,7 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     """How the bands that the model does not know depend on those that it knows, and their mid values."""
     if not bands.other:
         return bands, radiometry
-    sample = _sample(info, bands.output)
+    sample = _sample(info, bands.computed)
     count = len(bands.scene)
     fits = [fit_transfer(sample[:count], band) for band in sample[count:]]
     weights, fitness = tuple(f.weights for f in fits), tuple(f.correlation for f in fits)

@@ -48,7 +48,7 @@ def look(raster: Path, side: int = SIDE) -> Look:
         InputError: it cannot be read.
     """
     info = inspect(raster, "scene")
-    keys = band_keys(info)
+    keys = band_keys(info).keys
     bands = [info.data_bands[keys.index(c)] for c in ("red", "green", "blue") if c in keys]
     if len(bands) < 3:
         bands = list(info.data_bands[: 3 if len(keys) >= 3 else 1])

@@ -17,7 +17,7 @@ from geo_refdiff.errors import GridError
 from geo_refdiff.evaluate.metrics import haarpsi
 from geo_refdiff.evaluate.structure import ssim
 from geo_refdiff.evaluate.units import check_units
-from geo_refdiff.raster.band_names import matching_bands
+from geo_refdiff.raster.band_pairs import matching_bands
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
@@ -141,12 +141,11 @@ def against_reference(
     Raises:
         InputError: the reference has other bands than the scene.
     """
-    count, scale = declared.modelled, declared.scale
-    bands = declared.bands[:count]
+    scale, bands = declared.scale, [declared.bands[k] for k in declared.modelled]
     chosen = matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
     registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
     sums, pixels, covered = np.zeros(3), 0, 0
-    with RasterReader(info, info.data_bands[:count]) as fine, ExitStack() as stack:
+    with RasterReader(info, [info.data_bands[k] for k in declared.modelled]) as fine, ExitStack() as stack:
         moved = None if displacement is None or displacement.is_zero else displacement.scaled(scale)
         target = output_geobox(scene_geobox(source), scale)
         try:

@@ -63,7 +63,7 @@ class Declared:
     Attributes:
         scale: HR pixels along an LR pixel.
         bands: 1-based bands of the scene, in the output's order.
-        modelled: number of leading bands made by the model; the others were made by transfer.
+        modelled: places of the bands made by the model; the others were made by transfer.
         area: "none", "box" or "polygon".
         extent: window of the output on the whole scene's output grid.
         valid: number of valid pixels of each band.
@@ -75,7 +75,7 @@ class Declared:
 
     scale: int
     bands: tuple[int, ...]
-    modelled: int
+    modelled: tuple[int, ...]
     area: str
     extent: Window
     valid: tuple[int, ...]
@@ -112,7 +112,7 @@ def _parsed(tags: Mapping[str, str], band_tags: list[dict[str, str]]) -> Declare
     return Declared(
         scale=scale,
         bands=_numbers(tags["GEO_REFDIFF_BANDS"]),
-        modelled=sum(tags.get(BAND_TAG, "model") == "model" for tags in band_tags),
+        modelled=tuple(k for k, tags in enumerate(band_tags) if tags.get(BAND_TAG, "model") == "model"),
         area=_one_of(tags["GEO_REFDIFF_AOI"], ("none", "box", "polygon")),
         extent=Window(*_numbers(tags[EXTENT_TAG])),
         valid=_numbers(tags[VALID_TAG]),

@@ -1,0 +1,82 @@
+"""Bands of one raster found in another: by what they measure, else by their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from geo_refdiff.errors import InputError
+from geo_refdiff.raster.band_names import BandKeys, band_keys, band_name
+from geo_refdiff.raster.info import RasterInfo
+
+
+def paired_bands(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) -> tuple[int | None, ...]:
+    """For each of some bands of the scene that of the reference, 1-based; None where the reference has none.
+
+    Bands of one name belong together. What is left over is taken by its place where both have as many bands, or as many
+    as are chosen, and no name speaks against it.
+
+    Args:
+        scene, reference: as inspected.
+        positions: of the chosen bands among the data bands of the scene.
+    """
+    own, theirs = band_keys(scene), band_keys(reference)
+    places = {
+        p: theirs.place(own.keys[p]) if own.place(own.keys[p]) == p and own.is_named(p) else None for p in positions
+    }
+    if None in places.values():
+        count = len(theirs.keys)
+        if count == len(own.keys) and _same_places(own, theirs, range(count)):
+            places = {p: p for p in positions}
+        elif count == len(positions) and _same_places(own, theirs, positions):
+            places = {p: place for place, p in enumerate(positions)}
+    return tuple(None if place is None else reference.data_bands[place] for place in places.values())
+
+
+def comparable_bands(scene: RasterInfo, reference: RasterInfo) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bands of both that can be compared with each other, pair by pair; by place where none is known to be the same."""
+    found = paired_bands(scene, reference, range(len(scene.data_bands)))
+    pairs = [(a, b) for a, b in zip(scene.data_bands, found, strict=True) if b is not None]
+    pairs = pairs or list(zip(scene.data_bands, reference.data_bands, strict=False))
+    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+
+
+def matching_bands(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) -> tuple[int, ...]:
+    """Bands of the reference for all of some bands of the scene, see `paired_bands`.
+
+    Raises:
+        InputError: the reference lacks some; says which.
+    """
+    found = paired_bands(scene, reference, positions)
+    bands = tuple(band for band in found if band is not None)
+    if len(bands) < len(found):
+        raise InputError(lacks(scene, reference, [p for p, b in zip(positions, found, strict=True) if b is None]))
+    return bands
+
+
+def lacks(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) -> str:
+    """That a reference has no bands for some of the scene's."""
+    names = ", ".join(band_name(scene, p) for p in positions)
+    return (
+        f"{reference.path}: none of its bands ({listed(reference)}) is the scene's {names}; name its bands, or say "
+        f"which belong together with --bands and --ref-bands"
+    )
+
+
+def _same_places(own: BandKeys, theirs: BandKeys, positions: Sequence[int]) -> bool:
+    """Whether bands may belong together by their place: of each pair that differs, one name at least is not understood,
+    and none is found elsewhere."""
+    for place, position in enumerate(positions):
+        mine, other = own.keys[position], theirs.keys[place]
+        if mine == other:
+            continue
+        if own.is_known(position) and theirs.is_known(place):
+            return False
+        if (own.is_named(position) and mine in theirs.keys) or (theirs.is_named(place) and other in own.keys):
+            return False
+    return True
+
+
+def listed(info: RasterInfo) -> str:
+    """The names of a raster's data bands."""
+    names = [band_name(info, p) for p in range(len(info.data_bands))]
+    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
