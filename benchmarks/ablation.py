@@ -27,7 +27,7 @@ from geo_refdiff.evaluate.metrics import mean_where
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
-from geo_refdiff.raster.atomic import write_bytes_atomic
+from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.restorers import LR_MARGIN
 from geo_refdiff.sensor.resize import upsample

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from benchmarks.tables import markdown
-from geo_refdiff.raster.cores import cores
+from geo_refdiff.raster.process import cores
 
 PIXEL, CORNER = 40.0, (485_904.0, 5_209_248.0)
 
@@ -86,7 +86,7 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
     from geo_refdiff.batch.jobs import Sources
     from geo_refdiff.batch.run import batch
     from geo_refdiff.batch.workers import batch_runner
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     areas, scene = write_country(folder, count, side, ("red", "green", "blue", "nir"))

@@ -83,7 +83,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     from geo_refdiff.batch.run import BatchInterrupted, plan_batch
     from geo_refdiff.batch.run import batch as run
     from geo_refdiff.batch.workers import batch_runner
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     cluster = {name: given.pop(name) for name in (*CLUSTER, "split")}

@@ -37,7 +37,7 @@ def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any)
     geo-refdiff coregister scene.tif old_sharp.tif -o aligned.tif --report report.json --picture report.png
     """
     from geo_refdiff.commands.coregister import coregister as run
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     with counted("block") as progress:

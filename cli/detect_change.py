@@ -38,7 +38,7 @@ def detect_change(scene: str, ref: str, as_json: bool, debug: bool, **options: A
     geo-refdiff upscale scene.tif --ref old_sharp.tif --mask change.tif --mask-confidence change.confidence.tif
     """
     from geo_refdiff.commands.detect_change import detect_change as run
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     with counted("block") as progress:

@@ -41,7 +41,7 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     geo-refdiff simulate aerial.tif -o lr.tif --scale 16 --preset sentinel-2 --noise 1.5
     """
     from geo_refdiff.commands.simulate import simulate as run
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     with counted("block") as progress:

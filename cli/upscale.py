@@ -47,7 +47,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.batch.workers import block_runner, options_here
     from geo_refdiff.commands.upscale import Interrupted
     from geo_refdiff.commands.upscale import upscale as run
-    from geo_refdiff.raster.memory import steady_heap
+    from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
     cluster = {name: options.pop(name) for name in CLUSTER}

@@ -324,7 +324,7 @@ class MaskOptions(Options, frozen=True, kw_only=True):
     @property
     def files(self) -> tuple[str, ...]:
         """All files that are read, without the names of layers."""
-        from geo_refdiff.raster.layer_source import layer_source
+        from geo_refdiff.raster.vector import layer_source
 
         given = (self.file, self.class_map, self.mask_confidence)
         return tuple(layer_source(name).path for name in given if name is not None)

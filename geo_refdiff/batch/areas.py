@@ -17,8 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.raster.layer_source import layer_source
-from geo_refdiff.raster.vector import LONLAT, dense, read_layer, sound_polygons
+from geo_refdiff.raster.vector import LONLAT, dense, layer_source, read_layer, sound_polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")

@@ -18,13 +18,12 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.folder import is_batch
 from geo_refdiff.engine.publish import published_digest
-from geo_refdiff.engine.tags import PLAN_TAG
+from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
-from geo_refdiff.raster.layer_source import LayerSource, layer_source
-from geo_refdiff.raster.vector import LONLAT, sound_polygons
+from geo_refdiff.raster.vector import LONLAT, LayerSource, layer_source, sound_polygons
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")

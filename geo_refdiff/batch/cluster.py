@@ -20,7 +20,7 @@ from geo_refdiff.batch.work import this_process
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import OptionError, WorkerError
 from geo_refdiff.raster.gdal import one_line
-from geo_refdiff.raster.memory import steady_heap
+from geo_refdiff.raster.process import steady_heap
 
 WORKER_WAIT = 60.0
 """Minutes: a cluster that grows by demand may have to queue for its workers."""

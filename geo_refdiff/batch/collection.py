@@ -11,7 +11,7 @@ import shapely
 
 from geo_refdiff import __version__
 from geo_refdiff.commands.products import product_path
-from geo_refdiff.raster.atomic import atomic_path, write_json_atomic
+from geo_refdiff.raster.files import atomic_path, write_json_atomic
 from geo_refdiff.raster.globe import bounds_on_the_globe
 
 COLLECTION, ITEMS = "collection.json", "items.parquet"

@@ -13,12 +13,11 @@ import msgspec
 
 from geo_refdiff.batch.jobs import VERSION, Settings
 from geo_refdiff.commands.products import product_path
-from geo_refdiff.engine.run import UNCERTAINTY
+from geo_refdiff.engine.rasters import UNCERTAINTY
 from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.options import OutputOptions
-from geo_refdiff.raster.atomic import is_filled, output_error, write_bytes_atomic
-from geo_refdiff.raster.lock import held
+from geo_refdiff.raster.files import held, is_filled, output_error, write_bytes_atomic
 
 KEPT = "batch"
 """Folder, within that of the outputs, of what the batch itself needs."""

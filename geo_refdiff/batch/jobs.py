@@ -12,7 +12,7 @@ import msgspec
 
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.raster.gdal import is_gdal_name
-from geo_refdiff.raster.layer_source import layer_source
+from geo_refdiff.raster.vector import layer_source
 
 VERSION = 1
 

@@ -21,7 +21,7 @@ from geo_refdiff.batch.areas import Area
 from geo_refdiff.batch.folder import is_there, output_of
 from geo_refdiff.batch.jobs import Stamp
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.raster.atomic import atomic_path, output_error
+from geo_refdiff.raster.files import atomic_path, output_error
 from geo_refdiff.raster.styles import write_field_style
 
 LAYER = "areas"

@@ -17,11 +17,10 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
 from geo_refdiff.errors import InputError, OutputError
-from geo_refdiff.raster.affine import point
-from geo_refdiff.raster.atomic import check_replaceable, output_error, write_bytes_atomic
+from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
-from geo_refdiff.raster.picture import stretch
-from geo_refdiff.raster.quicklook import look
+from geo_refdiff.raster.geobox import point
+from geo_refdiff.raster.picture import look, stretch
 
 PICTURES = 48
 """Areas that are shown with thumbnails."""

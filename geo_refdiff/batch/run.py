@@ -20,8 +20,8 @@ from geo_refdiff.batch.selection import AreaPlan, Planner, check_options, plan_o
 from geo_refdiff.batch.work import open_batch_model, same_software, work
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import GeoRefDiffError, OptionError
-from geo_refdiff.raster.cores import cores
 from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.raster.process import cores
 from geo_refdiff.raster.stac import rfc3339
 from geo_refdiff.restore.models import Model
 

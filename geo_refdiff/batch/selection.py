@@ -26,11 +26,11 @@ from geo_refdiff.options import MaskOptions, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.opening import inspect
-from geo_refdiff.raster.affine import compose, translated
 from geo_refdiff.raster.dates import Span, asked_span
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, one_line
+from geo_refdiff.raster.geobox import compose, translated
 from geo_refdiff.raster.info import Role
-from geo_refdiff.raster.layer_source import LayerSource, layer_source
+from geo_refdiff.raster.vector import LayerSource, layer_source
 from geo_refdiff.restore.models import Model
 
 MOST = 16

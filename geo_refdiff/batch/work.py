@@ -27,7 +27,7 @@ from geo_refdiff.nn.device import check_device, chosen_device, torch_settings
 from geo_refdiff.options import ComputeOptions, SamplingOptions
 from geo_refdiff.plan.planning import software_versions
 from geo_refdiff.plan.records import THREADS
-from geo_refdiff.raster.atomic import is_filled
+from geo_refdiff.raster.files import is_filled
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.restore.models import Model, open_model
 

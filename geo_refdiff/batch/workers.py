@@ -24,8 +24,8 @@ from geo_refdiff.nn.device import chosen_device, visible_gpus
 from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
-from geo_refdiff.raster.cores import cores
-from geo_refdiff.raster.lock import held
+from geo_refdiff.raster.files import held
+from geo_refdiff.raster.process import cores
 from geo_refdiff.restore.restorers import Restorer
 
 _TASKS_A_THREAD = 4

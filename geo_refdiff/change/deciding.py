@@ -35,8 +35,7 @@ from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import Georeferenced
-from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.warp import overlap_fraction
 
 

@@ -22,9 +22,7 @@ from torch.nn import functional as F
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.diffusion.model_folder import model_digest, read_config, read_weights, resolve_model
 from geo_refdiff.errors import ModelError
-from geo_refdiff.raster.reduce import repeated
-from geo_refdiff.raster.tile_cache import TileCache
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.window import TileCache, Window, repeated
 from geo_refdiff.sensor.sensor import SensorModel
 
 BANDS = ("red", "green", "blue", "nir")

@@ -13,9 +13,8 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.change.class_map import Key, category_names, list_classes
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.affine import compose
 from geo_refdiff.raster.displacement import Displacement
-from geo_refdiff.raster.geobox import Georeferenced, scene_geobox
+from geo_refdiff.raster.geobox import Georeferenced, compose, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader, WarpResampling, gsd_ratio

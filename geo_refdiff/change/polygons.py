@@ -24,10 +24,8 @@ from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.geobox import crop, crs_wkt
-from geo_refdiff.raster.layer_source import LayerSource, layer_source
-from geo_refdiff.raster.tile_cache import TileCache
-from geo_refdiff.raster.vector import only_layer
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.vector import LayerSource, layer_source, only_layer
+from geo_refdiff.raster.window import TileCache, Window
 
 TILE = 512
 """Side of the fixed tiles, counted from the target's corner, in which polygons are rasterised, pixels."""

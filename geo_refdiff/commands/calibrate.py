@@ -22,7 +22,7 @@ from geo_refdiff.options import MAX_RUNS, SamplingOptions, UpscaleOptions
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import PREDICTORS, UncertaintyRecord
 from geo_refdiff.plan.uncertainty import FILE, Calibration
-from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.models import Model, open_model
 from geo_refdiff.sensor.sensor import SensorModel

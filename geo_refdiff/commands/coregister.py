@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -14,31 +13,28 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff import __version__
 from geo_refdiff.commands.coregister_picture import draw_registration
-from geo_refdiff.engine.finish import apply_missing, keep_valid, rounded
+from geo_refdiff.engine.finish import delivered
 from geo_refdiff.engine.workdir import check_geotiff, check_output
+from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_options
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.declared import declared_sensor
+from geo_refdiff.plan.layout import plan_blocks
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.products.opening import inspect
-from geo_refdiff.raster.atomic import write_json_atomic
 from geo_refdiff.raster.band_pairs import comparable_bands
-from geo_refdiff.raster.block_file import write_block
-from geo_refdiff.raster.cog import publish_cog
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
-from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
+from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.vrt import Mosaic, with_bands_of, write_vrt
+from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
-from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
-
-Progress = Callable[[int, int], None]
 
 OPTIONS = ("bands", "scale", "psf")
 """Those of `upscale` that `coregister` takes, too."""
@@ -75,22 +71,22 @@ class CoregisterResult:
         }
 
     def __str__(self) -> str:
-        found = self.registration
-        lengths = found.lengths(self.scale, Affine(*self.transform))
+        registration = self.registration
+        lengths = registration.lengths(self.scale, Affine(*self.transform))
         (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("lr_pixels", "hr_pixels", "crs_units"))
         what = {
             "none": "the reference lies right to within the error",
             "global": "the reference's content is displaced by one shift",
             "affine": "the reference's content is displaced by an affine, on average",
             "local": "the reference's content is displaced by a local field, on average",
-        }[found.kind]
+        }[registration.kind]
         lines = [
-            f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {found.sigma:.3f}",
+            f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {registration.sigma:.3f}",
             f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
             f"{self.unit}",
-            f"  {found.reason}",
-            f"  left: {found.before:.3f} scene pixels before, {found.after:.3f} after (root mean square, "
-            f"{len(found.accepted)} of {len(found.sites)} places)",
+            f"  {registration.reason}",
+            f"  left: {registration.before:.3f} scene pixels before, {registration.after:.3f} after (root mean square, "
+            f"{len(registration.accepted)} of {len(registration.sites)} places)",
         ]
         files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
         return "\n".join([*lines, *(f"  {name}: {path}" for name, path in files if path is not None)])
@@ -106,7 +102,7 @@ def coregister(
     report: str | Path | None = None,
     picture: str | Path | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: BlockProgress | None = None,
     **options: Any,
 ) -> CoregisterResult:
     """Measure how a reference lies on a scene; write it aligned, and a report.
@@ -149,20 +145,21 @@ def coregister(
         else:
             chosen = choose_bands(lr, hr, bands, (), ())
             own, other = chosen.scene, chosen.reference
-        found = register_rasters(lr, own, hr, other, sensor, mode)
-        result = CoregisterResult(found, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file)
+        registration = register_rasters(lr, own, hr, other, sensor, mode)
+        result = CoregisterResult(
+            registration, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file
+        )
         if picture_file is not None:
-            draw_registration(picture_file, lr, own, hr, other, found, factor)
+            draw_registration(picture_file, lr, own, hr, other, registration, factor)
         if report_file is not None:
             inputs = {"scene": lr.path, "reference": hr.path, "mode": mode, "software": f"geo-refdiff {__version__}"}
             write_json_atomic(report_file, inputs | result.to_dict())
-        if not found.registered:
-            raise InputError(
-                f"{hr.path}: not registered ({found.verdict}): {found.reason}; check its place, bands and date"
-            )
+        if not registration.registered:
+            why = f"{registration.verdict}): {registration.reason}"
+            raise InputError(f"{hr.path}: not registered ({why}; check its place, bands and date")
         if final is not None:
             target = output_geobox(scene_geobox(lr), factor)
-            _write(hr, target, lr, found.displacement.scaled(factor), final, overwrite, progress)
+            _write(hr, target, lr, registration.displacement.scaled(factor), final, overwrite, progress)
     return result
 
 
@@ -180,41 +177,31 @@ def _write(
     displacement: Displacement,
     out: Path,
     overwrite: bool,
-    progress: Progress | None,
+    progress: BlockProgress | None,
 ) -> None:
     """The reference on the target, in one warp, block by block."""
     output = output_of(reference, polygon=True)
-    dtype = np.dtype(output.dtype)
-    windows = list(Window(0, 0, *target.shape).tiles(_SIDE))
-    sources: list[tuple[str, Window]] = []
-    with (
-        TemporaryDirectory(prefix=f".{out.name}.parts-", dir=out.parent) as name,
-        WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader,
-    ):
-        folder = Path(name)
-        for number, window in enumerate(windows):
-            values, valid = reader.read(window)
-            if valid.any():
-                pixels = rounded(values, dtype)
-                known = np.broadcast_to(valid, pixels.shape)
-                if output.nodata is not None and not np.isnan(output.nodata):
-                    keep_valid(pixels, known, None, output.nodata)
-                apply_missing(pixels, known, output.nodata)
-                mask = np.where(valid, 255, 0).astype(np.uint8) if output.mask else None
-                affine = crop(target, window).affine
-                write_block(folder / f"{number:06d}.tif", pixels, mask, affine, scene.crs_wkt, output.nodata)
-                sources.append((f"{number:06d}.tif", window))
+    profile = Mosaic(
+        geobox=target,
+        dtype=output.dtype,
+        count=len(reference.data_bands),
+        sources=(),
+        nodata=output.nodata,
+        with_mask=output.mask,
+        tags={"AREA_OR_POINT": "Area", "GEO_REFDIFF_VERSION": __version__},
+        crs_wkt=scene.crs_wkt,
+    )
+    raster = BlockRaster(with_bands_of(profile, reference, reference.data_bands))
+    height, width = target.shape
+    layout = plan_blocks(_SIDE, (height, width))
+
+    def blocks(reader: WarpedReader) -> Iterator[FinishedBlock]:
+        for index in range(layout.count):
+            values, valid = reader.read(layout.window(index, (height, width)))
+            by_band = np.broadcast_to(valid, values.shape)
+            yield index, [BlockPixels(delivered(values, by_band, np.dtype(output.dtype), output.nodata), by_band)]
             if progress:
-                progress(number + 1, len(windows))
-        mosaic = Mosaic(
-            geobox=target,
-            dtype=dtype.name,
-            count=len(reference.data_bands),
-            sources=tuple(sources),
-            nodata=output.nodata,
-            with_mask=output.mask,
-            tags={"AREA_OR_POINT": "Area", "GEO_REFDIFF_VERSION": __version__},
-            crs_wkt=scene.crs_wkt,
-        )
-        write_vrt(folder / "aligned.vrt", with_bands_of(mosaic, reference, reference.data_bands))
-        publish_cog(folder / "aligned.vrt", out, overwrite=overwrite)
+                progress(index + 1, layout.count)
+
+    with WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader:
+        write_rasters([raster], [out], layout, blocks(reader), overwrite=overwrite)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from torch import Tensor
 
 from geo_refdiff import __version__
@@ -20,23 +18,21 @@ from geo_refdiff.change.mask_files import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_geotiff, check_output
+from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import AUTO, UpscaleOptions, check_names, takes_options
+from geo_refdiff.plan.layout import plan_blocks
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.block_file import write_block
-from geo_refdiff.raster.cog import publish_cog
 from geo_refdiff.raster.gdal import gdal_env
-from geo_refdiff.raster.geobox import crop, scene_geobox
-from geo_refdiff.raster.reduce import repeated
-from geo_refdiff.raster.vrt import Mosaic, write_vrt
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.mosaic import Mosaic
+from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Classical, Conditions, Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
 Grid = Literal["lr", "hr"]
-Progress = Callable[[int, int], None]
 
 OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence")
 """Those of `upscale` that `detect_change` takes, too."""
@@ -55,7 +51,7 @@ class DetectChangeResult:
         shape: (height, width) of both, pixels.
         grid: "lr", the scene's, or "hr", that of the upscaled scene.
         scale: HR pixels along an LR pixel.
-        shares: class name -> share of the known LR pixels.
+        shares: class name -> share of the pixels whose class is not unknown.
         unknown: share of all LR pixels.
         notes: what was decided without being asked, and what deserves a look.
     """
@@ -84,8 +80,8 @@ class DetectChangeResult:
 
     def __str__(self) -> str:
         height, width = self.shape
-        told = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
-        lines = [f"{self.out}: {width} x {height} pixels, {told}; unknown {self.unknown:.1%}"]
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares.items())
+        lines = [f"{self.out}: {width} x {height} pixels, {shares}; unknown {self.unknown:.1%}"]
         return "\n".join([*lines, f"  confidence: {self.confidence}", *(f"  note: {note}" for note in self.notes)])
 
 
@@ -98,7 +94,7 @@ def detect_change(
     grid: Grid = "lr",
     overwrite: bool = False,
     block_size: int | None = None,
-    progress: Progress | None = None,
+    progress: BlockProgress | None = None,
     **options: Any,
 ) -> DetectChangeResult:
     """Write where and to what a scene has changed since a reference was taken, and how sure that is.
@@ -132,28 +128,27 @@ def detect_change(
     check_geotiff(out, overwrite, (scene, ref))
     for path in (sure, *legend_files(out)):
         check_output(path, overwrite, (scene, ref))
-    found = load_detector()
+    detector = load_detector()
     with gdal_env():
         asked = UpscaleOptions.of(
-            mask=AUTO, model=_model(found), device="cpu", other_bands="drop", on_misregistration="no-ref", products=(),
-            **options,
+            mask=AUTO, model=_model(detector), device="cpu", other_bands="drop", products=(),
+            on_misregistration="no-ref", **options,
         )  # fmt: skip
         planned = make_plan(scene, ref, asked)
         if planned.dropped is not None:
             raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")
-        plan = _telling_all(planned.plan, found, asked.mask.min_confidence)
-        geobox = scene_geobox(plan.scene) if grid == "lr" else plan.target
-        counts = _written(plan, planned.restorer, found, (out, sure), grid, geobox, block_size, overwrite, progress)
-    write_legend(out, found.classes, class_colours(len(found.classes)))
-    known = max(1, int(counts[:UNKNOWN_CLASS].sum()))
-    height, width = geobox.shape
+        plan = _with_all_changes(planned.plan, detector, asked.mask.min_confidence)
+        counts = _written(plan, planned.restorer, detector, (out, sure), grid, block_size, overwrite, progress)
+    write_legend(out, detector.classes, class_colours(len(detector.classes)))
+    classified = max(1, int(counts[:UNKNOWN_CLASS].sum()))
+    height, width = plan.target.shape if grid == "hr" else (plan.scene.height, plan.scene.width)
     return DetectChangeResult(
         out=out,
         confidence=sure,
         shape=(int(height), int(width)),
         grid=grid,
         scale=plan.grid.scale,
-        shares={name: float(counts[i]) / known for i, name in enumerate(found.classes)},
+        shares={name: float(counts[i]) / classified for i, name in enumerate(detector.classes)},
         unknown=float(counts[UNKNOWN_CLASS]) / float(counts.sum()),
         notes=planned.notes,
     )
@@ -188,8 +183,8 @@ def _model(detector: Detector) -> Model:
     )
 
 
-def _telling_all(plan: Plan, detector: Detector, least: float | None) -> Plan:
-    """The plan with a mask that keeps "no change" and what is less sure; a model is told less."""
+def _with_all_changes(plan: Plan, detector: Detector, least: float | None) -> Plan:
+    """The plan with a mask that keeps "no change" and what is less sure; a model heeds the sure ones only."""
     assert plan.mask is not None
     own = tuple((index, index) for index in range(len(detector.classes)))
     return replace(plan, mask=replace(plan.mask, values=own, min_confidence=least or 0.0))
@@ -201,44 +196,46 @@ def _written(
     detector: Detector,
     paths: tuple[Path, Path],
     grid: Grid,
-    geobox: GeoBox,
     block_size: int | None,
     overwrite: bool,
-    progress: Progress | None,
+    progress: BlockProgress | None,
 ) -> NDArray[np.int64]:
-    """Writes classes and confidence; how many LR pixels have each class."""
-    windows = list(_windows(plan, block_size))
+    """Writes classes and confidence; how many pixels of the scene have each class."""
+    shape, finer = (plan.scene.height, plan.scene.width), 1 if grid == "lr" else plan.grid.scale
+    coarse = plan_blocks(block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK), shape)
     counts = np.zeros(256, np.int64)
-    with (
-        TemporaryDirectory(prefix=f".{paths[0].name}.parts-", dir=paths[0].parent) as name,
-        ConditionReader(plan, restorer) as conditions,
-    ):
-        folder = Path(name)
-        sources: list[tuple[str, Window]] = []
-        for number, window in enumerate(windows):
-            classes, sure = _detected(conditions, window)
-            counts += np.bincount(classes.ravel(), minlength=256)
+
+    def blocks(conditions: ConditionReader) -> Iterator[FinishedBlock]:
+        for index in range(coarse.count):
+            classes, sure = _detected(conditions, coarse.window(index, shape))
+            counts[:] += np.bincount(classes.ravel(), minlength=256)
             sure[classes == UNKNOWN_CLASS] = UNKNOWN_CLASS
-            sources.append((f"{number:06d}.tif", window if grid == "lr" else window.multiply(plan.grid.scale)))
-            for kind, layer in (("c", classes), ("s", sure)):
-                fine = layer if grid == "lr" else repeated(layer, plan.grid.scale)
-                affine = crop(geobox, sources[-1][1]).affine
-                write_block(
-                    folder / f"{kind}{number:06d}.tif", fine[None], None, affine, plan.scene.crs_wkt, UNKNOWN_CLASS
-                )
+            layers = [repeated(layer[None], finer) for layer in (classes, sure)]
+            yield index, [BlockPixels(layer, layer != UNKNOWN_CLASS) for layer in layers]
             if progress:
-                progress(number + 1, len(windows))
-        tags = {
+                progress(index + 1, coarse.count)
+
+    classes = Mosaic(
+        geobox=plan.target if grid == "hr" else scene_geobox(plan.scene),
+        dtype="uint8",
+        count=1,
+        sources=(),
+        nodata=float(UNKNOWN_CLASS),
+        descriptions=("change class",),
+        tags={
             "AREA_OR_POINT": "Area",
             "GEO_REFDIFF_VERSION": __version__,
             "GEO_REFDIFF_DETECTOR_SHA256": detector.sha256,
             "GEO_REFDIFF_SCALE": str(plan.grid.scale),
             LIES_ON: "scene",
-        }
-        for path, kind in zip(paths, "cs", strict=True):
-            mosaic = _mosaic(plan, geobox, [(kind + file, at) for file, at in sources], tags, confidence=kind == "s")
-            write_vrt(folder / f"{kind}.vrt", mosaic)
-            publish_cog(folder / f"{kind}.vrt", path, overview_resampling="nearest", overwrite=overwrite)
+        },
+        crs_wkt=plan.scene.crs_wkt,
+    )
+    confidence = replace(classes, descriptions=("confidence",), scales=(1.0 / CONFIDENCE_STEPS,), offsets=(0.0,))
+    rasters = [BlockRaster(classes, "", "mode"), BlockRaster(confidence, "confidence")]
+    layout = replace(coarse, size=coarse.size * finer)
+    with ConditionReader(plan, restorer) as conditions:
+        write_rasters(rasters, paths, layout, blocks(conditions), overwrite=overwrite)
     return counts
 
 
@@ -248,26 +245,3 @@ def _detected(conditions: ConditionReader, window: Window) -> tuple[NDArray[np.u
     if not isinstance(mask, DetectedMask):
         raise OptionError("the plan has no detected change mask: give a reference")
     return mask.detect(window.shift(*conditions.plan.lr_origin))
-
-
-def _windows(plan: Plan, block_size: int | None) -> Iterator[Window]:
-    """Blocks of the scene, row by row, LR pixels."""
-    side = block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK)
-    return Window(0, 0, plan.scene.height, plan.scene.width).tiles(side)
-
-
-def _mosaic(
-    plan: Plan, geobox: GeoBox, sources: Sequence[tuple[str, Window]], tags: dict[str, str], *, confidence: bool
-) -> Mosaic:
-    return Mosaic(
-        geobox=geobox,
-        dtype="uint8",
-        count=1,
-        sources=tuple(sources),
-        nodata=float(UNKNOWN_CLASS),
-        descriptions=("confidence" if confidence else "change class",),
-        scales=(1.0 / CONFIDENCE_STEPS,) if confidence else (),
-        offsets=(0.0,) if confidence else (),
-        tags=tags,
-        crs_wkt=plan.scene.crs_wkt,
-    )

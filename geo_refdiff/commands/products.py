@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
-from geo_refdiff.engine.run import UNCERTAINTY
+from geo_refdiff.engine.rasters import UNCERTAINTY
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.atomic import write_json_atomic
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
+from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 
@@ -53,7 +53,7 @@ def write_products(
     Raises:
         OutputError: a file cannot be written.
     """
-    from geo_refdiff.raster.quicklook import write_quicklook
+    from geo_refdiff.raster.picture import write_quicklook
     from geo_refdiff.raster.styles import write_image_style, write_ramp_style
 
     wanted, told = tuple(products), {}

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import numpy as np
 
-from geo_refdiff.commands.simulate_blocks import Progress, SimulatedSensor, Simulation, write_blocks
+from geo_refdiff.commands.simulate_blocks import SimulatedSensor, Simulation, blocks
 from geo_refdiff.engine.workdir import check_geotiff
-from geo_refdiff.errors import InputError, OptionError, OutputError
+from geo_refdiff.engine.writer import BlockProgress, write_rasters
+from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import MAX_SCALE
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.output import output_of
-from geo_refdiff.raster.cog import publish_cog
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
-from geo_refdiff.raster.reader import RasterInfo, RasterReader, inspect
-from geo_refdiff.raster.vrt import write_vrt
+from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, DegradationRecipe, draw
@@ -92,7 +89,7 @@ def simulate(
     value_range: tuple[float, float] | None = None,
     block_size: int | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: BlockProgress | None = None,
 ) -> SimulateResult:
     """Write the coarse scene that a sensor would have taken of `hr`.
 
@@ -127,12 +124,12 @@ def simulate(
         names = choose_bands(info, None, None, (), ()).names
         sensor = _sensor(info, names, scale, preset, recipe, seed, noise, value_range)
         block = _block(block_size, scale)
-        with _workdir(out) as folder, RasterReader(info, info.data_bands) as reader:
-            mosaic = write_blocks(reader, Simulation(info, sensor, block, output_of(info, False)), folder, progress)
-            write_vrt(folder / "mosaic.vrt", mosaic)
-            publish_cog(folder / "mosaic.vrt", out, overwrite=overwrite)
-    height, width = mosaic.geobox.shape
-    a, _, _, d = mosaic.geobox.affine[:4]
+        simulation = Simulation(info, sensor, block, output_of(info, False))
+        with RasterReader(info, info.data_bands) as reader:
+            finished = blocks(reader, simulation, progress)
+            write_rasters([simulation.raster], [out], simulation.layout, finished, overwrite=overwrite)
+    height, width = simulation.geobox.shape
+    a, _, _, d = simulation.geobox.affine[:4]
     return SimulateResult(
         out=out,
         shape=(height, width),
@@ -194,8 +191,8 @@ def _sensor(
             "noise": noise or 0.0,
         }
         return SimulatedSensor(name, scale, kernels, noise or 0.0, 0, (low, high), seed, parameters)
-    name, found = _recipe(recipe)
-    drawn = draw(found, np.random.default_rng(seed), 1, scale)
+    name, chosen = _recipe(recipe)
+    drawn = draw(chosen, np.random.default_rng(seed), 1, scale)
     if value_range is None and info.dtype != "uint8" and ((drawn.noise[0] and noise is None) or drawn.quality[0]):
         raise OptionError(
             f"recipe {name!r} draws noise or JPEG in 8-bit digital numbers, but {info.path} is {info.dtype}: "
@@ -244,26 +241,12 @@ def _block(size: int | None, scale: int) -> int:
     return size
 
 
-@contextmanager
-def _workdir(out: Path) -> Iterator[Path]:
-    """A folder for the blocks beside the output, gone afterwards."""
-    folder = out.with_name(f".{out.name}.parts-{os.getpid()}")
-    try:
-        folder.mkdir()
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}); remove it or choose another folder") from error
-    try:
-        yield folder
-    finally:
-        rmtree(folder, ignore_errors=True)
-
-
 def _notes(info: RasterInfo, sensor: SimulatedSensor, names: tuple[str, ...]) -> Iterator[str]:
     sides = ((info.height % sensor.scale, "row", "bottom"), (info.width % sensor.scale, "column", "right"))
     left = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
     if left:
         yield f"left out of the input: {' and '.join(left)}, too few to fill a pixel of the output"
-    known = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
-    unknown = [n for n in names if n.strip().lower() not in known]
-    if known and unknown:
+    widths = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
+    unknown = [n for n in names if n.strip().lower() not in widths]
+    if widths and unknown:
         yield f"{sensor.name} knows no band called {', '.join(unknown)}: the mean width of its sharpest bands was taken"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +14,16 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff import __version__
 from geo_refdiff.diffusion.noise import lattice_noise
-from geo_refdiff.engine.finish import EMPTY, BandSums, apply_missing, keep_valid, rounded
-from geo_refdiff.engine.publish import statistics
+from geo_refdiff.engine.finish import delivered
+from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock
 from geo_refdiff.errors import GridError
+from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.records import Output
-from geo_refdiff.raster.block_file import write_block
 from geo_refdiff.raster.fill import fill_missing
-from geo_refdiff.raster.geobox import coarse_geobox, crop, scene_geobox
-from geo_refdiff.raster.lattice import lattice_origin
-from geo_refdiff.raster.reader import RasterInfo, RasterReader, equals_nodata
-from geo_refdiff.raster.vrt import Mosaic, with_bands_of
+from geo_refdiff.raster.geobox import coarse_geobox, lattice_origin, scene_geobox
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
+from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.jpeg import MCU, jpeg
 from geo_refdiff.sensor.reduce import Factors
@@ -33,12 +33,6 @@ _NOISE_STEP = 0x53494D
 """Keeps this noise apart from the samplers', which count their steps from 0."""
 _FILL = 16
 _GREY = 127.5
-
-
-class Progress(Protocol):
-    """Called after each block with the number of finished blocks and of all."""
-
-    def __call__(self, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Simulation:
         info: the fine raster.
         sensor: what is done to it.
         block: LR pixels along a block, a multiple of 16.
-        output: how the output tells its pixels.
+        output: data type, nodata value and mask of the output.
     """
 
     info: RasterInfo
@@ -97,40 +91,35 @@ class Simulation:
         """All LR pixels."""
         return Window(0, 0, self.info.height // self.sensor.scale, self.info.width // self.sensor.scale)
 
-    def windows(self) -> list[Window]:
-        """The blocks, row by row, in LR pixels from the corner."""
-        return list(self.whole.tiles(self.block))
+    @property
+    def layout(self) -> BlockLayout:
+        """The blocks."""
+        return plan_blocks(self.block, self.whole.shape)
+
+    @property
+    def raster(self) -> BlockRaster:
+        """What is written."""
+        info, output = self.info, self.output
+        profile = Mosaic(
+            geobox=self.geobox,
+            dtype=output.dtype,
+            count=len(info.data_bands),
+            sources=(),
+            nodata=output.nodata,
+            with_mask=output.mask,
+            tags=_tags(self.sensor),
+            crs_wkt=info.crs_wkt,
+        )
+        return BlockRaster(with_bands_of(profile, info, info.data_bands))
 
 
-def write_blocks(reader: RasterReader, scene: Simulation, folder: Path, progress: Progress | None) -> Mosaic:
-    """Writes all blocks that hold a valid pixel."""
-    info, output = scene.info, scene.output
-    geobox = scene.geobox
-    windows = scene.windows()
-    sums: list[BandSums] = [EMPTY] * len(info.data_bands)
-    sources = []
-    for number, window in enumerate(windows):
-        pixels, valid = _computed(reader, scene, window)
-        if valid.any():
-            sums = [s.plus(BandSums.of(p, v)) for s, p, v in zip(sums, pixels, valid, strict=True)]
-            name = f"{number:06d}.tif"
-            mask = np.where(valid.any(axis=0), np.uint8(255), np.uint8(0)) if output.mask else None
-            write_block(folder / name, pixels, mask, crop(geobox, window).affine, info.crs_wkt, output.nodata)
-            sources.append((name, window))
+def blocks(reader: RasterReader, scene: Simulation, progress: BlockProgress | None) -> Iterator[FinishedBlock]:
+    """All blocks, row by row."""
+    layout = scene.layout
+    for index in range(layout.count):
+        yield index, [_computed(reader, scene, layout.window(index, scene.whole.shape))]
         if progress:
-            progress(number + 1, len(windows))
-    mosaic = Mosaic(
-        geobox=geobox,
-        dtype=output.dtype,
-        count=len(info.data_bands),
-        sources=tuple(sources),
-        nodata=output.nodata,
-        with_mask=output.mask,
-        statistics=tuple(statistics(s, scene.whole.area) for s in sums) if all(s.count for s in sums) else (),
-        tags=_tags(scene.sensor),
-        crs_wkt=info.crs_wkt,
-    )
-    return with_bands_of(mosaic, info, info.data_bands)
+            progress(index + 1, layout.count)
 
 
 def _tags(sensor: SimulatedSensor) -> dict[str, str]:
@@ -144,20 +133,10 @@ def _tags(sensor: SimulatedSensor) -> dict[str, str]:
     }
 
 
-def _computed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The pixels of a block in the output's dtype, and valid; both (C, height, width)."""
-    sensor, output = scene.sensor, scene.output
-    if sensor.quality:
-        values, valid = _compressed(reader, scene, window)
-    else:
-        values, valid = _noisy(reader, scene, window)
-    pixels = rounded(values, np.dtype(output.dtype))
-    if output.nodata is not None and np.isfinite(output.nodata):
-        taken = equals_nodata(pixels, output.nodata).all(axis=0)
-        keep_valid(pixels, valid, np.broadcast_to(~taken, valid.shape), output.nodata)
-    if not valid.all():
-        apply_missing(pixels, valid, output.nodata)
-    return pixels, valid
+def _computed(reader: RasterReader, scene: Simulation, window: Window) -> BlockPixels:
+    """The pixels of a block."""
+    values, valid = (_compressed if scene.sensor.quality else _noisy)(reader, scene, window)
+    return BlockPixels(delivered(values, valid, np.dtype(scene.output.dtype), scene.output.nodata), valid)
 
 
 def _noisy(reader: RasterReader, scene: Simulation, window: Window) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -210,10 +189,10 @@ def _compressed(
     values, valid = _noisy(reader, scene, part)
     rows, cols = part.within(around)
     levels = np.zeros((len(values), *around.shape), dtype=np.float32)
-    known = np.zeros(levels.shape, dtype=np.bool_)
+    there = np.zeros(levels.shape, dtype=np.bool_)
     levels[:, rows, cols] = (values - low) * (255.0 / (high - low))
-    known[:, rows, cols] = valid
-    filled = fill_missing(levels, known, _FILL, [_GREY] * len(levels))  # else holes would ring into their neighbours
+    there[:, rows, cols] = valid
+    filled = fill_missing(levels, there, _FILL, [_GREY] * len(levels))  # else holes would ring into their neighbours
     done = jpeg(torch.from_numpy(filled.astype(np.float64))[None], [scene.sensor.quality])[0].numpy()
     rows, cols = window.within(coded)
     at = (slice(None), *window.within(part))

@@ -11,8 +11,8 @@ from typing import Any
 from geo_refdiff.commands.products import product_files, write_products
 from geo_refdiff.commands.result import UpscaleResult
 from geo_refdiff.engine.publish import publish, published_digest, published_tags
+from geo_refdiff.engine.rasters import UNCERTAINTY, unreached
 from geo_refdiff.engine.run import (
-    UNCERTAINTY,
     BlockRunner,
     Progress,
     ProgressCallback,
@@ -20,17 +20,15 @@ from geo_refdiff.engine.run import (
     run_blocks,
 )
 from geo_refdiff.engine.shards import check_shards, publish_shards, published_size, shards_of
-from geo_refdiff.engine.tags import unreached
 from geo_refdiff.engine.workdir import Workdir, check_geotiff, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.options import UpscaleOptions, takes_options
 from geo_refdiff.plan.planning import Planned, check_space, make_plan
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.atomic import check_free, is_filled
+from geo_refdiff.raster.files import check_free, is_filled
 from geo_refdiff.raster.gdal import gdal_env
-from geo_refdiff.raster.layer_source import layer_source
-from geo_refdiff.raster.vector import is_wkt
+from geo_refdiff.raster.vector import is_wkt, layer_source
 from geo_refdiff.restore.models import default_batch
 
 __all__ = ["Interrupted", "UpscaleResult", "upscale"]

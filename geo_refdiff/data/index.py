@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.raster.atomic import atomic_path, write_bytes_atomic
+from geo_refdiff.raster.files import atomic_path, write_bytes_atomic
 from geo_refdiff.raster.gdal import one_line
 
 SUFFIXES = (".csv", ".parquet", ".geoparquet", ".gpkg")

@@ -30,8 +30,8 @@ from geo_refdiff.data.pair_files import (
     named_bands,
 )
 from geo_refdiff.errors import GeoRefDiffError, InputError
-from geo_refdiff.raster.cores import cores
 from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.process import cores
 from geo_refdiff.raster.window import Window
 
 Resident = bool | Literal["auto"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.errors import OutputError
-from geo_refdiff.raster.atomic import write_bytes_atomic
+from geo_refdiff.raster.files import write_bytes_atomic
 
 Labels = NDArray[np.uint8]
 

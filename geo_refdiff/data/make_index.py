@@ -18,7 +18,7 @@ from geo_refdiff.data.index import Box, IndexRow, check_names, check_suffix, is_
 from geo_refdiff.data.matching import match
 from geo_refdiff.data.pair_files import OpenPair, PairFiles, ReadOptions, Shared, named_bands, sample_windows
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.raster.atomic import check_free
+from geo_refdiff.raster.files import check_free
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader

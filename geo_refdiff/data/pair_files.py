@@ -29,11 +29,9 @@ from geo_refdiff.data.labels import (
 )
 from geo_refdiff.data.matching import TAPS_AFTER, TAPS_BEFORE, interpolate, interpolate_valid, whole_and_part
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.affine import translated
 from geo_refdiff.raster.crs import find_overlap
-from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.info import RasterInfo, Role
-from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.geobox import scene_geobox, translated
+from geo_refdiff.raster.info import RasterInfo, Role, inspect
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from geo_refdiff.errors import ModelError, OutputError
-from geo_refdiff.raster.atomic import write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
 
 SHARD_BYTES = 15_000_000
 """A saved weights file stays under 16 MB: larger models are cut into shards."""

@@ -18,16 +18,16 @@ from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.finish import apply_missing, expand, keep_valid, rounded, to_digital_numbers
+from geo_refdiff.engine.finish import expand, rounded, to_digital_numbers
 from geo_refdiff.engine.uncertainty import Told, margin, region_half_widths
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.plan.layout import WindowLayout
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.plan.transfer import transfer_detail
-from geo_refdiff.raster.aoi import AreaOfInterest
 from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.gdal import gdal_threads
-from geo_refdiff.raster.reader import dark_pixels
+from geo_refdiff.raster.nodata import avoid_nodata_collision, dark_pixels, write_nodata
+from geo_refdiff.raster.vector import AreaOfInterest
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.restore.sources import INTERPOLATED, NOTHING, TRACES, source_classes
@@ -146,9 +146,9 @@ class BlockComputer:
         nodata = plan.output.nodata
         if nodata is not None and not np.isnan(nodata):
             dark = dark_pixels(lr[inner], scene_valid, nodata)
-            keep_valid(pixels, valid, expand(dark, cover, region, scale) if dark.any() else None, nodata)
+            avoid_nodata_collision(pixels, valid, expand(dark, cover, region, scale) if dark.any() else None, nodata)
         if valid is not None:
-            apply_missing(pixels, valid, nodata)
+            write_nodata(pixels, valid, nodata)
             if sources is not None:
                 sources[~valid.any(axis=0)] = NOTHING
             if widths is not None:

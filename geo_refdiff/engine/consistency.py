@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from geo_refdiff.engine.finish import keep_valid, rounded
+from geo_refdiff.engine.finish import rounded
 from geo_refdiff.options import Consistency
 from geo_refdiff.raster.fill import fill_missing
-from geo_refdiff.raster.reader import dark_pixels
-from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.raster.nodata import avoid_nodata_collision, dark_pixels
+from geo_refdiff.raster.window import repeated
 from geo_refdiff.sensor.resampling import (
     LOBES,
     cell_means,
@@ -189,7 +189,7 @@ class LrConsistency:
     def _finished(self, image: NDArray[np.float32], dark: NDArray[np.bool_] | None) -> NDArray[Any]:
         pixels = rounded(image, self.dtype)
         if dark is not None and self.nodata is not None:
-            keep_valid(pixels, None, repeated(dark, self.scale) if dark.any() else None, self.nodata)
+            avoid_nodata_collision(pixels, None, repeated(dark, self.scale) if dark.any() else None, self.nodata)
         return pixels
 
     def _step(

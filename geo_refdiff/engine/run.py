@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
-import numpy as np
-
 from geo_refdiff.engine.block import Block, BlockComputer
-from geo_refdiff.engine.finish import BandSums, dump_sums
+from geo_refdiff.engine.rasters import class_counts_tag, residual_tag, run_rasters
 from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.engine.writer import BlockPixels, FinishedBlock
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.plan.records import THREADS, Plan
-from geo_refdiff.raster.block_file import write_block
-from geo_refdiff.raster.gdal import gdal_env, gdal_threads
-from geo_refdiff.raster.geobox import crop
+from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.restorers import Restorer
-from geo_refdiff.restore.sources import CLASSES, NOTHING
-
-SUMS_TAG = "GEO_REFDIFF_SUMS"
-"""Name of a block file's metadata item that holds its statistics."""
-
-SOURCE = "source"
-"""Name of the product that says where detail comes from."""
-
-UNCERTAINTY = "uncertainty"
-"""Name of the product that says how sure each pixel is."""
-
-SHARES_TAG = "GEO_REFDIFF_CLASS_COUNTS"
-"""Pixels of each class in a block of it, as JSON."""
-
-LEFT_TAG = "GEO_REFDIFF_LEFT"
-"""What is left between the scene and the block as the declared sensor sees it, as JSON."""
-
-_WRITES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,35 +95,33 @@ def run_blocks(
     """
     started = perf_counter()
     wanted = list(plan.blocks.serpentine() if order is None else order)
-    found = workdir.done(plan.blocks, None if order is None else wanted)
-    todo = [i for i in wanted if i not in found]
-    finished = len(found)
+    done = workdir.done(plan.blocks, None if order is None else wanted)
+    todo = [i for i in wanted if i not in done]
+    finished = len(done)
 
-    def tell(part: float) -> None:
+    def report(part: float) -> None:
         if progress:
             progress(Progress("blocks", finished + part, plan.blocks.count))
 
     with (
         gdal_env(),
         torch_settings(1 if restorer.local else int(plan.software.get(THREADS, 0))),
-        BlockComputer(plan, restorer, batch_size, lambda done, total: tell(done / total)) as computer,
-        gdal_threads(_WRITES_AHEAD, "blocks") as writer,
+        BlockComputer(plan, restorer, batch_size, lambda windows, total: report(windows / total)) as computer,
     ):
-        writing: deque[Future[None]] = deque()
-        for position, index in enumerate(todo):  # after an error, too, what was computed is written
-            tell(0.0)
-            following = todo[position + 1] if position + 1 < len(todo) else None
-            block = computer.compute(index, following)
-            if len(writing) >= _WRITES_AHEAD:
-                writing.popleft().result()
-            writing.append(writer.submit(_write, plan, workdir, index, block))
-            finished += 1
-        for future in writing:
-            future.result()
-        tell(0.0)
+
+        def blocks() -> Iterator[FinishedBlock]:
+            nonlocal finished
+            for index, following in zip(todo, [*todo[1:], None], strict=True):
+                report(0.0)
+                block = computer.compute(index, following)
+                finished += 1
+                yield index, _pixels(block)
+
+        workdir.blocks(plan.blocks).write(run_rasters(plan), blocks())
+        report(0.0)
         return RunCounts(
             plan.blocks.count,
-            len(found),
+            len(done),
             computer.windows_restored,
             computer.batch_size,
             computer.restore_seconds,
@@ -155,25 +129,11 @@ def run_blocks(
         )
 
 
-def _write(plan: Plan, workdir: Workdir, index: int, block: Block) -> None:
-    valid = block.valid
-    if valid is not None and not valid.any():
-        workdir.mark_empty(index, plan.blocks)
-        return
-    sums = [BandSums.of(band, None if valid is None else valid[i]) for i, band in enumerate(block.pixels)]
-    mask = None
-    if plan.output.mask:
-        mask = np.full(block.window.shape, 255, dtype=np.uint8)
-        if valid is not None:
-            mask[~valid.any(axis=0)] = 0
-    nodata = plan.output.nodata
-    affine, crs = crop(plan.geobox, block.window).affine, plan.scene.crs_wkt
-    tags = {SUMS_TAG: dump_sums(sums), LEFT_TAG: json.dumps(asdict(block.left))}
+def _pixels(block: Block) -> tuple[BlockPixels, ...]:
+    """A block's pixels in each of `run_rasters`."""
+    pixels = [BlockPixels(block.pixels, block.valid, residual_tag(block.left))]
     if block.sources is not None:
-        sources, name = block.sources[None], workdir.side_block(index, plan.blocks, SOURCE)
-        shares = np.bincount(block.sources.ravel(), minlength=len(CLASSES)).tolist()
-        write_block(name, sources, None, affine, crs, NOTHING, {SHARES_TAG: json.dumps(shares)})
+        pixels.append(BlockPixels(block.sources[None], None, class_counts_tag(block.sources)))
     if block.widths is not None:
-        name = workdir.side_block(index, plan.blocks, UNCERTAINTY)
-        write_block(name, block.widths, None, affine, crs, float("nan"))
-    write_block(workdir.block(index, plan.blocks), block.pixels, mask, affine, crs, nodata, tags)
+        pixels.append(BlockPixels(block.widths))
+    return tuple(pixels)

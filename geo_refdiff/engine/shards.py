@@ -9,16 +9,16 @@ import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from geo_refdiff.engine.publish import blocks_env, image_mosaic, published_digest, remove_sidecars
+from geo_refdiff.engine.publish import image_mosaic, published_digest
 from geo_refdiff.engine.workdir import Workdir
+from geo_refdiff.engine.writer import blocks_env, remove_sidecars
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.plan.layout import BlockLayout
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.atomic import check_free, is_filled, output_error, sync
-from geo_refdiff.raster.cog import explained, publish_cog
+from geo_refdiff.raster.cog import add_overviews, explained, overview_count, publish_cog
+from geo_refdiff.raster.files import check_free, is_filled, output_error, sync
 from geo_refdiff.raster.gdal import GDAL_ERRORS
-from geo_refdiff.raster.pyramid import add_overviews, overview_count
-from geo_refdiff.raster.vrt import write_vrt
+from geo_refdiff.raster.mosaic import write_vrt
 from geo_refdiff.raster.window import Window
 
 SIZE_TAG = "GEO_REFDIFF_SHARD_SIZE"
@@ -107,11 +107,12 @@ def publish_shards(plan: Plan, workdir: Workdir, out: Path, size: int, *, overwr
     except OSError as error:
         raise output_error(ready, error) from error
     with blocks_env():
-        filled = workdir.filled(plan.blocks)
+        files = workdir.blocks(plan.blocks)
+        filled = files.filled()
         shards = _write_shards(plan, workdir, filled, size)
-        whole = image_mosaic(plan, workdir, filled)
-        write_vrt(workdir.mosaic, whole)
-        overviews = _write_overviews(workdir.mosaic, ready, size, plan.shape)
+        whole = image_mosaic(plan, workdir, filled=filled)
+        write_vrt(files.vrt, whole)
+        overviews = _write_overviews(files.vrt, ready, size, plan.shape)
     try:
         out.unlink(missing_ok=True)  # first: a VRT never names shards that are not its own
         _remove(target)
@@ -159,14 +160,15 @@ def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int) -> 
     overviews = _overviews_of_a_shard(size, plan.shape)  # smaller ones at the edge have as many, for the VRT's sake
     for index in range(layout.count):
         window = layout.window(index, plan.shape)
-        mosaic = image_mosaic(plan, workdir, filled, window)
+        mosaic = image_mosaic(plan, workdir, window, filled)
         if not mosaic.sources:
             continue
         row, col = divmod(index, layout.cols)
         shard = workdir.shards(size) / f"r{row:05d}_c{col:05d}.tif"
         if published_digest(shard) != digest:
-            write_vrt(workdir.mosaic, mosaic)
-            publish_cog(workdir.mosaic, shard, overwrite=True, overviews=overviews)
+            vrt = workdir.blocks(plan.blocks).vrt
+            write_vrt(vrt, mosaic)
+            publish_cog(vrt, shard, overwrite=True, overviews=overviews)
         shards.append((shard.name, window))
     return shards
 
@@ -184,19 +186,19 @@ def _write_overviews(vrt: Path, folder: Path, size: int, shape: tuple[int, int])
     try:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
-        add_overviews(vrt, scratch, "average")
-        found = []
+        add_overviews(vrt, scratch)
+        overviews = []
         for file in scratch.glob("overview_*.tif"):
             factor = int(file.stem.removeprefix("overview_"))
             if factor > 2**own:
                 sync(file)
                 os.replace(file, folder / file.name)
-                found.append((factor, file.name))
+                overviews.append((factor, file.name))
     except GDAL_ERRORS as error:
         raise explained(folder / "overview.tif", error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return sorted(found)
+    return sorted(overviews)
 
 
 def _overviews_of_a_shard(size: int, shape: tuple[int, int]) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from geo_refdiff.plan.records import UncertaintyRecord
 from geo_refdiff.raster.fill import fill_missing
-from geo_refdiff.raster.reduce import repeated
+from geo_refdiff.raster.window import repeated
 from geo_refdiff.restore.sources import NOTICEABLE
 from geo_refdiff.sensor.resampling import enlarged
 from geo_refdiff.sensor.resize import CONTEXT

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from geo_refdiff.engine.writer import BLOCKS, MOSAIC, BlockFiles, own_blocks
 from geo_refdiff.errors import OptionError, OutputError, ResumeError
 from geo_refdiff.plan.file import differences, read_plan
 from geo_refdiff.plan.layout import BlockLayout
 from geo_refdiff.plan.records import THREADS, Plan
-from geo_refdiff.raster.atomic import check_free, output_error, write_json_atomic
-from geo_refdiff.raster.lock import held
+from geo_refdiff.raster.files import check_free, held, output_error, write_json_atomic
 
-_BLOCKS = "blocks"
 _PLAN = "plan.json"
 _LOCK = "lock"
 _WORKERS = "workers"
-_EMPTY = ".empty"
 _SHARDS = "shards-"
-_NAME = re.compile(r"r([0-9]{5,9})_c([0-9]{5,9})(\.tif|\.empty)")
 _SHOWN = 6
 _GEOTIFF = (".tif", ".tiff")
 
@@ -49,89 +45,17 @@ class Workdir:
         """Lock that other processes hold, shared, while they write blocks: a plan is not replaced meanwhile."""
         return self.path / _WORKERS
 
-    @property
-    def mosaic(self) -> Path:
-        """The VRT over the blocks."""
-        return self.path / "mosaic.vrt"
-
-    @property
-    def published(self) -> Path:
-        """The output, until it is complete."""
-        return self.path / "published.tif"
-
     def shards(self, size: int) -> Path:
         """Folder of the finished shards of so many pixels a side, until all are there."""
         return self.path / f"{_SHARDS}{size}"
 
-    def block_name(self, index: int, layout: BlockLayout) -> str:
-        """File of block `index`, relative to the folder."""
-        row, col = divmod(index, layout.cols)
-        return f"{_BLOCKS}/r{row:05d}_c{col:05d}.tif"
-
-    def block(self, index: int, layout: BlockLayout) -> Path:
-        """File of block `index`."""
-        return self.path / self.block_name(index, layout)
-
-    def side_block_name(self, index: int, layout: BlockLayout, product: str) -> str:
-        """File of block `index` of another product, relative to the folder; written before the block itself."""
-        return self.block_name(index, layout).removesuffix(".tif") + f".{product}.tif"
-
-    def side_block(self, index: int, layout: BlockLayout, product: str) -> Path:
-        """File of block `index` of another product."""
-        return self.path / self.side_block_name(index, layout, product)
+    def blocks(self, layout: BlockLayout) -> BlockFiles:
+        """The block files."""
+        return BlockFiles(self.path, layout)
 
     def done(self, layout: BlockLayout, among: Sequence[int] | None = None) -> set[int]:
-        """Blocks that are finished, of all or of some; a block file appears complete or not at all."""
-        if among is None:
-            return self._found(layout, (".tif", _EMPTY))
-        self._own_blocks()
-        files = {i: self.block(i, layout) for i in among}
-        return {i for i, file in files.items() if _is_plain(file) or _is_plain(file.with_suffix(_EMPTY))}
-
-    def filled(self, layout: BlockLayout) -> set[int]:
-        """Finished blocks that have a file; in the others nothing is valid."""
-        return self._found(layout, (".tif",))
-
-    def mark_empty(self, index: int, layout: BlockLayout) -> None:
-        """Notes that nothing is valid in block `index`.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        file = self.block(index, layout).with_suffix(_EMPTY)
-        try:
-            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
-        except OSError as error:
-            raise output_error(file, error) from error
-
-    def _found(self, layout: BlockLayout, suffixes: tuple[str, ...]) -> set[int]:
-        found = set()
-        try:
-            with os.scandir(self._own_blocks()) as entries:
-                for entry in entries:
-                    if entry.is_symlink():
-                        raise _not_followed(Path(entry.path))
-                    name = _NAME.fullmatch(entry.name)
-                    if name is None or name[3] not in suffixes:
-                        continue
-                    row, col = int(name[1]), int(name[2])
-                    if row < layout.rows and col < layout.cols:
-                        found.add(row * layout.cols + col)
-        except FileNotFoundError:
-            return set()
-        return found
-
-    def _own_blocks(self) -> Path:
-        """The folder of the blocks, which is the run's own.
-
-        Raises:
-            OutputError: a link leads elsewhere.
-        """
-        blocks = self.path / _BLOCKS
-        for folder in (self.path, blocks):
-            if folder.is_symlink():
-                raise _not_followed(folder)
-        return blocks
+        """Blocks that are finished, of all or of some."""
+        return self.blocks(layout).done(among)
 
     def prepare(self, plan: Plan, *, resume: bool, overwrite: bool) -> Plan:
         """Make the folder for a plan, or check that the one there belongs to it.
@@ -158,9 +82,9 @@ class Workdir:
                 )
             self.clean()
             try:
-                self._own_blocks().mkdir(exist_ok=True)
+                own_blocks(self.path).mkdir(exist_ok=True)
             except OSError as error:
-                raise output_error(self.path / _BLOCKS, error) from error
+                raise output_error(self.path / BLOCKS, error) from error
             threads = {k: v for k, v in old.software.items() if k == THREADS}
             plan = replace(plan, software={**plan.software, **threads})  # nothing else of the file is believed
             write_json_atomic(self.plan, plan.to_dict())
@@ -173,10 +97,10 @@ class Workdir:
         with held(self.workers, str(self.path), "wait for its workers") if left else nullcontext():
             try:
                 self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
-                for folder in (self.path / _BLOCKS, *self.path.glob(f"{_SHARDS}*")):
+                for folder in (self.path / BLOCKS, *self.path.glob(f"{_SHARDS}*")):
                     if folder.exists():
                         shutil.rmtree(folder)
-                (self.path / _BLOCKS).mkdir()
+                (self.path / BLOCKS).mkdir()
             except OSError as error:
                 raise output_error(self.path, error) from error
             write_json_atomic(self.plan, plan.to_dict())
@@ -184,7 +108,7 @@ class Workdir:
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
-        for pattern in (f"{_BLOCKS}/.*.tmp-*", f"{_SHARDS}*/.*.tmp-*", ".*.tmp-*", "published*"):
+        for pattern in (f"{BLOCKS}/.*.tmp-*", f"{_SHARDS}*/.*.tmp-*", ".*.tmp-*", "published*"):
             for leftover in self.path.glob(pattern):
                 with suppress(OSError):
                     shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -193,10 +117,10 @@ class Workdir:
         """Remove the folder, the plan first, so that a kill in between leaves nothing that looks like a run."""
         with suppress(OSError):
             self.plan.unlink()
-        for folder in (self.path / _BLOCKS, *self.path.glob(f"{_SHARDS}*")):
+        for folder in (self.path / BLOCKS, *self.path.glob(f"{_SHARDS}*")):
             shutil.rmtree(folder, ignore_errors=True)
         self.clean()
-        for file in (self.mosaic, self.workers, self.path / _LOCK):
+        for file in (self.path / MOSAIC, self.workers, self.path / _LOCK):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: somebody else's files
@@ -210,7 +134,7 @@ class Workdir:
             BusyError: another process holds it; names process and host.
             OutputError: the folder cannot be made, or it is not that of a run.
         """
-        self._own_blocks()
+        own_blocks(self.path)
         existed = self.path.exists()
         if existed and not (self.path / _LOCK).exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise OutputError(
@@ -223,15 +147,6 @@ class Workdir:
             raise output_error(self.path, error) from error
         with held(self.path / _LOCK, str(self.path), "wait for it or choose another output"):
             yield existed
-
-
-def _is_plain(file: Path) -> bool:
-    """Whether a file is there, and no link."""
-    return file.exists() and not file.is_symlink()
-
-
-def _not_followed(path: Path) -> OutputError:
-    return OutputError(f"{path}: is a link, which is not followed; remove it, and start anew with --overwrite")
 
 
 def check_geotiff(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
@@ -247,7 +162,7 @@ def check_geotiff(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ())
 
 
 def check_output(out: Path, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
-    """Whether `out` may be written, as far as can be told without writing.
+    """Whether `out` may be written, as far as can be checked without writing.
 
     Raises:
         OutputError: the folder is missing, no folder or read-only; `out` is a folder, an input, no regular file, or a

@@ -19,7 +19,7 @@ from torch import Tensor
 from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.evaluate.tiles import UINT8, TileSpec
-from geo_refdiff.raster.atomic import atomic_path
+from geo_refdiff.raster.files import atomic_path
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
 
 SUFFIXES = (".png", ".tif", ".tiff")

@@ -27,7 +27,7 @@ from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
 from geo_refdiff.evaluate.windows import disagreement
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.raster.atomic import output_error, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.files import output_error, write_bytes_atomic, write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, write_panels
 from geo_refdiff.registration.radiometry import fit_radiometry

@@ -18,12 +18,11 @@ from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.plan.records import Bands, Output
-from geo_refdiff.raster.aoi import AreaOfInterest
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.globe import turned
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.vector import in_degrees, is_box, read_aoi
+from geo_refdiff.raster.vector import AreaOfInterest, in_degrees, is_box, read_aoi
 from geo_refdiff.raster.warp import gsd_ratio
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model, open_model

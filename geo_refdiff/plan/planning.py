@@ -23,8 +23,8 @@ from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
 from geo_refdiff.plan.survey import fit_reference, survey_others, survey_scene
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.geobox import lattice_origin
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.lattice import lattice_origin
 from geo_refdiff.restore.restorers import Restorer
 
 _LEAST_BYTES = 0.25

@@ -23,11 +23,11 @@ from geo_refdiff.products.planetscope import read_planetscope
 from geo_refdiff.products.record import Band, Product
 from geo_refdiff.products.sentinel2 import read_sentinel_2
 from geo_refdiff.products.stac_item import is_stac_item, read_stac_item
-from geo_refdiff.raster import inspection
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line, unreadable
 from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.info import inspect as inspect_file
 from geo_refdiff.raster.location import URL
-from geo_refdiff.raster.vrt import Mosaic, add_source, band_element, dataset_element
+from geo_refdiff.raster.mosaic import Mosaic, add_source, band_element, dataset_element
 from geo_refdiff.raster.window import Window
 
 _READERS = (read_sentinel_2, read_landsat, read_hls, read_planetscope)
@@ -38,16 +38,16 @@ _COLOURS = {"red": "red", "green": "green", "blue": "blue"} | (
 
 
 def inspect(path: str | Path, role: Role) -> RasterInfo:
-    """What a raster file or a product holds, after checking that it can serve (see `raster.inspection.inspect`).
+    """What a raster file or a product holds, after checking that it can serve (see `raster.info.inspect`).
 
     Raises:
         InputError: one line that names the file, what is wrong and the way out.
     """
     product = open_product(path)
     if product is None:
-        return inspection.inspect(path, role)
+        return inspect_file(path, role)
     with gdal_env():
-        info = inspection.inspect(product.path, role, vrt=product_vrt(product))
+        info = inspect_file(product.path, role, vrt=product_vrt(product))
     return replace(info, size_bytes=product.size_bytes, mtime_ns=product.mtime_ns)
 
 

@@ -16,9 +16,8 @@ from odc.geo.geobox import GeoBox
 from pyproj.transformer import AreaOfInterest, TransformerGroup
 
 from geo_refdiff.errors import GridError
-from geo_refdiff.raster.affine import apply, apply_linear
 from geo_refdiff.raster.gdal import one_line
-from geo_refdiff.raster.geobox import crs_wkt
+from geo_refdiff.raster.geobox import apply, apply_linear, crs_wkt
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
 
@@ -62,7 +61,7 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
     """Where a raster lies on a target grid.
 
     Raises:
-        GridError: they do not overlap, or no exact transformation between their CRSs is known.
+        GridError: they do not overlap, or no exact transformation between their CRSs is available.
     """
     source_crs, target_crs = horizontal_crs(info.crs_wkt), horizontal_crs(crs_wkt(target))
     source_affine, target_affine = Affine(*info.transform), target.affine
@@ -159,7 +158,7 @@ def _whole_offset(source: Affine, target: Affine, info: RasterInfo) -> tuple[int
 
 
 def _transformer(path: str, target: GeoBox, source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> pyproj.Transformer:
-    """The best known transformation from the raster's CRS to the target's, there where the target lies."""
+    """The most accurate transformation from the CRS of the raster to that of the target, where the target lies."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "best transformation is not available": the agreement check decides
@@ -204,7 +203,7 @@ def _check_agreement(
     common: Any,
     transformer: pyproj.Transformer,
 ) -> None:
-    """The warp transforms by GDAL's choice of transformation: refuse where that is not the best known one."""
+    """The warp transforms by GDAL's choice of transformation: refuse where that is not the most accurate one."""
     xmin, ymin, xmax, ymax = common.bounds
     cols, rows = (v.ravel() for v in np.meshgrid(np.linspace(xmin, xmax, 3), np.linspace(ymin, ymax, 3)))
     x, y = apply(Affine(*info.transform), cols, rows)

@@ -1,4 +1,4 @@
-"""Dates of inputs: from metadata, an index or a file's name, as exact as they are known."""
+"""Dates of inputs: from metadata, an index or a file's name, as exact as the source states them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Days from `first` to `last`, both included; a date known to the day has both the same.
+    """Days from `first` to `last`, both included; a date of one day has both the same.
 
     Attributes:
         first, last: in UTC.
-        times: begin and end to the second, in UTC, where they are known; they take no part in comparisons.
+        times: begin and end to the second, in UTC, where they are given; they take no part in comparisons.
     """
 
     first: date
@@ -35,17 +35,17 @@ class Span:
 
     @property
     def begin(self) -> datetime:
-        """As exactly as it is known, in UTC."""
+        """As exact as it was given, in UTC."""
         return self.times[0] if self.times else datetime.combine(self.first, time(), UTC)
 
     @property
     def end(self) -> datetime:
-        """As exactly as it is known, in UTC; the last second of a day."""
+        """As exact as it was given, in UTC; the last second of a day."""
         return self.times[1] if self.times else datetime.combine(self.last, time(23, 59, 59), UTC)
 
     @property
     def exact(self) -> str:
-        """As `span_of` reads it, with times where they are known."""
+        """As `span_of` reads it, with times where they are given."""
         if self.times is None:
             return str(self)
         begin, end = (t.isoformat().replace("+00:00", "Z") for t in self.times)
@@ -96,31 +96,31 @@ def span_of(value: object) -> Span | None:
 
 
 def _moment(value: datetime) -> Span:
-    known = datetime(*value.timetuple()[:6], value.microsecond, value.tzinfo or UTC).astimezone(UTC)
-    midnight = known.time() == time()
-    return Span(known.date(), known.date(), None if midnight else (known, known))
+    moment = datetime(*value.timetuple()[:6], value.microsecond, value.tzinfo or UTC).astimezone(UTC)
+    midnight = moment.time() == time()
+    return Span(moment.date(), moment.date(), None if midnight else (moment, moment))
 
 
 def span_in_name(name: str, latest: date | None = None) -> Span | None:
     """The first day that stands in a file's name, else the first year.
 
     Args:
-        name: of a file. A number in it that tells the place of a tile (tile_2048_4096, r1920_c2048) is no year.
+        name: of a file. A number in it that is the position of a tile (tile_2048_4096, r1920_c2048) is no year.
         latest: what begins later is no date but a number, too; default today.
     """
     latest = datetime.now(UTC).date() if latest is None else latest
-    for found in _DAY.finditer(name):
+    for match in _DAY.finditer(name):
         try:
-            day = date(int(found[1]), int(found[2]), int(found[3]))
+            day = date(int(match[1]), int(match[2]), int(match[3]))
         except ValueError:
             continue
         if day <= latest:
             return Span(day, day)
-    places = [found.span() for found in _PLACE.finditer(name)]
-    places += [found.span() for found in _PAIR.finditer(name) if not all(_is_year(n, latest) for n in found.groups())]
-    for found in _YEAR.finditer(name):
-        if _is_year(found[1], latest) and not any(begin <= found.start() < end for begin, end in places):
-            return span_of(found[1])
+    places = [match.span() for match in _PLACE.finditer(name)]
+    places += [match.span() for match in _PAIR.finditer(name) if not all(_is_year(n, latest) for n in match.groups())]
+    for match in _YEAR.finditer(name):
+        if _is_year(match[1], latest) and not any(begin <= match.start() < end for begin, end in places):
+            return span_of(match[1])
     return None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_refdiff.raster.affine import compose
+from geo_refdiff.raster.geobox import compose
 
 Coordinates = NDArray[np.float64]
 Rows = tuple[tuple[float, ...], ...]

@@ -1,14 +1,20 @@
-"""Georeferenced pixel grids, thin on odc-geo's GeoBox."""
+"""Georeferenced pixel grids, thin on odc-geo's GeoBox, and the lattice on which windows and noise are addressed."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from math import floor
+from typing import Any, Protocol
 
+import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.raster.affine import translated
 from geo_refdiff.raster.window import Window
+
+# Grids sit at whole pixels or, Landsat's, at half a pixel from the CRS origin. A rounding border at 3/4 of a
+# pixel is as far as can be from both, so that float noise in a file's corner never moves it by a pixel.
+_PHASE = 0.25
 
 
 class Georeferenced(Protocol):
@@ -69,3 +75,63 @@ def crs_wkt(gbox: GeoBox) -> str:
 def crop(gbox: GeoBox, window: Window) -> GeoBox:
     """The part of `gbox` under `window` (pixels of `gbox`; may reach outside, then the grid is extended)."""
     return GeoBox(window.shape, translated(gbox.affine, window.row, window.col), gbox.crs)
+
+
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """The affine that applies `inner` first, then `outer`."""
+    a, b, c, d, e, f = outer[:6]
+    g, h, i, j, k, m = inner[:6]
+    return Affine(a * g + b * j, a * h + b * k, a * i + b * m + c, d * g + e * j, d * h + e * k, d * i + e * m + f)
+
+
+def translated(affine: Affine, row: float, col: float) -> Affine:
+    """The affine of the grid whose corner is pixel (row, col) of the grid of `affine`."""
+    a, b, c, d, e, f = affine[:6]
+    return Affine(a, b, a * col + b * row + c, d, e, d * col + e * row + f)
+
+
+def point(affine: Affine, col: float, row: float) -> tuple[float, float]:
+    """The image (x, y) of the point (col, row)."""
+    a, b, c, d, e, f = affine[:6]
+    return a * col + b * row + c, d * col + e * row + f
+
+
+def apply(
+    affine: Affine, cols: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The images (x, y) of the points (cols, rows); those of points that are not finite are not finite."""
+    a, b, c, d, e, f = affine[:6]
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        return np.asarray(a * cols + b * rows + c), np.asarray(d * cols + e * rows + f)
+
+
+def apply_linear(affine: Affine, dcols: Any, drows: Any) -> tuple[Any, Any]:
+    """The images of differences: without the affine's translation."""
+    a, b, _, d, e, _ = affine[:6]
+    return a * dcols + b * drows, d * dcols + e * drows
+
+
+def lattice_origin(transform: Affine) -> tuple[int, int]:
+    """(row, col) of a raster's corner on the lattice of its own CRS and affine.
+
+    With the affine's linear part L and corner (c, f) this is `floor(inv(L) @ (c, f) + 0.25)`: rasters cut
+    from one another at whole pixels differ by exactly those whole pixels.
+
+    Args:
+        transform: pixel (col, row) to CRS units; any rotation, either vertical direction.
+    """
+    a, b, c, d, e, f = (float(v) for v in transform[:6])
+    det = a * e - b * d
+    col = (e * c - b * f) / det
+    row = (a * f - d * c) / det
+    return floor(row + _PHASE), floor(col + _PHASE)
+
+
+def starts(lo: int, hi: int, stride: int) -> range:
+    """The multiples of `stride` whose cells `[k, k + stride)` meet the half-open interval `[lo, hi)`.
+
+    The cells lie on the lattice and do not depend on the interval. Empty where `hi <= lo`.
+    """
+    if hi <= lo:
+        return range(0)
+    return range(lo // stride * stride, hi, stride)

@@ -54,13 +54,13 @@ def turned(shape: BaseGeometry, west: float, east: float) -> BaseGeometry:
         shape: (longitude, latitude), degrees.
         west, east: of the range; a shape that meets it as it is, or not at all, is left alone.
     """
-    found, moved = [], False
+    parts, moved = [], False
     for part in shapely.get_parts(shape):
         left, _, right, _ = part.bounds
         for turn in range(floor((west - right) / _TURN) + 1, ceil((east - left) / _TURN)):
-            found.append(affinity.translate(part, _TURN * turn))
+            parts.append(affinity.translate(part, _TURN * turn))
             moved = moved or turn != 0
-    return shapely.union_all(found) if moved else shape
+    return shapely.union_all(parts) if moved else shape
 
 
 def _at_home(ring: BaseGeometry) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures for people: georeferenced arrays side by side in one PNG."""
+"""Pictures of rasters for people: panels side by side, quicklooks from overviews."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from geo_refdiff.raster.atomic import atomic_path
+from geo_refdiff.raster.band_names import band_keys
+from geo_refdiff.raster.files import atomic_path
+from geo_refdiff.raster.info import inspect
 
 _GAP = 8
 _TITLE = 30
 _PAPER, _INK = (255, 255, 255), (20, 20, 20)
+
+SIDE = 768
+_CUT = (2.0, 98.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +67,62 @@ def stretch(image: NDArray[np.generic], low: NDArray[np.floating], high: NDArray
     scaled = (image.astype(np.float32) - low[:, None, None]) / span
     shown: NDArray[np.uint8] = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     return shown
+
+
+@dataclass(frozen=True)
+class Look:
+    """A raster as people look at it.
+
+    Attributes:
+        bands: three for red, green and blue, by name (or Sentinel-2's numbers) or colour, else the first three; one
+            where there are fewer.
+        values: (1 or 3, height, width) float32, reduced.
+        valid: (height, width), True = valid.
+    """
+
+    bands: tuple[int, ...]
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What becomes black and white: the 2 to 98 percentile range over all bands shown."""
+        valid = self.values[:, self.valid]
+        low, high = (float(v) for v in np.percentile(valid, _CUT)) if valid.size else (0.0, 1.0)
+        return low, high
+
+
+def look(raster: Path, side: int = SIDE) -> Look:
+    """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    info = inspect(raster, "scene")
+    keys = band_keys(info).keys
+    bands = [info.data_bands[keys.index(c)] for c in ("red", "green", "blue") if c in keys]
+    if len(bands) < 3:
+        bands = list(info.data_bands[: 3 if len(keys) >= 3 else 1])
+    with rasterio.open(raster) as dataset:
+        shrink = max(dataset.height, dataset.width, side) / side
+        shape = max(1, round(dataset.height / shrink)), max(1, round(dataset.width / shrink))
+        values = dataset.read(bands, out_shape=(len(bands), *shape)).astype(np.float32)
+        valid = dataset.dataset_mask(out_shape=shape) > 0
+    return Look(tuple(bands), values, valid & np.isfinite(values).all(axis=0))
+
+
+def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:
+    """A PNG of at most `side` pixels along its longer side; missing pixels are transparent.
+
+    Raises:
+        OutputError: the PNG cannot be written.
+    """
+    seen = look(raster, side)
+    low, high = seen.range
+    scaled = (np.nan_to_num(seen.values) - low) / max(high - low, 1e-9)
+    shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
+    rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
+    alpha = np.where(seen.valid, 255, 0).astype(np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
+    with atomic_path(png) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)

@@ -14,11 +14,9 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
-from geo_refdiff.raster.info import RasterInfo, Role, Validity
-from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.nodata import equals_nodata, is_sentinel
 from geo_refdiff.raster.window import Window
-
-__all__ = ["RasterInfo", "RasterReader", "Role", "Validity", "inspect"]
 
 
 class ThreadHandles:
@@ -91,7 +89,7 @@ class RasterReader(ThreadHandles):
 
         A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, and
         where all data bands of the file hold their nodata value; in one band where that band is NaN, infinite or a
-        nodata value that nobody measures (`telltale`).
+        nodata value that nobody measures (`is_sentinel`).
 
         Returns:
             The values (C, height, width) in the file's dtype, 0 outside the raster, and valid (C, height, width),
@@ -157,7 +155,7 @@ class RasterReader(ThreadHandles):
             ok &= np.isfinite(values)
         for index, band in enumerate(self.bands):
             nodata = dataset.nodatavals[band - 1]
-            if telltale(values.dtype, nodata):
+            if is_sentinel(values.dtype, nodata):
                 ok[index] &= ~equals_nodata(values[index], nodata)
         return values, ok
 
@@ -187,33 +185,3 @@ def check_bands(info: RasterInfo, bands: Sequence[int]) -> tuple[int, ...]:
         have = ", ".join(map(str, info.data_bands[:16]))
         raise InputError(f"{info.path}: has no image band {wrong or list(bands)}; its bands are {have}")
     return tuple(bands)
-
-
-def telltale(dtype: np.dtype[Any], nodata: float | None) -> bool:
-    """Whether a nodata value is told from a measured one even where it stands in a single band: of real numbers, any
-    but 0. Of whole numbers 0, 255 and the like are measured, too, in the dark and in the light."""
-    return dtype.kind == "f" and nodata is not None and nodata != 0
-
-
-def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
-    """Where `values` hold `nodata`, compared in their own dtype; nowhere if the dtype cannot hold it."""
-    dtype = values.dtype
-    if dtype.kind == "f":
-        limit = float(np.finfo(dtype).max)
-        if abs(nodata) > limit:  # written with too many digits, as GDAL does for float32
-            nodata = limit if nodata > 0 else -limit
-        return np.asarray(values == dtype.type(nodata), dtype=np.bool_)
-    bounds = np.iinfo(dtype)
-    if nodata != int(nodata) or not bounds.min <= nodata <= bounds.max:
-        return np.zeros(values.shape, dtype=np.bool_)
-    return np.asarray(values == dtype.type(int(nodata)), dtype=np.bool_)
-
-
-def dark_pixels(lr: NDArray[Any], valid: NDArray[np.bool_], nodata: float) -> NDArray[np.bool_]:
-    """(C, h, w) True = the scene holds this number in a valid pixel, and the output may, too.
-
-    It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
-    output, told that the pixel is valid: it would read as missing.
-    """
-    dark: NDArray[np.bool_] = equals_nodata(lr, nodata) & valid
-    return dark & ~dark.all(axis=0)

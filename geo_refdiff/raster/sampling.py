@@ -9,7 +9,7 @@ import rasterio.warp
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_refdiff.raster.affine import apply
+from geo_refdiff.raster.geobox import apply
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.window import Window

@@ -52,7 +52,7 @@ def item(raster: Path, assets: Mapping[str, Asset], when: datetime, properties: 
     """A STAC item for a raster.
 
     Args:
-        raster: the main asset, whose grid and footprint the item tells.
+        raster: the main asset, whose grid and footprint the item states.
         assets: by key; rasters among them get `raster:bands`.
         when: of the scene.
         properties: more of them.
@@ -79,10 +79,10 @@ def rfc3339(time: datetime) -> str:
 
 
 def acquired(raster: str) -> datetime | None:
-    """When a raster was taken, as its TIFF or STAC-like metadata tell; UTC, also where no offset is told.
+    """When a raster was taken, as its TIFF or STAC-like metadata say; UTC, also where no offset is given.
 
     Returns:
-        None where they do not tell.
+        None where they do not say.
     """
     try:
         with rasterio.open(raster) as dataset:
@@ -134,7 +134,7 @@ def outline(dataset: Any) -> BaseGeometry:
 
 
 def _asset(asset: Asset) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "href": f"./{asset.path.name}",
         "title": asset.title,
         "type": asset.media_type,
@@ -142,8 +142,8 @@ def _asset(asset: Asset) -> dict[str, Any]:
     }
     if asset.media_type in (COG, VRT):
         with rasterio.open(asset.path) as dataset:
-            told["raster:bands"] = _bands(dataset)
-    return told | dict(asset.properties)
+            fields["raster:bands"] = _bands(dataset)
+    return fields | dict(asset.properties)
 
 
 def _bands(dataset: Any) -> Sequence[dict[str, Any]]:

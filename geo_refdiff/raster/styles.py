@@ -9,8 +9,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from geo_refdiff.raster.atomic import write_bytes_atomic
-from geo_refdiff.raster.quicklook import look
+from geo_refdiff.raster.files import write_bytes_atomic
+from geo_refdiff.raster.picture import look
 
 Colour = tuple[int, int, int]
 

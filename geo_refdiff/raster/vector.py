@@ -1,21 +1,32 @@
-"""Areas of interest from text: a box, or a vector file."""
+"""Vector layers as QGIS names them, areas of interest from text or a layer, and as pixels."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyproj
 import shapely
+import shapely.affinity
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import GridError, InputError
-from geo_refdiff.raster.gdal import one_line
+from geo_refdiff.raster.gdal import is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
-from geo_refdiff.raster.layer_source import LayerSource, layer_source
+from geo_refdiff.raster.window import Window
+
+_SUBSET = re.compile(r"\|subset=(.*)\Z", re.IGNORECASE | re.DOTALL)
+_WAY_OUT = "give FILE, FILE|layername=NAME, |layerid=NUMBER or |subset=CONDITION"
 
 LONLAT = pyproj.CRS.from_epsg(4326)
 """Degrees, longitude first."""
@@ -23,6 +34,77 @@ LONLAT = pyproj.CRS.from_epsg(4326)
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
 _WKT = re.compile(r"^([^;]+);\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)
+_TILE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """A vector file, and what of it is meant.
+
+    Attributes:
+        path: the file, or a GDAL name.
+        layer: name or number of the layer; None: not said.
+        subset: SQL condition that features must meet, "" if all are meant.
+        only_polygons: whether features of other kinds are left out.
+    """
+
+    path: str
+    layer: str | int | None = None
+    subset: str = ""
+    only_polygons: bool = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a file; what only GDAL can look up counts as there."""
+        return is_gdal_name(self.path) or Path(self.path).exists()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """pyogrio's arguments beside the path."""
+        return {"layer": self.layer, "where": self.subset or None}
+
+    @property
+    def absolute(self) -> LayerSource:
+        """With the absolute path of a file."""
+        return self if is_gdal_name(self.path) else replace(self, path=str(Path(self.path).expanduser().absolute()))
+
+    def __str__(self) -> str:
+        kind = "layerid" if isinstance(self.layer, int) else "layername"
+        layer = "" if self.layer is None else f"|{kind}={self.layer}"
+        return f"{self.path}{layer}{f'|subset={self.subset}' if self.subset else ''}"
+
+
+def layer_source(text: str | Path) -> LayerSource:
+    """What a text names: a file, or a layer of it as QGIS writes it.
+
+    Args:
+        text: FILE, followed by any of |layername=NAME, |layerid=NUMBER (from 0), |geometrytype=Polygon and, last,
+            |subset=CONDITION. A file whose own name looks so is taken as it is.
+
+    Raises:
+        InputError: one line: another part, or one that makes no sense.
+
+    Source: QgsOgrProviderMetadata::decodeUri of QGIS.
+    """
+    name = str(text)
+    if "|" not in name or Path(name).exists():
+        return LayerSource(name)
+    subset = _SUBSET.search(name)
+    path, *parts = (name if subset is None else name[: subset.start()]).split("|")
+    layer: str | int | None = None
+    only_polygons = False
+    for part in parts:
+        key, _, value = part.partition("=")
+        kind = key.lower()
+        if kind == "layername" and value:
+            layer = value
+        elif kind == "layerid" and value.isdecimal():
+            layer = int(value) if layer is None else layer
+        elif kind == "geometrytype" and "polygon" in value.lower():
+            only_polygons = True
+        elif kind != "uniquegeometrytype":
+            raise InputError(f"{path}: '|{part}' is not understood; {_WAY_OUT}")
+    return LayerSource(path, layer, "" if subset is None else subset[1].strip(), only_polygons)
 
 
 def is_box(text: str) -> bool:
@@ -190,3 +272,39 @@ def polygons(geometry: BaseGeometry) -> BaseGeometry:
     """The polygonal part of a geometry, possibly empty."""
     parts = [g for g in shapely.get_parts(geometry, return_index=False) if g.geom_type in ("Polygon", "MultiPolygon")]
     return shapely.union_all(parts) if parts else shapely.Polygon()
+
+
+class AreaOfInterest:
+    """A polygon in pixels of the whole scene's output grid; a pixel belongs to it if its centre does.
+
+    Args:
+        polygon: WKT, in the grid's CRS.
+        target: the grid.
+        part: the output, in pixels of it.
+    """
+
+    def __init__(self, polygon: str, target: GeoBox, part: Window) -> None:
+        self._part = part
+        a, b, c, d, e, f = (~target.affine)[:6]
+        self._geometry: BaseGeometry = shapely.affinity.affine_transform(shapely.from_wkt(polygon), [a, b, d, e, c, f])
+        shapely.prepare(self._geometry)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel of the output belongs to it."""
+        return not any(self.inside(tile).any() for tile in Window(0, 0, *self._part.shape).tiles(_TILE))
+
+    def inside(self, window: Window) -> NDArray[np.bool_]:
+        """(height, width), True inside.
+
+        Args:
+            window: in output pixels.
+        """
+        place = window.shift(self._part.row, self._part.col)
+        near = shapely.box(place.col - 1, place.row - 1, place.stop_col + 1, place.stop_row + 1)
+        if not self._geometry.intersects(near):
+            return np.zeros(window.shape, dtype=np.bool_)
+        if self._geometry.contains(near):
+            return np.ones(window.shape, dtype=np.bool_)
+        pixels = Affine.translation(place.col, place.row)
+        return np.asarray(geometry_mask([self._geometry], window.shape, pixels, invert=True), dtype=np.bool_)

@@ -17,16 +17,15 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.affine import apply, translated
 from geo_refdiff.raster.crs import find_overlap, horizontal_crs
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
-from geo_refdiff.raster.geobox import crs_wkt, scene_geobox
+from geo_refdiff.raster.geobox import apply, crs_wkt, scene_geobox, translated
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.reader import RasterReader, ThreadHandles, check_bands, telltale
-from geo_refdiff.raster.tile_cache import TileCache
-from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.mosaic import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.raster.nodata import is_sentinel
+from geo_refdiff.raster.reader import RasterReader, ThreadHandles, check_bands
+from geo_refdiff.raster.window import TileCache, Window
 
 WarpResampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode"]
 
@@ -37,7 +36,7 @@ MARGIN = 8 * TILE
 """How far (target pixels) windows may reach outside the target and still find pixels."""
 
 _TOLERANCE = 1e-6  # source pixels; with fixed tiles even a coarse one would not depend on the windows
-_BENT_TOLERANCE = 0.01  # of a field of shifts, which is known to a few tenths of a target pixel at best
+_BENT_TOLERANCE = 0.01  # of a field of shifts, which is accurate to a few tenths of a target pixel at best
 _BENT_POINTS = 5
 _CACHE_BYTES = 64 * 2**20
 _CLASSES = ("nearest", "mode")
@@ -47,7 +46,7 @@ def gsd_ratio(info: RasterInfo, target: GeoBox) -> float:
     """The raster's ground sampling distance in target pixels at the overlap's centre: above 1 is coarser.
 
     Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
+        GridError: no overlap, or no exact transformation between the CRSs is available.
     """
     along_cols, along_rows = find_overlap(info, target).gsd
     return sqrt(along_cols * along_rows)
@@ -57,7 +56,7 @@ def overlap_fraction(info: RasterInfo, target: GeoBox) -> float:
     """The part of the target's area that the raster's extent covers, in (0, 1].
 
     Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
+        GridError: no overlap, or no exact transformation between the CRSs is available.
     """
     return find_overlap(info, target).fraction
 
@@ -79,7 +78,7 @@ class WarpedReader:
             target pixels; None: where it says. Part of the one warp: nothing is resampled twice.
 
     Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
+        GridError: no overlap, or no exact transformation between the CRSs is available.
         InputError: a band that the file does not have.
 
     Sources:
@@ -238,7 +237,7 @@ def _bent_tile(straight: str, tile: Window, affine: Affine, displacement: Displa
     transformer = root.find(".//GenImgProjTransformer")
     corner, inverse = (root.find(f".//{name}") for name in ("DstGeoTransform", "DstInvGeoTransform"))
     if transformer is None or corner is None or inverse is None:
-        raise InputError("this version of GDAL describes warped views in a way that is not known; use rasterio 1.4")
+        raise InputError("this version of GDAL describes warped views in an unknown way; use rasterio 1.4")
     place = list(transformer).index(corner)
     transformer.remove(corner)
     transformer.remove(inverse)
@@ -263,11 +262,11 @@ def _kernel_scale(gsd: float) -> float:
 
 
 def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
-    """A VRT of some bands of a raster, with grid and validity as `inspect` found them and nothing else (no RPCs,
+    """A VRT of some bands of a raster, with grid and validity as `inspect` gives them and nothing else (no RPCs,
     no control points), so that the warp uses what was checked.
 
-    Of real numbers, a pixel with NaN or a telltale nodata value in any of the bands is missing, however else the file
-    tells of missing ones; GDAL would let it spoil all that the kernel reaches.
+    Of real numbers, a pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file
+    marks missing ones; GDAL would let it spoil all that the kernel reaches.
     """
     real = np.dtype(info.dtype).kind == "f"
     nodata = info.nodata if info.validity == "nodata" and not real else None
@@ -281,7 +280,7 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
     if real and info.validity == "nodata":
         own = [(info.source, f"mask,{band}") for band in bands]
-        if telltale(np.dtype(info.dtype), info.nodata):
+        if is_sentinel(np.dtype(info.dtype), info.nodata):
             masks += own
         else:
             any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))

@@ -1,9 +1,15 @@
-"""Integer pixel rectangles."""
+"""Integer pixel rectangles, and what is kept for tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,3 +114,49 @@ def around(windows: Sequence[Window]) -> Window:
     """The smallest window that holds all of some, at least one."""
     row, col = min(w.row for w in windows), min(w.col for w in windows)
     return Window(row, col, max(w.stop_row for w in windows) - row, max(w.stop_col for w in windows) - col)
+
+
+def repeated(lr: NDArray[Any], scale: int) -> NDArray[Any]:
+    """(..., h, w) -> (..., h scale, w scale), every pixel repeated."""
+    return np.repeat(np.repeat(lr, scale, axis=-2), scale, axis=-1)
+
+
+T = TypeVar("T")
+
+
+class TileCache(Generic[T]):
+    """What belongs to each tile, for those last used, from any thread.
+
+    Threads that want the same missing tile at once each make it, so a tile must come out the same whoever makes it.
+
+    Args:
+        capacity: tiles kept, at least 1.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._tiles: OrderedDict[Window, T] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, tile: Window, make: Callable[[Window], T]) -> T:
+        """What belongs to `tile`: kept from before, or made now, without the lock.
+
+        Raises:
+            Exception: what `make` raises; nothing is kept then.
+        """
+        with self._lock:
+            if tile in self._tiles:
+                self._tiles.move_to_end(tile)
+                return self._tiles[tile]
+        made = make(tile)
+        with self._lock:
+            self._tiles[tile] = made
+            self._tiles.move_to_end(tile)
+            while len(self._tiles) > self.capacity:
+                self._tiles.popitem(last=False)
+        return made
+
+    def clear(self) -> None:
+        """Forgets all."""
+        with self._lock:
+            self._tiles.clear()

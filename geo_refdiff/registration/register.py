@@ -12,8 +12,8 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geo_refdiff.raster.affine import apply, apply_linear
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.geobox import apply, apply_linear
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import (
     MIN_SCENE,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from geo_refdiff.errors import OptionError, ResumeError
-from geo_refdiff.raster import lock
-from geo_refdiff.raster.atomic import output_error, write_bytes_atomic
+from geo_refdiff.raster.files import held as held_lock
+from geo_refdiff.raster.files import output_error, write_bytes_atomic
 from geo_refdiff.records import decode
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.loop import learning_rate
@@ -41,7 +41,7 @@ def held(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(out, error) from error
-    with lock.held(file, str(out), "wait for it or choose another --out"):
+    with held_lock(file, str(out), "wait for it or choose another --out"):
         try:
             yield
         finally:

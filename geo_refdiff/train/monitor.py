@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.raster.atomic import output_error, write_bytes_atomic
+from geo_refdiff.raster.files import output_error, write_bytes_atomic
 
 LOG = "log.jsonl"
 

@@ -19,7 +19,7 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.nn.receptive_field import receptive_radius
-from geo_refdiff.raster.atomic import write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
 from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.card import Making, model_card
 from geo_refdiff.train.claim import check_free, claim, held

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.raster.atomic import output_error, sync, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.files import output_error, sync, write_bytes_atomic, write_json_atomic
 
 _CURRENT, _NEXT, _LAST = "state", "state.next", "state.last"
 

@@ -11,14 +11,13 @@ import numpy as np
 import rasterio
 
 from geo_refdiff.engine.consistency import Residual
-from geo_refdiff.engine.finish import BandSums
-from geo_refdiff.engine.publish import statistics
-from geo_refdiff.engine.tags import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
+from geo_refdiff.engine.rasters import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.options import Consistency
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.band_names import band_name
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.statistics import BandSums
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
 
@@ -214,7 +213,7 @@ def measured(sums: list[BandSums], declared: Declared) -> list[str]:
     for place, (band, tagged) in enumerate(zip(sums, declared.statistics, strict=True)):
         if tagged is None or not band.count:
             continue
-        own = statistics(band, band.count)
+        own = band.statistics(band.count)
         measured = (own.minimum, own.maximum, own.mean, own.stddev)
         slack = _SUMS * max(abs(band.minimum), abs(band.maximum))
         if not np.allclose(measured, tagged, rtol=_SUMS, atol=slack):

@@ -13,17 +13,16 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.finish import EMPTY, BandSums, rounded
+from geo_refdiff.engine.finish import rounded
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
-from geo_refdiff.raster.affine import point
 from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.gdal import gdal_env
-from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
-from geo_refdiff.raster.reduce import repeated
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.statistics import EMPTY, BandSums
+from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.sources import CLASSES
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.validate import promises

@@ -19,12 +19,11 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.atomic import output_error
-from geo_refdiff.raster.block_file import write_block
+from geo_refdiff.raster.files import output_error
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import crop, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.vrt import Mosaic, write_vrt
+from geo_refdiff.raster.mosaic import Mosaic, write_block, write_vrt
 from geo_refdiff.raster.window import Window
 from geo_refdiff.xarray.arrays import array_info
 

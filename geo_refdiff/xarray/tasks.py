@@ -20,7 +20,7 @@ from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
-from geo_refdiff.raster.atomic import write_json_atomic
+from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.models import open_model
 from geo_refdiff.restore.restorers import Restorer

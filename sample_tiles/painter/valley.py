@@ -20,7 +20,7 @@ from rasterio.features import rasterize
 from rasterio.warp import reproject, transform_bounds
 
 from geo_refdiff.classes import CLASSES, COLOURS
-from geo_refdiff.raster.affine import compose
+from geo_refdiff.raster.geobox import compose
 from geo_refdiff.sensor.sensor import SensorModel
 from sample_tiles.painter.landcover import Edge, Use
 from sample_tiles.painter.landscape import LandscapePair, render_pair

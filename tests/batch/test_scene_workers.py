@@ -20,7 +20,7 @@ from geo_refdiff.batch.workers import block_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.commands.upscale import Interrupted
 from geo_refdiff.errors import WorkerError
-from geo_refdiff.raster.cores import cores
+from geo_refdiff.raster.process import cores
 
 from .conftest import PIXEL
 

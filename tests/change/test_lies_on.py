@@ -17,7 +17,7 @@ from geo_refdiff.change.mask_files import TAG, _share_lattice, lies_on_scene
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 
 Make = Callable[..., Path]
 AFFINE = Affine(5, 0, 485_904, 0, -5, 5_209_248)

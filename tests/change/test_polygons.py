@@ -19,7 +19,7 @@ from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
 from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.raster.window import Window
 
 Make = Callable[..., Path]

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np, rasterio, warnings
 warnings.simplefilter("ignore")
 from geo_refdiff.cli.main import run
-from geo_refdiff.raster.affine import compose
+from geo_refdiff.raster.geobox import compose
 
 role, good_scene, good_reference, folder, *files = sys.argv[1:]
 for number, file in enumerate(files):

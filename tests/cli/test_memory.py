@@ -1,6 +1,6 @@
 import sys
 
-from geo_refdiff.raster.memory import steady_heap
+from geo_refdiff.raster.process import steady_heap
 
 
 def test_it_takes_effect_where_there_is_glibc() -> None:

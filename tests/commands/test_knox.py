@@ -16,7 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 
 from geo_refdiff import upscale
 from geo_refdiff.plan.file import read_plan
-from geo_refdiff.raster.affine import compose
+from geo_refdiff.raster.geobox import compose
 from geo_refdiff.sensor.sensor import SensorModel
 
 pytestmark = pytest.mark.slow

@@ -1,18 +1,10 @@
 import numpy as np
 import pytest
 
-from geo_refdiff.engine.finish import (
-    EMPTY,
-    BandSums,
-    apply_missing,
-    dump_sums,
-    expand,
-    keep_valid,
-    load_sums,
-    rounded,
-    to_digital_numbers,
-)
+from geo_refdiff.engine.finish import expand, rounded, to_digital_numbers
 from geo_refdiff.plan.records import Radiometry
+from geo_refdiff.raster.nodata import avoid_nodata_collision, write_nodata
+from geo_refdiff.raster.statistics import EMPTY, BandSums, dump_sums, load_sums
 from geo_refdiff.raster.window import Window
 
 PLAIN = Radiometry(0.0, 1.0, (0.0,))
@@ -56,16 +48,16 @@ def test_missing_pixels() -> None:
     valid[:, 0, 0] = False
     valid[1, 1, 1] = False
     numbers = np.full((2, 2, 2), 5, np.uint8)
-    apply_missing(numbers, valid, 9)
+    write_nodata(numbers, valid, 9)
     assert numbers[:, 0, 0].tolist() == [9, 9]
     floats = np.full((2, 2, 2), 5, np.float32)
-    apply_missing(floats, valid, -9999.0)
+    write_nodata(floats, valid, -9999.0)
     assert floats[:, 0, 0].tolist() == [-9999, -9999]
     assert floats[0, 1, 1] == 5
     assert floats[1, 1, 1] == -9999
     for measured in (0.0, None):
         floats = np.full((2, 2, 2), 5, np.float32)
-        apply_missing(floats, valid, measured)
+        write_nodata(floats, valid, measured)
         assert floats[:, 0, 0].tolist() == [0, 0]
         assert np.isnan(floats[1, 1, 1])
 
@@ -78,7 +70,7 @@ def test_valid_pixels_never_look_missing(dtype: str, nodata: float, moved: float
     valid = np.array([[[True, True, False]]] * 2)
     dark = np.zeros_like(valid)
     dark[0, 0, 1] = True
-    keep_valid(pixels, valid, dark, nodata)
+    avoid_nodata_collision(pixels, valid, dark, nodata)
     assert pixels[:, 0, 0].tolist() == [moved, moved]
     assert pixels[:, 0, 1].tolist() == [nodata, moved]
     assert pixels[:, 0, 2].tolist() == [nodata, nodata]
@@ -86,7 +78,7 @@ def test_valid_pixels_never_look_missing(dtype: str, nodata: float, moved: float
 
 def test_floating_nodata_moves_as_far_as_gdal_can_tell() -> None:
     pixels = np.full((1, 1, 1), -9999, np.float32)
-    keep_valid(pixels, None, None, -9999.0)
+    avoid_nodata_collision(pixels, None, None, -9999.0)
     assert pixels[0, 0, 0] != -9999
     assert 0.005 < abs(pixels[0, 0, 0] + 9999) < 0.02
 

@@ -15,7 +15,7 @@ from broken import damaged, grainy, told
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.engine.consistency import Residual
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.validate.promises import Declared, DeclaredResidual, consistency, read_declared
 from geo_refdiff.validate.validation import validate_product
 

@@ -194,7 +194,7 @@ def test_nothing_valid_marks_no_file_elsewhere(make_raster: Callable[..., Path],
     (tmp_path / "dark_out.tif.parts" / "blocks" / "r00000_c00000.empty").symlink_to(target)
     workdir = Workdir(tmp_path / "dark_out.tif.parts")
     with pytest.raises(OutputError, match="is a link"):
-        workdir.mark_empty(0, BlockLayout(32, 1, 1))
+        workdir.blocks(BlockLayout(32, 1, 1)).mark_empty(0)
     (tmp_path / "none.empty").symlink_to(tmp_path / "made")
     assert target.stat().st_mtime_ns == stamp
 
@@ -208,9 +208,9 @@ def test_block_that_is_a_virtual_raster_is_not_read(job: Path, secret: Path) -> 
 
 def test_names_of_blocks_stay_in_their_folder() -> None:
     layout = BlockLayout(16, 3, 10**6)
-    workdir = Workdir(Path("/x.parts"))
+    blocks = Workdir(Path("/x.parts")).blocks(layout)
     for index in (0, 10**6, 3 * 10**6 - 1):
-        assert workdir.block(index, layout).parent == Path("/x.parts/blocks")
+        assert blocks.file(index).parent == Path("/x.parts/blocks")
 
 
 def test_odd_files_among_blocks_are_no_blocks(job: Path) -> None:
@@ -222,7 +222,7 @@ def test_odd_files_among_blocks_are_no_blocks(job: Path) -> None:
     (workdir.path / "blocks" / "r00000_c00001.empty").touch()
     layout = read_plan(workdir.plan).blocks
     assert workdir.done(layout) == {1, layout.cols + 2}
-    assert workdir.filled(layout) == {layout.cols + 2}
+    assert workdir.blocks(layout).filled() == {layout.cols + 2}
     assert workdir.done(layout, [0, 1]) == {1}
 
 

@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.plan.bands import band_notes, choose_bands
 from geo_refdiff.plan.records import Bands
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 
 MODEL = ("red", "green", "blue", "nir")
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)

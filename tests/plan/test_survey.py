@@ -15,7 +15,7 @@ from rasterio.windows import Window as RioWindow
 from geo_refdiff.plan.records import Radiometry
 from geo_refdiff.plan.survey import fit_reference, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
-from geo_refdiff.raster.inspection import inspect
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.raster.sampling import tiles_with_data
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from geo_refdiff.errors import OutputError
-from geo_refdiff.raster.atomic import atomic_path, check_free, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.files import atomic_path, check_free, write_bytes_atomic, write_json_atomic
 
 
 def test_success_replaces_and_failure_leaves_the_old(tmp_path: Path) -> None:
@@ -86,9 +86,8 @@ def test_publishing_to_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     from affine import Affine
     from odc.geo.geobox import GeoBox
 
-    from geo_refdiff.raster.block_file import write_block
     from geo_refdiff.raster.cog import publish_cog
-    from geo_refdiff.raster.vrt import Mosaic, write_vrt
+    from geo_refdiff.raster.mosaic import Mosaic, write_block, write_vrt
     from geo_refdiff.raster.window import Window
 
     grid = GeoBox((1100, 1100), Affine(1, 0, 500000, 0, -1, 4600000), "EPSG:32631")

@@ -12,7 +12,8 @@ import rasterio
 
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
-from geo_refdiff.raster.reader import RasterReader, Role, inspect
+from geo_refdiff.raster.info import Role, inspect
+from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 

@@ -9,7 +9,7 @@ import pytest
 from rasterio.enums import ColorInterp
 
 from geo_refdiff.raster.band_names import Sensor, band_keys, meaning
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 
 RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from geo_refdiff.raster.cores import cores
+from geo_refdiff.raster.process import cores
 
 
 def test_those_that_the_process_may_use_else_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,7 @@ from geo_refdiff.batch.areas import read_areas
 from geo_refdiff.batch.catalogue import read_catalogue
 from geo_refdiff.change.polygons import PolygonMask, inspect_polygons, is_vector
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.layer_source import LayerSource, layer_source
-from geo_refdiff.raster.vector import read_aoi
+from geo_refdiff.raster.vector import LayerSource, layer_source, read_aoi
 from geo_refdiff.raster.window import Window
 
 UTM = "EPSG:26914"

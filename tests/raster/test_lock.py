@@ -12,7 +12,7 @@ import pytest
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, OutputError
-from geo_refdiff.raster.lock import held
+from geo_refdiff.raster.files import held
 
 
 @pytest.fixture

@@ -17,11 +17,10 @@ from rasterio.enums import MaskFlags
 from rio_cogeo.cogeo import cog_validate
 
 from geo_refdiff.errors import OutputError
-from geo_refdiff.raster.affine import translated
-from geo_refdiff.raster.block_file import read_block_tags, write_block
-from geo_refdiff.raster.cog import publish_cog
-from geo_refdiff.raster.reduce import halve
-from geo_refdiff.raster.vrt import BandStatistics, Mosaic, write_vrt
+from geo_refdiff.raster.cog import halve, publish_cog
+from geo_refdiff.raster.geobox import translated
+from geo_refdiff.raster.mosaic import Mosaic, read_block_tags, write_block, write_vrt
+from geo_refdiff.raster.statistics import BandStatistics
 from geo_refdiff.raster.window import Window
 
 AFFINES = {
@@ -112,7 +111,7 @@ def test_everything_arrives(tmp_path: Path, affine: str) -> None:
         assert dataset.overviews(1) == [2, 4]
     with rasterio.open(out, overview_level=0) as overview:
         seen = (image != 0).any(axis=0)
-        np.testing.assert_array_equal(overview.read(), halve(image, seen, "average", 0)[0])
+        np.testing.assert_array_equal(overview.read(), halve(image, seen, 0)[0])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.tif", "work"]
 
 
@@ -130,7 +129,7 @@ def test_a_mask_band_arrives_with_its_overviews(tmp_path: Path, block: int) -> N
         assert dataset.mask_flag_enums[0] == [MaskFlags.per_dataset]
         np.testing.assert_array_equal(dataset.read_masks(1), seen)
         np.testing.assert_array_equal(dataset.read(), image)
-    half, ok = halve(image, seen != 0, "average", None)
+    half, ok = halve(image, seen != 0, None)
     assert ok is not None
     with rasterio.open(out, overview_level=0) as overview:
         np.testing.assert_array_equal(overview.read_masks(1) != 0, ok)
@@ -148,15 +147,36 @@ def test_the_same_bytes_whatever_the_blocks_and_threads(tmp_path: Path) -> None:
     assert all(o == outs[0] for o in outs)
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "mode"])
-def test_classes_stay_classes(tmp_path: Path, resampling: Any) -> None:
+def test_classes_stay_classes(tmp_path: Path) -> None:
     image = np.random.default_rng(0).choice([1, 7, 200], size=(1, 600, 1030)).astype(np.uint8)
     vrt, _ = mosaic(tmp_path / "work", image, None, nodata=255)
-    publish_cog(vrt, tmp_path / "out.tif", overview_resampling=resampling)
+    publish_cog(vrt, tmp_path / "out.tif", overview_resampling="mode")
     check_cog(tmp_path / "out.tif")
     for level in (0, 1):
         with rasterio.open(tmp_path / "out.tif", overview_level=level) as overview:
             assert set(np.unique(overview.read())) == {1, 7, 200}
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(1, "int16"), (2, "int16"), (1, "float32")])
+def test_a_mean_of_valid_pixels_is_not_missing(tmp_path: Path, count: int, dtype: str) -> None:
+    image = np.tile(np.array([[-2, 2], [-2, 2]], dtype), (count, 300, 300))
+    image[:, :200, :200] = 0
+    vrt, _ = mosaic(tmp_path / "work", image, None, nodata=0)
+    publish_cog(vrt, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif", overview_level=0) as overview:
+        valid = np.ones((300, 300), bool)
+        valid[:100, :100] = False
+        np.testing.assert_array_equal(overview.dataset_mask() > 0, valid)
+        assert np.abs(overview.read()).max() <= 1
+
+
+def test_a_band_that_is_nodata_in_a_valid_pixel_counts(tmp_path: Path) -> None:
+    image = np.full((2, 600, 600), 100, np.uint16)
+    image[0, ::2] = 0
+    vrt, _ = mosaic(tmp_path / "work", image, None, nodata=0)
+    publish_cog(vrt, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif", overview_level=0) as overview:
+        assert np.unique(overview.read(1)).tolist() == [50]
 
 
 def test_float_with_nan_and_blocks_that_are_not_there(tmp_path: Path) -> None:
@@ -225,7 +245,7 @@ def test_halving_against_plain_means(dtype: str, shape: tuple[int, int]) -> None
     image = picture(2, *shape, dtype)
     seen = np.random.default_rng(1).random(shape) > 0.4
     for valid in (None, seen):
-        half, ok = halve(image, valid, "average", 0)
+        half, ok = halve(image, valid, 0)
         for row in range(half.shape[1]):
             for col in range(half.shape[2]):
                 rows = np.minimum([2 * row, 2 * row + 1], shape[0] - 1)

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
-from geo_refdiff.raster.quicklook import look
+from geo_refdiff.raster.picture import look
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.reader import RasterReader, inspect
-from geo_refdiff.raster.reader import Role as RasterRole
-from geo_refdiff.raster.vrt import Mosaic, with_bands_of
+from geo_refdiff.raster.info import Role as RasterRole
+from geo_refdiff.raster.info import inspect
+from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
+from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.window import Window
 
 GRID = {"crs": "EPSG:26914", "transform": Affine(5, 0, 485900, 0, -5, 5209245)}

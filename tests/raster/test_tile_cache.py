@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from geo_refdiff.raster.tile_cache import TileCache
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.window import TileCache, Window
 
 TILES = [Window(0, col, 8, 8) for col in range(0, 48, 8)]
 

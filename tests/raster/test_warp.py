@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError
-from geo_refdiff.raster.affine import apply
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.geobox import apply
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.raster.warp import MARGIN, WarpedReader, gsd_ratio, overlap_fraction
 from geo_refdiff.raster.window import Window
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.errors import InputError, OptionError, OutputError
-from geo_refdiff.raster.reader import inspect
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.xarray.arrays import affine_of, array_info, band_names
 from geo_refdiff.xarray.store import store_image
 

@@ -1,4 +1,4 @@
-"""Mosaics of block files, or of shards, as GDAL VRT, written as XML.
+"""Block files, and mosaics of them or of shards as GDAL VRT.
 
 Source: https://gdal.org/en/stable/drivers/raster/vrt.html
 """
@@ -9,12 +9,21 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.io import MemoryFile
 
-from geo_refdiff.raster.atomic import atomic_path
+from geo_refdiff.errors import InputError
+from geo_refdiff.raster.files import atomic_path, write_bytes_atomic
+from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line
 from geo_refdiff.raster.geobox import crs_wkt
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.statistics import BandStatistics
 from geo_refdiff.raster.window import Window
 
 GDAL_TYPES = {
@@ -31,26 +40,7 @@ GDAL_TYPES = {
 }
 """GDAL's name for each numpy dtype."""
 
-
-@dataclass(frozen=True)
-class BandStatistics:
-    """Statistics of one band over its valid pixels, in the output's digital numbers."""
-
-    minimum: float
-    maximum: float
-    mean: float
-    stddev: float
-    valid_percent: float
-
-    def tags(self) -> dict[str, str]:
-        """GDAL's metadata items."""
-        return {
-            "STATISTICS_MAXIMUM": repr(float(self.maximum)),
-            "STATISTICS_MEAN": repr(float(self.mean)),
-            "STATISTICS_MINIMUM": repr(float(self.minimum)),
-            "STATISTICS_STDDEV": repr(float(self.stddev)),
-            "STATISTICS_VALID_PERCENT": f"{self.valid_percent:.4g}",
-        }
+TILE = 512
 
 
 @dataclass(frozen=True)
@@ -225,3 +215,71 @@ def _metadata(parent: ET.Element, items: Mapping[str, str]) -> None:
         metadata = ET.SubElement(parent, "Metadata")
         for key, value in items.items():
             ET.SubElement(metadata, "MDI", key=key).text = value
+
+
+def write_block(
+    path: str | Path,
+    array: NDArray[Any],
+    mask: NDArray[np.uint8] | None,
+    transform: Affine,
+    crs: Any,
+    nodata: float | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Writes one block as a GeoTIFF (ZSTD level 1, predictor, tiles of 512), whole or not at all.
+
+    The file is encoded in memory and then written, so that a full disk is noticed.
+
+    Args:
+        path: the final name.
+        array: (C, height, width) in the output's dtype.
+        mask: (height, width), 255 = valid, 0 = missing, kept as an internal mask; None: the block has none.
+        transform: the block's own affine, pixel (col, row) to CRS units.
+        crs: anything rasterio takes for a CRS.
+        nodata: nodata value, or None.
+        tags: dataset metadata, text by name.
+
+    Raises:
+        OutputError: disk full, no permission, no such folder.
+    """
+    count, height, width = array.shape
+    profile = {
+        "driver": "GTiff",
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": array.dtype.name,
+        "crs": crs,
+        "transform": transform,
+        "nodata": nodata,
+        "tiled": True,
+        "blockxsize": min(TILE, -(-width // 16) * 16),
+        "blockysize": min(TILE, -(-height // 16) * 16),
+        "compress": "zstd",
+        "zstd_level": 1,
+        "predictor": 3 if array.dtype.kind == "f" else 2,
+        "interleave": "pixel",
+        "photometric": "minisblack",
+    }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
+        with memory.open(**profile) as dataset:
+            dataset.write(array)
+            if mask is not None:
+                dataset.write_mask(mask)
+            if tags:
+                dataset.update_tags(**tags)
+        write_bytes_atomic(path, memory.getbuffer())
+
+
+def read_block_tags(path: str | Path) -> dict[str, str]:
+    """The dataset metadata of a block file.
+
+    Raises:
+        InputError: it cannot be opened.
+    """
+    try:
+        with rasterio.open(path, driver="GTiff") as dataset:  # a VRT in its place would lead elsewhere
+            return {str(k): str(v) for k, v in dataset.tags().items()}
+    except GDAL_ERRORS as error:
+        text = one_line(error, 160)
+        raise InputError(f"{path}: is not a finished block ({text}); delete it and resume") from error

@@ -1,16 +1,29 @@
-"""Metadata items of an output: how it was made, what it holds, what was measured of it."""
+"""The rasters of a run: their bands, and metadata on how they were made, what they hold, what was measured."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geo_refdiff import __version__
 from geo_refdiff.engine.consistency import Residual
-from geo_refdiff.engine.finish import BandSums
+from geo_refdiff.engine.writer import BlockRaster
+from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
+from geo_refdiff.raster.statistics import BandSums
 from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.sources import CLASSES, COLOURS, NOTHING
+
+SOURCE = "source"
+"""Name of the raster that says where detail comes from."""
+
+UNCERTAINTY = "uncertainty"
+"""Name of the raster that says how sure each pixel is."""
 
 PLAN_TAG = "GEO_REFDIFF_PLAN_SHA256"
 """Metadata item of the output with the plan's digest."""
@@ -23,6 +36,109 @@ VALID_TAG = "GEO_REFDIFF_VALID_PIXELS"
 
 BAND_TAG = "GEO_REFDIFF_BAND"
 """Metadata item of a band: "model", or "transfer" where the model does not know the band."""
+
+
+_RESIDUAL_TAG = "GEO_REFDIFF_LEFT"
+_CLASS_COUNTS_TAG = "GEO_REFDIFF_CLASS_COUNTS"
+
+
+def run_rasters(plan: Plan) -> tuple[BlockRaster, ...]:
+    """The rasters that a plan makes, block by block: the image, then the maps of sources and of uncertainty."""
+    rasters = [image_raster(plan)]
+    if plan.source_map:
+        rasters.append(source_raster(plan))
+    if plan.uncertainty is not None:
+        rasters.append(uncertainty_raster(plan))
+    return tuple(rasters)
+
+
+def image_raster(plan: Plan) -> BlockRaster:
+    """The image."""
+    bands = plan.bands.output
+    profile = Mosaic(
+        geobox=plan.geobox,
+        dtype=plan.output.dtype,
+        count=len(bands),
+        sources=(),
+        nodata=plan.output.nodata,
+        with_mask=plan.output.mask,
+        tags=provenance(plan),
+        band_tags=band_tags(plan),
+    )
+    return BlockRaster(with_bands_of(profile, plan.scene, bands))
+
+
+def source_raster(plan: Plan) -> BlockRaster:
+    """The map of where detail comes from: classes of `restore.sources`."""
+    profile = Mosaic(
+        geobox=plan.geobox,
+        dtype="uint8",
+        count=1,
+        sources=(),
+        nodata=NOTHING,
+        descriptions=("source of detail",),
+        colorinterp=("palette",),
+        colours=COLOURS,
+        tags={
+            "AREA_OR_POINT": "Area",
+            PLAN_TAG: plan.digest(),
+            **{f"GEO_REFDIFF_CLASS_{v}": name for v, name in enumerate(CLASSES)},
+        },
+    )
+    return BlockRaster(profile, SOURCE, "mode")
+
+
+def uncertainty_raster(plan: Plan) -> BlockRaster:
+    """The map of half-widths (`engine.uncertainty`).
+
+    float32, NaN = missing; a band for each of the model's bands, in the output's digital numbers (its scale applies, an
+    offset does not: these are differences).
+
+    Raises:
+        GeoRefDiffError: the plan asks for none.
+    """
+    record, at = plan.uncertainty, [b - 1 for b in plan.bands.scene]
+    if record is None:
+        raise GeoRefDiffError("the plan asks for no map of uncertainty")
+    profile = Mosaic(
+        geobox=plan.geobox,
+        dtype="float32",
+        count=len(at),
+        sources=(),
+        nodata=float("nan"),
+        descriptions=plan.bands.names,
+        scales=tuple(plan.scene.scales[i] for i in at),
+        units=tuple(plan.scene.units[i] for i in at),
+        tags={
+            "AREA_OR_POINT": "Area",
+            PLAN_TAG: plan.digest(),
+            "TIFFTAG_IMAGEDESCRIPTION": record.meaning,
+            "GEO_REFDIFF_UNCERTAINTY_COVERAGE": f"{record.coverage:g}",
+            "GEO_REFDIFF_UNCERTAINTY_RUNS": str(record.runs),
+            "GEO_REFDIFF_UNCERTAINTY_CALIBRATED": "yes" if record.calibrated else "no",
+        },
+    )
+    return BlockRaster(profile, UNCERTAINTY)
+
+
+def residual_tag(residual: Residual) -> dict[str, str]:
+    """Metadata of a block file: what separates the scene from the block as the declared sensor sees it."""
+    return {_RESIDUAL_TAG: json.dumps(asdict(residual))}
+
+
+def block_residual(tags: Mapping[str, str]) -> Residual:
+    """The inverse of `residual_tag`."""
+    return Residual(**json.loads(tags[_RESIDUAL_TAG]))
+
+
+def class_counts_tag(sources: NDArray[np.uint8]) -> dict[str, str]:
+    """Metadata of a block file: pixels of each class of sources."""
+    return {_CLASS_COUNTS_TAG: json.dumps(np.bincount(sources.ravel(), minlength=len(CLASSES)).tolist())}
+
+
+def block_class_counts(tags: Mapping[str, str]) -> list[int]:
+    """The inverse of `class_counts_tag`."""
+    return [int(n) for n in json.loads(tags[_CLASS_COUNTS_TAG])]
 
 
 def provenance(plan: Plan) -> dict[str, str]:

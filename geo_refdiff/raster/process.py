@@ -1,8 +1,17 @@
-"""Keeps the resident memory of a long run flat."""
+"""Cores and memory of this process."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+
+
+def cores() -> int:
+    """Cores that this process may use; all of the machine's where the system does not say (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 _M_MMAP_THRESHOLD = -3
 _BYTES = 32 * 2**20

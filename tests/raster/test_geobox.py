@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.raster.affine import apply, compose, translated
-from geo_refdiff.raster.geobox import crop, output_geobox
-from geo_refdiff.raster.lattice import lattice_origin, starts
+from geo_refdiff.raster.geobox import apply, compose, crop, lattice_origin, output_geobox, starts, translated
 from geo_refdiff.raster.window import Window
 
 affines = st.builds(
