@@ -111,43 +111,43 @@ def _from_colours(info: RasterInfo, asked: MaskOptions, classes: Sequence[str]) 
 
 def _values(info: RasterInfo, asked: MaskOptions, classes: Sequence[str]) -> dict[Key, int]:
     """Value of the mask -> class index; empty: values are class indices."""
-    found: dict[Key, int]
+    mapped: dict[Key, int]
     if asked.class_map is not None:
         given = read_class_map(asked.class_map, classes)
-        found = {k: v for k, v in given.items() if isinstance(k, int)}
+        mapped = {k: v for k, v in given.items() if isinstance(k, int)}
         names = category_names(info.path, info.data_bands[0])
-        found |= {value: given[name.casefold()] for value, name in enumerate(names) if name.casefold() in given}
-        found |= {value: given[c] for value, c in colour_table(info.path, info.data_bands[0]).items() if c in given}
-        if not found:
+        mapped |= {value: given[name.casefold()] for value, name in enumerate(names) if name.casefold() in given}
+        mapped |= {value: given[c] for value, c in colour_table(info.path, info.data_bands[0]).items() if c in given}
+        if not mapped:
             raise InputError(f"{asked.class_map}: the class map names no value of {info.path}; give rows like 10,water")
-        if asked.no_change is None and NO_CHANGE not in found.values() and info.nodata != NO_CHANGE:
-            found.setdefault(NO_CHANGE, NO_CHANGE)
+        if asked.no_change is None and NO_CHANGE not in mapped.values() and info.nodata != NO_CHANGE:
+            mapped.setdefault(NO_CHANGE, NO_CHANGE)
     else:
         names = category_names(info.path, info.data_bands[0]) if classes else ()
-        found, strange = by_names(names, classes)
-        _check_strange(info, found, strange, classes)
+        mapped, unmapped = by_names(names, classes)
+        _check_names(info, mapped, unmapped, classes)
         if classes and not names:
-            found = _by_palette(info, classes)
+            mapped = _by_palette(info, classes)
     if asked.no_change is not None:
         own: dict[Key, int] = {i: i for i in (*range(len(classes) or UNKNOWN_CLASS), UNKNOWN_CLASS)}
-        found = {**(found or own), asked.no_change: NO_CHANGE}
-    return {} if all(k == v for k, v in found.items()) and asked.class_map is None else found
+        mapped = {**(mapped or own), asked.no_change: NO_CHANGE}
+    return {} if all(k == v for k, v in mapped.items()) and asked.class_map is None else mapped
 
 
 def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
     """Value -> class index where a mask's colour table gives each of its values one of SECOND's colours, else empty."""
     colours = second_colours(classes)
     table = colour_table(info.path, info.data_bands[0])
-    found = {value: colours[colour] for value, colour in table.items() if colour in colours}
-    return dict(found.items()) if found and holds_only(info, found) else {}
+    mapped = {value: colours[colour] for value, colour in table.items() if colour in colours}
+    return dict(mapped.items()) if mapped and holds_only(info, mapped) else {}
 
 
-def _check_strange(
-    info: RasterInfo, found: Mapping[Key, int], strange: Mapping[int, str], classes: Sequence[str]
+def _check_names(
+    info: RasterInfo, mapped: Mapping[Key, int], unmapped: Mapping[int, str], classes: Sequence[str]
 ) -> None:
-    """Names that are no classes matter where the values occur; those that do not are left to `check_classes`."""
-    if strange and not found:
-        value, name = next(iter(strange.items()))
+    """Refuse category names if none is a class of the model; single ones are left to `check_classes`."""
+    if unmapped and not mapped:
+        value, name = next(iter(unmapped.items()))
         raise InputError(
             f"{info.path}: its class {value} '{name}' is no class of the model; its classes are "
             f"{list_classes(classes)}; say what it means with --class-map"

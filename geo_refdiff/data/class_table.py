@@ -152,16 +152,16 @@ def read_class_table(path: Path, class_map: Mapping[str, int] | Literal["own"] |
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"{path}: no class table; write one, a line a class: unchanged 255 255 255") from error
-    found = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
-    if len(found) < 2:
-        raise InputError(f"{path}: {len(found)} classes found; give a line a class: unchanged 255 255 255")
+    rows = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
+    if len(rows) < 2:
+        raise InputError(f"{path}: {len(rows)} classes rows; give a line a class: unchanged 255 255 255")
     own = {} if class_map is None or class_map == "own" else dict(class_map)
     known = {_plain(name): index for name, index in (CLASS_MAP | own).items()}
-    names = [_plain(line.name) for line in found]
+    names = [_plain(line.name) for line in rows]
     still = [n for n, name in enumerate(names) if known.get(name) == NO_CHANGE]
     if len(still) != 1:
         raise InputError(f"{path}: {len(still)} classes mean no change ({', '.join(names)}); give one, e.g. unchanged")
-    entries = _entries(found, still[0], path)
+    entries = _entries(rows, still[0], path)
     if class_map == "own":
         order = sorted(range(len(entries)), key=lambda n: (n != still[0], entries[n].index))
         classes = ("no change", *(names[n] for n in order[1:]))

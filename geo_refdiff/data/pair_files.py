@@ -179,12 +179,12 @@ class ReaderCache:
         if getattr(self._local, "process", None) != os.getpid():
             self._local.process, self._local.held = os.getpid(), OrderedDict()
         held: OrderedDict[object, tuple[T, Callable[[T], None]]] = self._local.held
-        found = held.pop(key, None) or (make(), close)
-        held[key] = found
+        entry = held.pop(key, None) or (make(), close)
+        held[key] = entry
         while len(held) > self._limit:
             old, shut = held.popitem(last=False)[1]
             shut(old)
-        return found[0]
+        return entry[0]
 
     def __getstate__(self) -> int:
         return self._limit
@@ -382,13 +382,13 @@ class OpenPair:
     @property
     def tone(self) -> Tone:
         """The tone of the new date as a whole, measured once."""
-        found = self.files.tones.get(self.files.row.new)
-        if found is None:
+        tone = self.files.tones.get(self.files.row.new)
+        if tone is None:
             views = [self.new(window) for window in sample_windows(*self.files.shape)]
             shown = [_four(values, self.files.reading)[:, valid] for values, valid in views]
-            found = measure_tone(shown)
-            self.files.tones[self.files.row.new] = found
-        return found
+            tone = measure_tone(shown)
+            self.files.tones[self.files.row.new] = tone
+        return tone
 
     def read(self, window: Window) -> Crop:
         """One window as a crop; pixels do not depend on how windows are cut."""
