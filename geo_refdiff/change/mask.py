@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from odc.geo.geobox import GeoBox
 
@@ -28,8 +29,7 @@ from geo_refdiff.change.mask_files import (
     holds_only,
     lies_on_scene,
 )
-from geo_refdiff.change.polygons import PolygonMask, field_values, inspect_polygons, is_vector
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.polygons import PolygonMask, VectorInfo, field_values, inspect_polygons, is_vector
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -38,6 +38,51 @@ from geo_refdiff.raster.geobox import Georeferenced
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import inspect
 from geo_refdiff.raster.warp import overlap_fraction
+
+Kind = Literal["classes", "colours", "polygons", "auto"]
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """A change mask, inspected and mapped to the classes of the model.
+
+    Attributes:
+        kind: raster of classes, raster of colours, polygons, or "auto": detected by comparing scene and reference.
+        raster: of kinds "classes" and "colours".
+        polygons: of kind "polygons".
+        values: (value, colour or text in the mask; class index of the model); empty: the mask holds class indices. For
+            "auto": (class index of the detector; of the model).
+        confidence: raster of the confidence, 0 to 1.
+        min_confidence: below it the class is unknown.
+        channels: for "auto", positions of red, green, blue, nir among the plan's bands.
+        detector: for "auto", SHA-256 of the detector.
+        on_scene: whether the mask lies on the scene; otherwise it is moved with the reference.
+    """
+
+    kind: Kind
+    raster: RasterInfo | None = None
+    polygons: VectorInfo | None = None
+    values: tuple[tuple[Key, int], ...] = ()
+    confidence: RasterInfo | None = None
+    min_confidence: float = 0.0
+    channels: tuple[int | None, ...] = ()
+    detector: str = ""
+    on_scene: bool = False
+
+    @property
+    def mtime_ns(self) -> int:
+        """Modification time of the newest file, ns; 0 if unknown."""
+        return max((part.mtime_ns for part in (self.raster, self.polygons, self.confidence) if part), default=0)
+
+    @property
+    def hides_no_change(self) -> bool:
+        """Whether class index 0, no change, is the raster's nodata value and therefore means unknown."""
+        return self.kind == "classes" and not self.values and self.raster is not None and self.raster.nodata == 0
+
+    @property
+    def classes(self) -> dict[int, int]:
+        """For "auto", class index of the detector -> of the model."""
+        return {key: index for key, index in self.values if isinstance(key, int)}
 
 
 def decide_mask(
