@@ -128,7 +128,7 @@ def _from_raster(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -> 
     values = _values(info, asked, classes)
     if info.validity == "nodata" and (info.nodata in values or info.nodata == asked.no_change):
         raise InputError(
-            f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means not known; take "
+            f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means unknown; take "
             f"that off first: gdal_edit.py -unsetnodata"
         )
     check_classes(info, classes, values)

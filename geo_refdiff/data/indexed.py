@@ -20,13 +20,13 @@ from geo_refdiff.data.index import IndexRow, as_text
 from geo_refdiff.data.label_cache import read_labels, write_labels
 from geo_refdiff.data.pair_files import (
     Image,
-    Known,
     Labels,
     OpenPair,
     PairFiles,
     ReaderCache,
     ReadOptions,
     Shared,
+    Valid,
     named_bands,
 )
 from geo_refdiff.errors import GeoRefDiffError, InputError
@@ -52,17 +52,17 @@ class _Date:
     """A new date in memory, shared by its pairs; valid None = everywhere."""
 
     values: Image
-    valid: Known | None
+    valid: Valid | None
     classes: Labels
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A pair in memory; mask None = nowhere known."""
+    """A pair in memory; mask None = unknown everywhere."""
 
     new: _Date
     ref: Image
-    ref_valid: Known | None
+    ref_valid: Valid | None
     mask: Labels | None
 
     def crop(self, at: tuple[slice, slice]) -> Crop:

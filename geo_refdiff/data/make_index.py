@@ -132,7 +132,7 @@ class MadeIndex:
             shifts = np.hypot([row.shift_rows for row in valid], [row.shift_cols for row in valid])
             lines.append(
                 f"shift between dates: median {np.median(shifts):.2f}, 90 % {np.quantile(shifts, 0.9):.2f} HR pixels; "
-                f"none valid for {self._unregistered}"
+                f"none found for {self._unregistered}"
             )
         return "\n".join(lines)
 

@@ -182,8 +182,8 @@ def match(
     old_cells, new_cells, both = [], [], []
     for new, ok, ref, ref_ok in views:
         shifted, inside = moved(ref, (rows, cols))
-        known, _ = moved(ref_ok[None].astype(np.float32), (rows, cols))
-        cells, cells_ok = coarse_cells(shifted, inside & (known[0] > 0.999) & ok)
+        ref_valid, _ = moved(ref_ok[None].astype(np.float32), (rows, cols))
+        cells, cells_ok = coarse_cells(shifted, inside & (ref_valid[0] > 0.999) & ok)
         old_cells.append(cells)
         both.append(cells_ok)
         new_cells.append(coarse_cells(new, ok)[0])

@@ -41,7 +41,7 @@ from geo_refdiff.raster.window import Window
 
 Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 Image = NDArray[np.generic]
-Known = NDArray[np.bool_]
+Valid = NDArray[np.bool_]
 Labels = NDArray[np.uint8]
 T = TypeVar("T")
 _READERS = 4
@@ -337,12 +337,12 @@ class OpenPair:
             if reader is not None:
                 reader.close()
 
-    def new(self, window: Window) -> tuple[Image, Known]:
+    def new(self, window: Window) -> tuple[Image, Valid]:
         """The new date, 0..255, and where it is valid."""
         values, valid = self._new.read(window)
         return self._finished(self._ranged(values), valid), valid
 
-    def ref(self, window: Window) -> tuple[Image, Known]:
+    def ref(self, window: Window) -> tuple[Image, Valid]:
         """The reference, registered and fitted radiometrically to the new date, and where it is valid."""
         values, valid = self._ref.read(window)
         values = self._ranged(values)
@@ -351,13 +351,13 @@ class OpenPair:
             values = values.astype(np.float32, copy=False) * gain + offset
         return self._finished(values, valid), valid
 
-    def classes(self, window: Window, new: Image, valid: Known) -> Labels:
+    def classes(self, window: Window, new: Image, valid: Valid) -> Labels:
         """Land cover of the new date; `new`: its pixels in the window."""
         if self._classes is not None:
             return _cover_labels(self._classes.read(window), len(self.files.reading.classes))
         return self._rules(new, valid)
 
-    def change(self, window: Window, new: Image, new_valid: Known, ref: Image, ref_valid: Known, now: Labels) -> Labels:
+    def change(self, window: Window, new: Image, new_valid: Valid, ref: Image, ref_valid: Valid, now: Labels) -> Labels:
         """Change classes; `now` is the land cover of the new date in the window."""
         reading = self.files.reading
         if self._mask is not None:
@@ -405,7 +405,7 @@ class OpenPair:
             return values
         return self.files.numbers.scaled(values.astype(np.float32))
 
-    def _finished(self, values: Image, valid: Known) -> Image:
+    def _finished(self, values: Image, valid: Valid) -> Image:
         dtype = self.files.dtype
         if values.dtype == dtype == np.uint8:
             return values
@@ -417,7 +417,7 @@ class OpenPair:
         finished[:, ~valid] = 0
         return finished.astype(dtype, copy=False)
 
-    def _rules(self, image: Image, valid: Known) -> Labels:
+    def _rules(self, image: Image, valid: Valid) -> Labels:
         reading = self.files.reading
         if not (reading.by_rules and reading.pseudo_classes):
             return np.full(valid.shape, UNKNOWN_COVER, np.uint8)

@@ -89,7 +89,7 @@ def correlate(first: Complex, second: Complex, radius: int | None) -> list[Peak]
 
     Args:
         first, second: (n, h, w) complex64, zero mean, tapered to zero.
-        radius: search radius along each axis, pixels; None: the shift is coverage to be below a pixel.
+        radius: search radius along each axis, pixels; None: the shift is below a pixel.
     """
     spectra = _whitened(first, second)
     size = spectra[0].size

@@ -101,8 +101,8 @@ def register_rasters(
 
 def _read(window: Window, lr: RasterReader, hr: WarpedReader, sensor: SensorModel) -> View:
     values, valid = lr.read(window)
-    reference, known = hr.read(window.pad(RADIUS + _MARGIN).multiply(OVERSAMPLING))
-    return make_view(values, np.asarray(valid.all(axis=0)), reference, known, sensor, (window.row, window.col))
+    hr_values, hr_valid = hr.read(window.pad(RADIUS + _MARGIN).multiply(OVERSAMPLING))
+    return make_view(values, np.asarray(valid.all(axis=0)), hr_values, hr_valid, sensor, (window.row, window.col))
 
 
 def _tile_count(length: int) -> int:
