@@ -80,31 +80,31 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
     return torch.cat([layout * there, of_scene * valid, of_reference * there, constant * valid, valid, there])
 
 
-def _layout(image: Tensor, known: Tensor, scale: int) -> Tensor:
+def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
     """Mean of each part of an LR pixel less the mean of the LR pixel; 0 where a part has no data. (LAYOUT, h, w)."""
     height, width = (
         n // scale * LAYOUT_SIDE for n in image.shape[-2:]
     )  # parts share HR pixels unless 4 divides the scale
-    share = F.adaptive_avg_pool2d(known[None], (height, width))[0]
+    share = F.adaptive_avg_pool2d(valid[None], (height, width))[0]
     parts = F.adaptive_avg_pool2d(image[None], (height, width))[0] / share.clamp(min=1e-3)
-    whole = _cell_mean(image, scale) / _cell_mean(known, scale).clamp(min=1e-3)
+    whole = _cell_mean(image, scale) / _cell_mean(valid, scale).clamp(min=1e-3)
     around = whole.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
     return F.pixel_unshuffle(torch.where(share > 0, parts - around, 0.0), LAYOUT_SIDE)
 
 
-def _within(image: Tensor, known: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid HR pixels in each LR pixel."""
     mean = _cell_mean(image, scale) / share
     variance = (_cell_mean(image**2, scale) / share - mean**2).clamp(min=0.0)
     texture = torch.log2(variance.sqrt() + _FLOOR) / 4 + 1
     grey = image[:3].mean(dim=0, keepdim=True)
-    both = known[:, 1:, 1:] * known[:, :-1, 1:] * known[:, 1:, :-1]
+    both = valid[:, 1:, 1:] * valid[:, :-1, 1:] * valid[:, 1:, :-1]
     steps = ((grey[:, 1:, 1:] - grey[:, :-1, 1:]).abs() + (grey[:, 1:, 1:] - grey[:, 1:, :-1]).abs()) * both
     steps = F.pad(steps, (1, 0, 1, 0))
     rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of LR pixels are left out
     cols = torch.arange(image.shape[2]) % scale != 0
     edges = _cell_mean(steps * rows[:, None] * cols, scale) / share
-    vegetated = (_ndvi(image) > _VEGETATED).to(image.dtype) * known
+    vegetated = (_ndvi(image) > _VEGETATED).to(image.dtype) * valid
     green = _cell_mean(vegetated, scale) / share if nir else torch.zeros_like(edges)
     return texture, 4 * edges, green
 
@@ -310,13 +310,13 @@ class DetectedMask:
             )
             features = features[:, margin : features.shape[1] - margin, margin : features.shape[2] - margin]
             probabilities = torch.softmax(self.detector.network(features[None]), 1)[0].numpy()
-            known = (features[-2:] > 0).all(dim=0).numpy()[reach:-reach, reach:-reach]
-        return self._classify(probabilities, known)
+            both_valid = (features[-2:] > 0).all(dim=0).numpy()[reach:-reach, reach:-reach]
+        return self._classify(probabilities, both_valid)
 
     def _classify(
-        self, probabilities: NDArray[np.float64], known: NDArray[np.bool_]
+        self, probabilities: NDArray[np.float64], valid: NDArray[np.bool_]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Classes and confidence from probabilities (K, h, w); `known` (h, w): scene and reference are valid."""
+        """Classes and confidence from probabilities (K, h, w); `valid` (h, w): scene and reference are valid."""
         steps = np.rint(probabilities * CONFIDENCE_STEPS).astype(np.uint8)
         changed = np.rint((1 - probabilities[0]) * CONFIDENCE_STEPS) >= round(
             self.detector.threshold * CONFIDENCE_STEPS
@@ -324,9 +324,9 @@ class DetectedMask:
         likeliest = np.argmax(steps[1:], axis=0) + 1
         confidence = np.where(changed, np.take_along_axis(steps, likeliest[None], axis=0)[0], steps[0]).astype(np.uint8)
         classes = self._classes[np.where(changed, likeliest, 0)]
-        unknown = ~known | (confidence < round(self._min_confidence * CONFIDENCE_STEPS))
+        unknown = ~valid | (confidence < round(self._min_confidence * CONFIDENCE_STEPS))
         classes[unknown] = UNKNOWN_CLASS
-        confidence[~known] = 0
+        confidence[~valid] = 0
         return classes, confidence
 
     def _bands(self, image: NDArray[np.float32]) -> torch.Tensor:

@@ -98,7 +98,7 @@ class ColourMask:
         self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int], displacement: Displacement | None = None
     ) -> None:
         self._reader = WarpedReader(info, info.data_bands[:3], target, "nearest", displacement)
-        self._values = {_packed_colour(k): v for k, v in values.items() if isinstance(k, tuple)}
+        self._values = {pack_colour(k): v for k, v in values.items() if isinstance(k, tuple)}
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """(height, width) uint8 class indices, 255 = unknown."""
@@ -163,7 +163,8 @@ def pack_colours(bands: NDArray[np.generic]) -> NDArray[np.int64]:
     return packed
 
 
-def _packed_colour(colour: tuple[int, int, int]) -> int:
+def pack_colour(colour: tuple[int, int, int]) -> int:
+    """(red, green, blue) -> 0xRRGGBB."""
     return (colour[0] << 16) | (colour[1] << 8) | colour[2]
 
 
@@ -216,7 +217,7 @@ def check_colours(info: RasterInfo, values: Mapping[Key, int], classes: Sequence
     Raises:
         InputError: names the colour, the colours that are mapped, and the classes.
     """
-    table = {_packed_colour(k) for k in values if isinstance(k, tuple)}
+    table = {pack_colour(k) for k in values if isinstance(k, tuple)}
     for value in _other_values(info, info.data_bands[:3], pack_colours, lambda v: int(v) in table):
         mapped = ", ".join(f"#{k:06x}" for k in sorted(table))
         raise InputError(

@@ -111,17 +111,17 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             layer = only_layer(source)
-            found = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
+            layer_info = pyogrio.read_info(path, layer=layer, force_feature_count=True, force_total_bounds=True)
             if source.subset:
                 _, bounds = pyogrio.read_bounds(path, layer=layer, where=source.subset)
-                found |= {"features": bounds.shape[1], "total_bounds": _around(bounds)}
+                layer_info |= {"features": bounds.shape[1], "total_bounds": _around(bounds)}
     except InputError:
         raise
     except Exception as error:  # pyogrio and GDAL each have their own
         raise InputError(
             f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
         ) from (error)
-    return _checked(found, path, source.subset, field)
+    return _checked(layer_info, path, source.subset, field)
 
 
 def _around(bounds: NDArray[np.float64]) -> tuple[float, ...]:
@@ -131,27 +131,29 @@ def _around(bounds: NDArray[np.float64]) -> tuple[float, ...]:
     return (*np.nanmin(bounds[:2], axis=1).tolist(), *np.nanmax(bounds[2:], axis=1).tolist())
 
 
-def _checked(found: Mapping[str, Any], path: str, subset: str, field: str | None) -> VectorInfo:
-    layer = str(found["layer_name"])
-    if not found["crs"]:
+def _checked(layer_info: Mapping[str, Any], path: str, subset: str, field: str | None) -> VectorInfo:
+    layer = str(layer_info["layer_name"])
+    if not layer_info["crs"]:
         raise InputError(f"{path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
-    kind = str(found["geometry_type"] or "Unknown")
-    if not found["features"] or not any(word in kind for word in ("Polygon", "Surface", "Unknown", "Collection")):
+    kind = str(layer_info["geometry_type"] or "Unknown")
+    if not layer_info["features"] or not any(word in kind for word in ("Polygon", "Surface", "Unknown", "Collection")):
         raise InputError(
-            f"{path}: layer '{layer}' holds {found['features']} features of type {kind}; give a layer of polygons"
+            f"{path}: layer '{layer}' holds {layer_info['features']} features of type {kind}; give a layer of polygons"
         )
-    fields = [str(f) for f in found["fields"]]
+    fields = [str(f) for f in layer_info["fields"]]
     if field is not None and field not in fields:
         have = ", ".join(fields) or "none"
         raise InputError(f"{path}: layer '{layer}' has no field '{field}'; its fields are {have}")
-    bounds = found["total_bounds"]
+    bounds = layer_info["total_bounds"]
     if bounds is None or not all(isfinite(v) for v in bounds):
         raise InputError(f"{path}: layer '{layer}' has no finite extent; check it with ogrinfo")
     file = Path(path)
     size, mtime = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
-    crs = pyproj.CRS.from_user_input(found["crs"]).to_wkt()
+    crs = pyproj.CRS.from_user_input(layer_info["crs"]).to_wkt()
     xmin, ymin, xmax, ymax = (float(v) for v in bounds)
-    return VectorInfo(path, layer, field, crs, (xmin, ymin, xmax, ymax), int(found["features"]), size, mtime, subset)
+    return VectorInfo(
+        path, layer, field, crs, (xmin, ymin, xmax, ymax), int(layer_info["features"]), size, mtime, subset
+    )
 
 
 def field_values(info: VectorInfo) -> list[Key]:

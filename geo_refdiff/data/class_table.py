@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from geo_refdiff.change.mask_files import pack_colour, pack_colours
 from geo_refdiff.classes import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 
@@ -70,7 +71,7 @@ class ClassTable:
         Raises:
             InputError: lists the values that the table lacks.
         """
-        codes = colour_codes(labels) if encoding == "colour" else labels.astype(np.int64)
+        codes = pack_colours(np.moveaxis(labels, -1, 0)) if encoding == "colour" else labels.astype(np.int64)
         out = np.full(codes.shape, UNKNOWN_CLASS, np.uint8)
         left = np.ones(codes.shape, np.bool_)
         for code, target in zip(self.codes(encoding), self.targets, strict=True):
@@ -88,7 +89,7 @@ class ClassTable:
         colours = [entry.colour for entry in self.entries]
         if encoding == "grey":
             return tuple(-1 if c is None else _grey(c) for c in colours)
-        return tuple(-1 if c is None else c[0] << 16 | c[1] << 8 | c[2] for c in colours)
+        return tuple(-1 if c is None else pack_colour(c) for c in colours)
 
     def encoding_of(self, values: Iterable[int], where: str) -> Encoding:
         """Whether one-band labels hold indices or the grey of the colours, by the values in them.
@@ -105,13 +106,6 @@ class ClassTable:
             f"{e.index} or grey {g} {e.name}" for e, g in zip(self.entries, self.codes("grey"), strict=True)
         )
         raise InputError(f"{where}: {unknown_values(unknown, 'index')}; the table has {table}")
-
-
-def colour_codes(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Colours (h, w, 3) as one number each, (h, w)."""
-    red, green, blue = (labels[..., band].astype(np.int64) for band in range(3))
-    codes: NDArray[np.int64] = red << 16 | green << 8 | blue
-    return codes
 
 
 def unknown_values(codes: NDArray[np.integer], encoding: Encoding) -> str:
@@ -152,26 +146,28 @@ def read_class_table(path: Path, class_map: Mapping[str, int] | Literal["own"] |
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise InputError(f"{path}: no class table; write one, a line a class: unchanged 255 255 255") from error
-    found = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
-    if len(found) < 2:
-        raise InputError(f"{path}: {len(found)} classes found; give a line a class: unchanged 255 255 255")
+    rows = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
+    if len(rows) < 2:
+        raise InputError(f"{path}: {len(rows)} classes; give a line a class: unchanged 255 255 255")
     own = {} if class_map is None or class_map == "own" else dict(class_map)
-    known = {_plain(name): index for name, index in (CLASS_MAP | own).items()}
-    names = [_plain(line.name) for line in found]
-    still = [n for n, name in enumerate(names) if known.get(name) == NO_CHANGE]
-    if len(still) != 1:
-        raise InputError(f"{path}: {len(still)} classes mean no change ({', '.join(names)}); give one, e.g. unchanged")
-    entries = _entries(found, still[0], path)
+    targets_of = {_plain(name): index for name, index in (CLASS_MAP | own).items()}
+    names = [_plain(line.name) for line in rows]
+    unchanged = [n for n, name in enumerate(names) if targets_of.get(name) == NO_CHANGE]
+    if len(unchanged) != 1:
+        raise InputError(
+            f"{path}: {len(unchanged)} classes mean no change ({', '.join(names)}); give one, e.g. unchanged"
+        )
+    entries = _entries(rows, unchanged[0], path)
     if class_map == "own":
-        order = sorted(range(len(entries)), key=lambda n: (n != still[0], entries[n].index))
+        order = sorted(range(len(entries)), key=lambda n: (n != unchanged[0], entries[n].index))
         classes = ("no change", *(names[n] for n in order[1:]))
         return ClassTable(entries, classes, tuple(order.index(n) for n in range(len(entries))))
-    unmapped = [name for name in names if name not in known]
+    unmapped = [name for name in names if name not in targets_of]
     if unmapped:
         raise InputError(
             f"{path}: no model class for {', '.join(unmapped)}; map them with class_map or keep them: 'own'"
         )
-    targets = tuple(known[name] for name in names)
+    targets = tuple(targets_of[name] for name in names)
     wrong = [t for t in targets if not (0 <= t < len(CLASSES) or t == UNKNOWN_CLASS)]
     if wrong:
         raise InputError(f"{path}: class_map gives {wrong[0]}; give 0 to {len(CLASSES) - 1}, or 255 for none")

@@ -133,7 +133,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     for column in columns:
         near = [] if column in COLUMNS else get_close_matches(column, COLUMNS, 1, 0.8)
         if near and near[0] not in columns:
-            raise InputError(f"{path}: column '{column}' is not known; rename it to '{near[0]}' or to something else")
+            raise InputError(f"{path}: unknown column '{column}'; rename it to '{near[0]}' or to something else")
 
 
 def _row(where: str, record: Mapping[str, Any]) -> IndexRow:
@@ -257,10 +257,10 @@ def check_names(option: str, names: Sequence[str], places: Iterable[str]) -> Non
     Raises:
         OptionError: names it and the most similar places.
     """
-    known = sorted({part for place in places for part in (place, *place.split("/"))})
+    names_of_places = sorted({part for place in places for part in (place, *place.split("/"))})
     for name in names:
-        if not is_in_any(name, known):
-            near = get_close_matches(name, known, 3) or known[:5]
+        if not is_in_any(name, names_of_places):
+            near = get_close_matches(name, names_of_places, 3) or names_of_places[:5]
             raise OptionError(f"{option} '{name}' fits no place; there are e.g. {', '.join(near) or 'none'}")
 
 

@@ -20,13 +20,13 @@ from geo_refdiff.data.index import IndexRow, as_text
 from geo_refdiff.data.label_cache import read_labels, write_labels
 from geo_refdiff.data.pair_files import (
     Image,
-    Known,
     Labels,
     OpenPair,
     PairFiles,
     ReaderCache,
     ReadOptions,
     Shared,
+    Valid,
     named_bands,
 )
 from geo_refdiff.errors import GeoRefDiffError, InputError
@@ -52,17 +52,17 @@ class _Date:
     """A new date in memory, shared by its pairs; valid None = everywhere."""
 
     values: Image
-    valid: Known | None
+    valid: Valid | None
     classes: Labels
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A pair in memory; mask None = nowhere known."""
+    """A pair in memory; mask None = unknown everywhere."""
 
     new: _Date
     ref: Image
-    ref_valid: Known | None
+    ref_valid: Valid | None
     mask: Labels | None
 
     def crop(self, at: tuple[slice, slice]) -> Crop:
@@ -214,20 +214,20 @@ class IndexDataset:
         load = partial(_load, self._pairs, firsts, labels)
         dates = dict(zip(firsts, _side_by_side(partial(load, None), list(firsts.values()), _silent), strict=True))
         numbers = list(range(len(self._pairs)))
-        found = _side_by_side(partial(load, dates), numbers, tell if making else _silent)
+        results = _side_by_side(partial(load, dates), numbers, tell if making else _silent)
         if making and kept is not None:
             for number in ruled:
-                held = found[number]
+                held = results[number]
                 if isinstance(held, _Held):
                     labels[f"cover {firsts[self._pairs[number].date]}"] = held.new.classes
                     labels[f"change {number}"] = held.mask if held.mask is not None else _unknown(held.new.classes)
             if write_labels(kept, fingerprint, labels):
                 tell(f"labels are kept in {kept}")
-        return self._usable(found, on_error)
+        return self._usable(results, on_error)
 
-    def _usable(self, found: Sequence[_Date | _Held | GeoRefDiffError], on_error: OnError) -> list[_Held]:
+    def _usable(self, results: Sequence[_Date | _Held | GeoRefDiffError], on_error: OnError) -> list[_Held]:
         held, good = [], []
-        for pair, result in zip(self._pairs, found, strict=True):
+        for pair, result in zip(self._pairs, results, strict=True):
             if isinstance(result, _Held):
                 held.append(result)
                 good.append(pair)

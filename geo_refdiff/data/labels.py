@@ -205,7 +205,7 @@ def change_mask(new: U8, ref: U8, new_classes: U8, ref_classes: U8, tone: Tone |
 
     Args:
         new, ref: (4, H, W) uint8 red, green, blue, nir, registered and in one radiometry.
-        new_classes, ref_classes: (H, W) uint8, 1..5, 0 = not known.
+        new_classes, ref_classes: (H, W) uint8, 1..5, 0 = not classified.
         tone: of the new date; None = measured on `new`.
 
     Returns:
@@ -217,9 +217,9 @@ def change_mask(new: U8, ref: U8, new_classes: U8, ref_classes: U8, tone: Tone |
     groups = np.zeros(len(CLASSES), np.uint8)
     groups[list(_GROUPS)] = list(_GROUPS.values())
     floor = np.where(groups[new_classes] == groups[ref_classes], _FLOOR_WITHIN_GROUP, _FLOOR)
-    known = (new_classes != NO_CHANGE) & (ref_classes != NO_CHANGE)
+    classified = (new_classes != NO_CHANGE) & (ref_classes != NO_CHANGE)
     ground = (groups[new_classes] == _GROUPS[BUILT]) & (groups[ref_classes] == _GROUPS[BUILT])
-    changed = known & ((differ & (step > floor)) | (step > _FLOOR_OF_CONTENT) | (ground & _built_over(new, ref)))
+    changed = classified & ((differ & (step > floor)) | (step > _FLOOR_OF_CONTENT) | (ground & _built_over(new, ref)))
     changed &= ~(shaded(new, tone) & (new_classes != WATER) | shaded(ref, tone) & (ref_classes != WATER))
     changed = opened(changed, 4)
     labels, _ = ndimage.label(changed, np.ones((3, 3)))

@@ -58,16 +58,16 @@ def find_dates(folder: Path, pattern: str | None = None) -> dict[str, list[Dated
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
         relative = path.relative_to(folder)
         if fits is None:
-            found = DatedFile(path, "/".join(relative.parts[:-1]) or folder.resolve().name, path.stem)
+            dated = DatedFile(path, "/".join(relative.parts[:-1]) or folder.resolve().name, path.stem)
         else:
             match = fits.fullmatch(relative.with_suffix("").as_posix())
             if match is None:
                 continue
-            found = _dated(path, match.groupdict(), folder.resolve().name)
-        twin = places.setdefault(found.place, {}).setdefault(found.date, found)
-        if twin is not found:
+            dated = _dated(path, match.groupdict(), folder.resolve().name)
+        twin = places.setdefault(dated.place, {}).setdefault(dated.date, dated)
+        if twin is not dated:
             raise InputError(
-                f"{path} and {twin.path} are both {found.place} {found.date}; give a --pattern that parts them"
+                f"{path} and {twin.path} are both {dated.place} {dated.date}; give a --pattern that parts them"
             )
     if not places:
         wanted = f" that is called like {pattern}" if pattern else ""
@@ -75,10 +75,10 @@ def find_dates(folder: Path, pattern: str | None = None) -> dict[str, list[Dated
     return {place: [dates[date] for date in sorted(dates)] for place, dates in sorted(places.items())}
 
 
-def _dated(path: Path, found: Mapping[str, str], fallback: str) -> DatedFile:
-    date = next(found[key] for key in _DATES if key in found)
-    place = "/".join(value for key, value in found.items() if key not in (*_DATES, "split"))
-    return DatedFile(path, place or fallback, date, found.get("split", ""))
+def _dated(path: Path, fields: Mapping[str, str], fallback: str) -> DatedFile:
+    date = next(fields[key] for key in _DATES if key in fields)
+    place = "/".join(value for key, value in fields.items() if key not in (*_DATES, "split"))
+    return DatedFile(path, place or fallback, date, fields.get("split", ""))
 
 
 def _template(pattern: str) -> re.Pattern[str]:
@@ -126,10 +126,10 @@ class MadeIndex:
 
     def __str__(self) -> str:
         places = len({row.place for row in self.rows})
-        found = [row for row in self.rows if row.valid]
+        valid = [row for row in self.rows if row.valid]
         lines = [f"{self.path}: {len(self.rows)} ordered pairs of {places} places; {self.problems}"]
-        if found:
-            shifts = np.hypot([row.shift_rows for row in found], [row.shift_cols for row in found])
+        if valid:
+            shifts = np.hypot([row.shift_rows for row in valid], [row.shift_cols for row in valid])
             lines.append(
                 f"shift between dates: median {np.median(shifts):.2f}, 90 % {np.quantile(shifts, 0.9):.2f} HR pixels; "
                 f"none found for {self._unregistered}"
@@ -245,15 +245,15 @@ def _fitted(row: IndexRow, opened: OpenPair, register: bool) -> IndexRow:
             views.append((new, new_valid, ref, ref_valid))
     if not views:
         return replace(row, valid=False, note=f"only {common / pixels:.1%} of the pixels have data at both dates")
-    found = match(views, register)
+    matched = match(views, register)
     return replace(
         row,
-        shift_rows=round(found.shift[0], 3),
-        shift_cols=round(found.shift[1], 3),
-        gain=found.gain,
-        offset=found.offset,
-        correlation=found.correlation,
-        note=NO_SHIFT if register and not found.found else "",
+        shift_rows=round(matched.shift[0], 3),
+        shift_cols=round(matched.shift[1], 3),
+        gain=matched.gain,
+        offset=matched.offset,
+        correlation=matched.correlation,
+        note=NO_SHIFT if register and not matched.found else "",
     )
 
 

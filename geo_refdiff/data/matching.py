@@ -182,8 +182,8 @@ def match(
     old_cells, new_cells, both = [], [], []
     for new, ok, ref, ref_ok in views:
         shifted, inside = moved(ref, (rows, cols))
-        known, _ = moved(ref_ok[None].astype(np.float32), (rows, cols))
-        cells, cells_ok = coarse_cells(shifted, inside & (known[0] > 0.999) & ok)
+        ref_valid, _ = moved(ref_ok[None].astype(np.float32), (rows, cols))
+        cells, cells_ok = coarse_cells(shifted, inside & (ref_valid[0] > 0.999) & ok)
         old_cells.append(cells)
         both.append(cells_ok)
         new_cells.append(coarse_cells(new, ok)[0])
@@ -194,7 +194,7 @@ def match(
 
 def match_radiometry(new: NDArray[np.uint8], ref: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Fit a registered reference (C, H, W) uint8 to the new date radiometrically; `valid` (H, W): in both."""
-    found = match([(new, valid, ref, valid)], register=False)
-    gain, offset = (np.array(v, np.float32)[:, None, None] for v in (found.gain, found.offset))
-    matched: NDArray[np.uint8] = np.rint(np.clip(ref * gain + offset, 0.0, 255.0)).astype(np.uint8)
-    return matched
+    matched = match([(new, valid, ref, valid)], register=False)
+    gain, offset = (np.array(v, np.float32)[:, None, None] for v in (matched.gain, matched.offset))
+    fitted: NDArray[np.uint8] = np.rint(np.clip(ref * gain + offset, 0.0, 255.0)).astype(np.uint8)
+    return fitted

@@ -61,7 +61,7 @@ def open_dataset(
         resident: hold the pixels in memory; "auto": if they take no more than `budget` bytes.
         on_error: "skip" leaves out pairs that are missing or unreadable (see `problems`), "stop" raises.
         pseudo_classes: land cover of the new date by rules where none is given and red, green, blue, nir are read.
-        pseudo_change: change by rules where no mask is given; else such a mask is 255, not known.
+        pseudo_change: change by rules where no mask is given; else such a mask is 255, unknown.
         match: move the reference onto the new date and fit its radiometry to it.
         class_map: class names of a folder's table -> index in CLASSES, or "own" to keep its classes.
         labels: which labels of a folder are read: "colour", "grey" or "auto".

@@ -39,7 +39,7 @@ from geo_refdiff.raster.window import Window
 
 Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 Image = NDArray[np.generic]
-Known = NDArray[np.bool_]
+Valid = NDArray[np.bool_]
 Labels = NDArray[np.uint8]
 T = TypeVar("T")
 _READERS = 4
@@ -177,12 +177,12 @@ class ReaderCache:
         if getattr(self._local, "process", None) != os.getpid():
             self._local.process, self._local.held = os.getpid(), OrderedDict()
         held: OrderedDict[object, tuple[T, Callable[[T], None]]] = self._local.held
-        found = held.pop(key, None) or (make(), close)
-        held[key] = found
+        entry = held.pop(key, None) or (make(), close)
+        held[key] = entry
         while len(held) > self._limit:
             old, shut = held.popitem(last=False)[1]
             shut(old)
-        return found[0]
+        return entry[0]
 
     def __getstate__(self) -> int:
         return self._limit
@@ -335,12 +335,12 @@ class OpenPair:
             if reader is not None:
                 reader.close()
 
-    def new(self, window: Window) -> tuple[Image, Known]:
+    def new(self, window: Window) -> tuple[Image, Valid]:
         """The new date, 0..255, and where it is valid."""
         values, valid = self._new.read(window)
         return self._finished(self._ranged(values), valid), valid
 
-    def ref(self, window: Window) -> tuple[Image, Known]:
+    def ref(self, window: Window) -> tuple[Image, Valid]:
         """The reference, registered and fitted radiometrically to the new date, and where it is valid."""
         values, valid = self._ref.read(window)
         values = self._ranged(values)
@@ -349,13 +349,13 @@ class OpenPair:
             values = values.astype(np.float32, copy=False) * gain + offset
         return self._finished(values, valid), valid
 
-    def classes(self, window: Window, new: Image, valid: Known) -> Labels:
+    def classes(self, window: Window, new: Image, valid: Valid) -> Labels:
         """Land cover of the new date; `new`: its pixels in the window."""
         if self._classes is not None:
             return _cover_labels(self._classes.read(window), len(self.files.reading.classes))
         return self._rules(new, valid)
 
-    def change(self, window: Window, new: Image, new_valid: Known, ref: Image, ref_valid: Known, now: Labels) -> Labels:
+    def change(self, window: Window, new: Image, new_valid: Valid, ref: Image, ref_valid: Valid, now: Labels) -> Labels:
         """Change classes; `now` is the land cover of the new date in the window."""
         reading = self.files.reading
         if self._mask is not None:
@@ -380,13 +380,13 @@ class OpenPair:
     @property
     def tone(self) -> Tone:
         """The tone of the new date as a whole, measured once."""
-        found = self.files.tones.get(self.files.row.new)
-        if found is None:
+        tone = self.files.tones.get(self.files.row.new)
+        if tone is None:
             views = [self.new(window) for window in sample_windows(*self.files.shape)]
             shown = [_four(values, self.files.reading)[:, valid] for values, valid in views]
-            found = measure_tone(shown)
-            self.files.tones[self.files.row.new] = found
-        return found
+            tone = measure_tone(shown)
+            self.files.tones[self.files.row.new] = tone
+        return tone
 
     def read(self, window: Window) -> Crop:
         """One window as a crop; pixels do not depend on how windows are cut."""
@@ -403,7 +403,7 @@ class OpenPair:
             return values
         return self.files.numbers.scaled(values.astype(np.float32))
 
-    def _finished(self, values: Image, valid: Known) -> Image:
+    def _finished(self, values: Image, valid: Valid) -> Image:
         dtype = self.files.dtype
         if values.dtype == dtype == np.uint8:
             return values
@@ -415,7 +415,7 @@ class OpenPair:
         finished[:, ~valid] = 0
         return finished.astype(dtype, copy=False)
 
-    def _rules(self, image: Image, valid: Known) -> Labels:
+    def _rules(self, image: Image, valid: Valid) -> Labels:
         reading = self.files.reading
         if not (reading.by_rules and reading.pseudo_classes):
             return np.full(valid.shape, UNKNOWN_COVER, np.uint8)

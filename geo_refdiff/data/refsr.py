@@ -319,10 +319,10 @@ class PairCache:
     def get(self, index: int, make: Callable[[int], Crop]) -> Crop:
         """The pair of this number, made if it is not in memory."""
         with self._lock:
-            found = self._pairs.get(index)
-            if found is not None:
+            pair = self._pairs.get(index)
+            if pair is not None:
                 self._pairs.move_to_end(index)
-                return found
+                return pair
         made = make(index)
         with self._lock:
             if index not in self._pairs:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geo_refdiff.change.deciding import open_mask
 from geo_refdiff.change.detector import DetectedMask, load_detector
+from geo_refdiff.change.mask import open_mask
 from geo_refdiff.change.mask_files import ChangeMask
 from geo_refdiff.errors import ModelError
 from geo_refdiff.plan.records import Plan

@@ -10,15 +10,14 @@ import numpy as np
 from affine import Affine
 
 from geo_refdiff import __version__
-from geo_refdiff.change.deciding import decide_mask
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.mask import MaskRecord, decide_mask
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
+from geo_refdiff.plan.automatic_mask import automatic_mask
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
-from geo_refdiff.plan.priors import automatic_mask
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
 from geo_refdiff.plan.survey import fit_reference, survey_others, survey_scene
 from geo_refdiff.plan.uncertainty import uncertainty_record

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.mask import MaskRecord
 from geo_refdiff.options import Consistency
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout

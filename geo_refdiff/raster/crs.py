@@ -1,4 +1,4 @@
-"""Transformations between the CRSs of two rasters that can be trusted, and where the rasters overlap."""
+"""Overlap of two rasters, with exact transformations between their CRSs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ _AGREEMENT_PX = 0.25
 
 @dataclass(frozen=True)
 class Overlap:
-    """How a raster lies on a target grid.
+    """The overlap of a raster with a target grid.
 
     Attributes:
         fraction: part of the target's area that the raster's extent covers, in (0, 1].
-        gsd: sizes of a source pixel along its own columns and rows, in target pixels, at the overlap's centre.
-        offset: (row, col) of the raster's corner in target pixels if both are the same grid but for a whole number
-            of pixels, else None.
+        gsd: size of a source pixel along its columns and rows, target pixels, at the centre of the overlap.
+        offset: (row, col) of the raster's corner in target pixels if the grids differ by whole pixels only, else None.
     """
 
     fraction: float
@@ -44,7 +43,7 @@ class Overlap:
 
 
 def horizontal_crs(crs: Any) -> pyproj.CRS:
-    """A CRS without its vertical part."""
+    """The horizontal part of a CRS."""
     parsed = pyproj.CRS.from_user_input(crs)
     if parsed.is_compound:
         parsed = parsed.sub_crs_list[0]
@@ -58,7 +57,7 @@ def unit_of(crs: Any) -> str:
 
 
 def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
-    """Where a raster lies on a target grid.
+    """Overlap of a raster with a target grid.
 
     Raises:
         GridError: they do not overlap, or no exact transformation between their CRSs is available.
@@ -98,7 +97,7 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
 
 
 def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
-    """The scene's pixels that the reference may cover."""
+    """Window of the scene that the reference may cover; the whole scene if that is not known."""
     t = np.linspace(0, 1, _EDGE_POINTS)
     zero, one = np.zeros_like(t), np.ones_like(t)
     cols = np.concatenate([t, one, t, zero]) * reference.width
@@ -158,7 +157,7 @@ def _whole_offset(source: Affine, target: Affine, info: RasterInfo) -> tuple[int
 
 
 def _transformer(path: str, target: GeoBox, source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> pyproj.Transformer:
-    """The most accurate transformation from the CRS of the raster to that of the target, where the target lies."""
+    """The most accurate transformation from the raster's CRS to the target's for the area of the target."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "best transformation is not available": the agreement check decides
@@ -203,7 +202,7 @@ def _check_agreement(
     common: Any,
     transformer: pyproj.Transformer,
 ) -> None:
-    """The warp transforms by GDAL's choice of transformation: refuse where that is not the most accurate one."""
+    """Raise GridError if GDAL's own choice of transformation, by which it warps, is not the most accurate one."""
     xmin, ymin, xmax, ymax = common.bounds
     cols, rows = (v.ravel() for v in np.meshgrid(np.linspace(xmin, xmax, 3), np.linspace(ymin, ymax, 3)))
     x, y = apply(Affine(*info.transform), cols, rows)

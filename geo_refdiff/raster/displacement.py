@@ -1,4 +1,4 @@
-"""A field of small shifts between two grids."""
+"""Displacement between two rasters: a linear function or a spline of the position."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _CHECKED = 65
 
 @dataclass(frozen=True, slots=True)
 class Displacement:
-    """What one raster shows at position p, another shows at p + d(p).
+    """Position p of one raster corresponds to p + d(p) of another.
 
-    d is linear, or a bicubic spline through the nodes of a lattice; outside of the lattice it is what it is at the
-    lattice's nearest edge. Positions are counted in pixels from the grid's corner: pixel (i, j) has its centre at
-    (i + 0.5, j + 0.5).
+    d is linear, or a bicubic spline through the nodes of a lattice, which is extended constantly beyond its edges.
+    Positions are in pixels from the corner of the grid: the centre of pixel (i, j) is (i + 0.5, j + 0.5).
 
     Attributes:
-        matrix: (a, b, c, d, e, f): d = (a row + b col + c, d row + e col + f), in rows and columns; without a lattice.
+        matrix: (a, b, c, d, e, f): d = (a row + b col + c, d row + e col + f), rows and columns; unused with a lattice.
         rows, cols: positions of the lattice's nodes, ascending; empty without a lattice.
         drows, dcols: d at the nodes, row by row.
     """
@@ -42,12 +41,12 @@ class Displacement:
 
     @staticmethod
     def constant(drow: float, dcol: float) -> Displacement:
-        """The same shift everywhere."""
+        """A constant displacement."""
         return Displacement((0.0, 0.0, float(drow), 0.0, 0.0, float(dcol)))
 
     @staticmethod
     def lattice(rows: Coordinates, cols: Coordinates, drows: Coordinates, dcols: Coordinates) -> Displacement:
-        """Through nodes; `drows` and `dcols` are (len(rows), len(cols))."""
+        """A spline through nodes; `drows` and `dcols` are (len(rows), len(cols))."""
         return Displacement(
             rows=tuple(float(v) for v in rows),
             cols=tuple(float(v) for v in cols),
@@ -57,16 +56,16 @@ class Displacement:
 
     @property
     def is_zero(self) -> bool:
-        """Whether nothing is shifted at all."""
+        """Whether d is 0 everywhere."""
         return not any(self.matrix) and not any(v for line in (*self.drows, *self.dcols) for v in line)
 
     @property
     def is_linear(self) -> bool:
-        """Whether one affine says it all."""
+        """Whether d is linear."""
         return not self.rows
 
     def at(self, rows: Coordinates, cols: Coordinates) -> tuple[Coordinates, Coordinates]:
-        """d at positions, each an array of the shape that `rows` and `cols` have in common."""
+        """d (rows, columns) at positions, in the broadcast shape of `rows` and `cols`."""
         if self.is_linear:
             a, b, c, d, e, f = self.matrix
             return np.asarray(a * rows + b * cols + c), np.asarray(d * rows + e * cols + f)
@@ -77,7 +76,7 @@ class Displacement:
         return np.asarray(down.ev(rows, cols)), np.asarray(right.ev(rows, cols))
 
     def came_from(self, rows: Coordinates, cols: Coordinates) -> tuple[Coordinates, Coordinates]:
-        """The positions p with p + d(p) = (rows, cols), for fields that vary slowly."""
+        """Inverse: positions p with p + d(p) = (rows, cols), for a d that varies slowly."""
         row, col = rows, cols
         for _ in range(_INVERSIONS):
             drow, dcol = self.at(row, col)
@@ -85,13 +84,13 @@ class Displacement:
         return np.asarray(row), np.asarray(col)
 
     def reach(self, shape: tuple[int, int]) -> int:
-        """Pixels that no shift exceeds, along an axis, on a grid of `shape` (height, width) and a little beyond."""
+        """Upper bound of |d| along an axis on a grid of `shape` (height, width), whole pixels."""
         rows, cols = (np.linspace(0.0, n, _CHECKED) for n in shape)
         d = self.at(rows[:, None], cols[None])
         return int(np.ceil(max(float(np.abs(v).max()) for v in d) * 1.1)) if not self.is_zero else 0
 
     def on_pixels(self, shape: tuple[int, int], origin: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
-        """d at the centres of (height, width) pixels, the first of which is `origin`; (2, height, width)."""
+        """d at the centres of `shape` (height, width) pixels from `origin` (row, col); (2, height, width) float32."""
         rows, cols = (np.arange(n, dtype=np.float64) + (first + 0.5) for n, first in zip(shape, origin, strict=True))
         if self.is_linear:
             d = self.at(rows[:, None], cols[None])
@@ -102,24 +101,24 @@ class Displacement:
         return np.stack([np.broadcast_to(v, shape) for v in d]).astype(np.float32)
 
     def scaled(self, factor: float) -> Displacement:
-        """The same field in pixels `factor` times smaller."""
+        """The same displacement in pixels `factor` times smaller."""
         a, b, c, d, e, f = self.matrix
         many = (tuple(tuple(v * factor for v in line) for line in part) for part in (self.drows, self.dcols))
         rows, cols = (tuple(v * factor for v in part) for part in (self.rows, self.cols))
         return Displacement((a, b, c * factor, d, e, f * factor), rows, cols, *many)
 
     def rounded(self) -> Displacement:
-        """Shifts rounded to 1e-4 pixels, so that they are written down, and compared, in few digits."""
+        """d rounded to 1e-4 pixels, for plans and comparisons."""
         a, b, c, d, e, f = self.matrix
         matrix = (round(a, 9), round(b, 9), round(c, _DIGITS), round(d, 9), round(e, 9), round(f, _DIGITS))
         many = (tuple(tuple(round(v, _DIGITS) for v in line) for line in part) for part in (self.drows, self.dcols))
         return Displacement(matrix, self.rows, self.cols, *many)
 
     def moved(self, affine: Affine) -> Affine:
-        """The affine (col, row) -> CRS of the grid on which pixel p lies where `affine` puts p + d(p).
+        """Affine (col, row) -> CRS of the grid whose pixel p lies where `affine` puts p + d(p).
 
         Raises:
-            ValueError: the field is not linear.
+            ValueError: d is not linear.
         """
         if not self.is_linear:
             raise ValueError("a lattice of shifts is no affine")

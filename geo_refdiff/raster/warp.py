@@ -1,4 +1,4 @@
-"""One exact warp of a raster to the output grid, the same pixels however it is cut into windows."""
+"""Exact warp of a raster to the output grid, in a single resampling, independent of the windows that are read."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from geo_refdiff.raster.window import TileCache, Window
 WarpResampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode"]
 
 TILE = 256
-"""Pixels are warped in fixed tiles of this size, counted from the target's corner."""
+"""Side of the fixed tiles, counted from the target's corner, in which pixels are warped."""
 
 MARGIN = 8 * TILE
-"""How far (target pixels) windows may reach outside the target and still find pixels."""
+"""How far windows may reach outside the target, target pixels; beyond that nothing is valid."""
 
 _TOLERANCE = 1e-6  # source pixels; with fixed tiles even a coarse one would not depend on the windows
 _BENT_TOLERANCE = 0.01  # of a field of shifts, which is accurate to a few tenths of a target pixel at best
@@ -43,7 +43,7 @@ _CLASSES = ("nearest", "mode")
 
 
 def gsd_ratio(info: RasterInfo, target: GeoBox) -> float:
-    """The raster's ground sampling distance in target pixels at the overlap's centre: above 1 is coarser.
+    """Ground sampling distance of the raster in target pixels at the centre of the overlap; above 1 is coarser.
 
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is available.
@@ -62,24 +62,23 @@ def overlap_fraction(info: RasterInfo, target: GeoBox) -> float:
 
 
 class WarpedReader:
-    """Reads a raster on another grid, from any thread.
+    """Reader of a raster on another grid, safe in threads.
 
-    The pixels do not depend on how the windows are cut: the grid is warped in fixed tiles, with an exact
-    transformation (no error beyond 1e-6 source pixels) and kernel sizes fixed for the whole target. A source
-    finer than the target is averaged by a kernel widened accordingly. A source on the target's own grid, but for
-    a shift by whole pixels, is passed through bit-exact.
+    Pixels do not depend on windows: fixed tiles are warped with an exact transformation (error below 1e-6 source
+    pixels) and with kernel sizes fixed for the whole target. For a source finer than the target the kernel is widened.
+    A source whose grid differs from the target by whole pixels only is passed through bit for bit.
 
     Args:
         info: from `inspect`.
         bands: 1-based band indices, in the order wanted.
-        target: the output grid of the whole scene, also for a run on a part of it.
+        target: output grid of the whole scene, even if only a part of it is processed.
         resampling: "cubic" etc. give float32; "nearest" and "mode" keep the file's dtype.
-        displacement: what belongs at p of the target lies, by the raster's own georeference, at p + displacement, in
-            target pixels; None: where it says. Part of the one warp: nothing is resampled twice.
+        displacement: target pixel p is read at p + displacement by the raster's georeference, target pixels; None: no
+            displacement. It is part of the warp: nothing is resampled twice.
 
     Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is available.
-        InputError: a band that the file does not have.
+        GridError: no overlap, or no exact transformation between the CRSs is known.
+        InputError: no such band.
 
     Sources:
         https://gdal.org/en/stable/api/gdalwarp_cpp.html (XSCALE, YSCALE, UNIFIED_SRC_NODATA)
@@ -116,7 +115,7 @@ class WarpedReader:
         self._tiles: TileCache[tuple[NDArray[Any], NDArray[np.bool_]]] = TileCache(max(16, _CACHE_BYTES // tile_bytes))
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The pixels of `window`, in the target's pixel coordinates; it may reach outside the target.
+        """The pixels of a window, in pixels of the target; it may reach outside.
 
         Returns:
             The values (C, height, width), float32 or the file's dtype, and valid (height, width), True = valid in
@@ -140,7 +139,7 @@ class WarpedReader:
         return values, valid
 
     def close(self) -> None:
-        """Closes the files of all threads; call it when no thread reads any more."""
+        """Close the files of all threads, once no thread reads any more."""
         self._handles.close()
         self._tiles.clear()
 
@@ -176,7 +175,7 @@ class WarpedReader:
 
 
 class _WarpHandles(ThreadHandles):
-    """A warped view for each thread: the wanted bands as a VRT, warped to the target with a margin around it."""
+    """A warped VRT for each thread: the bands, warped to the target with a margin around it."""
 
     def __init__(
         self,
@@ -212,7 +211,7 @@ class _WarpHandles(ThreadHandles):
         return [WarpedVRT(source, **self._options), source]
 
     def read(self, tile: Window) -> NDArray[Any]:
-        """All bands and the alpha of a tile of the target."""
+        """All bands and alpha of a tile of the target."""
         if self._bent is None:
             window = RioWindow(tile.col + MARGIN, tile.row + MARGIN, TILE, TILE)
             return np.asarray(self.get().read(window=window))
@@ -222,9 +221,9 @@ class _WarpHandles(ThreadHandles):
 
 
 def _bent_tile(straight: str, tile: Window, affine: Affine, displacement: Displacement) -> str:
-    """The VRT of one tile of a warped view whose pixels are displaced.
+    """VRT of one tile whose pixels are displaced.
 
-    Within a tile the displacement is a polynomial of second order, given to GDAL as control points of the target.
+    Within a tile the displacement is a second-order polynomial, given to GDAL as control points of the target.
     """
     root = ET.fromstring(straight)
     for name, value in (("rasterXSize", tile.width), ("rasterYSize", tile.height)):
@@ -257,13 +256,13 @@ def _bent_tile(straight: str, tile: Window, affine: Affine, displacement: Displa
 
 
 def _kernel_scale(gsd: float) -> float:
-    """GDAL's XSCALE or YSCALE: target pixels a source pixel, 1 for a source as coarse as the target or coarser."""
+    """GDAL's XSCALE or YSCALE: target pixels per source pixel, at most 1."""
     return 1.0 if gsd > 0.99 else gsd
 
 
 def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
-    """A VRT of some bands of a raster, with grid and validity as `inspect` gives them and nothing else (no RPCs,
-    no control points), so that the warp uses what was checked.
+    """VRT of some bands of a raster, with the grid and validity found by `inspect` and nothing else (no RPCs, no
+    control points), so that the warp uses what was checked.
 
     Of real numbers, a pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file
     marks missing ones; GDAL would let it spoil all that the kernel reaches.

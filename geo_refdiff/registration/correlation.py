@@ -89,7 +89,7 @@ def correlate(first: Complex, second: Complex, radius: int | None) -> list[Peak]
 
     Args:
         first, second: (n, h, w) complex64, zero mean, tapered to zero.
-        radius: search radius along each axis, pixels; None: the shift is known to be below a pixel.
+        radius: search radius along each axis, pixels; None: the shift is below a pixel.
     """
     spectra = _whitened(first, second)
     size = spectra[0].size
@@ -130,18 +130,18 @@ def _low_pass(height: int, width: int) -> Image:
 def _refined(spectra: Spectrum, starts: Array) -> tuple[Array, Array]:
     """Peaks (n, 2) of the correlation surfaces near `starts`, and their heights (n,)."""
     count, height, width = spectra.shape
-    found, tops = starts.copy(), np.zeros(count)
+    shifts, tops = starts.copy(), np.zeros(count)
     for step, steps in _STEPS:
-        rows = _waves(height, step, steps) * _wave(found[:, :1] * fft.fftfreq(height))[:, None]
-        cols = _waves(width, step, steps) * _wave(found[:, 1:] * fft.fftfreq(width))[:, None]
+        rows = _waves(height, step, steps) * _wave(shifts[:, :1] * fft.fftfreq(height))[:, None]
+        cols = _waves(width, step, steps) * _wave(shifts[:, 1:] * fft.fftfreq(width))[:, None]
         left, right = rows.astype(np.complex64), cols.astype(np.complex64).transpose(0, 2, 1)
         patches = (left @ spectra @ right).real / spectra[0].size
         for k, patch in enumerate(patches):
             i, j = (int(v) for v in np.unravel_index(int(patch.argmax()), patch.shape))
             tops[k] = patch[i, j]
             away = (i - steps) * step, (j - steps) * step
-            found[k] += away[0] + step * vertex(patch[:, j], i), away[1] + step * vertex(patch[i], j)
-    return found, tops
+            shifts[k] += away[0] + step * vertex(patch[:, j], i), away[1] + step * vertex(patch[i], j)
+    return shifts, tops
 
 
 @lru_cache(maxsize=16)
@@ -164,10 +164,10 @@ def search_shift(first: Image, second: Image, mask: Mask, radius: int) -> Shift:
     """
     counted = mask.astype(np.float32)
     if min(first.shape) >= _HALVED:
-        small, other, known = (_halved(x) for x in (first, second, counted))
-        found = refine_shift(small, other, known > _FULL, _highest(small, other, known, -(-radius // 2)))
-        if found is not None:
-            return found[0][0] * 2, found[0][1] * 2
+        small, other, coverage = (_halved(x) for x in (first, second, counted))
+        refined = refine_shift(small, other, coverage > _FULL, _highest(small, other, coverage, -(-radius // 2)))
+        if refined is not None:
+            return refined[0][0] * 2, refined[0][1] * 2
     return _highest(first, second, counted, radius)
 
 
@@ -177,9 +177,9 @@ def search_shifts(first: Image, second: Image, mask: Mask, radius: int) -> list[
     return [_summit(surface, radius) for surface in surfaces]
 
 
-def _highest(first: Image, second: Image, known: Image, reach: int) -> Shift:
+def _highest(first: Image, second: Image, coverage: Image, reach: int) -> Shift:
     """The best whole shift, refined by a parabola."""
-    return _summit(_masked_correlation(first[None], second[None], known[None], reach)[0], reach)
+    return _summit(_masked_correlation(first[None], second[None], coverage[None], reach)[0], reach)
 
 
 def _summit(surface: NDArray[np.floating], reach: int) -> Shift:
@@ -218,10 +218,10 @@ def _halved(image: Image) -> Image:
     return np.asarray(cv2.resize(image, None, None, 0.5, 0.5, cv2.INTER_AREA), np.float32)
 
 
-def _masked_correlation(a: Image, b: Image, known: Image, reach: int) -> NDArray[np.floating]:
+def _masked_correlation(a: Image, b: Image, coverage: Image, reach: int) -> NDArray[np.floating]:
     """Pearson's r of the overlap for shifts -reach..reach along both axes: (n, h, w) -> (n, 2 reach + 1, the same)."""
     height, width = (fft.next_fast_len(n + reach, real=True) for n in a.shape[1:])
-    spectra = fft.rfft2(np.stack([known, a, a * a, b, b * b]), (height, width))
+    spectra = fft.rfft2(np.stack([coverage, a, a * a, b, b * b]), (height, width))
     rows, cols = _inverse(height, width, reach)
 
     def correlate_lags(i: int, j: int) -> NDArray[np.floating]:

@@ -180,15 +180,15 @@ def _refused(verdict: Verdict, pixels: int) -> Estimate:
 
 def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
     """Phase correlation: a search, which gives the score, then steps that leave out what has changed."""
-    found = weighted_peak(*pair.orientations, pair.frame.taper, radius)
-    step = found.shift
+    peak = weighted_peak(*pair.orientations, pair.frame.taper, radius)
+    step = peak.shift
     for _ in range(_ROUNDS):
         pair = pair.moved(step)
         weight = pair.frame.taper * pair.agreement
         step = weighted_peak(*pair.orientations, weight, None).shift
         if max(map(abs, step)) < _PHASE_CONVERGED:
             break
-    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), found.score, pair
+    return (pair.shift[0] + step[0], pair.shift[1] + step[1]), peak.score, pair
 
 
 def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float]:
@@ -196,10 +196,10 @@ def _by_correlation(pair: Pair, radius: int) -> tuple[Shift, float]:
     step = search_shift(*pair.edges, pair.frame.used, radius)
     for _ in range(_ROUNDS):
         pair = pair.moved(step)
-        found = refine_shift(*pair.edges, pair.frame.solid)
-        if found is None:
+        refined = refine_shift(*pair.edges, pair.frame.solid)
+        if refined is None:
             return pair.shift, 0.0
-        step, correlation = found
+        step, correlation = refined
         if max(map(abs, step)) < _ECC_CONVERGED:
             break
     return (pair.shift[0] + step[0], pair.shift[1] + step[1]), correlation

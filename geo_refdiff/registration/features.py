@@ -58,44 +58,44 @@ class Gradient(NamedTuple):
     mean: float
 
 
-def usable(known: Mask) -> Mask:
+def usable(valid: Mask) -> Mask:
     """Pixels with a defined gradient: most of their 3 x 3 neighbourhood is valid; never at the border."""
-    share = cv2.boxFilter(known.astype(np.float32), cv2.CV_32F, (3, 3), None, (-1, -1), True, cv2.BORDER_CONSTANT)
+    share = cv2.boxFilter(valid.astype(np.float32), cv2.CV_32F, (3, 3), None, (-1, -1), True, cv2.BORDER_CONSTANT)
     enough = np.asarray(share > _MIN_VALID)
     enough[[0, -1]] = enough[:, [0, -1]] = False
     return enough
 
 
-def shares(known: Mask, sigma: float) -> Image | None:
+def shares(valid: Mask, sigma: float) -> Image | None:
     """Valid part of each pixel's Gaussian neighbourhood, (h, w), to normalise sums over it; None if all is valid."""
-    return None if known.all() else np.maximum(_blur(known.astype(np.float32), sigma), np.float32(1e-3))
+    return None if valid.all() else np.maximum(_blur(valid.astype(np.float32), sigma), np.float32(1e-3))
 
 
-def gradients(image: Image, known: Mask, used: Mask, spread: Image | None = None) -> list[Gradient]:
+def gradients(image: Image, valid: Mask, used: Mask, spread: Image | None = None) -> list[Gradient]:
     """Gaussian derivatives of each band; bands without contrast are left out.
 
     Args:
         image: (C, h, w) float32, any units.
-        known: (h, w), True = valid; other pixels are filled from their neighbours.
+        valid: (h, w), True = valid; other pixels are filled from their neighbours.
         used: (h, w), pixels over which the mean is taken.
-        spread: `shares(known, FILL)`, if computed already.
+        spread: `shares(valid, FILL)`, if computed already.
     """
     along, across = _kernels()
-    counted = None if known.all() else known.astype(np.float32)
+    counted = None if valid.all() else valid.astype(np.float32)
     if counted is not None and spread is None:
-        spread = shares(known, FILL)
+        spread = shares(valid, FILL)
     chosen = used.view(np.uint8)
-    found = []
+    described = []
     for band in image:
         if counted is not None and spread is not None:
-            band = np.where(known, band, cv2.divide(_blur(band * counted, FILL), spread))
+            band = np.where(valid, band, cv2.divide(_blur(band * counted, FILL), spread))
         x = cv2.sepFilter2D(band, cv2.CV_32F, along, across)
         y = cv2.sepFilter2D(band, cv2.CV_32F, across, along)
         length = np.asarray(cv2.magnitude(x, y), np.float32)
         mean = float(cv2.mean(length, chosen)[0])
         if mean > 1e-6 * max(float(np.abs(cv2.minMaxLoc(band)[:2]).max()), 1e-12):
-            found.append(Gradient(np.asarray(x, np.float32), np.asarray(y, np.float32), length, mean))
-    return found
+            described.append(Gradient(np.asarray(x, np.float32), np.asarray(y, np.float32), length, mean))
+    return described
 
 
 def orientation(bands: Sequence[Gradient], used: Mask) -> Complex:
@@ -149,15 +149,15 @@ def local_power(orientations: Complex) -> Image:
     return _blur(orientations.real**2 + orientations.imag**2, LOCAL)
 
 
-def structure(image: Image, known: Mask) -> float:
+def structure(image: Image, valid: Mask) -> float:
     """Autocorrelation at a distance of two pixels after subtraction of the local mean, -1..1, of the highest band;
     about 0 for white noise.
 
     Args:
         image: (C, h, w).
-        known: (h, w), True = valid.
+        valid: (h, w), True = valid.
     """
-    counted = known.astype(np.float32)
+    counted = valid.astype(np.float32)
     spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
     highest = -1.0
     for band in image:
@@ -172,14 +172,14 @@ def structure(image: Image, known: Mask) -> float:
     return highest
 
 
-def likeness(first: Image, second: Image, known: Mask) -> float:
+def likeness(first: Image, second: Image, valid: Mask) -> float:
     """Correlation of two images after subtraction of the local mean, -1..1, highest of all bands.
 
     Args:
         first, second: (C, h, w), bands pair by pair, any units.
-        known: (h, w), True = both are valid.
+        valid: (h, w), True = both are valid.
     """
-    counted = known.astype(np.float32)
+    counted = valid.astype(np.float32)
     spread = np.maximum(_blur(counted, LOCAL), np.float32(1e-3))
     highest = -1.0
     for bands in zip(first, second, strict=True):

@@ -87,12 +87,12 @@ def register_rasters(
         if area.area <= WHOLE:
             return register_view(_read(area, lr, hr, sensor), mode)
         fixed = spread_tiles(area, _TILE, _tile_count(area.height), _tile_count(area.width))
-        found = register_tiles((_read(tile, lr, hr, sensor) for tile in fixed), area, mode)
-        if found.verdict != "too small":
-            return found
+        registration = register_tiles((_read(tile, lr, hr, sensor) for tile in fixed), area, mode)
+        if registration.verdict != "too small":
+            return registration
         tiles = tiles_with_data(scene, lr.bands[0], _TILE, (reference, hr.bands[0]))
         if not tiles:
-            return found
+            return registration
         part = around(tiles)
         if part.area <= WHOLE:
             return register_view(_read(part, lr, hr, sensor), mode)
@@ -101,8 +101,8 @@ def register_rasters(
 
 def _read(window: Window, lr: RasterReader, hr: WarpedReader, sensor: SensorModel) -> View:
     values, valid = lr.read(window)
-    reference, known = hr.read(window.pad(RADIUS + _MARGIN).multiply(OVERSAMPLING))
-    return make_view(values, np.asarray(valid.all(axis=0)), reference, known, sensor, (window.row, window.col))
+    hr_values, hr_valid = hr.read(window.pad(RADIUS + _MARGIN).multiply(OVERSAMPLING))
+    return make_view(values, np.asarray(valid.all(axis=0)), hr_values, hr_valid, sensor, (window.row, window.col))
 
 
 def _tile_count(length: int) -> int:

@@ -22,7 +22,7 @@ OVERSAMPLING = 4
 interpolation between four of them is good to 1 % of the image's contrast."""
 
 _SUPPORT = 0.6
-"""Part of the sensor's response that must fall on known pixels of the reference."""
+"""Part of the sensor's response that must fall on valid pixels of the reference."""
 _MIN_SUPPORT = 1e-3
 
 Placement = tuple[float, float] | NDArray[np.float32]
@@ -35,7 +35,7 @@ class View:
 
     Attributes:
         scene: (C, h, w) float32, any units.
-        valid: (h, w), True = the scene is known in every band.
+        valid: (h, w), True = the scene is valid in every band.
         seen: (C, (h + 2 pad) 4, (w + 2 pad) 4) float32; position (4 (i + pad), 4 (j + pad)) is what the sensor would
             have seen in LR pixel (i, j) had it looked at the reference.
         support: ((h + 2 pad) 4, (w + 2 pad) 4) float32, the part of the sensor's response there that falls on

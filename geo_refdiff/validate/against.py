@@ -90,10 +90,10 @@ def against_truth(
     ):
         for tile in tiles(info, scale, side):
             window = tile.multiply(scale)
-            (pixels, valid), (wanted, known) = fine.read(window), true.read(window)
+            (pixels, valid), (wanted, truth_valid) = fine.read(window), true.read(window)
             lr, lr_valid = coarse.read(tile.pad(CONTEXT).shift(*corner))
             inner = (slice(None), slice(CONTEXT, CONTEXT + tile.height), slice(CONTEXT, CONTEXT + tile.width))
-            both = valid & known
+            both = valid & truth_valid
             error = (pixels[both].astype(np.float64) - wanted[both]) * unit
             squares, compared = squares + float(np.square(error).sum()), compared + error.size
             if not (both.all() and lr_valid[inner].all()):
@@ -154,10 +154,10 @@ def against_reference(
             return {"registration": registration, "covered": 0.0, "detail_shared": None}
         for window in tiles(info, 1, 2 * _TILE):
             image, valid = fine.read(window)
-            values, known = old.read(window.shift(corner[0] * scale, corner[1] * scale))
+            values, ref_valid = old.read(window.shift(corner[0] * scale, corner[1] * scale))
             whole = valid.all(axis=0)
-            pixels, covered = pixels + int(whole.sum()), covered + int((whole & known).sum())
-            both = whole & known
+            pixels, covered = pixels + int(whole.sum()), covered + int((whole & ref_valid).sum())
+            both = whole & ref_valid
             if both.any():
                 a, b = (_detail(x.astype(np.float64), both) for x in (image, values))
                 sums += ((a * b).sum(), (a * a).sum(), (b * b).sum())

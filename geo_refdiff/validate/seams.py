@@ -41,9 +41,9 @@ class Gradients:
 
     def feed(self, pixels: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Add a tile of whole scene pixels, (C, height, width); differences of two valid pixels are counted."""
-        for image, known in ((pixels, valid), (pixels.swapaxes(1, 2), valid.swapaxes(1, 2))):
-            good = known[:, :, 1:] & known[:, :, :-1]
-            step = np.where(good, np.abs(np.diff(np.where(known, image, 0), axis=2)), 0)
+        for image, ok in ((pixels, valid), (pixels.swapaxes(1, 2), valid.swapaxes(1, 2))):
+            good = ok[:, :, 1:] & ok[:, :, :-1]
+            step = np.where(good, np.abs(np.diff(np.where(ok, image, 0), axis=2)), 0)
             self._sums += [step[:, :, p :: self.scale].sum(dtype=np.float64) for p in range(self.scale)]
             self._counts += [good[:, :, p :: self.scale].sum() for p in range(self.scale)]
 

@@ -12,8 +12,7 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.deciding import decide_mask, open_mask
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.mask import MaskRecord, decide_mask, open_mask
 from geo_refdiff.classes import CLASSES, SECOND_COLOURS
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import MaskOptions

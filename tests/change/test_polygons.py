@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.deciding import decide_mask
+from geo_refdiff.change.mask import decide_mask
 from geo_refdiff.change.polygons import PolygonMask, inspect_polygons, is_vector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError

@@ -170,7 +170,7 @@ def test_too_little_to_tell(make_pair: Any) -> None:
     assert found.plan.coregistration.verdict == "too small"
     assert found.plan.coregistration.displacement.is_zero
     assert "the reference is taken where it says it lies" in found.notes
-    with pytest.raises(InputError, match="too few to tell"):
+    with pytest.raises(InputError, match="400 scene pixels valid in both images are too few"):
         plan(scene, ref, coregister="global")
 
 

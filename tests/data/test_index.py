@@ -297,7 +297,7 @@ def test_an_index_of_two_columns_will_do(tree: Path, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("new\na.tif\n", "no column 'ref'"),
-        ("new,ref,shift_row\na.tif,b.tif,1\n", "column 'shift_row' is not known; rename it to 'shift_rows'"),
+        ("new,ref,shift_row\na.tif,b.tif,1\n", "unknown column 'shift_row'; rename it to 'shift_rows'"),
         ("new,ref,shift_rows\na.tif,b.tif,far\n", "row 1: shift_rows is 'far'"),
         ("new,ref,shift_rows\na.tif,b.tif,nan\n", "row 1: shift_rows is nan; give a finite number"),
         ("new,ref,gain\na.tif,b.tif,1 2\n", "2 gains but 0 offsets"),

@@ -260,7 +260,7 @@ def test_class_tables_as_people_write_them(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("unchanged 255 255 255\n", "1 classes found"),
+        ("unchanged 255 255 255\n", "1 classes; give a line a class"),
         ("unchanged 255 255 255\nwater 0 0 300\n", r"line 2: 'water 0 0 300' is no class"),
         ("unchanged 255 255 255\nwater 0 0\n", r"line 2: 'water 0 0' is no class"),
         ("unchanged 255 255 255\nwater 0 0 255\nWater 0 255 0\n", "name water is there twice"),

@@ -1,11 +1,11 @@
-"""Whether a run finds its change mask by itself, and what it needs for that."""
+"""Whether a run detects its change mask by itself, and what that needs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from geo_refdiff.change.detector import BANDS
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.mask import MaskRecord
 from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import AUTO, MaskOptions
@@ -22,10 +22,9 @@ def automatic_mask(
     reference: bool,
     dropped: str | None,
 ) -> tuple[MaskRecord | None, list[str]]:
-    """The record of a detected mask, where one is asked for, or no mask is spoken of and the model can use one; and
-    what deserves a look about it.
+    """The record of a detected mask if it is asked for, or if no mask is given and the model can use one; and notes.
 
-    Such a mask tells changes that are sure enough, and nothing else: everywhere else it is unknown.
+    The mask holds changes of sufficient confidence and is unknown elsewhere.
 
     Args:
         asked: what the user says of masks.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from odc.geo.geobox import GeoBox
 
@@ -28,8 +29,7 @@ from geo_refdiff.change.mask_files import (
     holds_only,
     lies_on_scene,
 )
-from geo_refdiff.change.polygons import PolygonMask, field_values, inspect_polygons, is_vector
-from geo_refdiff.change.record import MaskRecord
+from geo_refdiff.change.polygons import PolygonMask, VectorInfo, field_values, inspect_polygons, is_vector
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -37,6 +37,51 @@ from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import Georeferenced
 from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.warp import overlap_fraction
+
+Kind = Literal["classes", "colours", "polygons", "auto"]
+
+
+@dataclass(frozen=True)
+class MaskRecord:
+    """A change mask, inspected and mapped to the classes of the model.
+
+    Attributes:
+        kind: raster of classes, raster of colours, polygons, or "auto": detected by comparing scene and reference.
+        raster: of kinds "classes" and "colours".
+        polygons: of kind "polygons".
+        values: (value, colour or text in the mask; class index of the model); empty: the mask holds class indices. For
+            "auto": (class index of the detector; of the model).
+        confidence: raster of the confidence, 0 to 1.
+        min_confidence: below it the class is unknown.
+        channels: for "auto", positions of red, green, blue, nir among the plan's bands.
+        detector: for "auto", SHA-256 of the detector.
+        on_scene: whether the mask lies on the scene; otherwise it is moved with the reference.
+    """
+
+    kind: Kind
+    raster: RasterInfo | None = None
+    polygons: VectorInfo | None = None
+    values: tuple[tuple[Key, int], ...] = ()
+    confidence: RasterInfo | None = None
+    min_confidence: float = 0.0
+    channels: tuple[int | None, ...] = ()
+    detector: str = ""
+    on_scene: bool = False
+
+    @property
+    def mtime_ns(self) -> int:
+        """Modification time of the newest file, ns; 0 if unknown."""
+        return max((part.mtime_ns for part in (self.raster, self.polygons, self.confidence) if part), default=0)
+
+    @property
+    def hides_no_change(self) -> bool:
+        """Whether class index 0, no change, is the raster's nodata value and therefore means unknown."""
+        return self.kind == "classes" and not self.values and self.raster is not None and self.raster.nodata == 0
+
+    @property
+    def classes(self) -> dict[int, int]:
+        """For "auto", class index of the detector -> of the model."""
+        return {key: index for key, index in self.values if isinstance(key, int)}
 
 
 def decide_mask(
@@ -82,7 +127,7 @@ def _from_raster(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -> 
     values = _values(info, asked, classes)
     if info.validity == "nodata" and (info.nodata in values or info.nodata == asked.no_change):
         raise InputError(
-            f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means not known; take "
+            f"{info.path}: {info.nodata:g} is a class, but also the file's nodata value, which means unknown; take "
             f"that off first: gdal_edit.py -unsetnodata"
         )
     check_classes(info, classes, values)
@@ -110,43 +155,43 @@ def _from_colours(info: RasterInfo, asked: MaskOptions, classes: Sequence[str]) 
 
 def _values(info: RasterInfo, asked: MaskOptions, classes: Sequence[str]) -> dict[Key, int]:
     """Value of the mask -> class index; empty: values are class indices."""
-    found: dict[Key, int]
+    mapped: dict[Key, int]
     if asked.class_map is not None:
         given = read_class_map(asked.class_map, classes)
-        found = {k: v for k, v in given.items() if isinstance(k, int)}
+        mapped = {k: v for k, v in given.items() if isinstance(k, int)}
         names = category_names(info.path, info.data_bands[0])
-        found |= {value: given[name.casefold()] for value, name in enumerate(names) if name.casefold() in given}
-        found |= {value: given[c] for value, c in colour_table(info.path, info.data_bands[0]).items() if c in given}
-        if not found:
+        mapped |= {value: given[name.casefold()] for value, name in enumerate(names) if name.casefold() in given}
+        mapped |= {value: given[c] for value, c in colour_table(info.path, info.data_bands[0]).items() if c in given}
+        if not mapped:
             raise InputError(f"{asked.class_map}: the class map names no value of {info.path}; give rows like 10,water")
-        if asked.no_change is None and NO_CHANGE not in found.values() and info.nodata != NO_CHANGE:
-            found.setdefault(NO_CHANGE, NO_CHANGE)
+        if asked.no_change is None and NO_CHANGE not in mapped.values() and info.nodata != NO_CHANGE:
+            mapped.setdefault(NO_CHANGE, NO_CHANGE)
     else:
         names = category_names(info.path, info.data_bands[0]) if classes else ()
-        found, strange = by_names(names, classes)
-        _check_strange(info, found, strange, classes)
+        mapped, unmapped = by_names(names, classes)
+        _check_names(info, mapped, unmapped, classes)
         if classes and not names:
-            found = _by_palette(info, classes)
+            mapped = _by_palette(info, classes)
     if asked.no_change is not None:
         own: dict[Key, int] = {i: i for i in (*range(len(classes) or UNKNOWN_CLASS), UNKNOWN_CLASS)}
-        found = {**(found or own), asked.no_change: NO_CHANGE}
-    return {} if all(k == v for k, v in found.items()) and asked.class_map is None else found
+        mapped = {**(mapped or own), asked.no_change: NO_CHANGE}
+    return {} if all(k == v for k, v in mapped.items()) and asked.class_map is None else mapped
 
 
 def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
     """Value -> class index where a mask's colour table gives each of its values one of SECOND's colours, else empty."""
     colours = second_colours(classes)
     table = colour_table(info.path, info.data_bands[0])
-    found = {value: colours[colour] for value, colour in table.items() if colour in colours}
-    return dict(found.items()) if found and holds_only(info, found) else {}
+    mapped = {value: colours[colour] for value, colour in table.items() if colour in colours}
+    return dict(mapped.items()) if mapped and holds_only(info, mapped) else {}
 
 
-def _check_strange(
-    info: RasterInfo, found: Mapping[Key, int], strange: Mapping[int, str], classes: Sequence[str]
+def _check_names(
+    info: RasterInfo, mapped: Mapping[Key, int], unmapped: Mapping[int, str], classes: Sequence[str]
 ) -> None:
-    """Names that are no classes matter where the values occur; those that do not are left to `check_classes`."""
-    if strange and not found:
-        value, name = next(iter(strange.items()))
+    """Refuse category names if none is a class of the model; single ones are left to `check_classes`."""
+    if unmapped and not mapped:
+        value, name = next(iter(unmapped.items()))
         raise InputError(
             f"{info.path}: its class {value} '{name}' is no class of the model; its classes are "
             f"{list_classes(classes)}; say what it means with --class-map"
