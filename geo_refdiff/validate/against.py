@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from geo_refdiff.engine.finish import rounded
 from geo_refdiff.errors import GridError
 from geo_refdiff.evaluate.metrics import haarpsi
 from geo_refdiff.evaluate.structure import ssim
 from geo_refdiff.evaluate.units import check_units
 from geo_refdiff.raster.band_pairs import matching_bands
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -31,6 +33,7 @@ from geo_refdiff.validate.correctness import CLASSES, correctness
 from geo_refdiff.validate.promises import Declared
 
 _TILE = 256
+_FILL = 3
 _WIDEST = 16
 """Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
 _NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
@@ -45,12 +48,14 @@ class AgainstTruth:
     Attributes:
         figures: "PSNR" (dB) over all valid pixels; "SSIM" and "HaarPSI", means over tiles without missing pixels,
             weighted by area.
+        bicubic: the same figures of the scene enlarged by bicubic interpolation, in the output's data type.
         unmeasured: for each figure that is missing, the reason.
         correctness: LR pixels of each class of `correctness`; empty if there are none.
         registration: of the truth on the scene, see `against_reference`; the truth is not moved.
     """
 
     figures: dict[str, float]
+    bicubic: dict[str, float]
     unmeasured: dict[str, str]
     correctness: dict[str, int]
     registration: dict[str, Any]
@@ -76,8 +81,7 @@ def against_truth(
     Raises:
         InputError: the truth has other bands than the output, or other units.
     """
-    squares, compared = 0.0, 0
-    of_tiles: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
+    own, other = _Figures(), _Figures()
     counts = np.zeros(len(CLASSES), dtype=np.int64)
     scale, bands = declared.scale, declared.bands
     chosen = matching_bands(info, truth, range(len(info.data_bands)))
@@ -91,34 +95,53 @@ def against_truth(
         for tile in tiles(info, scale, side):
             window = tile.multiply(scale)
             (pixels, valid), (wanted, truth_valid) = fine.read(window), true.read(window)
-            lr, lr_valid = coarse.read(tile.pad(CONTEXT).shift(*corner))
-            inner = (slice(None), slice(CONTEXT, CONTEXT + tile.height), slice(CONTEXT, CONTEXT + tile.width))
+            smooth, _, lr_valid = bicubic(coarse, tile.shift(*corner), scale)
             both = valid & truth_valid
-            error = (pixels[both].astype(np.float64) - wanted[both]) * unit
-            squares, compared = squares + float(np.square(error).sum()), compared + error.size
-            if not (both.all() and lr_valid[inner].all()):
-                continue
-            edged = _edged(np.where(lr_valid, lr, 0).astype(np.float32), lr_valid)
-            smooth = upsample(torch.from_numpy(edged)[None], scale, CONTEXT) * unit
-            a, b = (torch.from_numpy(x.astype(np.float32) * np.float32(unit))[None] for x in (pixels, wanted))
-            counts += correctness(a, smooth, b, scale, _LEAST).numpy()
-            if min(window.shape) >= _WIDEST:
-                for key, figure in zip(of_tiles, (ssim, haarpsi), strict=True):
-                    of_tiles[key].append((float(figure(a, b)), window.area))
-    figures, unmeasured = {}, {}
-    if squares:
-        figures["PSNR"] = 10.0 * log10(255.0**2 * compared / squares)
-    else:
-        unmeasured["PSNR"] = "all common pixels are the same" if compared else "no pixel is valid in both"
-    for key, values in of_tiles.items():
-        kept = np.array([v for v in values if isfinite(v[0])])  # an image of zeros has no HaarPSI
-        if kept.size:
-            figures[key] = float(np.average(kept[:, 0], weights=kept[:, 1]))
-        else:
-            unmeasured[key] = "all is black" if values else _NO_TILE
+            own.feed(pixels, wanted, both, unit)
+            other.feed(rounded(smooth, np.dtype(source.dtype)), wanted, both, unit)
+            if both.all() and lr_valid.all():
+                a, b, c = (_tensor(x, unit) for x in (pixels, smooth, wanted))
+                counts += correctness(a, b, c, scale, _LEAST).numpy()
+    figures, unmeasured = own.told()
     classes = dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
     registration = _registration(source, bands, truth, chosen, declared.sensors[0])[0]
-    return AgainstTruth(figures, unmeasured, classes, registration)
+    return AgainstTruth(figures, other.told()[0], unmeasured, classes, registration)
+
+
+class _Figures:
+    """Figures of an image against a truth, fed tile by tile."""
+
+    def __init__(self) -> None:
+        self.squares, self.count = 0.0, 0
+        self.of_tiles: dict[str, list[tuple[float, int]]] = {"SSIM": [], "HaarPSI": []}
+
+    def feed(self, image: NDArray[Any], truth: NDArray[Any], both: NDArray[np.bool_], unit: float) -> None:
+        """Add a tile, (C, height, width); `both`: where image and truth are valid."""
+        error = (image[both].astype(np.float64) - truth[both]) * unit
+        self.squares, self.count = self.squares + float(np.square(error).sum()), self.count + error.size
+        if both.all() and min(image.shape[1:]) >= _WIDEST:
+            a, b = _tensor(image, unit), _tensor(truth, unit)
+            for key, figure in zip(self.of_tiles, (ssim, haarpsi), strict=True):
+                self.of_tiles[key].append((float(figure(a, b)), image[0].size))
+
+    def told(self) -> tuple[dict[str, float], dict[str, str]]:
+        """The figures; for each that is missing, the reason."""
+        figures, unmeasured = {}, {}
+        if self.squares:
+            figures["PSNR"] = 10.0 * log10(255.0**2 * self.count / self.squares)
+        else:
+            unmeasured["PSNR"] = "all common pixels are the same" if self.count else "no pixel is valid in both"
+        for key, values in self.of_tiles.items():
+            kept = np.array([v for v in values if isfinite(v[0])])  # an image of zeros has no HaarPSI
+            if kept.size:
+                figures[key] = float(np.average(kept[:, 0], weights=kept[:, 1]))
+            else:
+                unmeasured[key] = "all is black" if values else _NO_TILE
+        return figures, unmeasured
+
+
+def _tensor(image: NDArray[Any], unit: float) -> torch.Tensor:
+    return torch.from_numpy(image.astype(np.float32) * np.float32(unit))[None]
 
 
 def against_reference(
@@ -136,7 +159,7 @@ def against_reference(
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
         shift (rows, columns), its standard error "sigma" and the residual "after", LR pixels, None unless registered.
         "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
-        registration.
+        registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
     Raises:
         InputError: the reference has other bands than the scene.
@@ -144,25 +167,59 @@ def against_reference(
     scale, bands = declared.scale, [declared.bands[k] for k in declared.modelled]
     chosen = matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
     registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
-    sums, pixels, covered = np.zeros(3), 0, 0
-    with RasterReader(info, [info.data_bands[k] for k in declared.modelled]) as fine, ExitStack() as stack:
+    own, other, pixels, covered = np.zeros(3), np.zeros(3), 0, 0
+    with (
+        RasterReader(info, [info.data_bands[k] for k in declared.modelled]) as fine,
+        RasterReader(source, bands) as coarse,
+        ExitStack() as stack,
+    ):
         moved = None if displacement is None or displacement.is_zero else displacement.scaled(scale)
         target = output_geobox(scene_geobox(source), scale)
         try:
             old = stack.enter_context(WarpedReader(reference, chosen, target, "cubic", moved))
         except GridError:
-            return {"registration": registration, "covered": 0.0, "detail_shared": None}
-        for window in tiles(info, 1, 2 * _TILE):
-            image, valid = fine.read(window)
-            values, ref_valid = old.read(window.shift(corner[0] * scale, corner[1] * scale))
+            nothing = {"detail_shared": None, "bicubic_detail_shared": None}
+            return {"registration": registration, "covered": 0.0, **nothing}
+        for tile in tiles(info, scale, max(2 * _TILE // scale, 1)):
+            image, valid = fine.read(tile.multiply(scale))
+            values, ref_valid = old.read(tile.shift(*corner).multiply(scale))
             whole = valid.all(axis=0)
             pixels, covered = pixels + int(whole.sum()), covered + int((whole & ref_valid).sum())
             both = whole & ref_valid
             if both.any():
-                a, b = (_detail(x.astype(np.float64), both) for x in (image, values))
-                sums += ((a * b).sum(), (a * a).sum(), (b * b).sum())
-    shared = float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else None
-    return {"registration": registration, "covered": covered / pixels if pixels else 0.0, "detail_shared": shared}
+                smooth = bicubic(coarse, tile.shift(*corner), scale)[0]
+                a, b, c = (_detail(x.astype(np.float64), both) for x in (image, values, smooth))
+                own += ((a * b).sum(), (a * a).sum(), (b * b).sum())
+                other += ((c * b).sum(), (c * c).sum(), (b * b).sum())
+    return {
+        "registration": registration,
+        "covered": covered / pixels if pixels else 0.0,
+        "detail_shared": _correlation(own),
+        "bicubic_detail_shared": _correlation(other),
+    }
+
+
+def bicubic(
+    scene: RasterReader, window: Window, scale: int
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.bool_]]:
+    """A window of the scene, LR pixels, enlarged by the cubic kernel.
+
+    Returns:
+        (C, height scale, width scale) float32; the scene's pixels in the window and where they are valid, (C, height,
+        width).
+    """
+    margin = CONTEXT + _FILL
+    lr, valid = scene.read(window.pad(margin))
+    beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
+    filled = fill_missing(lr.astype(np.float32), valid, _FILL, beyond)
+    smooth = np.asarray(upsample(torch.from_numpy(filled)[None], scale, CONTEXT)[0].numpy())
+    inner = (slice(None), slice(margin, margin + window.height), slice(margin, margin + window.width))
+    return smooth, lr[inner], valid[inner]
+
+
+def _correlation(sums: NDArray[np.float64]) -> float | None:
+    """From the sums of products and squares; None where one of the two is flat."""
+    return float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else None
 
 
 def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
@@ -201,13 +258,3 @@ def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.f
     weight = np.maximum(uniform_filter(both.astype(np.float64), 9, mode="constant"), 1e-9)
     mean = np.stack([uniform_filter(np.where(both, band, 0.0), 9, mode="constant") for band in image]) / weight
     return np.where(both, np.where(both, image, 0.0) - mean, 0.0)
-
-
-def _edged(values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Extend the scene beyond its border by its nearest pixels."""
-    if valid.all():
-        return values
-    rows, cols = (np.flatnonzero(valid.any(axis=(0, 2 - a))) for a in (0, 1))
-    whole = values[:, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    width = ((0, 0), (rows[0], values.shape[1] - rows[-1] - 1), (cols[0], values.shape[2] - cols[-1] - 1))
-    return np.pad(whole, width, mode="edge")

@@ -132,13 +132,20 @@ class Seams:
         values = {k: None if isnan(v) else v if isfinite(v) else "infinite" for k, v in numbers.items()}
         return {**values, "judged": self.judged}
 
+    @property
+    def unjudged(self) -> str:
+        """Why they are not judged; empty if they are."""
+        if isnan(self.ratio):
+            return "a flat image"
+        if self.judged or self.blocks:
+            return ""
+        if isnan(self.scatter) and isfinite(self.ratio):
+            return "too few positions inside a scene pixel"
+        return f"hardly any detail ({self.detail:.2g} times the interpolated scene's gradient)"
+
     def __str__(self) -> str:
         if isnan(self.ratio):
-            return "none: a flat image"
+            return f"none: {self.unjudged}"
         text = f"{self.ratio:.4f} (gradient across borders of scene pixels over inside"
         text += f", where it scatters by {self.scatter:.4f})" if isfinite(self.scatter) else ")"
-        if self.judged or self.blocks:
-            return text
-        if isnan(self.scatter) and isfinite(self.ratio):
-            return f"{text}; not judged: too few positions inside a scene pixel"
-        return f"{text}; not judged: hardly any detail ({self.detail:.2g} times the interpolated scene's gradient)"
+        return f"{text}; not judged: {self.unjudged}" if self.unjudged else text

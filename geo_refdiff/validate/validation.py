@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-import torch
 from affine import Affine
-from numpy.typing import NDArray
 
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
-from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
@@ -24,15 +22,14 @@ from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.sources import CLASSES
-from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.validate import promises
-from geo_refdiff.validate.against import against_reference, against_truth, tiles
+from geo_refdiff.validate.against import against_reference, against_truth, bicubic, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
+from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
 
 _TILE = 64
 _WHOLE = 1e-3
-_FILL = 3
 
 
 @dataclass
@@ -41,24 +38,27 @@ class Validation:
 
     Attributes:
         out: the file.
-        broken: promises that do not hold, one line each.
+        promises: those that were looked at.
         lost, invented: HR pixels that are valid in the scene alone, and in the output alone; lost pixels of a polygon
             are counted only.
         residual: between scene and output as the declared sensor sees it, in the scene's units.
+        bicubic_residual: the same of the scene enlarged by bicubic interpolation, in the output's data type.
         value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
         unit: "DN"; for floating-point data the unit of the scene's band, or "scene units".
         consistency: mode declared by the file.
         seams: gradients across borders of LR pixels.
         sources: pixels of each class of the source map, if it lies beside the file.
         reference: see `against_reference`; empty without a reference.
-        truth, truth_unmeasured, truth_registration, correctness: see `AgainstTruth`; empty without a truth.
+        truth, bicubic_truth, truth_unmeasured, truth_registration, correctness: see `AgainstTruth`; empty without a
+            truth.
     """
 
     out: Path
-    broken: list[str] = field(default_factory=list)
+    promises: list[Promise] = field(default_factory=list)
     lost: int = 0
     invented: int = 0
     residual: Residual = field(default_factory=Residual)
+    bicubic_residual: Residual = field(default_factory=Residual)
     value_range: float = 255.0
     unit: str = "DN"
     consistency: str = "off"
@@ -66,9 +66,32 @@ class Validation:
     sources: dict[str, int] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
     truth: dict[str, float] = field(default_factory=dict)
+    bicubic_truth: dict[str, float] = field(default_factory=dict)
     truth_unmeasured: dict[str, str] = field(default_factory=dict)
     truth_registration: dict[str, Any] = field(default_factory=dict)
     correctness: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def broken(self) -> list[str]:
+        """What does not hold, one line each."""
+        return [line for promise in self.promises for line in promise.broken]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Promises and figures, for people."""
+        figures = []
+        if self.residual.count:
+            unit = f" {self.unit}"
+            figures.append(Figure("LR residual", self.residual.rms, self.bicubic_residual.rms, unit))
+        if isfinite(self.seams.detail):
+            figures.append(Figure("sharpness", self.seams.detail, 1.0))
+        if self.reference.get("detail_shared") is not None:
+            shared = self.reference["detail_shared"], self.reference["bicubic_detail_shared"] or 0.0
+            figures.append(Figure("detail shared", *shared))
+        for name, value in self.truth.items():
+            if name in self.bicubic_truth:
+                figures.append(Figure(name, value, self.bicubic_truth[name], " dB" if name == "PSNR" else ""))
+        return verdict_of(self.promises, figures, "its grid or bands are not the scene's: nothing can be compared")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -92,6 +115,7 @@ class Validation:
             "truth_unmeasured": self.truth_unmeasured,
             "truth_registration": self.truth_registration,
             "correctness": self.correctness,
+            "verdict": self.verdict.to_dict(),
         }
 
     def __str__(self) -> str:
@@ -116,7 +140,7 @@ class Validation:
         places = sum(self.correctness.values())
         rows += [(key, f"{value / places:.1%} of {places} places") for key, value in self.correctness.items()]
         lines = [f"{name:18}{text}" for name, text in rows]
-        return "\n".join([str(self.out), *lines, *(f"BROKEN: {b}" for b in self.broken)])
+        return "\n".join([str(self.out), *lines, str(self.verdict)])
 
     def _of_reference(self) -> list[tuple[str, str]]:
         if not self.reference:
@@ -145,60 +169,86 @@ def validate_product(
             not those of the output, or the truth has other units than the scene.
     """
     with gdal_env():
-        info, source = inspect(out, "scene"), inspect(scene, "scene")
+        return validate_raster(
+            inspect(out, "scene"),
+            inspect(scene, "scene"),
+            None if truth is None else inspect(truth, "reference"),
+            None if reference is None else inspect(reference, "reference"),
+        )
+
+
+def validate_raster(
+    info: RasterInfo, source: RasterInfo, truth: RasterInfo | None = None, reference: RasterInfo | None = None
+) -> Validation:
+    """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
+    with gdal_env():
         declared = read_declared(info)
-        result = Validation(Path(out), consistency=declared.consistency)
+        result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
             result.unit = source.units[declared.bands[0] - 1] or "scene units"
-        corner = _comparable(result, info, source, declared)
+        corner, amiss = _comparable(info, source, declared)
+        result.promises.append(Promise("grid", amiss))
         if corner is None:
             return result
-        result.broken += promises.metadata(info, source, declared)
         half_range = survey_scene(source, declared.bands, model_units=True, scene_range=None).half_range
         result.value_range = 2 * half_range
         sums = _compare(result, info, source, corner, declared)
-        result.broken += promises.missing(result.lost, result.invented, sums, declared)
-        magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
-        result.broken += promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
-        result.broken += promises.measured(sums, declared)
-        if result.seams.broken:
-            result.broken.append(result.seams.broken)
+        result.promises += _judged(result, info, source, declared, sums)
         side = Path(info.path).with_suffix(".source.tif")
         if side.exists():
             with rasterio.open(side) as dataset:
                 tags = dataset.tags()
             result.sources = {n: int(tags.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
         if truth is not None:
-            true = inspect(truth, "reference")
-            compared = against_truth(info, true, source, declared, corner, result.value_range)
-            result.truth, result.truth_unmeasured = compared.figures, compared.unmeasured
+            compared = against_truth(info, truth, source, declared, corner, result.value_range)
+            result.truth, result.bicubic_truth = compared.figures, compared.bicubic
+            result.truth_unmeasured = compared.unmeasured
             result.correctness, result.truth_registration = compared.correctness, compared.registration
         if reference is not None:
-            result.reference = against_reference(info, inspect(reference, "reference"), source, declared, corner)
+            result.reference = against_reference(info, reference, source, declared, corner)
         return result
 
 
-def _comparable(result: Validation, info: RasterInfo, source: RasterInfo, declared: Declared) -> tuple[int, int] | None:
-    """(row, col) of the scene's pixel in the output's corner; None, and why in `broken`, if grids or bands differ."""
+def _judged(
+    result: Validation, info: RasterInfo, source: RasterInfo, declared: Declared, sums: list[BandSums]
+) -> list[Promise]:
+    """All promises but that of the grid."""
+    magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
+    off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
+    nothing = "nothing is promised: it was made without LR consistency" if declared.residual is None else ""
+    untold = "" if any(declared.statistics) else "the file holds none"
+    seams = result.seams
+    return [
+        Promise("numbers", tuple(promises.metadata(info, source, declared))),
+        Promise("missing pixels", tuple(promises.missing(result.lost, result.invented, sums, declared))),
+        Promise("consistency", tuple(off), nothing),
+        Promise("statistics", tuple(promises.measured(sums, declared)), untold),
+        Promise("seams", (seams.broken,) if seams.broken else (), seams.unjudged),
+    ]
+
+
+def _comparable(
+    info: RasterInfo, source: RasterInfo, declared: Declared
+) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
+    """(row, col) of the scene's pixel in the output's corner, None if grids or bands differ; and what is amiss."""
     corner = _corner(info, source, declared.scale)
     if corner is None:
-        result.broken.append("grid: not the scene's grid divided by the scale")
-        return None
+        return None, ("grid: not the scene's grid divided by the scale",)
     unknown = [b for b in declared.bands if b not in source.data_bands]
     if unknown or len(info.data_bands) != len(declared.bands):
         bands = ", ".join(map(str, declared.bands))
-        result.broken.append(
-            f"bands: {len(info.data_bands)}, made of bands {bands} of the scene, which has {len(source.data_bands)}"
+        return None, (
+            f"bands: {len(info.data_bands)}, made of bands {bands} of the scene, which has {len(source.data_bands)}",
         )
-        return None
     row, col = (v * declared.scale for v in corner)
     held = Window(row, col, info.height, info.width)
+    amiss = []
     if held != declared.extent:
-        result.broken.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
+        amiss.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
     whole = Window(0, 0, source.height * declared.scale, source.width * declared.scale)
     if declared.area == "none" and declared.extent != whole:
-        result.broken.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
-    return corner
+        amiss.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
+    return corner, tuple(amiss)
 
 
 def _extent(window: Window) -> str:
@@ -233,14 +283,14 @@ def _compare(
     """Fill in what the pixels say; gives the sums of each band."""
     scale, dtype = declared.scale, np.dtype(source.dtype)
     consistency = LrConsistency(declared.sensors, "off", dtype, info.nodata)
-    context = max(consistency.sees, CONTEXT + _FILL)
     output, interpolated = Gradients(scale), Gradients(scale)
     sums = [EMPTY] * len(declared.bands)
     with RasterReader(info, info.data_bands) as fine, RasterReader(source, declared.bands) as coarse:
         for tile in tiles(info, scale, _TILE):
-            outer = tile.pad(context)
+            outer = tile.pad(consistency.sees)
             pixels, valid = fine.read(outer.multiply(scale))
-            lr, lr_valid = coarse.read(outer.shift(*corner))
+            smooth, lr, lr_valid = bicubic(coarse, outer.shift(*corner), scale)
+            smooth = rounded(smooth, dtype)
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
@@ -249,19 +299,11 @@ def _compare(
             sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
             count, height, width = lr.shape
             whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
-            cut = lr_valid & ~whole
-            result.residual = result.residual.plus(consistency.measure(pixels, lr, whole, tile.within(outer), cut))
+            seen = whole, tile.within(outer), lr_valid & ~whole
+            result.residual = result.residual.plus(consistency.measure(pixels, lr, *seen))
+            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(smooth, lr, *seen))
             both = valid[own] & wanted
             output.feed(pixels[own].astype(np.float32), both)
-            smooth = _interpolated(lr, lr_valid, scale, context - CONTEXT - _FILL)
-            interpolated.feed(rounded(smooth, dtype).astype(np.float32), both)
+            interpolated.feed(smooth[own].astype(np.float32), both)
     result.seams = Seams.of(output, interpolated)
     return sums
-
-
-def _interpolated(lr: NDArray[Any], valid: NDArray[np.bool_], scale: int, spare: int) -> NDArray[np.float32]:
-    """The scene up-sampled by the cubic kernel, without its margin of `spare` and what kernel and filling need."""
-    inner = (slice(None), slice(spare, lr.shape[1] - spare), slice(spare, lr.shape[2] - spare))
-    beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
-    filled = fill_missing(lr[inner].astype(np.float32), valid[inner], _FILL, beyond)
-    return np.asarray(upsample(torch.from_numpy(filled)[None], scale, CONTEXT)[0].numpy())
