@@ -9,6 +9,7 @@ import difflib
 import inspect
 import math
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -227,6 +228,31 @@ def _between_commas(value: Any) -> Any:
 
 def _long_dtype(value: Any) -> Any:
     return _SHORT_DTYPES.get(value, value) if isinstance(value, str) else value
+
+
+def _noise_of(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else value
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text.lower() if isinstance(text, str) else value
+
+
+def snr_of(noise: str | float) -> float:
+    """The ratio in "snr:RATIO"; 0 for "auto" and for standard deviations.
+
+    Raises:
+        OptionError: none of the three.
+    """
+    found = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
+    try:
+        ratio = float(found[1]) if found else 0.0
+    except ValueError:
+        ratio = math.nan
+    sound = ratio > 0 if found else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
+    if not sound:
+        raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
+    return ratio
 
 
 class GridOptions(Options, frozen=True, kw_only=True):
@@ -451,6 +477,17 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             metavar="NAME|SIGMA",
         ),
     ] = None
+    noise: Annotated[
+        str | float,
+        Option(
+            help="Standard deviation of the scene's noise in digital numbers, 0 for none, or SNR:RATIO, the ratio of "
+            "each band's mid value to it; auto: estimated for each band.",
+            metavar="auto|SIGMA|SNR:RATIO",
+            parse=_noise_of,
+            check=snr_of,
+            give="auto, a standard deviation of 0 or more, or SNR:RATIO",
+        ),
+    ] = AUTO
     consistency: Annotated[
         Consistency | None,
         Option(

@@ -90,6 +90,10 @@ def test_python_and_the_command_write_the_same_files(make_pair: Any, tmp_path: P
         ({"max_residual": 0}, "max residual 0: give a number of scene pixels above 0"),
         ({"scene_range": (5, 3)}, "scene range 5, 3: give two numbers, the lower one first"),
         ({"scene_range": (5, float("inf"))}, "scene range 5, inf: give two numbers"),
+        ({"noise": -1}, "noise -1.0: give auto, a standard deviation of 0 or more, or SNR:RATIO"),
+        ({"noise": "snr:0"}, "noise 'snr:0': give auto"),
+        ({"noise": "low"}, "noise 'low': give auto"),
+        ({"noise": float("nan")}, "noise nan: give auto"),
         ({"scene_range": 5}, "scene range 5: give two numbers"),
         ({"coregister": "on"}, "coregister 'on': choose auto, global, local, off"),
         ({"other_bands": "keep"}, "other bands 'keep': choose transfer or drop"),
@@ -114,6 +118,7 @@ def test_other_spellings_become_one_value() -> None:
         products=["stac", "source"],
         dtype="bf16",
         sampler="better_start",
+        noise="SNR:150",
         mask=Path("m.gpkg"),
         scale=np.int64(4),
         max_residual=2,
@@ -121,6 +126,8 @@ def test_other_spellings_become_one_value() -> None:
     assert made.radiometry.bands == ("3", "2", "1")
     assert made.output.products == ("source", "stac")
     assert (made.compute.dtype, made.sampling.sampler) == ("bfloat16", "better-start")
+    assert made.radiometry.noise == "snr:150"
+    assert (UpscaleOptions.of(noise="12").radiometry.noise, UpscaleOptions().radiometry.noise) == (12.0, "auto")
     assert (made.mask.mask, made.grid.scale, made.registration.max_residual) == ("m.gpkg", 4, 2.0)
     assert UpscaleOptions.of(products="all").output.products == UpscaleOptions().output.products == PRODUCTS
     assert UpscaleOptions.of(products=None).output.products == UpscaleOptions.of(products="none").output.products == ()

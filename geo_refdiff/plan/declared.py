@@ -38,14 +38,16 @@ def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> 
     return f"{sigma:g}", SensorModel(scale, sigma)
 
 
-def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Consistency) -> SensorRecord:
+def sensor_record(
+    name: str, sensor: SensorModel, bands: Bands, consistency: Consistency, noise: tuple[float, ...]
+) -> SensorRecord:
     """For the plan: a preset's own width for each band that it knows by name."""
     preset = PRESETS.get(name)
     sigmas = tuple(
         sensor.psf_sigma if preset is None else preset.sensor(sensor.scale, band).psf_sigma
         for band in bands.names + bands.other_names
     )
-    return SensorRecord(name, sensor.kernel, sigmas, consistency)
+    return SensorRecord(name, sensor.kernel, sigmas, consistency, noise)
 
 
 def chosen_consistency(asked: RadiometryOptions, consistent: bool) -> Consistency:

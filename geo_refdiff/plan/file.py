@@ -122,6 +122,8 @@ def _check_plan(plan: Plan) -> None:
     _claim(plan.output.dtype in GDAL_TYPES, "output.dtype", plan.output.dtype)
     _check_bands(plan, plan.bands)
     _claim(len(plan.sensors) == len(plan.bands.computed), "sensor.sigmas", plan.sensor.sigmas)
+    noise = plan.sensor.noise
+    _claim(len(noise) == len(plan.bands.computed) and min(noise) >= 0, "sensor.noise", noise)
     for key, value in plan.software.items():
         whole = not key.endswith("threads") or (value.isdecimal() and int(value) <= _MOST_THREADS)
         _claim(whole, f"software.{key}", value)

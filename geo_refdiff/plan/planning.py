@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,14 +13,14 @@ from affine import Affine
 from geo_refdiff import __version__
 from geo_refdiff.change.mask import MaskRecord, decide_mask
 from geo_refdiff.errors import OptionError, OutputError
-from geo_refdiff.options import ComputeOptions, UpscaleOptions
+from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
 from geo_refdiff.plan.automatic_mask import automatic_mask
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
-from geo_refdiff.plan.survey import fit_reference, survey_others, survey_scene
+from geo_refdiff.plan.survey import fit_reference, survey_noise, survey_others, survey_scene
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
@@ -101,6 +102,8 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
+    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise)
+    notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
     windows, rounded = _windows(options.compute, restorer, scale)
@@ -116,7 +119,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         blocks=found.blocks,
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
-        sensor=sensor_record(psf, sensor, bands, chosen_consistency(options.radiometry, restorer.consistent)),
+        sensor=sensor_record(psf, sensor, bands, chosen_consistency(options.radiometry, restorer.consistent), noise),
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
         seed=options.sampling.seed,
         device=found.device,
@@ -164,6 +167,15 @@ def _windows(asked: ComputeOptions, restorer: Restorer, scale: int) -> tuple[Win
         if want not in (None, got)
     ]
     return layout, notes
+
+
+def _noise_notes(noise: Sequence[float], bands: Bands, asked: str | float) -> list[str]:
+    """Notes of the noise that was found."""
+    names = bands.names + bands.other_names
+    told = ", ".join(f"{name} {sigma:.3g}" for name, sigma in zip(names, noise, strict=True) if sigma)
+    if asked != AUTO or not told:
+        return []
+    return [f"noise of the scene, estimated, in digital numbers: {told}; give it with --noise if that is wrong"]
 
 
 def _unused_notes(

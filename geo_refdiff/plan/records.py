@@ -24,7 +24,7 @@ from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
 
-VERSION = 4
+VERSION = 5
 """Version of the plan's format."""
 
 THREADS = "torch_threads"
@@ -176,12 +176,14 @@ class SensorRecord:
         kernel: as of `SensorModel`.
         sigmas: width of the PSF for each of `Bands.computed`, LR pixels.
         consistency: see `engine.consistency`.
+        noise: standard deviation of the scene's noise for each computed band, digital numbers; 0 = exact.
     """
 
     name: str
     kernel: Kernel
     sigmas: tuple[float, ...]
     consistency: Consistency
+    noise: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

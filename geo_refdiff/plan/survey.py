@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from geo_refdiff.options import AUTO, snr_of
 from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.transfer import fit_transfer
 from geo_refdiff.raster.crs import footprint
@@ -24,6 +25,7 @@ from geo_refdiff.raster.sampling import pick_evenly, spread_starts, tiles_with_d
 from geo_refdiff.raster.warp import TILE, WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.radiometry import fit_radiometry
+from geo_refdiff.sensor.noise import estimate_noise
 from geo_refdiff.sensor.sensor import SensorModel
 
 _TILES = 8
@@ -88,8 +90,29 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
 
 
+def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> tuple[float, ...]:
+    """Standard deviation of the scene's noise for each computed band, digital numbers.
+
+    Args:
+        radiometry: of all these bands.
+        asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
+            offset taken into account; or the figure itself.
+    """
+    if asked == AUTO:
+        return estimate_noise(_tiles(info, bands.computed))
+    if not isinstance(asked, str):
+        return (asked,) * len(bands.computed)
+    zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
+    return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+
+
 def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
     """(C, n) pixels of tiles over the whole scene, NaN = missing."""
+    return np.concatenate([tile.reshape(len(bands), -1) for tile in _tiles(info, bands)], axis=1)
+
+
+def _tiles(info: RasterInfo, bands: Sequence[int]) -> list[NDArray[np.float64]]:
+    """(C, h, w) tiles over the whole scene, NaN = missing."""
     samples: list[NDArray[np.float64]] = []
     whole = Window(0, 0, info.height, info.width)
     with RasterReader(info, bands) as reader:
@@ -97,14 +120,14 @@ def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
         def take(window: Window) -> int:
             """Take the pixels of a window, and say how many are valid."""
             values, valid = reader.read(window)
-            samples.append(np.where(valid, values.astype(np.float64), np.nan).reshape(len(bands), -1))
+            samples.append(np.where(valid, values.astype(np.float64), np.nan))
             return int(valid.all(axis=0).sum())
 
         fixed = list(_spread(whole, _SCENE_TILE, 1, _TILES))
         if _is_thin(sum(take(window) for window in fixed), fixed, whole):
             for window in pick_evenly(tiles_with_data(info, bands[0], _SCENE_TILE), _TILES**2):
                 take(window)
-    return np.concatenate(samples, axis=1)
+    return samples
 
 
 def fit_reference(

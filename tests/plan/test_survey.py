@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window as RioWindow
 
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.file import parsed
+from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Radiometry
 from geo_refdiff.plan.survey import fit_reference, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
@@ -115,3 +119,40 @@ def test_a_great_gain_between_like_types_needs_likeness(tmp_path: Path, make_ras
     )
     assert max(fit.gain) == 5.0
     assert max(fit.correlation) < 0.5
+
+
+def noisy_scene(path: Path, make_texture: Callable[..., np.ndarray]) -> Path:
+    """120 x 120 pixels of uint16 with noise of 12, 20 and 15 in three bands, and a reflectance offset of -1000."""
+    smooth = 1500 + 3000 * make_texture((3, 120, 120), seed=3, smooth=6.0)
+    noise = np.random.default_rng(0).normal(size=smooth.shape) * np.array([12.0, 20.0, 15.0])[:, None, None]
+    profile = {
+        "driver": "GTiff", "count": 3, "height": 120, "width": 120, "dtype": "uint16", "crs": "EPSG:26914",
+        "transform": Affine(PIXEL, 0, CORNER[0], 0, -PIXEL, CORNER[1]), "photometric": "minisblack",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(np.round(smooth + noise).astype("uint16"))
+        dataset.descriptions = ("red", "green", "blue")
+        dataset.scales, dataset.offsets = (1e-4,) * 3, (-0.1,) * 3
+    return path
+
+
+def test_noise_is_estimated_told_and_kept_in_the_plan(tmp_path: Path, make_texture: Callable[..., np.ndarray]) -> None:
+    scene = noisy_scene(tmp_path / "scene.tif", make_texture)
+    made = make_plan(scene, None, UpscaleOptions.of(model="bicubic-ibp", scale=4))
+    assert made.plan.sensor.noise == pytest.approx([12, 20, 15], rel=0.2)
+    assert parsed(json.dumps(made.plan.to_dict())).sensor.noise == made.plan.sensor.noise
+    told = [note for note in made.notes if "noise of the scene" in note]
+    assert len(told) == 1
+    assert "red 1" in told[0]
+    assert "--noise" in told[0]
+
+
+@pytest.mark.parametrize("given", [0, 7.5, "SNR:100"])
+def test_noise_is_what_the_user_says(tmp_path: Path, make_texture: Callable[..., np.ndarray], given: Any) -> None:
+    scene = noisy_scene(tmp_path / "scene.tif", make_texture)
+    made = make_plan(scene, None, UpscaleOptions.of(model="bicubic-ibp", scale=4, noise=given))
+    with rasterio.open(scene) as dataset:
+        middle = np.median(dataset.read(), axis=(1, 2))
+    wanted = (middle - 1000) / 100 if given == "SNR:100" else np.full(3, float(given))
+    assert made.plan.sensor.noise == pytest.approx(wanted, rel=0.03)
+    assert not any("noise of the scene" in note for note in made.notes)
