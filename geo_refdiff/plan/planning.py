@@ -20,7 +20,7 @@ from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, senso
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
-from geo_refdiff.plan.survey import fit_reference, survey_noise, survey_others, survey_scene
+from geo_refdiff.plan.survey import fill_note, fit_reference, survey_noise, survey_others, survey_scene
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
@@ -72,6 +72,8 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     radiometry = survey_scene(
         scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
     )
+    told = fill_note(scene, bands.scene)
+    notes += [] if told is None else [told]
     if reference is not None and restorer.uses_reference:
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)

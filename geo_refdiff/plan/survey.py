@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def survey_scene(
             the 0.5 .. 99.5 percentile range over all bands to [-1, 1], without clipping.
         scene_range: (low, high) that map to -1 and 1 instead.
     """
-    sample = _sample(info, bands)
+    sample = _sample(info, tuple(bands))
     fill = tuple(_middle(band) for band in sample)
     if scene_range is not None:
         low, high = scene_range
@@ -76,6 +77,20 @@ def survey_scene(
     else:
         low, high = _range(sample)
     return Radiometry((low + high) / 2, (high - low) / 2, fill)
+
+
+def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
+    """That the nodata value stands in single bands, where it counts as a measured one; None where it does not."""
+    if info.validity != "nodata" or info.nodata is None:
+        return None
+    found = (_sample(info, tuple(bands)) == info.nodata).any(axis=1)  # pixels that are missing are NaN
+    numbers = [str(band) for band, there in zip(bands, found, strict=True) if there]
+    if not numbers:
+        return None
+    return (
+        f"{info.nodata:g}, the nodata value, stands in band {', '.join(numbers)} where other bands hold data: it is "
+        f"taken for a measured value there; if it is none, declare the bands' negative offset (gdal_edit.py -offset)"
+    )
 
 
 def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tuple[Bands, Radiometry]:
@@ -106,7 +121,8 @@ def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: 
     return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
 
 
-def _sample(info: RasterInfo, bands: Sequence[int]) -> NDArray[np.float64]:
+@lru_cache(maxsize=1)  # two questions are asked of it
+def _sample(info: RasterInfo, bands: tuple[int, ...]) -> NDArray[np.float64]:
     """(C, n) pixels of tiles over the whole scene, NaN = missing."""
     return np.concatenate([tile.reshape(len(bands), -1) for tile in _tiles(info, bands)], axis=1)
 

@@ -171,6 +171,9 @@ def _make_levels(source: Path, paths: list[Path], threads: int) -> None:
                 stack.enter_context(rasterio.open(p, "w", **_profile(dataset, 2**k, threads)))
                 for k, p in enumerate(paths, 1)
             ]
+            if any(dataset.offsets):  # they tell which values are missing, to the next two levels
+                for output in outputs:
+                    output.offsets = dataset.offsets
         for window, reduced in _chunks(source, 4 * _TILE, len(paths)):
             for k, (values, valid) in enumerate(reduced, 1):
                 at = RioWindow(window.col >> k, window.row >> k, values.shape[2], values.shape[1])
@@ -202,6 +205,8 @@ def _reduced(dataset: Any, window: Window, levels: int) -> list[tuple[NDArray[An
     at = RioWindow(window.col, window.row, window.width, window.height)
     values = dataset.read(window=at)
     valid = _valid(dataset, values, at)
+    if values.dtype.kind != "f" and all(is_sentinel(values.dtype, dataset.nodata, offset) for offset in dataset.offsets):
+        return _reduced_by_band(values, valid, dataset.nodata, levels)
     by_band = is_sentinel(values.dtype, dataset.nodata)
     if by_band:
         values[equals_nodata(values, dataset.nodata)] = np.nan
@@ -214,6 +219,22 @@ def _reduced(dataset: Any, window: Window, levels: int) -> list[tuple[NDArray[An
         result.append(
             (np.where(np.isnan(values), values.dtype.type(dataset.nodata), values) if by_band else values, valid)
         )
+    return result
+
+
+def _reduced_by_band(
+    values: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float, levels: int
+) -> list[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
+    """Whole numbers that are missing band by band."""
+    known = ~equals_nodata(values, nodata)
+    if valid is not None:
+        known &= valid
+    result: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
+    for _ in range(levels):
+        parts = [halve(band[None], ok, nodata) for band, ok in zip(values, known, strict=True)]
+        values = np.concatenate([part for part, _ in parts])
+        known = np.stack([ok for _, ok in parts if ok is not None])
+        result.append((values, np.asarray(known.any(axis=0))))
     return result
 
 

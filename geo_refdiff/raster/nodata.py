@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 _FLOAT_STEPS = 16
 
 
-def is_sentinel(dtype: np.dtype[Any], nodata: float | None) -> bool:
-    """Whether a nodata value is a sentinel that no sensor measures, so that it means "missing" band by band: of real
-    numbers any but 0. Of whole numbers 0, 255 and the like are measured, too, in the dark and in the light."""
-    return dtype.kind == "f" and nodata is not None and nodata != 0
+def is_sentinel(dtype: np.dtype[Any], nodata: float | None, offset: float = 0.0) -> bool:
+    """Whether a nodata value is a sentinel that no sensor measures, so that it means "missing" band by band.
+
+    Of real numbers any but 0; of signed whole numbers one below 0, or the type's greatest; of unsigned ones 0 where
+    `offset` (digital numbers become physical values by it) is negative, so that no measurement is as low. Others, as 0
+    and 255 of uint8, are measured, too, in the dark and in the light.
+    """
+    if nodata is None or np.isnan(nodata):
+        return False
+    if dtype.kind == "u":
+        return nodata == 0 and offset < 0
+    return nodata != 0 if dtype.kind == "f" else nodata < 0 or nodata == np.iinfo(dtype).max
 
 
 def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
@@ -44,7 +52,7 @@ def write_nodata(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float |
     """Write the missing pixels into `pixels` (C, height, width), in place.
 
     A pixel that is missing in every band becomes `nodata` (0 where a mask marks it instead). One that is missing in
-    some bands only, as real numbers can express, becomes `nodata` there if that is a sentinel, else NaN.
+    some bands only becomes `nodata` there; of real numbers NaN, if `nodata` is no sentinel.
 
     Args:
         pixels: the output.
@@ -54,6 +62,8 @@ def write_nodata(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float |
     missing = ~valid.any(axis=0)
     if pixels.dtype.kind == "f":
         pixels[~valid] = nodata if is_sentinel(pixels.dtype, nodata) else np.nan
+    elif nodata is not None:
+        pixels[~valid] = nodata
     pixels[:, missing] = 0 if nodata is None else nodata
 
 

@@ -155,7 +155,7 @@ class RasterReader(ThreadHandles):
             ok &= np.isfinite(values)
         for index, band in enumerate(self.bands):
             nodata = dataset.nodatavals[band - 1]
-            if is_sentinel(values.dtype, nodata):
+            if is_sentinel(values.dtype, nodata, self.info.offsets[band - 1]):
                 ok[index] &= ~equals_nodata(values[index], nodata)
         return values, ok
 

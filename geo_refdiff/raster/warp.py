@@ -264,11 +264,12 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     """VRT of some bands of a raster, with the grid and validity found by `inspect` and nothing else (no RPCs, no
     control points), so that the warp uses what was checked.
 
-    Of real numbers, a pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file
-    marks missing ones; GDAL would let it spoil all that the kernel reaches.
+    A pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file marks missing
+    ones; GDAL would let it spoil all that the kernel reaches.
     """
     real = np.dtype(info.dtype).kind == "f"
-    nodata = info.nodata if info.validity == "nodata" and not real else None
+    by_band = all(is_sentinel(np.dtype(info.dtype), info.nodata, info.offsets[band - 1]) for band in bands)
+    nodata = info.nodata if info.validity == "nodata" and not real and not by_band else None
     root = _bands_vrt(info, [(info.source, str(band)) for band in bands], nodata)
     masks: list[tuple[str, str]] = []
     if info.validity in ("alpha", "mask"):
@@ -277,9 +278,9 @@ def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
     if real:
         numbers = ET.tostring(_bands_vrt(info, [(info.source, str(band)) for band in bands], nan), encoding="unicode")
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
-    if real and info.validity == "nodata":
+    if (real or by_band) and info.validity == "nodata":
         own = [(info.source, f"mask,{band}") for band in bands]
-        if is_sentinel(np.dtype(info.dtype), info.nodata):
+        if by_band:
             masks += own
         else:
             any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
