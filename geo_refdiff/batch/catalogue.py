@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin
+from urllib.parse import urljoin
 
 import numpy as np
 import shapely
@@ -20,14 +19,15 @@ from geo_refdiff.batch.folder import is_batch
 from geo_refdiff.engine.publish import published_digest
 from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.products.files import is_archive
+from geo_refdiff.products.opening import gdal_source, holds_product
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
+from geo_refdiff.raster.location import URL, gdal_name, located, text_of
 from geo_refdiff.raster.vector import LONLAT, LayerSource, layer_source, sound_polygons
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
-URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
-_SCHEMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
 _THREADS = 8
 
 TABLES = (".csv", ".gpkg", ".geojson", ".parquet", ".geoparquet", ".fgb", ".shp")
@@ -39,8 +39,6 @@ _DATE_COLUMNS = ("date", "datetime", "acquired", "acquisition_date", "time", "ye
 _BOX_COLUMNS = (("west", "south", "east", "north"), ("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
 
 _MOST_PAGES = 10_000
-_PATIENCE = 60.0
-"""Seconds that a server has for an answer."""
 
 _USUAL = ("data", "visual", "image", "analytic", "default")
 _TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
@@ -74,9 +72,9 @@ def read_catalogue(
     """All rasters that are named, in a fixed order, each once.
 
     Args:
-        sources: raster files, VRTs, folders (searched through for rasters), CSV or vector tables with a column "path"
-            (or "file", "location", "href", "url") and maybe "date", STAC items, ItemCollections or catalogues (JSON,
-            path or URL).
+        sources: raster files, VRTs, products (folders and archives), folders (searched through for both), CSV or vector
+            tables with a column "path" (or "file", "location", "href", "url") and maybe "date", STAC items,
+            ItemCollections or catalogues (JSON, path or URL).
         role: "scene", "reference" or "mask", for messages.
         assets: keys of the STAC assets to use; several are stacked as bands.
         unusable: gets a line for each file of a folder that cannot be used; None: such a file is an error.
@@ -100,7 +98,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
     if is_gdal_name(name):
         return opened([gdal_name(name)])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() and not holds_product(path):
         return _from_folder(path, role, unusable)
     if not path.exists():
         raise InputError(f"{path}: no such file; give a {role}, a folder, an index (CSV, GeoPackage) or STAC JSON")
@@ -129,15 +127,19 @@ def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entr
 
 
 def _rasters(path: Path) -> list[Path]:
-    """Files in a fixed order, but for those of batches, of unfinished runs, shards, and what is hidden."""
+    """Files and products in a fixed order, but for those of batches, of unfinished runs, shards, and what is hidden."""
     found: list[Path] = []
     for name, folders, files in os.walk(path):
         folder = Path(name)
         folders[:] = [f for f in folders if f[0] != "." and not f.endswith((".parts", ".shards"))]
         if is_batch(folder):
             folders.clear()
+        elif folder != path and holds_product(folder):
+            folders.clear()
+            found.append(folder)
         else:
-            found += [folder / f for f in files if f[0] != "." and Path(f).suffix.lower() in RASTERS]
+            shown = [folder / f for f in files if f[0] != "."]
+            found += [f for f in shown if f.suffix.lower() in RASTERS or (is_archive(f) and holds_product(f))]
     return sorted(found)
 
 
@@ -175,38 +177,6 @@ def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
     return shape if plain else sound_polygons(shape, LONLAT)
 
 
-def gdal_name(location: str, base: Path | None = None) -> str:
-    """A location as GDAL reads it: URLs by /vsicurl, buckets by their own drivers, other paths made absolute,
-    also those within names as GTIFF_DIR:2:a.tif.
-
-    Args:
-        location: a path, URL or name that only GDAL can look up (see `is_gdal_name`).
-        base: folder that relative paths start from; default the working directory.
-    """
-    folder = base or Path.cwd()
-    if URL.match(location):
-        scheme, _, rest = location.partition("://")
-        if scheme.lower() == "file":
-            return "/" + unquote(rest.removeprefix("localhost")).lstrip("/")
-        if scheme.lower() not in _SCHEMES:
-            raise InputError(f"{location}: cannot be read by GDAL; give http(s)://, s3://, gs://, az:// or a path")
-        return _SCHEMES[scheme.lower()] + rest
-    if is_gdal_name(location):
-        return location if location.startswith("/vsi") else _absolute_inside(location, folder)
-    path = Path(location).expanduser()
-    return str((path if path.is_absolute() else folder / path).absolute())
-
-
-def _absolute_inside(name: str, folder: Path) -> str:
-    """PREFIX:...:file with the absolute path of the file, where there is one: workers may start elsewhere."""
-    parts = re.split('([:"])', name)
-    files = [k for k, part in enumerate(parts) if part and (folder / part).is_file()]
-    if files:
-        last = max(files, key=lambda k: len(parts[k]))
-        parts[last] = str((folder / parts[last]).absolute())
-    return "".join(parts)
-
-
 def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
     """Entries from the rasters themselves, in their order.
 
@@ -239,8 +209,9 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
 
     from geo_refdiff.raster.stac import acquired, outline
 
+    source = gdal_source(file)
     try:
-        with gdal_env(), rasterio.open(file) as dataset:
+        with gdal_env(), rasterio.open(source) as dataset:
             if made is not None and PLAN_TAG in dataset.tags():
                 made.append(file)
                 return None
@@ -249,7 +220,7 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
                     f"{file}: is not georeferenced; give it a CRS and an affine (gdal_edit.py), or leave it out"
                 )
             ground = footprint(file, outline(dataset))
-        taken = acquired(file)
+        taken = acquired(source)
     except GDAL_ERRORS as error:
         raise InputError(
             f"{file}: cannot be opened as a raster ({one_line(error, 160)}); check it with gdalinfo"
@@ -372,21 +343,12 @@ def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> B
 def is_stac(name: str) -> bool:
     """Whether a GeoJSON file, a path or URL, holds STAC items."""
     try:
-        data = json.loads(_text(name))
+        data = json.loads(text_of(name))
     except (OSError, ValueError):
         return False
     features = data.get("features") if isinstance(data, dict) else None
     first = features[0] if isinstance(features, list) and features else data
     return isinstance(first, dict) and "stac_version" in first
-
-
-def _text(name: str) -> str:
-    if not URL.match(name):
-        return Path(name).read_text(encoding="utf-8")
-    from urllib.request import urlopen
-
-    with urlopen(name, timeout=_PATIENCE) as answer:
-        return str(answer.read().decode())
 
 
 def read_stac(source: str, role: str, assets: Sequence[str] = ()) -> list[Entry]:
@@ -451,28 +413,13 @@ def _next_page(links: Sequence[Any], page: str) -> str | None:
         return None
     given, method = str(link["href"]), str(link.get("method", "GET")).upper()
     remote = URL.match(page) is not None
-    href = urljoin(page, given) if remote else _located(given, page)
+    href = urljoin(page, given) if remote else located(given, page)
     if method != "GET" or "body" in link or (remote and not href.startswith(("http://", "https://"))):
         raise InputError(
             f"{page}: its next page cannot be asked for ({method} {href}); search by GET, or save all items as one "
             f"ItemCollection"
         )
     return href
-
-
-def _located(href: str, source: str) -> str:
-    """What a link of a STAC file leads to: a URL, a GDAL name or a path.
-
-    Args:
-        href: absolute, or relative to the file; escapes such as %20 are undone in paths, where no file is called so.
-        source: path or URL of the file.
-    """
-    if is_gdal_name(href) or (URL.match(source) and href.startswith("/")):
-        return gdal_name(href) if href.lower().startswith("file:") else href
-    if URL.match(source):
-        return urljoin(source, href)
-    path, plain = (Path(source).absolute().parent / name for name in (href, unquote(href)))
-    return str(plain if plain.exists() and not path.exists() else path)
 
 
 def _entry(item: Any, source: str, wanted: Sequence[str]) -> Entry:
@@ -494,7 +441,7 @@ def _entry(item: Any, source: str, wanted: Sequence[str]) -> Entry:
 
 
 def _file(asset: Any, source: str) -> str:
-    return gdal_name(_located(str(asset.get_absolute_href() or asset.href), source))
+    return gdal_name(located(str(asset.get_absolute_href() or asset.href), source))
 
 
 def _usual(item: Any, where: str) -> str:

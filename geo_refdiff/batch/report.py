@@ -17,6 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
 from geo_refdiff.errors import InputError, OutputError
+from geo_refdiff.products.opening import gdal_source
 from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import point
@@ -162,7 +163,7 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
     from rasterio.windows import Window
 
     try:
-        with gdal_env(), rasterio.open(out) as fine, rasterio.open(str(scene)) as coarse:
+        with gdal_env(), rasterio.open(out) as fine, rasterio.open(gdal_source(str(scene))) as coarse:
             after = look(out, _SIDE)
             scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
             bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]

@@ -25,7 +25,7 @@ from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.options import MaskOptions, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
-from geo_refdiff.products.opening import inspect
+from geo_refdiff.products.opening import gdal_source, inspect
 from geo_refdiff.raster.dates import Span, asked_span
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, one_line
 from geo_refdiff.raster.geobox import compose, translated
@@ -183,7 +183,7 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
     if common.is_empty:
         return 1.0
     try:
-        with gdal_env(), rasterio.open(entry.files[0]) as dataset:
+        with gdal_env(), rasterio.open(gdal_source(entry.files[0])) as dataset:
             shape = geopandas.GeoSeries([common], crs=4326).to_crs(dataset.crs).iloc[0]
             a, b, c, d, e, f = (~dataset.transform)[:6]
             xy = shapely.get_coordinates(shape)

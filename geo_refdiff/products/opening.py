@@ -31,6 +31,9 @@ from geo_refdiff.raster.mosaic import Mosaic, add_source, band_element, dataset_
 from geo_refdiff.raster.window import Window
 
 _READERS = (read_sentinel_2, read_landsat, read_hls, read_planetscope)
+_ONE = r"MTD_MSI(L1C|L2A)\.xml|.*_MTL\.(json|txt|xml)"
+"""Metadata that make a folder a product, whatever it lacks."""
+
 _COLOURS = {"red": "red", "green": "green", "blue": "blue"} | (
     {"nir": "nir", "nir08": "nir"} if hasattr(ColorInterp, "nir") else {}
 )
@@ -65,16 +68,40 @@ def open_product(path: str | Path) -> Product | None:
     place = Path(name).absolute()
     if not (place.is_dir() or is_archive(place)):
         return None
-    files = Files(place)
-    for read in _READERS:
-        product = read(files)
-        if product is not None:
-            return product
+    product = _read(Files(place))
+    if product is not None:
+        return product
     what = "folder" if place.is_dir() else "archive"
     raise InputError(
         f"{name}: is a {what} without a product of Sentinel-2 (MTD_MSIL2A.xml), Landsat Collection 2 (MTL), HLS or "
         f"PlanetScope; give one of them, or the path of a GeoTIFF, COG or VRT"
     )
+
+
+def holds_product(path: Path) -> bool:
+    """Whether a folder or archive is one product; one that is incomplete is one, several together are none."""
+    try:
+        files = Files(path)
+        return bool(files.matching(_ONE)) or _read(files) is not None
+    except InputError:
+        return False
+
+
+def gdal_source(path: str) -> str:
+    """What GDAL opens for a path: XML of a VRT for a product, else the path itself.
+
+    Raises:
+        InputError: an incomplete product.
+    """
+    product = open_product(path)
+    if product is None:
+        return path
+    with gdal_env():
+        return product_vrt(product)
+
+
+def _read(files: Files) -> Product | None:
+    return next((product for product in (read(files) for read in _READERS) if product is not None), None)
 
 
 def product_vrt(product: Product) -> str:

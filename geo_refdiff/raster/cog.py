@@ -205,7 +205,9 @@ def _reduced(dataset: Any, window: Window, levels: int) -> list[tuple[NDArray[An
     at = RioWindow(window.col, window.row, window.width, window.height)
     values = dataset.read(window=at)
     valid = _valid(dataset, values, at)
-    if values.dtype.kind != "f" and all(is_sentinel(values.dtype, dataset.nodata, offset) for offset in dataset.offsets):
+    if values.dtype.kind != "f" and all(
+        is_sentinel(values.dtype, dataset.nodata, offset) for offset in dataset.offsets
+    ):
         return _reduced_by_band(values, valid, dataset.nodata, levels)
     by_band = is_sentinel(values.dtype, dataset.nodata)
     if by_band:

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.batch.areas import file_names, read_areas
-from geo_refdiff.batch.catalogue import Entry, gdal_name, read_catalogue
+from geo_refdiff.batch.catalogue import Entry, read_catalogue
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.batch.selection import Chooser, missing_share, reference_dates, scene_dates
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
+from geo_refdiff.raster.location import gdal_name
 
 CORNER = (485_904.0, 5_209_248.0)
 

@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
+from geo_refdiff.batch.catalogue import read_catalogue
+from geo_refdiff.batch.jobs import Sources
+from geo_refdiff.batch.run import batch
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.upscale import Interrupted, upscale
 from geo_refdiff.engine.run import Progress
@@ -23,6 +28,7 @@ from geo_refdiff.products.opening import inspect, open_product
 from geo_refdiff.validate.validation import validate_product
 
 Make = Callable[..., Path]
+CRS = "EPSG:32633"
 S2 = ("B02", "B03", "B04", "B08")
 
 
@@ -314,3 +320,26 @@ def test_other_folders_and_archives_give_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"x\.zip: cannot be read"):
         inspect(tmp_path / "x.zip", "scene")
+
+
+def test_a_batch_takes_the_products_of_a_folder(make_sentinel_2: Make, make_landsat: Make, tmp_path: Path) -> None:
+    area = gpd.GeoDataFrame({"name": ["a"]}, geometry=[shapely.box(600_050, 5_399_850, 600_150, 5_399_950)], crs=CRS)
+    area.to_file(tmp_path / "areas.gpkg")
+    folder = make_sentinel_2()
+    (tmp_path / "scenes").mkdir()
+    shutil.move(folder, tmp_path / "scenes" / folder.name)
+    shutil.move(make_landsat(tar=True), tmp_path / "scenes")
+    (tmp_path / "scenes" / "notes.zip").write_bytes(b"no product")
+    found = read_catalogue([tmp_path / "scenes"], "scene")
+    assert sorted(Path(entry.files[0]).name[:4] for entry in found) == ["LC08", "S2A_"]
+    assert sorted(str(entry.span and entry.span.exact) for entry in found) == [
+        "2022-05-03T10:02:34Z", "2022-05-03T10:20:21.024000Z",
+    ]  # fmt: skip
+    result = batch(
+        tmp_path / "areas.gpkg", Sources([tmp_path / "scenes" / folder.name]), tmp_path / "out",
+        options={"model": "bicubic-ibp", "scale": 2, "products": "none"}, report=tmp_path / "report.html",
+    )  # fmt: skip
+    assert result.done == 1
+    with rasterio.open(tmp_path / "out" / "a.tif") as out:
+        assert (out.descriptions, out.shape) == (S2, (20, 20))
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
