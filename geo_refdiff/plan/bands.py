@@ -79,7 +79,12 @@ def choose_bands(
 
 
 def band_notes(
-    scene: RasterInfo, reference: RasterInfo | None, bands: Bands, alone: Bands, channels: Sequence[str]
+    scene: RasterInfo,
+    reference: RasterInfo | None,
+    bands: Bands,
+    alone: Bands,
+    channels: Sequence[str],
+    chosen: bool = False,
 ) -> Iterator[str]:
     """What belongs to what, and what that rests on.
 
@@ -88,6 +93,7 @@ def band_notes(
         bands: as chosen.
         alone: as they would be chosen without a reference.
         channels: the model's.
+        chosen: whether the user says which of the reference's bands are used.
     """
     for info, role, option in ((scene, "scene", "--bands"), (reference, "reference", "--ref-bands")):
         keys = None if info is None else band_keys(info)
@@ -97,6 +103,17 @@ def band_notes(
             yield f"the {role}'s {noun} taken by place: {told}; choose otherwise with {option}"
     if reference is not None or channels:
         yield f"bands: {'; '.join(map(_pair, bands.pairs(channels)))}"
+    if reference is not None and not chosen:
+        own, theirs = band_keys(scene), band_keys(reference)
+        placed = [
+            name
+            for band, other, name in zip(bands.scene, bands.reference, bands.names, strict=True)
+            if own.keys[scene.data_bands.index(band)] != theirs.keys[reference.data_bands.index(other)]
+            or not own.is_named(scene.data_bands.index(band))
+        ]
+        if placed:
+            told = ", ".join(placed)
+            yield f"no name says which band of the reference is {told}: taken by place; choose with --ref-bands"
     lost = [name for name in alone.names if name not in bands.names]
     if lost:
         names, get = ", ".join(lost), "it gets" if len(lost) == 1 else "they get"

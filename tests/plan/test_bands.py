@@ -164,6 +164,15 @@ def test_the_reference_s_bands_are_the_user_s_choice(make_info: Any) -> None:
         choose_bands(scene, reference, None, (), (), False, [1, 2, 3, 6])
 
 
+def test_bands_taken_by_place_are_told(make_info: Any) -> None:
+    scene, reference = make_info(5, names=("a", "b", "c", "d", "e")), make_info(5, "b.tif")
+    bands = choose_bands(scene, reference, None, (), ())
+    assert list(band_notes(scene, reference, bands, bands, ()))[-1] == (
+        "no name says which band of the reference is a, b, c, d, e: taken by place; choose with --ref-bands"
+    )
+    assert len(list(band_notes(scene, reference, bands, bands, (), chosen=True))) == 1
+
+
 def test_the_pairing_is_said(make_info: Any) -> None:
     scene, reference = make_info(4, names=("B02", "B03", "B04", "B08")), make_info(3, "b.tif")
     bands, alone = (choose_bands(scene, r, None, MODEL, ("nir",), True) for r in (reference, None))
