@@ -1,8 +1,8 @@
 """How models hold under the conditions of users: `python -m benchmarks.conditions MODEL... [--places N]`.
 
-Each condition is one evaluation of all models, with and without their diffusion, beside bicubic-ibp and matched-ref: noise in
-the scene, a PSF that is declared rightly and wrongly, other factors, a reference that is not registered, masks with pasted
-changes. Models and baselines are corrected by a filter that knows the noise where there is noise.
+Each condition is one evaluation of all models, with and without their diffusion, beside bicubic-ibp and matched-ref:
+noise in the scene, a PSF that is declared rightly and wrongly, other factors, a reference that is not registered, masks
+with pasted changes. Models and baselines are corrected by a filter that knows the noise where there is noise.
 """
 
 from __future__ import annotations

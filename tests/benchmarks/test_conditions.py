@@ -1,4 +1,4 @@
-"""The conditions of the benchmark are ones that an evaluation can be asked for, and a line of its table says what was measured."""
+"""The benchmark asks for conditions that an evaluation can take, and a line of its table says what was measured."""
 
 from __future__ import annotations
 
