@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo_output
 
-.PHONY: demo test lint bench sample qgis-plugin train-default train-detector clean
+.PHONY: demo test lint bench sample qgis-plugin train-default train-default-gpu train-detector clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +64,9 @@ build/landscapes-%.csv: $(VENV)/.ready
 train-default: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
+
+train-default-gpu: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
+	GEO_REFDIFF_DATA=$(DATA) $(BIN)/geo-refdiff train default-gpu -o runs/default-gpu --resume
 
 # A change detector: the second of the two steps that made the bundled one, from the weights that are there now.
 train-detector: SIZE := 384
