@@ -21,7 +21,7 @@ from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.errors import ModelError
 from geo_refdiff.evaluate.figures import mean_and_error
-from geo_refdiff.evaluate.job import Job, to_dn
+from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.methods import ModelRun
 from geo_refdiff.evaluate.metrics import mean_where
 from geo_refdiff.evaluate.opening import open_all
@@ -32,6 +32,7 @@ from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.restorers import LR_MARGIN
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 
 ROWS = {
     "ablation-lr": "LR",
@@ -163,11 +164,11 @@ def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
     guidance = denoiser.guidance(*conditions)
     images = {"mean": denoiser.base(guidance, lr)}
     for sigma in SIGMAS:
-        noisy = truth / 127.5 - 1.0 + sigma * given.noise
+        noisy = BYTES.to_model(truth) + sigma * given.noise
         images[f"{sigma:g}"] = denoiser(noisy, torch.tensor(sigma), *conditions, guidance=guidance)
     told = {}
     for name, image in images.items():
-        error = (to_dn(image) - truth).square()
+        error = (BYTES.to_numbers(image) - truth).square()
         for region in ("changed", "unchanged"):
             told[f"{name} {region}"] = float(mean_where(error, getattr(job.tile, region)).sqrt())
     return told

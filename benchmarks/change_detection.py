@@ -24,7 +24,6 @@ from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.data.make_index import make_index
 from geo_refdiff.data.matching import match_radiometry
-from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.masks import spoilt_mask
 from geo_refdiff.options import SamplingOptions
@@ -32,6 +31,7 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import open_model
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.train.detector import LrSample, count, lr_sample, probabilities, whole
 
 LANDSCAPES = "build/landscapes-31000-31009.csv"
@@ -84,11 +84,9 @@ def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: 
 def restored(restorer: Restorer, lr: Tensor, ref: Tensor, mask: Tensor | None) -> Tensor:
     """(1, C, H, W) DN of a model for one window at the lattice's origin; images in DN."""
     window = Window(0, 0, *ref.shape[-2:])
-    noise = torch.from_numpy(lattice_noise(window, restorer.noise_channels, 0, 0))[None]
-    margin = (LR_MARGIN,) * 4
-    units = F.pad(lr / 127.5 - 1, margin, mode="replicate")
+    units = F.pad(BYTES.to_model(lr), (LR_MARGIN,) * 4, mode="replicate")
     with torch.inference_mode():
-        return (restorer.restore(Conditions((window,), units, ref / 127.5 - 1, mask, noise)) + 1) * 127.5
+        return BYTES.to_numbers(restorer.restore(Conditions((window,), units, BYTES.to_model(ref), mask)))
 
 
 def worth(restorer: Restorer, crops: list[Crop], masks: list[dict[str, Tensor | None]], scale: int) -> None:

@@ -180,7 +180,7 @@ class SceneOnWorkers:
         left = plan.blocks.count - len(workdir.done(plan.blocks))
         if not left:
             return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
-        config, threads = self.config, 1 if restorer.local else int(plan.software[THREADS])
+        config, threads = self.config, int(plan.software[THREADS])
         if config.workers is not None:
             config = _one_gpu_each(dataclasses.replace(config, workers=min(config.workers, left)), plan.device)
             self._warn(config.workers or 1, threads, plan.device)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.diffusion.model_folder import model_digest, read_config, read_weights, resolve_model
 from geo_refdiff.errors import ModelError
-from geo_refdiff.raster.window import TileCache, Window, repeated
+from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.sensor.sensor import SensorModel
 
 BANDS = ("red", "green", "blue", "nir")
@@ -52,7 +52,7 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
         lr_valid: (h, w) bool, True = valid in all bands.
         ref: (4, h scale, w scale) the reference in the scene's radiometry, model units, NaN in every band where
             missing.
-        sensor: how the scene's sensor sees the reference; the border is replicated.
+        sensor: how the scene's sensor sees the reference; what lies beyond the border is missing.
         nir: whether both have near infrared.
 
     Returns:
@@ -63,8 +63,7 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
     image = torch.where(known, ref, 0.0)
     share = _cell_mean(known.to(lr.dtype), sensor.scale)
     there = (share >= 0.5).to(lr.dtype)
-    weight = sensor.observe(known.to(lr.dtype)[None])[0].clamp(min=1e-3)
-    seen = sensor.observe(image[None])[0] / weight
+    seen = sensor.observe_valid(image[None], known[None])[0][0]
     texture, edges, green = _within(image, known.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
     valid = lr_valid[None].to(lr.dtype)
     scene = torch.where(valid > 0, lr, 0.0)
@@ -206,10 +205,10 @@ def detector_config(width: int, classes: Sequence[str], threshold: float, **more
     }
 
 
-ReadScene = Callable[[Window], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+ReadScene = Callable[[Window], tuple[Tensor, Tensor]]
 """LR window -> values (C, h, w) in model units and valid (C, h, w)."""
 
-ReadReference = Callable[[Window], NDArray[np.float32]]
+ReadReference = Callable[[Window], Tensor]
 """HR window -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
 
 AUTO_MIN_CONFIDENCE = 0.7
@@ -222,8 +221,7 @@ was overlooked costs more than a correct "no change" gains (figures in docs/chan
 CONFIDENCE_STEPS = 250
 """Confidence is rounded to steps of 1 / 250."""
 
-_TILES_KEPT = 64
-_HR_SIDE = 512
+_HR_SIDE = 1024
 _LEAST_TILE = 16
 
 
@@ -231,8 +229,8 @@ class DetectedMask:
     """Classes of change and their confidence, found by comparing the scene with the reference tile by tile.
 
     An LR pixel's class depends on the scene within `reach` LR pixels around it and on the reference that the sensor
-    sees there. Tiles start at the lattice's origin and are computed in float64, and probabilities are rounded to steps
-    of 1 / 250: the mask depends neither on the windows that are read nor on the machine.
+    sees there. All is computed in float64, and probabilities are rounded to steps of 1 / 250: the mask depends neither
+    on the windows that are read nor on the machine.
 
     Args:
         detector: the network.
@@ -264,7 +262,6 @@ class DetectedMask:
             self._classes[index] = other
         self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
         self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
-        self._tiles: TileCache[tuple[NDArray[np.uint8], NDArray[np.uint8]]] = TileCache(_TILES_KEPT)
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
@@ -273,10 +270,9 @@ class DetectedMask:
         the LR pixel's reference, is missing, and where its confidence is below the limit.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
-        for tile, part in window.cells(self._side):
-            to, at = part.within(window), part.within(tile)
-            tile_classes, tile_confidence = self._tiles.get(tile, self._detect_tile)
-            classes[to], confidence[to] = tile_classes[at], tile_confidence[at]
+        for tile in window.tiles(self._side):
+            at = tile.within(window)
+            classes[at], confidence[at] = self._detect_tile(tile)
         return classes, confidence
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -288,22 +284,21 @@ class DetectedMask:
         return np.ascontiguousarray(fine[window.within(cover.multiply(scale))])
 
     def close(self) -> None:
-        """Drop the cached tiles."""
-        self._tiles.clear()
+        """Nothing is open."""
 
     def _detect_tile(self, tile: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         reach, margin = self.detector.network.reach, self.reach - self.detector.network.reach
         wide = tile.pad(self.reach)
         values, valid = self._scene(wide)
-        whole: NDArray[np.bool_] = np.logical_and.reduce(valid, axis=0)
-        if not whole[tile.within(wide)].any():
+        whole = valid.all(dim=0)
+        if not bool(whole[tile.within(wide)].any()):
             return np.full(tile.shape, UNKNOWN_CLASS, np.uint8), np.zeros(tile.shape, np.uint8)
         reference = self._reference(wide.multiply(self.sensor.scale))
         nir = self.channels[BANDS.index("nir")] is not None
         with torch.inference_mode():
             features = change_features(
                 self._bands(values),
-                torch.from_numpy(whole),
+                whole,
                 self._bands(reference),
                 self.sensor,
                 nir=nir,
@@ -329,8 +324,8 @@ class DetectedMask:
         confidence[~valid] = 0
         return classes, confidence
 
-    def _bands(self, image: NDArray[np.float32]) -> torch.Tensor:
+    def _bands(self, image: Tensor) -> Tensor:
         """The detector's bands; a missing band is 0, or NaN where the image is."""
-        zeros = np.where(np.isnan(image[:1]), np.nan, 0.0)
+        zeros = torch.where(torch.isnan(image[:1]), torch.nan, 0.0)
         parts = [zeros if at is None else image[at : at + 1] for at in self.channels]
-        return torch.from_numpy(np.concatenate(parts).astype(np.float64))
+        return torch.cat(parts).to(torch.float64)

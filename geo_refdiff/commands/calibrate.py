@@ -66,7 +66,6 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
     """
     seen = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
     old = tile.raw[0].numpy()
-    told: list[list[NDArray[np.float32]]] = []
     with TemporaryDirectory() as folder, gdal_env():
         scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(seen), 0, 255), scale, model.bands)
         ref = _write(Path(folder) / "ref.tif", np.where(np.isfinite(old), np.clip(old, 1, 255), 0), 1, model.bands, 0)
@@ -80,15 +79,14 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
             factors = ((1.0, 1.0),) * len(plan.bands.scene)
             count = runs if planned.restorer.stochastic else 1
             plan = replace(plan, uncertainty=UncertaintyRecord(count, 0.0, False, _PROBE, _PROBE, factors))
-        with BlockComputer(plan, planned.restorer, tell=told.append) as computer:
+        with BlockComputer(plan, planned.restorer, with_energies=True) as computer:
             block = computer.compute(0)
-    if block.widths is None:
+    if block.widths is None or block.energies is None:
         raise OptionError(f"{tile.spec.name}: nothing in it is valid")
-    shape = block.pixels.shape
     return Trial(
         tile.truth[0].numpy() - block.pixels.astype(np.float32),
         block.widths,
-        [np.broadcast_to(energy, shape) for energy in told[0]],
+        list(block.energies),
         plan.radiometry.half_range,
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
@@ -199,7 +200,8 @@ def _write(
         for index in range(layout.count):
             values, valid = reader.read(layout.window(index, (height, width)))
             by_band = np.broadcast_to(valid, values.shape)
-            yield index, [BlockPixels(delivered(values, by_band, np.dtype(output.dtype), output.nodata), by_band)]
+            image, known = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
+            yield index, [BlockPixels(delivered(image, known, np.dtype(output.dtype), output.nodata), by_band)]
             if progress:
                 progress(index + 1, layout.count)
 

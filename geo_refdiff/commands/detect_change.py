@@ -158,7 +158,6 @@ class _Looker(Classical):
     """Restores nothing; says what has to be opened to detect change."""
 
     name: ClassVar[str] = "the change detector"
-    local: ClassVar[bool] = True
     model_units: ClassVar[bool] = True
     uses_reference: ClassVar[bool] = True
     uses_mask: ClassVar[bool] = True

@@ -183,8 +183,7 @@ def _sensor(
         if name not in PRESETS:
             raise OptionError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
         bands = [PRESETS[name].sensor(scale, band) for band in names]
-        made = {b.taps: (np.array([b.taps]),) * 2 for b in bands}
-        kernels = tuple(made[b.taps] for b in bands)
+        kernels = tuple(b.factors for b in bands)
         parameters = {
             "kernel": bands[0].kernel,
             "psf_sigma": {n: round(b.psf_sigma, 4) for n, b in zip(names, bands, strict=True)},

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from torch import Tensor
 
 from geo_refdiff import __version__
 from geo_refdiff.diffusion.noise import lattice_noise
@@ -19,20 +19,22 @@ from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, F
 from geo_refdiff.errors import GridError
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.records import Output
-from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.geobox import coarse_geobox, lattice_origin, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.window import Window
+from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.jpeg import MCU, jpeg
-from geo_refdiff.sensor.reduce import Factors
-from geo_refdiff.sensor.strided import ValidConvolution, reach_of
+from geo_refdiff.sensor.kernels import Factors
+from geo_refdiff.sensor.resize import cell_means
+from geo_refdiff.sensor.sensor import observe_valid, reach_of
+from geo_refdiff.sensor.units import BYTES
 
 _NOISE_STEP = 0x53494D
 """Keeps this noise apart from the samplers', which count their steps from 0."""
 _FILL = 16
-_GREY = 127.5
+_LEAST_VALID = 0.5
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,11 @@ def _tags(sensor: SimulatedSensor) -> dict[str, str]:
 def _computed(reader: RasterReader, scene: Simulation, window: Window) -> BlockPixels:
     """The pixels of a block."""
     values, valid = (_compressed if scene.sensor.quality else _noisy)(reader, scene, window)
-    return BlockPixels(delivered(values, valid, np.dtype(scene.output.dtype), scene.output.nodata), valid)
+    pixels = delivered(values, valid, np.dtype(scene.output.dtype), scene.output.nodata)
+    return BlockPixels(pixels, valid.numpy())
 
 
-def _noisy(reader: RasterReader, scene: Simulation, window: Window) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _noisy(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Tensor, Tensor]:
     """What the sensor sees of a window, with its noise: (C, height, width)."""
     sensor = scene.sensor
     values, valid = _observed(reader, scene, window)
@@ -149,8 +152,9 @@ def _noisy(reader: RasterReader, scene: Simulation, window: Window) -> tuple[NDA
     return values, valid
 
 
-def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """What the sensor sees of a window that starts at multiples of 16 LR pixels; the scene's border is replicated."""
+def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Tensor, Tensor]:
+    """What the sensor sees of a window; the scene's border is replicated. An LR pixel is valid where at least half of
+    its own area is."""
     sensor, info = scene.sensor, scene.info
     wanted = window.multiply(sensor.scale).pad(sensor.reach)
     inside = wanted.intersect(Window(0, 0, info.height, info.width))
@@ -161,24 +165,15 @@ def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[
         (inside.row - wanted.row, wanted.stop_row - inside.stop_row),
         (inside.col - wanted.col, wanted.stop_col - inside.stop_col),
     )
-    values = np.empty((len(hr), *window.shape))
-    valid = np.empty(values.shape, dtype=np.bool_)
-    convolution: ValidConvolution | None = None
-    for band, kernel in enumerate(sensor.kernels):
-        # bands mostly share their holes, and a preset's bands their kernel
-        same = band > 0 and kernel is sensor.kernels[band - 1] and np.array_equal(hr_valid[band], hr_valid[band - 1])
-        spare = sensor.reach - reach_of(kernel, sensor.scale)
-        own = (slice(spare, wanted.height - spare), slice(spare, wanted.width - spare))
-        if convolution is None or not same:
-            convolution = ValidConvolution(np.pad(hr_valid[band], sides, mode="edge")[own], kernel, sensor.scale)
-        valid[band] = convolution.ok
-        values[band] = convolution.observe(np.pad(hr[band], sides, mode="edge")[own])
-    return values, valid
+    fine = torch.from_numpy(np.pad(hr, ((0, 0), *sides), mode="edge").astype(np.float64))
+    there = torch.from_numpy(np.pad(hr_valid, ((0, 0), *sides), mode="edge"))
+    seen, _ = observe_valid(fine[:, None], there[:, None], sensor.kernels, sensor.scale, sensor.reach)
+    own = there[:, sensor.reach : fine.shape[1] - sensor.reach, sensor.reach : fine.shape[2] - sensor.reach]
+    ok = cell_means(own, sensor.scale) >= _LEAST_VALID
+    return torch.where(ok, seen[:, 0], 0.0), ok
 
 
-def _compressed(
-    reader: RasterReader, scene: Simulation, window: Window
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _compressed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Tensor, Tensor]:
     """A window as it comes back from a JPEG file of the whole scene: its coding squares count from the corner."""
     low, high = scene.sensor.span
     coded = window.pad(MCU).intersect(scene.whole)
@@ -188,12 +183,13 @@ def _compressed(
     part = around.intersect(scene.whole) or coded
     values, valid = _noisy(reader, scene, part)
     rows, cols = part.within(around)
-    levels = np.zeros((len(values), *around.shape), dtype=np.float32)
-    there = np.zeros(levels.shape, dtype=np.bool_)
+    levels = torch.zeros(len(values), *around.shape, dtype=torch.float64)
+    known = torch.zeros(levels.shape, dtype=torch.bool)
     levels[:, rows, cols] = (values - low) * (255.0 / (high - low))
-    there[:, rows, cols] = valid
-    filled = fill_missing(levels, there, _FILL, [_GREY] * len(levels))  # else holes would ring into their neighbours
-    done = jpeg(torch.from_numpy(filled.astype(np.float64))[None], [scene.sensor.quality])[0].numpy()
+    known[:, rows, cols] = valid
+    # else holes would ring into their neighbours
+    filled = fill_missing(levels, known, _FILL, [BYTES.centre] * len(levels))
+    done = jpeg(filled[None], [scene.sensor.quality])[0]
     rows, cols = window.within(coded)
     at = (slice(None), *window.within(part))
-    return low + done[:, rows, cols] * ((high - low) / 255.0), np.ascontiguousarray(valid[at])
+    return low + done[:, rows, cols] * ((high - low) / 255.0), valid[at]

@@ -2,8 +2,8 @@
 
 ``denoise(x, sigma)`` takes x (N, C, H, W) and sigma (N,) and returns the estimate of the clean image, (N, C, H, W).
 ``sigmas`` is (n + 1,), falling, usually ending in 0 (`schedule.karras_sigmas`). ``noise(step)`` returns unit normal
-noise (N, C, H, W) for step 0 .. n - 1. The state is kept in float64, the result comes in the dtype of x. With the
-same inputs a sampler gives the same result: nothing here draws random numbers.
+noise (N, C, H, W) for step 0 .. n - 1. State and result have the dtype of x. With the same inputs a sampler gives the
+same result: nothing here draws random numbers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def heun(
             slope_ahead = (ahead - _evaluate(denoise, ahead, following)) / following
             ahead = state + (following - raised) * (0.5 * slope + 0.5 * slope_ahead)
         state = ahead
-    return state.to(x.dtype)
+    return state
 
 
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     state, levels = _begin(x, sigmas)
     for sigma, following in pairwise(levels):
         state = state + (following - sigma) * ((state - _evaluate(denoise, state, sigma)) / sigma)
-    return state.to(x.dtype)
+    return state
 
 
 def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     for sigma, following in pairwise(levels):
         clean = _evaluate(denoise, state, sigma)
         if following == 0:
-            return clean.to(x.dtype)
+            return clean
         width = math.log(sigma / following)
         estimate = clean
         if previous is not None:
@@ -77,7 +77,7 @@ def dpmpp_2m(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
             estimate = clean + (clean - previous) / (2 * ratio)
         state = (following / sigma) * state - math.expm1(-width) * estimate
         previous, width_before = clean, width
-    return state.to(x.dtype)
+    return state
 
 
 SAMPLERS: dict[str, Callable[..., Tensor]] = {"heun": heun, "euler": euler, "dpmpp-2m": dpmpp_2m}
@@ -117,7 +117,7 @@ def _begin(x: Tensor, sigmas: Tensor) -> tuple[Tensor, list[float]]:
     falling = all(a > b for a, b in pairwise(levels))
     if len(levels) < 2 or not falling or levels[-1] < 0 or not math.isfinite(levels[0]):
         raise OptionError(f"sigmas must fall and end at 0 or above, with at least 2 values: got {levels[:4]} ...")
-    return x.to(torch.float64), levels
+    return x, levels
 
 
 def _evaluate(denoise: Denoise, state: Tensor, sigma: float) -> Tensor:

@@ -2,99 +2,91 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-from geo_refdiff.plan.layout import WindowLayout
+from geo_refdiff.plan.layout import Span
 from geo_refdiff.raster.window import Window
 
 
-@lru_cache(maxsize=16)
-def raised_cosine(overlap: int) -> NDArray[np.float32]:
+def raised_cosine(overlap: int, device: torch.device | str = "cpu") -> Tensor:
     """Weights (overlap,) of the later window across a cross-fade, rising from 0 to 1 at pixel centres."""
-    position = (np.arange(overlap, dtype=np.float64) + 0.5) / max(overlap, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * position)).astype(np.float32)
+    position = (torch.arange(overlap, dtype=torch.float64) + 0.5) / max(overlap, 1)
+    return (0.5 - 0.5 * torch.cos(math.pi * position)).to(torch.float32).to(device)
 
 
 class Blender:
-    """Takes the windows that contribute to a region, row by row, and gives the region.
+    """Takes the windows that make up a region, row by row, and gives the region.
 
     At a pixel at most two windows an axis meet. They are mixed as `a + w (b - a)`, along the columns first
-    and then along the rows: where windows agree the result is what they say, to the last digit, and it does
-    not depend on how regions are cut.
+    and then along the rows: where windows agree the result is what they say, to the last digit.
 
     Args:
         region: on the lattice.
-        layout: the windows.
+        rows, cols: of the windows.
         channels: C.
+        device: where it is done.
     """
 
-    def __init__(self, region: Window, layout: WindowLayout, channels: int) -> None:
-        self.region, self.layout = region, layout
-        self.data: NDArray[np.float32] = np.zeros((channels, *region.shape), dtype=np.float32)
-        self._strip: NDArray[np.float32] | None = None
+    def __init__(
+        self, region: Window, rows: Sequence[Span], cols: Sequence[Span], channels: int, device: torch.device | str
+    ) -> None:
+        self.region, self.rows, self.cols = region, rows, cols
+        self.data = torch.zeros(channels, *region.shape, device=device)
+        self._strip: Tensor | None = None
         self._row = 0
 
-    def feed(self, row: int, col: int, kept: NDArray[np.float32] | None) -> None:
-        """Adds window (row, col).
+    def feed(self, row: int, col: int, kept: Tensor | None) -> None:
+        """Adds window (row, col), indices of the spans, in order.
 
         Args:
-            row, col: indices of the layout, in the order of `WindowLayout.meeting`.
-            kept: (C, kept size, kept size) what the window contributes; None: nothing of it is wanted in this region.
+            kept: (C, height, width) what the window contributes; None: nothing of it is wanted in this region.
         """
         if self._strip is None or row != self._row:
             self._flush()
             self._row = row
-            part = self._rows(row)
-            self._strip = np.zeros((self.data.shape[0], part[1] - part[0], self.region.width), dtype=np.float32)
-        if kept is None:
-            return
-        window = self.layout.kept(row, col)
-        top, bottom = self._rows(row)
-        left, right = max(window.col, self.region.col), min(window.stop_col, self.region.stop_col)
-        tile = kept[:, top - window.row : bottom - window.row, left - window.col : right - window.col]
-        first = col == self.layout.cols(self.region).start
-        fade = 0 if first else self._fade(left, right, window.col)
-        target = self._strip[:, :, left - self.region.col : right - self.region.col]
-        if fade:
-            offset = left - window.col
-            weight = raised_cosine(self.layout.overlap)[offset : offset + fade]
-            _mix(target[:, :, :fade], tile[:, :, :fade], weight)
-        target[:, :, fade:] = tile[:, :, fade:]
+            top, bottom = _clipped(self.rows[row], self.region.row, self.region.stop_row)
+            self._strip = self.data.new_zeros(self.data.shape[0], bottom - top, self.region.width)
+        if kept is not None:
+            top, bottom = _clipped(self.rows[row], self.region.row, self.region.stop_row)
+            start = self.rows[row].start
+            part = kept[:, top - start : bottom - start]
+            _paste(self._strip, part, self.cols, col, self.region.col, self.region.stop_col, -1)
 
-    def result(self) -> NDArray[np.float32]:
+    def result(self) -> Tensor:
         """The region, (C, height, width); call it when every window has been fed."""
         self._flush()
         self._strip = None
         return self.data
 
-    def _rows(self, row: int) -> tuple[int, int]:
-        window = self.layout.kept(row, 0)
-        return max(window.row, self.region.row), min(window.stop_row, self.region.stop_row)
-
-    def _fade(self, lo: int, hi: int, start: int) -> int:
-        """How many pixels of [lo, hi) lie in the cross-fade at the start of a window."""
-        return max(0, min(hi, start + self.layout.overlap) - lo)
-
     def _flush(self) -> None:
-        if self._strip is None:
-            return
-        top, bottom = self._rows(self._row)
-        start = self.layout.kept(self._row, 0).row
-        first = self._row == self.layout.rows(self.region).start
-        fade = 0 if first else self._fade(top, bottom, start)
-        target = self.data[:, top - self.region.row : bottom - self.region.row]
-        if fade:
-            offset = top - start
-            weight = raised_cosine(self.layout.overlap)[offset : offset + fade, None]
-            _mix(target[:, :fade], self._strip[:, :fade], weight)
-        target[:, fade:] = self._strip[:, fade:]
+        if self._strip is not None:
+            top, _ = _clipped(self.rows[self._row], self.region.row, self.region.stop_row)
+            before = top - self.rows[self._row].start  # of the window, which lie outside of the region
+            _paste(self.data, self._strip, self.rows, self._row, self.region.row, self.region.stop_row, -2, before)
 
 
-def _mix(target: NDArray[np.float32], later: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-    """target <- target + weight (later - target), in place."""
-    difference = later - target
-    difference *= weight
-    target += difference
+def _clipped(span: Span, lo: int, hi: int) -> tuple[int, int]:
+    return max(span.start, lo), min(span.stop, hi)
+
+
+def _paste(
+    target: Tensor, tile: Tensor, spans: Sequence[Span], index: int, lo: int, hi: int, dim: int, before: int = 0
+) -> None:
+    """Puts a tile, whose first `before` pixels were cut off, into its place along an axis, faded in over the last."""
+    span = spans[index]
+    start, stop = _clipped(span, lo, hi)
+    overlap = spans[index - 1].stop - span.start if index else 0
+    fade = max(0, min(span.start + overlap, stop) - start)
+    into = target.narrow(dim, start - lo, stop - start)
+    part = tile.narrow(dim, start - span.start - before, stop - start)
+    if fade:
+        weight = raised_cosine(overlap, target.device)[start - span.start :][:fade]
+        if dim == -2:
+            weight = weight[:, None]
+        earlier = into.narrow(dim, 0, fade)
+        earlier += weight * (part.narrow(dim, 0, fade) - earlier)
+    into.narrow(dim, fade, stop - start - fade).copy_(part.narrow(dim, fade, stop - start - fade))

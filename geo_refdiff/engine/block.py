@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,30 +12,27 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
-from geo_refdiff.engine.conditions import ConditionReader
+from geo_refdiff.engine.conditions import ConditionReader, Inputs
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.finish import expand, rounded, to_digital_numbers
-from geo_refdiff.engine.uncertainty import Told, margin, region_half_widths
-from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.plan.layout import WindowLayout
-from geo_refdiff.plan.records import Plan
+from geo_refdiff.engine.finish import as_array, write_nodata
+from geo_refdiff.engine.uncertainty import Spread, half_widths, predictors
+from geo_refdiff.plan.layout import Span, kept, seen
+from geo_refdiff.plan.records import PREDICTORS, Plan
 from geo_refdiff.plan.transfer import transfer_detail
-from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.gdal import gdal_threads
-from geo_refdiff.raster.nodata import avoid_nodata_collision, dark_pixels, write_nodata
 from geo_refdiff.raster.vector import AreaOfInterest
 from geo_refdiff.raster.window import Window
-from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
-from geo_refdiff.restore.sources import INTERPOLATED, NOTHING, TRACES, source_classes
-from geo_refdiff.sensor.resize import CONTEXT
+from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.restore.sources import NOTHING, TRACES, source_classes
+from geo_refdiff.sensor.resize import CONTEXT, repeat_pixels
 
-_PREFETCH = 2
-_FILL = 2
-
-_STRIP_PIXELS = 2**18
+_READERS = 4
+_AHEAD = 2
+"""Batches of windows that are read while one is computed."""
 
 Index = tuple[int, int]
 
@@ -49,31 +45,50 @@ class Block:
         window: in output pixels.
         pixels: (C, height, width) in the output's dtype.
         valid: (C, height, width), True = valid; None: all are.
-        left: between the scene and the pixels as the declared sensor sees them; empty where consistency is off.
+        residual: between the scene and the pixels as the declared sensor sees them; empty where consistency is off.
         sources: (height, width) uint8, where detail comes from, see `sources`; None where it is not asked for.
         widths: (bands of the model, height, width) half-widths of intervals, see `uncertainty`, digital numbers, NaN
             where missing; None where they are not asked for, or nothing is valid.
+        energies: (`PREDICTORS`, bands of the model, height, width), where they are asked for.
     """
 
     window: Window
     pixels: NDArray[Any]
     valid: NDArray[np.bool_] | None
-    left: Residual = field(default_factory=Residual)
+    residual: Residual = field(default_factory=Residual)
     sources: NDArray[np.uint8] | None = None
     widths: NDArray[np.float32] | None = None
+    energies: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The scene under a block and its context.
+
+    Attributes:
+        outer: LR pixels of the lattice.
+        lr: (1, B, h, w) real numbers, on the device.
+        valid: the same shape, on the host.
+    """
+
+    outer: Window
+    lr: Tensor
+    valid: Tensor
 
 
 class BlockComputer:
     """Computes blocks of a plan, one after the other, in any order.
 
-    The windows that the next block shares with this one are kept in between, which saves time and changes nothing.
+    Inputs of the next block are read while this one is computed, and fixed windows that it shares with this one are
+    kept in between, which saves time and changes nothing.
 
     Args:
         plan: the run.
         restorer: made for it.
-        batch_size: windows restored together; halved where the memory of the device does not suffice.
+        batch_size: windows restored together on a GPU; halved where its memory does not suffice. On the CPU windows are
+            restored one by one, so that it changes no bit.
         on_window: called after each batch with (windows done, windows of this block).
-        tell: called with the predictors of uncertainty of each block, over it and some pixels around it.
+        with_energies: whether blocks bring the predictors of uncertainty.
     """
 
     def __init__(
@@ -82,22 +97,31 @@ class BlockComputer:
         restorer: Restorer,
         batch_size: int = 1,
         on_window: Callable[[int, int], None] | None = None,
-        tell: Told | None = None,
+        *,
+        with_energies: bool = False,
     ) -> None:
-        self.plan, self.restorer, self.batch_size = plan, restorer, batch_size
-        self.on_window, self.tell = on_window, tell
+        self.plan, self.restorer, self.batch_size = plan, restorer, 1 if plan.device == "cpu" else batch_size
+        self.on_window, self.with_energies = on_window, with_energies
         self.restore_seconds = 0.0
         self.windows_restored = 0
         self.conditions = ConditionReader(plan, restorer)
-        self._pool = gdal_threads(1, "conditions")
-        self._kept: dict[int, dict[Index, NDArray[np.float32]]] = {}
-        self._traced = plan.source_map or plan.uncertainty is not None
+        self._pool = gdal_threads(_READERS, "conditions")
+        self._ahead: dict[tuple[Window, ...], Future[Inputs]] = {}
+        self._kept: dict[Window, Tensor] = {}
         part = plan.grid.crop.multiply(plan.grid.scale)
         self._aoi = AreaOfInterest(plan.grid.aoi, plan.target, part) if plan.grid.aoi else None
+        self._dtype = np.dtype(plan.output.dtype)
         self._consistency = LrConsistency(
-            plan.sensors, plan.sensor.consistency, np.dtype(plan.output.dtype), plan.output.nodata
+            plan.sensors, plan.sensor.consistency, self._dtype, plan.output.nodata, plan.sensor.noise
         )
-        self._margin = self._consistency.margin + (margin(plan.grid.scale) if plan.uncertainty else 0)
+        bands, known = len(plan.bands.computed), len(plan.bands.scene)
+        traced = plan.source_map or plan.uncertainty is not None
+        self._channels = (
+            bands,
+            TRACES if traced else 0,
+            known if plan.uncertainty else 0,
+            known * len(PREDICTORS) if with_energies else 0,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -113,230 +137,218 @@ class BlockComputer:
 
         Args:
             index: row by row.
-            following: the block that will be asked for next, whose windows are kept.
+            following: the block that will be asked for next, whose first windows are read ahead.
 
         Raises:
             InputError: an input cannot be read.
         """
-        plan, scale = self.plan, self.plan.grid.scale
+        with torch.inference_mode():
+            return self._compute(index, following)
+
+    def windows_of(self, index: int) -> list[Window]:
+        """What the windows see that block `index` may need, on the lattice."""
+        rows, cols = self._spans(self._context(self._cover(index)))
+        return [seen(row, col) for row in rows for col in cols]
+
+    def _compute(self, index: int, following: int | None) -> Block:
+        plan = self.plan
         window = plan.block(index)
-        region = plan.on_lattice(window)
-        cover = region.divide(scale)
+        region, cover = plan.on_lattice(window), self._cover(index)
+        scene = self._scene(cover)
+        at = region.within(cover.multiply(plan.grid.scale))
+        inner = (0, slice(None), *cover.within(scene.outer))
+        valid = self._valid(scene.valid[inner], window, at)
+        if valid is not None and not bool(valid.any()):
+            return self._empty(window)
+        image, traces, widths, energies = self._blended(scene, following)
+        inside = (..., *region.within(scene.outer.multiply(plan.grid.scale)))
+        known = None if bool(scene.valid.all()) else scene.valid.to(plan.device)
+        values = self._consistency.finish(image[None], scene.lr, known)
+        residual = Residual()
+        cells = _cells_of(region, plan.grid.scale)
+        if plan.sensor.consistency != "off" and cells is not None:
+            residual = self._consistency.measure(values, scene.lr, known, cells.within(scene.outer))
+        pixels = values[0][inside]
+        sources = source_classes(traces[inside]) if plan.source_map else None
+        widths = widths[inside]
+        if valid is not None:
+            pixels = write_nodata(pixels, valid, plan.output.nodata, self._dtype)
+            if sources is not None:
+                sources = torch.where(valid.any(dim=0), sources, NOTHING)
+            widths = torch.where(valid[: len(widths)], widths, torch.nan)
+        order = list(plan.bands.order)
+        return Block(
+            window,
+            as_array(pixels[order], self._dtype),
+            None if valid is None else valid[order].cpu().numpy(),
+            residual,
+            None if sources is None else sources.cpu().numpy(),
+            widths.cpu().numpy() if plan.uncertainty else None,
+            torch.unflatten(energies[inside], 0, (len(PREDICTORS), -1)).cpu().numpy() if self.with_energies else None,
+        )
+
+    def _empty(self, window: Window) -> Block:
+        """A block without a valid pixel."""
+        pixels = np.zeros((len(self.plan.bands.computed), *window.shape), dtype=self._dtype)
+        return Block(window, pixels, np.zeros(pixels.shape, dtype=np.bool_))
+
+    def _cover(self, index: int) -> Window:
+        """LR pixels of a block."""
+        return self.plan.on_lattice(self.plan.block(index)).divide(self.plan.grid.scale)
+
+    def _context(self, cover: Window) -> Window:
+        """LR pixels of the scene that the finished output over `cover` depends on."""
+        return cover.pad(self._consistency.margin).intersect(self.plan.scene_on_lattice) or cover
+
+    def _spans(self, outer: Window) -> tuple[list[Span], list[Span]]:
+        scale = self.plan.grid.scale
+        return self.plan.windows.windows(outer.multiply(scale), self.plan.scene_on_lattice.multiply(scale))
+
+    def _scene(self, cover: Window) -> _Scene:
         outer = self._context(cover)
-        lr, lr_valid = self.conditions.output_bands(outer)
-        inner = (slice(None), *cover.within(outer))
-        scene_valid = lr_valid[inner]
-        valid = None if scene_valid.all() else expand(scene_valid, cover, region, scale)
+        values, valid = (torch.from_numpy(part)[None] for part in self.conditions.lr(outer))
+        return _Scene(outer, self._numbers(values.to(self.plan.device)), valid)
+
+    def _numbers(self, lr: Tensor) -> Tensor:
+        """Real numbers that hold every value of the scene's type."""
+        return lr.to(torch.float64 if self._dtype.itemsize > 4 or self._dtype.name in _WIDE else torch.float32)
+
+    def _valid(self, lr_valid: Tensor, window: Window, at: tuple[slice, slice]) -> Tensor | None:
+        """(C, height, width) on the device, True = valid; None: all are."""
+        device = self.plan.device
+        valid = None
+        if not bool(lr_valid.all()):
+            valid = repeat_pixels(lr_valid.to(device), self.plan.grid.scale)[(slice(None), *at)]
         if self._aoi is not None:
             inside = self._aoi.inside(window)
             if not inside.all():
-                valid = np.broadcast_to(inside, scene_valid.shape[:1] + inside.shape) & (
-                    True if valid is None else valid
-                )
-        left, sources, widths = Residual(), None, None
-        if valid is not None and not valid.any():
-            pixels = np.zeros(valid.shape, dtype=plan.output.dtype)
-        elif plan.windows is None and not self._margin and not plan.bands.other:
-            pixels = self._local(region, cover)
-        else:
-            pixels, left, traces, widths = self._corrected(region, outer, lr, lr_valid, following)
-            sources = source_classes(traces) if plan.source_map and traces is not None else None
-        if plan.source_map and sources is None:
-            sources = np.full(window.shape, INTERPOLATED, dtype=np.uint8)
-        nodata = plan.output.nodata
-        if nodata is not None and not np.isnan(nodata):
-            dark = dark_pixels(lr[inner], scene_valid, nodata)
-            avoid_nodata_collision(pixels, valid, expand(dark, cover, region, scale) if dark.any() else None, nodata)
-        if valid is not None:
-            write_nodata(pixels, valid, nodata)
-            if sources is not None:
-                sources[~valid.any(axis=0)] = NOTHING
-            if widths is not None:
-                widths[~valid[: len(widths)]] = np.nan
-        order = list(plan.bands.order)
-        if order != sorted(order):
-            pixels, valid = pixels[order], None if valid is None else valid[order]
-        return Block(window, pixels, valid, left, sources, widths)
+                area = torch.from_numpy(inside).to(device)
+                valid = area.expand(len(lr_valid), *area.shape) if valid is None else valid & area
+        return valid
 
-    def windows_of(self, index: int) -> list[Index]:
-        """Windows that block `index` may need: those of its context, too."""
-        if self.plan.windows is None:
-            return []
-        cover = self.plan.on_lattice(self.plan.block(index)).divide(self.plan.grid.scale)
-        return self.plan.windows.meeting(self._context(cover).multiply(self.plan.grid.scale))
+    def _blended(self, scene: _Scene, following: int | None) -> tuple[Tensor, ...]:
+        """Over a block and its context, (., height, width): image, traces, half-widths and energies; the image in
+        digital numbers, corrected, not rounded."""
+        region = scene.outer.multiply(self.plan.grid.scale)
+        rows, cols = self._spans(scene.outer)
+        there = scene.valid[0].any(dim=0)
+        wanted = {
+            (i, j): seen(row, col)
+            for i, row in enumerate(rows)
+            for j, col in enumerate(cols)
+            if _touches(kept(row, col), region, there, self.plan.grid.scale)
+        }
+        coming = set() if following is None else set(self.windows_of(following))
+        blender = Blender(region, rows, cols, sum(self._channels), self.plan.device)
+        tiles = self._tiles(wanted, following)
+        later: dict[Window, Tensor] = {}
+        for i, row in enumerate(rows):
+            for j, col in enumerate(cols):
+                if (i, j) not in wanted:
+                    blender.feed(i, j, None)
+                    continue
+                window, tile = next(tiles)
+                if window in coming:
+                    later[window] = tile
+                blender.feed(i, j, tile[(slice(None), *kept(row, col).within(window))])
+        self._kept = later
+        return torch.split(blender.result(), list(self._channels))
 
-    def _context(self, cover: Window) -> Window:
-        """LR pixels of the scene that the output over `cover` depends on."""
-        scene = Window(*self.plan.lr_origin, self.plan.scene.height, self.plan.scene.width)
-        return cover.pad(self._margin).intersect(scene) or cover
-
-    def _corrected(
-        self, region: Window, outer: Window, lr: NDArray[Any], valid: NDArray[np.bool_], following: int | None
-    ) -> tuple[NDArray[Any], Residual, NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """Finished values over `region`, what is left between them and the scene, traces of detail, half-widths."""
-        scale = self.plan.grid.scale
-        context = outer.multiply(scale)
-        image, traces = self._image(outer, lr, valid, following)
-        widths = None if traces is None else self._half_widths(region, outer, image, traces, lr, valid, following)
-        pixels = self._consistency.finish(image, lr, valid)
-        left = Residual()
-        cells = _cells_of(region, scale)
-        if self._consistency.margin and cells is not None:
-            left = self._consistency.measure(pixels, lr, valid, cells.within(outer))
-        at = (slice(None), *region.within(context))
-        return np.ascontiguousarray(pixels[at]), left, None if traces is None else traces[at], widths
-
-    def _image(
-        self, outer: Window, lr: NDArray[Any], valid: NDArray[np.bool_], following: int | None, member: int = 0
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """One run over `outer`: digital numbers, not rounded, and the traces of their detail."""
-        plan, count = self.plan, len(self.plan.bands.scene)
-        context = outer.multiply(plan.grid.scale)
-        if plan.windows is None:
-            restored = self._restore(self.conditions.read((context,), member))[0]
-        else:
-            restored = self._windowed(context, plan.windows, np.asarray(valid.any(axis=0)), following, member)
-        image = to_digital_numbers(restored[:count], plan.radiometry)
-        traces = restored[count:] if self._traced else None
-        if plan.bands.other:
-            image = np.concatenate([image, self._transferred(image, outer)])
-        self._consistency.correct(image, lr, valid)
-        return image, traces
-
-    def _half_widths(
-        self,
-        region: Window,
-        outer: Window,
-        image: NDArray[np.float32],
-        traces: NDArray[np.float32],
-        lr: NDArray[Any],
-        valid: NDArray[np.bool_],
-        following: int | None,
-    ) -> NDArray[np.float32] | None:
-        """Of the model's bands over `region`, from this run and others with other noise."""
-        plan, record, scale = self.plan, self.plan.uncertainty, self.plan.grid.scale
-        near = region.divide(scale).pad(margin(scale)).intersect(outer)
-        if record is None or near is None:
-            return None
-        count, cells = len(plan.bands.scene), near.within(outer)
-        at = near.multiply(scale).within(outer.multiply(scale))
-
-        def runs() -> Iterator[NDArray[np.float32]]:
-            yield image[(slice(count), *at)]
-            for member in range(1, record.runs):
-                yield self._image(outer, lr, valid, following, member)[0][(slice(count), *at)]
-
-        coarse = (slice(count), *cells)
-        widths = region_half_widths(
-            runs(), traces[(slice(None), *at)], lr[coarse], valid[coarse], record,
-            plan.radiometry.half_range, scale, self.tell,
-        )  # fmt: skip
-        return np.ascontiguousarray(widths[(slice(None), *region.within(near.multiply(scale)))])
-
-    def _transferred(self, image: NDArray[np.float32], outer: Window) -> NDArray[np.float32]:
-        """The bands that the model does not know, digital numbers over `outer`."""
-        values, valid = self.conditions.output_bands(outer.pad(CONTEXT + _FILL))
-        bands = self.plan.bands
-        filled = fill_missing(values.astype(np.float32), valid, _FILL, self.plan.radiometry.fill)
-        return transfer_detail(image, filled, bands.weights, self.plan.grid.scale)
-
-    def _local(self, region: Window, cover: Window) -> NDArray[Any]:
-        """A block by a restorer without windows, in strips that fit into the processor's cache."""
-        scale, margin = self.plan.grid.scale, LR_MARGIN
-        dtype = np.dtype(self.plan.output.dtype)
-        lr = self.conditions.read((cover.multiply(scale),)).lr
-        pixels = np.empty((lr.shape[1], *region.shape), dtype=dtype)
-        height = max(1, _STRIP_PIXELS // (cover.width * scale * scale))
-        for top in range(0, cover.height, height):
-            strip = Window(cover.row + top, cover.col, min(height, cover.height - top), cover.width)
-            outer = strip.multiply(scale)
-            part = Conditions((outer,), lr[..., top : top + strip.height + 2 * margin, :])
-            inner = outer.intersect(region)
-            if inner is None:
-                raise GeoRefDiffError(f"strip {outer} does not meet block {region}")
-            rows, cols = inner.within(outer)
-            image = self._restore(part)[0][: len(pixels), rows, cols]
-            finished = rounded(to_digital_numbers(image, self.plan.radiometry), dtype)
-            pixels[(slice(None), *inner.within(region))] = finished
-        return pixels
-
-    def _windowed(
-        self,
-        region: Window,
-        layout: WindowLayout,
-        valid: NDArray[np.bool_],
-        following: int | None,
-        member: int,
-    ) -> NDArray[np.float32]:
-        meeting, found = layout.meeting(region), self._kept.get(member, {})
-        wanted = [i for i in meeting if _wanted(layout.kept(*i), region, valid, self.plan.grid.scale)]
-        missing = [i for i in wanted if i not in found]
-        fresh = self._fresh(layout, missing, member)
-        keep = set() if following is None else set(self.windows_of(following))
-        kept = {i: tile for i, tile in found.items() if i in keep}
-        channels = len(self.plan.bands.scene) + (TRACES if self._traced else 0)
-        blender = Blender(region, layout, channels)
-        for index in meeting:
-            tile: NDArray[np.float32] | None = None
-            if index in found:
-                tile = found[index]
-            elif index in wanted:
-                done, tile = next(fresh)
-                assert done == index
-            if tile is not None and index in keep:
-                kept[index] = tile
-            blender.feed(*index, tile)
-        self._kept[member] = kept
-        return blender.result()
-
-    def _fresh(
-        self, layout: WindowLayout, indices: list[Index], member: int
-    ) -> Iterator[tuple[Index, NDArray[np.float32]]]:
-        """Restores windows in order, while the next ones are being read."""
-        size = self.batch_size
-        batches = [indices[i : i + size] for i in range(0, len(indices), size)]
-        queue: deque[tuple[list[Index], Future[Conditions]]] = deque()
+    def _tiles(self, wanted: dict[Index, Window], following: int | None) -> Iterator[tuple[Window, Tensor]]:
+        """All that windows give, over what they see, in order."""
+        todo = [window for window in wanted.values() if window not in self._kept]
+        batches = list(_batches(todo, self.batch_size))
+        upcoming = list(batches)
+        if following is not None:
+            upcoming += list(_batches(self.windows_of(following), self.batch_size))
+        fresh: dict[Window, Tensor] = {}
         done = 0
-        try:
-            for ahead in range(len(batches) + _PREFETCH):
-                if ahead < len(batches):
-                    windows = tuple(layout.seen(*i) for i in batches[ahead])
-                    queue.append((batches[ahead], self._pool.submit(self.conditions.read, windows, member)))
-                if ahead >= _PREFETCH and queue:
-                    batch, future = queue.popleft()
-                    images = self._restore(future.result())
-                    done += len(batch)
-                    if self.on_window:
-                        self.on_window(done, len(indices))
-                    halo = layout.halo
-                    inner = (slice(None), slice(halo, layout.size - halo), slice(halo, layout.size - halo))
-                    for index, image in zip(batch, images, strict=True):
-                        yield index, np.ascontiguousarray(image[inner])
-        finally:
-            for _, future in queue:
-                future.cancel()
+        for window in wanted.values():
+            if window in self._kept:
+                yield window, self._kept[window]
+                continue
+            if window not in fresh:
+                batch = batches[done]
+                for ahead in upcoming[done : done + 1 + _AHEAD]:
+                    if ahead not in self._ahead:
+                        self._ahead[ahead] = self._pool.submit(self.conditions.read, ahead)
+                inputs = self._ahead.pop(batch).result()
+                fresh = dict(zip(batch, self._restore(inputs), strict=True))
+                done += 1
+                if self.on_window:
+                    self.on_window(sum(len(b) for b in batches[:done]), len(todo))
+            yield window, fresh[window]
+        self._ahead = {batch: future for batch, future in self._ahead.items() if batch in upcoming[done:]}
 
-    def _restore(self, conditions: Conditions) -> NDArray[np.float32]:
+    def _restore(self, inputs: Inputs) -> Tensor:
         started = perf_counter()
-        with torch.inference_mode():
-            if self.plan.device == "cpu":
-                image = self._call(conditions)
-            else:
-                image, self.batch_size = in_batches(self._call, conditions, self.batch_size)
+        if self.plan.device == "cpu":
+            tiles = self._computed(inputs)
+        else:
+            tiles, self.batch_size = in_batches(self._computed, inputs, self.batch_size)
         self.restore_seconds += perf_counter() - started
-        self.windows_restored += len(conditions.windows)
-        return image.numpy()
+        self.windows_restored += len(inputs.windows)
+        return tiles
 
-    def _call(self, conditions: Conditions) -> torch.Tensor:
-        return self.restorer.restore_traced(conditions) if self._traced else self.restorer.restore(conditions)
+    def _computed(self, inputs: Inputs) -> Tensor:
+        """(N, channels, H, W) float32: image, traces, half-widths and energies of windows."""
+        plan, restorer, scale = self.plan, self.restorer, self.plan.grid.scale
+        inputs = inputs.to(plan.device)
+        around = self.conditions.around
+        height, width = inputs.lr.shape[-2:]
+        at = (..., slice(around, height - around), slice(around, width - around))
+        lr, valid = self._numbers(inputs.lr[at]), inputs.lr_valid[at]
+        known = None if bool(valid.all()) else valid
+        prepared = restorer.prepare(self.conditions.conditions(inputs))
+
+        def finished(sample: Tensor) -> Tensor:
+            """All bands, digital numbers, corrected."""
+            image = plan.radiometry.units.to_numbers(sample)
+            if plan.bands.other:
+                filled = self.conditions.filled(inputs, CONTEXT)
+                image = torch.cat([image, transfer_detail(image, filled, plan.bands.weights, scale)], dim=1)
+            return self._consistency.correct(image, lr, known)
+
+        sample = restorer.sample(prepared, plan.seed)
+        image = finished(sample)
+        parts = [image]
+        if self._channels[1]:
+            traces = restorer.trace(prepared, sample)
+            parts.append(traces)
+            if plan.uncertainty is not None:
+                count, record = len(plan.bands.scene), plan.uncertainty
+                spread = Spread(image[:, :count])
+                for member in range(1, record.runs):
+                    spread.feed(finished(restorer.sample(prepared, plan.seed + member))[:, :count])
+                energies = predictors(
+                    spread.first, spread.variance(), traces, lr[:, :count].to(torch.float32), valid[:, :count],
+                    plan.radiometry.half_range, scale,
+                )  # fmt: skip
+                parts.append(half_widths(energies, traces, record, plan.radiometry.half_range))
+                if self.with_energies:
+                    parts.append(energies)
+        return torch.cat(parts, dim=1)
 
 
-def _wanted(kept: Window, region: Window, valid: NDArray[np.bool_], scale: int) -> bool:
+_WIDE = ("int32", "uint32")
+
+
+def _batches(windows: list[Window], size: int) -> Iterator[tuple[Window, ...]]:
+    """Windows that follow each other and have one shape, at most `size` together."""
+    batch: list[Window] = []
+    for window in windows:
+        if batch and (len(batch) == size or window.shape != batch[0].shape):
+            yield tuple(batch)
+            batch = []
+        batch.append(window)
+    if batch:
+        yield tuple(batch)
+
+
+def _touches(part: Window, region: Window, valid: Tensor, scale: int) -> bool:
     """Whether a window has a valid pixel of the scene in the region; `valid` is on the region's LR pixels."""
-    common = kept.intersect(region)
-    if common is None:
-        raise GeoRefDiffError(f"window {kept} does not meet block {region}")
-    return bool(valid[common.divide(scale).within(region.divide(scale))].any())
+    common = part.intersect(region)
+    return common is not None and bool(valid[common.divide(scale).within(region.divide(scale))].any())
 
 
 def _cells_of(region: Window, scale: int) -> Window | None:

@@ -1,26 +1,70 @@
-"""Reads what is known for windows: the scene, the reference and the mask, in the restorer's units, on one lattice."""
+"""Reads what is known for windows, the scene, the reference and the mask, on one lattice, and makes conditions of it.
+
+Files are read in threads, in their own number types; all else is done on the device.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geo_refdiff.change.detector import DetectedMask, load_detector
 from geo_refdiff.change.mask import open_mask
 from geo_refdiff.change.mask_files import ChangeMask
 from geo_refdiff.errors import ModelError
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
+from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.sensor import SensorModel
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the files hold for N windows of one shape (H, W).
+
+    Attributes:
+        windows: the N windows on the HR lattice.
+        lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` LR pixels on each
+            side, in the file's type.
+        lr_valid: the same shape, True = valid.
+        ref: (N, C, H, W) the reference as it is warped; None without one.
+        ref_valid: (N, 1, H, W).
+        mask: (N, 1, H, W) uint8; None without one.
+    """
+
+    windows: tuple[Window, ...]
+    lr: Tensor
+    lr_valid: Tensor
+    ref: Tensor | None = None
+    ref_valid: Tensor | None = None
+    mask: Tensor | None = None
+
+    def take(self, start: int, size: int) -> Inputs:
+        """`size` windows from `start`; a short batch is filled up with its last window: the shape stays the same."""
+        chosen = list(range(start, min(start + size, len(self.windows))))
+        chosen += chosen[-1:] * (size - len(chosen))
+        return self._each(lambda x: x[chosen], tuple(self.windows[i] for i in chosen))
+
+    def to(self, device: str) -> Inputs:
+        """On a device; to a GPU from pinned memory, without waiting for it."""
+        if device == "cpu":
+            return self
+        return self._each(lambda x: x.pin_memory().to(device, non_blocking=True), self.windows)
+
+    def _each(self, change: Callable[[Tensor], Tensor], windows: tuple[Window, ...]) -> Inputs:
+        ref, ref_valid, mask = (None if x is None else change(x) for x in (self.ref, self.ref_valid, self.mask))
+        return Inputs(windows, change(self.lr), change(self.lr_valid), ref, ref_valid, mask)
 
 
 class ConditionReader:
@@ -37,13 +81,14 @@ class ConditionReader:
 
     def __init__(self, plan: Plan, restorer: Restorer) -> None:
         self.plan, self.restorer = plan, restorer
-        scale = plan.grid.scale
-        self.scale = scale
+        self.scale = scale = plan.grid.scale
         halo = plan.windows.halo if plan.windows else 0
         self.rounds = LR_MARGIN + -(-halo // scale)
+        """LR pixels by which valid pixels grow into missing ones."""
+        self.around = LR_MARGIN + self.rounds
+        """LR pixels beyond a window that are read."""
         self._closing = ExitStack()
-        self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.scene))
-        self.output = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
+        self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
         self.reference: WarpedReader | None = None
         self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:
@@ -64,8 +109,8 @@ class ConditionReader:
     ) -> None:
         self._closing.close()
 
-    def footprint(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The scene as it is: values (C, h, w) in its dtype and validity band by band.
+    def lr(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The scene as it is: values (B, h, w) of the output's bands in its type, and validity band by band.
 
         Args:
             window: on the LR lattice.
@@ -73,53 +118,52 @@ class ConditionReader:
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
 
-    def output_bands(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """As `footprint`, for all bands of the output."""
-        row, col = self.plan.lr_origin
-        return self.output.read(window.shift(-row, -col))
-
-    def read(self, windows: tuple[Window, ...], member: int = 0) -> Conditions:
-        """The conditions of windows of one shape on the HR lattice; sides and starts are multiples of the scale.
-
-        `member`: of the runs that differ in their noise, 0 = the output's own.
-        """
-        lr, seed = torch.stack([torch.from_numpy(self._lr(w)) for w in windows]), self.plan.seed + member
-        ref = mask = noise = None
+    def read(self, windows: tuple[Window, ...]) -> Inputs:
+        """What the files hold for windows of one shape on the HR lattice, whose sides and starts are multiples of the
+        scale."""
+        scenes = [self.lr(window.divide(self.scale).pad(self.around)) for window in windows]
+        lr, lr_valid = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
+        ref = ref_valid = mask = None
         if self.reference is not None:
-            ref = torch.stack([torch.from_numpy(self._ref(w)) for w in windows])
+            references = [self._reference(window) for window in windows]
+            ref, ref_valid = (torch.from_numpy(np.stack(part)) for part in zip(*references, strict=True))
+            ref_valid = ref_valid[:, None]
         if self.mask is not None:
-            mask = torch.stack([torch.from_numpy(self._mask(w))[None] for w in windows])
-        if self.restorer.noise_channels:
-            noise = torch.stack([torch.from_numpy(self._noise(w, seed)) for w in windows])
-        return Conditions(windows, lr, ref, mask, noise, self.plan.sensor.consistency == "off", seed)
+            mask = torch.from_numpy(np.stack([self.mask.read(self._local(window)) for window in windows]))[:, None]
+        return Inputs(windows, lr, lr_valid, ref, ref_valid, mask)
 
-    def _lr(self, window: Window) -> NDArray[np.float32]:
-        values, valid = self.footprint(window.divide(self.scale).pad(LR_MARGIN + self.rounds))
-        radiometry = self.plan.radiometry
-        filled = fill_missing(values.astype(np.float32), valid, self.rounds, radiometry.fill)
-        return self._to_units(filled)
+    def conditions(self, inputs: Inputs) -> Conditions:
+        """What a restorer is told, on the device of the inputs."""
+        radiometry, count = self.plan.radiometry, len(self.plan.bands.scene)
+        lr = self.filled(inputs, LR_MARGIN)[:, :count]
+        ref = inputs.ref
+        if ref is not None and inputs.ref_valid is not None:
+            ref = torch.where(inputs.ref_valid, radiometry.units.to_model(self._matched(ref)), torch.nan)
+        by_itself = self.plan.sensor.consistency == "off"
+        return Conditions(inputs.windows, radiometry.units.to_model(lr), ref, inputs.mask, by_itself, self.plan.seed)
 
-    def _ref(self, window: Window) -> NDArray[np.float32]:
+    def filled(self, inputs: Inputs, margin: int) -> Tensor:
+        """(N, B, h, w) float32 digital numbers of the scene, missing pixels filled, with a margin of LR pixels."""
+        spare = self.around - margin - self.rounds
+        at = (..., slice(spare, inputs.lr.shape[-2] - spare), slice(spare, inputs.lr.shape[-1] - spare))
+        values, valid = inputs.lr[at].to(torch.float32), inputs.lr_valid[at]
+        return fill_missing(values, valid, self.rounds, self.plan.radiometry.fill)
+
+    def _matched(self, ref: Tensor) -> Tensor:
+        """The reference in the scene's radiometry, float32 digital numbers."""
+        radiometry, image = self.plan.radiometry, ref.to(torch.float32)
+        gain, offset = (
+            torch.tensor(part, dtype=torch.float32, device=ref.device)[:, None, None]
+            for part in (radiometry.gain, radiometry.offset)
+        )
+        return image * gain + offset if len(radiometry.gain) else image
+
+    def _reference(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         assert self.reference is not None
         local = self._local(window)
         values, valid = self.reference.read(local)
         kept = self.plan.coregistration.kept(local, self.scale)
-        if kept is not None:
-            valid = valid & kept
-        radiometry = self.plan.radiometry
-        image = values.astype(np.float32, copy=True)
-        for band, (gain, offset) in enumerate(zip(radiometry.gain, radiometry.offset, strict=True)):
-            if gain != 1.0:
-                image[band] *= np.float32(gain)
-            if offset != 0.0:
-                image[band] += np.float32(offset)
-        image = self._to_units(image)
-        image[:, ~valid] = np.nan
-        return image
-
-    def _mask(self, window: Window) -> NDArray[np.uint8]:
-        assert self.mask is not None
-        return self.mask.read(self._local(window))
+        return values, valid if kept is None else valid & kept
 
     def _detected(self) -> ChangeMask:
         record = self.plan.mask
@@ -131,28 +175,20 @@ class ConditionReader:
                 f"{record.detector[:12]}; install the same version of geo-refdiff, or begin the run again"
             )
         return DetectedMask(
-            detector, sensor, self._units, self._ref, record.channels, record.classes,
+            detector, sensor, self._scene_units, self._reference_units, record.channels, record.classes,
             record.min_confidence, self.plan.lr_origin,
         )  # fmt: skip
 
-    def _units(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
         """The scene on the LR lattice in the restorer's units, and validity band by band."""
-        values, valid = self.footprint(window)
-        return self._to_units(values.astype(np.float32)), valid
+        values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
+        return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
-    def _noise(self, window: Window, seed: int) -> NDArray[np.float32]:
-        from geo_refdiff.diffusion.noise import lattice_noise
-
-        return lattice_noise(window, self.restorer.noise_channels, seed, 0)
+    def _reference_units(self, window: Window) -> Tensor:
+        """The reference on the HR lattice in the scene's radiometry and the restorer's units, NaN where missing."""
+        values, valid = (torch.from_numpy(part) for part in self._reference(window))
+        return torch.where(valid, self.plan.radiometry.units.to_model(self._matched(values)), torch.nan)
 
     def _local(self, window: Window) -> Window:
         row, col = self.plan.lr_origin
         return window.shift(-row * self.scale, -col * self.scale)
-
-    def _to_units(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        radiometry = self.plan.radiometry
-        if radiometry.centre != 0.0:
-            image -= np.float32(radiometry.centre)
-        if radiometry.half_range != 1.0:
-            image /= np.float32(radiometry.half_range)
-        return image

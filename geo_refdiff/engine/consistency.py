@@ -1,71 +1,58 @@
-"""LR consistency on the global grid: the output, seen through the declared sensor, is the scene.
+"""LR consistency: the output, seen through the declared sensor, is the scene, as far as the scene's noise lets it be
+known.
 
-Windows are restored one by one and cross-faded; what is left between them and the scene is corrected here, on the
-lattice, by back-projection (Irani and Peleg 1991): x <- x + U G (lr - A x), A the sensor, U up-sampling by Lanczos'
-kernel and G the inverse of A U, a separable filter on the LR grid since A and U are separable. (Keys' kernel, which the
-rest of the engine uses, lets more of the LR grid through: 3.4 % steeper at borders of LR pixels than inside, Lanczos of
-4 lobes 0.8 %, on a reference four years old.) A sees valid pixels only
-(normalised convolution, Knutsson and Westin 1993), so that what lies under missing pixels never counts. All sums are
-made in an order that does not depend on where an image was cut, and the context that a pixel depends on is known: any
-layout of blocks gives the same bits.
+What is left between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
+A sees valid pixels only, so that what lies under missing pixels never counts. Where the scene is known exactly, passes
+are repeated for borders and missing pixels, where G is not quite the inverse. Where it has noise, one pass of the
+regularised inverse lets through what stands out of the noise: the variance of what is to be corrected is that of what
+is left around a pixel less the noise's. What is left then is as large as the noise, not zero.
+
+"standard" corrects windows, in which the halo is the context that it takes. "strict" goes on, on a whole block with all
+of the context that its steps reach, until what is left in finished pixels is at most half a digital number; it knows no
+noise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from geo_refdiff.engine.finish import rounded
+from geo_refdiff.engine.finish import avoid_nodata_collision, equals, rounded
 from geo_refdiff.options import Consistency
-from geo_refdiff.raster.fill import fill_missing
-from geo_refdiff.raster.nodata import avoid_nodata_collision, dark_pixels
-from geo_refdiff.raster.window import repeated
-from geo_refdiff.sensor.resampling import (
-    LOBES,
-    cell_means,
-    enlarged,
-    filtered,
-    lanczos_along,
-    reduced,
-    reduced_along,
-)
-from geo_refdiff.sensor.resize import CONTEXT
+from geo_refdiff.sensor.fill import fill_missing
+from geo_refdiff.sensor.inverse import filter_residual
+from geo_refdiff.sensor.resize import CONTEXT, cell_means, repeat_pixels, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
-_ROUNDS: dict[Consistency, tuple[int, int]] = {"strict": (12, 8), "standard": (2, 4), "off": (0, 0)}
-"""Steps after the pass, smooth ones and then ones within LR pixels: near borders and missing pixels, where G is not
-quite the inverse, and, in strict mode, within the range of the type. Smooth steps hand on to neighbours what a
-saturated LR pixel cannot take and leave no edges; those within LR pixels end it: A restricted to them is close to the
-identity, whatever is missing, so that heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
-_SETTLING = 8
-"""Steps after these, on finished pixels: LR pixels near saturated ones have moved with them to the last."""
 HALF = 0.5
 """Digital numbers: what strict mode promises."""
-_STEP, _LEAST_FREE = np.float32(1.5), np.float32(0.1)
-_MOMENTUM = {"smooth": np.float32(0.5), "within": np.float32(0.4)}
-_TAIL = 1e-3
+
+_PASSES = 2
+_SMOOTH, _WITHIN = 12, 8
+"""Steps of strict mode after the passes, smooth ones and then ones within LR pixels, between which values are brought
+back into the range of the type. Smooth steps hand on to neighbours what a saturated LR pixel cannot take and leave no
+edges; those within LR pixels end it: A restricted to them is close to the identity, whatever is missing, so that
+heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
+_SETTLING = 8
+"""Steps after these, on finished pixels: LR pixels near saturated ones have moved with them to the last."""
+_SETTLED = HALF - 1e-3
+_STEP, _LEAST_FREE = 1.5, 0.1
+_MOMENTUM = {"smooth": 0.5, "within": 0.4}
 _FILL = 3
-_GRID = 256
-_LEAST_WEIGHT = np.float32(1e-3)
+_AROUND = 8
+"""LR pixels on each side over which the variance of what is left is taken."""
+_RATIOS = tuple(4.0**k for k in range(-2, 5))
+"""Variances of what is to be corrected over the noise's, for which filters are made; between them they are mixed."""
 
 
-@lru_cache(maxsize=64)
-def inverse_taps(sensor: SensorModel) -> tuple[float, ...]:
-    """G along one axis, (2 R + 1,), cut where less than a thousandth of its centre is left, sum 1."""
-    impulse = np.zeros((_GRID, 1), dtype=np.float32)
-    impulse[_GRID // 2] = 1.0
-    seen = reduced_along(lanczos_along(impulse, sensor.scale, 0), sensor, 0)[:, 0].astype(np.float64)
-    response = np.fft.fft(np.fft.ifftshift(seen)).real
-    kernel = np.fft.fftshift(np.fft.ifft(1.0 / response).real)
-    mid = _GRID // 2
-    radius = int(np.flatnonzero(np.abs(kernel[mid:]) > _TAIL * kernel[mid])[-1])
-    cut = kernel[mid - radius : mid + radius + 1]
-    return tuple(float(v) for v in cut / cut.sum())
+Bounds = tuple[Tensor | float, Tensor | float]
+"""The least and the greatest value that HR pixels may take: numbers, or (N, 1, h scale, w scale)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,196 +90,258 @@ class Residual:
 
 
 class LrConsistency:
-    """Back-projection of a region of the output.
+    """Back-projection of images of digital numbers to the scene.
+
+    Images are (N, C, h scale, w scale) float32, the scene (N, C, h, w) real numbers, and `valid` bool of its shape,
+    True = valid in the scene, or None: all are.
 
     Args:
         sensors: the declared operator, a band each.
-        mode: "standard": a pass and a few small steps. "strict": more steps, between which values are brought back
-            into the range that a whole-number type holds, so that saturated pixels hand on what they cannot take.
-            "off": none.
+        mode: as of the module; "off": none.
         dtype: of the output.
         nodata: a limit of the type that stands for missing pixels is not used for others in strict mode, but where
             the scene's own valid pixels hold it in a band.
+        noise: standard deviation of the scene's noise, a band each, digital numbers; 0 = the scene is exact. None: 0.
     """
 
     def __init__(
-        self, sensors: tuple[SensorModel, ...], mode: Consistency, dtype: np.dtype[Any], nodata: float | None = None
+        self,
+        sensors: tuple[SensorModel, ...],
+        mode: Consistency,
+        dtype: np.dtype[Any],
+        nodata: float | None = None,
+        noise: Sequence[float] | None = None,
     ) -> None:
-        self.sensors, self.mode, self.dtype = sensors, mode, dtype
+        self.mode, self.dtype = mode, dtype
         self.scale = sensors[0].scale
         self.nodata = None if nodata is None or np.isnan(nodata) else nodata
-        self.limits = None if dtype.kind == "f" else (np.float32(np.iinfo(dtype).min), np.float32(np.iinfo(dtype).max))
+        self.limits = None if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         self.sees = max(-(-s.reach // self.scale) for s in sensors)
         """LR pixels beyond its own that the sensor sees for one."""
-        self._settling = _SETTLING if mode == "strict" and self.limits is not None else 0
+        self.sensors = sensors
+        told = (0.0,) * len(sensors) if noise is None or mode == "strict" else tuple(noise)
+        self._groups: dict[tuple[SensorModel, float], list[int]] = {}
+        for band, key in enumerate(zip(sensors, told, strict=True)):
+            self._groups.setdefault(key, []).append(band)
 
     @property
     def margin(self) -> int:
-        """LR pixels beyond a region that its pixels, and what the sensor sees of them, depend on."""
+        """LR pixels beyond a block of corrected windows that its finished pixels, and what the sensor sees of them,
+        depend on."""
         if self.mode == "off":
             return 0
-        spreads = max(len(inverse_taps(s)) // 2 for s in self.sensors) + LOBES + _FILL
-        smooth, within = _ROUNDS[self.mode]
-        return self.sees + spreads + smooth * (self.sees + CONTEXT) + (within + self._settling) * self.sees + self.sees
+        steps = _SMOOTH * (self.sees + CONTEXT) + (_WITHIN + _SETTLING) * self.sees if self.mode == "strict" else 0
+        return steps + self.sees
 
-    def correct(self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        """Correct a region in place; right but for `margin` LR pixels where more of the scene lies beyond.
+    def correct(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
+        """Windows, corrected, not rounded."""
+        if self.mode == "off":
+            return image
+        parts = []
+        for (sensor, noise), bands in self._groups.items():
+            x, scene, known = image[:, bands], lr[:, bands], None if valid is None else valid[:, bands]
+            for _ in range(1 if noise else _PASSES):
+                left = self._residual(x, scene, known, sensor)
+                x = x + upsample(self._filtered(left, known, sensor, noise), self.scale, kernel="lanczos")
+            parts.append(x)
+        order = [band for bands in self._groups.values() for band in bands]
+        corrected = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return corrected if order == sorted(order) else corrected[:, [order.index(b) for b in range(len(order))]]
 
-        Args:
-            image: (C, h scale, w scale) digital numbers, not rounded.
-            lr: (C, h, w) the scene.
-            valid: (C, h, w), True = valid in the scene.
-        """
-        dark = self._dark(lr, valid)
-        for band, sensor in enumerate(self.sensors):
-            if self.mode == "off" or not valid[band].any():
-                continue
-            residual = self._residual(image[band], lr[band], valid[band], sensor)
-            image[band] += self._spread(residual, valid[band], sensor)
-            self._step(image[band], lr[band], valid[band], sensor, self._bounds(dark, band))
+    def finish(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
+        """Values of the output's type, none of them the nodata value but where the scene has it.
 
-    def finish(self, image: NDArray[np.float32], lr: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
-        """Pixels in the output's dtype of a corrected region, none of them the nodata value but where the scene has it.
-
-        Strict mode looks at what is left in them: LR pixels off by more than half a digital number that see no limit of
-        the type are moved, alone, until none is.
+        Strict mode corrects on, then looks at what is left in finished pixels: LR pixels off by more than half a
+        digital number that see no limit of the type are moved, alone, until none is.
 
         Args:
-            image, lr, valid: as for `correct`; `image` is used up.
+            image: of corrected windows.
+            lr, valid: as of the class.
         """
         dark = self._dark(lr, valid)
-        for band, sensor in enumerate(self.sensors):
-            held = None if dark is None else dark[band : band + 1]
-            self._settle(image[band], lr[band], valid[band], sensor, self._bounds(dark, band), held)
+        if self.mode == "strict":
+            known = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
+            for band, sensor in enumerate(self.sensors):
+                one = (slice(None), slice(band, band + 1))
+                held, bounds = None if dark is None else dark[one], self._bounds(None if dark is None else dark[one])
+                if bool(known[one].any()):
+                    x = self._step(image[one], lr[one], known[one], sensor, bounds)
+                    image[one] = self._settle(x, lr[one], known[one], sensor, bounds, held)
         return self._finished(image, dark)
 
-    def _settle(
+    def measure(
         self,
-        image: NDArray[np.float32],
-        lr: NDArray[Any],
-        valid: NDArray[np.bool_],
-        sensor: SensorModel,
-        bounds: tuple[Any, Any],
-        dark: NDArray[np.bool_] | None,
-    ) -> None:
-        own = sum(sensor.taps[sensor.reach : sensor.reach + self.scale]) ** 2
-        step = min(_STEP, np.float32(1.0 / own))
-        for _ in range(self._settling):
-            pixels = self._finished(image[None].copy(), dark)[0]
-            residual = self._residual(pixels, lr, valid, sensor)
-            off = (np.abs(residual) > HALF) & ~self._at_limit(pixels, valid)
-            if not off.any():
-                return
-            image += repeated(np.where(off, step * residual, np.float32(0.0)), self.scale)
-            np.clip(image, *bounds, out=image)
+        pixels: Tensor,
+        lr: Tensor,
+        valid: Tensor | None,
+        inner: tuple[slice, slice],
+        cut: Tensor | None = None,
+    ) -> Residual:
+        """What is left in finished pixels.
 
-    def _finished(self, image: NDArray[np.float32], dark: NDArray[np.bool_] | None) -> NDArray[Any]:
-        pixels = rounded(image, self.dtype)
-        if dark is not None and self.nodata is not None:
-            avoid_nodata_collision(pixels, None, repeated(dark, self.scale) if dark.any() else None, self.nodata)
-        return pixels
+        Args:
+            pixels: an image of values of the output's type.
+            lr, valid: as of the class.
+            inner: rows and columns of LR pixels to look at.
+            cut: (N, C, h, w), LR pixels that are valid in the scene but were cut off the pixels; what sees them is left
+                out. None: none.
+        """
+        total = Residual()
+        every = (slice(None), slice(None), *inner)
+        known = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
+        counted = known[every]
+        if cut is not None:
+            counted = counted & ~self._spread_out(cut)[every]
+        for sensor, bands in self._by_sensor().items():
+            here = counted[:, bands]
+            if not bool(here.any()):
+                continue
+            left = self._residual(pixels[:, bands], lr[:, bands], None if valid is None else valid[:, bands], sensor)
+            left = left[every].abs()
+            values, wrong = left[here], (left > HALF) & here
+            beyond = int(wrong.sum())
+            limited = 0
+            if beyond:
+                limited = int((wrong & self._at_limit(pixels[:, bands], known[:, bands])[every]).sum())
+            squares = float(values.to(torch.float64).square().sum())
+            total = total.plus(Residual(values.numel(), float(values.max()), beyond, squares, limited))
+        return total
+
+    def _by_sensor(self) -> dict[SensorModel, list[int]]:
+        groups: dict[SensorModel, list[int]] = {}
+        for band, sensor in enumerate(self.sensors):
+            groups.setdefault(sensor, []).append(band)
+        return groups
+
+    def _residual(self, image: Tensor, lr: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
+        """(N, C, h, w) float32, 0 where missing."""
+        known = None
+        if valid is not None:
+            same = bool((valid == valid[:, :1]).all())  # bands mostly share their missing pixels
+            known = repeat_pixels(valid[:, :1] if same else valid, self.scale)
+        seen, _ = sensor.observe_valid(image, known)
+        left = lr.to(torch.float32) - seen
+        return left if valid is None else torch.where(valid, left, 0)
+
+    def _filtered(self, left: Tensor, valid: Tensor | None, sensor: SensorModel, noise: float) -> Tensor:
+        """G of what is left, missing pixels filled from their neighbours."""
+        grown = left
+        if valid is not None and not bool(valid.all()):
+            around = F.pad(left, (_FILL,) * 4, mode="replicate")
+            there = F.pad(valid.to(left.dtype), (_FILL,) * 4, mode="replicate") > 0
+            grown = fill_missing(around, there, _FILL, (0.0,) * left.shape[1])
+        if not noise:
+            return filter_residual(grown, sensor)
+        ratio = (_local_mean(left.square(), valid) / noise**2 - 1).clamp(min=1e-6)
+        place = (ratio / _RATIOS[0]).log2() / 2  # of the ratio among those that filters are made for
+        total = torch.zeros_like(left)
+        for number, each in enumerate(_RATIOS):
+            share = (1 - (place.clamp(0, len(_RATIOS) - 1) - number).abs()).clamp(min=0)
+            total += share * filter_residual(grown, sensor, 1 / each)
+        return total * (ratio / _RATIOS[0]).clamp(max=1)
 
     def _step(
         self,
-        image: NDArray[np.float32],
-        lr: NDArray[Any],
-        valid: NDArray[np.bool_],
+        image: Tensor,
+        lr: Tensor,
+        valid: Tensor,
         sensor: SensorModel,
-        bounds: tuple[Any, Any],
-    ) -> None:
+        bounds: Bounds,
+    ) -> Tensor:
         """Projections onto the consistent and onto the representable images by turns, with momentum.
 
         What is left of an LR pixel goes to those of its HR pixels that are not at the limit it pushes to.
         """
         low, high = bounds
-        np.clip(image, low, high, out=image)
-        for kind, rounds in zip(_MOMENTUM, _ROUNDS[self.mode], strict=True):
-            moved = np.zeros_like(image)
+        image = _clipped(image, bounds)
+        for kind, rounds in (("smooth", _SMOOTH), ("within", _WITHIN)):
+            moved = torch.zeros_like(image)
             for _ in range(rounds):
                 residual = self._residual(image, lr, valid, sensor)
-                free = np.where(repeated(residual > 0, self.scale), image < high, image > low)
-                share = np.maximum(cell_means(free, self.scale), _LEAST_FREE)
-                before = image.copy()
-                push = (_STEP * residual / share).astype(np.float32, copy=False)
-                image += enlarged(push, self.scale) if kind == "smooth" else repeated(push, self.scale)
-                moved *= _MOMENTUM[kind]
-                image += moved
-                np.clip(image, low, high, out=image)
-                np.subtract(image, before, out=moved)
+                free = torch.where(repeat_pixels(residual > 0, self.scale), image < high, image > low)
+                push = _STEP * residual / cell_means(free, self.scale).clamp(min=_LEAST_FREE)
+                added = upsample(push, self.scale) if kind == "smooth" else repeat_pixels(push, self.scale)
+                after = _clipped(image + added + _MOMENTUM[kind] * moved, bounds)
+                image, moved = after, after - image
+        return image
 
-    def _dark(self, lr: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-        """(C, h, w), see `dark_pixels`: all bands together say which; None without nodata."""
-        return None if self.nodata is None else dark_pixels(lr, valid, self.nodata)
+    def _settle(
+        self,
+        image: Tensor,
+        lr: Tensor,
+        valid: Tensor,
+        sensor: SensorModel,
+        bounds: Bounds,
+        dark: Tensor | None,
+    ) -> Tensor:
+        if self.limits is None:
+            return image
+        own = sum(sensor.taps[sensor.reach : sensor.reach + self.scale]) ** 2
+        step = min(_STEP, 1.0 / own)
+        for _ in range(_SETTLING):
+            pixels = self._finished(image, dark)
+            residual = self._residual(pixels, lr, valid, sensor)
+            off = (residual.abs() > _SETTLED) & ~self._at_limit(pixels, valid)
+            if not bool(off.any()):
+                break
+            image = _clipped(image + repeat_pixels(torch.where(off, step * residual, 0), self.scale), bounds)
+        return image
 
-    def _bounds(self, dark: NDArray[np.bool_] | None, band: int) -> tuple[Any, Any]:
-        """The least and the greatest value that HR pixels of a band may take; numbers, or (h scale, w scale)."""
-        if self.limits is None or self.mode != "strict":
-            return -np.float32(np.inf), np.float32(np.inf)
+    def _finished(self, image: Tensor, dark: Tensor | None) -> Tensor:
+        pixels = rounded(image, self.dtype)
+        if self.nodata is None:
+            return pixels
+        held = None if dark is None or not bool(dark.any()) else repeat_pixels(dark, self.scale)
+        return avoid_nodata_collision(pixels, None, held, self.nodata, self.dtype)
+
+    def _dark(self, lr: Tensor, valid: Tensor | None) -> Tensor | None:
+        """(N, C, h, w) where the scene holds the nodata value in a valid pixel, and the output may, too; None without
+        nodata.
+
+        It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
+        output, told that the pixel is valid: it would read as missing.
+        """
+        if self.nodata is None:
+            return None
+        dark = equals(lr, self.nodata, self.dtype)
+        if valid is not None:
+            dark &= valid
+        return dark & ~dark.all(dim=1, keepdim=True)
+
+    def _bounds(self, dark: Tensor | None) -> Bounds:
+        """Of one band."""
+        if self.limits is None:
+            return -np.inf, np.inf
         low, high = self.limits
         if dark is None or self.nodata not in self.limits:
             return low, high
-        inwards = np.float32(1 if self.nodata == low else -1)
-        edge = np.where(repeated(dark[band], self.scale), np.float32(self.nodata), np.float32(self.nodata) + inwards)
+        inwards = 1 if self.nodata == low else -1
+        edge = torch.where(repeat_pixels(dark, self.scale), float(self.nodata), float(self.nodata) + inwards)
         return (edge, high) if inwards > 0 else (low, edge)
 
-    def measure(
-        self,
-        pixels: NDArray[Any],
-        lr: NDArray[Any],
-        valid: NDArray[np.bool_],
-        inner: tuple[slice, slice],
-        cut: NDArray[np.bool_] | None = None,
-    ) -> Residual:
-        """What is left in finished pixels.
-
-        Args:
-            pixels: (C, h scale, w scale) in the output's dtype.
-            lr, valid: as for `correct`.
-            inner: rows and columns of LR pixels to look at.
-            cut: (C, h, w), LR pixels that are valid in the scene but were cut off the pixels; what sees them is left
-                out. None: none.
-        """
-        total = Residual()
-        for band, sensor in enumerate(self.sensors):
-            known = valid[band][inner]
-            if cut is not None and cut[band].any():
-                known = known & ~maximum_filter(cut[band], 2 * self.sees + 1, mode="constant")[inner]
-            if known.any():
-                left = np.abs(self._residual(pixels[band], lr[band], valid[band], sensor))
-                wrong = np.asarray((left > HALF)[inner] & known)
-                limited = self._at_limit(pixels[band], valid[band])[inner] if wrong.any() else wrong
-                values = left[inner][known]
-                found = Residual(
-                    int(values.size),
-                    float(values.max()),
-                    int(wrong.sum()),
-                    float(np.square(values, dtype=np.float64).sum()),
-                    int((wrong & limited).sum()),
-                )
-                total = total.plus(found)
-        return total
-
-    def _at_limit(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _at_limit(self, pixels: Tensor, valid: Tensor) -> Tensor:
         """Which LR pixels see a valid pixel at a limit of the type, or next to nodata that is there."""
         if self.limits is None:
-            return np.zeros(valid.shape, dtype=np.bool_)
+            return torch.zeros_like(valid)
         low, high = self.limits
         at = (pixels <= low + (self.nodata == low)) | (pixels >= high - (self.nodata == high))
-        at &= repeated(valid, self.scale)
-        return np.asarray(maximum_filter(cell_means(at, self.scale) > 0, 2 * self.sees + 1, mode="constant"))
+        return self._spread_out((cell_means(at, self.scale) > 0) & valid)
 
-    def _residual(
-        self, image: NDArray[Any], lr: NDArray[Any], valid: NDArray[np.bool_], sensor: SensorModel
-    ) -> NDArray[np.float32]:
-        known = repeated(valid, self.scale)
-        seen = reduced(np.where(known, image, 0).astype(np.float32, copy=False), sensor)
-        seen /= np.maximum(reduced(known.astype(np.float32), sensor), _LEAST_WEIGHT)
-        return np.where(valid, lr - seen, 0.0).astype(np.float32)
+    def _spread_out(self, marked: Tensor) -> Tensor:
+        """LR pixels that see marked ones."""
+        side = 2 * self.sees + 1
+        return F.max_pool2d(marked.to(torch.float32), side, stride=1, padding=self.sees) > 0
 
-    def _spread(
-        self, residual: NDArray[np.float32], valid: NDArray[np.bool_], sensor: SensorModel
-    ) -> NDArray[np.float32]:
-        grown = fill_missing(np.pad(residual, _FILL)[None], np.pad(valid, _FILL)[None], _FILL, (0.0,))[0]
-        taps = inverse_taps(sensor)
-        sharper = filtered(filtered(grown, taps, 0), taps, 1)
-        return lanczos_along(lanczos_along(sharper, self.scale, 0), self.scale, 1)
+
+def _clipped(image: Tensor, bounds: Bounds) -> Tensor:
+    low, high = (torch.as_tensor(b, dtype=image.dtype, device=image.device) for b in bounds)
+    return torch.clamp(image, low, high)
+
+
+def _local_mean(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Means over valid pixels around each, (N, C, h, w)."""
+    size = 2 * _AROUND + 1
+    mean = F.avg_pool2d(values, size, 1, _AROUND, count_include_pad=False)
+    if valid is None:
+        return mean
+    return mean / F.avg_pool2d(valid.to(values.dtype), size, 1, _AROUND, count_include_pad=False).clamp(min=1e-6)

@@ -1,69 +1,114 @@
-"""From restored values to the pixels that are written: digital numbers, missing pixels."""
+"""From restored values to the pixels that are written: digital numbers, missing pixels.
+
+Pixels stay real numbers on their device, whole where the type is, until all is decided: float32 holds every value of
+8- and 16-bit types, float64 those of wider ones.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from geo_refdiff.raster.nodata import avoid_nodata_pixels, write_nodata
-from geo_refdiff.raster.window import Window, repeated
+from geo_refdiff.raster.nodata import is_sentinel
 
-if TYPE_CHECKING:  # a plan knows modes of consistency, which finish pixels
-    from geo_refdiff.plan.records import Radiometry
+_FLOAT_STEPS = 16
+_SHORT = 2
 
 
-def to_digital_numbers(image: NDArray[np.float32], radiometry: Radiometry) -> NDArray[np.float32]:
-    """Restorer's units -> the scene's digital numbers, not rounded; in place.
+def rounded(image: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """Real numbers to values of a type: rounded half to even and clipped for whole numbers; still real numbers."""
+    if dtype.kind == "f":
+        return image.to(torch.float64 if dtype.itemsize > 4 else torch.float32)
+    bounds = np.iinfo(dtype)
+    if dtype.itemsize <= _SHORT:
+        return image.round().clamp(float(bounds.min), float(bounds.max))
+    top = np.nextafter(float(bounds.max), 0) if float(bounds.max) > bounds.max else float(bounds.max)
+    return image.to(torch.float64).round().clamp(float(bounds.min), top)
+
+
+def equals(pixels: Tensor, value: float, dtype: np.dtype[Any]) -> Tensor:
+    """Where values of a type equal a number, compared in that type; nowhere if the type cannot hold it."""
+    if dtype.kind == "f":
+        return pixels == float(_held(value, dtype))
+    bounds = np.iinfo(dtype)
+    if value != int(value) or not bounds.min <= value <= bounds.max:
+        return torch.zeros_like(pixels, dtype=torch.bool)
+    return pixels == float(value)
+
+
+def _held(value: float, dtype: np.dtype[Any]) -> Any:
+    """A number in a floating type; one that was written with too many digits, as GDAL does, is the type's limit."""
+    limit = float(np.finfo(dtype).max)
+    return dtype.type(min(max(value, -limit), limit))
+
+
+def write_nodata(pixels: Tensor, valid: Tensor, nodata: float | None, dtype: np.dtype[Any]) -> Tensor:
+    """Pixels with the missing ones marked.
+
+    A pixel that is missing in every band becomes `nodata` (0 where a mask marks it instead). One that is missing in
+    some bands only becomes `nodata` there; of real numbers NaN, if `nodata` is no sentinel.
 
     Args:
-        image: (C, height, width).
-        radiometry: of the plan.
+        pixels: (C, height, width), values of `dtype`.
+        valid: the same shape, True = valid.
+        nodata: the output's.
+        dtype: of the output.
     """
-    if radiometry.half_range != 1.0:
-        image *= np.float32(radiometry.half_range)
-    if radiometry.centre != 0.0:
-        image += np.float32(radiometry.centre)
-    return image
-
-
-def rounded(image: NDArray[np.float32] | NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Digital numbers in the scene's dtype, rounded half to even and clipped; `image` (C, height, width) is used up."""
     if dtype.kind == "f":
-        return image.astype(dtype, copy=False)
-    bounds = np.iinfo(dtype)
-    if dtype.itemsize > 2:  # float32 does not hold the limits of these
-        wide = np.rint(image.astype(np.float64))
-        top = np.nextafter(float(bounds.max), 0) if float(bounds.max) > bounds.max else float(bounds.max)
-        return np.clip(wide, float(bounds.min), top).astype(dtype)
-    np.rint(image, out=image)
-    np.clip(image, np.float32(bounds.min), np.float32(bounds.max), out=image)
-    return image.astype(dtype)
+        pixels = torch.where(valid, pixels, nodata if nodata is not None and is_sentinel(dtype, nodata) else torch.nan)
+    elif nodata is not None:
+        pixels = torch.where(valid, pixels, nodata)
+    return torch.where(valid.any(dim=0), pixels, 0.0 if nodata is None else nodata)
 
 
-def expand(lr: NDArray[Any], cover: Window, block: Window, scale: int) -> NDArray[Any]:
-    """LR pixels (..., h, w) of `cover` (LR lattice) as the HR pixels of `block` (HR lattice) that they cover."""
-    rows, cols = block.within(cover.multiply(scale))
-    return repeated(lr, scale)[..., rows, cols]
+def avoid_nodata_collision(
+    pixels: Tensor, valid: Tensor | None, scene: Tensor | None, nodata: float, dtype: np.dtype[Any]
+) -> Tensor:
+    """Pixels with the valid values that happen to equal `nodata` moved by one digital number.
+
+    Args:
+        pixels: (C, height, width), values of `dtype`.
+        valid: the same shape; None: all.
+        scene: the same shape, True = the scene itself holds this number there in a valid pixel (a dark pixel,
+            not a hole), so it may stay; None: nowhere.
+        nodata: a finite number.
+        dtype: of the output.
+    """
+    collides = equals(pixels, nodata, dtype)
+    if valid is not None:
+        collides &= valid
+    if scene is not None:
+        collides &= ~scene
+    if dtype.kind == "f":
+        moved = _held(nodata, dtype)  # GDAL compares floating nodata with a tolerance of a few of the least steps
+        for _ in range(_FLOAT_STEPS):
+            moved = np.nextafter(moved, dtype.type(0 if nodata > 0 else np.inf))
+    else:
+        moved = nodata - 1 if nodata == np.iinfo(dtype).max else nodata + 1
+    return torch.where(collides, float(moved), pixels)
 
 
-def delivered(
-    values: NDArray[np.float32] | NDArray[np.float64],
-    valid: NDArray[np.bool_],
-    dtype: np.dtype[Any],
-    nodata: float | None,
-) -> NDArray[Any]:
+def as_array(pixels: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Values of a type, on any device, in this type on the host."""
+    if dtype.kind == "f":
+        return np.asarray(pixels.cpu().numpy().astype(dtype, copy=False))
+    return np.asarray(pixels.to(getattr(torch, dtype.name)).cpu().numpy())
+
+
+def delivered(values: Tensor, valid: Tensor, dtype: np.dtype[Any], nodata: float | None) -> NDArray[Any]:
     """Values as a file holds them: rounded to its data type, valid pixels apart from nodata, missing ones written.
 
     Args:
-        values: (C, height, width), used up.
+        values: (C, height, width), real numbers.
         valid: the same shape, True = valid.
         dtype, nodata: the file's.
     """
     pixels = rounded(values, dtype)
     if nodata is not None and not np.isnan(nodata):
-        avoid_nodata_pixels(pixels, valid, nodata)
-    if not valid.all():
-        write_nodata(pixels, valid, nodata)
-    return pixels
+        missing = equals(pixels, nodata, dtype).all(dim=0)  # in some bands only they are dark
+        pixels = avoid_nodata_collision(pixels, valid, (~missing).expand(pixels.shape), nodata, dtype)
+    return as_array(pixels if bool(valid.all()) else write_nodata(pixels, valid, nodata, dtype), dtype)

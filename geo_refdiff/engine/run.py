@@ -105,7 +105,7 @@ def run_blocks(
 
     with (
         gdal_env(),
-        torch_settings(1 if restorer.local else int(plan.software.get(THREADS, 0))),
+        torch_settings(int(plan.software.get(THREADS, 0))),
         BlockComputer(plan, restorer, batch_size, lambda windows, total: report(windows / total)) as computer,
     ):
 
@@ -131,7 +131,7 @@ def run_blocks(
 
 def _pixels(block: Block) -> tuple[BlockPixels, ...]:
     """A block's pixels in each of `run_rasters`."""
-    pixels = [BlockPixels(block.pixels, block.valid, residual_tag(block.left))]
+    pixels = [BlockPixels(block.pixels, block.valid, residual_tag(block.residual))]
     if block.sources is not None:
         pixels.append(BlockPixels(block.sources[None], None, class_counts_tag(block.sources)))
     if block.widths is not None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, BANDS, CLASSES_FOR_MODEL, DetectedMask, Detector
 from geo_refdiff.errors import OptionError
-from geo_refdiff.evaluate.job import to_units
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 
 
 class TileDetector:
@@ -47,11 +45,11 @@ class TileDetector:
             ref: (1, C, H, W) DN in the radiometry of the LR, NaN = missing.
             sensor: the true operator.
         """
-        scene, reference = (to_units(x)[0].numpy() for x in (lr, ref))
+        scene, reference = (BYTES.to_model(x)[0] for x in (lr, ref))
 
-        def read_scene(window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        def read_scene(window: Window) -> tuple[Tensor, Tensor]:
             values = _cut(scene, window)
-            return np.nan_to_num(values), np.isfinite(values)
+            return torch.nan_to_num(values), torch.isfinite(values)
 
         mask = DetectedMask(
             self.detector,
@@ -66,9 +64,9 @@ class TileDetector:
         return torch.from_numpy(mask.read(Window(0, 0, height, width)))[None, None]
 
 
-def _cut(image: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+def _cut(image: Tensor, window: Window) -> Tensor:
     """A window of (C, h, w); NaN outside."""
-    found = np.full((image.shape[0], *window.shape), np.nan, dtype=np.float32)
+    found = torch.full((image.shape[0], *window.shape), torch.nan)
     whole = Window(0, 0, image.shape[1], image.shape[2])
     inside = window.intersect(whole)
     if inside is not None:

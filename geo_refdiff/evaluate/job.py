@@ -29,13 +29,3 @@ class Job:
     other: Tensor | None = None
     consistency: str = "window"
     noise: float = 0.0
-
-
-def to_units(dn: Tensor) -> Tensor:
-    """DN 0..255 to model units."""
-    return dn / 127.5 - 1.0
-
-
-def to_dn(image: Tensor) -> Tensor:
-    """Model units to DN 0..255."""
-    return (image + 1.0) * 127.5

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.engine.consistency import LrConsistency
 from geo_refdiff.evaluate.image_folder import ImageFolder
-from geo_refdiff.evaluate.job import Job, to_dn, to_units
+from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.loading import LoadedModel, class_map
 from geo_refdiff.evaluate.masks import Masks
 from geo_refdiff.options import Consistency
@@ -20,6 +19,7 @@ from geo_refdiff.restore.diffusion import DiffusionRestorer, SamplerSettings
 from geo_refdiff.restore.restorers import CLASSICAL, LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.sensor.wiener import wiener_project
 
 Kind = Literal["model", "baseline", "outputs"]
@@ -109,18 +109,15 @@ class ModelRun:
 
     def conditions(self, job: Job) -> Conditions:
         """What the model is told of a tile, model units; the tile is a scene of its own, with noise of its own."""
-        spec, channels = job.tile.spec, self.restorer(job.sensor).noise_channels
         ref = {"given": job.tile.ref, "raw": job.tile.raw, "none": None, "other": job.other}[self.reference]
         mask = self._mask(job, ref)
-        noise = torch.from_numpy(lattice_noise(spec.lattice, channels, self.seed, 0))[None] if channels else None
         return Conditions(
-            (spec.lattice,),
-            to_units(_with_margin(job.lr)),
-            None if ref is None else to_units(ref),
+            (job.tile.spec.lattice,),
+            BYTES.to_model(_with_margin(job.lr)),
+            None if ref is None else BYTES.to_model(ref),
             mask,
-            noise,
             seed=self.seed,
-        )
+        ).to(self.model.denoiser.device)
 
     def _mask(self, job: Job, ref: Tensor | None) -> Tensor | None:
         if self.masks.detector is not None:
@@ -135,18 +132,18 @@ class ModelRun:
 def _restored(restorer: Restorer, batch: Conditions, job: Job) -> Tensor:
     """What a restorer gives, in DN: back-projected by itself, or corrected as the product corrects the whole."""
     by_itself = job.consistency == "window" or not restorer.consistent
-    image = restorer.restore(replace(batch, project=by_itself)).to(torch.float32)
-    image = to_dn(image) if restorer.model_units else image
+    image = restorer.restore(replace(batch, project=by_itself)).to("cpu", torch.float32)
+    image = BYTES.to_numbers(image) if restorer.model_units else image
     if by_itself:
         return image
     if job.consistency == "wiener":
         return wiener_project(image, job.lr, (job.sensor,), torch.tensor([job.noise]))
     numbers = job.tile.spec.numbers
-    values, lr = (np.array(numbers.own(x[0].numpy()), dtype=np.float32) for x in (image, job.lr))
-    sensors = (job.sensor,) * len(lr)
-    correction = LrConsistency(sensors, _MODES[job.consistency], np.dtype(numbers.dtype))
-    correction.correct(values, lr, np.ones(lr.shape, dtype=np.bool_))
-    return numbers.scaled(torch.from_numpy(values)[None])
+    values, lr = (numbers.own(x).to(torch.float32) for x in (image, job.lr))
+    mode = _MODES[job.consistency]
+    correction = LrConsistency((job.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype))
+    values = correction.correct(values, lr, None)
+    return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)
 
 
 def _with_margin(lr: Tensor) -> Tensor:

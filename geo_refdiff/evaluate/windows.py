@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.evaluate.job import Job, to_dn
+from geo_refdiff.evaluate.job import Job
 from geo_refdiff.evaluate.methods import ModelRun
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
+from geo_refdiff.sensor.units import BYTES
 
 _LEAST = 32
 """HR pixels along a side that both windows keep, at least."""
@@ -38,7 +39,7 @@ def disagreement(run: ModelRun, job: Job) -> float:
     parts = [restorer.restore(_part(whole, at, side, scale)) for at in (0, apart)]
     first = parts[0][..., apart + halo : side - halo, apart + halo : side - halo]
     second = parts[1][..., halo : side - apart - halo, halo : side - apart - halo]
-    return float(torch.quantile((to_dn(first) - to_dn(second)).abs().flatten(), 0.99))
+    return float(torch.quantile((first - second).abs().flatten(), 0.99)) * BYTES.half_range
 
 
 def _part(whole: Conditions, at: int, side: int, scale: int) -> Conditions:
@@ -56,5 +57,4 @@ def _part(whole: Conditions, at: int, side: int, scale: int) -> Conditions:
         lr=whole.lr[..., lr, lr],
         ref=cut(whole.ref),
         mask=cut(whole.mask),
-        noise=cut(whole.noise),
     )

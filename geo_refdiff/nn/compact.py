@@ -8,7 +8,6 @@ convolutions, no attention, so the receptive field is finite and the same everyw
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from geo_refdiff.nn.blur import gaussian_blur
 from geo_refdiff.nn.layers import (
     ChangeAwareBlock,
     Doubled,
@@ -95,35 +95,25 @@ class Guidance(NamedTuple):
 
 
 class DetailBands(nn.Module):
-    """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight.
-
-    Args:
-        bands: channels of the images.
-    """
-
-    def __init__(self, bands: int) -> None:
-        super().__init__()
-        for name, sigma in (("fine", _DETAIL_SIGMAS[0]), ("wide", _DETAIL_SIGMAS[1]), ("unsharp", _UNSHARP_SIGMA)):
-            taps = torch.tensor(_gaussian(sigma)).expand(bands + 1, 1, 1, -1)  # one for all takes seven times as long
-            self.register_buffer(name, taps.contiguous(), persistent=False)
+    """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight."""
 
     def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
         """Image (N, C, H, W), valid (N, 1, H, W) 0/1 -> (N, 2 C, H, W): fine, then medium; 0 where invalid."""
-        fine, wide = self.blur(image, "fine", valid), self.blur(image, "wide", valid)
+        fine, wide = (_blurred(image, sigma, valid) for sigma in _DETAIL_SIGMAS)
         detail = torch.cat([image - fine, fine - wide], dim=1)
         return detail if valid is None else detail * valid
 
-    def blur(self, image: Tensor, name: str, valid: Tensor | None = None) -> Tensor:
-        """Gaussian mean of the valid pixels by the kernel of that name, in the image's own precision."""
-        kernels = self.get_buffer(name)
-        r = kernels.shape[-1] // 2
-        with torch.autocast(image.device.type, enabled=False):
-            stacked = image if valid is None else torch.cat([image, valid.to(image.dtype)], dim=1)
-            c = stacked.shape[1]
-            taps = kernels[:c].to(image.dtype)
-            x = F.pad(stacked, (r, r, r, r), mode="replicate")
-            x = F.conv2d(F.conv2d(x, taps.mT, groups=c), taps, groups=c)
-            return x if valid is None else x[:, :-1] / x[:, -1:].clamp(min=1e-3)
+    def fine(self, image: Tensor) -> Tensor:
+        """The fine detail alone, (N, C, H, W)."""
+        return image - gaussian_blur(image, _DETAIL_SIGMAS[0])
+
+
+def _blurred(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
+    """Gaussian mean of the valid pixels, in the image's own precision."""
+    if valid is None:
+        return gaussian_blur(image, sigma)
+    x = gaussian_blur(torch.cat([image, valid.to(image.dtype)], dim=1), sigma)
+    return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
 
 
 class Extractor(nn.Module):
@@ -229,7 +219,7 @@ class GuidanceNet(nn.Module):
                 below = w[level - 1]
                 self.ups.append(up(w[level], below, shuffled=not size.half_width))
         self.head = _head(w[0], 4 * bands, 2 * bands + 4 if size.texture else bands + 2, size)
-        self.detail_bands = DetailBands(bands)
+        self.detail_bands = DetailBands()
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
         changes = one_hot(mask, self.classes, lr.dtype)
@@ -351,9 +341,10 @@ class CompactNet(nn.Module):
         result, bands = guidance.plain, self.guide_net.detail_bands
         if self.gate_gain > 0:
             opened = (guidance.gate[:, :1] * self.gate_gain).clamp(max=1.0)
-            result = result + opened * (guidance.detail - bands(result)).chunk(2, dim=1)[0]
+            copied = guidance.detail.chunk(2, dim=1)[0]
+            result = result + opened * (copied - bands.fine(result))
         if self.sharpen > 0:
-            result = result + self.sharpen * (result - bands.blur(result, "unsharp"))
+            result = result + self.sharpen * (result - gaussian_blur(result, _UNSHARP_SIGMA))
         return result
 
     def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
@@ -380,12 +371,6 @@ def one_hot(mask: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Class indices (N, 1, H, W) -> (N, classes, H, W) of 0 and 1; a value outside 0..classes-1 gives zeros."""
     indices = torch.arange(classes, device=mask.device).view(1, -1, 1, 1)
     return (mask.round().long() if mask.is_floating_point() else mask.long()).eq(indices).to(dtype)
-
-
-def _gaussian(sigma: float) -> list[float]:
-    reach = max(1, round(3 * sigma))
-    taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-reach, reach + 1)]
-    return [tap / sum(taps) for tap in taps]
 
 
 def build_compact(config: Mapping[str, Any]) -> CompactNet:

@@ -117,8 +117,7 @@ def _check_plan(plan: Plan) -> None:
     _claim(grid.scale >= 1, "scale", grid.scale)
     _claim(Window(0, 0, scene.height, scene.width).contains(grid.crop), "crop", grid.crop)
     _claim(plan.blocks == plan_blocks(plan.blocks.size, plan.shape), "blocks", plan.blocks)
-    if plan.windows is not None:
-        _check_windows(plan.windows)
+    _check_windows(plan.windows, grid.scale)
     _claim(plan.output.dtype in GDAL_TYPES, "output.dtype", plan.output.dtype)
     _check_bands(plan, plan.bands)
     _claim(len(plan.sensors) == len(plan.bands.computed), "sensor.sigmas", plan.sensor.sigmas)
@@ -138,8 +137,9 @@ def _check_place(transform: tuple[float, ...], crs_wkt: str) -> None:
         raise ValueError(f"its CRS is {crs_wkt[:60]!r}") from error
 
 
-def _check_windows(layout: WindowLayout) -> None:
-    fits = layout.size == layout.stride + layout.overlap + 2 * layout.halo
+def _check_windows(layout: WindowLayout, scale: int) -> None:
+    fits = layout.step >= 1 and not layout.step % scale and not layout.stride % layout.step
+    fits = fits and not (layout.halo + layout.overlap // 2) % layout.step
     sound = layout.stride > 0 and 0 <= layout.overlap <= layout.stride and layout.overlap % 2 == 0 and layout.halo >= 0
     _claim(fits and sound and layout.size <= MAX_WINDOW, "windows", layout)
 

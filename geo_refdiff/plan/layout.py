@@ -1,10 +1,11 @@
-"""Where windows and blocks lie: windows on the lattice, blocks from the output's corner."""
+"""Where windows and blocks lie: blocks from the output's corner, windows in them or on the lattice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
+from typing import NamedTuple
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.window import Window
@@ -15,66 +16,104 @@ BLOCK_MULTIPLE = 16
 MAX_WINDOW = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class WindowLayout:
-    """Windows of one size on the HR lattice, in HR pixels.
-
-    Along each axis window k owns `[k stride, (k + 1) stride)`. It contributes half an overlap more on both
-    sides, where it cross-fades with its neighbours, and sees another halo beyond that, which is dropped.
+class Span(NamedTuple):
+    """A window along one axis, HR pixels of the lattice, half-open.
 
     Attributes:
-        size: side of a window, `stride + overlap + 2 halo`; starts and size are multiples of the restorer's
-            own multiple and of the scale.
-        stride: distance between windows, at least `overlap`.
+        first, last: what it sees.
+        start, stop: what it contributes; it cross-fades with its neighbours where they overlap.
+    """
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLayout:
+    """How a region is cut into windows, in HR pixels.
+
+    A window contributes half an overlap more than it owns on the sides where it cross-fades with a neighbour, and sees
+    a halo beyond that, which is dropped.
+
+    Where nothing beyond the halo changes a pixel, the region is cut into as few windows of one size as can be, that see
+    no more than it takes and nothing beyond the scene. Else windows all have one size and lie on the lattice, so that a
+    place is seen in the same window whatever region asks.
+
+    Attributes:
+        size: largest side of a window.
         halo: dropped on each side.
         overlap: width of the cross-fade, even; 0 = none.
+        step: windows start on its multiples, and sides are multiples of it.
+        fixed: whether all have one size and lie on the lattice.
     """
 
     size: int
-    stride: int
     halo: int
     overlap: int
+    step: int
+    fixed: bool
 
     @property
-    def kept_size(self) -> int:
-        """Side of what a window contributes."""
-        return self.stride + self.overlap
+    def stride(self) -> int:
+        """What a window owns along an axis, at most; where windows are fixed, the distance between two."""
+        return self.size - 2 * self.halo - self.overlap
 
-    def kept(self, row: int, col: int) -> Window:
-        """What window (row, col) contributes, on the lattice."""
-        half = self.overlap // 2
-        return Window(row * self.stride - half, col * self.stride - half, self.kept_size, self.kept_size)
+    def spans(self, lo: int, hi: int, scene: tuple[int, int]) -> list[Span]:
+        """The windows along an axis that make up `[lo, hi)`, in order.
 
-    def seen(self, row: int, col: int) -> Window:
-        """What window (row, col) sees, on the lattice."""
-        return self.kept(row, col).pad(self.halo)
+        Args:
+            lo, hi: the region.
+            scene: where the scene begins and ends.
+        """
+        half, step = self.overlap // 2, self.step
+        if self.fixed:
+            numbers = range((lo - half) // self.stride, (hi - 1 + half) // self.stride + 1)
+            kept = [(n * self.stride - half, (n + 1) * self.stride + half) for n in numbers]
+            return [Span(start - self.halo, stop + self.halo, start, stop) for start, stop in kept]
+        ends = _round_down(scene[0], step), _round_up(scene[1], step)
+        count = 0
+        while True:
+            count += 1
+            edges = [lo, *(_round_up(lo + (hi - lo) * n // count, step) for n in range(1, count)), hi]
+            spans = []
+            for number in range(count):
+                start = edges[number] - half * (number > 0)
+                stop = edges[number + 1] + half * (number + 1 < count)
+                first, last = _round_down(start - self.halo, step), _round_up(stop + self.halo, step)
+                spans.append(Span(max(first, ends[0]), min(last, ends[1]), start, stop))
+            if count * self.stride >= hi - lo or all(span.last - span.first <= self.size for span in spans):
+                return spans
 
-    def rows(self, region: Window) -> range:
-        """Indices of the rows of windows that contribute to `region`."""
-        return self._indices(region.row, region.stop_row)
-
-    def cols(self, region: Window) -> range:
-        """Indices of the columns of windows that contribute to `region`."""
-        return self._indices(region.col, region.stop_col)
-
-    def meeting(self, region: Window) -> list[tuple[int, int]]:
-        """(row, col) of all windows that contribute to `region`, row by row."""
-        return [(row, col) for row in self.rows(region) for col in self.cols(region)]
-
-    def _indices(self, lo: int, hi: int) -> range:
-        half = self.overlap // 2
-        return range((lo - half) // self.stride, (hi - 1 + half) // self.stride + 1)
+    def windows(self, region: Window, scene: Window) -> tuple[list[Span], list[Span]]:
+        """Rows and columns of the windows that make up a region; both on the lattice."""
+        return (
+            self.spans(region.row, region.stop_row, (scene.row, scene.stop_row)),
+            self.spans(region.col, region.stop_col, (scene.col, scene.stop_col)),
+        )
 
 
-def plan_windows(size: int, overlap: int, halo: int, scale: int, multiple: int) -> WindowLayout:
+def seen(row: Span, col: Span) -> Window:
+    """What a window sees."""
+    return Window(row.first, col.first, row.last - row.first, col.last - col.first)
+
+
+def kept(row: Span, col: Span) -> Window:
+    """What a window contributes."""
+    return Window(row.start, col.start, row.stop - row.start, col.stop - col.start)
+
+
+def plan_windows(size: int, overlap: int, halo: int, scale: int, multiple: int, *, fixed: bool) -> WindowLayout:
     """The layout nearest to what is asked for, rounded up until everything fits.
 
     Args:
-        size: side of a window, HR pixels.
+        size: largest side of a window, HR pixels.
         overlap: width of the cross-fade, HR pixels.
         halo: what the restorer needs dropped, HR pixels.
         scale: windows start on LR pixels.
         multiple: the restorer's own divisor of window sides.
+        fixed: as of `WindowLayout`.
 
     Raises:
         OptionError: a negative number, or windows beyond 8192 pixels.
@@ -87,7 +126,7 @@ def plan_windows(size: int, overlap: int, halo: int, scale: int, multiple: int) 
     half = -(-overlap // 2)
     margin = _round_up(halo + half, step)
     stride = max(_round_up(max(size - 2 * margin, 1), step), _round_up(2 * half, step))
-    layout = WindowLayout(stride + 2 * margin, stride, margin - half, 2 * half)
+    layout = WindowLayout(stride + 2 * margin, margin - half, 2 * half, step, fixed)
     if layout.size > MAX_WINDOW:
         raise OptionError(
             f"window {size} with overlap {overlap} and halo {halo} makes windows of {layout.size} pixels; at most "
@@ -147,3 +186,7 @@ def plan_blocks(size: int, shape: tuple[int, int]) -> BlockLayout:
 
 def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
+
+
+def _round_down(value: int, step: int) -> int:
+    return value // step * step

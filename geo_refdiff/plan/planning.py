@@ -19,7 +19,7 @@ from geo_refdiff.plan.automatic_mask import automatic_mask
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
-from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan
+from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan, SensorRecord, correction_halo
 from geo_refdiff.plan.survey import fill_note, fit_reference, survey_noise, survey_others, survey_scene
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
@@ -28,6 +28,9 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.restore.restorers import Restorer
 
 _LEAST_BYTES = 0.25
+
+_WINDOW = {"cpu": 1024, "cuda": 2048}
+"""Largest side of a window where nothing is said, HR pixels: a window takes some 1.1 KB a pixel in float32."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
-    windows, rounded = _windows(options.compute, restorer, scale)
+    consistency = chosen_consistency(options.radiometry, restorer.consistent)
+    declared = sensor_record(psf, sensor, bands, consistency, noise)
+    windows, rounded = _windows(options.compute, restorer, scale, declared, found.device)
     uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
     notes += rounded + doubts
     plan = Plan(
@@ -121,7 +126,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         blocks=found.blocks,
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
-        sensor=sensor_record(psf, sensor, bands, chosen_consistency(options.radiometry, restorer.consistent), noise),
+        sensor=declared,
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
         seed=options.sampling.seed,
         device=found.device,
@@ -156,13 +161,18 @@ def _because(dropped: str | None) -> str:
     return "" if dropped is None else f", but {dropped}"
 
 
-def _windows(asked: ComputeOptions, restorer: Restorer, scale: int) -> tuple[WindowLayout | None, list[str]]:
-    """How the output is cut into windows, with notes of what was rounded; None for restorers that need none."""
-    if restorer.local:
-        return None, []
-    size = restorer.window if asked.window is None else asked.window
+def _windows(
+    asked: ComputeOptions, restorer: Restorer, scale: int, sensor: SensorRecord, device: str
+) -> tuple[WindowLayout, list[str]]:
+    """How regions are cut into windows, with notes of what was rounded."""
+    size, halo = restorer.window, restorer.halo
+    if restorer.finite:
+        size = max(size, _WINDOW["cpu" if device == "cpu" else "cuda"])
+    if sensor.consistency != "off":
+        halo = max(halo, correction_halo(sensor, scale))
+    size = size if asked.window is None else asked.window
     overlap = restorer.overlap if asked.overlap is None else asked.overlap
-    layout = plan_windows(size, overlap, restorer.halo, scale, restorer.multiple)
+    layout = plan_windows(size, overlap, halo, scale, restorer.multiple, fixed=not restorer.finite)
     notes = [
         f"{name} {want} was rounded up to {got} pixels to fit scale, halo and network"
         for name, want, got in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))

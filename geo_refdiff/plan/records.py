@@ -22,7 +22,9 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.sensor.resize import LOBES
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
+from geo_refdiff.sensor.units import Units
 
 VERSION = 5
 """Version of the plan's format."""
@@ -166,6 +168,11 @@ class Radiometry:
     correlation: tuple[float, ...] = ()
     pixels: int = 0
 
+    @property
+    def units(self) -> Units:
+        """Of the restorer."""
+        return Units(self.centre, self.half_range)
+
 
 @dataclass(frozen=True, slots=True)
 class SensorRecord:
@@ -184,6 +191,13 @@ class SensorRecord:
     sigmas: tuple[float, ...]
     consistency: Consistency
     noise: tuple[float, ...]
+
+
+def correction_halo(sensor: SensorRecord, scale: int) -> int:
+    """HR pixels at each side of a window whose correction to the scene misses what lies beyond: the reach of Lanczos'
+    kernel, which spreads it, and of what the sensor sees there."""
+    sees = max(-(-SensorModel(scale, sigma, sensor.kernel).reach // scale) for sigma in sensor.sigmas)
+    return (sees + LOBES) * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +238,7 @@ class Plan:
     mask: MaskRecord | None
     grid: Grid
     bands: Bands
-    windows: WindowLayout | None
+    windows: WindowLayout
     blocks: BlockLayout
     radiometry: Radiometry
     psf_sigma: float
@@ -274,6 +288,11 @@ class Plan:
     def sensors(self) -> tuple[SensorModel, ...]:
         """The declared sensor for each of `bands.computed`."""
         return tuple(SensorModel(self.grid.scale, sigma, self.sensor.kernel) for sigma in self.sensor.sigmas)
+
+    @property
+    def scene_on_lattice(self) -> Window:
+        """The whole scene on the LR lattice."""
+        return Window(*self.grid.origin, self.scene.height, self.scene.width)
 
     def block(self, index: int) -> Window:
         """Block `index` in output pixels."""

@@ -177,11 +177,10 @@ def fit_reference(
             """Take what both know in a window, and say how many pixels that is."""
             image, known = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
-            part = torch.from_numpy(known.astype(np.float32))[None, None]
-            share = sensor.observe(part)[0].numpy()  # of what the sensor sees there
-            good = (share[0] >= _LEAST_SEEN) & valid.all(axis=0)
-            whole = sensor.observe(torch.from_numpy(np.where(known, image, 0).astype(np.float32))[None])[0].numpy()
-            observed = whole / np.maximum(share, _LEAST_SEEN)
+            fine, there = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(known)[None, None]
+            mean, share = sensor.observe_valid(fine, there)
+            good = (share[0, 0].numpy() >= _LEAST_SEEN) & valid.all(axis=0)
+            observed = mean[0].numpy()
             seen.append(observed[:, good].astype(np.float64))
             truth.append(values[:, good].astype(np.float64))
             return int(good.sum())

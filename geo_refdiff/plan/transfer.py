@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geo_refdiff.sensor.resize import upsample
 
@@ -63,27 +64,19 @@ def fit_transfer(known: NDArray[np.float64], other: NDArray[np.float64]) -> Tran
     return TransferFit(tuple(float(w) for w in weights), min(max(correlation, 0.0), 1.0))
 
 
-def transfer_detail(
-    image: NDArray[np.float32], lr: NDArray[np.float32], weights: Sequence[Sequence[float]], scale: int
-) -> NDArray[np.float32]:
+def transfer_detail(image: Tensor, lr: Tensor, weights: Sequence[Sequence[float]], scale: int) -> Tensor:
     """The other bands: up-sampled, with the weighted detail of the model's bands added.
 
     Args:
-        image: (C, h scale, w scale) the model's bands, digital numbers.
-        lr: (C + K, h + 4, w + 4) the scene with two pixels of context, missing pixels filled in.
+        image: (N, C, h scale, w scale) the model's bands, digital numbers.
+        lr: (N, C + K, h + 2 m, w + 2 m) the scene with m pixels of context, missing pixels filled in.
         weights: K times C.
         scale: HR pixels along an LR pixel.
 
     Returns:
-        (K, h scale, w scale).
+        (N, K, h scale, w scale).
     """
-    count = len(image)
-    margin = (lr.shape[1] - image.shape[1] // scale) // 2
-    smooth = [upsample(torch.from_numpy(band)[None, None], scale, margin)[0, 0].numpy() for band in lr]
-    out = np.stack(smooth[count:])
-    for band in range(count):
-        detail = image[band] - smooth[band]
-        for k, row in enumerate(weights):
-            if row[band]:
-                out[k] += np.float32(row[band]) * detail
-    return out
+    count, margin = image.shape[1], (lr.shape[-1] - image.shape[-1] // scale) // 2
+    smooth = upsample(lr, scale, margin)
+    shares = torch.tensor(weights, dtype=image.dtype, device=image.device)
+    return smooth[:, count:] + torch.einsum("kc,nchw->nkhw", shares, image - smooth[:, :count])

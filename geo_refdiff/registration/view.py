@@ -8,13 +8,13 @@ and a placement of it is then a cheap interpolation of a well sampled image.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geo_refdiff.sensor.convolution import convolve
 from geo_refdiff.sensor.sensor import SensorModel
 
 OVERSAMPLING = 4
@@ -104,32 +104,20 @@ def make_view(
         origin: of the view in the scene.
     """
     pad = (reference_valid.shape[0] // OVERSAMPLING - valid.shape[0]) // 2
-    taps = _taps(SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
-    support = _look(reference_valid.astype(np.float32), taps)
-    seen = np.empty((len(scene), *support.shape), dtype=np.float32)
-    for into, band in zip(seen, reference, strict=True):
-        known = np.where(reference_valid, band, 0).astype(np.float32)
-        np.divide(_look(known, taps), np.maximum(support, _MIN_SUPPORT), out=into)
+    seen, support = _look(reference, reference_valid, SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
     filled = np.where(valid, scene, 0).astype(np.float32)
     return View(filled, np.asarray(valid), seen, support, pad, origin)
 
 
-def _look(image: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The sensor's response with its pixel's corner at every pixel of `image`."""
-    anchor = (len(taps) - OVERSAMPLING) // 2
-    return np.asarray(cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, None, (anchor, anchor), 0, cv2.BORDER_REPLICATE))
-
-
-@lru_cache(maxsize=16)
-def _taps(sensor: SensorModel) -> NDArray[np.float32]:
-    """The sensor's weights along one axis, found by showing it a line at each place within a pixel."""
-    scale, reach = sensor.scale, sensor.reach
-    around = -(-reach // scale)
-    lines = torch.zeros(scale, 1, scale, (2 * around + 1) * scale, dtype=torch.float64)
-    for place in range(scale):
-        lines[place, 0, :, around * scale + place] = 1.0
-    answers = sensor.observe(lines)[:, 0, 0].numpy()
-    by_place = np.stack([answers[:, k] for k in range(2 * around, -1, -1)])  # a pixel further left sees the line later
-    taps = by_place.reshape(-1)
-    cut = around * scale - reach
-    return np.ascontiguousarray(taps[cut : len(taps) - cut], dtype=np.float32)
+def _look(
+    image: NDArray[np.floating], valid: NDArray[np.bool_], sensor: SensorModel
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The sensor's view with its pixel's corner at every pixel of `image`, (C, height, width), and its support."""
+    before, after = sensor.reach, sensor.reach + sensor.scale - 1
+    sides = ((before, after), (before, after))
+    there = torch.from_numpy(np.pad(valid, sides, mode="edge"))[None, None]
+    known = np.where(valid, image, 0).astype(np.float32)
+    fine = torch.from_numpy(np.pad(known, ((0, 0), *sides), mode="edge"))[None]
+    support = convolve(there.to(torch.float32), [sensor.factors], 1)
+    seen = convolve(fine, [sensor.factors], 1) / support.clamp(min=_MIN_SUPPORT)
+    return seen[0].numpy(), support[0, 0].numpy()

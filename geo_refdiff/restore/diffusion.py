@@ -17,9 +17,9 @@ from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, publishe
 from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.options import SamplingOptions
-from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, without_margin
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
 from geo_refdiff.restore.sources import trace
-from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -136,10 +136,29 @@ def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, i
     return 1.0, level, _FULL_STEPS if level > 2 * sigma else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What all samples of some windows share.
+
+    Attributes:
+        batch: the conditions.
+        lr: (N, C, H, W) the scene up-sampled, in the model's channels.
+        ref: the same shape, NaN where missing.
+        mask: (N, 1, H, W) uint8.
+        guidance: of networks that have one.
+        start: (N, C, H, W) of the model, for "better-start"; None for other samplers.
+    """
+
+    batch: Conditions
+    lr: Tensor
+    ref: Tensor
+    mask: Tensor
+    guidance: Any
+    start: Tensor | None
+
+
 class DiffusionRestorer:
     """A denoiser, run by a sampler on each window.
-
-    On the CPU windows are sampled one by one, so that the batch size cannot change a bit.
 
     Args:
         denoiser: in eval mode, on its device.
@@ -149,7 +168,6 @@ class DiffusionRestorer:
         name: as the user calls the model.
     """
 
-    local = False
     model_units = True
     uses_reference = True
     uses_mask = True
@@ -166,104 +184,94 @@ class DiffusionRestorer:
         self.channels, self.name = channels, name
         self.consistent = settings.back_project
         self.halo, self.multiple = denoiser.halo, denoiser.multiple
+        self.finite = denoiser.receptive_field is not None
         config = denoiser.config
         self.window = _size(config, "window", int(config.get("img_resolution", 512)))
         self.overlap = _size(config, "overlap", 32)
-        self.noise_channels = len(denoiser.bands) if settings.noisy_start else 0
         self.stochastic = settings.stochastic
 
-    def restore(self, batch: Conditions) -> Tensor:
-        """(N, C, H, W) float32 on the CPU, model units."""
-        return self._one_by_one(batch, traced=False)
-
-    def restore_traced(self, batch: Conditions) -> Tensor:
-        """(N, C + 2, H, W) float32 on the CPU; detail from the reference is what the gate lets through."""
-        return self._one_by_one(batch, traced=True)
-
-    def _one_by_one(self, batch: Conditions, *, traced: bool) -> Tensor:
-        if self.denoiser.device.type == "cpu":
-            return torch.cat([self._restore(batch.take([n]), traced) for n in range(len(batch.windows))])
-        return self._restore(batch, traced).cpu()
-
-    def _restore(self, batch: Conditions, traced: bool) -> Tensor:
-        device = self.denoiser.device
-        scene_lr = self._to_model(batch.lr.to(device))
-        lr = upsample(scene_lr, self.sensor.scale, LR_MARGIN)
+    def prepare(self, batch: Conditions) -> _Prepared:
+        """Guidance and start."""
+        lr = upsample(self._to_model(batch.lr), self.sensor.scale, LR_MARGIN)
         if batch.ref is None:
             ref = torch.full_like(lr, math.nan)
         else:
-            ref = self._to_model(batch.ref.to(device))
+            ref = self._to_model(batch.ref)
             ref = torch.where(torch.isnan(ref).any(dim=1, keepdim=True), math.nan, ref)
-        shape = (lr.shape[0], 1, *lr.shape[-2:])
-        if batch.mask is None:
-            mask = torch.full(shape, UNKNOWN_CLASS, dtype=torch.uint8, device=device)
-        else:
-            mask = batch.mask.to(device)
-        guidance = self.denoiser.guidance(lr, ref, mask) if isinstance(self.denoiser, GuidedDenoiser) else None
-        image = self._sample(lr, ref, mask, batch, guidance).to(torch.float32)
-        traces = self._traces(image, lr, guidance) if traced else None
-        if self.settings.back_project and batch.project:
-            image = project(image, without_margin(scene_lr), self.sensor)
-        image = self._to_scene(image)
-        return image if traces is None else torch.cat([image, traces], dim=1)
+        mask = batch.mask
+        if mask is None:
+            mask = torch.full((len(lr), 1, *lr.shape[-2:]), UNKNOWN_CLASS, dtype=torch.uint8, device=lr.device)
+        denoiser, settings = self.denoiser, self.settings
+        guidance = start = None
+        if isinstance(denoiser, GuidedDenoiser):
+            guidance = denoiser.guidance(lr, ref, mask)
+            if settings.name == BETTER_START:
+                start = denoiser.start(guidance)
+        return _Prepared(batch, lr, ref, mask, guidance, start)
 
-    def _traces(self, image: Tensor, lr: Tensor, guidance: Any) -> Tensor:
+    def sample(self, prepared: _Prepared, seed: int) -> Tensor:
+        """(N, C, H, W) float32, model units."""
+        image = self._sample(prepared, seed).to(torch.float32)
+        if self.settings.back_project and prepared.batch.project:
+            image = back_project(image, self._to_model(prepared.batch.inner_lr), self.sensor)
+        return self._to_scene(image)
+
+    def restore(self, batch: Conditions) -> Tensor:
+        """(N, C, H, W) float32, model units: a sample with the conditions' own seed."""
+        return self.sample(self.prepare(batch), batch.seed)
+
+    def trace(self, prepared: _Prepared, image: Tensor) -> Tensor:
         """What was copied from the reference, and what the image has beyond that and the mean estimate."""
-        copied, known = torch.zeros_like(image), lr
-        denoiser, blend = self.denoiser, self.settings.blend
-        if self.settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
-            mean = known = denoiser.mean(guidance, image)
+        copied, known = torch.zeros_like(image), prepared.lr
+        denoiser, guidance, blend = self.denoiser, prepared.guidance, self.settings.blend
+        if prepared.start is not None and isinstance(denoiser, GuidedDenoiser):
+            mean = known = denoiser.mean(guidance, prepared.lr)
             if hasattr(guidance, "copy"):
                 fine, medium = guidance.detail.chunk(2, dim=1)
-                copied = blend * torch.cat([guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium], dim=1)
-                known = mean + blend * (denoiser.start(guidance) - guidance.texture - mean)
-        return trace(copied, image - known)
+                parts = (guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium)
+                copied = blend * torch.cat([self._to_scene(part) for part in parts], dim=1)
+                known = mean + blend * (prepared.start - guidance.texture - mean)
+        return trace(copied, image - self._to_scene(known))
 
-    def _sample(self, lr: Tensor, ref: Tensor, mask: Tensor, batch: Conditions, guidance: Any) -> Tensor:
-        denoiser, settings = self.denoiser, self.settings
-        options: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
+    def _sample(self, prepared: _Prepared, seed: int) -> Tensor:
+        denoiser, settings, lr = self.denoiser, self.settings, prepared.lr
+        options: dict[str, Any] = {} if prepared.guidance is None else {"guidance": prepared.guidance}
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            result: Tensor = denoiser(x, sigma, lr, ref, mask, **options)
+            result: Tensor = denoiser(x, sigma, lr, prepared.ref, prepared.mask, **options)
             return result
 
+        def noise(step: int) -> Tensor:
+            windows = prepared.batch.windows
+            return torch.stack([lattice_noise(w, lr.shape[1], seed, step, lr.device) for w in windows])
+
         if settings.name == PUBLISHED:
-            return self._published(denoise, lr, batch)
+            churn = settings.churn
+            assert churn is not None
+            return heun(
+                denoise,
+                published_start(lr, churn.sigma_max),
+                churn.sigmas(settings.steps),
+                noise=lambda step: noise(step + 1),
+                s_churn=churn.s_churn,
+                s_min=churn.s_min,
+                s_max=churn.s_max,
+                s_noise=churn.s_noise,
+            )
         base, mean = lr, None
-        if settings.name == BETTER_START and isinstance(denoiser, GuidedDenoiser):
-            base = denoiser.start(guidance)
+        if prepared.start is not None and isinstance(denoiser, GuidedDenoiser):
+            base = prepared.start
             if settings.blend < 1.0:
-                mean = denoiser.mean(guidance, base)
+                mean = denoiser.mean(prepared.guidance, base)
                 if not denoiser.around_start or settings.steps == 0:
                     base, mean = torch.lerp(mean, base, settings.blend), None
         if settings.steps == 0:
             return base
-        if batch.noise is None:
-            raise ValueError("the conditions carry no noise")
-        start = noisy_start(base, settings.sigma_start, batch.noise.to(lr.device))
-        sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_start, settings.rho, lr.device)
+        start = noisy_start(base, settings.sigma_start, noise(0))
+        sigmas = karras_sigmas(settings.steps, settings.sigma_min, settings.sigma_start, settings.rho)
         sampler = heun if settings.name == BETTER_START else SAMPLERS[settings.name]
         sampled: Tensor = sampler(denoise, start, sigmas)
         return sampled if mean is None else torch.lerp(mean.to(sampled.dtype), sampled, settings.blend)
-
-    def _published(self, denoise: Any, lr: Tensor, batch: Conditions) -> Tensor:
-        published = self.settings.churn
-        assert published is not None
-
-        def noise(step: int) -> Tensor:
-            drawn = [torch.from_numpy(lattice_noise(w, lr.shape[1], batch.seed, step + 1)) for w in batch.windows]
-            return torch.stack(drawn).to(lr.device)
-
-        return heun(
-            denoise,
-            published_start(lr, published.sigma_max),
-            published.sigmas(self.settings.steps, lr.device),
-            noise=noise,
-            s_churn=published.s_churn,
-            s_min=published.s_min,
-            s_max=published.s_max,
-            s_noise=published.s_noise,
-        )
 
     def _to_model(self, image: Tensor) -> Tensor:
         """Scene bands -> the model's channels."""

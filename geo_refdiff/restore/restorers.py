@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.sources import TRACES
-from geo_refdiff.sensor.backproject import project, reach
+from geo_refdiff.sensor.inverse import back_project, inverse_reach
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -23,23 +23,21 @@ LR_MARGIN = CONTEXT
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units.
+    """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units, on its device.
 
     Attributes:
         windows: the N windows on the HR lattice.
         lr: (N, C, H / scale + 2 LR_MARGIN, W / scale + 2 LR_MARGIN) float32, missing pixels filled in.
         ref: (N, C, H, W) float32 in the scene's radiometry, NaN in every band where missing; None without a reference.
         mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
-        noise: (N, channels, H, W) float32 unit normal noise of step 0; None for restorers without noise.
-        project: whether restorers that keep to the scene do so window by window; not where that is done to the whole.
-        seed: of `noise`, and of noise that a sampler adds in later steps.
+        project: whether restorers that keep to the scene do so by themselves; not where the engine corrects the image.
+        seed: of the noise.
     """
 
     windows: tuple[Window, ...]
     lr: Tensor
     ref: Tensor | None = None
     mask: Tensor | None = None
-    noise: Tensor | None = None
     project: bool = True
     seed: int = 0
 
@@ -48,17 +46,11 @@ class Conditions:
         """`lr` without its margin, (N, C, H / scale, W / scale)."""
         return without_margin(self.lr)
 
-    def take(self, indices: Sequence[int]) -> Conditions:
-        """The conditions of some of the windows, in the order given; a window may come more than once."""
-        index = torch.tensor(indices)
-        return replace(
-            self,
-            windows=tuple(self.windows[i] for i in indices),
-            lr=self.lr[index],
-            ref=None if self.ref is None else self.ref[index],
-            mask=None if self.mask is None else self.mask[index],
-            noise=None if self.noise is None else self.noise[index],
-        )
+    def to(self, device: torch.device | str) -> Conditions:
+        """On another device."""
+        lr, ref, mask = (None if x is None else x.to(device) for x in (self.lr, self.ref, self.mask))
+        assert lr is not None
+        return replace(self, lr=lr, ref=ref, mask=mask)
 
 
 def without_margin(lr: Tensor) -> Tensor:
@@ -72,14 +64,13 @@ class Restorer(Protocol):
     Attributes:
         name: as the user calls it.
         halo: HR pixels at each side of a window that are not to be trusted.
-        multiple: divides the sides of its windows.
+        multiple: divides the sides and starts of its windows.
         window, overlap: defaults, HR pixels.
-        local: whether a pixel is the same, to the last bit, in whatever window it lies; such a restorer is
-            not run window by window.
+        finite: whether what lies beyond the halo changes nothing, so that windows may be cut to what is wanted; else
+            all have one size and lie on the lattice.
         model_units: whether it works in model units; else in the scene's digital numbers.
         uses_reference, uses_mask: whether it looks at them.
         consistent: whether the scene, as the sensor would see it, is to be kept unless the user says otherwise.
-        noise_channels: channels of noise that a sample begins with, 0 = none.
         stochastic: whether another seed gives another image.
     """
 
@@ -94,7 +85,7 @@ class Restorer(Protocol):
     @property
     def overlap(self) -> int: ...
     @property
-    def local(self) -> bool: ...
+    def finite(self) -> bool: ...
     @property
     def model_units(self) -> bool: ...
     @property
@@ -104,16 +95,22 @@ class Restorer(Protocol):
     @property
     def consistent(self) -> bool: ...
     @property
-    def noise_channels(self) -> int: ...
-    @property
     def stochastic(self) -> bool: ...
 
     def restore(self, batch: Conditions) -> Tensor:
-        """HR images (N, C, H, W) float32, on the CPU."""
+        """HR images (N, C, H, W) float32, on the device of the conditions: `sample` with their own seed."""
         ...
 
-    def restore_traced(self, batch: Conditions) -> Tensor:
-        """HR images with two channels (`sources.trace`) that say where their detail comes from, (N, C + 2, H, W)."""
+    def prepare(self, batch: Conditions) -> Any:
+        """What all samples of these windows share."""
+        ...
+
+    def sample(self, prepared: Any, seed: int) -> Tensor:
+        """HR images (N, C, H, W) float32 with the noise of a seed, on the device of the conditions."""
+        ...
+
+    def trace(self, prepared: Any, image: Tensor) -> Tensor:
+        """Where the detail of a sample comes from, (N, 2, H, W), see `sources.trace`."""
         ...
 
 
@@ -121,12 +118,11 @@ class Classical(ABC):
     """What the classical restorers share: no model units, no mask, no noise."""
 
     name: ClassVar[str] = ""
-    local: ClassVar[bool] = False
+    finite: ClassVar[bool] = True
     model_units: ClassVar[bool] = False
     uses_reference: ClassVar[bool] = False
     uses_mask: ClassVar[bool] = False
     consistent: ClassVar[bool] = False
-    noise_channels: ClassVar[int] = 0
     stochastic: ClassVar[bool] = False
     multiple: ClassVar[int] = 1
     window: ClassVar[int] = 1024
@@ -138,25 +134,29 @@ class Classical(ABC):
     def restore(self, batch: Conditions) -> Tensor:
         """(N, C, H, W), digital numbers."""
 
+    def prepare(self, batch: Conditions) -> Conditions:
+        """Nothing is shared but the conditions."""
+        return batch
+
+    def sample(self, prepared: Conditions, seed: int) -> Tensor:
+        """The same whatever the seed."""
+        return self.restore(prepared)
+
+    def trace(self, prepared: Conditions, image: Tensor) -> Tensor:
+        """(N, 2, H, W): no detail but what a known reference brings."""
+        traces = image.new_zeros(image.shape[0], TRACES, *image.shape[-2:])
+        if self.uses_reference and prepared.ref is not None:
+            traces[:, 0] = torch.isfinite(prepared.ref).all(dim=1)
+        return traces
+
     def projected(self, image: Tensor, batch: Conditions) -> Tensor:
         """Back-projected to each window's scene, where that is asked for."""
-        if not batch.project:
-            return image
-        lr = batch.inner_lr
-        return torch.cat([project(image[n : n + 1], lr[n : n + 1], self.sensor) for n in range(lr.shape[0])])
-
-    def restore_traced(self, batch: Conditions) -> Tensor:
-        """(N, C + 2, H, W): no detail but what a known reference brings."""
-        image = self.restore(batch)
-        traces = torch.zeros(image.shape[0], TRACES, *image.shape[-2:])
-        if self.uses_reference and batch.ref is not None:
-            traces[:, 0] = torch.isfinite(batch.ref).all(dim=1)
-        return torch.cat([image, traces], dim=1)
+        return back_project(image, batch.inner_lr, self.sensor) if batch.project else image
 
     @property
     def halo(self) -> int:
         """HR pixels that back-projection reaches."""
-        return reach(self.sensor)
+        return inverse_reach(self.sensor)
 
     @property
     def overlap(self) -> int:
@@ -168,11 +168,15 @@ class Bicubic(Classical):
     """Plain cubic convolution of the scene."""
 
     name = "bicubic"
-    local = True
 
     @property
     def halo(self) -> int:
         """None: conditions carry the context of the kernel."""
+        return 0
+
+    @property
+    def overlap(self) -> int:
+        """None: windows agree to their borders."""
         return 0
 
     def restore(self, batch: Conditions) -> Tensor:

@@ -7,9 +7,7 @@ counts (`NOTICEABLE`). The larger one names the class; where neither is noticeab
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,9 +46,8 @@ def trace(copied: Tensor, generated: Tensor) -> Tensor:
     return energies.to(torch.float32) / NOTICEABLE**2
 
 
-def source_classes(traces: NDArray[np.float32]) -> NDArray[np.uint8]:
+def source_classes(traces: Tensor) -> Tensor:
     """(2, height, width) traces -> (height, width) classes, uint8."""
     reference, generated = traces
-    classes = np.where(reference >= generated, np.uint8(REFERENCE), np.uint8(GENERATED))
-    classes[np.maximum(reference, generated) < 1.0] = INTERPOLATED
-    return classes
+    classes = torch.where(reference >= generated, REFERENCE, GENERATED)
+    return torch.where(torch.maximum(reference, generated) < 1.0, INTERPOLATED, classes).to(torch.uint8)

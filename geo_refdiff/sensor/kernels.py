@@ -25,6 +25,9 @@ TRUNCATE = 4.0
 
 Taps = NDArray[np.float64]
 
+Factors = tuple[Taps, Taps]
+"""rows and cols, each (rank, scale + 2 reach): a kernel as a sum of separable ones, see `oriented`."""
+
 _SEGMENT_STEPS = 8
 _RANK_TOLERANCE = 1e-4
 

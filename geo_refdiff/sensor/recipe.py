@@ -19,9 +19,9 @@ from torch import Tensor
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.sensor.jpeg import jpeg
-from geo_refdiff.sensor.kernels import RESIZES, Resize, oriented, separable
+from geo_refdiff.sensor.kernels import RESIZES, Factors, Resize, oriented, separable
 from geo_refdiff.sensor.presets import PRESETS
-from geo_refdiff.sensor.reduce import Factors, reduce_images
+from geo_refdiff.sensor.sensor import observe
 
 MAX_SIGMA = 4.0
 """LR pixels."""
@@ -249,9 +249,9 @@ class Degradation:
     def _reduced(self, hr: Tensor) -> Tensor:
         n, c, height, width = hr.shape
         if len(self) != n or not any(self.apart):
-            return reduce_images(hr, [self.kernel(i) for i in range(len(self))], self.scale)
+            return observe(hr, [self.kernel(i) for i in range(len(self))], self.scale)
         kernels = [self.kernel(i, band) for i in range(n) for band in range(c)]
-        lr = reduce_images(hr.reshape(n * c, 1, height, width), kernels, self.scale)
+        lr = observe(hr.reshape(n * c, 1, height, width), kernels, self.scale)
         return lr.reshape(n, c, *lr.shape[-2:])
 
 

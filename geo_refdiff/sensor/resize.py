@@ -1,19 +1,30 @@
-"""Up-sampling by Keys' cubic convolution: the one kernel used in training, inference and baselines.
+"""From the LR to the HR grid: Keys' cubic convolution, the one up-sampling of training, inference and baselines, and
+Lanczos' kernel, by which corrections to the scene are spread.
 
-Source: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29 (1981), equation 15
-(a = -1/2, the Catmull-Rom spline; also GDAL's `cubic` where it enlarges).
+Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29 (1981), equation 15
+(a = -1/2, the Catmull-Rom spline; also GDAL's `cubic` where it enlarges); C. E. Duchon, "Lanczos filtering in one and
+two dimensions", J. Applied Meteorology 18 (1979).
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Upsampling = Literal["cubic", "lanczos"]
+
 CONTEXT = 2
-"""LR pixels of context on each side that an up-sampled pixel depends on."""
+"""LR pixels of context on each side that a pixel up-sampled by the cubic kernel depends on."""
+
+LOBES = 4
+"""Of Lanczos' kernel, which is its context in LR pixels."""
+
+_REACH: dict[Upsampling, int] = {"cubic": CONTEXT, "lanczos": LOBES}
 
 
 def keys(distance: float) -> float:
@@ -26,54 +37,65 @@ def keys(distance: float) -> float:
     return 0.0
 
 
-@lru_cache(maxsize=64)
-def cubic_phases(scale: int) -> tuple[tuple[int, tuple[float, float, float, float]], ...]:
-    """For each of the `scale` HR pixels inside an LR pixel: (LR offset of the first of four taps, the weights)."""
-    phases = []
-    for p in range(scale):
-        position = (p + 0.5) / scale - 0.5
-        first = -2 if position < 0 else -1
-        weights = [keys(position - (first + k)) for k in range(4)]
-        total = sum(weights)
-        w0, w1, w2, w3 = (w / total for w in weights)
-        phases.append((first, (w0, w1, w2, w3)))
-    return tuple(phases)
+def _lanczos(distance: float) -> float:
+    return float(np.sinc(distance) * np.sinc(distance / LOBES)) if abs(distance) < LOBES else 0.0
 
 
-def _along(x: Tensor, scale: int, dim: int) -> Tensor:
-    """One axis enlarged; `x` carries CONTEXT pixels on both sides, which are used up."""
-    n = x.shape[dim] - 2 * CONTEXT
-    parts = []
-    for first, weights in cubic_phases(scale):
-        # separate multiplications and additions: every value is rounded alike wherever its pixel lies in the window
-        acc = x.narrow(dim, CONTEXT + first, n) * weights[0]
-        for k in (1, 2, 3):
-            acc += x.narrow(dim, CONTEXT + first + k, n) * weights[k]
-        parts.append(acc)
-    stacked = torch.stack(parts, dim=dim + 1 if dim >= 0 else dim)
-    shape = list(x.shape)
-    shape[dim] = n * scale
-    return stacked.reshape(shape)
+@lru_cache(maxsize=128)
+def _phases(kernel: Upsampling, scale: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(2 reach + 1, scale): weights of the LR pixels `-reach .. reach` around an LR pixel for each HR pixel in it."""
+    reach, weight = _REACH[kernel], keys if kernel == "cubic" else _lanczos
+    table = np.array(
+        [[weight((p + 0.5) / scale - 0.5 - k) for p in range(scale)] for k in range(-reach, reach + 1)],
+        dtype=np.float64,
+    )
+    with torch.inference_mode(False):
+        return torch.from_numpy(table / table.sum(axis=0)).to(device=device, dtype=dtype)
 
 
-def upsample(lr: Tensor, scale: int, margin: int = 0) -> Tensor:
-    """Enlarge an image `scale` times by cubic convolution, pixel areas aligned (no half-pixel shift).
+def enlarge_along(x: Tensor, scale: int, dim: int, kernel: Upsampling = "cubic") -> Tensor:
+    """One axis (-1 or -2) enlarged; `x` (..., n + 2 reach) carries the kernel's context, which is used up."""
+    phases = _phases(kernel, scale, x.dtype, x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        around = x.unfold(dim, len(phases), 1)  # (..., taps)
+        if dim == -1:
+            return (around @ phases).flatten(-2)
+        return (phases.T @ around.transpose(-1, -2)).flatten(-3, -2)
+
+
+def upsample(lr: Tensor, scale: int, margin: int = 0, kernel: Upsampling = "cubic") -> Tensor:
+    """Enlarge an image `scale` times, pixel areas aligned (no half-pixel shift).
 
     Args:
         lr: (N, C, h, w), float.
         scale: whole factor, at least 1.
-        margin: LR pixels on each side of `lr` that are context only; with at least CONTEXT (2) of them the result does
-            not depend on where the image was cut, with fewer the border is replicated.
+        margin: LR pixels on each side of `lr` that are context only; with at least CONTEXT (2; LOBES, 4, for Lanczos)
+            of them the result does not depend on where the image was cut, with fewer the border is replicated.
+        kernel: "cubic" (Keys) or "lanczos" (4 lobes), which lets less of the LR grid through.
 
     Returns:
         (N, C, (h - 2 margin) scale, (w - 2 margin) scale), same dtype.
     """
     if scale == 1:
         return lr[..., margin : lr.shape[-2] - margin, margin : lr.shape[-1] - margin]
-    if margin < CONTEXT:
-        pad = CONTEXT - margin
-        x = F.pad(lr, (pad, pad, pad, pad), mode="replicate")
-    else:
-        cut = margin - CONTEXT
-        x = lr[..., cut : lr.shape[-2] - cut, cut : lr.shape[-1] - cut]
-    return _along(_along(x, scale, 3), scale, 2)  # the larger pass along whole rows, which is faster
+    spare = margin - _REACH[kernel]
+    x = F.pad(lr, (-spare,) * 4, mode="replicate") if spare < 0 else _cut(lr, spare)
+    return enlarge_along(enlarge_along(x, scale, -2, kernel), scale, -1, kernel)
+
+
+def repeat_pixels(lr: Tensor, scale: int) -> Tensor:
+    """(..., h, w) -> (..., h scale, w scale), every pixel repeated."""
+    *rest, height, width = lr.shape
+    wide = lr[..., :, None, :, None].expand(*rest, height, scale, width, scale)
+    return wide.reshape(*rest, height * scale, width * scale)
+
+
+def cell_means(hr: Tensor, scale: int) -> Tensor:
+    """(..., h scale, w scale) -> (..., h, w), the mean of each LR pixel's own area; booleans give shares."""
+    x = hr.to(torch.float32) if hr.dtype == torch.bool else hr
+    *rest, height, width = x.shape
+    return x.reshape(*rest, height // scale, scale, width // scale, scale).mean(dim=(-3, -1))
+
+
+def _cut(x: Tensor, n: int) -> Tensor:
+    return x[..., n : x.shape[-2] - n, n : x.shape[-1] - n]

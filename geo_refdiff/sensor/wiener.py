@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.sensor.reduce import reduce_images
 from geo_refdiff.sensor.resize import upsample
-from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.sensor import SensorModel, observe
 
 _MARGIN = 4
 _LEAST = 0.01
@@ -52,8 +51,7 @@ def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise:
         (N, C, H, W).
     """
     scale = sensors[0].scale
-    kernels = [(np.array([s.taps]), np.array([s.taps])) for s in sensors]
-    residual = F.pad((lr - reduce_images(x, kernels, scale))[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    residual = F.pad((lr - observe(x, [s.factors for s in sensors], scale))[..., 1:-1, 1:-1], (1, 1, 1, 1))
     h, w = (n + 2 * _MARGIN for n in residual.shape[-2:])
     with torch.no_grad():
         total = residual.square().mean(dim=(1, 2, 3))

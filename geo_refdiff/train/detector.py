@@ -25,6 +25,7 @@ from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.diffusion.checkpoint import match_weights, model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
+from geo_refdiff.sensor.units import BYTES
 
 SCALES = (6, 8, 8, 8, 8, 12, 16, 16, 16, 16)
 _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
@@ -70,12 +71,14 @@ def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float
     scale = sensor.scale
     height, width = (n // scale * scale for n in crop.mask.shape)
     cut = (slice(height), slice(width))
-    new, ref = (torch.from_numpy(np.ascontiguousarray(a[:, *cut])).float() / 127.5 - 1 for a in (crop.new, crop.ref))
+    new, ref = (
+        BYTES.to_model(torch.from_numpy(np.ascontiguousarray(a[:, *cut])).float()) for a in (crop.new, crop.ref)
+    )
     ref[:, torch.from_numpy(~crop.ref_valid[cut])] = torch.nan
     lr = sensor.observe(new[None])[0]
     if noise:
         draw = torch.Generator().manual_seed(seed)
-        lr += torch.randn(lr.shape, generator=draw) * (noise / 127.5)
+        lr += torch.randn(lr.shape, generator=draw) * (noise / BYTES.half_range)
     whole = torch.from_numpy(crop.new_valid[cut]).float()[None]
     valid = F.avg_pool2d(whole, scale)[0] > 0.999
     mask = torch.from_numpy(crop.mask[cut].astype(np.int64))

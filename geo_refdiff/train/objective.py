@@ -13,6 +13,7 @@ from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.loss import draw_sigmas, edm_loss
 from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import DetailBands, Guidance
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.sensor.wiener import wiener_project
 from geo_refdiff.train.adversary import Heads, deceit, hinge
 from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
@@ -55,7 +56,7 @@ def wavelet_dissimilarity(image: Tensor, truth: Tensor, weight: Tensor) -> Tenso
         A scalar in 0..1.
     """
     n, c, h, w = truth.shape
-    a, b = (x.float().reshape(n * c, 1, h, w) * 127.5 for x in (image, truth))
+    a, b = (x.float().reshape(n * c, 1, h, w) * BYTES.half_range for x in (image, truth))
     counts = weight.float().expand(n, c, h, w).reshape(n * c, 1, h, w)
     terms, total = [], []
     for turned in (False, True):
@@ -113,7 +114,7 @@ class Objective(nn.Module):
     def __init__(self, denoiser: Denoiser, config: TrainingConfig, perception: PerceptionConfig) -> None:
         super().__init__()
         self.denoiser, self.config, self.perception = denoiser, config, perception
-        self.bands = DetailBands(len(denoiser.bands)).to(denoiser.device)
+        self.bands = DetailBands()
         self.trunk: Trunk | None = None
         self.heads: Heads | None = None
         if perception.active:

@@ -21,6 +21,7 @@ from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.train.config import SamplesConfig
 from geo_refdiff.train.faults import Sample, spoil, turn
 from geo_refdiff.train.pixels import PixelSource, Planes, Room
@@ -197,13 +198,13 @@ class SampleMaker:
         truth, ref, mask, weight = truth[inner], ref[inner], mask[inner], weight[inner]
         present = weight.amax(dim=(2, 3), keepdim=True) > 0
         return Batch(
-            truth=(_units(truth) * (weight > 0)).contiguous(),
-            lr=(upsample(_units(seen), scale, margin=context // scale) * present).contiguous(),
-            ref=(_units(ref) * present).contiguous(),
+            truth=(BYTES.to_model(truth) * (weight > 0)).contiguous(),
+            lr=(upsample(BYTES.to_model(seen), scale, margin=context // scale) * present).contiguous(),
+            ref=(BYTES.to_model(ref) * present).contiguous(),
             mask=mask.contiguous(),
             weight=weight.contiguous(),
-            seen=(_units(seen[..., part, part]) * present).contiguous(),
-            noise=torch.tensor(noise, dtype=truth.dtype, device=truth.device) / 127.5,
+            seen=(BYTES.to_model(seen[..., part, part]) * present).contiguous(),
+            noise=torch.tensor(noise, dtype=truth.dtype, device=truth.device) / BYTES.half_range,
             sensors=sensors,
             scale=scale,
             names=tuple(names),
@@ -313,10 +314,6 @@ def _too_small(height: int, width: int, crop: int) -> str:
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names)
-
-
-def _units(dn: Tensor) -> Tensor:
-    return dn / 127.5 - 1.0
 
 
 def _shares(weights: Sequence[float]) -> NDArray[np.float64]:

@@ -20,9 +20,10 @@ from geo_refdiff.diffusion.schedule import karras_sigmas
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.raster.picture import Panel, write_panels
-from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.train.faults import Sample
 from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason
@@ -104,9 +105,9 @@ class Validation:
         rows: list[list[Panel]] = []
         for truth, ref in self.tiles:
             lr = self.sensor.observe(truth)
-            images = {"bicubic-ibp": project(upsample(lr, self.plan.scale), lr, self.sensor)}
+            images = {"bicubic-ibp": back_project(upsample(lr, self.plan.scale), lr, self.sensor)}
             for name, image in self._images(denoiser, lr, ref).items():
-                images[name] = project(image, lr, self.sensor)
+                images[name] = back_project(image, lr, self.sensor)
             for name, image in images.items():
                 for figure, measure in _FIGURES.items():
                     sums.setdefault(f"{name} {figure}", []).append(float(measure(image, truth)))
@@ -127,7 +128,7 @@ class Validation:
 
     def _images(self, denoiser: Denoiser, lr: Tensor, ref: Tensor) -> dict[str, Tensor]:
         """DN, on the CPU."""
-        up, reference = ((x / 127.5 - 1.0).to(self.device) for x in (upsample(lr, self.plan.scale), ref))
+        up, reference = (BYTES.to_model(x).to(self.device) for x in (upsample(lr, self.plan.scale), ref))
         mask = torch.full_like(up[:, :1], UNKNOWN_CLASS, dtype=torch.uint8)
         noise = torch.randn(up.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         images: dict[str, Tensor] = {}
@@ -144,7 +145,7 @@ class Validation:
             noisy_start(base, sigma, noise),
             karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
         )
-        return {name: (image.float().cpu() + 1.0) * 127.5 for name, image in images.items()}
+        return {name: BYTES.to_numbers(image.float().cpu()) for name, image in images.items()}
 
 
 def _rgb(image: Tensor) -> NDArray[np.uint8]:

@@ -290,7 +290,6 @@ def _compare(
             outer = tile.pad(consistency.sees)
             pixels, valid = fine.read(outer.multiply(scale))
             smooth, lr, lr_valid = bicubic(coarse, outer.shift(*corner), scale)
-            smooth = rounded(smooth, dtype)
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
@@ -299,11 +298,18 @@ def _compare(
             sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
             count, height, width = lr.shape
             whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
-            seen = whole, tile.within(outer), lr_valid & ~whole
-            result.residual = result.residual.plus(consistency.measure(pixels, lr, *seen))
-            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(smooth, lr, *seen))
+            kept, cut = (torch.from_numpy(part)[None] for part in (whole, lr_valid & ~whole))
+            seen = _real(lr), kept, tile.within(outer), cut
+            made, plain = _real(pixels), rounded(_real(smooth), dtype)
+            result.residual = result.residual.plus(consistency.measure(made, *seen))
+            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *seen))
             both = valid[own] & wanted
             output.feed(pixels[own].astype(np.float32), both)
-            interpolated.feed(smooth[own].astype(np.float32), both)
+            interpolated.feed(plain[0].to(torch.float32).numpy()[own], both)
     result.seams = Seams.of(output, interpolated)
     return sums
+
+
+def _real(image: NDArray[Any]) -> Tensor:
+    """(1, C, h, w) real numbers that hold every value of its type."""
+    return torch.from_numpy(image.astype(np.float32 if image.dtype.itemsize <= 2 else np.float64, copy=False))[None]

@@ -97,8 +97,7 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
     following = index + 1 if block_id[-1] + 1 < layout.cols else None
     with _BENCH.lock, gdal_env():
         computer = _BENCH.computer(ready)
-        threads = 1 if computer.restorer.local else int(ready.plan.software.get(THREADS, 0))
-        with torch_settings(threads):
+        with torch_settings(int(ready.plan.software.get(THREADS, 0))):
             return np.ascontiguousarray(computer.compute(index, following).pixels)
 
 

@@ -410,7 +410,7 @@ def test_a_residual_beyond_the_limit(make: Make) -> None:
     assert 0 < (~part).mean() < 0.6
     with ConditionReader(kept.plan, kept.restorer) as reader:
         row, col = kept.plan.grid.origin
-        used = reader.read((area.shift(8 * row, 8 * col),)).ref
+        used = reader.conditions(reader.read((area.shift(8 * row, 8 * col),))).ref
     assert used is not None
     known = np.isfinite(np.asarray(used[0, 0]))
     assert not known[~part].any()

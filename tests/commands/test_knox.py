@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from shutil import which
 
@@ -17,6 +18,7 @@ from rio_cogeo.cogeo import cog_validate
 from geo_refdiff import upscale
 from geo_refdiff.plan.file import read_plan
 from geo_refdiff.raster.geobox import compose
+from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
 
 pytestmark = pytest.mark.slow
@@ -161,14 +163,13 @@ def cross_fade_gradients(
     result = upscale(scene, ref=reference, out=folder / f"{window}.tif", window=window, keep=True)
     assert result.plan_path is not None
     plan = read_plan(result.plan_path)
-    assert plan.windows is not None
-    stride, half = plan.windows.stride, plan.windows.overlap // 2
     with rasterio.open(result.out) as dataset:
         image = dataset.read(masked=True).astype(float)
+    whole = plan.on_lattice(Window(0, 0, *plan.shape))
     fades = []
-    for axis in (0, 1):
-        place = (np.arange(1, image.shape[axis + 1]) + 8 * plan.grid.origin[axis]) % stride
-        fades.append(np.minimum(place, stride - place) <= half)
+    for spans, size, start in zip(plan.windows.windows(whole, whole), plan.shape, (whole.row, whole.col), strict=True):
+        place = np.arange(1, size) + start
+        fades.append(np.any([(b.start <= place) & (place <= a.stop) for a, b in pairwise(spans)], axis=0))
     return image, fades
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from geo_refdiff import upscale
 from geo_refdiff.diffusion.model_folder import model_digest
@@ -137,11 +138,11 @@ def test_what_there_is_nothing_to_go_by_for(make_pair: Any, tmp_path: Path, tiny
 
 
 def test_the_spread_is_the_variance() -> None:
-    runs = np.random.default_rng(0).normal(100, 5, (7, 2, 9, 9)).astype(np.float32)
+    runs = torch.from_numpy(np.random.default_rng(0).normal(100, 5, (7, 2, 9, 9)).astype(np.float32))
     spread = Spread(runs[0])
     for run in runs[1:]:
         spread.feed(run)
-    np.testing.assert_allclose(spread.variance(), runs.var(axis=0, ddof=1), rtol=1e-4)
+    torch.testing.assert_close(spread.variance(), runs.var(dim=0), rtol=1e-4, atol=0)
 
 
 def test_shares_and_factors_find_what_made_the_errors() -> None:

@@ -150,15 +150,16 @@ def test_deterministic_and_keeps_dtype(name):
     assert torch.equal(first, second)
 
 
-def test_state_is_float64():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_state_has_the_dtype_of_the_image(dtype: torch.dtype):
     seen: list[torch.dtype] = []
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         seen.extend((x.dtype, sigma.dtype))
         return x.float() * 0
 
-    heun(denoise, torch.ones(1, 1, 2, 2), karras_sigmas(2))
-    assert set(seen) == {torch.float64}
+    assert heun(denoise, torch.ones(1, 1, 2, 2, dtype=dtype), karras_sigmas(2)).dtype == dtype
+    assert set(seen) == {dtype}
 
 
 @pytest.mark.parametrize("sigmas", [[1.0], [0.0, 1.0], [1.0, 1.0, 0.0], [1.0, -1.0], [math.inf, 0.0], [math.nan, 0.0]])

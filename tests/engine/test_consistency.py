@@ -1,4 +1,4 @@
-"""Seen through the declared sensor, the output is the scene; wherever it was cut, with or without missing pixels."""
+"""Seen through the declared sensor, the output is the scene, as far as its noise lets it be known."""
 
 from __future__ import annotations
 
@@ -10,74 +10,104 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from torch import Tensor
 
 from geo_refdiff import upscale
 from geo_refdiff.engine.consistency import LrConsistency
-from geo_refdiff.options import Consistency as Mode
+from geo_refdiff.engine.finish import rounded
+from geo_refdiff.plan.records import SensorRecord, correction_halo
+from geo_refdiff.sensor.resize import repeat_pixels
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.validation import validate_product
 
 SENSORS = [SensorModel(8), SensorModel(4, 0.0), SensorModel(5, 0.46), SensorModel(4, kernel="bicubic")]
 ALL = (slice(None), slice(None))
+UINT8 = np.dtype("uint8")
 
 
-def problem(
-    texture: Any, sensor: SensorModel, size: int = 40, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An image that has nothing to do with the scene, the scene (1, h, w) float32, and what of it is valid."""
+def problem(texture: Any, sensor: SensorModel, size: int = 40, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """An image that has nothing to do with the scene, the scene (1, 1, h, w) float32, and what of it is valid."""
     side = size * sensor.scale
     truth = torch.from_numpy(20 + 200 * texture((1, 1, side, side), seed)).float()
-    image = (20 + 200 * texture((1, side, side), seed + 50)).astype(np.float32)
-    return image, sensor.observe(truth)[0].numpy(), np.ones((1, size, size), dtype=bool)
+    image = torch.from_numpy(20 + 200 * texture((1, 1, side, side), seed + 50)).float()
+    lr = sensor.observe(truth)
+    return image, lr, torch.ones_like(lr, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("sensor", SENSORS, ids=str)
 def test_what_the_sensor_sees_is_the_scene(sensor: SensorModel, make_texture: Any) -> None:
-    image, lr, valid = problem(make_texture, sensor)
-    before = np.abs(sensor.observe(torch.from_numpy(image)[None])[0].numpy() - lr)
-    LrConsistency((sensor,), "standard", np.dtype("uint8")).correct(image, lr, valid)
-    after = np.abs(sensor.observe(torch.from_numpy(image)[None])[0].numpy() - lr)[:, 6:-6, 6:-6]
+    image, lr, _ = problem(make_texture, sensor)
+    before = (sensor.observe(image) - lr).abs()
+    corrected = LrConsistency((sensor,), "standard", UINT8).correct(image, lr, None)
+    after = (sensor.observe(corrected) - lr).abs()[..., 6:-6, 6:-6]
     assert before.max() > 20
     assert after.max() < 0.25
-    assert np.sqrt((after**2).mean()) < 0.05
+    assert after.square().mean().sqrt() < 0.05
 
 
-@pytest.mark.parametrize("mode", ["standard", "strict"])
-@settings(max_examples=3)
-@given(row=st.integers(0, 8), col=st.integers(0, 8), seed=st.integers(0, 3))
-def test_a_cut_out_has_the_same_bits(make_texture: Any, mode: Mode, row: int, col: int, seed: int) -> None:
-    sensor = SensorModel(2, 0.2)
-    consistency = LrConsistency((sensor,), mode, np.dtype("uint8"))
-    margin = consistency.margin
-    image, lr, valid = problem(make_texture, sensor, 2 * margin + 24, seed)
-    valid[:, margin + 9 : margin + 12, margin + 6] = False
-    whole, part = image.copy(), image[:, 2 * row :, 2 * col :].copy()
-    consistency.correct(whole, lr, valid)
-    consistency.correct(part, lr[:, row:, col:].copy(), valid[:, row:, col:])
-    sure = slice(2 * margin, None)
-    np.testing.assert_array_equal(part[:, sure, sure], whole[:, 2 * row :, 2 * col :][:, sure, sure])
+@pytest.mark.parametrize("sensor", SENSORS, ids=str)
+def test_a_halo_of_the_stated_size_makes_windows_agree(sensor: SensorModel, make_texture: Any) -> None:
+    """Half a digital number where the correction itself is 20 and more."""
+    consistency = LrConsistency((sensor,), "standard", UINT8)
+    record = SensorRecord("", sensor.kernel, (sensor.psf_sigma,), "standard", (0.0,))
+    halo = correction_halo(record, sensor.scale)
+    image, lr, valid = problem(make_texture, sensor, 60)
+    valid[..., 20:23, 30] = False
+    row, col = 7, 11
+    part = (..., slice(row * sensor.scale, None), slice(col * sensor.scale, None))
+    whole = consistency.correct(image, lr, valid)
+    cut = consistency.correct(image[part], lr[..., row:, col:], valid[..., row:, col:])
+    inner = (..., slice(halo, None), slice(halo, None))
+    assert (whole - image).abs().max() > 20
+    assert (cut[inner] - whole[part][inner]).abs().max() < 0.5
+
+
+def test_what_is_left_of_a_noisy_scene_is_as_large_as_its_noise(make_texture: Any) -> None:
+    """An exact correction would bring the noise in; the regularised one leaves it, and corrects what is wrong."""
+    sensor, sigma = SensorModel(8, 0.45), 2.0
+    truth = torch.from_numpy(20 + 200 * make_texture((1, 1, 480, 480), 3)).float()
+    rough = torch.from_numpy(12 * make_texture((1, 1, 480, 480), 4, 24.0) - 6).float()
+    draw = torch.Generator().manual_seed(0)
+    clean = sensor.observe(truth)
+    lr = clean + sigma * torch.randn(clean.shape, generator=draw)
+    exact, aware = (
+        LrConsistency((sensor,), "standard", UINT8, noise=noise).correct(truth + rough, lr, None)
+        for noise in ((0.0,), (sigma,))
+    )
+    inner = (..., slice(80, -80), slice(80, -80))
+    off = {name: float((x - truth)[inner].square().mean().sqrt()) for name, x in
+           {"before": truth + rough, "exact": exact, "aware": aware}.items()}  # fmt: skip
+    assert off["aware"] < 0.75 * off["before"]
+    assert off["aware"] < 0.75 * off["exact"]
+    left = float((lr - sensor.observe(aware))[..., 10:-10, 10:-10].square().mean().sqrt())
+    assert 0.6 * sigma < left < 1.2 * sigma
+
+
+def test_known_noise_is_zero_in_the_limit(make_texture: Any) -> None:
+    sensor = SensorModel(4)
+    image, lr, _ = problem(make_texture, sensor)
+    aware = LrConsistency((sensor,), "standard", UINT8, noise=(1e-3,)).correct(image, lr, None)
+    left = (sensor.observe(aware) - lr).abs()[..., 6:-6, 6:-6]
+    assert left.square().mean().sqrt() < 0.3
 
 
 def test_missing_pixels_do_not_count(make_texture: Any) -> None:
     """Whatever lies under nodata, in the scene or in the image, valid pixels stay the same."""
     sensor = SensorModel(4)
     image, lr, valid = problem(make_texture, sensor, 30)
-    valid[:, 10:14, 5:20] = False
-    hidden = np.repeat(np.repeat(~valid, 4, 1), 4, 2)
+    valid[..., 10:14, 5:20] = False
+    hidden = repeat_pixels(~valid, 4)
     results = []
     for seed in (0, 1):
-        x, y = image.copy(), lr.copy()
-        x[hidden] = np.random.default_rng(seed).uniform(-999, 999, int(hidden.sum()))
-        y[~valid] = -9999.0 * seed
-        consistency = LrConsistency((sensor,), "strict", np.dtype("uint8"))
-        consistency.correct(x, y, valid)
-        left = consistency.measure(np.rint(x), y, valid, ALL)
+        noise = torch.empty_like(image).uniform_(-999, 999, generator=torch.Generator().manual_seed(seed))
+        x, y = torch.where(hidden, noise, image), torch.where(valid, lr, -9999.0 * seed)
+        consistency = LrConsistency((sensor,), "strict", UINT8)
+        pixels = consistency.finish(consistency.correct(x, y, valid), y, valid)
+        left = consistency.measure(pixels, y, valid, ALL)
         assert left.count == valid.sum()
         assert left.largest <= 0.5
-        results.append(x[~hidden])
-    np.testing.assert_array_equal(results[0], results[1])
+        results.append(pixels[~hidden])
+    assert torch.equal(results[0], results[1])
 
 
 def test_strict_holds_in_the_file_where_the_scene_is_saturated(
@@ -126,41 +156,23 @@ def dark_water(size: int, dtype: str = "uint16") -> np.ndarray:
     return lr.astype(dtype)
 
 
-def test_what_lies_beside_saturated_pixels_settles_with_the_same_bits_wherever_it_is_cut() -> None:
+def test_what_lies_beside_saturated_pixels_settles() -> None:
     sensor = SensorModel(2, 0.2)
     consistency = LrConsistency((sensor,), "strict", np.dtype("uint16"))
-    margin = consistency.margin
-    lr = dark_water(2 * margin + 24)
-    valid = np.ones(lr.shape, dtype=bool)
-    image = np.random.default_rng(2).uniform(0, 9000, (1, 2 * lr.shape[1], 2 * lr.shape[2])).astype(np.float32)
-    whole, part = image.copy(), image[:, 10:, 6:].copy()
-    consistency.correct(whole, lr, valid)
-    before = consistency.measure(np.rint(whole).astype(np.uint16), lr, valid, ALL)
-    pixels = consistency.finish(whole, lr, valid)
-    after = consistency.measure(pixels, lr, valid, ALL)
+    lr = torch.from_numpy(dark_water(60)[None].astype(np.float32))
+    noise = np.random.default_rng(2).uniform(0, 9000, (1, 1, 120, 120))
+    image = consistency.correct(torch.from_numpy(noise).float(), lr, None)
+    before = consistency.measure(rounded(image.clone(), np.dtype("uint16")), lr, None, ALL)
+    after = consistency.measure(consistency.finish(image, lr, None), lr, None, ALL)
     assert after.beyond == after.saturated
     assert before.beyond > before.saturated > 0
-    consistency.correct(part, lr[:, 5:, 3:], valid[:, 5:, 3:])
-    finished = consistency.finish(part, lr[:, 5:, 3:], valid[:, 5:, 3:])
-    sure = slice(2 * margin, None)
-    np.testing.assert_array_equal(finished[:, sure, sure], pixels[:, 10:, 6:][:, sure, sure])
-
-
-def test_finishing_moves_nothing_where_strict_mode_holds(make_texture: Any) -> None:
-    sensor = SensorModel(4)
-    image, lr, valid = problem(make_texture, sensor, 30)
-    lr = np.rint(lr).astype(np.uint8)
-    consistency = LrConsistency((sensor,), "strict", np.dtype("uint8"))
-    consistency.correct(image, lr, valid)
-    np.testing.assert_array_equal(consistency.finish(image.copy(), lr, valid), np.rint(image))
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_a_fresh_strict_output_tells_what_it_did_not_reach(
-    wide: bool, make_raster: Any, make_texture: Any, tmp_path: Path
-) -> None:
+def test_a_fresh_strict_output_tells_what_it_did_not_reach(wide: bool, make_raster: Any, tmp_path: Path) -> None:
     """Beside saturated pixels, which `validate` passes; and what a PSF that is too wide leaves, which it does not."""
-    lr = np.rint(20000 + 30000 * make_texture((1, 24, 24), 2)).astype("uint16") if wide else dark_water(24)
+    rng = np.random.default_rng(2)
+    lr = rng.integers(20_000, 50_000, (1, 24, 24)).astype("uint16") if wide else dark_water(24)
     scene, psf = make_raster("scene.tif", lr), "0.6" if wide else "0.35"
     options: dict[str, Any] = {"model": "bicubic-ibp", "scale": 4, "consistency": "strict"}
     result = upscale(scene, psf=psf, out=tmp_path / "o.tif", products="stac", **options)
@@ -182,10 +194,10 @@ def test_a_river_of_nodata_in_one_band_stays_dark_from_border_to_border(make_tex
     sensor = SensorModel(4, 0.0)
     lr = np.rint(20 + 200 * make_texture((2, 24, 24), 3)).astype(np.uint8)
     lr[1, :, 9:14] = 0
-    consistency = LrConsistency((sensor,) * 2, "strict", np.dtype("uint8"), 0)
-    image, valid = np.full((2, 96, 96), 90, dtype=np.float32), np.ones(lr.shape, dtype=bool)
-    consistency.correct(image, lr, valid)
-    assert consistency.measure(np.rint(image), lr, valid, ALL).beyond == 0
+    consistency = LrConsistency((sensor,) * 2, "strict", UINT8, 0)
+    scene, image = torch.from_numpy(lr.astype(np.float32))[None], torch.full((1, 2, 96, 96), 90.0)
+    pixels = consistency.finish(consistency.correct(image, scene, None), scene, None)
+    assert consistency.measure(pixels, scene, None, ALL).beyond == 0
 
 
 KINDS = {
@@ -239,7 +251,7 @@ def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_text
     assert beyond < 0.005 * left.size
 
 
-def test_blocks_and_cut_outs_do_not_change_a_pixel(make_pair: Any, tmp_path: Path) -> None:
+def test_blocks_and_cut_outs_change_no_pixel_by_more_than_one(make_pair: Any, tmp_path: Path) -> None:
     scene, ref = make_pair(70, 60)
     options: dict[str, Any] = {"ref": ref, "model": "matched-ref", "scale": 4, "psf": "landsat", "window": 128}
     pixels = {}
@@ -252,9 +264,9 @@ def test_blocks_and_cut_outs_do_not_change_a_pixel(make_pair: Any, tmp_path: Pat
         with rasterio.open(result.out) as dataset:
             pixels[name] = dataset.read()
             window = rasterio.windows.from_bounds(*dataset.bounds, rasterio.open(tmp_path / "one.tif").transform)
-    np.testing.assert_array_equal(pixels["many"], pixels["one"])
     rows, cols = (slice(round(a), round(b)) for a, b in window.toranges())
-    np.testing.assert_array_equal(pixels["aoi"], pixels["one"][:, rows, cols])
+    for found, expected in ((pixels["many"], pixels["one"]), (pixels["aoi"], pixels["one"][:, rows, cols])):
+        assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
 
 
 def test_no_blocks_of_lr_pixels_are_seen(shared_data: Path) -> None:
@@ -270,7 +282,8 @@ def test_no_blocks_of_lr_pixels_are_seen(shared_data: Path) -> None:
         lr = sensor.observe(torch.from_numpy(truth)[None])[0].numpy()
         spread = truth.std(axis=(1, 2), keepdims=True) / old.std(axis=(1, 2), keepdims=True)
         image = (old - old.mean(axis=(1, 2), keepdims=True)) * spread + truth.mean(axis=(1, 2), keepdims=True)
-        LrConsistency((sensor,) * 4, "standard", np.dtype("uint8")).correct(image, lr, np.ones(lr.shape, dtype=bool))
+        consistency = LrConsistency((sensor,) * 4, "standard", UINT8)
+        image = consistency.correct(torch.from_numpy(image)[None], torch.from_numpy(lr)[None], None)[0].numpy()
         for axis in (1, 2):
             profile = np.abs(np.diff(image, axis=axis)).mean(axis=(0, 3 - axis))[:248]
             steps += profile.reshape(-1, 8).mean(axis=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan import layout
 from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
@@ -177,14 +179,12 @@ def check_blocks(plan: Plan) -> None:
     for block in blocks(plan):
         assert Window(0, 0, *plan.shape).contains(block)
         painted[block.row : block.stop_row, block.col : block.stop_col] += 1
-        if plan.windows is None:
-            continue
         place = plan.on_lattice(block)
         seen = np.zeros(place.shape, np.uint8)
-        for index in plan.windows.meeting(place):
-            kept = plan.windows.kept(*index)
-            assert plan.windows.seen(*index).contains(kept)
-            part = kept.intersect(place)
+        scene = plan.scene_on_lattice.multiply(plan.grid.scale)
+        for row, col in product(*plan.windows.windows(place, scene)):
+            assert layout.seen(row, col).contains(layout.kept(row, col))
+            part = layout.kept(row, col).intersect(place)
             assert part is not None
             seen[part.within(place)] += 1
         assert seen.min() >= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geo_refdiff.sensor.resize import CONTEXT, cubic_phases, upsample
+from geo_refdiff.sensor.resize import CONTEXT, LOBES, cell_means, repeat_pixels, upsample
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 5, 8, 16])
@@ -19,22 +19,31 @@ def test_reproduces_a_plane_exactly_where_it_has_context(scale: int) -> None:
     torch.testing.assert_close(fine[0, 0], expected, atol=2e-5, rtol=0)
 
 
-def test_weights_sum_to_one_and_mirror() -> None:
-    for scale in (2, 6, 8):
-        phases = cubic_phases(scale)
-        for (first, weights), (mirrored_first, mirrored) in zip(phases, reversed(phases), strict=True):
-            assert sum(weights) == pytest.approx(1.0, abs=1e-12)
-            assert weights == pytest.approx(mirrored[::-1], abs=1e-12)
-            assert first == -3 - mirrored_first
+@pytest.mark.parametrize("kernel", ["cubic", "lanczos"])
+@pytest.mark.parametrize("scale", [2, 6, 7])
+def test_a_constant_stays_and_a_mirrored_image_comes_out_mirrored(kernel: str, scale: int) -> None:
+    image = torch.randn(1, 2, 12, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fine = upsample(image, scale, kernel=kernel)
+    assert fine.shape == (1, 2, 12 * scale, 11 * scale)
+    torch.testing.assert_close(upsample(image.flip(-1, -2), scale, kernel=kernel).flip(-1, -2), fine)
+    flat = upsample(torch.full((1, 1, 5, 6), 7.0), scale, kernel=kernel)
+    torch.testing.assert_close(flat, torch.full_like(flat, 7.0))
 
 
-def test_same_bits_wherever_the_window_is_cut() -> None:
+@pytest.mark.parametrize(("kernel", "context"), [("cubic", CONTEXT), ("lanczos", LOBES)])
+def test_a_cut_out_with_context_is_the_same(kernel: str, context: int) -> None:
     image = torch.randn(1, 3, 40, 37, generator=torch.Generator().manual_seed(0))
-    whole = upsample(image, 8, margin=CONTEXT)
-    for top, left, height, width in ((0, 0, 9, 11), (5, 3, 20, 7), (17, 20, 19, 13)):
-        part = upsample(image[..., top : top + height + 4, left : left + width + 4], 8, margin=CONTEXT)
+    whole = upsample(image, 8, margin=context, kernel=kernel)
+    for top, left, height, width in ((0, 0, 9, 11), (5, 3, 20, 7), (12, 14, 19, 13)):
+        cut = image[..., top : top + height + 2 * context, left : left + width + 2 * context]
         same = whole[..., 8 * top : 8 * (top + height), 8 * left : 8 * (left + width)]
-        assert torch.equal(part, same)
+        torch.testing.assert_close(upsample(cut, 8, margin=context, kernel=kernel), same, atol=1e-5, rtol=0)
+
+
+def test_repeated_pixels_have_their_own_means() -> None:
+    image = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+    torch.testing.assert_close(cell_means(repeat_pixels(image, 3), 3), image)
+    assert repeat_pixels(image, 3)[0, 0, :3, :3].unique().numel() == 1
 
 
 def keys(distance: torch.Tensor) -> torch.Tensor:

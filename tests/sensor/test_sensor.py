@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.sensor.backproject import project, reach
+from geo_refdiff.sensor.inverse import back_project, inverse_reach
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -71,7 +71,7 @@ def test_back_projection_converges_for_both_kernels(sensor: SensorModel) -> None
     truth = _land(24 * sensor.scale, 24 * sensor.scale)
     lr = sensor.observe(truth)
     start = upsample(lr, sensor.scale)
-    off = sensor.observe(project(start, lr, sensor)) - lr
+    off = sensor.observe(back_project(start, lr, sensor)) - lr
     inner = off[..., 6:-6, 6:-6]
     assert float(inner.square().mean().sqrt()) < 0.1
     assert float(off.square().mean().sqrt()) < 0.1 * float((sensor.observe(start) - lr).square().mean().sqrt())
@@ -84,15 +84,15 @@ def test_back_projection_makes_the_sensor_see_the_scene(scale: int) -> None:
     lr = sensor.observe(truth)
     start = upsample(lr, scale)
     before = (sensor.observe(start) - lr).square().mean().sqrt()
-    after = (sensor.observe(project(start, lr, sensor)) - lr).square().mean().sqrt()
+    after = (sensor.observe(back_project(start, lr, sensor)) - lr).square().mean().sqrt()
     assert after < 0.1 * before
-    assert (project(start, lr, sensor) - truth).square().mean() < (start - truth).square().mean()
+    assert (back_project(start, lr, sensor) - truth).square().mean() < (start - truth).square().mean()
 
 
 def test_back_projection_leaves_a_consistent_image_alone() -> None:
     sensor = SensorModel(8)
     truth = _land(160, 160)
-    torch.testing.assert_close(project(truth, sensor.observe(truth), sensor), truth, atol=1e-3, rtol=0)
+    torch.testing.assert_close(back_project(truth, sensor.observe(truth), sensor), truth, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("sensor", [SensorModel(8), SensorModel(8, kernel="bicubic")])
@@ -101,9 +101,9 @@ def test_back_projection_reaches_no_farther_than_it_says(sensor: SensorModel) ->
     start = upsample(lr, 8)
     touched = start.clone()
     touched[..., 160, 160] += 50.0
-    difference = (project(touched, lr, sensor) - project(start, lr, sensor)).abs().amax(dim=(0, 1))
+    difference = (back_project(touched, lr, sensor) - back_project(start, lr, sensor)).abs().amax(dim=(0, 1))
     far = torch.ones(320, 320, dtype=torch.bool)
-    r = reach(sensor)
+    r = inverse_reach(sensor)
     far[160 - r : 161 + r, 160 - r : 161 + r] = False
     assert float(difference[far].max()) == 0.0
     assert float(difference[160, 160]) > 40.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from geo_refdiff.sensor.backproject import project
+from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.wiener import wiener_project
@@ -37,7 +37,7 @@ def test_without_noise_it_is_nearly_the_exact_one() -> None:
     lr, _ = scene(truth, 0.0)
     begun = upsample(lr, 8)
     done = wiener_project(begun, lr, SENSORS, torch.zeros(2))
-    exact = torch.cat([project(begun[i : i + 1], lr[i : i + 1], SENSORS[i]) for i in range(2)])
+    exact = torch.cat([back_project(begun[i : i + 1], lr[i : i + 1], SENSORS[i]) for i in range(2)])
     assert error(done, exact) < 0.05 * error(begun, exact)
     assert error(done, truth) < 1.03 * error(exact, truth) < error(begun, truth)
 
@@ -48,7 +48,7 @@ def test_noise_is_not_written_into_the_image(amount: float) -> None:
     lr, clean = scene(truth, amount)
     good = upsample(clean, 8)  # an image that is better than the scene
     done = wiener_project(good, lr, SENSORS, torch.full((2,), amount))
-    exact = torch.cat([project(good[i : i + 1], lr[i : i + 1], SENSORS[i]) for i in range(2)])
+    exact = torch.cat([back_project(good[i : i + 1], lr[i : i + 1], SENSORS[i]) for i in range(2)])
     assert error(done, truth) < 0.8 * error(exact, truth)
     if amount < 0.05:  # what is more signal than noise is corrected
         assert error(done, truth) < 0.98 * error(good, truth)

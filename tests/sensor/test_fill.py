@@ -1,7 +1,12 @@
 import numpy as np
+import torch
 from scipy import ndimage
 
-from geo_refdiff.raster.fill import fill_missing
+from geo_refdiff.sensor import fill
+
+
+def fill_missing(values: np.ndarray, valid: np.ndarray, rounds: int, beyond: tuple[float, ...]) -> np.ndarray:
+    return fill.fill_missing(torch.from_numpy(values), torch.from_numpy(valid), rounds, beyond).numpy()
 
 
 def scene(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,89 @@
+"""The sensor's inverse on the LR grid: the smooth correction after which an image, seen by the sensor, is the scene.
+
+Iterative back-projection (Irani and Peleg 1991) repeats x <- x + U (lr - A x), with A the sensor and U an up-sampling.
+Both are shift-invariant on the LR grid, so all its rounds are one: x + U G (lr - A x), with G the LR-grid filter of the
+frequency response 1 / H and H that of A U. Where the scene is known up to noise alone the regularised inverse
+H / (H^2 + n) takes its place (Wiener 1949), n the variance of the noise over that of what is to be corrected: an exact
+inverse would bring the noise in, amplified. U is Lanczos': Keys' kernel lets more of the LR grid through (3.4 % steeper
+at borders of LR pixels than inside, Lanczos of 4 lobes 0.8 %, on a reference four years old).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from geo_refdiff.sensor.convolution import convolve_along
+from geo_refdiff.sensor.resize import LOBES, enlarge_along, upsample
+from geo_refdiff.sensor.sensor import SensorModel
+
+MAX_RADIUS = 12
+"""LR pixels to which G is cut at most; for the PSFs in use what lies beyond is below 1e-3 of its centre."""
+
+_TAIL = 1e-3
+_GRID = 128
+_LEAST_RESPONSE = 1e-3
+
+
+@lru_cache(maxsize=64)
+def _response(sensor: SensorModel) -> NDArray[np.float64]:
+    """(_GRID,) frequency response of A U along one axis."""
+    size = _GRID + 2 * LOBES
+    impulse = torch.zeros(1, 1, 1, size, dtype=torch.float64)
+    impulse[..., size // 2] = 1.0
+    fine = F.pad(enlarge_along(impulse, sensor.scale, -1, "lanczos"), (sensor.reach, sensor.reach))
+    seen = convolve_along(fine, torch.tensor([sensor.taps], dtype=torch.float64), sensor.scale, -1)
+    return np.asarray(np.fft.fft(np.fft.ifftshift(seen.flatten().numpy())).real)
+
+
+@lru_cache(maxsize=256)
+def inverse_kernel(sensor: SensorModel, noise: float = 0.0) -> NDArray[np.float64]:
+    """G, (2 R + 1, 2 R + 1), cut where less than a thousandth of its centre is left.
+
+    Args:
+        sensor: A.
+        noise: variance of the noise over that of what is to be corrected; 0 = the exact inverse.
+    """
+    along = _response(sensor)
+    response = np.maximum(along[:, None] * along[None], _LEAST_RESPONSE)
+    kernel = np.fft.fftshift(np.fft.ifft2(response / (response**2 + noise)).real)
+    mid = _GRID // 2
+    far = np.abs(kernel[mid, mid:]) > _TAIL * np.abs(kernel[mid, mid])
+    radius = min(int(np.flatnonzero(far)[-1]), MAX_RADIUS)
+    cut = kernel[mid - radius : mid + radius + 1, mid - radius : mid + radius + 1]
+    return np.ascontiguousarray(cut * (1.0 / (1.0 + noise) / cut.sum()))
+
+
+def filter_residual(residual: Tensor, sensor: SensorModel, noise: float = 0.0) -> Tensor:
+    """G of what is left between the scene and an image, (N, C, h, w), same shape; the border is replicated."""
+    n, c, h, w = residual.shape
+    kernel = torch.from_numpy(inverse_kernel(sensor, noise)).to(device=residual.device, dtype=residual.dtype)
+    around = F.pad(residual.reshape(n * c, 1, h, w), (kernel.shape[0] // 2,) * 4, mode="replicate")
+    with torch.autocast(residual.device.type, enabled=False):
+        return F.conv2d(around, kernel[None, None]).reshape(n, c, h, w)
+
+
+def inverse_reach(sensor: SensorModel) -> int:
+    """HR pixels on each side that a back-projected pixel depends on."""
+    return (len(inverse_kernel(sensor)) // 2 + LOBES + 1) * sensor.scale + sensor.reach
+
+
+def back_project(x: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
+    """Correct an HR image so that the sensor would have seen the LR scene.
+
+    Args:
+        x: (N, C, H, W) float, HR image.
+        lr: (N, C, H / scale, W / scale), the scene over the same area, same units.
+        sensor: the declared operator.
+
+    Returns:
+        (N, C, H, W). Away from the border (`inverse_reach`), `sensor.observe` of it equals `lr` up to what Lanczos'
+        kernel cannot express (the highest diagonal frequencies of the LR grid).
+    """
+    correction = filter_residual(lr - sensor.observe(x), sensor)
+    return x + upsample(correction, sensor.scale, kernel="lanczos")
