@@ -33,7 +33,7 @@ Coregister = Literal["auto", "global", "local", "off"]
 Misregistered = Literal["stop", "no-ref"]
 Consistency = Literal["strict", "standard", "off"]
 OtherBands = Literal["transfer", "drop"]
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16"]
 Product = Literal["source", "style", "stac", "quicklook"]
 
 PRODUCTS: tuple[Product, ...] = get_args(Product)
@@ -547,9 +547,14 @@ class ComputeOptions(Options, frozen=True, kw_only=True):
     group: ClassVar[str] = "Compute"
 
     device: Annotated[str, Option(help="Where the model runs.", metavar="auto|cpu|cuda[:N]")] = "auto"
-    dtype: Annotated[Dtype, Option(help="Floating-point type in which the network runs.", parse=_long_dtype)] = (
-        "float32"
-    )
+    dtype: Annotated[
+        Dtype,
+        Option(
+            help="Floating-point type in which the network's layers compute; auto: bfloat16 where the device is made "
+            "for it and the model says that it costs no quality.",
+            parse=_long_dtype,
+        ),
+    ] = "auto"
     window: Annotated[
         int | None,
         Option(

@@ -47,6 +47,20 @@ def check_device(name: str) -> str:
     return name
 
 
+def chosen_dtype(name: str, device: str, *, bfloat16: bool) -> str:
+    """ "float32" or "bfloat16", also for "auto".
+
+    Args:
+        name: what is asked for.
+        device: where the network runs.
+        bfloat16: whether the model's results stay as good in it.
+    """
+    if name != "auto":
+        return name
+    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if bfloat16 and fast else "float32"
+
+
 @contextmanager
 def torch_settings(threads: int = 0) -> Iterator[None]:
     """How torch computes pixels and weights: with `threads` threads (0 = as it is), and float32 without TF32.

@@ -112,7 +112,7 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     notes += band_notes(scene, reference, bands, alone, model.bands, wanted.ref_bands is not None)
     area, polygon = _area(options.grid.aoi, scene, scale)
     blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
-    return Outline(scene, reference, model, bands, scale, device, compute.dtype, area, polygon, blocks, tuple(notes))
+    return Outline(scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes))
 
 
 def _reference_ratio(reference: RasterInfo, gbox: Any) -> float:

@@ -180,7 +180,8 @@ class DiffusionRestorer:
         channels: tuple[int | None, ...],
         name: str,
     ) -> None:
-        self.denoiser, self.settings, self.sensor = denoiser, settings, sensor
+        self.denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.settings, self.sensor = settings, sensor
         self.channels, self.name = channels, name
         self.consistent = settings.back_project
         self.halo, self.multiple = denoiser.halo, denoiser.multiple

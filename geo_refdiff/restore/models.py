@@ -39,6 +39,7 @@ class Model:
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
+        dtype: in which its layers compute.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Model:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     device: str = "cpu"
+    dtype: str = "float32"
 
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
@@ -88,7 +90,7 @@ def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "flo
 
     Args:
         asked: the model, and how it is sampled.
-        device, dtype: where and in what a network runs.
+        device, dtype: where and in what a network runs; "auto": as of `ComputeOptions`.
 
     Raises:
         ModelError: unknown, damaged, or not able to do what is asked.
@@ -114,12 +116,15 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     import torch
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
+    from geo_refdiff.diffusion.model_folder import read_config
+    from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
     name = str(asked.model)
     if name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
+    dtype = chosen_dtype(dtype, device, bfloat16=read_config(resolve_model(name)).get("bfloat16") is True)
     denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
     settings = sampler_settings(denoiser, asked)
     config = denoiser.config
@@ -140,6 +145,7 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
         sampler=settings.to_dict(),
         folder=resolve_model(name),
         device=device,
+        dtype=dtype,
     )
 
 

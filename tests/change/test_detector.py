@@ -50,7 +50,7 @@ class Scene:
         self.ref = (ref / 127.5 - 1).astype(np.float32)
         self.reads: list[Window] = []
 
-    def read_scene(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    def read_scene(self, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
         self.reads.append(window)
         whole = Window(0, 0, *self.lr.shape[1:])
         values, valid = np.zeros((4, *window.shape), np.float32), np.zeros((4, *window.shape), bool)
@@ -58,15 +58,15 @@ class Scene:
         if inside is not None:
             to, at = inside.within(window), inside.within(whole)
             values[:, *to], valid[:, *to] = self.lr[:, *at], self.valid[:, *at]
-        return values, valid
+        return torch.from_numpy(values), torch.from_numpy(valid)
 
-    def read_reference(self, window: Window) -> np.ndarray:
+    def read_reference(self, window: Window) -> torch.Tensor:
         whole = Window(0, 0, *self.ref.shape[1:])
         values = np.full((4, *window.shape), np.nan, np.float32)
         inside = window.intersect(whole)
         if inside is not None:
             values[:, *inside.within(window)] = self.ref[:, *inside.within(whole)]
-        return values
+        return torch.from_numpy(values)
 
     def prior(self, detector: Detector, **options: object) -> DetectedMask:
         return DetectedMask(detector, SENSOR, self.read_scene, self.read_reference, ALL, **options)  # type: ignore[arg-type]

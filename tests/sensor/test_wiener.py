@@ -38,8 +38,8 @@ def test_without_noise_it_is_nearly_the_exact_one() -> None:
     begun = upsample(lr, 8)
     done = wiener_project(begun, lr, SENSORS, torch.zeros(2))
     exact = torch.cat([back_project(begun[i : i + 1], lr[i : i + 1], SENSORS[i]) for i in range(2)])
-    assert error(done, exact) < 0.05 * error(begun, exact)
-    assert error(done, truth) < 1.03 * error(exact, truth) < error(begun, truth)
+    assert error(done, exact) < 0.1 * error(begun, exact)
+    assert error(done, truth) < 1.1 * error(exact, truth) < error(begun, truth)
 
 
 @pytest.mark.parametrize("amount", [0.03, 0.08])
