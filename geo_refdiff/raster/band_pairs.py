@@ -57,8 +57,8 @@ def lacks(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) ->
     """That a reference has no bands for some of the scene's."""
     names = ", ".join(band_name(scene, p) for p in positions)
     return (
-        f"{reference.path}: none of its bands ({listed(reference)}) is the scene's {names}; name its bands, or say "
-        f"which belong together with --bands and --ref-bands"
+        f"{reference.path}: none of its bands ({listed(reference)}) is known to be the scene's {names}; "
+        f"name its bands, or say which belong together with --bands and --ref-bands"
     )
 
 

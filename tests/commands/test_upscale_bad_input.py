@@ -57,7 +57,11 @@ CASES: dict[str, tuple[Case, type[GeoRefDiffError], str]] = {
     "no overlap": (lambda m, f: {"ref": m("r.tif", FLAT, transform=FAR)}, GridError, "does not overlap"),
     "mask without overlap": (lambda m, f: {"mask": m("r.tif", FLAT[:1], transform=FAR)}, GridError, "does not overlap"),
     "coarser reference": (lambda m, f: {"ref": m("r.tif", FLAT, pixel=90)}, InputError, "coarser than the scene"),
-    "reference bands": (lambda m, f: {"ref": m("r.tif", FLAT[:2], pixel=5)}, InputError, "2 bands, but 3"),
+    "reference bands": (
+        lambda m, f: {"ref": m("r.tif", FLAT[:2], pixel=5)},
+        InputError,
+        "is known to be the scene's band 1, band 2, band 3",
+    ),
     "mask bands": (lambda m, f: {"mask": m("r.tif", FLAT[:2], pixel=5)}, InputError, "a change mask has one"),
     "scene bands": (lambda m, f: {"bands": ["swir"]}, OptionError, "no band 'swir'"),
     "no area": (lambda m, f: {"aoi": "5,5,5,9"}, GridError, "empty"),

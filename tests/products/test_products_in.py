@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -343,3 +345,16 @@ def test_a_batch_takes_the_products_of_a_folder(make_sentinel_2: Make, make_land
     with rasterio.open(tmp_path / "out" / "a.tif") as out:
         assert (out.descriptions, out.shape) == (S2, (20, 20))
     assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+
+def test_workers_read_a_product_like_one_process(make_sentinel_2: Make, zip_folder: Any, tmp_path: Path) -> None:
+    folder = make_sentinel_2()
+    packed = zip_folder(folder, f"{folder.name}.zip")
+    command = ["upscale", str(packed), "--model", "bicubic-ibp", "--scale", "2", "--block-size", "16"]
+    for out, more in (("one.tif", []), ("two.tif", ["--workers", "2"])):
+        done = subprocess.run(
+            [sys.executable, "-m", "geo_refdiff.cli.main", *command, "-o", str(tmp_path / out), *more],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
