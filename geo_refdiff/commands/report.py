@@ -255,8 +255,8 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     sampler = ", ".join(f"{'sampler' if k == 'name' else k} {v}" for k, v in plan.model.sampler.items())
     yield "model", [f"{plan.model.name}{f' ({sampler})' if sampler else ''}, seed {plan.seed}"]
     yield "grid", [f"{width} x {height} pixels, {plan.grid.scale} along a scene pixel, {plan.crs_name}"]
-    names = [plan.scene.path] if plan.reference is None else [plan.scene.path, plan.reference.path]
-    yield "inputs", [Path(name).name for name in names]
+    files = [plan.scene.path] if plan.reference is None else [plan.scene.path, plan.reference.path]
+    yield "inputs", [Path(file).name for file in files]
     yield (
         "bands",
         [_pair(pair) for pair in plan.bands.pairs(plan.model.bands)]
@@ -279,8 +279,11 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
             "radiometry",
             [f"{n}: reference times {g:.4g} {o:+.4g}, correlation {r:.3f} with the scene" for n, g, o, r in fits],
         )
-    sigmas = ", ".join(dict.fromkeys(f"{s:.3g}" for s in plan.sensor.sigmas))
-    yield "sensor", [f"{plan.sensor.kernel} of sigma {sigmas} scene pixels ({plan.sensor.name})"]
+    widths = ", ".join(dict.fromkeys(f"{s:.3g}" for s in plan.sensor.sigmas))
+    yield "sensor", [f"{plan.sensor.kernel} of sigma {widths} scene pixels ({plan.sensor.name})"]
+    names = plan.bands.names + plan.bands.other_names
+    sigmas = [f"{n} {s:.3g}" for n, s in zip(names, plan.sensor.noise, strict=True) if s]
+    yield "noise", [f"{', '.join(sigmas)} (standard deviation, the scene's numbers)" if sigmas else "none"]
     yield "consistency with the scene", [plan.sensor.consistency]
     yield "change mask", [_mask(plan)]
 

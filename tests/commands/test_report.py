@@ -63,7 +63,7 @@ def plain(page: Path, section: str) -> str:
 def test_the_page_tells_what_validate_tells_and_what_was_decided(make_pair: Any, tmp_path: Path) -> None:
     scene, ref = make_pair(40, 48)
     out = tmp_path / "a<b>&c.tif"
-    result = upscale(scene, ref=ref, model="matched-ref", scale=8, out=out, products="source,report,stac")
+    result = upscale(scene, ref=ref, model="matched-ref", scale=8, out=out, products="source,report,stac", noise=2.5)
     page = out.with_suffix(".html")
     text = page.read_text(encoding="utf-8")
     assert "<title>a&lt;b&gt;&amp;c.tif</title>" in text
@@ -79,6 +79,7 @@ def test_the_page_tells_what_validate_tells_and_what_was_decided(make_pair: Any,
         "the reference was ",
         "red: reference times ",
         "consistency with the scene standard",
+        "noise red 2.5, green 2.5, blue 2.5 (standard deviation",
         *result.notes,
     ):
         assert told in decided
