@@ -34,10 +34,13 @@ Misregistered = Literal["stop", "no-ref"]
 Consistency = Literal["strict", "standard", "off"]
 OtherBands = Literal["transfer", "drop"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-Product = Literal["source", "style", "stac", "quicklook"]
+Product = Literal["source", "style", "stac", "quicklook", "report"]
 
 PRODUCTS: tuple[Product, ...] = get_args(Product)
-"""What can be written beside an output, in the order in which it is written."""
+"""What can be written beside an output."""
+
+USUAL_PRODUCTS = tuple(p for p in PRODUCTS if p != "report")
+"""What is written unless said otherwise: all that needs no second look at every pixel."""
 
 GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Compute", "Cluster")
 """Headings under which help shows options."""
@@ -505,11 +508,11 @@ class OutputOptions(Options, frozen=True, kw_only=True):
         tuple[Product, ...],
         Option(
             help="What is written beside the output: source (where each pixel's detail comes from), style (for QGIS), "
-            "stac, quicklook.",
+            "stac, quicklook, report (a page for people: pictures, what was decided, and whether promises are kept).",
             metavar="P,P,...|all|none",
             parse=chosen_products,
         ),
-    ] = PRODUCTS
+    ] = USUAL_PRODUCTS
     uncertainty: Annotated[
         int | None,
         Option(

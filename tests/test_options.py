@@ -98,7 +98,7 @@ def test_python_and_the_command_write_the_same_files(make_pair: Any, tmp_path: P
         ({"coregister": "on"}, "coregister 'on': choose auto, global, local, off"),
         ({"other_bands": "keep"}, "other bands 'keep': choose transfer or drop"),
         ({"dtype": "float16"}, "dtype 'float16': choose float32 or bfloat16"),
-        ({"products": "pdf"}, "products 'pdf': choose of source, style, stac, quicklook, or all, or none"),
+        ({"products": "pdf"}, "products 'pdf': choose of source, style, stac, quicklook, report, or all, or none"),
         ({"uncertainty": 1}, "uncertainty 1: give a number of runs from 2 to 64"),
         ({"batch_size": 0}, "batch size 0: give 1 or more"),
         ({"scene_date": "soon"}, "--scene-date 'soon': give a date"),
@@ -129,7 +129,8 @@ def test_other_spellings_become_one_value() -> None:
     assert made.radiometry.noise == "snr:150"
     assert (UpscaleOptions.of(noise="12").radiometry.noise, UpscaleOptions().radiometry.noise) == (12.0, "auto")
     assert (made.mask.mask, made.grid.scale, made.registration.max_residual) == ("m.gpkg", 4, 2.0)
-    assert UpscaleOptions.of(products="all").output.products == UpscaleOptions().output.products == PRODUCTS
+    assert UpscaleOptions.of(products="all").output.products == PRODUCTS
+    assert UpscaleOptions().output.products == tuple(p for p in PRODUCTS if p != "report")
     assert UpscaleOptions.of(products=None).output.products == UpscaleOptions.of(products="none").output.products == ()
 
 

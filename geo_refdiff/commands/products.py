@@ -1,4 +1,4 @@
-"""What is written beside the output: where detail comes from, a catalogue entry, a small picture."""
+"""What is written beside the output: where detail comes from, a catalogue entry, a small picture, a page for people."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from geo_refdiff.raster.info import RasterInfo
 
 
 def product_path(out: Path, product: str) -> Path:
-    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png."""
+    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png, out.html."""
     suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "style": ".qml", "stac": ".json"}
-    return out.with_suffix((suffixes | {"quicklook": ".png"})[product])
+    return out.with_suffix((suffixes | {"quicklook": ".png", "report": ".html"})[product])
 
 
 def product_files(out: Path, products: Iterable[str]) -> list[Path]:
@@ -44,7 +44,7 @@ def write_products(
     Args:
         plan, workdir, out: of the output.
         products: their names.
-        notes: for the STAC item.
+        notes: for the STAC item and the report.
         scene_date: when the scene was taken, as the user says.
 
     Returns:
@@ -53,10 +53,11 @@ def write_products(
     Raises:
         OutputError: a file cannot be written.
     """
+    from geo_refdiff.commands.report import write_report
     from geo_refdiff.raster.picture import write_quicklook
     from geo_refdiff.raster.styles import write_image_style, write_ramp_style
 
-    wanted, told = tuple(products), {}
+    wanted, notes, told = tuple(products), tuple(notes), {}
     with gdal_env(GDAL_PAM_ENABLED=False):
         if "source" in wanted:
             told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
@@ -70,9 +71,10 @@ def write_products(
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:
-            write_json_atomic(
-                product_path(out, "stac"), _item(plan, out, wanted, told, tuple(notes), span_of(scene_date))
-            )
+            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, notes, span_of(scene_date)))
+        if "report" in wanted:
+            made = {product: product_path(out, product) for product in wanted}
+            write_report(plan, out, made["report"], made.get("source"), made.get(UNCERTAINTY), notes)
     return told
 
 
@@ -125,6 +127,9 @@ def _item(
         assets[UNCERTAINTY] = Asset(path, plan.uncertainty.meaning, ("metadata",), COG)
     if "quicklook" in products:
         assets["thumbnail"] = Asset(product_path(out, "quicklook"), "quicklook", ("thumbnail",), "image/png")
+    if "report" in products:
+        path = product_path(out, "report")
+        assets["report"] = Asset(path, "pictures, decisions and verdict, for people", ("metadata",), "text/html")
     properties: dict[str, Any] = {
         "geo_refdiff:datetime_from": source,
         "geo_refdiff:plan_sha256": plan.digest(),

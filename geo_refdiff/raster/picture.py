@@ -10,10 +10,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from rasterio.enums import Resampling
+from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.raster.band_names import band_keys
 from geo_refdiff.raster.files import atomic_path
-from geo_refdiff.raster.info import inspect
+from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.window import Window
 
 _GAP = 8
 _TITLE = 30
@@ -98,17 +101,43 @@ def look(raster: Path, side: int = SIDE) -> Look:
     Raises:
         InputError: it cannot be read.
     """
-    info = inspect(raster, "scene")
+    bands = shown_bands(inspect(raster, "scene"))
+    values, valid = reduced(str(raster), bands, side)
+    return Look(bands, values, valid)
+
+
+def shown_bands(info: RasterInfo) -> tuple[int, ...]:
+    """Red, green and blue, by name or colour, else the first three; one where there are fewer. 1-based."""
     keys = band_keys(info).keys
     bands = [info.data_bands[keys.index(c)] for c in ("red", "green", "blue") if c in keys]
-    if len(bands) < 3:
-        bands = list(info.data_bands[: 3 if len(keys) >= 3 else 1])
-    with rasterio.open(raster) as dataset:
-        shrink = max(dataset.height, dataset.width, side) / side
-        shape = max(1, round(dataset.height / shrink)), max(1, round(dataset.width / shrink))
-        values = dataset.read(bands, out_shape=(len(bands), *shape)).astype(np.float32)
-        valid = dataset.dataset_mask(out_shape=shape) > 0
-    return Look(tuple(bands), values, valid & np.isfinite(values).all(axis=0))
+    return tuple(bands) if len(bands) == 3 else info.data_bands[: 3 if len(keys) >= 3 else 1]
+
+
+def reduced(
+    source: str,
+    bands: Sequence[int],
+    side: int,
+    window: Window | None = None,
+    resampling: Resampling = Resampling.nearest,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A raster, or a window of it, in at most `side` pixels along its longer side, from its overviews where it has any.
+
+    Args:
+        source: what GDAL opens.
+        bands: 1-based.
+
+    Returns:
+        Values (C, height, width) and where they are valid, (height, width).
+    """
+    with rasterio.open(source) as dataset:
+        place = window or Window(0, 0, dataset.height, dataset.width)
+        shrink = max(*place.shape, side) / side
+        shape = max(1, round(place.height / shrink)), max(1, round(place.width / shrink))
+        part = RioWindow(place.col, place.row, place.width, place.height)
+        values = dataset.read(list(bands), window=part, out_shape=(len(bands), *shape), resampling=resampling)
+        valid = dataset.dataset_mask(window=part, out_shape=shape) > 0
+    values = values.astype(np.float32)
+    return values, valid & np.isfinite(values).all(axis=0)
 
 
 def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:

@@ -14,7 +14,7 @@ from geo_refdiff.raster.picture import look
 
 Colour = tuple[int, int, int]
 
-_RAMP = ("#000004", "#57106e", "#bc3754", "#f98e09", "#fcffa4")
+RAMP = ("#000004", "#57106e", "#bc3754", "#f98e09", "#fcffa4")
 """Five colours of matplotlib's inferno, dark to light."""
 
 
@@ -83,8 +83,8 @@ def write_ramp_style(raster: Path, path: Path) -> None:
         minimumValue="0",
         maximumValue=f"{top:.9g}",
     )
-    for step, colour in enumerate(_RAMP):
-        value = top * step / (len(_RAMP) - 1)
+    for step, colour in enumerate(RAMP):
+        value = top * step / (len(RAMP) - 1)
         ET.SubElement(shader, "item", value=f"{value:.9g}", label=f"{value:.3g}", color=colour, alpha="255")
     _write(path, root)
 

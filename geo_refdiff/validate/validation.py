@@ -21,7 +21,7 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
-from geo_refdiff.restore.sources import CLASSES
+from geo_refdiff.restore.sources import CLASSES, MEANINGS
 from geo_refdiff.validate import promises
 from geo_refdiff.validate.against import against_reference, against_truth, bicubic, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
@@ -131,7 +131,8 @@ class Validation:
         rows.append(("seams", str(self.seams)))
         total = sum(self.sources.values()) - self.sources.get(CLASSES[0], 0)
         if total:
-            rows.append(("detail from", ", ".join(f"{n} {self.sources[n] / total:.1%}" for n in CLASSES[1:])))
+            shares = [f"{self.sources[n] / total:.1%} {said}" for n, said in zip(CLASSES, MEANINGS, strict=True)][1:]
+            rows += [("detail" if not k else "", share) for k, share in enumerate(shares)]
         rows += self._of_reference()
         if self.truth_registration:
             rows.append(("truth lies", f"{_describe(self.truth_registration)}; taken as it lies"))

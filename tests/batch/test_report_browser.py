@@ -5,12 +5,10 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import shapely
 from PIL import Image
 
@@ -25,8 +23,6 @@ AREAS = (
     ("south", 14, 3, 6),
     ("nowhere", 200, 200, 5),
 )
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 ASK = """<script>addEventListener("load", () => {
   const map = document.getElementById("map").getBoundingClientRect();
@@ -46,19 +42,7 @@ ASK = """<script>addEventListener("load", () => {
 });</script></head>"""
 
 
-def browse(page: Path, *options: str) -> str:
-    """What a headless browser without a network prints of a page."""
-    command = [
-        str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        f"--user-data-dir={page.parent / 'profile'}", "--proxy-server=127.0.0.1:9", "--window-size=1200,1400",
-        "--virtual-time-budget=10000", *options, page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-def test_report_in_a_browser(country: Country, tmp_path: Path) -> None:
+def test_report_in_a_browser(country: Country, tmp_path: Path, browse: Callable[..., str]) -> None:
     page = tmp_path / "report.html"
     areas = {name: square(row, col, side) for name, row, col, side in AREAS}
     areas["sliver"] = shapely.affinity.scale(square(4, 12, 8), 1, 1e-4)  # between pixel centres

@@ -165,7 +165,7 @@ def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) ->
 
 
 def test_names_of_products() -> None:
-    assert chosen_products("all") == ("source", "style", "stac", "quicklook")
+    assert chosen_products("all") == ("source", "style", "stac", "quicklook", "report")
     assert chosen_products("stac, source") == ("source", "stac")
     assert chosen_products("none") == chosen_products(None) == ()
     with pytest.raises(OptionError, match="products 'pdf': choose of source"):
