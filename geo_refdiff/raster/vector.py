@@ -323,8 +323,9 @@ def _moved(area: BaseGeometry, source: pyproj.CRS, crs: Any, name: str) -> BaseG
     target = _known_crs(str(crs), name)
     if source.equals(target, ignore_axis_order=True):
         return area
-    moved = sound_polygons(geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0], target)
-    if moved.is_empty or not all(isfinite(v) for v in moved.bounds):
+    moved = geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0]
+    moved = sound_polygons(moved, target) if all(isfinite(v) for v in moved.bounds) else shapely.Polygon()
+    if moved.is_empty:
         raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")
     return moved
 
