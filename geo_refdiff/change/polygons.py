@@ -31,6 +31,9 @@ TILE = 512
 """Side of the fixed tiles, counted from the target's corner, in which polygons are rasterised, pixels."""
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
+_CLASS_FIELDS = frozenset(
+    {"class", "classes", "class_id", "classname", "class_name", "label", "label_id", "category", "landcover"}
+)
 _TILES_KEPT = 64
 _STEP = 64.0
 """Distance of the points along an edge when a displacement field may bend it, output pixels."""
@@ -160,6 +163,16 @@ def _checked(layer_info: Mapping[str, Any], path: str, subset: str, field: str |
     return VectorInfo(
         path, layer, field, crs, (xmin, ymin, xmax, ymax), int(layer_info["features"]), size, mtime, subset
     )
+
+
+def class_field(info: VectorInfo) -> str | None:
+    """The field that by its name holds classes, where none was named; None if there is none such."""
+    import pyogrio
+
+    if info.field is not None:
+        return None
+    fields = [str(name) for name in pyogrio.read_info(info.path, layer=info.layer)["fields"]]
+    return next((name for name in fields if name.casefold() in _CLASS_FIELDS), None)
 
 
 def field_values(info: VectorInfo) -> list[Key]:
