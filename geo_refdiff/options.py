@@ -332,7 +332,7 @@ class MaskOptions(Options, frozen=True, kw_only=True):
         LiesOn,
         Option(
             help="Whether the mask is aligned with the scene or with the reference; one aligned with the reference is "
-            "shifted together with it. auto: by the mask's tag or grid; polygons follow the reference."
+            "shifted together with it. auto: by the mask's tag or grid; polygons lie on the scene."
         ),
     ] = "auto"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +19,10 @@ from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.vector import LONLAT, dense, layer_source, read_layer, sound_polygons
 
 _NAME_FIELDS = ("name", "aoi", "id", "tile", "grid_id")
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80
+_MOST_BYTES = 160
+"""Of a name in UTF-8; file systems allow 255, and products append to it."""
+_MARKS = "._-"
 RESERVED = frozenset({"manifest", "batch", "collection", "report", "items"})
 """Names that files of the batch itself have."""
 
@@ -108,19 +109,37 @@ def _text(value: Any) -> str:
 
 
 def file_names(texts: Sequence[str | None]) -> list[str]:
-    """A file name for each text, unique even where case does not count; numbered where there is no text."""
+    """A file name for each text, in its script, unique even where case does not count; numbered where there is none."""
     width = max(4, len(str(len(texts))))
     taken: Counter[str] = Counter()
     names = []
     for number, text in enumerate(texts, 1):
-        plain = unicodedata.normalize("NFKD", text or "").encode("ascii", "ignore").decode()
-        name = _UNFIT.sub("_", plain).strip("._-")[:_LONGEST].rstrip("._-") or f"aoi_{number:0{width}d}"
+        plain = "".join(c if _is_fit(c) else " " for c in unicodedata.normalize("NFC", text or ""))
+        short = "_".join(plain.split())[:_LONGEST].encode()[:_MOST_BYTES].decode(errors="ignore")
+        name = short.lstrip(_MARKS).rstrip("._-") or f"aoi_{number:0{width}d}"
+        while not name[0].isalnum():  # a mark without its letter
+            name = name[1:].lstrip(_MARKS) or f"aoi_{number:0{width}d}"
         if name.lower() in RESERVED or name.lower().endswith(_PRODUCTS):
             name += "_aoi"
         stem, count = name, 1
-        while taken[name.lower()]:
+        while taken[_as_one(name)]:
             count += 1
             name = f"{stem}_{count}"
-        taken[name.lower()] += 1
+        taken[_as_one(name)] += 1
         names.append(name)
     return names
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text can be what `file_names` gives."""
+    return bool(text) and text[0].isalnum() and all(map(_is_fit, text))
+
+
+def _is_fit(character: str) -> bool:
+    """Letters, their marks and numbers of any script, and ._-."""
+    return character in _MARKS or unicodedata.category(character)[0] in "LMN"
+
+
+def _as_one(name: str) -> str:
+    """The same for names that a file system may take for one another."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())

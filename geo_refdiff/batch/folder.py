@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from geo_refdiff.batch.areas import is_file_name
 from geo_refdiff.batch.jobs import VERSION, Settings
 from geo_refdiff.commands.products import product_path
 from geo_refdiff.engine.rasters import UNCERTAINTY
@@ -23,7 +23,6 @@ KEPT = "batch"
 """Folder, within that of the outputs, of what the batch itself needs."""
 
 _SETTINGS = "batch.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHOWN = 6
 
 
@@ -147,7 +146,7 @@ def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path
     Raises:
         ResumeError: the name is no plain file name.
     """
-    if not _NAME.fullmatch(name):
+    if not is_file_name(name):
         raise ResumeError(f"'{name}' is no name of an area; the batch's files were tampered with")
     return Path(folder) / f"{name}.{'tif' if options.get('shard_size') is None else 'vrt'}"
 

@@ -102,8 +102,8 @@ def decide_mask(
         return None
     record = _from_polygons(asked, classes, target) if is_vector(asked.file) else _from_raster(asked, classes, target)
     on_scene = asked.mask_lies_on == "scene"
-    if asked.mask_lies_on == "auto" and record.raster is not None:
-        on_scene = lies_on_scene(record.raster, target, reference)
+    if asked.mask_lies_on == "auto":
+        on_scene = record.raster is None or lies_on_scene(record.raster, target, reference)
     record = replace(record, on_scene=on_scene)
     if asked.mask_confidence is None:
         return record

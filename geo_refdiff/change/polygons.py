@@ -24,13 +24,16 @@ from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.geobox import crop, crs_wkt
-from geo_refdiff.raster.vector import LayerSource, layer_source, only_layer
+from geo_refdiff.raster.vector import LayerSource, check_degrees, is_parquet, layer_source, only_layer
 from geo_refdiff.raster.window import TileCache, Window
 
 TILE = 512
 """Side of the fixed tiles, counted from the target's corner, in which polygons are rasterised, pixels."""
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
+_CLASS_FIELDS = frozenset(
+    {"class", "classes", "class_id", "classname", "class_name", "label", "label_id", "category", "landcover"}
+)
 _TILES_KEPT = 64
 _STEP = 64.0
 """Distance of the points along an edge when a displacement field may bend it, output pixels."""
@@ -118,6 +121,11 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     except InputError:
         raise
     except Exception as error:  # pyogrio and GDAL each have their own
+        if is_parquet(path):
+            raise InputError(
+                f"{text}: this GDAL reads no GeoParquet masks; convert it: "
+                f"python -c \"import geopandas; geopandas.read_parquet('{path}').to_file('mask.gpkg')\""
+            ) from error
         raise InputError(
             f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
         ) from (error)
@@ -149,11 +157,22 @@ def _checked(layer_info: Mapping[str, Any], path: str, subset: str, field: str |
         raise InputError(f"{path}: layer '{layer}' has no finite extent; check it with ogrinfo")
     file = Path(path)
     size, mtime = (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
+    check_degrees(path, pyproj.CRS.from_user_input(layer_info["crs"]), bounds)
     crs = pyproj.CRS.from_user_input(layer_info["crs"]).to_wkt()
     xmin, ymin, xmax, ymax = (float(v) for v in bounds)
     return VectorInfo(
         path, layer, field, crs, (xmin, ymin, xmax, ymax), int(layer_info["features"]), size, mtime, subset
     )
+
+
+def class_field(info: VectorInfo) -> str | None:
+    """The field that by its name holds classes, where none was named; None if there is none such."""
+    import pyogrio
+
+    if info.field is not None:
+        return None
+    fields = [str(name) for name in pyogrio.read_info(info.path, layer=info.layer)["fields"]]
+    return next((name for name in fields if name.casefold() in _CLASS_FIELDS), None)
 
 
 def field_values(info: VectorInfo) -> list[Key]:

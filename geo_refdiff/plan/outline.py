@@ -18,12 +18,11 @@ from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.plan.records import Bands, Output
-from geo_refdiff.raster.crs import unit_of
+from geo_refdiff.raster.crs import find_overlap, in_degrees, unit_of
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.globe import turned
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.vector import AreaOfInterest, in_degrees, is_box, read_aoi
-from geo_refdiff.raster.warp import gsd_ratio
+from geo_refdiff.raster.vector import AreaOfInterest, is_box, other_meanings, read_aoi
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model, open_model
 
@@ -36,6 +35,8 @@ BLOCK = 2048
 _EDGE = 1e-6
 _SHOWN = 60
 _SHARPER = 1.5
+_SHIFT_TOLD = 1.0
+"""Metres: nothing is said of frames that are taken for one another, as ETRS89 and WGS 84."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     sampling, compute, wanted = options.sampling, options.compute, options.radiometry
     opened = sampling.model if isinstance(sampling.model, Model) else None
     device = opened.device if opened else chosen_device(compute.device)
-    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene))
+    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), notes)
     model = open_model(sampling, device=device, dtype=compute.dtype)
     others = transfers(wanted)
     alone = choose_bands(scene, None, wanted.bands, model.bands, model.optional_bands, others)
@@ -115,9 +116,15 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     return Outline(scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes))
 
 
-def _reference_ratio(reference: RasterInfo, gbox: Any) -> float:
-    """GSD of the reference in scene pixels."""
-    ratio = gsd_ratio(reference, gbox)
+def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> float:
+    """GSD of the reference in scene pixels; a doubtful datum shift is noted."""
+    overlap = find_overlap(reference, gbox)
+    if overlap.accuracy is not None and overlap.accuracy > _SHIFT_TOLD:
+        notes.append(
+            f"the datum shift from the reference's CRS to the scene's is accurate to {overlap.accuracy:g} metres with "
+            f"what PROJ has here (projsync fetches finer grids); registration takes out what is left"
+        )
+    ratio = overlap.gsd_ratio
     if ratio > 1 + 1e-3:
         raise InputError(
             f"{reference.path}: the reference is coarser than the scene ({ratio:.3g} scene pixels a pixel); "
@@ -164,9 +171,13 @@ def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str |
     snapped = Window(top, left, max(1, bottom - top), max(1, right - left))
     crop = snapped.intersect(whole)
     if crop is None:
+        within = [
+            how for how, other in other_meanings(aoi, gbox.crs) if other.intersects(shapely.box(xmin, ymin, xmax, ymax))
+        ]
+        way_out = f"it lies inside as {within[0]}" if within else "a vector file may be in any CRS"
         raise GridError(
             f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
-            f"{ymin:.10g} to {ymax:.10g} in its own CRS; a vector file may be in any CRS"
+            f"{ymin:.10g} to {ymax:.10g} in its own CRS; {way_out}"
         )
     if is_box(aoi):
         return crop, None

@@ -12,6 +12,7 @@ from affine import Affine
 
 from geo_refdiff import __version__
 from geo_refdiff.change.mask import MaskRecord, decide_mask
+from geo_refdiff.change.polygons import class_field
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
@@ -102,6 +103,12 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         notes.append(
             "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
             "gdal_edit.py -unsetnodata"
+        )
+    likely = None if mask is None or mask.polygons is None else class_field(mask.polygons)
+    if likely is not None:
+        notes.append(
+            f"the mask's polygons are changes to an unknown class; their field '{likely}' may tell it: "
+            f"--mask-field {likely}"
         )
     if mask is not None and mask.kind != "auto" and restorer.uses_mask and not placed.displacement.is_zero:
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")

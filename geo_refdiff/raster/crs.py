@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ from odc.geo.geobox import GeoBox
 from pyproj.transformer import AreaOfInterest, TransformerGroup
 
 from geo_refdiff.errors import GridError
-from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.geobox import apply, apply_linear, crs_wkt
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
 
 Coordinates = NDArray[np.float64]
 
+_TURN = 360.0
 _EDGE_POINTS = 33
 _AGREEMENT_PX = 0.25
 
@@ -35,11 +36,22 @@ class Overlap:
         fraction: part of the target's area that the raster's extent covers, in (0, 1].
         gsd: size of a source pixel along its columns and rows, target pixels, at the centre of the overlap.
         offset: (row, col) of the raster's corner in target pixels if the grids differ by whole pixels only, else None.
+        accuracy: of the transformation between their CRSs, metres; None where none is needed or it is not known.
+        shift: what is added to the raster's x before the warp, degrees; not 0 for longitudes beyond 180 alone.
+        crs_wkt: the CRS that x is then in.
     """
 
     fraction: float
     gsd: tuple[float, float]
     offset: tuple[int, int] | None
+    accuracy: float | None
+    shift: float
+    crs_wkt: str
+
+    @property
+    def gsd_ratio(self) -> float:
+        """The raster's ground sampling distance in target pixels: above 1 is coarser."""
+        return sqrt(self.gsd[0] * self.gsd[1])
 
 
 def horizontal_crs(crs: Any) -> pyproj.CRS:
@@ -56,6 +68,11 @@ def unit_of(crs: Any) -> str:
     return name.replace("foot", "feet") if "foot" in name else f"{name}s"
 
 
+def in_degrees(crs: pyproj.CRS) -> bool:
+    """Whether coordinates are longitude and latitude in degrees."""
+    return bool(crs.is_geographic and crs.axis_info[0].unit_name == "degree")
+
+
 def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
     """Overlap of a raster with a target grid.
 
@@ -64,6 +81,16 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
     """
     source_crs, target_crs = horizontal_crs(info.crs_wkt), horizontal_crs(crs_wkt(target))
     source_affine, target_affine = Affine(*info.transform), target.affine
+    height, width = target.shape
+    shift, warped_crs = 0.0, source_crs
+    if in_degrees(source_crs) and in_degrees(target_crs):
+        shift = _TURN * round((_middle(target_affine, width, height) - _middle_of(info)) / _TURN)
+        a, b, c, d, e, f = source_affine[:6]
+        source_affine = Affine(a, b, c + shift, d, e, f)
+    elif in_degrees(source_crs) and _beyond_180(info):
+        shift = -float(round(_middle_of(info)))
+        warped_crs = _with_meridian(source_crs, -shift)
+    centre_x = _middle(source_affine, info.width, info.height)
     same = source_crs.equals(target_crs, ignore_axis_order=True)
     transformer = None if same else _transformer(info.path, target, source_crs, target_crs)
 
@@ -72,9 +99,10 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
         x, y = apply(target_affine, cols, rows)
         if transformer is not None:
             x, y = transformer.transform(x, y, direction="INVERSE", errcheck=False)
+            if in_degrees(source_crs):
+                x = np.asarray(x) - _TURN * np.round((np.asarray(x) - centre_x) / _TURN)
         return apply(~source_affine, np.asarray(x), np.asarray(y))
 
-    height, width = target.shape
     area, common = _common_area(info, to_source, width, height)
     if common.is_empty or common.area <= 0:
         raise GridError(
@@ -87,13 +115,42 @@ def find_overlap(info: RasterInfo, target: GeoBox) -> Overlap:
     cols, rows = to_source(np.array([col - step, col + step, col, col]), np.array([row, row, row - step, row + step]))
     jacobian = np.array([[cols[1] - cols[0], cols[3] - cols[2]], [rows[1] - rows[0], rows[3] - rows[2]]])
     if transformer is not None:
-        _check_agreement(info, target, source_crs, target_crs, common, transformer)
+        _check_agreement(info, target, source_crs, target_crs, common, transformer, (shift, warped_crs))
     along_cols, along_rows = np.linalg.norm(jacobian, axis=1)
     return Overlap(
         fraction=min(1.0, common.area / area),
         gsd=(float(1 / along_cols), float(1 / along_rows)),
         offset=_whole_offset(source_affine, target_affine, info) if same else None,
+        accuracy=None if transformer is None or transformer.accuracy < 0 else transformer.accuracy,
+        shift=shift,
+        crs_wkt=warped_crs.to_wkt(),
     )
+
+
+def _middle(affine: Affine, width: int, height: int) -> float:
+    """x of a grid's centre."""
+    return float(affine.a * width / 2 + affine.b * height / 2 + affine.c)
+
+
+def _middle_of(info: RasterInfo) -> float:
+    return _middle(Affine(*info.transform), info.width, info.height)
+
+
+def _beyond_180(info: RasterInfo) -> bool:
+    """Whether longitudes leave -180 to 180, which GDAL's warp does not follow on a projected grid."""
+    a, b, c = info.transform[:3]
+    xs = [c + a * col + b * row for col in (0, info.width) for row in (0, info.height)]
+    return min(xs) < -_TURN / 2 - abs(a) or max(xs) > _TURN / 2 + abs(a)
+
+
+def _with_meridian(crs: pyproj.CRS, longitude: float) -> pyproj.CRS:
+    """The same CRS in degrees, counted from another prime meridian."""
+    parts = crs.to_json_dict()
+    parts.pop("id", None)
+    datum = parts["datum" if "datum" in parts else "datum_ensemble"]
+    datum.pop("id", None)
+    datum["prime_meridian"] = {"name": f"{longitude:g} degrees", "longitude": longitude}
+    return pyproj.CRS.from_json_dict(parts)
 
 
 def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
@@ -158,21 +215,47 @@ def _whole_offset(source: Affine, target: Affine, info: RasterInfo) -> tuple[int
 
 def _transformer(path: str, target: GeoBox, source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> pyproj.Transformer:
     """The most accurate transformation from the raster's CRS to the target's for the area of the target."""
+    area = _area_of_interest(target, target_crs)
+    found = _best(source_crs, target_crs, area) or _best(_by_code(source_crs), _by_code(target_crs), area)
+    if found is None:
+        raise GridError(f"{path}: {_doubt(source_crs, target_crs)}")
+    return found
+
+
+def _best(source: pyproj.CRS, target: pyproj.CRS, area: AreaOfInterest | None) -> pyproj.Transformer | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "best transformation is not available": the agreement check decides
-            group = TransformerGroup(
-                source_crs,
-                target_crs,
-                always_xy=True,
-                area_of_interest=_area_of_interest(target, target_crs),
-                allow_ballpark=False,
-            )
-    except pyproj.exceptions.ProjError as error:
-        raise GridError(f"{path}: {_doubt(source_crs, target_crs)} ({one_line(error, 120)})") from error
-    if not group.transformers:
-        raise GridError(f"{path}: {_doubt(source_crs, target_crs)}")
-    return group.transformers[0]
+            options: dict[str, Any] = {"always_xy": True, "area_of_interest": area, "allow_ballpark": False}
+            found = TransformerGroup(source, target, **options).transformers
+    except (pyproj.exceptions.ProjError, IndexError):  # IndexError: pyproj's own, where there is none
+        return None
+    return found[0] if found else None
+
+
+def _by_code(crs: pyproj.CRS) -> pyproj.CRS:
+    """The CRS that its authority's code stands for, if that has the same ellipsoid and the same projection.
+
+    GDAL's database may be newer than pyproj's and know a datum by a name that pyproj's does not.
+    """
+    code = crs.to_json_dict().get("id")
+    if code is None:
+        return crs
+    try:
+        coded = pyproj.CRS.from_authority(code["authority"], code["code"])
+    except pyproj.exceptions.CRSError:
+        return crs
+    return coded if _shape_of(coded) == _shape_of(crs) else crs
+
+
+def _shape_of(crs: pyproj.CRS) -> tuple[Any, ...]:
+    """What makes coordinates of a CRS, but for the names in it."""
+    ellipsoid, meridian, operation = crs.ellipsoid, crs.prime_meridian, crs.coordinate_operation
+    return (
+        ellipsoid and (ellipsoid.semi_major_metre, ellipsoid.inverse_flattening),
+        meridian and meridian.longitude,
+        operation and (operation.method_code, {(p.code, f"{p.value:.9g}", p.unit_name) for p in operation.params}),
+    )
 
 
 def _doubt(source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> str:
@@ -201,13 +284,14 @@ def _check_agreement(
     target_crs: pyproj.CRS,
     common: Any,
     transformer: pyproj.Transformer,
+    warped: tuple[float, pyproj.CRS],
 ) -> None:
     """Raise GridError if GDAL's own choice of transformation, by which it warps, is not the most accurate one."""
     xmin, ymin, xmax, ymax = common.bounds
     cols, rows = (v.ravel() for v in np.meshgrid(np.linspace(xmin, xmax, 3), np.linspace(ymin, ymax, 3)))
     x, y = apply(Affine(*info.transform), cols, rows)
     best = transformer.transform(x, y)
-    used = rasterio.warp.transform(source_crs.to_wkt(), target_crs.to_wkt(), x, y)
+    used = rasterio.warp.transform(warped[1].to_wkt(), target_crs.to_wkt(), x + warped[0], y)
     delta = np.asarray(best) - np.asarray(used)[:2]
     off = np.hypot(*apply_linear(~target.affine, delta[0], delta[1])).max()
     if not off <= _AGREEMENT_PX:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
+import pyproj
 import rasterio
+import rasterio.crs
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+
+from geo_refdiff.errors import InputError
 
 CACHE_BYTES = 8 * 2**20
 """GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
@@ -17,7 +23,13 @@ GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError)
 """What rasterio raises when GDAL refuses a file or fails on it; SystemError, where it failed in a thread of its own."""
 
 
-_GDAL_NAME = re.compile(r"^(/vsi|[A-Za-z][A-Za-z0-9+.-]*://|[A-Z0-9_]{2,}:)")
+_SUBDATASETS = (
+    "netcdf|hdf4_sds|hdf4_eos|hdf4image|hdf5|hdf5image|gpkg|gtiff_dir|gtiff_raw|zarr|nitf_im|bag|grib|tiledb|heif|"
+    "sentinel2_[a-z0-9_]+|derived_subdataset"
+)
+"""Drivers with subdatasets, which rasterio spells in lower case."""
+
+_GDAL_NAME = re.compile(rf"^(/vsi|[A-Za-z][A-Za-z0-9+.-]*://|[A-Z0-9_]{{2,}}:|(?:{_SUBDATASETS}):)")
 
 
 _REMOTE = re.compile(r"://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)")
@@ -62,6 +74,27 @@ def gdal_env(**options: Any) -> rasterio.Env:
 def gdal_threads(count: int, name: str) -> ThreadPoolExecutor:
     """A pool of threads that live in the environment of `gdal_env`, which is each thread's own."""
     return ThreadPoolExecutor(count, name, initializer=lambda: gdal_env().__enter__())
+
+
+@cache
+def check_proj() -> None:
+    """Whether PROJ finds a database of coordinate systems that it can read.
+
+    Raises:
+        InputError: it does not; names the variable of the environment that leads it astray.
+    """
+    try:
+        for code in (4326, 32633):
+            rasterio.crs.CRS.from_epsg(code).to_wkt()
+            pyproj.CRS.from_epsg(code)
+    except (*GDAL_ERRORS, pyproj.exceptions.ProjError) as error:
+        named = [f"{name}={os.environ[name]}" for name in ("PROJ_DATA", "PROJ_LIB") if name in os.environ]
+        if not named:
+            raise InputError(f"PROJ's database cannot be read ({one_line(error, 120)}); install pyproj anew") from error
+        raise InputError(
+            f"{' and '.join(named)}: no database of coordinate systems that this program can read, likely another "
+            f"program's; unset it: env -u {named[0].partition('=')[0]} geo-refdiff ..."
+        ) from error
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:

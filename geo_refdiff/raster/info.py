@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
 
 Role = Literal["scene", "reference", "mask"]
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
@@ -85,6 +85,7 @@ def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:
     Raises:
         InputError: one line that names the file, what is wrong and the way out.
     """
+    check_proj()
     name = _local_name(path) if vrt is None else str(path)
     with gdal_env(), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # raised below, as an error

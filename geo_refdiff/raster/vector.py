@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.raster.crs import in_degrees
 from geo_refdiff.raster.gdal import is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
 from geo_refdiff.raster.window import Window
@@ -30,6 +32,8 @@ _WAY_OUT = "give FILE, FILE|layername=NAME, |layerid=NUMBER or |subset=CONDITION
 
 LONLAT = pyproj.CRS.from_epsg(4326)
 """Degrees, longitude first."""
+
+_SPARE = 1e-6
 
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
@@ -135,7 +139,42 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
         written = _WKT.match(text)
         return _from_file(text, crs) if written is None else _from_wkt(written.group(1), written.group(2), crs)
     box = _box(numbers.group(1))
-    return box if numbers.group(2) is None else _moved(box, _known_crs(numbers.group(2), text), crs, text)
+    if numbers.group(2) is None:
+        return box
+    own = _known_crs(numbers.group(2), text)
+    check_degrees(f"area of interest '{text}'", own, box.bounds)
+    return _moved(box, own, crs, text)
+
+
+def other_meanings(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
+    """What an area of interest might have been meant to be: (how to say it, polygons in `crs`).
+
+    Boxes in degrees without a CRS, and latitude before longitude.
+    """
+    numbers = _BOX.match(text)
+    if numbers is None:
+        return _swapped_file(text, crs)
+    x0, y0, x1, y1 = (part.strip() for part in numbers.group(1).split(","))
+    straight, swapped = f"{x0},{y0},{x1},{y1}", f"{y0},{x0},{y1},{x1}"
+    code = numbers.group(2)
+    given = [f"{swapped},{code}"] if code else [f"{straight},EPSG:4326", f"{swapped},EPSG:4326", swapped]
+    found = []
+    for other in given:
+        with contextlib.suppress(GridError, InputError):
+            found.append((other, read_aoi(other, crs)))
+    return found
+
+
+def _swapped_file(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
+    if is_wkt(text):
+        return []
+    source = layer_source(text)
+    with contextlib.suppress(GridError, InputError):
+        frame = read_layer(source, columns=[])
+        own = pyproj.CRS.from_user_input(frame.crs)
+        turned = shapely.transform(shapely.union_all(frame.geometry.dropna()), lambda xy: xy[:, ::-1])
+        return [("x and y swapped", _moved(sound_polygons(turned, own), own, crs, source.path))]
+    return []
 
 
 def _box(text: str) -> BaseGeometry:
@@ -179,8 +218,11 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the file's oddities only what stops us matters
-            options = {**source.options, "layer": only_layer(source)}
-            frame = geopandas.read_file(source.path, columns=columns, **options)
+            if is_parquet(source.path):
+                frame = _read_parquet(source)
+            else:
+                options = {**source.options, "layer": only_layer(source)}
+                frame = geopandas.read_file(source.path, columns=columns, **options)
     except InputError:
         raise
     except Exception as error:  # pyogrio, GEOS and pandas each have their own
@@ -191,7 +233,48 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
         raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
     if frame.crs is None:
         raise InputError(f"{source.path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+    check_degrees(source.path, pyproj.CRS.from_user_input(frame.crs), frame.total_bounds)
     return frame
+
+
+def is_parquet(path: str) -> bool:
+    """Whether a file is called as GeoParquet is; GDAL reads it only where it was built with Arrow."""
+    return path.casefold().endswith((".parquet", ".geoparquet"))
+
+
+def _read_parquet(source: LayerSource) -> Any:
+    import geopandas
+
+    if source.layer is not None or source.subset:
+        raise InputError(f"{source}: GeoParquet has one layer, taken whole; give {source.path}")
+    try:
+        return geopandas.read_parquet(source.path)
+    except ImportError as error:
+        raise InputError(f"{source.path}: GeoParquet needs pyarrow: pip install 'geo-refdiff[parquet]'") from error
+
+
+def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float]) -> None:
+    """Whether coordinates that are to be longitudes and latitudes can be.
+
+    Args:
+        name: of the file, or the text.
+        bounds: xmin, ymin, xmax, ymax.
+
+    Raises:
+        InputError: they cannot, as those of GeoJSON in metres without a CRS, or with latitudes first.
+    """
+    xmin, ymin, xmax, ymax = (float(v) for v in bounds)
+    if not in_degrees(crs) or (max(abs(ymin), abs(ymax)) <= 90.0 + _SPARE and max(abs(xmin), abs(xmax)) <= 540.0):
+        return
+    told = (
+        f"{name}: x {xmin:.10g} to {xmax:.10g}, y {ymin:.10g} to {ymax:.10g} are no degrees of longitude and latitude"
+    )
+    if max(abs(xmin), abs(xmax)) <= 90.0 and max(abs(ymin), abs(ymax)) <= 540.0:
+        raise InputError(f"{told}: they look swapped; put longitude first")
+    raise InputError(
+        f"{told}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
+        f"ogr2ogr -a_srs EPSG:... area.gpkg {name}"
+    )
 
 
 def only_layer(source: LayerSource) -> str | int:
@@ -240,15 +323,11 @@ def _moved(area: BaseGeometry, source: pyproj.CRS, crs: Any, name: str) -> BaseG
     target = _known_crs(str(crs), name)
     if source.equals(target, ignore_axis_order=True):
         return area
-    moved = sound_polygons(geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0], target)
-    if moved.is_empty or not all(isfinite(v) for v in moved.bounds):
+    moved = geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0]
+    moved = sound_polygons(moved, target) if all(isfinite(v) for v in moved.bounds) else shapely.Polygon()
+    if moved.is_empty:
         raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")
     return moved
-
-
-def in_degrees(crs: pyproj.CRS) -> bool:
-    """Whether coordinates are longitude and latitude in degrees."""
-    return bool(crs.is_geographic and crs.axis_info[0].unit_name == "degree")
 
 
 def dense(area: BaseGeometry, pieces: int) -> BaseGeometry:

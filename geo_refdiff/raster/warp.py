@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from math import isnan, nan, sqrt
+from dataclasses import replace
+from math import isnan, nan
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.raster.crs import find_overlap, horizontal_crs
+from geo_refdiff.raster.crs import Overlap, find_overlap, horizontal_crs
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
 from geo_refdiff.raster.geobox import apply, crs_wkt, scene_geobox, translated
@@ -48,8 +49,7 @@ def gsd_ratio(info: RasterInfo, target: GeoBox) -> float:
     Raises:
         GridError: no overlap, or no exact transformation between the CRSs is available.
     """
-    along_cols, along_rows = find_overlap(info, target).gsd
-    return sqrt(along_cols * along_rows)
+    return find_overlap(info, target).gsd_ratio
 
 
 def overlap_fraction(info: RasterInfo, target: GeoBox) -> float:
@@ -106,7 +106,7 @@ class WarpedReader:
         self._offset = overlap.offset if bent is None else None
         self._handles: ThreadHandles
         if self._offset is None:
-            self._handles = _WarpHandles(info, self.bands, target, resampling, self.dtype, overlap.gsd, bent)
+            self._handles = _WarpHandles(info, self.bands, target, resampling, self.dtype, overlap, bent)
         else:
             self._handles = RasterReader(info, self.bands)
         height, width = target.shape
@@ -184,11 +184,11 @@ class _WarpHandles(ThreadHandles):
         target: GeoBox,
         resampling: WarpResampling,
         dtype: np.dtype[Any],
-        gsd: tuple[float, float],
+        overlap: Overlap,
         bent: Displacement | None,
     ) -> None:
         super().__init__(info)
-        self._xml = source_vrt(info, bands)
+        self._xml = source_vrt(info, bands, overlap)
         self._affine, self._bent = target.affine, bent
         height, width = target.shape
         self._options: dict[str, Any] = {
@@ -200,8 +200,8 @@ class _WarpHandles(ThreadHandles):
             "tolerance": _TOLERANCE if bent is None else _BENT_TOLERANCE,
             "dtype": dtype.name,
             "add_alpha": True,
-            "XSCALE": _kernel_scale(gsd[0]),
-            "YSCALE": _kernel_scale(gsd[1]),
+            "XSCALE": _kernel_scale(overlap.gsd[0]),
+            "YSCALE": _kernel_scale(overlap.gsd[1]),
             "UNIFIED_SRC_NODATA": "YES",
             "ALLOW_BALLPARK": "NO",
         }
@@ -260,13 +260,19 @@ def _kernel_scale(gsd: float) -> float:
     return 1.0 if gsd > 0.99 else gsd
 
 
-def source_vrt(info: RasterInfo, bands: Sequence[int]) -> str:
+def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
     """VRT of some bands of a raster, with the grid and validity found by `inspect` and nothing else (no RPCs, no
     control points), so that the warp uses what was checked.
 
     A pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file marks missing
     ones; GDAL would let it spoil all that the kernel reaches.
+
+    Args:
+        info, bands: of the raster.
+        overlap: says where its x belong.
     """
+    a, b, c, d, e, f = info.transform
+    info = replace(info, transform=(a, b, c + overlap.shift, d, e, f), crs_wkt=overlap.crs_wkt)
     real = np.dtype(info.dtype).kind == "f"
     by_band = all(is_sentinel(np.dtype(info.dtype), info.nodata, info.offsets[band - 1]) for band in bands)
     nodata = info.nodata if info.validity == "nodata" and not real and not by_band else None

@@ -84,7 +84,7 @@ def country(make_raster: Callable[..., Path], make_texture: Any, tmp_path: Path)
         "nowhere": square(200, 200, 5),
     }
     path = write_areas(tmp_path / "areas.gpkg", areas)
-    return Country(tmp_path, path, ("plain", "round", "seam", "far_east", "Groe_.._x", "nowhere"))
+    return Country(tmp_path, path, ("plain", "round", "seam", "far_east", "Größe_.._x", "nowhere"))
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
 
 from .conftest import OPTIONS, Country, square, write_areas
 
-DONE = ("plain", "round", "seam", "far_east", "Groe_.._x")
+DONE = ("plain", "round", "seam", "far_east", "Größe_.._x")
 
 
 def table(folder: Path) -> Any:

@@ -24,7 +24,7 @@ from .conftest import OPTIONS, Country, square, write_areas
 
 PLAIN = OPTIONS | {"scale": 4, "block_size": 16}
 SHARDED = PLAIN | {"shard_size": 32}
-DONE = ("plain", "round", "seam", "far_east", "Groe_.._x")
+DONE = ("plain", "round", "seam", "far_east", "Größe_.._x")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

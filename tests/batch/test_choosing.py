@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geo_refdiff.batch.areas import file_names, read_areas
+from geo_refdiff.batch.areas import file_names, is_file_name, read_areas
 from geo_refdiff.batch.catalogue import Entry, read_catalogue
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.batch.selection import Chooser, missing_share, reference_dates, scene_dates
@@ -116,12 +117,33 @@ def test_distance_of_spans(a: Any, b: Any, c: Any, d: Any) -> None:
 @given(st.lists(st.one_of(st.none(), st.text(max_size=12)), max_size=12))
 def test_names_are_plain_unique_file_names(texts: list[str | None]) -> None:
     names = file_names(texts)
-    assert len({name.lower() for name in names}) == len(texts)
+    assert len({unicodedata.normalize("NFKD", name).lower() for name in names}) == len(texts)
     for name in names:
         assert name == Path(name).name
-        assert name.isascii()
-        assert name[0].isalnum()
+        assert is_file_name(name)
+        assert name.isprintable()
+        assert " " not in name
+        assert len(name.encode()) <= 180
         assert name.lower() not in ("manifest", "batch", "collection")
+
+
+def test_names_stay_in_their_script() -> None:
+    given = [
+        "Málaga",
+        "東京都 千代田区",
+        "Санкт-Петербург",
+        "القاهرة",
+        "नई दिल्ली",
+        "서울",
+        "Zürich/Nord",
+        "../etc",
+        "😀",
+    ]
+    assert file_names(given) == [
+        "Málaga", "東京都_千代田区", "Санкт-Петербург", "القاهرة", "नई_दिल्ली", "서울", "Zürich_Nord", "etc", "aoi_0009",
+    ]  # fmt: skip
+    assert file_names(["Málaga", unicodedata.normalize("NFD", "MÁLAGA")]) == ["Málaga", "MÁLAGA_2"]
+    assert not any(map(is_file_name, ["", "../x", "a/b", ".hidden", "a\nb", "a b", "a\\b"]))
 
 
 def test_no_output_is_called_as_the_map_of_another() -> None:

@@ -143,7 +143,7 @@ def test_options_are_those_of_upscale(
 
 def test_cost_counts_what_is_left(country: Country, tmp_path: Path) -> None:
     planned = plan_batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS | {"block_size": 16})
-    sides = {"plain": 16, "round": 12, "seam": 20, "far_east": 18, "Groe_.._x": 12}
+    sides = {"plain": 16, "round": 12, "seam": 20, "far_east": 18, "Größe_.._x": 12}
     assert {a.name: (a.width, a.height) for a in planned.areas if a.width} == {k: (v, v) for k, v in sides.items()}
     totals = planned.totals()
     assert totals["megapixels"] == round(sum(v * v for v in sides.values()) / 1e6, 3)

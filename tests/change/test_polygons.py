@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.mask import decide_mask
-from geo_refdiff.change.polygons import PolygonMask, inspect_polygons, is_vector
+from geo_refdiff.change.polygons import PolygonMask, class_field, inspect_polygons, is_vector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -167,3 +167,11 @@ def test_rasters_are_no_vector_files(make_raster: Make, tmp_path: Path) -> None:
     assert is_vector(str(tmp_path / "p.fgb"))
     assert is_vector("whatever|layername=x")
     assert scene_geobox(inspect(str(tmp_path / "m.tif"), "mask")).shape == (8, 8)
+
+
+@pytest.mark.parametrize(("fields", "likely"), [(("id", "Class"), "Class"), (("label",), "label"), (("area",), None)])
+def test_a_field_that_looks_like_classes_is_found(tmp_path: Path, fields: tuple[str, ...], likely: str | None) -> None:
+    frame = geopandas.GeoDataFrame({key: [3] for key in fields}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
+    frame.to_file(tmp_path / "a.gpkg")
+    assert class_field(inspect_polygons(str(tmp_path / "a.gpkg"), None)) == likely
+    assert class_field(inspect_polygons(str(tmp_path / "a.gpkg"), fields[0])) is None

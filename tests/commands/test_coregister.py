@@ -268,7 +268,7 @@ def test_the_mask_moves_with_the_reference(make: Make, make_raster: Any, tmp_pat
             corners = [transform @ xy for xy in ((150, 200), (420, 200), (420, 330), (150, 330))]
             frame = geopandas.GeoDataFrame({"now": [3]}, geometry=[shapely.Polygon(corners)], crs="EPSG:26914")
             frame.to_file(mask)
-        field = {"mask_field": "now"} if kind == "polygons" else {}
+        field = {"mask_field": "now", "mask_lies_on": "ref"} if kind == "polygons" else {}
         found = plan(scene, path, mask=mask, model="default", **field)
         with ConditionReader(found.plan, found.restorer) as reader:
             assert reader.mask is not None
@@ -279,16 +279,27 @@ def test_the_mask_moves_with_the_reference(make: Make, make_raster: Any, tmp_pat
     assert (seen[0] != seen[1]).mean() < 0.005  # less than a pixel along the rim
 
 
+@pytest.mark.parametrize("kind", ["raster", "polygons"])
 @pytest.mark.parametrize("said", ["auto", "scene", "ref"])
-def test_a_mask_that_lies_on_the_scene_stays_there(make: Make, tmp_path: Path, said: str) -> None:
+def test_a_mask_that_lies_on_the_scene_stays_there(make: Make, tmp_path: Path, said: str, kind: str) -> None:
     scene, _ = make()
     _, ref = make(rows=-13, cols=9)
-    mask = tmp_path / "change.tif"
+    mask = tmp_path / ("change.tif" if kind == "raster" else "change.gpkg")
+    field = {}
     with rasterio.open(scene) as dataset:
         profile = dataset.profile | {"count": 1, "nodata": None}
-    with rasterio.open(mask, "w", **profile) as dataset:
-        dataset.write(np.pad(np.full((10, 20), 3, np.uint8), ((20, 34), (15, 29)))[None])
-    found = plan(scene, ref, mask=mask, model="default", mask_lies_on=said)
+    if kind == "raster":
+        with rasterio.open(mask, "w", **profile) as dataset:
+            dataset.write(np.pad(np.full((10, 20), 3, np.uint8), ((20, 34), (15, 29)))[None])
+    else:
+        import geopandas
+        import shapely
+
+        corners = [profile["transform"] @ xy for xy in ((15, 20), (35, 20), (35, 30), (15, 30))]
+        frame = geopandas.GeoDataFrame({"now": [3]}, geometry=[shapely.Polygon(corners)], crs="EPSG:26914")
+        frame.to_file(mask)
+        field = {"mask_field": "now"}
+    found = plan(scene, ref, mask=mask, model="default", mask_lies_on=said, **field)
     with ConditionReader(found.plan, found.restorer) as reader:
         assert reader.mask is not None
         at = reader.mask.read(Window(0, 0, 512, 512)) == 3

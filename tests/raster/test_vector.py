@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import shapely
+from affine import Affine
 from shapely import affinity
 
 from geo_refdiff.batch.areas import read_areas
+from geo_refdiff.change.polygons import inspect_polygons
 from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.raster.globe import on_the_globe
+from geo_refdiff.raster.info import inspect
 from geo_refdiff.raster.vector import read_aoi
 
 UTM = "EPSG:26914"
@@ -104,3 +112,82 @@ def test_a_box_in_another_crs_is_moved() -> None:
     assert moved.bounds == pytest.approx((min(x), min(y), max(x), max(y)), abs=1.0)
     with pytest.raises(GridError, match="unknown CRS"):
         read_aoi(f"{west},{south},{east},{north},EPSG:999999", "EPSG:32633")
+
+
+def test_metres_without_a_crs_are_no_degrees(tmp_path: Path) -> None:
+    path = tmp_path / "metres.geojson"
+    geometry = shapely.geometry.mapping(shapely.box(485900, 5200000, 486000, 5200100))
+    feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    for look in (lambda: read_aoi(str(path), UTM), lambda: inspect_polygons(str(path), None)):
+        with pytest.raises(InputError, match=r"x 485900 to 486000.*are no degrees.*ogr2ogr -a_srs") as caught:
+            look()
+        assert "\n" not in str(caught.value)
+
+
+def test_geoparquet_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    box = shapely.box(485900, 5200000, 486000, 5200100)
+    frame = geopandas.GeoDataFrame({"class": [1]}, geometry=[box], crs=UTM)
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_aoi(str(tmp_path / "a.parquet"), UTM).equals(box)
+    frame.to_crs(4326).to_parquet(tmp_path / "b.parquet")
+    assert read_aoi(str(tmp_path / "b.parquet"), UTM).symmetric_difference(box).area < 1e-3 * box.area
+    with pytest.raises(InputError, match="GeoParquet has one layer"):
+        read_aoi(f"{tmp_path / 'a.parquet'}|layername=a", UTM)
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(InputError, match=r"c\.parquet: cannot be read as a vector file"):
+        read_aoi(str(tmp_path / "c.parquet"), UTM)
+
+
+@pytest.mark.parametrize("crs", [32614, 4326, 3857, 3413])
+def test_a_polygon_that_crosses_itself_is_its_parts(tmp_path: Path, crs: int) -> None:
+    west, north = 485900, 5200100
+    points = [(0, 0), (100, -100), (100, 0), (0, -100)]  # a bow tie: half of the box
+    tie = shapely.Polygon([(west + x, north + y) for x, y in points])
+    frame = geopandas.GeoDataFrame(geometry=[tie], crs=UTM).to_crs(crs)
+    frame.to_file(tmp_path / "tie.gpkg")
+    found = read_aoi(str(tmp_path / "tie.gpkg"), UTM)
+    assert found.is_valid
+    assert found.symmetric_difference(shapely.make_valid(tie)).area < 0.01 * 5000
+    assert not found.contains(shapely.Point(west + 50, north - 10))
+
+
+def aoi_error(scene: Path, aoi: str) -> str:
+    """What `upscale` says of an area of interest."""
+    with pytest.raises((GridError, InputError)) as caught:
+        make_outline(UpscaleOptions.of(model="bicubic", aoi=aoi), inspect(scene, "scene"), None)
+    return str(caught.value)
+
+
+def test_boxes_in_another_order_or_in_degrees_are_told(make_raster: Callable[..., Path], tmp_path: Path) -> None:
+    scene = make_raster("scene.tif", np.ones((1, 20, 24), np.uint8))
+    forth = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True)
+    with rasterio.open(scene) as dataset:
+        left, bottom, right, top = dataset.bounds
+    west, south = forth.transform(left + 200, bottom + 200)
+    east, north = forth.transform(right - 200, top - 200)
+    degrees, swapped = f"{west},{south},{east},{north}", f"{south},{west},{north},{east}"
+    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, degrees)
+    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, swapped)
+    assert "put longitude first" in aoi_error(scene, f"{swapped},EPSG:4326")
+    assert f"it lies inside as {left + 200},{bottom + 200},{right - 200},{top - 200}" in aoi_error(
+        scene, f"{bottom + 200},{left + 200},{top - 200},{right - 200}"
+    )
+    box = shapely.box(south, west, north, east)
+    geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
+    assert "look swapped" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
+    assert "a vector file may be in any CRS" in aoi_error(scene, "1,2,3,4")
+
+
+def test_latitude_first_is_told_where_both_could_be_longitudes(
+    make_raster: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = make_raster(
+        "europe.tif", np.ones((1, 20, 24), np.uint8), transform=Affine(40, 0, 600000, 0, -40, 5400000), crs="EPSG:32633"
+    )
+    box = shapely.box(48.743, 16.361, 48.749, 16.367)
+    told = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
+    assert "it lies inside as 16.361,48.743,16.367,48.749,EPSG:4326" in told
+    geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
+    assert "it lies inside as x and y swapped" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
