@@ -24,14 +24,16 @@ def cache_path(index: Path) -> Path:
 def read_labels(path: Path, fingerprint: str) -> dict[str, Labels]:
     """The labels by name; none where the file is missing, damaged, or was made for other data."""
     try:
-        with np.load(path) as held:
+        with np.load(io.BytesIO(path.read_bytes())) as held:
             if str(held["fingerprint"]) != fingerprint:
                 return {}
             names, shapes, flat = held["names"], held["shapes"], held["labels"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return {}
+    if not len(names):
+        return {}
     ends = np.cumsum(shapes.prod(axis=1))
-    if len(flat) != (ends[-1] if len(ends) else 0):
+    if len(flat) != ends[-1]:
         return {}
     parts = np.split(flat, ends[:-1])
     return {str(n): part.reshape(shape) for n, part, shape in zip(names, parts, shapes, strict=True)}

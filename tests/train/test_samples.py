@@ -28,6 +28,9 @@ def maker(
         crop=crop,
         scales=scales,
         degradation=options.pop("degradation", "sensor"),
+        averaged=options.pop("averaged", {"1": 1.0}),
+        psf_error=options.pop("psf_error", 0.0),
+        noise_error=options.pop("noise_error", 0.0),
         faults=FaultsConfig() if faults is None else FaultsConfig(**(NONE | faults)),
     )
     return SampleMaker([Source(data, 1.0) for data in datasets], config, 16, seed, **options)
@@ -224,3 +227,69 @@ def test_sources_that_differ_and_unknown_degradations_are_told(textures: Any) ->
         maker(textures((1,)), textures((2,), bands=("red",)))
     with pytest.raises(OptionError, match=r"samples.degradation is 'fog': choose"):
         maker(textures((1,)), degradation="fog")
+
+
+def test_coarser_images_are_means_of_the_same_places(textures: Any) -> None:
+    data = textures((5,), size=256)
+    made = maker(data, textures((6,), size=320), scale=8, crop=144, faults={}, averaged={"2": 1.0})
+    assert made.averaged(1) == 2
+    assert made.crop(8, 2) == 128  # as much as the smaller pairs have
+    batch = made.batch(1, range(8))
+    assert batch.truth.shape == (8, 4, 128, 128)
+    assert len(set(batch.names)) == 2
+    whole = torch.from_numpy(data.images[0]).float().unflatten(1, (128, 2)).unflatten(3, (128, 2)).mean(dim=(2, 4))
+    turns = [torch.rot90(m, k, (1, 2)) for m in (whole, whole.flip(-1)) for k in range(4)]
+    truths = [t for t, name in zip(batch.truth, batch.names, strict=True) if name == "texture 5"]
+    for truth in truths:  # the whole image, turned, with an exposure of its own: a line in each band
+        fits = [np.corrcoef(truth[1].flatten(), turn[1].flatten())[0, 1] for turn in turns]
+        assert max(fits) > 0.999
+    torch.testing.assert_close(batch.truth, batch.ref, atol=1e-5, rtol=0)
+
+
+def test_averaging_that_leaves_no_crop_is_not_drawn(textures: Any) -> None:
+    made = maker(
+        textures((5,), size=128), crop=48, scales={"16": 1.0, "12": 1.0}, faults={}, averaged={"1": 1.0, "4": 1.0}
+    )
+    drawn = {(made.scale(step), made.averaged(step)) for step in range(60)}
+    assert drawn == {(16, 1), (16, 4), (12, 1)}  # 12x and the network want 48 px, 32 are left
+    for step in range(8):
+        side = made.crop(made.scale(step), made.averaged(step))
+        assert made.batch(step, range(2)).truth.shape[-1] == side
+
+
+def test_pixels_without_data_are_not_averaged_in(textures: Any) -> None:
+    valid = np.ones((256, 256), np.bool_)
+    valid[:, 101:] = False
+    batch = maker(textures((5,), new_valid=valid), scale=4, crop=128, faults={}, averaged={"2": 1.0}).batch(1, [0])
+    known = batch.weight[0, 0].bool()
+    assert int(known.sum()) == 50 * 128  # the pixel half of which is missing is missing
+
+
+def test_what_is_declared_is_near_the_truth(textures: Any) -> None:
+    made = maker(textures((5,)), faults={}, degradation="satellite", psf_error=0.1, noise_error=0.2)
+    batch = made.batch(2, range(24))
+    assert batch.seen.shape == (24, 4, 18, 18)
+    assert torch.isfinite(batch.noise).all()
+    assert 0.2 < float((batch.noise > 0).float().mean()) < 1.0
+    kinds = {sensor.kernel for sensor in batch.sensors}
+    assert kinds <= {"psf", "bicubic"}
+    assert len({sensor.psf_sigma for sensor in batch.sensors if sensor.kernel == "psf"}) > 10
+    assert all(0.05 <= s.psf_sigma <= 0.7 for s in batch.sensors if s.kernel == "psf")
+    up = upsample(batch.seen, 8)[..., 24:-24, 24:-24]
+    torch.testing.assert_close(up, batch.lr[..., 24:-24, 24:-24], atol=1e-5, rtol=0)
+    for number, sensor in enumerate(batch.sensors):  # as the declared sensor sees the truth, but for noise and error
+        clean = sensor.observe(batch.truth[number : number + 1])
+        apart = (batch.seen[number] - clean[0])[:, 3:-3, 3:-3].std()
+        assert float(apart) < 1.4 * float(batch.noise[number]) + 0.03
+    with_errors = [s.psf_sigma for s in batch.sensors]
+    exact = maker(textures((5,)), faults={}, degradation="satellite").batch(2, range(24))
+    off = [abs(a - b.psf_sigma) for a, b in zip(with_errors, exact.sensors, strict=True)]
+    assert 0.03 < max(off) <= 0.11
+
+
+def test_a_coarser_reference_has_less_detail_in_the_same_place(textures: Any) -> None:
+    batch = maker(textures((5,)), faults={"coarse": 1.0}).batch(3, range(8))
+    for truth, ref in zip(batch.truth, batch.ref, strict=True):
+        energy, kept = (float(x.diff(dim=-1).square().mean()) for x in (truth, ref))
+        assert 0.2 * energy < kept < energy
+        assert np.corrcoef(truth.flatten(), ref.flatten())[0, 1] > 0.95
