@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import torch
 from affine import Affine
+from numpy.typing import NDArray
+from torch import Tensor
 
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded

@@ -2,16 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from geo_refdiff.engine.finish import (
-    EMPTY,
-    BandSums,
-    as_array,
-    avoid_nodata_collision,
-    dump_sums,
-    load_sums,
-    rounded,
-    write_nodata,
-)
+from geo_refdiff.engine.finish import as_array, avoid_nodata_collision, rounded, write_nodata
+from geo_refdiff.raster.statistics import EMPTY, BandSums, dump_sums, load_sums
 from geo_refdiff.sensor.units import BYTES
 
 
