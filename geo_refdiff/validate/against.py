@@ -20,13 +20,13 @@ from geo_refdiff.evaluate.structure import ssim
 from geo_refdiff.evaluate.units import check_units
 from geo_refdiff.raster.band_pairs import matching_bands
 from geo_refdiff.raster.displacement import Displacement
-from geo_refdiff.raster.fill import fill_missing
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
+from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.correctness import CLASSES, correctness
@@ -98,7 +98,7 @@ def against_truth(
             smooth, _, lr_valid = bicubic(coarse, tile.shift(*corner), scale)
             both = valid & truth_valid
             own.feed(pixels, wanted, both, unit)
-            other.feed(rounded(smooth, np.dtype(source.dtype)), wanted, both, unit)
+            other.feed(rounded(torch.from_numpy(smooth), np.dtype(source.dtype)).numpy(), wanted, both, unit)
             if both.all() and lr_valid.all():
                 a, b, c = (_tensor(x, unit) for x in (pixels, smooth, wanted))
                 counts += correctness(a, b, c, scale, _LEAST).numpy()
@@ -211,8 +211,8 @@ def bicubic(
     margin = CONTEXT + _FILL
     lr, valid = scene.read(window.pad(margin))
     beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
-    filled = fill_missing(lr.astype(np.float32), valid, _FILL, beyond)
-    smooth = np.asarray(upsample(torch.from_numpy(filled)[None], scale, CONTEXT)[0].numpy())
+    filled = fill_missing(torch.from_numpy(lr.astype(np.float32)), torch.from_numpy(valid), _FILL, beyond)
+    smooth = np.asarray(upsample(filled[None], scale, CONTEXT)[0].numpy())
     inner = (slice(None), slice(margin, margin + window.height), slice(margin, margin + window.width))
     return smooth, lr[inner], valid[inner]
 
