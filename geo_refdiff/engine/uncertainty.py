@@ -55,7 +55,7 @@ def predictors(
     Args:
         image: (N, C, h scale, w scale) of the first run, digital numbers.
         variance: the same shape, between runs, digital numbers squared.
-        traces: (N, 2, h scale, w scale), as of `sources.trace`.
+        traces: (N, TRACES, h scale, w scale), as of `sources.trace`.
         lr: (N, C, h, w) float32 the scene, digital numbers.
         valid: (N, C, h, w), True = valid.
         half_range: digital numbers to a model unit.
@@ -63,7 +63,7 @@ def predictors(
     """
     unit = 1.0 / half_range**2
     known = repeat_pixels(valid, scale)
-    reference, generated = (part.expand_as(image) * NOTICEABLE**2 for part in (traces[:, :1], traces[:, 1:]))
+    reference, generated = (part.expand_as(image) * NOTICEABLE**2 for part in (traces[:, :1], traces[:, 1:2]))
     energies = [
         torch.ones_like(image),
         _mean(variance, known) * unit,
@@ -80,7 +80,7 @@ def half_widths(energies: Tensor, traces: Tensor, record: UncertaintyRecord, hal
 
     Args:
         energies: as `predictors` gives them.
-        traces: (N, 2, H, W).
+        traces: (N, TRACES, H, W).
         record: of the plan.
         half_range: digital numbers to a model unit.
     """

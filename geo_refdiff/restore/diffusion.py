@@ -222,8 +222,9 @@ class DiffusionRestorer:
         return self.sample(self.prepare(batch), batch.seed)
 
     def trace(self, prepared: _Prepared, image: Tensor) -> Tensor:
-        """What was copied from the reference, and what the image has beyond that and the mean estimate."""
-        copied, known = torch.zeros_like(image), prepared.lr
+        """What was copied from the reference, what the mean estimate adds, and what the image has beyond both."""
+        copied, known, learned = torch.zeros_like(image), prepared.lr, torch.zeros_like(image)
+        leaning = torch.zeros_like(image[:, :1])
         denoiser, guidance, blend = self.denoiser, prepared.guidance, self.settings.blend
         if prepared.start is not None and isinstance(denoiser, GuidedDenoiser):
             mean = known = denoiser.mean(guidance, prepared.lr)
@@ -232,7 +233,10 @@ class DiffusionRestorer:
                 parts = (guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium)
                 copied = blend * torch.cat([self._to_scene(part) for part in parts], dim=1)
                 known = mean + blend * (prepared.start - guidance.texture - mean)
-        return trace(copied, image - self._to_scene(known))
+                leaning = guidance.gate.mean(dim=1, keepdim=True).to(image.dtype)
+            nothing = torch.zeros_like(self._to_model(prepared.batch.inner_lr))
+            learned = self._to_scene(back_project(mean - prepared.lr, nothing, self.sensor))
+        return trace(copied, image - self._to_scene(known), learned, leaning)
 
     def _sample(self, prepared: _Prepared, seed: int) -> Tensor:
         denoiser, settings, lr = self.denoiser, self.settings, prepared.lr

@@ -1,8 +1,10 @@
 """Where the detail of a pixel comes from, from what restorers say of their own detail.
 
-A restorer that traces gives two more channels beside the image, which are cross-faded like it: the local energy of the
-detail that it took from the reference, and of the detail that it generated, both in squares of the least detail that
-counts (`NOTICEABLE`). The larger one names the class; where neither is noticeable the pixel is interpolated.
+A restorer that traces gives four more channels beside the image, which are cross-faded like it, all in squares of the
+least detail that counts (`NOTICEABLE`): the local energy of the detail that it took from the reference, of the detail
+that it generated, and of what a mean estimate has beyond interpolation, as far as it leans on the reference and as far
+as it does not. Detail from the reference is the first and the third, generated detail the second and the fourth; the
+larger sum names the class, and where neither is noticeable the pixel is interpolated.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ MEANINGS: tuple[str, ...] = (
 )
 """What the classes mean, for people, by value."""
 
-TRACES = 2
-"""Channels of a trace: energy from the reference, energy generated."""
+TRACES = 4
+"""Channels of a trace: energy from the reference, generated, of the mean from the reference, of the mean generated."""
 
 NOTICEABLE = 1.0 / 127.5
 """Root mean square of the least detail that counts, model units: one digital number of 256."""
@@ -35,19 +37,25 @@ NOTICEABLE = 1.0 / 127.5
 _SIDE = 7
 
 
-def trace(copied: Tensor, generated: Tensor) -> Tensor:
+def trace(copied: Tensor, generated: Tensor, learned: Tensor, leaning: Tensor) -> Tensor:
     """Energies of detail, averaged over bands and, twice, over 7 x 7 pixels.
 
     Args:
         copied: (N, K, H, W) detail taken from the reference, in bands of all kinds that add up, model units.
         generated: (N, C, H, W) detail from elsewhere, model units.
+        learned: (N, C, H, W) what a mean estimate has beyond interpolation, unseen by the sensor, model units.
+        leaning: (N, 1, H, W) 0..1, how far that leans on the reference.
 
     Returns:
-        (N, 2, H, W) float32, in squares of `NOTICEABLE`.
+        (N, 4, H, W) float32, in squares of `NOTICEABLE`.
     """
     bands = generated.shape[1]
     energies = torch.cat(
-        [copied.square().sum(dim=1, keepdim=True) / bands, generated.square().mean(dim=1, keepdim=True)], dim=1
+        [
+            copied.square().sum(dim=1, keepdim=True) / bands,
+            *(x.square().mean(dim=1, keepdim=True) for x in (generated, learned * leaning, learned * (1.0 - leaning))),
+        ],
+        dim=1,
     )
     for _ in range(2):
         energies = F.avg_pool2d(energies, _SIDE, stride=1, padding=_SIDE // 2, count_include_pad=False)
@@ -55,7 +63,7 @@ def trace(copied: Tensor, generated: Tensor) -> Tensor:
 
 
 def source_classes(traces: Tensor) -> Tensor:
-    """(2, height, width) traces -> (height, width) classes, uint8."""
-    reference, generated = traces
+    """(4, height, width) traces -> (height, width) classes, uint8."""
+    reference, generated = traces[:2] + traces[2:]
     classes = torch.where(reference >= generated, REFERENCE, GENERATED)
     return torch.where(torch.maximum(reference, generated) < 1.0, INTERPOLATED, classes).to(torch.uint8)
