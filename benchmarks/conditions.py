@@ -30,6 +30,8 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "8x, PSF .48, declared as .35": {"psf_sigma": 0.48, "declared_psf": 0.35},
     "16x": {"scales": (16,)},
     "3x": {"scales": (3,), "tile": 240},
+    "8x, pixels of 1.2 m": {"average": 2, "tile": 128},
+    "8x, pixels of 2.4 m": {"average": 4, "tile": 64},
     "8x, reference not registered": {"references": ("raw",)},
     "8x, no reference": {"references": ("none",)},
     "8x, changes pasted, no mask": {"paste": True},

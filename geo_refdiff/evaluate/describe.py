@@ -47,6 +47,7 @@ def as_json(setup: Setup, tallies: Sequence[Tally]) -> dict[str, Any]:
             "fingerprint": data.fingerprint(),
             "bands": list(setup.source.bands),
             "tile": request.tile,
+            "average": request.average,
             "places": len({spec.place for spec in setup.specs}),
             "pairs_left_out": {problem.name: problem.reason for problem in data.problems},
             "pasted_change": request.paste,
@@ -97,7 +98,8 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
     lr += f", noise of {request.noise:g} DN" if request.noise else ""
     lr += f"; declared as {request.declared_psf:g} LR px" if request.declared_psf is not None else ""
     told: dict[str, str] = {
-        "data": f"{request.data}, {places} places, tiles of {request.tile} px, bands {', '.join(setup.source.bands)}",
+        "data": f"{request.data}, {places} places, tiles of {request.tile} px{_coarser(request.average)}, "
+        f"bands {', '.join(setup.source.bands)}",
         "LR": f"images of {request.lr}; operator: {lr}" if request.lr else lr,
         "changed pixels": _change(tallies, request.paste),
         "mask given to the models": ", ".join(_mask(mask.name) for mask in setup.masks),
@@ -130,6 +132,10 @@ def as_lines(setup: Setup, tallies: Sequence[Tally]) -> str:
         if tally.left_out:
             told[f"{scale}, tiles left out"] = _some(tally.left_out)
     return "\n".join(f"- {key}: {value}" for key, value in told.items())
+
+
+def _coarser(average: int) -> str:
+    return "" if average == 1 else f" that are means of {average} x {average} px"
 
 
 def _change(tallies: Sequence[Tally], paste: bool) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geo_refdiff.change.detector import load_detector
 from geo_refdiff.data import OpenedDataset, open_dataset
+from geo_refdiff.data.averaged import coarser
 from geo_refdiff.data.refsr import RefSRDataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.detection import TileDetector
@@ -92,7 +93,8 @@ def open_all(request: Request) -> Setup:
     inception = None if request.inception is None else Inception(request.inception, device)
     dataset, raw = (_open(request, match) for match in (True, False))
     _check_same(dataset, raw)
-    source = TileSource(dataset, raw, request.tile, request.bands, request.paste, request.seed)
+    matched, unmatched = (coarser(data, request.average) for data in (dataset, raw))
+    source = TileSource(matched, unmatched, request.tile, request.bands, request.paste, request.seed)
     models = load_models(
         request.models, source.bands, dataset.classes, request.scales, device, getattr(torch, request.dtype)
     )

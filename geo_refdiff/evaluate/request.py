@@ -47,6 +47,7 @@ class Request:
         outputs: name -> folder of results of another method.
         places: the first so many places; None: all.
         tile: side, HR pixels.
+        average: side of the squares of pixels that are averaged to one first: a coarser ground sampling distance.
         sampler, steps: of the models; None: their own.
         details: amounts of detail 0..1, each a run of its own; empty: the models' own.
         seed: of noise, pasted change and the choice of tiles to show.
@@ -81,6 +82,7 @@ class Request:
     outputs: Mapping[str, Path] = field(default_factory=dict)
     places: int | None = None
     tile: int = 256
+    average: int = 1
     sampler: str | None = None
     steps: int | None = None
     details: tuple[float, ...] = ()
@@ -118,6 +120,8 @@ class Request:
             raise OptionError(f"noise {self.noise:g}: give a standard deviation of 0 to 255 DN, and no --lr beside it")
         if (self.alexnet is None) != (self.lpips is None):
             raise OptionError("LPIPS needs two files: give both --alexnet and --lpips")
+        if self.average < 1:
+            raise OptionError(f"average {self.average}: give 1 (as it is) or more pixels")
         if self.places is not None and self.places < 1:
             raise OptionError(f"places {self.places}: give at least 1")
         if self.dtype not in DTYPES:

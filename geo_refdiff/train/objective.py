@@ -36,6 +36,8 @@ _VIEW = 112
 """Side of the part of a crop that the trunk sees, pixels. It lies anywhere: were its pooling always at one phase of the
 network's lattice, that lattice would show in the images."""
 _PHASES = 8
+_JUDGED = 1
+"""First level that the discriminator sees: that at full resolution makes the network learn speckle."""
 _FALSE_COLOUR = 0.25
 """Share of batches whose features are taken of near infrared, red, green."""
 _NIR = 3
@@ -122,7 +124,7 @@ class Objective(nn.Module):
                 raise OptionError("[perception] needs a compact network of red, green and blue: leave it out")
             self.trunk = Trunk(trunk_weights()).to(denoiser.device)
             if perception.adversarial > 0:
-                self.heads = Heads(CHANNELS).to(denoiser.device)
+                self.heads = Heads(CHANNELS[_JUDGED:]).to(denoiser.device)
 
     def forward(self, batch: Batch, draw: torch.Generator, step: int) -> dict[str, Tensor]:
         if not isinstance(self.denoiser, GuidedDenoiser):
@@ -174,6 +176,7 @@ class Objective(nn.Module):
                 "fidelity": config.fidelity * apart,
             }
         if self.heads is not None:
+            samples, wanted = samples[_JUDGED:], wanted[_JUDGED:]
             self.heads.requires_grad_(False)
             terms["deceit"] = config.adversary(step) * deceit(self.heads(samples))
             self.heads.requires_grad_(True)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from geo_refdiff.data.dataset import Crop, PairDataset
 
@@ -46,17 +45,6 @@ class Planes(NamedTuple):
         if 0.0 < filled < 1.0:  # only then is the device asked and waited for
             filled = int(new_valid.sum()) / new_valid.numel()
         return Planes(new, ref, new_valid, ref_valid, classes, mask, filled)
-
-    def averaged(self, side: int) -> Planes:
-        """Squares of pixels averaged to one; one that lacks a pixel is missing, labels are those of its middle."""
-        if side == 1:
-            return self
-        new, ref = (F.avg_pool2d(t[None].float(), side)[0] for t in (self.new, self.ref))
-        new_valid, ref_valid = (
-            F.avg_pool2d(t[None].float(), side)[0] > 1 - 0.5 / side**2 for t in (self.new_valid, self.ref_valid)
-        )
-        middle = (slice(side // 2, None, side),) * 2
-        return Planes(new, ref, new_valid, ref_valid, self.classes[middle], self.mask[middle], self.filled)
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geo_refdiff.data.averaged import coarser
 from geo_refdiff.data.dataset import PairDataset
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
@@ -136,7 +137,10 @@ class SampleMaker:
         self._averaged = {int(side): weight for side, weight in config.averaged.items() if weight > 0}
         self._source_weights = _shares([s.weight for s in sources])
         shared = Room(room)
-        self._pixels = [PixelSource(s.dataset, torch.device(device), shared) for s in sources]
+        self._pixels = {
+            side: [PixelSource(coarser(s.dataset, side), torch.device(device), shared) for s in sources]
+            for side in self._averaged
+        }
         self._sides = sorted({min(d.shape(i)) for d, _ in sources for i in range(len(d))})
         self.unusable: dict[str, str] = {}
 
@@ -238,22 +242,22 @@ class SampleMaker:
         )
         return turn(sample, int(rng.integers(4)), bool(rng.integers(2))), dataset, index
 
-    def _pick(self, rng: np.random.Generator) -> tuple[PixelSource, int]:
-        pixels = self._pixels[int(rng.choice(len(self._pixels), p=self._source_weights))]
+    def _pick(self, rng: np.random.Generator, averaged: int) -> tuple[PixelSource, int]:
+        pixels = self._pixels[averaged][int(rng.choice(len(self.sources), p=self._source_weights))]
         return pixels, int(rng.integers(len(pixels.dataset)))
 
     def _crop(self, rng: np.random.Generator, crop: int, scale: int, averaged: int) -> tuple[Planes, PairDataset, int]:
         """A crop with context for the LR, mostly valid; another pair where one cannot be read."""
         found = None
         for _ in range(_TRIES):
-            pixels, index = self._pick(rng)
+            pixels, index = self._pick(rng, averaged)
             name = pixels.dataset.name(index)
             height, width = pixels.dataset.shape(index)
-            if crop * averaged > min(height, width):
-                self._pass_over(name, InputError(_too_small(height, width, crop * averaged)))
+            if crop > min(height, width):
+                self._pass_over(name, InputError(_too_small(height, width, crop)))
                 continue
             area = crop + 2 * self._context(crop, scale, averaged) * scale
-            planes = self._cut(rng, pixels, index, area, averaged)
+            planes = self._cut(rng, pixels, index, area)
             if planes is None:
                 continue
             found = planes, pixels.dataset, index
@@ -271,23 +275,20 @@ class SampleMaker:
     def _other(self, rng: np.random.Generator, area: int, averaged: int) -> tuple[Tensor, Tensor]:
         """(C, area, area) of another place, DN, and its land cover (area, area) uint8."""
         for _ in range(_TRIES):
-            pixels, index = self._pick(rng)
-            if min(pixels.dataset.shape(index)) < area * averaged:
+            pixels, index = self._pick(rng, averaged)
+            if min(pixels.dataset.shape(index)) < area:
                 continue
-            planes = self._cut(rng, pixels, index, area, averaged)
+            planes = self._cut(rng, pixels, index, area)
             if planes is not None:
                 return Sample.of(planes).truth, planes.classes
         raise self._exhausted()
 
-    def _cut(
-        self, rng: np.random.Generator, pixels: PixelSource, index: int, area: int, averaged: int
-    ) -> Planes | None:
+    def _cut(self, rng: np.random.Generator, pixels: PixelSource, index: int, area: int) -> Planes | None:
         """A window anywhere in a pair; None where it cannot be read."""
         height, width = pixels.dataset.shape(index)
-        side = area * averaged
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        top, left = int(rng.integers(height - area + 1)), int(rng.integers(width - area + 1))
         try:
-            return pixels.crop(index, top, left, side).averaged(averaged)
+            return pixels.crop(index, top, left, area)
         except GeoRefDiffError as error:
             self._pass_over(pixels.dataset.name(index), error)
             return None

@@ -468,3 +468,17 @@ def test_noise_and_a_psf_that_is_declared_wrongly(data: str, tmp_path: Path) -> 
     assert "Gaussian PSF of 0.5 LR px, then area means; declared as 0.2 LR px" in wrong.text
     with pytest.raises(OptionError, match="noise -1: give a standard deviation of 0 to 255 DN"):
         Request(data=data, noise=-1.0)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_coarser_images_are_means(data: str, tmp_path: Path) -> None:
+    found = evaluate(Request(data=data, tile=32, average=2, scales=(4,), grid=0, images=True), tmp_path / "half")
+    whole = evaluate(Request(data=data, tile=64, scales=(4,), grid=0, images=True), tmp_path / "whole")
+    assert found.told["data"]["average"] == 2
+    assert "tiles of 32 px that are means of 2 x 2 px" in found.text
+    for name in whole.told["scales"]["4"]["tiles"]:
+        fine, half = (pixels(tmp_path / kind / "images" / "4x" / "truth" / f"{name}.png") for kind in ("whole", "half"))
+        means = fine.reshape(len(fine), 32, 2, 32, 2).mean(axis=(2, 4))
+        assert np.abs(half - means).max() <= 0.5
+    with pytest.raises(OptionError, match="average 0: give 1"):
+        Request(data=data, average=0)
