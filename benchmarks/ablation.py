@@ -19,6 +19,7 @@ import torch
 from benchmarks.private import INDEX, need_index, skip
 from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
+from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.errors import ModelError
 from geo_refdiff.evaluate.figures import mean_and_error
 from geo_refdiff.evaluate.job import Job
@@ -155,16 +156,17 @@ def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
         "mean changed", "0.05 changed", ... for changed and unchanged pixels; NaN where there are none.
     """
     denoiser, given = run.model.denoiser, run.conditions(job)
-    if not isinstance(denoiser, GuidedDenoiser) or given.noise is None:
+    if not isinstance(denoiser, GuidedDenoiser):
         raise ModelError(f"{run.name}: has no mean estimate; the ablation is of the compact network")
     lr, truth, mask = upsample(given.lr, job.sensor.scale, LR_MARGIN), job.tile.truth, given.mask
     if given.ref is None or mask is None:
         raise ValueError("the rows are judged with reference and mask")
     conditions = (lr, given.ref, mask)
+    noise = torch.stack([lattice_noise(window, lr.shape[1], given.seed, 0) for window in given.windows])
     guidance = denoiser.guidance(*conditions)
     images = {"mean": denoiser.base(guidance, lr)}
     for sigma in SIGMAS:
-        noisy = BYTES.to_model(truth) + sigma * given.noise
+        noisy = BYTES.to_model(truth) + sigma * noise
         images[f"{sigma:g}"] = denoiser(noisy, torch.tensor(sigma), *conditions, guidance=guidance)
     told = {}
     for name, image in images.items():

@@ -97,7 +97,7 @@ def test_python_and_the_command_write_the_same_files(make_pair: Any, tmp_path: P
         ({"scene_range": 5}, "scene range 5: give two numbers"),
         ({"coregister": "on"}, "coregister 'on': choose auto, global, local, off"),
         ({"other_bands": "keep"}, "other bands 'keep': choose transfer or drop"),
-        ({"dtype": "float16"}, "dtype 'float16': choose float32 or bfloat16"),
+        ({"dtype": "float16"}, "dtype 'float16': choose auto, float32, bfloat16"),
         ({"products": "pdf"}, "products 'pdf': choose of source, style, stac, quicklook, report, or all, or none"),
         ({"uncertainty": 1}, "uncertainty 1: give a number of runs from 2 to 64"),
         ({"batch_size": 0}, "batch size 0: give 1 or more"),

@@ -12,6 +12,7 @@ import torch
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.train.config import FaultsConfig, SamplesConfig
 from geo_refdiff.train.faults import Sample, spoil
 from geo_refdiff.train.samples import Batch, SampleMaker, Source, crop_size
@@ -129,7 +130,7 @@ def test_a_wrong_mask_is_wrong_in_each_of_four_ways(textures: Any) -> None:
 
 
 def test_exposure_is_left_alone_if_so_wanted(textures: Any) -> None:
-    values = set((torch.from_numpy(textures((3,)).images[0][0]).float() / 127.5 - 1).flatten().tolist())
+    values = set(BYTES.to_model(torch.from_numpy(textures((3,)).images[0][0]).float()).flatten().tolist())
     plain = maker(textures((3,)), faults={"exposure": False}).batch(1, range(2)).truth
     assert set(plain[:, 0].flatten().tolist()) <= values
     jittered = maker(textures((3,)), faults={}).batch(1, range(2)).truth
