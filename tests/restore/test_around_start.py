@@ -9,6 +9,7 @@ import torch
 
 from geo_refdiff.diffusion.checkpoint import build_denoiser
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
+from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
@@ -40,12 +41,14 @@ def denoiser() -> GuidedDenoiser:
     return made.requires_grad_(False)
 
 
+WINDOW = Window(0, 0, 64, 64)
+
+
 def conditions(seed: int = 1) -> Conditions:
     draw = torch.Generator().manual_seed(2)
     side = 64 // 4 + 2 * LR_MARGIN
-    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
     lr, ref = (torch.randn(1, 3, n, n, generator=draw) * 0.3 for n in (side, 64))
-    return Conditions((Window(0, 0, 64, 64),), lr, ref, None, noise)
+    return Conditions((WINDOW,), lr, ref, seed=seed)
 
 
 def restored(denoiser: GuidedDenoiser, detail: float | None, steps: int | None = None, seed: int = 1) -> torch.Tensor:
@@ -60,14 +63,14 @@ def test_one_evaluation_around_the_start(denoiser: GuidedDenoiser) -> None:
     restorer = DiffusionRestorer(denoiser, settings, SensorModel(4), (0, 1, 2), "tiny")
     sample = restorer.restore(given)
     assert not torch.equal(sample, restored(denoiser, None, seed=3))
-    assert given.noise is not None
     assert given.ref is not None
-    mask = torch.full_like(given.noise[:, :1], 255, dtype=torch.uint8)
+    noise = lattice_noise(WINDOW, 3, given.seed, 0)[None]
+    mask = torch.full_like(noise[:, :1], 255, dtype=torch.uint8)
     up = upsample(given.lr, 4, LR_MARGIN)
     guidance = denoiser.guidance(up, given.ref, mask)
     start = denoiser.start(guidance)
     torch.testing.assert_close(restored(denoiser, None, steps=0), start)
-    expected = denoiser(start + 0.5 * given.noise, torch.tensor([0.5]), up, given.ref, mask, guidance=guidance)
+    expected = denoiser(start + 0.5 * noise, torch.tensor([0.5]), up, given.ref, mask, guidance=guidance)
     torch.testing.assert_close(sample, expected)
 
 
