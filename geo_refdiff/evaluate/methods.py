@@ -141,7 +141,8 @@ def _restored(restorer: Restorer, batch: Conditions, job: Job) -> Tensor:
     numbers = job.tile.spec.numbers
     values, lr = (numbers.own(x).to(torch.float32) for x in (image, job.lr))
     mode = _MODES[job.consistency]
-    correction = LrConsistency((job.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype))
+    noise = (job.noise * (numbers.high - numbers.low) / 255.0,) * lr.shape[1]
+    correction = LrConsistency((job.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=noise)
     values = correction.correct(values, lr, None)
     return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)
 
