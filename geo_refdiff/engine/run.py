@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from time import perf_counter
 from typing import Protocol
 
@@ -111,7 +112,7 @@ def run_blocks(
 
         def blocks() -> Iterator[FinishedBlock]:
             nonlocal finished
-            for index, following in zip(todo, [*todo[1:], None], strict=True):
+            for index, following in zip_longest(todo, todo[1:]):
                 report(0.0)
                 block = computer.compute(index, following)
                 finished += 1

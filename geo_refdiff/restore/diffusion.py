@@ -18,7 +18,7 @@ from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, publish
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
-from geo_refdiff.restore.sources import trace
+from geo_refdiff.restore.sources import NOTICEABLE, trace
 from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
@@ -233,7 +233,8 @@ class DiffusionRestorer:
                 parts = (guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium)
                 copied = blend * torch.cat([self._to_scene(part) for part in parts], dim=1)
                 known = mean + blend * (prepared.start - guidance.texture - mean)
-                leaning = guidance.gate.mean(dim=1, keepdim=True).to(image.dtype)
+                shows = guidance.detail.abs().amax(dim=1, keepdim=True) > NOTICEABLE  # a flat reference lends nothing
+                leaning = guidance.gate.mean(dim=1, keepdim=True).to(image.dtype) * shows
             nothing = torch.zeros_like(self._to_model(prepared.batch.inner_lr))
             learned = self._to_scene(back_project(mean - prepared.lr, nothing, self.sensor))
         return trace(copied, image - self._to_scene(known), learned, leaning)

@@ -60,7 +60,7 @@ def test_floating_data_are_held_to_their_own_range(reflectance: Pair, tmp_path: 
     out = sharpened(reflectance, tmp_path / "o.tif", consistency=mode)
     good = validate_product(out, reflectance[0])
     assert not good.broken
-    assert (good.residual.largest <= 1e-4 * good.value_range) == (mode == "strict")
+    assert good.residual.largest <= (1e-4 if mode == "strict" else 1e-2) * good.value_range
     with rasterio.open(out) as dataset:
         assert not [key for key in dataset.tags() if "BEYOND" in key]
     text = str(good)

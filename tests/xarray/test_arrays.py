@@ -154,7 +154,8 @@ def test_what_stackstac_gives(scene: Path, xy: str, make_raster: Any, command: C
     assert fine.title.values.tolist() == ["Blue", "Green", "Red"]
     assert fine.id.values.tolist() == ["S2A_1"]
     same = make_raster("same.tif", array.values[0], names=NAMES)
-    np.testing.assert_array_equal(fine.values[0], command(same, model="bicubic-ibp", scale=4))
+    # blocks of another size cut other windows: last digits
+    np.testing.assert_allclose(fine.values[0], command(same, model="bicubic-ibp", scale=4), atol=1e-3)
     assert np.isnan(fine.values[0, :, 16:28, 20:36]).all()
 
 

@@ -59,7 +59,10 @@ def test_the_commands_pixels_whole_and_block_by_block(
 def test_the_model_that_ships(make_pair: Any, opened: Opened, command: Command) -> None:
     scene, reference = make_pair(16, 20)
     lazy = opened(scene).refdiff.upscale(ref=reference, block_size=128, **STILL)
-    np.testing.assert_array_equal(lazy.values, command(scene, ref=reference, **STILL))
+    other_blocks = command(scene, ref=reference, **STILL)
+    assert np.abs(lazy.values.astype(int) - other_blocks).max() <= 1  # they cut other windows
+    same_blocks = command(scene, ref=reference, block_size=128, **STILL)
+    np.testing.assert_array_equal(lazy.values, same_blocks)
 
 
 def test_nothing_is_computed_until_it_is_asked_for(make_pair: Any, opened: Opened, tmp_path: Path) -> None:
