@@ -127,7 +127,7 @@ def in_background(function: Callable[[], Any]) -> tuple[threading.Thread, list[A
 
 HANGS_ONCE = """
     import os, time
-    from geo_refdiff.engine import run
+    from geo_refdiff.engine import writer
     def hanging(real):
         def write_block(path, *rest):
             flag = os.environ["HANG_FLAG"]
@@ -138,7 +138,7 @@ HANGS_ONCE = """
                 time.sleep(600)
             return real(path, *rest)
         return write_block
-    run.write_block = hanging(run.write_block)
+    writer.write_block = hanging(writer.write_block)
 """
 
 
@@ -318,8 +318,14 @@ HAS_CUDA = """
     import torch
     torch.cuda.is_available = lambda: True
     torch.cuda.device_count = lambda: 1
+    from dataclasses import replace
+    from geo_refdiff.engine import block
+    real = block.BlockComputer.__init__
+    def init(self, plan, *rest, **more):
+        real(self, replace(plan, device="cpu"), *rest, **more)
+    block.BlockComputer.__init__ = init
 """
-"""A worker that takes itself for one with a GPU; classical models compute on the CPU all the same."""
+"""A worker that takes itself for one with a GPU, and computes on the CPU."""
 
 
 def test_the_client_needs_no_gpu(

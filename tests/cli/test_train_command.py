@@ -72,7 +72,7 @@ def test_a_run_goes_where_the_config_s_name_says(
             2,
             "unknown key 'training.stepz'; the nearest known one is 'training.steps'",
         ),
-        ([*TINY, "--set", "training.compile=maybe"], 2, "training.compile is 'maybe': one of auto, off, on is needed"),
+        ([*TINY, "--set", "training.compile=maybe"], 2, "training.compile is 'maybe': choose auto, off, on"),
         ([*TINY, "--set", 'data.train=["gone.csv"]'], 1, "gone.csv"),
         ([*TINY, "--init", "nowhere"], 1, "unknown model 'nowhere'"),
         ([*TINY, "--init", "default"], 1, "cannot be trained on here: it has model.widths = "),

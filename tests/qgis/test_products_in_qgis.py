@@ -71,7 +71,7 @@ def test_products(scene_and_ref: tuple[Path, Path], tiny_compact: Path, look: Lo
 def test_vrt_and_change_mask(scene_and_ref: tuple[Path, Path], look: Look, tmp_path: Path) -> None:
     scene, reference = scene_and_ref
     out = tmp_path / "out.tif"
-    upscale(scene, model="bicubic", scale=16, out=out, block_size=256, keep=True)
+    upscale(scene, model="bicubic", scale=16, out=out, block_size=256, keep=True, products="style")
     detect_change(scene, reference, out=tmp_path / "change.tif")
     vrt = tmp_path / "out.tif.parts" / "mosaic.vrt"
     image, mosaic, change, sure = look([out, vrt, tmp_path / "change.tif", tmp_path / "change.confidence.tif"])
