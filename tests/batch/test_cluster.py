@@ -321,7 +321,7 @@ HAS_CUDA = """
     from dataclasses import replace
     from geo_refdiff.engine import block
     real = block.BlockComputer.__init__
-    def init(self, plan, *rest, **more):
+    def init(self, plan, *rest, real=real, **more):
         real(self, replace(plan, device="cpu"), *rest, **more)
     block.BlockComputer.__init__ = init
 """
