@@ -38,35 +38,6 @@ def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
     return np.asarray(values == dtype.type(int(nodata)), dtype=np.bool_)
 
 
-def dark_pixels(lr: NDArray[Any], valid: NDArray[np.bool_], nodata: float) -> NDArray[np.bool_]:
-    """(C, h, w) True = the scene holds this number in a valid pixel, and the output may, too.
-
-    It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
-    output, said that the pixel is valid: it would read as missing.
-    """
-    dark: NDArray[np.bool_] = equals_nodata(lr, nodata) & valid
-    return dark & ~dark.all(axis=0)
-
-
-def write_nodata(pixels: NDArray[Any], valid: NDArray[np.bool_], nodata: float | None) -> None:
-    """Write the missing pixels into `pixels` (C, height, width), in place.
-
-    A pixel that is missing in every band becomes `nodata` (0 where a mask marks it instead). One that is missing in
-    some bands only becomes `nodata` there; of real numbers NaN, if `nodata` is no sentinel.
-
-    Args:
-        pixels: the output.
-        valid: (C, height, width), True = valid.
-        nodata: the output's.
-    """
-    missing = ~valid.any(axis=0)
-    if pixels.dtype.kind == "f":
-        pixels[~valid] = nodata if is_sentinel(pixels.dtype, nodata) else np.nan
-    elif nodata is not None:
-        pixels[~valid] = nodata
-    pixels[:, missing] = 0 if nodata is None else nodata
-
-
 def avoid_nodata_collision(
     pixels: NDArray[Any], valid: NDArray[np.bool_] | None, scene: NDArray[np.bool_] | None, nodata: float
 ) -> None:
