@@ -61,7 +61,11 @@ build/landscapes-%.csv: $(VENV)/.ready
 	mkdir -p build
 	$(BIN)/python -m sample_tiles.painter pairs $* -o $@ --size $(SIZE)
 
-train-default: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
+build/before/models/default:   # what the recipe begins with: the model released before
+	mkdir -p build/before
+	git archive e0dd34d models/default | tar -x -C build/before
+
+train-default: build/before/models/default build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	$(TRAIN) default-1 -o runs/default-1 --resume
 	$(TRAIN) default-2 -o runs/default-2 --resume
 

@@ -88,13 +88,14 @@ def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, 
         },
         "scales": list(range(scales[0], scales[-1] + 1)),
         "sigma_data": model.sigma_data,
-        **(merged(_INFERENCE, _one_evaluation(config)) if config.perception.active else _INFERENCE),
+        **(merged(_INFERENCE, _as_looked_at(config)) if config.perception.active else _INFERENCE),
     }
 
 
-def _one_evaluation(config: TrainConfig) -> dict[str, Any]:
-    """How a model is used whose samples were trained as they are drawn."""
-    return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": {"steps": 1, "sigma_start": config.perception.sigma}}
+def _as_looked_at(config: TrainConfig) -> dict[str, Any]:
+    """How a model is used whose starts, or samples by one evaluation, were trained for what they look like."""
+    sampler = {"steps": 1, "sigma_start": config.perception.sigma} if config.perception.sample else {"steps": 0}
+    return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

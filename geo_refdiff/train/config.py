@@ -261,7 +261,8 @@ class PerceptionConfig:
     trained (`perceptual.Trunk`); without one above 0 it is not needed.
 
     Attributes:
-        start, sample: weight of the perceptual distance of start and sample to the truth.
+        start, sample: weight of the perceptual distance of start and sample to the truth; without a sample (0) none is
+            taken, and what is said of it below holds for the start.
         strength: of the differences in the strength of features, and of grain, of the sample in windows of 16 px.
         fidelity: of the sample's L1.
         adversarial: of the discriminator on the sample; hold: steps for which its heads learn alone; rise: steps over

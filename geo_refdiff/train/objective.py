@@ -139,8 +139,10 @@ class Objective(nn.Module):
             edm = self._edm(self.denoiser, batch.first(max(part, 1)), draw, {"guidance": few})
             terms["edm"] = self.config.edm_weight * edm
         if self.trunk is not None:
-            sample = self._sample(self.denoiser, begin, batch, draw)
-            terms |= self._perceived(self.trunk, torch.cat([guidance.plain.float(), sample]), batch, draw, step)
+            made = [guidance.plain.float()]
+            if self.perception.sample:
+                made.append(self._sample(self.denoiser, begin, batch, draw))
+            terms |= self._perceived(self.trunk, made, batch, draw, step)
         return terms
 
     def _sample(self, denoiser: GuidedDenoiser, guidance: Guidance, batch: Batch, draw: torch.Generator) -> Tensor:
@@ -151,30 +153,32 @@ class Objective(nn.Module):
         return sample.float()
 
     def _perceived(
-        self, trunk: Trunk, made: Tensor, batch: Batch, draw: torch.Generator, step: int
+        self, trunk: Trunk, made: list[Tensor], batch: Batch, draw: torch.Generator, step: int
     ) -> dict[str, Tensor]:
-        """Terms of starts and samples (2 N, C, H, W)."""
-        config, truth = self.perception, batch.truth
+        """Terms of starts and, behind them, samples if there are any; (N, C, H, W) each."""
+        config, truth, n = self.perception, batch.truth, len(made)
         with torch.autocast(truth.device.type, enabled=False):
-            made = wiener_project(made, batch.seen.repeat(2, 1, 1, 1), batch.sensors * 2, batch.noise.repeat(2))
-            weight, both = batch.weight.repeat(2, 1, 1, 1), truth.repeat(2, 1, 1, 1)
-            made = both + (made - both) * weight
-            apart = (made - both).chunk(2)[1].abs().mean() / self.denoiser.sigma_data
-            images = torch.cat([truth, made])[:, self._shown(draw)]
+            projected = wiener_project(
+                torch.cat(made), batch.seen.repeat(n, 1, 1, 1), batch.sensors * n, batch.noise.repeat(n)
+            ).chunk(n)
+            counted = [truth + (x - truth) * batch.weight for x in projected]
+            apart = (counted[-1] - truth).abs().mean() / self.denoiser.sigma_data
+            images = torch.cat([truth, *counted])[:, self._shown(draw)]
         images = self._view(images, draw)
         with torch.no_grad():
             real = trunk(images[: len(truth)])
         features = trunk(images[len(truth) :])
         with torch.autocast(truth.device.type, enabled=False):
             sharp, wanted = normalised(features), normalised(real)
-            starts, samples = ([f.chunk(2)[k] for f in sharp] for k in (0, 1))
+            starts, samples = ([f.chunk(n)[k] for f in sharp] for k in (0, -1))
             terms = {
                 "look_start": config.start * feature_distance(starts, wanted),
-                "look": config.sample * feature_distance(samples, wanted),
-                "strength": config.strength * strength_distance([f.chunk(2)[1] for f in features], real),
-                "grain": config.strength * grain_distance(images[2 * len(truth) :], images[: len(truth)]),
+                "strength": config.strength * strength_distance([f.chunk(n)[-1] for f in features], real),
+                "grain": config.strength * grain_distance(images[n * len(truth) :], images[: len(truth)]),
                 "fidelity": config.fidelity * apart,
             }
+            if config.sample:
+                terms["look"] = config.sample * feature_distance(samples, wanted)
         if self.heads is not None:
             samples, wanted = samples[_JUDGED:], wanted[_JUDGED:]
             self.heads.requires_grad_(False)
