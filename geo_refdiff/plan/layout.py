@@ -76,11 +76,12 @@ class WindowLayout:
         count = 0
         while True:
             count += 1
-            edges = [lo, *(_round_up(lo + (hi - lo) * n // count, step) for n in range(1, count)), hi]
+            between = {_round_up(lo + (hi - lo) * n // count, step) for n in range(1, count)}
+            edges = [lo, *sorted(edge for edge in between if edge < hi), hi]
             spans = []
-            for number in range(count):
+            for number in range(len(edges) - 1):
                 start = edges[number] - half * (number > 0)
-                stop = edges[number + 1] + half * (number + 1 < count)
+                stop = edges[number + 1] + half * (number + 2 < len(edges))
                 first, last = _round_down(start - self.halo, step), _round_up(stop + self.halo, step)
                 spans.append(Span(max(first, ends[0]), min(last, ends[1]), start, stop))
             if count * self.stride >= hi - lo or all(span.last - span.first <= self.size for span in spans):
