@@ -230,7 +230,7 @@ def _denoised(request: Request) -> list[dict[str, list[float]]]:
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of its files.  [default: GEO_REFDIFF_DATA]")
 @click.option("--places", default=24, show_default=True, help="Of the index, both directions in time.")
 @click.option("--landscapes", default=LANDSCAPES, show_default=True, help="Index of seeds never trained on.")
-@click.option("--tile", default=256, show_default=True, help="Side of a tile, HR pixels.")
+@click.option("--tile", default=256, show_default=True, help="Side of a tile, output pixels.")
 @click.option("--alexnet", type=click.Path(path_type=Path), help="Weights for LPIPS, as for geo-refdiff evaluate.")
 @click.option("--lpips", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Of noise and pasted change.")

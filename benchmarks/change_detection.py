@@ -1,6 +1,6 @@
 """How well changes are found, and what the mask is worth: `python -m benchmarks.change_detection`.
 
-Three tables: F1 of change on generated landscapes that the detector never saw (exact truth, an LR pixel is changed
+Three tables: F1 of change on generated landscapes that the detector never saw (exact truth, a scene pixel is changed
 where at least half of it is); changes reported on real pairs of a city that no model was trained on (there is no truth:
 the same date against itself, with another exposure, and another year, in which some 2 to 5 % really changed); HaarPSI
 of the bundled model with true, spoilt, detected and no mask ("auto": what `upscale` tells of the detected one).
@@ -54,7 +54,7 @@ def against(crop: Crop, ref: np.ndarray) -> Crop:
 
 
 def reported(network: ChangeNetwork, samples: Iterable[LrSample], threshold: float) -> float:
-    """Share of known LR pixels that are told to have changed."""
+    """Share of known scene pixels that are told to have changed."""
     told = known = 0
     for sample in samples:
         ok = sample.weight > 0
@@ -71,7 +71,7 @@ def exposed(image: np.ndarray) -> np.ndarray:
 
 
 def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: float, *, changes_only: bool) -> Tensor:
-    """(1, 1, H, W) uint8 mask on the HR grid, 255 where less sure than `least`, or where no change was found."""
+    """(1, 1, H, W) uint8 mask on the output grid, 255 where less sure than `least`, or where no change was found."""
     share = probabilities(network, sample)
     now = share[1:].argmax(0) + 1
     changed = 1 - share[0] >= threshold
@@ -124,7 +124,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
     for scale in (8, 16):
         c = count(network, [lr_sample(crop, SensorModel(scale)) for crop in generated], limit)
         rates = f"precision {c.hits / max(1, c.hits + c.false):.3f}, recall {c.hits / max(1, c.hits + c.missed):.3f}"
-        click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} LR pixels of {len(generated)}")
+        click.echo(f"landscapes {scale:2}x: F1 {c.f1:.3f}, {rates}, {c.pixels} scene pixels of {len(generated)}")
     if places and (reason := lacking("naip-ca")):
         click.echo(f"real pairs skipped: {reason}")
         places = 0

@@ -149,7 +149,7 @@ def _claim(text: str, found: Figures, name: str, base: str, region: str, least: 
 @click.option("--data", default=INDEX, show_default=True, help="Index of pairs that the model never learned from.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of its files.  [default: GEO_REFDIFF_DATA]")
 @click.option("--places", default=20, show_default=True, help="The first so many places, both directions in time.")
-@click.option("--tile", default=256, show_default=True, help="Side of a tile, HR pixels.")
+@click.option("--tile", default=256, show_default=True, help="Side of a tile, output pixels.")
 @click.option("--scale", default=8, show_default=True)
 @click.option("--detail", type=float, help="0..1.  [default: the model's]")
 def main(model: str, data: str, root: Path | None, places: int, tile: int, scale: int, detail: float | None) -> None:

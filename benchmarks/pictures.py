@@ -38,7 +38,7 @@ _SHIFT = 15
 
 _QUALITY = 80
 _AREA = (300, 60, 384)
-"""(row, col, side) of close-ups, HR pixels."""
+"""(row, col, side) of close-ups, output pixels."""
 
 Bytes = NDArray[np.uint8]
 DATA = sample()
@@ -59,7 +59,7 @@ def on_truth(path: Path) -> Bytes:
 
 
 def close(image: NDArray[np.generic], scale: int = 1) -> NDArray[np.generic]:
-    """The close-up of an image on the HR grid, or on one `scale` times coarser."""
+    """The close-up of an image on the output grid, or on one `scale` times coarser."""
     row, col, side = (v // scale for v in _AREA)
     return image[:, row : row + side, col : col + side]
 

@@ -1,8 +1,8 @@
 """How well a known shift is found: `python -m benchmarks.registration [--cases 1000]`.
 
-Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 HR pixels, up to
+Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 output px, up to
 30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused.
-An error counts as silent where the result is said to be registered and is more than half an LR pixel off.
+An error counts as silent where the result is said to be registered and is more than half a scene pixel off.
 
 Two years of a place need not have one true shift: shadows turn and buildings lean from flight to flight. So each pair
 is also registered as it is, without shift, nodata, change, noise and gain, and the error is told less what it shows
@@ -32,10 +32,10 @@ from geo_refdiff.registration.rasters import repeatable_opencv
 from geo_refdiff.registration.register import register_view
 
 SILENT = 0.5
-"""LR pixels."""
+"""scene pixels."""
 
 LIMITS = {64: 0.2, 128: 0.08, 256: 0.03}
-"""RMSE in LR pixels that is asked for, by the side of the LR grid."""
+"""RMSE in scene pixels that is asked for, by the side of the scene grid."""
 
 _SIDES = {64: 0.55, 128: 0.33, 256: 0.12}
 _KNOX = 0.55
@@ -47,7 +47,7 @@ _UNRELATED = 1 / 7
 
 @dataclass(frozen=True)
 class Outcome:
-    """One case: whether it was registered, how, and errors in LR pixels.
+    """One case: whether it was registered, how, and errors in scene pixels.
 
     Attributes:
         case: what was registered.
@@ -139,7 +139,7 @@ def root_mean_square(errors: NDArray[np.float64]) -> str:
 
 def tell(outcomes: Sequence[Outcome]) -> str:
     """The table by grid and scale."""
-    head = ["LR grid, scale", "cases", "registered", "RMSE", "worst"]
+    head = ["scene grid, scale", "cases", "registered", "RMSE", "worst"]
     head += ["RMSE less the pair's own (cases)", "silent errors", "other places refused"]
     rows = []
     for side in sorted(_SIDES):
@@ -163,7 +163,7 @@ def tell(outcomes: Sequence[Outcome]) -> str:
 
 
 def time_large(repeats: int = 5) -> dict[str, tuple[float, float]]:
-    """(seconds, CPU seconds) of ways to register a scene of 512 x 512 LR pixels at 8x, each the best of some."""
+    """(seconds, CPU seconds) of ways to register a scene of 512 x 512 scene pixels at 8x, each the best of some."""
     case = Case(512, 8, "knox", (2012, 2015), ((0, 1, 2), (0, 1, 2)), (11, -7), seed=3)
     view = make_case(case)
     found: dict[str, tuple[float, float]] = {}
@@ -184,7 +184,7 @@ def time_large(repeats: int = 5) -> dict[str, tuple[float, float]]:
 
 
 def recover_bump() -> list[list[str]]:
-    """A bump of 1.5 LR pixels on 256 x 256: RMS error of the field and error at its top, LR pixels."""
+    """A bump of 1.5 scene pixels on 256 x 256: RMS error of the field and error at its top, scene pixels."""
     rows = []
     for years in ((2012, 2012), (2012, 2015), (2015, 2018)):
         for width in (32.0, 48.0, 64.0):

@@ -1,7 +1,7 @@
 """Pairs with a known shift, for the registration benchmark: real scenes of two years, degraded, changed and displaced.
 
 The truth is what is injected here, on top of an alignment of the two years with each other that is made at full
-resolution by another method (the median of OpenCV's ECC over bands and smoothings); it is good to some 0.15 HR pixels.
+resolution by another method (the median of OpenCV's ECC over bands and smoothings); it is good to some 0.15 output px.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Case:
     """What a case is made of.
 
     Attributes:
-        side: of the LR grid, pixels.
-        scale: HR pixels along an LR pixel, a multiple of 4.
+        side: of the scene grid, pixels.
+        scale: output pixels along a scene pixel, a multiple of 4.
         place: "knox" (mirror-tiled) or one of the cities (a mosaic of places with gaps between them).
         years: of the scene and of the reference.
         bands: of the scene and of the reference.
-        shift: injected, HR pixels, whole numbers: nothing is interpolated.
+        shift: injected, output pixels, whole numbers: nothing is interpolated.
         nodata: part of the LR scene that is missing, in blobs.
         changed: part of the reference that shows another place, in blobs.
         gain: of the scene's sensor.
@@ -68,16 +68,16 @@ class Case:
 
     @property
     def truth(self) -> tuple[float, float]:
-        """The shift in LR pixels."""
+        """The shift in scene pixels."""
         return self.shift[0] / self.scale, self.shift[1] / self.scale
 
 
 def make_case(case: Case, field: Field | None = None) -> View:
-    """Scene and reference as the registration gets them, the reference with PAD LR pixels around.
+    """Scene and reference as the registration gets them, the reference with PAD scene pixels around.
 
     Args:
         case: what to make.
-        field: displacement in LR pixels at (rows, cols) in LR pixels from the scene's corner, instead of the shift.
+        field: displacement in scene px at (rows, cols) in scene px from the scene's corner, instead of the shift.
     """
     rng = np.random.default_rng(case.seed)
     margin, side = PAD * case.scale, case.side * case.scale
@@ -122,7 +122,7 @@ def blobs(shape: tuple[int, ...], part: float, size: float, rng: np.random.Gener
 
 
 def bump(side: int, amplitude: float, width: float, base: tuple[float, float] = (0.6, -0.4)) -> Field:
-    """A Gaussian bump in the middle on top of a constant, LR pixels."""
+    """A Gaussian bump in the middle on top of a constant, scene pixels."""
 
     def field(rows: NDArray[np.float64], cols: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         height = amplitude * np.exp(-((rows - side / 2) ** 2 + (cols - side / 2) ** 2) / (2 * width**2))
@@ -144,12 +144,12 @@ def _bent(image: Image, field: Field, scale: int, margin: int) -> Image:
 
 
 def observed(image: Image, sensor: SensorModel) -> Image:
-    """What the sensor sees of (C, H, W) HR pixels: (C, H / scale, W / scale)."""
+    """What the sensor sees of (C, H, W) output pixels: (C, H / scale, W / scale)."""
     return np.array(sensor.observe(torch.from_numpy(np.ascontiguousarray(image))[None])[0].numpy())
 
 
 def _ground(case: Case, year: int, bands: tuple[int, ...], side: int) -> tuple[Image, NDArray[np.bool_]]:
-    """`year`, aligned with the scene's year, over `side` x `side` HR pixels."""
+    """`year`, aligned with the scene's year, over `side` x `side` output pixels."""
     rng = np.random.default_rng(case.seed + 1)
     onto = case.years[0]
     if case.place == "knox":

@@ -75,7 +75,7 @@ def wrong_references(right: Bytes, other: Bytes, seed: int) -> Iterator[tuple[st
 
 
 def read(path: Path) -> tuple[Bytes, Affine, Any]:
-    """Red, green, blue, nir in whole LR pixels and as many rows as columns, its affine, its CRS."""
+    """Red, green, blue, nir in whole scene pixels and as many rows as columns, its affine, its CRS."""
     with rasterio.open(path) as dataset:
         side = min(dataset.shape) // SCALE * SCALE
         return dataset.read(window=((0, side), (0, side))), dataset.transform, dataset.crs

@@ -18,7 +18,7 @@ from geo_refdiff.cli.progress import counted
     help="Pairs as geo-refdiff index makes them; must not be pairs you evaluate on.",
 )
 @click.option("--root", metavar="DIR", help="Folder of their files.  [default: that of the index, or GEO_REFDIFF_DATA]")
-@click.option("--scales", default="8,16", metavar="N,N,...", help="HR pixels along an LR pixel.")
+@click.option("--scales", default="8,16", metavar="N,N,...", help="output pixels along a scene pixel.")
 @click.option("--runs", default=2, help="Sampling runs for each tile, 2 to 64.")
 @click.option("--places", default=48, help="Spread over the data; half serve for the fit, half for its factors.")
 @click.option("--overwrite", is_flag=True, help="Replace a calibration that the folder holds.")

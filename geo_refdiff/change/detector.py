@@ -1,7 +1,7 @@
-"""The change detector: features on the LR grid, the network and its folder, and the change mask it finds.
+"""The change detector: features on the scene grid, the network and its folder, and the change mask it finds.
 
 Features are the scene, the reference as the LR sensor would have seen it, and the reference's texture and layout within
-each LR pixel.
+each scene pixel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BANDS = ("red", "green", "blue", "nir")
 """Bands of the detector, in this order; near infrared is optional."""
 
 LAYOUT_SIDE = 4
-"""Each LR pixel is divided into 4 x 4 parts, whose means describe the layout of the reference within it."""
+"""Each scene pixel is divided into 4 x 4 parts, whose means describe the layout of the reference within it."""
 
 LAYOUT = len(BANDS) * LAYOUT_SIDE**2
 """Channels of the layout: for each band its 16 parts row by row, in the order of `pixel_unshuffle`."""
@@ -45,7 +45,7 @@ _FLOOR = 0.01
 
 
 def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorModel, *, nir: bool) -> Tensor:
-    """Features of each LR pixel, from that pixel and the HR pixels that the sensor sees there.
+    """Features of each scene pixel, from that pixel and the output pixels that the sensor sees there.
 
     Args:
         lr: (4, h, w) red, green, blue, nir of the scene in model units; values of invalid pixels are ignored.
@@ -57,7 +57,7 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
 
     Returns:
         (CHANNELS, h, w) in the dtype of `lr`, 0 where the pixels they are computed from are missing. The last channel
-        but one is 1 where the scene is valid, the last one where at least half of the LR pixel's reference is.
+        but one is 1 where the scene is valid, the last one where at least half of the scene pixel's reference is.
     """
     known = ~torch.isnan(ref[:1])
     image = torch.where(known, ref, 0.0)
@@ -80,10 +80,10 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
 
 
 def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
-    """Mean of each part of an LR pixel less the mean of the LR pixel; 0 where a part has no data. (LAYOUT, h, w)."""
+    """Mean of each part of a scene px less the mean of the scene px; 0 where a part has no data. (LAYOUT, h, w)."""
     height, width = (
         n // scale * LAYOUT_SIDE for n in image.shape[-2:]
-    )  # parts share HR pixels unless 4 divides the scale
+    )  # parts share output pixels unless 4 divides the scale
     share = F.adaptive_avg_pool2d(valid[None], (height, width))[0]
     parts = F.adaptive_avg_pool2d(image[None], (height, width))[0] / share.clamp(min=1e-3)
     whole = _cell_mean(image, scale) / _cell_mean(valid, scale).clamp(min=1e-3)
@@ -92,7 +92,7 @@ def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
 
 
 def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid HR pixels in each LR pixel."""
+    """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid output px in each scene px."""
     mean = _cell_mean(image, scale) / share
     variance = (_cell_mean(image**2, scale) / share - mean**2).clamp(min=0.0)
     texture = torch.log2(variance.sqrt() + _FLOOR) / 4 + 1
@@ -100,7 +100,7 @@ def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) 
     both = valid[:, 1:, 1:] * valid[:, :-1, 1:] * valid[:, 1:, :-1]
     steps = ((grey[:, 1:, 1:] - grey[:, :-1, 1:]).abs() + (grey[:, 1:, 1:] - grey[:, 1:, :-1]).abs()) * both
     steps = F.pad(steps, (1, 0, 1, 0))
-    rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of LR pixels are left out
+    rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of scene pixels are left out
     cols = torch.arange(image.shape[2]) % scale != 0
     edges = _cell_mean(steps * rows[:, None] * cols, scale) / share
     vegetated = (_ndvi(image) > _VEGETATED).to(image.dtype) * valid
@@ -128,7 +128,7 @@ _DILATIONS = (1, 1, 2, 4, 1)
 
 
 class ChangeNetwork(nn.Module):
-    """Dilated 3 x 3 convolutions without padding; the receptive field reaches `reach` LR pixels to each side.
+    """Dilated 3 x 3 convolutions without padding; the receptive field reaches `reach` scene pixels to each side.
 
     Args:
         width: channels.
@@ -161,7 +161,7 @@ class Detector:
         network: in float64, in evaluation mode, so that results agree to some 13 digits on all machines.
         classes: names, class 0 is "no change".
         threshold: probability of change from which a pixel counts as changed.
-        psf_sigma: of the sensor it was trained for, LR pixels.
+        psf_sigma: of the sensor it was trained for, scene pixels.
         sha256: of its files.
     """
 
@@ -228,7 +228,7 @@ _LEAST_TILE = 16
 class DetectedMask:
     """Classes of change and their confidence, found by comparing the scene with the reference tile by tile.
 
-    An LR pixel's class depends on the scene within `reach` LR pixels around it and on the reference that the sensor
+    A scene px's class depends on the scene within `reach` scene px around it and on the reference that the sensor
     sees there. All is computed in float64, and probabilities are rounded to steps of 1 / 250: the mask depends neither
     on the windows that are read nor on the machine.
 
@@ -267,7 +267,7 @@ class DetectedMask:
         """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
 
         Confidence is the network's probability of the class. A class is unknown where the scene, or more than half of
-        the LR pixel's reference, is missing, and where its confidence is below the limit.
+        the scene pixel's reference, is missing, and where its confidence is below the limit.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
         for tile in window.tiles(self._side):

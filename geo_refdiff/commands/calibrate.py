@@ -110,7 +110,7 @@ def calibrate(
         model: bundled name or folder; it must be writable.
         data: pairs as `open_dataset` takes them, which the model is never judged on.
         root: folder of their files.
-        scales: HR pixels along an LR pixel.
+        scales: output pixels along a scene pixel.
         runs: sampling runs for each tile, 2 to 64.
         places: how many, spread over the data.
         overwrite: replace a calibration that the folder holds.

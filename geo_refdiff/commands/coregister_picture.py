@@ -23,7 +23,7 @@ from geo_refdiff.registration.register import Registration
 
 _SIDE = 512
 _CLOSE = 64
-"""Side of the close-up, LR pixels."""
+"""Side of the close-up, scene pixels."""
 
 _FIELDS = 8
 """Fields of the chequerboard along an axis."""
@@ -48,7 +48,7 @@ def draw_registration(
         path: PNG.
         scene, scene_bands, reference, reference_bands: as compared.
         found: how the reference lies on the scene.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
 
     Raises:
         OutputError: the file cannot be written.
@@ -100,7 +100,7 @@ def _arrows(overview: Bytes, scene: RasterInfo, found: Registration, factor: flo
 
 
 def _close_up(scene: RasterInfo, found: Registration) -> Window:
-    """Around the accepted place of the highest score, else the middle; LR pixels."""
+    """Around the accepted place of the highest score, else the middle; scene pixels."""
     best = max(found.accepted, key=lambda s: s.score, default=None)
     row, col = (scene.height / 2, scene.width / 2) if best is None else (best.row, best.col)
     height, width = min(_CLOSE, scene.height), min(_CLOSE, scene.width)

@@ -20,7 +20,7 @@ from geo_refdiff.sample_tiles import sample
 
 _SIDE = 384
 _DETAILS = ((250, 330, 192), (520, 90, 192))
-"""(row, col, side) in HR pixels of the close-ups."""
+"""(row, col, side) in output pixels of the close-ups."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,9 +50,9 @@ class DetectChangeResult:
         confidence: how sure it is, 0 to 1 after its scale.
         shape: (height, width) of both, pixels.
         grid: "lr", the scene's, or "hr", that of the upscaled scene.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         shares: class name -> share of the pixels whose class is not unknown.
-        unknown: share of all LR pixels.
+        unknown: share of all scene pixels.
         notes: what was decided without being asked, and what deserves a look.
     """
 

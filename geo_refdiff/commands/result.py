@@ -20,7 +20,7 @@ class UpscaleResult:
         shape: (height, width), pixels.
         bands: names.
         pairs: which bands of scene, reference and model belong together, as of `plan.records.Bands.pairs`.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         model, model_sha256: the model.
         device: where it ran.
         timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".

@@ -26,7 +26,7 @@ from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, DegradationRecipe, draw
 
 _HR_SIDE = 1536
-"""HR pixels along a block, about; what is held in memory follows from it."""
+"""output pixels along a block, about; what is held in memory follows from it."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class SimulateResult:
 
     Attributes:
         out: the GeoTIFF.
-        shape: (height, width), LR pixels.
-        scale: HR pixels along an LR pixel.
-        pixel: side of an LR pixel along its row, CRS units.
+        shape: (height, width), scene pixels.
+        scale: output pixels along a scene pixel.
+        pixel: side of a scene pixel along its row, CRS units.
         unit: of the CRS, in the plural: "metres".
         bands: names.
         sensor: what was simulated, in words.
@@ -94,14 +94,14 @@ def simulate(
     """Write the coarse scene that a sensor would have taken of `hr`.
 
     The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `hr` that
-    do not fill an LR pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
-    alpha and mask bands become an internal mask. An LR pixel is valid where at least half of its own area is, and made
+    do not fill a scene pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
+    alpha and mask bands become an internal mask. A scene px is valid where at least half of its own area is, and made
     of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
 
     Args:
         hr: raster with affine and CRS, of any size, type and number of bands.
         out: GeoTIFF (COG) to write.
-        scale: HR pixels along an LR pixel, 1 to 64.
+        scale: output pixels along a scene pixel, 1 to 64.
         preset: a sensor of `degrade.presets.PRESETS`, each band by its own width where published; "default" without a
             recipe.
         recipe: instead of a preset: a name of `degrade.recipe.RECIPES`, the path of a JSON file with a recipe, or a
@@ -109,7 +109,7 @@ def simulate(
         seed: of the draw and of the noise.
         noise: standard deviation of Gaussian noise, digital numbers of the file; None: what the recipe draws.
         value_range: digital numbers that stand for 0 and 255 in recipes; None: 0 and 255 themselves (uint8 only).
-        block_size: LR pixels along a block, a multiple of 16; changes no pixel.
+        block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         overwrite: replace a file that is there.
         progress: called after each block.
 

@@ -43,7 +43,7 @@ class SimulatedSensor:
 
     Attributes:
         name: preset or recipe.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         kernels: one for each band.
         noise: standard deviation, digital numbers of the file.
         quality: JPEG quality, 0 = none.
@@ -63,7 +63,7 @@ class SimulatedSensor:
 
     @property
     def reach(self) -> int:
-        """HR pixels beyond an LR pixel's own area that it sees, on each side."""
+        """output pixels beyond a scene pixel's own area that it sees, on each side."""
         return max(reach_of(kernel, self.scale) for kernel in self.kernels)
 
 
@@ -74,7 +74,7 @@ class Simulation:
     Attributes:
         info: the fine raster.
         sensor: what is done to it.
-        block: LR pixels along a block, a multiple of 16.
+        block: scene pixels along a block, a multiple of 16.
         output: data type, nodata value and mask of the output.
     """
 
@@ -90,7 +90,7 @@ class Simulation:
 
     @property
     def whole(self) -> Window:
-        """All LR pixels."""
+        """All scene pixels."""
         return Window(0, 0, self.info.height // self.sensor.scale, self.info.width // self.sensor.scale)
 
     @property
@@ -153,7 +153,7 @@ def _noisy(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Ten
 
 
 def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Tensor, Tensor]:
-    """What the sensor sees of a window; the scene's border is replicated. An LR pixel is valid where at least half of
+    """What the sensor sees of a window; the scene's border is replicated. A scene pixel is valid where at least half of
     its own area is."""
     sensor, info = scene.sensor, scene.info
     wanted = window.multiply(sensor.scale).pad(sensor.reach)

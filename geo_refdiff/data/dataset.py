@@ -42,7 +42,7 @@ class Numbers:
 
 
 class Crop(NamedTuple):
-    """One window of one ordered pair of dates; all arrays lie on the HR grid of the new date, (h, w) pixels.
+    """One window of one ordered pair of dates; all arrays lie on the output grid of the new date, (h, w) pixels.
 
     Attributes:
         new: (C, h, w) uint8 or float32, the new date, 0..255; unbounded if the data set was opened without clip.
@@ -84,7 +84,7 @@ class PairDataset(Protocol):
         ...
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(height, width) of the pair's common grid, HR pixels."""
+        """(height, width) of the pair's common grid, output pixels."""
         ...
 
     def numbers(self, index: int) -> Numbers:

@@ -31,7 +31,7 @@ class IndexRow:
         split: e.g. "train".
         place: matched by --only and --exclude; parts joined by "/".
         new_date, ref_date: as text, sortable.
-        shift_rows, shift_cols: HR pixels of the new date by which the reference must be moved.
+        shift_rows, shift_cols: output pixels of the new date by which the reference must be moved.
         gain, offset: empty, or one for each band of the new date's file: new ~ gain * reference + offset, in DN of
             0..255.
         low, high: values of both dates that become 0 and 255; None = the files hold uint8 0..255.

@@ -149,7 +149,7 @@ class IndexDataset:
         return row.new, row.ref
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(height, width) of the new date, HR pixels."""
+        """(height, width) of the new date, output pixels."""
         return self._pairs[index].shape
 
     def numbers(self, index: int) -> Numbers:

@@ -131,7 +131,7 @@ class MadeIndex:
         if valid:
             shifts = np.hypot([row.shift_rows for row in valid], [row.shift_cols for row in valid])
             lines.append(
-                f"shift between dates: median {np.median(shifts):.2f}, 90 % {np.quantile(shifts, 0.9):.2f} HR pixels; "
+                f"shift between dates: median {np.median(shifts):.2f}, 90 % {np.quantile(shifts, 0.9):.2f} output px; "
                 f"none found for {self._unregistered}"
             )
         return "\n".join(lines)

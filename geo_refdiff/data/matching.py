@@ -13,7 +13,7 @@ from geo_refdiff.registration.correlation import vertex
 from geo_refdiff.registration.radiometry import fit_radiometry
 
 MAX_SHIFT = 8.0
-"""Larger shifts are rejected, HR pixels."""
+"""Larger shifts are rejected, output pixels."""
 
 TAPS_BEFORE, TAPS_AFTER = 1, 2
 """Pixels before and after the floor of a position that cubic interpolation reads."""
@@ -29,7 +29,7 @@ class Match:
     """Shift and radiometric fit that bring the reference to the new date.
 
     Attributes:
-        shift: (rows, cols), HR pixels of the new date by which the reference is moved; (0, 0) if none was found.
+        shift: (rows, cols), output pixels of the new date by which the reference is moved; (0, 0) if none was found.
         found: whether a shift was found; False also if registration was off.
         gain, offset: (C,), new ~ gain * reference + offset, DN of 0..255.
         correlation: mean over bands of Pearson's r over the fitted pixels, -1..1.

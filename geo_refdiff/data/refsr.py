@@ -126,7 +126,7 @@ class RefSRDataset:
         return f"{self._hr.name}/{self._names[index]}", f"Ref/{self._names[index]}"
 
     def shape(self, index: int) -> tuple[int, int]:
-        """(height, width), HR pixels."""
+        """(height, width), output pixels."""
         return self._shapes[index]
 
     def numbers(self, index: int) -> Numbers:
@@ -152,7 +152,7 @@ class RefSRDataset:
 
         Args:
             index: of the pair.
-            scale: HR pixels along an LR pixel.
+            scale: output pixels along a scene pixel.
             kind: "bic" (bicubic, the test protocol) or "real"; None: bicubic if it is there.
 
         Raises:

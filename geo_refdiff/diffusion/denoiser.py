@@ -56,8 +56,8 @@ class Denoiser(nn.Module):
 
     Attributes: ``config`` (dict, as in config.json), ``bands`` (names of the image's channels), ``sigma_data``,
     ``sigma_min``, ``sigma_max`` and ``rho`` (noise levels in model units), ``sampler`` (the config's sampler block),
-    ``receptive_field`` (radius in HR pixels outside which nothing changes a pixel in ONE evaluation, None = the whole
-    window), ``halo`` (HR pixels to drop at each side of a window) and ``multiple`` (height and width must be
+    ``receptive_field`` (radius in output px outside which nothing changes a pixel in ONE evaluation, None = the whole
+    window), ``halo`` (output pixels to drop at each side of a window) and ``multiple`` (height and width must be
     multiples of it), and ``compute_dtype`` (bfloat16; None: the weights'), in which autocast has the network's
     layers compute; images, guidance and preconditioning keep the weights' dtype.
     """
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
         Args:
             x: (N, C, H, W), the clean image plus sigma times unit normal noise, model units.
             sigma: (N,) or scalar, noise level in model units.
-            lr: (N, C, H, W), the scene up-sampled to the HR grid, model units.
+            lr: (N, C, H, W), the scene up-sampled to the output grid, model units.
             ref: (N, C, H, W), the reference, model units; NaN where it is missing.
             mask: (N, 1, H, W), class indices in an integer dtype, or whatever the network was trained with in a
                 floating dtype.

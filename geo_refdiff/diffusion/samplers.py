@@ -99,7 +99,7 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def published_start(lr: Tensor, sigma_max: float) -> Tensor:
-    """The published sampler's start: x = lr * sigma_max, without noise; lr (N, C, H, W) up-sampled to the HR grid."""
+    """The published sampler's start: x = lr * sigma_max, without noise; lr (N, C, H, W) on the output grid."""
     return lr * sigma_max
 
 

@@ -66,7 +66,7 @@ class _Scene:
     """The scene under a block and its context.
 
     Attributes:
-        outer: LR pixels of the lattice.
+        outer: scene pixels of the lattice.
         lr: (1, B, h, w) real numbers, on the device.
         valid: the same shape, on the host.
     """
@@ -193,11 +193,11 @@ class BlockComputer:
         return Block(window, pixels, np.zeros(pixels.shape, dtype=np.bool_))
 
     def _cover(self, index: int) -> Window:
-        """LR pixels of a block."""
+        """scene pixels of a block."""
         return self.plan.on_lattice(self.plan.block(index)).divide(self.plan.grid.scale)
 
     def _context(self, cover: Window) -> Window:
-        """LR pixels of the scene that the finished output over `cover` depends on."""
+        """scene pixels of the scene that the finished output over `cover` depends on."""
         return cover.pad(self._consistency.margin).intersect(self.plan.scene_on_lattice) or cover
 
     def _spans(self, outer: Window) -> tuple[list[Span], list[Span]]:
@@ -346,13 +346,13 @@ def _batches(windows: list[Window], size: int) -> Iterator[tuple[Window, ...]]:
 
 
 def _touches(part: Window, region: Window, valid: Tensor, scale: int) -> bool:
-    """Whether a window has a valid pixel of the scene in the region; `valid` is on the region's LR pixels."""
+    """Whether a window has a valid pixel of the scene in the region; `valid` is on the region's scene pixels."""
     common = part.intersect(region)
     return common is not None and bool(valid[common.divide(scale).within(region.divide(scale))].any())
 
 
 def _cells_of(region: Window, scale: int) -> Window | None:
-    """LR pixels whose first HR pixel lies in the region: every one belongs to one block."""
+    """scene pixels whose first output pixel lies in the region: every one belongs to one block."""
     row, col = -(-region.row // scale), -(-region.col // scale)
     height, width = -(-region.stop_row // scale) - row, -(-region.stop_col // scale) - col
     return Window(row, col, height, width) if height > 0 and width > 0 else None

@@ -35,7 +35,7 @@ class Inputs:
 
     Attributes:
         windows: the N windows on the HR lattice.
-        lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` LR pixels on each
+        lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` scene px on each
             side, in the file's type.
         lr_valid: the same shape, True = valid.
         ref: (N, C, H, W) the reference as it is warped; None without one.
@@ -84,9 +84,9 @@ class ConditionReader:
         self.scale = scale = plan.grid.scale
         halo = plan.windows.halo if plan.windows else 0
         self.rounds = LR_MARGIN + -(-halo // scale)
-        """LR pixels by which valid pixels grow into missing ones."""
+        """scene pixels by which valid pixels grow into missing ones."""
         self.around = LR_MARGIN + self.rounds
-        """LR pixels beyond a window that are read."""
+        """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
         self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
         self.reference: WarpedReader | None = None
@@ -143,7 +143,7 @@ class ConditionReader:
         return Conditions(inputs.windows, radiometry.units.to_model(lr), ref, inputs.mask, by_itself, self.plan.seed)
 
     def filled(self, inputs: Inputs, margin: int) -> Tensor:
-        """(N, B, h, w) float32 digital numbers of the scene, missing pixels filled, with a margin of LR pixels."""
+        """(N, B, h, w) float32 digital numbers of the scene, missing pixels filled, with a margin of scene pixels."""
         spare = self.around - margin - self.rounds
         at = (..., slice(spare, inputs.lr.shape[-2] - spare), slice(spare, inputs.lr.shape[-1] - spare))
         values, valid = inputs.lr[at].to(torch.float32), inputs.lr_valid[at]

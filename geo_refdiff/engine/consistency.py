@@ -35,32 +35,32 @@ HALF = 0.5
 
 _PASSES = 2
 _SMOOTH, _WITHIN = 12, 8
-"""Steps of strict mode after the passes, smooth ones and then ones within LR pixels, between which values are brought
-back into the range of the type. Smooth steps hand on to neighbours what a saturated LR pixel cannot take and leave no
-edges; those within LR pixels end it: A restricted to them is close to the identity, whatever is missing, so that
+"""Steps of strict mode after the passes, smooth ones and then ones within scene px, between which values are brought
+back into the range of the type. Smooth steps hand on to neighbours what a saturated scene px cannot take and leave no
+edges; those within scene pixels end it: A restricted to them is close to the identity, whatever is missing, so that
 heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
 _SETTLING = 8
-"""Steps after these, on finished pixels: LR pixels near saturated ones have moved with them to the last."""
+"""Steps after these, on finished pixels: scene pixels near saturated ones have moved with them to the last."""
 _SETTLED = HALF - 1e-3
 _STEP, _LEAST_FREE = 1.5, 0.1
 _MOMENTUM = {"smooth": 0.5, "within": 0.4}
 _FILL = 3
 _AROUND = 8
-"""LR pixels on each side over which the variance of what is left is taken."""
+"""scene pixels on each side over which the variance of what is left is taken."""
 _RATIOS = tuple(4.0**k for k in range(-2, 5))
 """Variances of what is to be corrected over the noise's, for which filters are made; between them they are mixed."""
 
 
 Bounds = tuple[Tensor | float, Tensor | float]
-"""The least and the greatest value that HR pixels may take: numbers, or (N, 1, h scale, w scale)."""
+"""The least and the greatest value that output pixels may take: numbers, or (N, 1, h scale, w scale)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What is left between the scene and the output as the sensor sees it, over LR pixels, in digital numbers.
+    """What is left between the scene and the output as the sensor sees it, over scene pixels, in digital numbers.
 
     Attributes:
-        count: valid LR pixels, bands counted apart.
+        count: valid scene pixels, bands counted apart.
         largest: absolute value.
         beyond: how many are off by more than half a digital number.
         squares: sum of squares.
@@ -117,7 +117,7 @@ class LrConsistency:
         self.nodata = None if nodata is None or np.isnan(nodata) else nodata
         self.limits = None if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
         self.sees = max(-(-s.reach // self.scale) for s in sensors)
-        """LR pixels beyond its own that the sensor sees for one."""
+        """scene pixels beyond its own that the sensor sees for one."""
         self.sensors = sensors
         told = (0.0,) * len(sensors) if noise is None or mode == "strict" else tuple(noise)
         self._groups: dict[tuple[SensorModel, float], list[int]] = {}
@@ -126,7 +126,7 @@ class LrConsistency:
 
     @property
     def margin(self) -> int:
-        """LR pixels beyond a block of corrected windows that its finished pixels, and what the sensor sees of them,
+        """scene pixels beyond a block of corrected windows that its finished pixels, and what the sensor sees of them,
         depend on."""
         if self.mode == "off":
             return 0
@@ -151,7 +151,7 @@ class LrConsistency:
     def finish(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
         """Values of the output's type, none of them the nodata value but where the scene has it.
 
-        Strict mode corrects on, then looks at what is left in finished pixels: LR pixels off by more than half a
+        Strict mode corrects on, then looks at what is left in finished pixels: scene pixels off by more than half a
         digital number that see no limit of the type are moved, alone, until none is.
 
         Args:
@@ -182,8 +182,8 @@ class LrConsistency:
         Args:
             pixels: an image of values of the output's type.
             lr, valid: as of the class.
-            inner: rows and columns of LR pixels to look at.
-            cut: (N, C, h, w), LR pixels that are valid in the scene but were cut off the pixels; what sees them is left
+            inner: rows and columns of scene pixels to look at.
+            cut: (N, C, h, w), scene px that are valid in the scene but were cut off the pixels; what sees them is left
                 out. None: none.
         """
         total = Residual()
@@ -250,7 +250,7 @@ class LrConsistency:
     ) -> Tensor:
         """Projections onto the consistent and onto the representable images by turns, with momentum.
 
-        What is left of an LR pixel goes to those of its HR pixels that are not at the limit it pushes to.
+        What is left of a scene pixel goes to those of its output pixels that are not at the limit it pushes to.
         """
         low, high = bounds
         image = _clipped(image, bounds)
@@ -320,7 +320,7 @@ class LrConsistency:
         return (edge, high) if inwards > 0 else (low, edge)
 
     def _at_limit(self, pixels: Tensor, valid: Tensor) -> Tensor:
-        """Which LR pixels see a valid pixel at a limit of the type, or next to nodata that is there."""
+        """Which scene pixels see a valid pixel at a limit of the type, or next to nodata that is there."""
         if self.limits is None:
             return torch.zeros_like(valid)
         low, high = self.limits
@@ -328,7 +328,7 @@ class LrConsistency:
         return self._spread_out((cell_means(at, self.scale) > 0) & valid)
 
     def _spread_out(self, marked: Tensor) -> Tensor:
-        """LR pixels that see marked ones."""
+        """scene pixels that see marked ones."""
         side = 2 * self.sees + 1
         return F.max_pool2d(marked.to(torch.float32), side, stride=1, padding=self.sees) > 0
 

@@ -20,7 +20,7 @@ from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.resize import repeat_pixels, upsample
 
 SIDE = 9
-"""HR pixels of the local means."""
+"""output pixels of the local means."""
 
 _FILL = 2
 _NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -59,7 +59,7 @@ def predictors(
         lr: (N, C, h, w) float32 the scene, digital numbers.
         valid: (N, C, h, w), True = valid.
         half_range: digital numbers to a model unit.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
     """
     unit = 1.0 / half_range**2
     known = repeat_pixels(valid, scale)

@@ -26,7 +26,7 @@ class ScaleResult:
     """The figures at one scale.
 
     Attributes:
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         tiles: their names, in order.
         kinds: method -> what it is, in the order of the tables.
         values: method -> figure -> a value for each tile, NaN where it has none.

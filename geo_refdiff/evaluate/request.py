@@ -31,9 +31,9 @@ class Request:
         data: as `open_dataset` takes it.
         root, split, only, exclude: of the data, as `open_dataset` takes them.
         bands: names of those to take, in this order; empty: all.
-        scales: HR pixels along an LR pixel, each evaluated by itself.
+        scales: output pixels along a scene pixel, each evaluated by itself.
         degradation: kernel of the sensor that makes the LR.
-        psf_sigma: of the kernel "psf", LR pixels.
+        psf_sigma: of the kernel "psf", scene pixels.
         declared_psf: what methods are told of it; None: as it is.
         noise: standard deviation of the noise of simulated LR, DN.
         lr: LR images in place of simulated ones: a folder of them by the tile's name (DIR/8x where it is there), or
@@ -46,7 +46,7 @@ class Request:
             "strict": as `upscale --consistency` corrects a whole scene.
         outputs: name -> folder of results of another method.
         places: the first so many places; None: all.
-        tile: side, HR pixels.
+        tile: side, output pixels.
         average: side of the squares of pixels that are averaged to one first: a coarser ground sampling distance.
         sampler, steps: of the models; None: their own.
         details: amounts of detail 0..1, each a run of its own; empty: the models' own.

@@ -110,7 +110,7 @@ class TileSource:
     Args:
         dataset: pairs with the reference matched.
         raw: the same pairs with the reference as it is; None: taken from `dataset`.
-        size: side of a tile, HR pixels.
+        size: side of a tile, output pixels.
         bands: names of those to take, in this order; empty: all.
         paste: paste other places into the reference; the mask is then exact and comes from the land cover of the truth.
         seed: of what is pasted.

@@ -16,7 +16,7 @@ from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
 
 _SIDE, _TILES = 32, 4
-"""LR pixels along a tile, and tiles along an axis."""
+"""scene pixels along a tile, and tiles along an axis."""
 
 _FACTOR = 3.0
 """How many times wider one range may be than the other: other light or season stays well below."""
@@ -41,7 +41,7 @@ def check_units(
     Args:
         source, truth: as inspected.
         bands, chosen: 1-based, pair by pair.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         value_range: of the scene, in its numbers.
 
     Raises:
@@ -79,7 +79,7 @@ def _declared(info: RasterInfo, band: int) -> tuple[str | None, tuple[float, flo
 def _samples(
     source: RasterInfo, bands: Sequence[int], truth: RasterInfo, chosen: Sequence[int], scale: int
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """For each band values of the scene and means of the truth over the same LR pixels."""
+    """For each band values of the scene and means of the truth over the same scene pixels."""
     found: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
     target = output_geobox(scene_geobox(source), scale)
     with RasterReader(source, bands) as coarse, WarpedReader(truth, chosen, target, "cubic") as fine:

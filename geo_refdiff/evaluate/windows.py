@@ -16,7 +16,7 @@ from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
 from geo_refdiff.sensor.units import BYTES
 
 _LEAST = 32
-"""HR pixels along a side that both windows keep, at least."""
+"""output pixels along a side that both windows keep, at least."""
 
 
 def disagreement(run: ModelRun, job: Job) -> float:

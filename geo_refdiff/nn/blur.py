@@ -14,7 +14,7 @@ _TILE = 32
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """An image (N, C, H, W) convolved with a Gaussian that is cut at 3 sigma (HR pixels); the border is replicated.
+    """An image (N, C, H, W) convolved with a Gaussian that is cut at 3 sigma (output pixels); the border is replicated.
 
     Computed in float32 or better, whatever autocast says.
     """

@@ -28,9 +28,9 @@ from geo_refdiff.nn.layers import (
 )
 
 _DETAIL_SIGMAS = (1.2, 4.0)
-"""Gaussian blurs, HR pixels, that split the reference's high-pass into a fine and a medium band."""
+"""Gaussian blurs, output pixels, that split the reference's high-pass into a fine and a medium band."""
 _UNSHARP_SIGMA = 0.9
-"""HR pixels."""
+"""output pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CompactSize:
     """What the network's size is made of; `config.json` holds these under "network".
 
     Attributes:
-        unshuffle: HR pixels along one feature pixel of the first level.
+        unshuffle: output pixels along one feature pixel of the first level.
         widths: channels of each level, finest first.
         full_width: channels of the convolutions at full resolution.
         half_width: channels of the heads at half resolution, and all enlarging is by interpolation; 0 = channels are
@@ -265,7 +265,7 @@ class CompactNet(nn.Module):
         size: widths.
         gate_gain: factor on the fine gate before it lets more of the reference's fine detail into `start`; 0 = none.
         sharpen: gain of an unsharp mask on `start`, which gives fine detail the strength that it lacks; 0 = none.
-        receptive_field: HR pixels beyond which nothing changes a pixel of one evaluation; stated by the model's config.
+        receptive_field: output px beyond which nothing changes a pixel of one evaluation; stated by the model's config.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class CompactNet(nn.Module):
         """Everything that does not depend on noise.
 
         Args:
-            lr: (N, C, H, W) the scene up-sampled to the HR grid (`degrade.upsample`), model units.
+            lr: (N, C, H, W) the scene up-sampled to the output grid (`degrade.upsample`), model units.
             ref: (N, C, H, W) reference in the scene's radiometry, model units; NaN = missing.
             mask: (N, 1, H, W) class indices, 255 = no change known.
         """

@@ -21,7 +21,7 @@ class ChangeAwareUNet(nn.Module):
     """A U-Net whose encoder sees everything joined and whose decoder blocks are change-aware.
 
     Args:
-        img_resolution: side of the training windows, HR pixels.
+        img_resolution: side of the training windows, output pixels.
         img_channels: bands of the image.
         model_channels: width of the first level before its multiplier.
         channel_mult: multiplier of each level, finest first.
@@ -136,7 +136,7 @@ class PublishedUNet(nn.Module):
         Args:
             x: (N, C, H, W), the noisy image, already scaled by c_in.
             c_noise: (N,), ln(sigma) / 4.
-            lr: (N, C, H, W), the scene up-sampled to the HR grid, model units, not scaled.
+            lr: (N, C, H, W), the scene up-sampled to the output grid, model units, not scaled.
             ref: (N, C, H, W), the reference, likewise.
             mask: (N, 1, H, W), the change mask as in training.
 

@@ -11,7 +11,7 @@ _LIMIT = 2048
 
 
 def receptive_radius(network: CompactNet, bands: int) -> int:
-    """HR pixels beyond which no input changes an output pixel of one evaluation, guidance included.
+    """output pixels beyond which no input changes an output pixel of one evaluation, guidance included.
 
     A NaN in the up-sampled LR spreads over exactly the pixels that depend on it; the farthest over all phases of the
     network's lattice is the radius. Mask and reference enter through the same layers; the detail bands reach less far.

@@ -31,11 +31,11 @@ _POOR = 0.3
 
 _ALIKE = 0.5
 """Mean of these correlations over the bands, below which a reference that could not be registered is not used. Right
-references of other years: .69 to 1 on city tiles of 32 LR pixels, .42 to .63 on fields (which can be registered); of
+references of other years: .69 to 1 on city tiles of 32 scene pixels, .42 to .63 on fields (which can be registered); of
 another place, turned or overcast: .44 and less in half of the cases, .64 and less in 95 %."""
 
 _ENOUGH = 100
-"""LR pixels that such a correlation is to rest on."""
+"""scene pixels that such a correlation is to rest on."""
 
 
 def align_reference(

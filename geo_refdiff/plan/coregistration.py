@@ -20,11 +20,11 @@ class Coregistration:
         mode: as asked for: "auto", "global", "local" or "off".
         verdict: "registered", "off", or why it is not registered (see `align.registration`).
         kind: of the displacement: "none", "global" or "local".
-        displacement: what the scene shows at p the reference shows at p + displacement; LR pixels from the scene's
+        displacement: what the scene shows at p the reference shows at p + displacement; scene pixels from the scene's
             corner.
-        sigma, before, after: standard error, and root mean square of the shifts before and after, LR pixels; None where
+        sigma, before, after: standard error, and root mean square of the shifts before and after, scene px; None where
             unknown.
-        dropped: parts of the scene, LR pixels, where the reference is not used because it does not lie right.
+        dropped: parts of the scene, scene pixels, where the reference is not used because it does not lie right.
         unused: whether it is used nowhere for that reason.
     """
 
@@ -57,7 +57,7 @@ class Coregistration:
 
         Args:
             window: output pixels of the whole scene.
-            scale: HR pixels along an LR pixel.
+            scale: output pixels along a scene pixel.
         """
         parts = [p for p in (d.multiply(scale).intersect(window) for d in self.dropped) if p is not None]
         if not parts:

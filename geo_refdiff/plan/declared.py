@@ -18,7 +18,7 @@ def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> 
     Args:
         psf: a preset's name, or the PSF's width in scene pixels; None: what the model was made for.
         model_sigma: the latter.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
 
     Raises:
         OptionError: neither a preset nor a number from 0 to 0.6.

@@ -17,7 +17,7 @@ MAX_WINDOW = 8192
 
 
 class Span(NamedTuple):
-    """A window along one axis, HR pixels of the lattice, half-open.
+    """A window along one axis, output pixels of the lattice, half-open.
 
     Attributes:
         first, last: what it sees.
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WindowLayout:
-    """How a region is cut into windows, in HR pixels.
+    """How a region is cut into windows, in output pixels.
 
     A window contributes half an overlap more than it owns on the sides where it cross-fades with a neighbour, and sees
     a halo beyond that, which is dropped.
@@ -109,10 +109,10 @@ def plan_windows(size: int, overlap: int, halo: int, scale: int, multiple: int, 
     """The layout nearest to what is asked for, rounded up until everything fits.
 
     Args:
-        size: largest side of a window, HR pixels.
-        overlap: width of the cross-fade, HR pixels.
-        halo: what the restorer needs dropped, HR pixels.
-        scale: windows start on LR pixels.
+        size: largest side of a window, output pixels.
+        overlap: width of the cross-fade, output pixels.
+        halo: what the restorer needs dropped, output pixels.
+        scale: windows start on scene pixels.
         multiple: the restorer's own divisor of window sides.
         fixed: as of `WindowLayout`.
 

@@ -47,7 +47,7 @@ class Outline:
         scene, reference: as inspected.
         model: opened.
         bands: which play which part.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         device, dtype: where and in what the network runs.
         crop: what is worked on, in pixels of the scene.
         polygon: the area of interest in the scene's CRS as WKT, None if it is just a box.

@@ -31,7 +31,7 @@ from geo_refdiff.restore.restorers import Restorer
 _LEAST_BYTES = 0.25
 
 _WINDOW = {"cpu": 1024, "cuda": 2048}
-"""Largest side of a window where nothing is said, HR pixels: a window takes some 1.1 KB a pixel in float32."""
+"""Largest side of a window where nothing is said, output pixels: a window takes some 1.1 KB a pixel in float32."""
 
 
 @dataclass(frozen=True)

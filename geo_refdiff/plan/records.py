@@ -39,7 +39,7 @@ _NOT_OF_CONTENT = ("path", "mtime_ns", "vrt", "reference_names")
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
 """Energies, squares of model units: 1; variance over runs; of the detail taken from the reference; of generated detail
-(both as of `sources.trace`); squared differences of neighbouring HR pixels; squared differences of neighbouring LR
+(both as of `sources.trace`); squared differences of neighbouring output pixels; squared differences of neighbouring LR
 pixels, enlarged. All are local means."""
 
 
@@ -77,7 +77,7 @@ class Grid:
     """The output's grid.
 
     Attributes:
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         origin: (row, col) of the scene's corner on the LR lattice.
         crop: what is worked on, in pixels of the scene.
         aoi: polygon in the scene's CRS as WKT, outside of which nothing is valid; None: all of `crop`.
@@ -157,7 +157,7 @@ class Radiometry:
         fill: per band, stands for pixels far from any valid one, digital numbers.
         gain, offset: per band, reference to scene; empty without a reference.
         correlation: per band, of reference and scene after the fit, -1..1.
-        pixels: LR pixels that the fit rests on.
+        pixels: scene pixels that the fit rests on.
     """
 
     centre: float
@@ -181,7 +181,7 @@ class SensorRecord:
     Attributes:
         name: preset, or the width as the user gave it.
         kernel: as of `SensorModel`.
-        sigmas: width of the PSF for each of `Bands.computed`, LR pixels.
+        sigmas: width of the PSF for each of `Bands.computed`, scene pixels.
         consistency: see `engine.consistency`.
         noise: standard deviation of the scene's noise for each computed band, digital numbers; 0 = exact.
     """
@@ -194,7 +194,7 @@ class SensorRecord:
 
 
 def correction_halo(sensor: SensorRecord, scale: int) -> int:
-    """HR pixels at each side of a window whose correction to the scene misses what lies beyond: the reach of Lanczos'
+    """output px at each side of a window whose correction to the scene misses what lies beyond: the reach of Lanczos'
     kernel, which spreads it, and of what the sensor sees there."""
     sees = max(-(-SensorModel(scale, sigma, sensor.kernel).reach // scale) for sigma in sensor.sigmas)
     return (sees + LOBES) * scale

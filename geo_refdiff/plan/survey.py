@@ -36,7 +36,7 @@ _REFERENCE_TILES = 4
 """Tiles along each axis for the radiometric fit, each of some 256 x 256 output pixels: warping them takes time."""
 
 _SCENE_TILE = 64
-"""Side of a tile for the scene's range, LR pixels."""
+"""Side of a tile for the scene's range, scene pixels."""
 
 _LEAST_SEEN = 0.5
 """Part of what the sensor sees of the reference that must be there for a pixel to count; it stands for the whole."""

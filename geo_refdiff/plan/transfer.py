@@ -71,7 +71,7 @@ def transfer_detail(image: Tensor, lr: Tensor, weights: Sequence[Sequence[float]
         image: (N, C, h scale, w scale) the model's bands, digital numbers.
         lr: (N, C + K, h + 2 m, w + 2 m) the scene with m pixels of context, missing pixels filled in.
         weights: K times C.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
 
     Returns:
         (N, K, h scale, w scale).

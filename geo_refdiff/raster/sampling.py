@@ -54,7 +54,7 @@ def tiles_with_data(
     Args:
         scene: inspected.
         band: of the scene, 1-based.
-        side: of a tile, LR pixels; tiles start at multiples of it.
+        side: of a tile, scene pixels; tiles start at multiples of it.
         reference: and a band of it, 1-based.
 
     Raises:

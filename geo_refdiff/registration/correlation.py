@@ -33,10 +33,10 @@ def vertex(values: NDArray[np.floating[Any]], at: int) -> float:
 
 
 _PASS = 0.35
-"""Standard deviation of the Gaussian low-pass over frequencies, cycles an LR pixel."""
+"""Standard deviation of the Gaussian low-pass over frequencies, cycles a scene pixel."""
 
 _STEPS = ((0.25, 4), (0.05, 5))
-"""Rounds of up-sampling: (step in LR pixels, steps to each side)."""
+"""Rounds of up-sampling: (step in scene pixels, steps to each side)."""
 
 _SHARE = 0.02
 """Frequencies are whitened to unit amplitude, but for those below this part of the mean amplitude."""

@@ -32,10 +32,10 @@ from geo_refdiff.registration.view import Placement, View
 Verdict = Literal["registered", "too small", "featureless", "mismatch"]
 
 RADIUS = 16
-"""Default search radius along each axis, LR pixels."""
+"""Default search radius along each axis, scene pixels."""
 
 MIN_SCORE = 12.0
-"""Score from which on a shift is used; below it, shadows and seasons alone may shift by half an LR pixel."""
+"""Score from which on a shift is used; below it, shadows and seasons alone may shift by half a scene pixel."""
 
 MIN_SCORE_UNLIKE = 20.0
 """The same for images whose contrasts differ, as red and near infrared: their shadows and trees have edges in different
@@ -43,7 +43,7 @@ places, so that both estimators err alike."""
 
 MIN_SCORE_FEW = 13.0
 """The same for fewer than `_FEW` common pixels; two of the eight city tiles of 32 x 32 pixels that score between 12 and
-13 were more than half an LR pixel off."""
+13 were more than half a scene pixel off."""
 
 _ALIKE = 0.6
 """Correlation of contrasts from which on two images are alike: some 0.8 in the same bands of two years of a city, up to
@@ -53,7 +53,7 @@ _MIN_AGREEING_SCORE = 8.0
 MIN_CORRELATION = 0.05
 
 MISMATCH_PIXELS = 8000
-"""Common LR pixels from which on a failure means that the images do not match: of pairs of years, one in a hundred of
+"""Common scene px from which on a failure means that the images do not match: of pairs of years, one in a hundred of
 64 x 64 pixels fails, none of 128 x 128."""
 
 _FEW = 2048
@@ -65,10 +65,10 @@ _PHASE_CONVERGED = 0.02
 
 
 SIDE = 64
-"""Side of the window in which a site's shift is measured, LR pixels."""
+"""Side of the window in which a site's shift is measured, scene pixels."""
 
 MIN_SCENE = 96
-"""Side from which on a scene is measured in several windows, LR pixels."""
+"""Side from which on a scene is measured in several windows, scene pixels."""
 
 _DISTANCE = 32
 _MAX_SITES = 12
@@ -90,13 +90,13 @@ class Estimate:
         verdict: "registered", or why not: "too small" (too few common pixels to tell), "featureless" (no edges to go
             by, or noise alone), "mismatch" (enough of both, but they do not show the same place, or the estimators
             disagree).
-        candidate: (rows, columns), LR pixels: scene pixel p is found in the reference at p + candidate. By phase
+        candidate: (rows, columns), scene pixels: scene pixel p is found in the reference at p + candidate. By phase
             correlation, the more accurate estimator; a guess unless registered.
-        sigma: standard error of the candidate (length of the vector), LR pixels; infinite unless registered.
+        sigma: standard error of the candidate (length of the vector), scene pixels; infinite unless registered.
         score: of phase correlation, standard deviations above chance.
         correlation: of edge strengths, -1..1.
-        disagreement: distance between the two estimates, LR pixels.
-        pixels: number of LR pixels that are valid in both images.
+        disagreement: distance between the two estimates, scene pixels.
+        pixels: number of scene pixels that are valid in both images.
     """
 
     verdict: Verdict
@@ -133,8 +133,8 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
     """Estimate the shift of the reference against the scene.
 
     Args:
-        view: scene and reference; the reference should reach `radius` LR pixels beyond the scene.
-        radius: search radius along each axis, LR pixels; at most a quarter of the scene.
+        view: scene and reference; the reference should reach `radius` scene pixels beyond the scene.
+        radius: search radius along each axis, scene pixels; at most a quarter of the scene.
     """
     return estimate_pair(Pair(view, (0.0, 0.0)), radius)
 
@@ -159,12 +159,12 @@ def estimate_pair(first: Pair, radius: int = RADIUS) -> Estimate:
 
 
 def tolerance(pixels: int) -> float:
-    """Allowed distance between the two estimates, LR pixels, by the number of common valid pixels."""
+    """Allowed distance between the two estimates, scene pixels, by the number of common valid pixels."""
     return float(np.clip(30.0 / np.sqrt(max(pixels, 1)), 0.15, 0.3))
 
 
 def standard_error(score: float) -> float:
-    """Standard error of a shift by phase correlation (length of the vector, LR pixels) from its score."""
+    """Standard error of a shift by phase correlation (length of the vector, scene pixels) from its score."""
     return 2.5 / max(score, 1e-3)
 
 
@@ -210,10 +210,10 @@ class Site:
     """A shift measured in one window.
 
     Attributes:
-        row, col: centroid of the compared pixels, LR pixels from the scene's corner.
-        shift: (rows, columns) of the reference, as georeferenced, against the scene, LR pixels.
-        residual: the part of it that remains at the placement it was measured at, LR pixels.
-        sigma: standard error, length of the vector, LR pixels.
+        row, col: centroid of the compared pixels, scene pixels from the scene's corner.
+        shift: (rows, columns) of the reference, as georeferenced, against the scene, scene pixels.
+        residual: the part of it that remains at the placement it was measured at, scene pixels.
+        sigma: standard error, length of the vector, scene pixels.
         score, correlation, disagreement: as in `Estimate`.
         accepted: whether both estimators agree.
     """
@@ -234,7 +234,7 @@ def measure_sites(pair: Pair, radius: int | None) -> list[Site]:
 
     Args:
         pair: scene and reference, placed to within `radius`.
-        radius: search radius, LR pixels; None: below a pixel.
+        radius: search radius, scene pixels; None: below a pixel.
     """
     height, width = pair.view.shape
     shape = _window(min(height, SIDE), min(width, SIDE))

@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from geo_refdiff.registration.view import Placement, View
 
 _SMOOTH = 0.5
-"""Standard deviation of the smoothing within the gradient, LR pixels; more smoothing costs accuracy."""
+"""Standard deviation of the smoothing within the gradient, scene pixels; more smoothing costs accuracy."""
 
 FILL = 1.0
-"""Standard deviation of the neighbourhood from which holes are filled, LR pixels."""
+"""Standard deviation of the neighbourhood from which holes are filled, scene pixels."""
 
 _CLIP = 4.0
 """Orientation is limited to this multiple of its mean, so that single shores and roofs do not dominate."""
 
 LOCAL = 4.0
-"""Standard deviation, LR pixels, of the neighbourhood whose mean edge strength is subtracted, and of the one over which
+"""Standard deviation, scene px, of the neighbourhood whose mean edge strength is subtracted, and of the one over which
 agreement is averaged."""
 
 _TAPER = 3.0
-"""LR pixels over which weights fade to zero towards missing pixels and borders."""
+"""scene pixels over which weights fade to zero towards missing pixels and borders."""
 
 _AGREEMENT = (0.1, 0.4)
 """Agreement at which the weight of a pixel begins to rise from 0, and at which it reaches 1."""
@@ -46,7 +46,7 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Complex = NDArray[np.complex64]
 Shift = tuple[float, float]
-"""(rows, columns), LR pixels."""
+"""(rows, columns), scene pixels."""
 
 
 class Gradient(NamedTuple):
@@ -125,7 +125,7 @@ def edges(bands: Sequence[Gradient], used: Mask, spread: Image | None = None) ->
 
 
 def taper(used: Mask) -> Image:
-    """Weights (h, w) that rise from 0 at missing pixels and borders to 1 within three LR pixels."""
+    """Weights (h, w) that rise from 0 at missing pixels and borders to 1 within three scene pixels."""
     framed = cv2.copyMakeBorder(used.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, None, (0.0,))
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, 3)[1:-1, 1:-1]
     return np.asarray(0.5 - 0.5 * np.cos(np.minimum(distance, _TAPER) * np.float32(np.pi / _TAPER)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geo_refdiff.raster.displacement import Displacement
 
 _AMPLITUDES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-"""Standard deviations of the field around its constant, LR pixels."""
+"""Standard deviations of the field around its constant, scene pixels."""
 
 _REACHES = (1.0, 2.0, 4.0, 8.0)
 """Correlation lengths in distances between measurements."""
@@ -24,14 +24,14 @@ _NOISES = (0.25, 0.5, 1.0, 2.0)
 """Factors by which all stated errors may be wrong."""
 
 _FLOOR = 0.02
-"""Error that is added to every stated error, LR pixels."""
+"""Error that is added to every stated error, scene pixels."""
 
 _OUTLIER = 4.0
 """Deviation from the prediction of the others that makes an outlier, standard deviations."""
 
 _ROUNDS = 4
 _VAGUE = 100.0
-"""Variance of the constant before any measurement, LR pixels squared."""
+"""Variance of the constant before any measurement, scene pixels squared."""
 
 Array = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class FittedDisplacement:
         displacement: a constant, an affine, or a lattice.
         inlier: (n,) True = the measurement was used.
         gain: natural log likelihood gained over a constant.
-        sigma: standard error of the field at the lattice's nodes (rows, cols), or one number (1, 1); LR pixels.
+        sigma: standard error of the field at the lattice's nodes (rows, cols), or one number (1, 1); scene pixels.
     """
 
     displacement: Displacement
@@ -57,7 +57,7 @@ def fit_constant(shifts: Array, sigma: Array) -> FittedDisplacement:
     """Fit one shift: the weighted mean of the shifts near the median.
 
     Args:
-        shifts: (n, 2) rows and columns, LR pixels.
+        shifts: (n, 2) rows and columns, scene pixels.
         sigma: (n,) standard error of each.
     """
     inlier = np.ones(len(shifts), dtype=bool)
@@ -79,7 +79,7 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> FittedDisplacement
     """Fit an affine by least squares without outliers; None for fewer than six measurements or collinear ones.
 
     Args:
-        points: (n, 2) positions, LR pixels from the scene's corner.
+        points: (n, 2) positions, scene pixels from the scene's corner.
         shifts, sigma: as for `fit_constant`.
     """
     design = np.column_stack([points, np.ones(len(points))])
@@ -107,7 +107,7 @@ def fit_field(points: Array, shifts: Array, sigma: Array, rows: Array, cols: Arr
 
     Args:
         points, shifts, sigma: as for `fit_affine`.
-        rows, cols: positions of the lattice's nodes, LR pixels.
+        rows, cols: positions of the lattice's nodes, scene pixels.
     """
     stated = (sigma**2 + _FLOOR**2) / 2  # of each component
     noise = stated

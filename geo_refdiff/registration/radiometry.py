@@ -26,7 +26,7 @@ class RadiometricFit:
         gain: (C,) dimensionless.
         offset: (C,) in the scene's units.
         correlation: (C,) Pearson's r over the pixels kept as unchanged, -1..1.
-        pixels: number of LR pixels that were fitted; 0 = too few, the fit is the identity.
+        pixels: number of scene pixels that were fitted; 0 = too few, the fit is the identity.
     """
 
     gain: tuple[float, ...]
@@ -44,7 +44,7 @@ def fit_radiometry(
     badly. It is taken over the 70 % of pixels that agree best in all bands, found iteratively.
 
     Args:
-        reference: (C, n) values of the reference on LR pixels, any units.
+        reference: (C, n) values of the reference on scene pixels, any units.
         scene: (C, n) values of the scene at the same pixels.
         valid: (n,) True = both are valid.
 

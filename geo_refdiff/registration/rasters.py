@@ -39,7 +39,7 @@ def repeatable_opencv() -> Iterator[None]:
 
 
 WHOLE = 512 * 512
-"""LR pixels up to which the part of the scene under the reference is compared as a whole."""
+"""scene pixels up to which the part of the scene under the reference is compared as a whole."""
 
 _TILE = 128
 _MARGIN = 4
@@ -60,9 +60,9 @@ def register_rasters(
     sensor: SensorModel,
     mode: Mode = "auto",
 ) -> Registration:
-    """Register a reference on a scene; their georeferences must agree to within 16 LR pixels.
+    """Register a reference on a scene; their georeferences must agree to within 16 scene pixels.
 
-    The part of the scene under the reference is compared as a whole up to 512 x 512 LR pixels, else in at most 36 tiles
+    The part of the scene under the reference is compared as a whole up to 512 x 512 scene px, else in at most 36 tiles
     of 128 x 128, which are read one by one. If these have too little in common, as with a swath or a reference of
     scattered sheets, tiles are taken where both have valid pixels. The result does not depend on an area of interest.
 

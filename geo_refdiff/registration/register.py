@@ -37,7 +37,7 @@ _MAX_BEYOND = 0.05
 
 
 NEGLIGIBLE = 0.03
-"""Displacements below this are within the method's error and are not applied, LR pixels."""
+"""Displacements below this are within the method's error and are not applied, scene pixels."""
 
 _SITE_RADIUS = 4
 _PASSES = 3
@@ -48,11 +48,11 @@ _MIN_FIRST_GAIN = 3.0
 """The same after the first pass, for further passes to be made."""
 
 _MIN_VARIATION = 0.3
-"""Root mean square by which a field must differ from one shift to be preferred, LR pixels: lakes whose shores rise and
+"""Root mean square by which a field must differ from one shift to be preferred, scene px: lakes whose shores rise and
 fall from year to year alone make one of 0.2."""
 
 _MIN_PEAK_VARIATION = 0.7
-"""Difference from one shift at a single site that suffices as well, LR pixels."""
+"""Difference from one shift at a single site that suffices as well, scene pixels."""
 
 _MIN_SITES = 6
 _MIN_TO_VARY = 12
@@ -67,7 +67,7 @@ _COHERENT = 0.6
 tiles."""
 
 _SCATTERED = 0.3
-"""Standard error above which tiles have no common shift, LR pixels."""
+"""Standard error above which tiles have no common shift, scene pixels."""
 
 _NODES = 13
 _NODE_DISTANCE = 32.0
@@ -75,13 +75,13 @@ _NODE_DISTANCE = 32.0
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The displacement of a reference against a scene, and its quality. Lengths are in LR pixels.
+    """The displacement of a reference against a scene, and its quality. Lengths are in scene pixels.
 
     Attributes:
         verdict: "registered", or why not.
         reason: the verdict in words.
         kind: of the displacement; "none" = zero to within the error, or not registered.
-        displacement: scene position p is found in the reference at p + displacement; LR pixels from the scene's
+        displacement: scene position p is found in the reference at p + displacement; scene pixels from the scene's
             corner.
         shift: (rows, columns), its mean over the scene.
         sigma: standard error: of the shift; of a field, the median over its nodes.
@@ -116,19 +116,19 @@ class Registration:
         return tuple(s for s in self.sites if s.accepted)
 
     def beyond(self, limit: float) -> tuple[Site, ...]:
-        """Accepted sites whose residual exceeds `limit` LR pixels."""
+        """Accepted sites whose residual exceeds `limit` scene pixels."""
         return tuple(s for s in self.accepted if hypot(*s.residual) > limit)
 
     def exceeds(self, limit: float) -> bool:
-        """Whether residuals exceed `limit` LR pixels: their root mean square, or more of them than chance explains."""
+        """Whether residuals exceed `limit` scene px: their root mean square, or more of them than chance explains."""
         many = len(self.beyond(limit)) > _MAX_BEYOND * max(len(self.accepted), 1 / _MAX_BEYOND)
         return self.registered and (self.after > limit or many)
 
     def lengths(self, scale: int, affine: Affine) -> dict[str, list[float]]:
-        """The shift in LR pixels and HR pixels (rows, columns) and in units of the CRS (x, y), JSON-ready.
+        """The shift in scene pixels and output pixels (rows, columns) and in units of the CRS (x, y), JSON-ready.
 
         Args:
-            scale: HR pixels along an LR pixel.
+            scale: output pixels along a scene pixel.
             affine: of the scene, pixel (col, row) to CRS units.
         """
         row, col = self.shift
@@ -189,7 +189,7 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
         view: scene and reference.
         mode: "global": one shift. "affine", "local": fitted to windows over the scene. "auto": one shift, or a local
             field where the windows show clearly that one shift does not suffice.
-        radius: search radius along each axis, LR pixels.
+        radius: search radius along each axis, scene pixels.
     """
     pair = Pair(view, (0.0, 0.0))
     whole = estimate_pair(pair, radius)
@@ -219,7 +219,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
 
     Args:
         views: the tiles.
-        area: part of the scene that they sample, LR pixels.
+        area: part of the scene that they sample, scene pixels.
         mode: as for `register_view`.
     """
     estimates: list[Estimate] = []

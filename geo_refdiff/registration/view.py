@@ -1,7 +1,7 @@
 """The reference as the LR sensor would have seen it, at any placement.
 
 Two images of different resolution can only be compared after one has gone through the other's sensor, and what a
-coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of an LR pixel,
+coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of a scene pixel,
 and a placement of it is then a cheap interpolation of a well sampled image.
 """
 
@@ -18,7 +18,7 @@ from geo_refdiff.sensor.convolution import convolve
 from geo_refdiff.sensor.sensor import SensorModel
 
 OVERSAMPLING = 4
-"""Positions of the sensor along an LR pixel. It passes next to nothing beyond one cycle an LR pixel, so that cubic
+"""Positions of the sensor along a scene pixel. It passes next to nothing beyond one cycle a scene pixel, so that cubic
 interpolation between four of them is good to 1 % of the image's contrast."""
 
 _SUPPORT = 0.6
@@ -26,7 +26,7 @@ _SUPPORT = 0.6
 _MIN_SUPPORT = 1e-3
 
 Placement = tuple[float, float] | NDArray[np.float32]
-"""Where the reference is read: a shift (rows, columns), or one for each LR pixel (2, h, w); LR pixels."""
+"""Where the reference is read: a shift (rows, columns), or one for each scene pixel (2, h, w); scene pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,10 @@ class View:
         scene: (C, h, w) float32, any units.
         valid: (h, w), True = the scene is valid in every band.
         seen: (C, (h + 2 pad) 4, (w + 2 pad) 4) float32; position (4 (i + pad), 4 (j + pad)) is what the sensor would
-            have seen in LR pixel (i, j) had it looked at the reference.
+            have seen in scene pixel (i, j) had it looked at the reference.
         support: ((h + 2 pad) 4, (w + 2 pad) 4) float32, the part of the sensor's response there that falls on
             valid pixels of the reference, 0..1.
-        pad: LR pixels by which the reference reaches beyond the scene on each side.
+        pad: scene pixels by which the reference reaches beyond the scene on each side.
         origin: (row, col) of the view's first pixel in the scene; displacements are counted from the scene's corner.
     """
 
@@ -53,7 +53,7 @@ class View:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(h, w), LR pixels."""
+        """(h, w), scene pixels."""
         height, width = self.valid.shape
         return height, width
 
@@ -100,7 +100,7 @@ def make_view(
         valid: (h, w), True = valid in every band.
         reference: (C, (h + 2 pad) 4, (w + 2 pad) 4) on a grid four times finer than the scene's, bands as the scene's.
         reference_valid: the same height and width, True = valid.
-        sensor: the declared operator; its scale does not matter, its PSF is in LR pixels.
+        sensor: the declared operator; its scale does not matter, its PSF is in scene pixels.
         origin: of the view in the scene.
     """
     pad = (reference_valid.shape[0] // OVERSAMPLING - valid.shape[0]) // 2

@@ -34,7 +34,7 @@ class Model:
         classes: of its masks; empty: any.
         needs_reference: whether it can do nothing without one.
         scales: factors that it knows; empty: any from 1 to 64.
-        psf_sigma: of the sensor that it was made for, LR pixels.
+        psf_sigma: of the sensor that it was made for, scene pixels.
         sampler: settings as the plan records them.
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.

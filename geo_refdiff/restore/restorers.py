@@ -18,7 +18,7 @@ from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
 LR_MARGIN = CONTEXT
-"""LR pixels of context that a condition carries on each side of its window."""
+"""scene pixels of context that a condition carries on each side of its window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Restorer(Protocol):
 
     Attributes:
         name: as the user calls it.
-        halo: HR pixels at each side of a window that are not to be trusted.
+        halo: output pixels at each side of a window that are not to be trusted.
         multiple: divides the sides and starts of its windows.
-        window, overlap: defaults, HR pixels.
+        window, overlap: defaults, output pixels.
         finite: whether what lies beyond the halo changes nothing, so that windows may be cut to what is wanted; else
             all have one size and lie on the lattice.
         model_units: whether it works in model units; else in the scene's digital numbers.
@@ -155,12 +155,12 @@ class Classical(ABC):
 
     @property
     def halo(self) -> int:
-        """HR pixels that back-projection reaches."""
+        """output pixels that back-projection reaches."""
         return inverse_reach(self.sensor)
 
     @property
     def overlap(self) -> int:
-        """HR pixels; two LR pixels."""
+        """output pixels; two scene pixels."""
         return 2 * self.sensor.scale
 
 

@@ -1,4 +1,4 @@
-"""Filling missing LR pixels from their neighbours, the same values whatever window asks."""
+"""Filling missing scene pixels from their neighbours, the same values whatever window asks."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The sensor's inverse on the LR grid: the smooth correction after which an image, seen by the sensor, is the scene.
+"""The sensor's inverse on the scene grid: the smooth correction after which an image, seen by the sensor, is the scene.
 
 Iterative back-projection (Irani and Peleg 1991) repeats x <- x + U (lr - A x), with A the sensor and U an up-sampling.
-Both are shift-invariant on the LR grid, so all its rounds are one: x + U G (lr - A x), with G the LR-grid filter of the
+Both are shift-invariant on the scene grid, its rounds are one: x + U G (lr - A x), with G the scene-grid filter of the
 frequency response 1 / H and H that of A U. Where the scene is known up to noise alone the regularised inverse
 H / (H^2 + n) takes its place (Wiener 1949), n the variance of the noise over that of what is to be corrected: an exact
-inverse would bring the noise in, amplified. U is Lanczos': Keys' kernel lets more of the LR grid through (3.4 % steeper
-at borders of LR pixels than inside, Lanczos of 4 lobes 0.8 %, on a reference four years old).
+inverse would bring the noise in, amplified. U is Lanczos': Keys' lets more of the scene grid through (3.4 % steeper
+at borders of scene pixels than inside, Lanczos of 4 lobes 0.8 %, on a reference four years old).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from geo_refdiff.sensor.resize import LOBES, enlarge_along, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
 MAX_RADIUS = 12
-"""LR pixels to which G is cut at most; for the PSFs in use what lies beyond is below 1e-3 of its centre."""
+"""scene pixels to which G is cut at most; for the PSFs in use what lies beyond is below 1e-3 of its centre."""
 
 _TAIL = 1e-3
 _GRID = 128
@@ -69,7 +69,7 @@ def filter_residual(residual: Tensor, sensor: SensorModel, noise: float = 0.0) -
 
 
 def inverse_reach(sensor: SensorModel) -> int:
-    """HR pixels on each side that a back-projected pixel depends on."""
+    """output pixels on each side that a back-projected pixel depends on."""
     return (len(inverse_kernel(sensor)) // 2 + LOBES + 1) * sensor.scale + sensor.reach
 
 
@@ -83,7 +83,7 @@ def back_project(x: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
 
     Returns:
         (N, C, H, W). Away from the border (`inverse_reach`), `sensor.observe` of it equals `lr` up to what Lanczos'
-        kernel cannot express (the highest diagonal frequencies of the LR grid).
+        kernel cannot express (the highest diagonal frequencies of the scene grid).
     """
     correction = filter_residual(lr - sensor.observe(x), sensor)
     return x + upsample(correction, sensor.scale, kernel="lanczos")

@@ -1,8 +1,8 @@
-"""Kernels of a degradation, sampled on the HR grid: what blurs, what resizes, both as one.
+"""Kernels of a degradation, sampled on the output grid: what blurs, what resizes, both as one.
 
-A kernel of length `scale + 2 reach` holds the weights over HR pixels `-reach .. scale - 1 + reach` of the LR pixel that
-covers HR pixels `0 .. scale - 1`. Every kernel here is its own point reflection, so its centroid is the centre of that
-LR pixel: none moves an image.
+A kernel of length `scale + 2 reach` holds the weights over output px `-reach .. scale - 1 + reach` of the scene px that
+covers output px `0 .. scale - 1`. Every kernel here is its own point reflection, so its centroid is the centre of that
+scene pixel: none moves an image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from geo_refdiff.sensor.resize import keys
 
 Resize = Literal["area", "bilinear", "bicubic", "nearest"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
-"""What makes LR pixels of HR pixels; "bilinear" and "bicubic" are stretched by the scale (antialiased)."""
+"""What makes scene pixels of output pixels; "bilinear" and "bicubic" are stretched by the scale (antialiased)."""
 
 TRUNCATE = 4.0
 """Standard deviations to which a Gaussian reaches."""
@@ -33,7 +33,7 @@ _RANK_TOLERANCE = 1e-4
 
 
 def gaussian_taps(sigma: float) -> Taps:
-    """Gaussian of standard deviation `sigma` HR pixels at whole pixels, (2 r + 1,), peak 1; [1] for 0."""
+    """Gaussian of standard deviation `sigma` output pixels at whole pixels, (2 r + 1,), peak 1; [1] for 0."""
     reach = math.ceil(TRUNCATE * sigma)
     if reach == 0:
         return np.ones(1)
@@ -41,10 +41,10 @@ def gaussian_taps(sigma: float) -> Taps:
 
 
 def resize_taps(kind: Resize, scale: int) -> Taps:
-    """Weights over HR pixels of one LR pixel along one axis, (scale + 2 q,), not normalised.
+    """Weights over output pixels of one scene pixel along one axis, (scale + 2 q,), not normalised.
 
-    "area" is the mean over the LR pixel, "bilinear" the triangle and "bicubic" Keys' kernel (a = -1/2, as in MATLAB and
-    Pillow), both stretched by the scale; "nearest" takes the pixel at the LR pixel's centre, of an even scale the mean
+    "area" is the mean over the scene px, "bilinear" the triangle and "bicubic" Keys' kernel (a = -1/2, as in MATLAB and
+    Pillow), both stretched by the scale; "nearest" takes the pixel at the scene px's centre, of an even scale the mean
     of the two beside it, since either alone would be half a pixel off.
 
     Raises:
@@ -79,8 +79,8 @@ def separable(scale: int, sigma: float, resize: Resize) -> Taps:
     """An isotropic Gaussian blur and a reduction along one axis, (L,), sum 1.
 
     Args:
-        scale: HR pixels along an LR pixel.
-        sigma: standard deviation in LR pixels; 0 = no blur.
+        scale: output pixels along a scene pixel.
+        sigma: standard deviation in scene pixels; 0 = no blur.
         resize: of `RESIZES`.
     """
     taps = convolved(resize_taps(resize, scale), gaussian_taps(sigma * scale))
@@ -94,9 +94,9 @@ def oriented(scale: int, sigma: tuple[float, float], motion: float, angle: float
     along a straight segment and resized; its singular value decomposition is cut at 1e-4 of the largest value.
 
     Args:
-        scale: HR pixels along an LR pixel.
-        sigma: standard deviations in LR pixels along `angle` and across it.
-        motion: length of the segment in LR pixels.
+        scale: output pixels along a scene pixel.
+        sigma: standard deviations in scene pixels along `angle` and across it.
+        motion: length of the segment in scene pixels.
         angle: radians from the direction of rows (to the right) towards that of columns (downwards).
         resize: of `RESIZES`.
 
@@ -117,7 +117,7 @@ def oriented(scale: int, sigma: tuple[float, float], motion: float, angle: float
 
 
 def _gaussian(along: float, across: float, angle: float) -> Taps:
-    """(2 r + 1, 2 r + 1), peak 1, standard deviations in HR pixels; sampled as narrow as half a pixel at least."""
+    """(2 r + 1, 2 r + 1), peak 1, standard deviations in output pixels; sampled as narrow as half a pixel at least."""
     along, across = max(along, _NARROWEST), max(across, _NARROWEST)
     reach = math.ceil(TRUNCATE * max(along, across))
     at = np.arange(-reach, reach + 1.0)
@@ -127,11 +127,11 @@ def _gaussian(along: float, across: float, angle: float) -> Taps:
 
 
 _NARROWEST = 0.3
-"""HR pixels: a Gaussian this narrow is one pixel; narrower ones would fall between the pixels when turned."""
+"""output pixels: a Gaussian this narrow is one pixel; narrower ones would fall between the pixels when turned."""
 
 
 def _segment(length: float, angle: float) -> Taps:
-    """A straight segment through the centre, `length` HR pixels, shared out bilinearly to whole pixels; sum 1."""
+    """A straight segment through the centre, `length` output pixels, shared out bilinearly to whole pixels; sum 1."""
     reach = math.ceil(length / 2) + 1
     steps = max(1, math.ceil(_SEGMENT_STEPS * length))
     at = ((np.arange(steps) + 0.5) / steps - 0.5) * length

@@ -22,13 +22,13 @@ _HIGH_PASS = (1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0)
 """Sixth difference, along both axes."""
 
 _SMOOTH = 0.8
-"""LR pixels; of the band in which contrast is measured, which has next to nothing in common with the high pass."""
+"""scene pixels; of the band in which contrast is measured, which has next to nothing in common with the high pass."""
 
 _NEAR = 5
-"""Side of the places over which contrast is averaged, LR pixels."""
+"""Side of the places over which contrast is averaged, scene pixels."""
 
 _REACH = 6
-"""LR pixels that a place depends on, on each side."""
+"""scene pixels that a place depends on, on each side."""
 
 _LEVELS = 10
 """Classes of contrast, of the same number of places."""

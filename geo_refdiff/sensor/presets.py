@@ -16,7 +16,7 @@ taken out, since the operator applies both.
   Operational Land Imager design, characterization and performance", Remote Sensing 6(11), 2014; cited without the
   document at hand). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s =
   0.38 LR px and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
-- "area": the mean over each LR pixel, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
+- "area": the mean over each scene px, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
   test protocol of the Ref-Diff paper.
 """
 
@@ -33,9 +33,9 @@ _AREA_AT_NYQUIST = 2.0 / math.pi
 
 
 def psf_sigma_from_mtf(mtf_at_nyquist: float, *, with_area: bool = True) -> float:
-    """Width of the Gaussian PSF of a sensor whose modulation at the LR grid's Nyquist frequency is known.
+    """Width of the Gaussian PSF of a sensor whose modulation at the scene grid's Nyquist frequency is known.
 
-    A Gaussian of standard deviation s LR pixels has exp(-2 (pi s / 2)^2) at half a cycle a pixel, the mean over a pixel
+    A Gaussian of standard deviation s scene px has exp(-2 (pi s / 2)^2) at half a cycle a pixel, the mean over a pixel
     sin(pi / 2) / (pi / 2) = 0.637; the system has the product of both.
 
     Args:
@@ -44,7 +44,7 @@ def psf_sigma_from_mtf(mtf_at_nyquist: float, *, with_area: bool = True) -> floa
             the PSF alone.
 
     Returns:
-        Standard deviation in LR pixels; 0 where the area alone blurs that much (0.637 and up).
+        Standard deviation in scene pixels; 0 where the area alone blurs that much (0.637 and up).
 
     Raises:
         OptionError: not between 0 and 1.
@@ -61,8 +61,8 @@ class Preset:
 
     Attributes:
         kernel: as of `SensorModel`.
-        psf_sigma: LR pixels, for a band that `bands` does not know.
-        bands: band name in lower case -> LR pixels.
+        psf_sigma: scene pixels, for a band that `bands` does not know.
+        bands: band name in lower case -> scene pixels.
     """
 
     kernel: Kernel

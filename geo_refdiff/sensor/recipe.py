@@ -24,9 +24,9 @@ from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.sensor import observe
 
 MAX_SIGMA = 4.0
-"""LR pixels."""
+"""scene pixels."""
 MAX_MOTION = 4.0
-"""LR pixels."""
+"""scene pixels."""
 
 _BANDS = 4
 """Bands whose sensors may differ from each other; further ones are as these."""
@@ -43,9 +43,9 @@ class DegradationRecipe:
             test images are; what follows is for the others.
         isotropic, anisotropic, motion: probability of a Gaussian blur, of one with two widths and an angle, and of an
             isotropic one along a straight segment; what is left to 1 is not blurred.
-        sigma: standard deviation of the Gaussians, LR pixels.
-        apart: how far the standard deviation of a band may be from its image's, LR pixels.
-        motion_length: LR pixels.
+        sigma: standard deviation of the Gaussians, scene pixels.
+        apart: how far the standard deviation of a band may be from its image's, scene pixels.
+        motion_length: scene pixels.
         area, bilinear, bicubic, nearest: probability of each resize kernel (`kernels.resize_taps`), 1 together.
         noisy: probability of Gaussian noise.
         noise: its standard deviation, DN of 0..255.
@@ -170,12 +170,12 @@ class Degradation:
     """The drawn parameters of N images.
 
     Attributes:
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         seed: of the noise.
-        sigma: N pairs of standard deviations, LR pixels: along the angle and across it.
-        apart: N times what is added to them in each band, LR pixels (bands beyond the last begin anew); () = nothing.
+        sigma: N pairs of standard deviations, scene pixels: along the angle and across it.
+        apart: N times what is added to them in each band, scene px (bands beyond the last begin anew); () = nothing.
         angle: N, radians, from the direction of rows (to the right) towards that of columns (downwards).
-        motion: N lengths, LR pixels; 0 = none.
+        motion: N lengths, scene pixels; 0 = none.
         resize: N names of resize kernels.
         noise: N standard deviations, DN of 0..255, at a signal of 128 DN.
         shot: N shares of their variance that are proportional to the signal.
@@ -264,7 +264,7 @@ def draw(recipe: DegradationRecipe, rng: np.random.Generator, n: int, scale: int
         recipe: what to draw from.
         rng: the source of randomness, moved on.
         n: number of images.
-        scale: HR pixels along an LR pixel, a whole number.
+        scale: output pixels along a scene pixel, a whole number.
     """
     seed = int(rng.integers(2**63))
     drawn = [_one(recipe, rng.random(10), scale) for _ in range(n)]

@@ -1,4 +1,4 @@
-"""From the LR to the HR grid: Keys' cubic convolution, the one up-sampling of training, inference and baselines, and
+"""From the LR to the output grid: Keys' cubic convolution, the one up-sampling of all, and
 Lanczos' kernel, by which corrections to the scene are spread.
 
 Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29 (1981), equation 15
@@ -19,10 +19,10 @@ from torch.nn import functional as F
 Upsampling = Literal["cubic", "lanczos"]
 
 CONTEXT = 2
-"""LR pixels of context on each side that a pixel up-sampled by the cubic kernel depends on."""
+"""scene pixels of context on each side that a pixel up-sampled by the cubic kernel depends on."""
 
 LOBES = 4
-"""Of Lanczos' kernel, which is its context in LR pixels."""
+"""Of Lanczos' kernel, which is its context in scene pixels."""
 
 _REACH: dict[Upsampling, int] = {"cubic": CONTEXT, "lanczos": LOBES}
 
@@ -43,7 +43,7 @@ def _lanczos(distance: float) -> float:
 
 @lru_cache(maxsize=128)
 def _phases(kernel: Upsampling, scale: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(2 reach + 1, scale): weights of the LR pixels `-reach .. reach` around an LR pixel for each HR pixel in it."""
+    """(2 reach + 1, scale): weights of the scene px `-reach .. reach` around a scene px for each output px in it."""
     reach, weight = _REACH[kernel], keys if kernel == "cubic" else _lanczos
     table = np.array(
         [[weight((p + 0.5) / scale - 0.5 - k) for p in range(scale)] for k in range(-reach, reach + 1)],
@@ -69,9 +69,9 @@ def upsample(lr: Tensor, scale: int, margin: int = 0, kernel: Upsampling = "cubi
     Args:
         lr: (N, C, h, w), float.
         scale: whole factor, at least 1.
-        margin: LR pixels on each side of `lr` that are context only; with at least CONTEXT (2; LOBES, 4, for Lanczos)
+        margin: scene px on each side of `lr` that are context only; with at least CONTEXT (2; LOBES, 4, for Lanczos)
             of them the result does not depend on where the image was cut, with fewer the border is replicated.
-        kernel: "cubic" (Keys) or "lanczos" (4 lobes), which lets less of the LR grid through.
+        kernel: "cubic" (Keys) or "lanczos" (4 lobes), which lets less of the scene grid through.
 
     Returns:
         (N, C, (h - 2 margin) scale, (w - 2 margin) scale), same dtype.
@@ -91,7 +91,7 @@ def repeat_pixels(lr: Tensor, scale: int) -> Tensor:
 
 
 def cell_means(hr: Tensor, scale: int) -> Tensor:
-    """(..., h scale, w scale) -> (..., h, w), the mean of each LR pixel's own area; booleans give shares."""
+    """(..., h scale, w scale) -> (..., h, w), the mean of each scene pixel's own area; booleans give shares."""
     x = hr.to(torch.float32) if hr.dtype == torch.bool else hr
     *rest, height, width = x.shape
     return x.reshape(*rest, height // scale, scale, width // scale, scale).mean(dim=(-3, -1))

@@ -1,4 +1,4 @@
-"""The declared sensor operator: a Gaussian point spread function and the mean over each LR pixel's area, or a bicubic
+"""The declared sensor operator: a Gaussian point spread function and the mean over each scene px's area, or a bicubic
 reduction."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from geo_refdiff.sensor.convolution import convolve, convolve_along
 from geo_refdiff.sensor.kernels import Factors, Resize, separable
 
 DEFAULT_PSF_SIGMA = 0.35
-"""LR pixels; the modulation at Nyquist is then exp(-2 (pi 0.35 / 2)^2) = 0.55, and 0.35 with the area mean."""
+"""scene pixels; the modulation at Nyquist is then exp(-2 (pi 0.35 / 2)^2) = 0.55, and 0.35 with the area mean."""
 
 Kernel = Literal["psf", "bicubic"]
 
@@ -37,9 +37,9 @@ class SensorModel:
     """How the LR sensor sees an HR image: separable, linear, no shift.
 
     Attributes:
-        scale: HR pixels along an LR pixel.
-        psf_sigma: standard deviation of the Gaussian PSF in LR pixels; 0 = area mean alone. "bicubic" has none.
-        kernel: "psf": Gaussian, then the mean over each LR pixel's area. "bicubic": Keys' kernel (a = -1/2) stretched
+        scale: output pixels along a scene pixel.
+        psf_sigma: standard deviation of the Gaussian PSF in scene pixels; 0 = area mean alone. "bicubic" has none.
+        kernel: "psf": Gaussian, then the mean over each scene px's area. "bicubic": Keys' kernel (a = -1/2) stretched
             by the scale, the antialiased reduction of MATLAB and Pillow, pixel areas aligned; the test protocol of the
             Ref-Diff paper.
     """
@@ -58,12 +58,12 @@ class SensorModel:
 
     @property
     def reach(self) -> int:
-        """HR pixels beyond an LR pixel's own area that it sees, on each side."""
+        """output pixels beyond a scene pixel's own area that it sees, on each side."""
         return (len(self.taps) - self.scale) // 2
 
     @property
     def taps(self) -> tuple[float, ...]:
-        """Weights along one axis over HR pixels `-reach .. scale - 1 + reach` of an LR pixel over `0 .. scale - 1`."""
+        """Weights along one axis over output px `-reach .. scale - 1 + reach` of a scene px over `0 .. scale - 1`."""
         return _kernel(self.scale, self.psf_sigma, self.kernel)
 
     @property
@@ -77,7 +77,7 @@ class SensorModel:
 
         Args:
             hr: (N, C, H, W) float; H and W less the margin are multiples of `scale`.
-            margin: HR pixels on each side that are context only; beyond them the border is replicated.
+            margin: output pixels on each side that are context only; beyond them the border is replicated.
 
         Returns:
             (N, C, H / scale, W / scale), margin left out, same dtype.
@@ -96,7 +96,7 @@ class SensorModel:
             valid: bool, shape of `hr` or one that broadcasts to it; None: all are.
 
         Returns:
-            the weighted mean of the valid pixels that each LR pixel sees (0 where it sees none), and the part of its
+            the weighted mean of the valid pixels that each scene pixel sees (0 where it sees none), and the part of its
             weight that they have, 0..1; both as of `observe`.
         """
         return observe_valid(hr, valid, [self.factors], self.scale, margin)
@@ -132,7 +132,7 @@ def observe_valid(
 
 
 def reach_of(kernel: Factors, scale: int) -> int:
-    """HR pixels beyond an LR pixel's own area that a kernel sees, on each side."""
+    """output pixels beyond a scene pixel's own area that a kernel sees, on each side."""
     return int(kernel[0].shape[1] - scale) // 2
 
 

@@ -1,7 +1,7 @@
 """The noise-aware correction towards the scene, batch by batch, each image with the sensor declared for it.
 
 With noise in the scene an exact correction writes the noise into the image. The Wiener filter corrects by what is more
-likely signal than noise: on the LR grid, where sensor and up-sampling together have the response H, the residual is
+likely signal than noise: on the scene grid, where sensor and up-sampling together have the response H, the residual is
 weighted by G = H / (H^2 + q), q the noise's share of the residual's variance. Differentiable, so that a network learns
 what is left to it.
 """
@@ -28,7 +28,7 @@ _REACH = 8
 
 @lru_cache(maxsize=512)
 def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
-    """Along one axis, what the sensor sees of one up-sampled LR pixel; (2 _REACH + 1,)."""
+    """Along one axis, what the sensor sees of one up-sampled scene pixel; (2 _REACH + 1,)."""
     size = 2 * _REACH + 1
     impulse = torch.zeros(1, 1, size, size, dtype=torch.float64)
     impulse[..., _REACH, _REACH] = 1.0
@@ -39,7 +39,7 @@ def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
 def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise: Tensor) -> Tensor:
     """Correct HR images towards their noisy LR scenes.
 
-    The outermost LR pixels, whose surroundings an image lacks, take no part.
+    The outermost scene pixels, whose surroundings an image lacks, take no part.
 
     Args:
         x: (N, C, H, W) float.
@@ -68,6 +68,6 @@ def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise:
 
 
 def _response(taps: Tensor, frequencies: Tensor) -> Tensor:
-    """(N, 2 _REACH + 1) symmetric taps -> (N, F) their real frequency response, cycles an LR pixel."""
+    """(N, 2 _REACH + 1) symmetric taps -> (N, F) their real frequency response, cycles a scene pixel."""
     at = torch.arange(-_REACH, _REACH + 1, device=taps.device, dtype=taps.dtype)
     return taps @ torch.cos(2.0 * torch.pi * at[:, None] * frequencies[None])

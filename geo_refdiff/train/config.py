@@ -151,7 +151,7 @@ class FaultsConfig:
         exposure: whether every sample gets an exposure of its own: a gain and an offset a band, both dates alike.
         season: the reference's vegetation greener or drier than it is now.
         coarse: the reference up to twice as coarse as its pixels.
-        shift_sigma: standard deviation of the misregistration, HR pixels.
+        shift_sigma: standard deviation of the misregistration, output pixels.
         ref_gain_sigma: of the reference's gain; ref_offset_sigma: of its offset, DN.
     """
 
@@ -175,12 +175,12 @@ class SamplesConfig:
     """How samples are cut.
 
     Attributes:
-        crop: side to aim at, HR pixels.
+        crop: side to aim at, output pixels.
         scales: factor -> weight, factors as text.
         averaged: side of the square of pixels that is averaged to one, as text -> weight: coarser images of the same
             places. Crops are as much smaller as a pair needs.
         degradation: name of a recipe of `sensor.recipe.RECIPES`.
-        psf_error: how far the PSF that is declared for a sample may be from its own, LR pixels.
+        psf_error: how far the PSF that is declared for a sample may be from its own, scene pixels.
         noise_error: standard deviation of the logarithm of its declared noise over its own.
         faults: see `FaultsConfig`.
     """

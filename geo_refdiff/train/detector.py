@@ -1,8 +1,8 @@
 """Trains the change detector (`geo-refdiff train-detector`).
 
-Each pair of dates becomes a few samples on the LR grid (other scales, sensors, exposures, small shifts); a part of them
+Each pair of dates becomes some samples on the scene grid (other scales, sensors, exposures, small shifts); a part
 shows the same date twice, a part real change of another place pasted into the reference. Labels are the shares of each
-class within an LR pixel, so that pixels on borders teach what they can. The same data on the same machine give the
+class within a scene pixel, so that pixels on borders teach what they can. The same data on the same machine give the
 same weights; config.json says how they were made.
 """
 
@@ -43,13 +43,13 @@ _HELD = 10
 
 @dataclass(frozen=True)
 class LrSample:
-    """One sample on the LR grid.
+    """One sample on the scene grid.
 
     Attributes:
         features: (CHANNELS, h, w) float16, as of `change_features`.
-        shares: (K, h, w) float16 share of each class among the HR pixels whose change is known.
+        shares: (K, h, w) float16 share of each class among the output pixels whose change is known.
         weight: (h, w) float16, 0 where nothing is known.
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
     """
 
     features: Tensor
@@ -62,7 +62,7 @@ def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float
     """A pair of dates as the detector sees it: `crop.new` through the sensor, `crop.ref` as the reference.
 
     Args:
-        crop: red, green, blue, nir, DN 0..255; rows and columns that do not fill an LR pixel are left out.
+        crop: red, green, blue, nir, DN 0..255; rows and columns that do not fill a scene pixel are left out.
         sensor: makes the LR scene, and is what the detector believes in.
         nir: whether both have near infrared.
         noise: standard deviation of the LR scene's noise, DN.
@@ -173,7 +173,7 @@ def train(
 
 def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip: bool) -> Tensor:
     parts = [torch.stack([getattr(s, name) for s in batch]).float() for name in ("features", "shares", "weight")]
-    layout = F.pixel_shuffle(parts[0][:, :LAYOUT], LAYOUT_SIDE)  # parts of LR pixels turn, too
+    layout = F.pixel_shuffle(parts[0][:, :LAYOUT], LAYOUT_SIDE)  # parts of scene pixels turn, too
     turned = (
         torch.rot90(p.flip(-1) if flip else p, quarters, (-2, -1)) for p in (layout, parts[0][:, LAYOUT:], *parts[1:])
     )
@@ -187,7 +187,7 @@ def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip
 
 @dataclass(frozen=True)
 class Counts:
-    """Changed LR pixels: found and true, found but not true, true but not found; and all known."""
+    """Changed scene pixels: found and true, found but not true, true but not found; and all known."""
 
     hits: int
     false: int
@@ -209,7 +209,7 @@ def probabilities(network: ChangeNetwork, sample: LrSample) -> Tensor:
 
 
 def count(network: ChangeNetwork, samples: Sequence[LrSample], threshold: float) -> Counts:
-    """Changed is an LR pixel of whose known area at least half changed."""
+    """Changed is a scene pixel of whose known area at least half changed."""
     totals = np.zeros(4, np.int64)
     for sample in samples:
         known = sample.weight > 0
@@ -322,5 +322,5 @@ def train_detector(
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)
-    tell(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out LR pixels")
+    tell(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out scene pixels")
     return found

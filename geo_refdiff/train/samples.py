@@ -34,7 +34,7 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch on the HR grid, model units.
+    """One batch on the output grid, model units.
 
     Attributes:
         truth: (N, C, H, W).
@@ -160,7 +160,7 @@ class SampleMaker:
         return int(rng.choice(list(weights), p=_shares(list(weights.values())))) if weights else min(self._averaged)
 
     def crop(self, scale: int, averaged: int = 1) -> int:
-        """The side of a crop at a factor, HR pixels; of averaged images at most what the smallest pair still gives."""
+        """The side of a crop at a factor, output px; of averaged images at most what the smallest pair still gives."""
         if averaged == 1:
             return crop_size(scale, self.multiple, self.config.crop)
         step = math.lcm(scale, self.multiple)
@@ -268,7 +268,7 @@ class SampleMaker:
         return found
 
     def _context(self, crop: int, scale: int, averaged: int) -> int:
-        """LR pixels around a crop that every pair large enough for the crop has: those of a batch are alike."""
+        """scene pixels around a crop that every pair large enough for the crop has: those of a batch are alike."""
         side = min((s // averaged for s in self._sides if s // averaged >= crop), default=crop)
         return min(_LR_CONTEXT, (side - crop) // (2 * scale))
 

@@ -50,7 +50,7 @@ class AgainstTruth:
             weighted by area.
         bicubic: the same figures of the scene enlarged by bicubic interpolation, in the output's data type.
         unmeasured: for each figure that is missing, the reason.
-        correctness: LR pixels of each class of `correctness`; empty if there are none.
+        correctness: scene pixels of each class of `correctness`; empty if there are none.
         registration: of the truth on the scene, see `against_reference`; the truth is not moved.
     """
 
@@ -157,7 +157,7 @@ def against_reference(
 
     Returns:
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
-        shift (rows, columns), its standard error "sigma" and the residual "after", LR pixels, None unless registered.
+        shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless registered.
         "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
         registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
@@ -202,7 +202,7 @@ def against_reference(
 def bicubic(
     scene: RasterReader, window: Window, scale: int
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.bool_]]:
-    """A window of the scene, LR pixels, enlarged by the cubic kernel.
+    """A window of the scene, scene pixels, enlarged by the cubic kernel.
 
     Returns:
         (C, height scale, width scale) float32; the scene's pixels in the window and where they are valid, (C, height,
@@ -230,7 +230,7 @@ def tiles(info: RasterInfo, scale: int, side: int) -> Iterator[Window]:
 def _registration(
     source: RasterInfo, bands: Sequence[int], other: RasterInfo, chosen: Sequence[int], sensor: SensorModel
 ) -> tuple[dict[str, Any], Displacement | None]:
-    """Registration of a raster on the scene, JSON-ready, and its displacement, LR pixels; None unless registered."""
+    """Registration of a raster on the scene, JSON-ready, and its displacement, scene pixels; None unless registered."""
     unknown: dict[str, Any] = {"shift": None, "sigma": None, "after": None}
     try:
         registration = register_rasters(source, bands, other, chosen, sensor)

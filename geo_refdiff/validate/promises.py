@@ -60,7 +60,7 @@ class Declared:
     """The tags of an output.
 
     Attributes:
-        scale: HR pixels along an LR pixel.
+        scale: output pixels along a scene pixel.
         bands: 1-based bands of the scene, in the output's order.
         modelled: places of the bands made by the model; the others were made by transfer.
         area: "none", "box" or "polygon".
@@ -195,7 +195,7 @@ def missing(lost: int, invented: int, sums: list[BandSums], declared: Declared) 
     """Check which pixels are valid.
 
     Args:
-        lost, invented: HR pixels that are valid in the scene alone, and in the output alone.
+        lost, invented: output pixels that are valid in the scene alone, and in the output alone.
         sums: over the valid pixels of each output band.
     """
     if lost or invented:

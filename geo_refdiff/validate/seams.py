@@ -29,7 +29,7 @@ class Gradients:
     """Absolute differences of neighbouring pixels by their position within scene pixels.
 
     Attributes:
-        scale: HR pixels along an LR pixel, 2 or more.
+        scale: output pixels along a scene pixel, 2 or more.
     """
 
     scale: int

@@ -42,7 +42,7 @@ SHIFT: Final = (0.4, -0.3)
 REFERENCE_RIM: Final = 14
 """Metres by which the reference grid is larger than the scene's bounding box; its corners hold no data."""
 NODATA_CORNER: Final = ((69.0, 0.0), (96.0, 0.0), (96.0, 27.0), (89.5, 21.0), (85.0, 11.5), (77.0, 7.0))
-"""Polygon of the scene's missing corner: (column, row) of LR pixels."""
+"""Polygon of the scene's missing corner: (column, row) of scene pixels."""
 CHANGES: Final = (
     Use.LOTS, Use.CLEARCUT, Use.POND, Edge.LANE, Use.ORCHARD, Use.SOLAR, Use.LOTS, Use.INDUSTRY, Use.GRAVEL, Use.MEADOW,
 )  # fmt: skip

@@ -82,7 +82,7 @@ def test_features_are_what_they_say() -> None:
     found = change_features(lr, valid, ref, SENSOR, nir=True)
     assert found.shape == (CHANNELS, 3, 3)
     layout, rest = found[:LAYOUT], found[LAYOUT:]
-    assert (layout == 0).all(), "every LR pixel is flat, or missing"
+    assert (layout == 0).all(), "every scene pixel is flat, or missing"
     assert torch.allclose(rest[5:9, 1, 1], torch.tensor(0.25), atol=1e-6)
     assert (rest[5:16, 0, 0] == 0).all()  # no reference there
     assert (rest[:5, 2, 2] == 0).all()  # no scene there
@@ -94,7 +94,7 @@ def test_features_are_what_they_say() -> None:
 
 
 def layout_of(ref: torch.Tensor, scale: int, *, nir: bool = True) -> torch.Tensor:
-    """Of a reference (4, h, w): how its parts differ from their LR pixel's mean, (4, 4 h / scale, 4 w / scale)."""
+    """Of a reference (4, h, w): how its parts differ from their scene pixel's mean, (4, 4 h / scale, 4 w / scale)."""
     lr = torch.zeros(4, ref.shape[1] // scale, ref.shape[2] // scale, dtype=ref.dtype)
     valid = torch.ones(lr.shape[1:], dtype=torch.bool)
     found = change_features(lr, valid, ref, SensorModel(scale), nir=nir)[:LAYOUT]
@@ -109,18 +109,18 @@ def test_the_layout_tells_how_the_reference_lies_within_an_lr_pixel(scale: int) 
     assert torch.allclose(torch.rot90(found, 1, (1, 2)), layout_of(torch.rot90(ref, 1, (1, 2)), scale))
     assert (layout_of(ref, scale, nir=False)[3] == 0).all()
     cell = ref[:, scale : 2 * scale, :scale]
-    rows, cols = slice(scale // 4, -(-scale // 2)), slice(0, -(-scale // 4))  # of the part (1, 0), whole HR pixels
+    rows, cols = slice(scale // 4, -(-scale // 2)), slice(0, -(-scale // 4))  # of the part (1, 0), whole output pixels
     assert torch.allclose(found[:, LAYOUT_SIDE + 1, 0], cell[:, rows, cols].mean((1, 2)) - cell.mean((1, 2)))
 
 
 def test_the_layout_is_told_where_the_reference_is_known() -> None:
     ref = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    ref[:, :5, :5] = torch.nan  # 25 of 64 of the first LR pixel, and part of parts
+    ref[:, :5, :5] = torch.nan  # 25 of 64 of the first scene pixel, and part of parts
     ref[:, 8:, :5] = torch.nan  # most of another
     found = layout_of(ref, 8)
     assert torch.isfinite(found).all()
     assert (found[:, :2, :2] == 0).all(), "nothing is known of these parts"
-    assert (found[:, LAYOUT_SIDE:, :LAYOUT_SIDE] == 0).all(), "too little is known of this LR pixel"
+    assert (found[:, LAYOUT_SIDE:, :LAYOUT_SIDE] == 0).all(), "too little is known of this scene pixel"
     mean = torch.nanmean(ref[:, :8, :8].flatten(1), 1)
     assert torch.allclose(found[:, 2, 3], ref[:, 4:6, 6:8].mean((1, 2)) - mean)
     assert torch.allclose(found[:, 2, 2], torch.nanmean(ref[:, 4:6, 4:6].flatten(1), 1) - mean)
@@ -139,7 +139,7 @@ def test_the_network_sees_no_further_than_it_says() -> None:
 
 @pytest.fixture(scope="module")
 def found(place: LandscapePair, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
-    """Classes and confidence of the place, and of a rim of 4 LR pixels around it."""
+    """Classes and confidence of the place, and of a rim of 4 scene pixels around it."""
     return Scene(place.new, place.old).prior(detector).detect(Window(-4, -4, 40, 40))
 
 

@@ -31,7 +31,7 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
 
 MARGIN = 40
-"""HR pixels by which the reference reaches beyond the scene."""
+"""output pixels by which the reference reaches beyond the scene."""
 
 Make = Callable[..., tuple[Path, Path]]
 
@@ -39,7 +39,7 @@ Make = Callable[..., tuple[Path, Path]]
 @pytest.fixture
 def make(make_raster: Any, make_texture: Any) -> Make:
     """make(side, rows, cols, bend=...) -> (scene, reference), 8x. The reference's own georeference is `rows` and `cols`
-    HR pixels too far down and right; `bend`: LR pixels by which its middle lies further down besides."""
+    output pixels too far down and right; `bend`: scene pixels by which its middle lies further down besides."""
 
     def build(side: int = 64, rows: int = 0, cols: int = 0, bend: float = 0.0, seed: int = 0) -> tuple[Path, Path]:
         full = side * 8 + 2 * MARGIN

@@ -73,7 +73,7 @@ def options() -> dict[str, Any]:
 
 
 def area(row: int, col: int, height: int, width: int) -> str:
-    """A part of the scene, LR pixels, as --aoi takes it."""
+    """A part of the scene, scene pixels, as --aoi takes it."""
     with rasterio.open(sample().scene) as scene:
         left, top = scene.transform @ (col, row)
         right, bottom = scene.transform @ (col + width, row + height)

@@ -18,7 +18,7 @@ from geo_refdiff.raster.gdal import gdal_env
 
 SCALE = 8
 BLOCK = 2048
-"""HR pixels, the default."""
+"""output pixels, the default."""
 _SIDE = 1024
 _CORNER = (400_000.0, 5_800_000.0)
 _EXTENT = 80_000.0

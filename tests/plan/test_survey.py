@@ -27,7 +27,7 @@ from geo_refdiff.sensor.sensor import SensorModel
 
 SCALE, SIDE, PATCH = 4, 1400, 96
 PLACE = (100, 300)
-"""Corner of the patch, LR pixels: between the fixed tiles of a scene of 1400 x 1400."""
+"""Corner of the patch, scene pixels: between the fixed tiles of a scene of 1400 x 1400."""
 
 CORNER = (485_904.0, 5_209_248.0)
 PIXEL = 40.0
@@ -86,7 +86,7 @@ def test_known_tiles_are_those_of_both(tmp_path: Path, ground: np.ndarray) -> No
 def test_a_sheet_in_a_large_scene_is_registered_and_fitted(
     tmp_path: Path, make_texture: Callable[..., np.ndarray], ground: np.ndarray, dtype: str
 ) -> None:
-    """A reference with pixels in a corner of its extent, off by one LR pixel; its numbers a twelfth of the scene's."""
+    """A reference with pixels in a corner of its extent, off by one scene px; its numbers a twelfth of the scene's."""
     around = 100 + 2400 * make_texture((3, SIDE, SIDE), seed=6)
     rows, cols = (slice(start, start + PATCH) for start in PLACE)
     around[:, rows, cols] = 12 * seen(ground) + 100

@@ -15,14 +15,14 @@ from geo_refdiff.registration.view import OVERSAMPLING, View, make_view
 from geo_refdiff.sensor.sensor import SensorModel
 
 PAD = 20
-"""LR pixels by which the reference reaches beyond the scene: a shift of 16, and the sensor's reach."""
+"""scene pixels by which the reference reaches beyond the scene: a shift of 16, and the sensor's reach."""
 
 MakePair = Callable[..., View]
 Field = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def land(side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(parcel numbers, texture 0..1), both (side, side); at eight pixels to an LR pixel."""
+    """(parcel numbers, texture 0..1), both (side, side); at eight pixels to a scene pixel."""
     rng = np.random.default_rng(seed)
     parcels = np.zeros((side, side), np.int64)
     for size in (56.0, 20.0):
@@ -69,8 +69,8 @@ def make_pair(
     unrelated: bool = False,
     field: Field | None = None,
 ) -> View:
-    """What the scene shows at p the reference shows at p + shift; in steps of an eighth of an LR pixel nothing is
-    interpolated. `field` instead of a shift: displacement in LR pixels at (rows, cols) in LR pixels."""
+    """What the scene shows at p the reference shows at p + shift; in steps of an eighth of a scene pixel nothing is
+    interpolated. `field` instead of a shift: displacement in scene pixels at (rows, cols) in scene pixels."""
     fine = 2 * OVERSAMPLING  # the land is painted twice as fine as the view needs it
     full = (side + 2 * PAD) * fine
     rng = np.random.default_rng(seed + 1000)
@@ -110,7 +110,7 @@ def pair() -> MakePair:
 
 @pytest.fixture(scope="session")
 def bump() -> Callable[..., Field]:
-    """bump(side, amplitude, width): a Gaussian in the middle on top of a constant, LR pixels."""
+    """bump(side, amplitude, width): a Gaussian in the middle on top of a constant, scene pixels."""
 
     def make(side: int, amplitude: float, width: float, base: tuple[float, float] = (0.6, -0.4)) -> Field:
         def field(rows: np.ndarray, cols: np.ndarray) -> tuple[Any, Any]:

@@ -29,7 +29,7 @@ def off(found: Registration, truth: tuple[float, float]) -> float:
 @given(row=st.integers(-20, 20), col=st.integers(-20, 20))
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sign_and_direction(pair: MakePair, row: int, col: int) -> None:
-    """Up to 20 HR pixels at 8x, each way along each axis."""
+    """Up to 20 output pixels at 8x, each way along each axis."""
     truth = row / 8, col / 8
     found = register_view(pair(64, truth, seed=3))
     assert found.registered
@@ -180,7 +180,7 @@ def test_tiles_of_a_large_scene(pair: MakePair) -> None:
 
 
 def test_the_estimators_must_agree(pair: MakePair) -> None:
-    """Two halves of a scene that moved differently by 3 LR pixels have no one shift."""
+    """Two halves of a scene that moved differently by 3 scene pixels have no one shift."""
     one, other = pair(64, (0.0, 0.0), seed=6), pair(64, (0.0, 3.0), seed=6)
     seen = one.seen.copy()
     middle = seen.shape[1] // 2

@@ -23,7 +23,7 @@ def dense(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
 
 
 def centroid(kernel: np.ndarray, scale: int) -> tuple[float, float]:
-    """(row, col) of a kernel's centre of gravity from the LR pixel's centre, LR pixels."""
+    """(row, col) of a kernel's centre of gravity from the scene pixel's centre, scene pixels."""
     at = (np.arange(len(kernel)) - (len(kernel) - 1) / 2) / scale
     return float((kernel.sum(1) * at).sum()), float((kernel.sum(0) * at).sum())
 

@@ -20,7 +20,7 @@ MTF = 0.24
 
 
 def seen(ground: np.ndarray, scale: int) -> np.ndarray:
-    """(C, h, w) as the sensor sees (C, h scale, w scale), cut to whole LR pixels."""
+    """(C, h, w) as the sensor sees (C, h scale, w scale), cut to whole scene pixels."""
     height, width = (n // scale * scale for n in ground.shape[1:])
     image = torch.from_numpy(ground[:, :height, :width].astype("float32"))[None]
     return np.asarray(SensorModel(scale, psf_sigma_from_mtf(MTF)).observe(image)[0].numpy(), dtype=np.float64)

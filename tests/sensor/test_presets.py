@@ -15,7 +15,7 @@ from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 
 
 def modulation(sensor: SensorModel, cycles: float = 0.5) -> float:
-    """Response of the sampled operator to a wave of `cycles` a LR pixel."""
+    """Response of the sampled operator to a wave of `cycles` a scene pixel."""
     taps = np.array(sensor.taps)
     at = (np.arange(len(taps)) - (len(taps) - 1) / 2) / sensor.scale
     return float((taps * np.cos(2 * np.pi * cycles * at)).sum())
