@@ -1,6 +1,6 @@
 """Trains the change detector (`geo-refdiff train-detector`).
 
-Each pair of dates becomes some samples on the scene grid (other scales, sensors, exposures, small shifts); a part
+Each pair of dates becomes some samples on the scene grid (of other scales, sensors, exposures); a part of them
 shows the same date twice, a part real change of another place pasted into the reference. Labels are the shares of each
 class within a scene pixel, so that pixels on borders teach what they can. The same data on the same machine give the
 same weights; config.json says how they were made.
