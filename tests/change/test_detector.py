@@ -233,13 +233,13 @@ def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
     limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding lies next to this pixel
     prior = scene.prior(replace(detector, threshold=limit / CONFIDENCE_STEPS))
     again: list[Window] = []
-    shift = 0.0
+    shift = [0.0]
     exact = prior._probabilities
 
     def coarse(tile: Window, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
         probabilities, valid = exact(tile, dtype)
         if dtype == torch.float32:
-            probabilities[0] += shift
+            probabilities[0] += shift[0]
         else:
             again.append(tile)
         return probabilities, valid
@@ -247,7 +247,7 @@ def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
     monkeypatch.setattr(prior, "_probabilities", coarse)
     right = prior.detect(whole)[0]
     wrong = []
-    for shift in (8e-4, -8e-4):
+    for shift[0] in (8e-4, -8e-4):
         monkeypatch.setattr(detector_module, "_COARSE", 1.6e-3)
         for few in (1000, 0):
             monkeypatch.setattr(detector_module, "_FEW", few)
