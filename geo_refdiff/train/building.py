@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,22 @@ from geo_refdiff.diffusion.checkpoint import (
     read_weights,
     resolve_model,
 )
+from geo_refdiff.diffusion.config import CompactConfig, Init, ModelConfig, SamplerConfig, decode_config
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError
 from geo_refdiff.nn.compact import CompactSize
-from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
-from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, merged
+from geo_refdiff.records import plain
+from geo_refdiff.train.config import INFERENCE_KEYS, Inference, Sampler, TrainConfig
 
-_NETWORK = tuple(asdict(CompactSize()))
-_INFERENCE: dict[str, Any] = {
+_UNMEASURED = {
     "halo": 48,
     "window": 512,
-    "overlap": 32,
     "back_project": True,
-    "psf_sigma": DEFAULT_PSF_SIGMA,
-    "detail": 0.5,
     "gate_gain": 1.0,
     "sharpen": 1.0,
-    "sampler": {
-        "name": "better-start",
-        "steps": 2,
-        "sigma_start": 0.02,
-        "sigma_full": 0.3,
-        "sigma_min": 0.006,
-        "sigma_max": 20.0,
-        "rho": 7.0,
-    },
+    "sampler": SamplerConfig(
+        "better-start", steps=2, sigma_start=0.02, sigma_full=0.3, sigma_min=0.006, sigma_max=20.0, rho=7.0
+    ),
 }
 """How a compact model is used unless [inference] says otherwise: to be measured again on each trained model."""
 
@@ -58,47 +48,58 @@ def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str
     torch.manual_seed(config.training.seed)
     described = _described(config, bands, classes)
     if not config.model.init:
-        denoiser = build_denoiser(merged(described, config.inference))
-    else:
-        folder = resolve_model(config.model.init)
-        before = read_config(folder)
-        _check_same(folder, before, described)
-        use = {key: before[key] for key in INFERENCE_KEYS if key in before and key != "scales"}
-        denoiser = build_denoiser(merged(described | use, config.inference))
-        state = {name: value.float() for name, value in read_weights(folder).items()}
-        match_weights(denoiser.network, state, folder)
-        denoiser.network.load_state_dict(state)
-        denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
+        return build_denoiser(_used_as(described, config.inference)).requires_grad_(True)
+    folder = resolve_model(config.model.init)
+    before = read_config(folder)
+    _check_same(folder, before, described)
+    use = {key: getattr(before, key) for key in INFERENCE_KEYS if key != "scales" and hasattr(before, key)}
+    init = Init(str(config.model.init), model_digest(folder))
+    denoiser = build_denoiser(_used_as(replace(described, **use, init=init), config.inference))
+    state = {name: value.float() for name, value in read_weights(folder).items()}
+    match_weights(denoiser.network, state, folder)
+    denoiser.network.load_state_dict(state)
     return denoiser.requires_grad_(True)
 
 
-def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> dict[str, Any]:
+def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> ModelConfig:
+    """The model that a configuration asks for, used as one that nobody has measured yet."""
     model = config.model
-    shared = {"architecture": model.architecture, "bands": list(bands), "classes": list(classes)}
+    shared: dict[str, Any] = {"bands": bands, "classes": classes, "sigma_data": model.sigma_data}
     if model.architecture == "published":
-        return {**shared, "img_channels": len(bands), "sigma_data": model.sigma_data, **model.published}
+        return decode_config({"img_channels": len(bands), **shared, **model.published}, "model.published")
     scales = config.samples.factors()
-    return {
+    fresh = CompactConfig(
         **shared,
-        "optional_bands": [band for band in bands if band == "nir"],
-        "network": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(model).items()
-            if key in _NETWORK
-        },
-        "scales": list(range(scales[0], scales[-1] + 1)),
-        "sigma_data": model.sigma_data,
-        **(merged(_INFERENCE, _as_looked_at(config)) if config.perception.active else _INFERENCE),
-    }
+        optional_bands=tuple(band for band in bands if band == "nir"),
+        network=CompactSize(**{item.name: getattr(model, item.name) for item in fields(CompactSize)}),
+        scales=tuple(range(scales[0], scales[-1] + 1)),
+        **_UNMEASURED,
+    )
+    return _used_as(fresh, _as_looked_at(config)) if config.perception.active else fresh
 
 
-def _as_looked_at(config: TrainConfig) -> dict[str, Any]:
+def _as_looked_at(config: TrainConfig) -> Inference:
     """How a model is used whose starts, or samples by one evaluation, were trained for what they look like."""
-    sampler = {"steps": 1, "sigma_start": config.perception.sigma} if config.perception.sample else {"steps": 0}
+    sampler: Sampler = {"steps": 0}
+    if config.perception.sample:
+        sampler = {"steps": 1, "sigma_start": config.perception.sigma}
     return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
+    """A model's config with what is said of its use.
+
+    Raises:
+        ModelError: a setting that models of its architecture do not have.
+    """
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in use.items() if key != "sampler"}
+    strange = sorted(given.keys() - {item.name for item in fields(described)})
+    if strange:
+        raise ModelError(f"inference.{strange[0]}: a {described.architecture} model has no such setting")
+    return replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+
+
+def _check_same(folder: Path, before: ModelConfig, now: ModelConfig) -> None:
     """Whether a model can be trained on under a configuration."""
     old, new = _shape_of(before), _shape_of(now)
     differing = [key for key in new if old.get(key, new[key]) != new[key]]
@@ -108,14 +109,12 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     raise ModelError(f"{folder} cannot be trained on here: it has {fits}; give a config and data that fit it")
 
 
-def _shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def _shape_of(config: ModelConfig) -> dict[str, Any]:
     """What makes two models' weights exchangeable, by the names that a training config gives it."""
-    architecture = config.get("architecture", "published")
-    found = {"model.architecture": architecture, "bands": config.get("bands"), "classes": config.get("classes")}
-    found["model.sigma_data"] = float(config.get("sigma_data", 0.5))
-    if architecture == "compact":
-        size = asdict(CompactSize()) | dict(config["network"])
-        found |= {f"model.{key}": list(v) if isinstance(v, list | tuple) else v for key, v in size.items()}
-    else:
-        found |= {f"model.published.{k}": config[k] for k in ("img_resolution", "model_channels") if k in config}
-    return {key: value for key, value in found.items() if value is not None}
+    shape: dict[str, Any] = {"model.architecture": config.architecture, "bands": list(config.bands)}
+    if config.classes:
+        shape["classes"] = list(config.classes)
+    shape["model.sigma_data"] = config.sigma_data
+    if isinstance(config, CompactConfig):
+        return shape | {f"model.{key}": value for key, value in plain(config.network).items()}
+    return shape | {f"model.published.{key}": getattr(config, key) for key in ("img_resolution", "model_channels")}

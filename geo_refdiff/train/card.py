@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from geo_refdiff.diffusion.config import ModelConfig
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.samples import Source
 
@@ -78,7 +78,7 @@ class Making:
 
 def model_card(
     name: str,
-    described: Mapping[str, Any],
+    described: ModelConfig,
     config: TrainConfig,
     sources: Sequence[Source],
     making: Making,
@@ -98,16 +98,16 @@ def model_card(
         parameters: how many the network has.
         sha256: of the model.
     """
-    scales = described.get("scales") or config.samples.factors()
-    init = described.get("init")
+    scales = described.scales or config.samples.factors()
+    init = described.init
     pairs = zip(config.data.train, sources, strict=True)
     return _TEXT.format(
         name=name,
-        kind=str(described["architecture"]).capitalize(),
+        kind=described.architecture.capitalize(),
         parameters=parameters / 1e6,
-        bands=", ".join(described["bands"]),
+        bands=", ".join(described.bands),
         scales=f"{min(scales)}x to {max(scales)}x" if len(scales) > 1 else f"{scales[0]}x",
-        classes=", ".join(described["classes"]),
+        classes=", ".join(described.classes),
         sha256=sha256,
         command=making.command,
         steps=making.steps,
@@ -118,7 +118,7 @@ def model_card(
         device=making.device,
         versions=", ".join(f"{k} {v}" for k, v in making.versions.items()),
         seed=config.training.seed,
-        init=f" It began with the weights of {init['model']} (SHA-256 {init['sha256']})." if init else "",
+        init=f" It began with the weights of {init.model} (SHA-256 {init.sha256})." if init else "",
         toml=config.to_toml().strip(),
         sources="\n".join(f"- {text}: {len(data)} pairs, weight {weight:g}" for text, (data, weight) in pairs),
         fingerprint=making.fingerprint,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -202,9 +202,9 @@ def _publish(trainer: Trainer, data: Data, figures: dict[str, float], command: s
         name,
         versions,
     )
-    described = trainer.denoiser.config | {"trained": {"config": config.to_dict(), **asdict(making)}}
+    described = replace(trainer.denoiser.config, trained={"config": config.to_dict(), **asdict(making)})
     if isinstance(trainer.average, CompactNet):
-        described["receptive_field"] = receptive_radius(trainer.average, len(described["bands"]))
+        described = replace(described, receptive_field=receptive_radius(trainer.average, len(described.bands)))
     save_model(folder, described, trainer.average.state_dict(), "")
     sha256 = model_digest(folder)
     parameters = sum(p.numel() for p in trainer.parameters)
