@@ -68,7 +68,7 @@ class Init:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
+class ImportSource:
     """The published file that a model was imported from: its name, SHA-256, the part that was read, its step."""
 
     file: str
@@ -109,7 +109,7 @@ class AnyModelConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     init: Init | None = None
     trained: dict[str, Any] = field(default_factory=dict)
-    provenance: Provenance | None = None
+    provenance: ImportSource | None = None
 
     def _check_names(self, **lists: tuple[str, ...]) -> None:
         """Whether names can be printed and are different."""

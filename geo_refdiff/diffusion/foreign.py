@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from geo_refdiff.diffusion.checkpoint import build_denoiser, match_weights, save_model
-from geo_refdiff.diffusion.config import Provenance, PublishedConfig, decode_config
+from geo_refdiff.diffusion.config import ImportSource, PublishedConfig, decode_config
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.raster.gdal import one_line
 
@@ -170,7 +170,7 @@ def _read(file: Foreign) -> tuple[dict[str, Tensor], PublishedConfig]:
         raise ModelError(f"{file.path}: its tensors are larger together than the file itself")
     state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     step = file.content.get("step") if isinstance(file.content, dict) else None
-    provenance = Provenance(file.path.name, _sha256(file.path), branch, step if isinstance(step, int) else None)
+    provenance = ImportSource(file.path.name, _sha256(file.path), branch, step if isinstance(step, int) else None)
     return state, replace(_config(state, root, file.path), provenance=provenance)
 
 

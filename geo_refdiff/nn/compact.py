@@ -32,12 +32,14 @@ _DETAIL_SIGMAS = (1.2, 4.0)
 _UNSHARP_SIGMA = 0.9
 """output pixels."""
 
+
+Count = Annotated[int, Meta(ge=1)]
 _Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
 
 
 @dataclass(frozen=True, slots=True)
 class CompactSize:
-    """What the network's size is made of; `config.json` holds these under "network".
+    """What the network's size is made of; `config.json` holds these under "network", a training config under [model].
 
     Attributes:
         unshuffle: output pixels along one feature pixel of the first level.
@@ -54,10 +56,10 @@ class CompactSize:
     """
 
     unshuffle: Annotated[int, Meta(ge=1, le=64)] = 4
-    widths: Annotated[tuple[_Channels, ...], Meta(min_length=1, max_length=8)] = (64, 96, 128)
+    widths: Annotated[tuple[_Channels, ...], Meta(min_length=1, max_length=8)] = (48, 72, 96)
     full_width: _Channels = 16
     half_width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
-    hidden: _Channels = 64
+    hidden: _Channels = 48
     embedding: _Channels = 64
     texture: bool = False
     around_start: bool = False
