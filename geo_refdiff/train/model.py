@@ -73,10 +73,28 @@ def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str
         use = {key: before[key] for key in INFERENCE_KEYS if key in before and key != "scales"}
         denoiser = build_denoiser(merged(described | use, config.inference))
         state = {name: value.float() for name, value in read_weights(folder).items()}
+        if config.model.half_width and not before["network"].get("half_width", 0):
+            state = interpolating(state, denoiser.network.state_dict())
         match_weights(denoiser.network, state, folder)
         denoiser.network.load_state_dict(state)
         denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
     return denoiser.requires_grad_(True)
+
+
+def interpolating(state: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a compact network that shuffles channels to pixels as the beginning of one that interpolates.
+
+    Every level's four pixels become their mean; the heads are fresh.
+
+    Args:
+        state: of the network that shuffles.
+        fresh: of the new network.
+    """
+    heads = ("head.", "guide_net.head.")
+    kept = {name: value for name, value in state.items() if not name.startswith(heads)}
+    for name in (name for name in kept if "ups." in name):
+        kept[name] = kept[name].unflatten(0, (-1, 4)).mean(dim=1)
+    return kept | {name: value for name, value in fresh.items() if name.startswith(heads)}
 
 
 def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -104,6 +122,8 @@ def _perceptual_inference(config: TrainConfig) -> dict[str, Any]:
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Whether a model can be trained on under a configuration."""
     old, new = _shape_of(before), _shape_of(now)
+    if new.get("model.half_width") and not old["model.half_width"]:  # `interpolating` makes one of the other
+        del new["model.half_width"], new["model.around_start"]
     differing = [key for key in new if old.get(key, new[key]) != new[key]]
     if not differing:
         return
