@@ -52,8 +52,8 @@ def train(
     import json
 
     from geo_refdiff.train.config import load_config
+    from geo_refdiff.train.loop import Interrupted
     from geo_refdiff.train.run import train as run
-    from geo_refdiff.train.stopping import Interrupted
 
     if init is not None:
         overrides = (*overrides, f"model.init={json.dumps(init)}")

@@ -17,13 +17,13 @@ import torch
 from geo_refdiff.diffusion import checkpoint
 from geo_refdiff.diffusion.checkpoint import describe_model, load_denoiser, model_digest
 from geo_refdiff.errors import GeoRefDiffError, InputError, ModelError, OptionError, ResumeError
+from geo_refdiff.train import model as models
 from geo_refdiff.train import run as runs
-from geo_refdiff.train.building import new_denoiser
-from geo_refdiff.train.claim import held
 from geo_refdiff.train.config import TrainConfig, load_config, presets
-from geo_refdiff.train.denormals import flushed
+from geo_refdiff.train.loop import flushed
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.run import train
-from geo_refdiff.train.state import read_progress
+from geo_refdiff.train.run_folder import locked, read_progress
 
 Configs = Callable[..., TrainConfig]
 
@@ -108,7 +108,7 @@ def test_large_weights_are_cut_into_shards(
     def small(*args: Any) -> Path:
         return checkpoint.save_model(*args, shard_bytes=8_000)
 
-    monkeypatch.setattr(runs, "save_model", small)
+    monkeypatch.setattr(models, "save_model", small)
     trained(tiny_config("training.steps=1"), tmp_path / "run")
     shards = sorted(path.name for path in (tmp_path / "run" / "model").glob("*.safetensors"))
     assert len(shards) > 2
@@ -229,7 +229,10 @@ def test_a_run_without_its_data_leaves_no_folder_of_its_own(tiny_config: Configs
 
 
 def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:
-    with held(tmp_path / "run"), pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "),
+    ):
         trained(tiny_config(), tmp_path / "run")
     trained(tiny_config("training.steps=1"), tmp_path / "run")
 
