@@ -65,9 +65,27 @@ def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str
     init = Init(str(config.model.init), model_digest(folder))
     denoiser = build_denoiser(_used_as(replace(described, **use, init=init), config.inference))
     state = {name: value.float() for name, value in read_weights(folder).items()}
+    if config.model.half_width and isinstance(before, CompactConfig) and not before.network.half_width:
+        state = interpolating(state, denoiser.network.state_dict())
     match_weights(denoiser.network, state, folder)
     denoiser.network.load_state_dict(state)
     return denoiser.requires_grad_(True)
+
+
+def interpolating(state: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a compact network that shuffles channels to pixels as the beginning of one that interpolates.
+
+    Every level's four pixels become their mean; the heads are fresh.
+
+    Args:
+        state: of the network that shuffles.
+        fresh: of the new network.
+    """
+    heads = ("head.", "guide_net.head.")
+    kept = {name: value for name, value in state.items() if not name.startswith(heads)}
+    for name in (name for name in kept if "ups." in name):
+        kept[name] = kept[name].unflatten(0, (-1, 4)).mean(dim=1)
+    return kept | {name: value for name, value in fresh.items() if name.startswith(heads)}
 
 
 def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> ModelConfig:
@@ -111,6 +129,8 @@ def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
 def _check_same(folder: Path, before: ModelConfig, now: ModelConfig) -> None:
     """Whether a model can be trained on under a configuration."""
     old, new = _shape_of(before), _shape_of(now)
+    if new.get("model.half_width") and old.get("model.half_width") == 0:  # `interpolating` makes one of the other
+        del new["model.half_width"], new["model.around_start"]
     differing = [key for key in new if old.get(key, new[key]) != new[key]]
     if not differing:
         return
