@@ -16,6 +16,7 @@ import click
 
 from geo_refdiff import __version__
 from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.signed_urls import unsigned
 
 _COMMANDS = {
     "upscale": ("geo_refdiff.cli.upscale", "Turn a coarse scene into a sharp GeoTIFF."),
@@ -137,7 +138,7 @@ class _Notices(logging.Handler):
         if record.name.startswith("rasterio"):
             busy, refused = _BUSY.search(text), _REFUSED.search(text)
             if busy:
-                text = f"HTTP status {busy[1]} from {busy[2]}; asking again in {busy[3]} s"
+                text = f"HTTP status {busy[1]} from {unsigned(busy[2])}; asking again in {busy[3]} s"
             elif refused:
                 text = f"HTTP status {refused[1]} from a server"
             else:

@@ -36,6 +36,7 @@ from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
+from geo_refdiff.signed_urls import unsigned
 
 OPTIONS = ("bands", "scale", "psf")
 """Those of `upscale` that `coregister` takes, too."""
@@ -153,7 +154,8 @@ def coregister(
         if picture_file is not None:
             draw_registration(picture_file, lr, own, hr, other, registration, factor)
         if report_file is not None:
-            inputs = {"scene": lr.path, "reference": hr.path, "mode": mode, "software": f"geo-refdiff {__version__}"}
+            inputs = {"scene": unsigned(lr.path), "reference": unsigned(hr.path)}
+            inputs |= {"mode": mode, "software": f"geo-refdiff {__version__}"}
             write_json_atomic(report_file, inputs | result.to_dict())
         if not registration.registered:
             why = f"{registration.verdict}): {registration.reason}"
