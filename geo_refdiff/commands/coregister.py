@@ -31,7 +31,7 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
+from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
@@ -184,7 +184,7 @@ def _write(
 ) -> None:
     """The reference on the target, in one warp, block by block."""
     output = output_of(reference, polygon=True)
-    profile = Mosaic(
+    profile = VirtualRaster(
         geobox=target,
         dtype=output.dtype,
         count=len(reference.data_bands),

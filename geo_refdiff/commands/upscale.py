@@ -237,7 +237,7 @@ def _result(
     height, width = plan.shape
     numbers = {"blocks": plan.blocks.count, "pixels": height * width}
     if counts is not None:
-        numbers |= {"blocks_found": counts.found, "windows": counts.windows, "batch_size": counts.batch_size}
+        numbers |= {"blocks_resumed": counts.resumed, "windows": counts.windows, "batch_size": counts.batch_size}
     return UpscaleResult(
         out=out,
         plan_path=plan_path,

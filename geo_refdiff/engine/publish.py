@@ -22,8 +22,8 @@ from geo_refdiff.engine.rasters import (
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.engine.writer import blocks_env
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.mosaic import Mosaic
 from geo_refdiff.raster.styles import write_category_names, write_class_style
+from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.sources import CLASSES, COLOURS, NOTHING
 
@@ -107,7 +107,7 @@ def published_tags(out: Path) -> dict[str, str]:
 
 def image_mosaic(
     plan: Plan, workdir: Workdir, region: Window | None = None, filled: Collection[int] | None = None
-) -> Mosaic:
+) -> VirtualRaster:
     """The image, or a part of it, as a mosaic of finished blocks, with statistics and provenance.
 
     Args, Raises: as `BlockFiles.mosaic`.

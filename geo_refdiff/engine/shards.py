@@ -18,7 +18,7 @@ from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.cog import add_overviews, explained, overview_count, publish_cog
 from geo_refdiff.raster.files import check_free, is_filled, output_error, sync
 from geo_refdiff.raster.gdal import GDAL_ERRORS
-from geo_refdiff.raster.mosaic import write_vrt
+from geo_refdiff.raster.vrt import write_vrt
 from geo_refdiff.raster.window import Window
 
 SIZE_TAG = "GEO_REFDIFF_SHARD_SIZE"

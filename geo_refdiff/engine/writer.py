@@ -29,8 +29,8 @@ from geo_refdiff.raster.cog import OverviewResampling, publish_cog
 from geo_refdiff.raster.files import check_free, output_error, sync
 from geo_refdiff.raster.gdal import gdal_env, gdal_threads
 from geo_refdiff.raster.geobox import crop, crs_wkt
-from geo_refdiff.raster.mosaic import Mosaic, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.statistics import EMPTY, BandSums, dump_sums, load_sums
+from geo_refdiff.raster.vrt import VirtualRaster, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.window import Window, around
 
 BLOCKS = "blocks"
@@ -56,7 +56,7 @@ class BlockRaster:
         overview_resampling: "average" for imagery, which gets statistics, too; "mode" for classes.
     """
 
-    profile: Mosaic
+    profile: VirtualRaster
     name: str = ""
     overview_resampling: OverviewResampling = "average"
 
@@ -160,7 +160,7 @@ class BlockFiles:
         region: Window | None = None,
         filled: Collection[int] | None = None,
         on_block: Callable[[Mapping[str, str]], None] = lambda tags: None,
-    ) -> tuple[Mosaic, list[BandSums]]:
+    ) -> tuple[VirtualRaster, list[BandSums]]:
         """A raster, or a part of it, with its finished blocks as sources, at most `MAX_SOURCES`, and with statistics.
 
         VRTs over parts of it are written beside the blocks, one at a time.
@@ -204,7 +204,7 @@ class BlockFiles:
         statistics = tuple(s.statistics(part.area) for s in sums) if all(s.count for s in sums) else ()
         return replace(profile, geobox=geobox, sources=sources, statistics=statistics), sums
 
-    def publish(self, raster: BlockRaster, mosaic: Mosaic, out: Path, *, overwrite: bool = False) -> None:
+    def publish(self, raster: BlockRaster, mosaic: VirtualRaster, out: Path, *, overwrite: bool = False) -> None:
         """Write a mosaic of the blocks as a COG; it appears complete or not at all.
 
         Args:
@@ -262,7 +262,9 @@ class BlockFiles:
                 vrt = folder / f"mosaic_{level}_r{row:05d}_c{col:05d}{raster.name and f'.{raster.name}'}.vrt"
                 sources = tuple((part.name, part.window.shift(-window.row, -window.col)) for part in members)
                 geobox = crop(profile.geobox, window)
-                write_vrt(vrt, Mosaic(geobox, profile.dtype, profile.count, sources, profile.nodata, profile.with_mask))
+                write_vrt(
+                    vrt, VirtualRaster(geobox, profile.dtype, profile.count, sources, profile.nodata, profile.with_mask)
+                )
                 yield _Part(row, col, vrt.name, window)
 
         rows, cols = -(-region.height // self.layout.size), -(-region.width // self.layout.size)
