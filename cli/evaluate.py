@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, show_text
 from geo_refdiff.cli.options import debug_option
 from geo_refdiff.cli.progress import counted
 
@@ -70,6 +71,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--pictures", type=int, default=0, metavar="N", help="Tiles to draw at full size each, too.")
 @click.option("--images", is_flag=True, help="Write LR, Ref, mask, truth and results as image files, too.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report.")
+@message_options
 @debug_option
 def evaluate(out: Path, outputs: tuple[str, ...], bands: str | None, debug: bool, **options: Any) -> None:
     """Measure each MODEL on pairs with a known truth, beside classical baselines and results of other methods.
@@ -91,5 +93,4 @@ def evaluate(out: Path, outputs: tuple[str, ...], bands: str | None, debug: bool
     wanted = tuple(band.strip() for band in (bands or "").split(",") if band.strip())
     with counted("tile") as progress:
         found = run(Request(outputs=folders, bands=wanted, **options), out, progress)
-    click.echo(found.text)
-    click.echo("\n".join(f"written: {path}" for path in found.summary()))
+    show_text("\n".join([found.text, *(f"written: {path}" for path in found.summary())]))

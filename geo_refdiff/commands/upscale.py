@@ -147,6 +147,8 @@ def _run(
 ) -> RunCounts:
     plan, shard_size = planned.plan, options.output.shard_size
     batch = options.compute.batch_size or default_batch(plan.device)
+    if progress:
+        progress(Progress("plan", 0, plan.blocks.count, planned.notes))
     counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()

@@ -68,7 +68,7 @@ class Workdir:
         Raises:
             BusyError: workers of a run before are still writing there.
             ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
-                lies there and neither `resume` nor `overwrite` was said.
+                that has finished blocks lies there and neither `resume` nor `overwrite` was said.
             OutputError: the folder cannot be written.
         """
         if self.plan.exists() and resume:
@@ -89,7 +89,7 @@ class Workdir:
             plan = replace(plan, software={**plan.software, **threads})  # nothing else of the file is believed
             write_json_atomic(self.plan, plan.to_dict())
             return plan
-        if self.plan.exists() and not overwrite:
+        if self.plan.exists() and not overwrite and self._holds_blocks():
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
             )
@@ -105,6 +105,11 @@ class Workdir:
                 raise output_error(self.path, error) from error
             write_json_atomic(self.plan, plan.to_dict())
         return plan
+
+    def _holds_blocks(self) -> bool:
+        """Whether anything finished lies there, which is not given up unasked."""
+        finished = (self.path.glob(f"{pattern}/*") for pattern in (BLOCKS, f"{_SHARDS}*"))
+        return any(not file.name.startswith(".") for files in finished for file in files)
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""

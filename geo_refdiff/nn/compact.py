@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,9 +34,12 @@ _UNSHARP_SIGMA = 0.9
 """output pixels."""
 
 
+Count = Annotated[int, Meta(ge=1)]
+
+
 @dataclass(frozen=True, slots=True)
 class CompactSize:
-    """What the network's size is made of; `config.json` holds these under "network".
+    """What the network's size is made of; `config.json` holds these under "network", a training config under [model].
 
     Attributes:
         unshuffle: output pixels along one feature pixel of the first level.
@@ -51,12 +55,12 @@ class CompactSize:
         ref_sft, semantic_sft: whether decoder blocks have the texture-guided and the semantics-guided SFT module.
     """
 
-    unshuffle: int = 4
-    widths: tuple[int, ...] = (64, 96, 128)
-    full_width: int = 16
-    half_width: int = 0
-    hidden: int = 64
-    embedding: int = 64
+    unshuffle: Count = 4
+    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (48, 72, 96)
+    full_width: Count = 16
+    half_width: Annotated[int, Meta(ge=0)] = 0
+    hidden: Count = 48
+    embedding: Count = 64
     texture: bool = False
     around_start: bool = False
     ref: bool = True

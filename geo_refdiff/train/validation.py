@@ -24,7 +24,7 @@ from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
-from geo_refdiff.train.faults import Sample
+from geo_refdiff.train.augment import Sample
 from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason
 

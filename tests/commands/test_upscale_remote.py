@@ -112,7 +112,7 @@ def test_a_url_that_was_signed_anew_is_the_same_input(
     with pytest.raises(InputError) as caught:
         upscale(first, out=out, progress=spoils(status, 403, 12), **options)
     status.unlink()
-    with pytest.raises(ResumeError, match="scene.path"):
+    with pytest.raises(ResumeError, match=r"scene\.path"):
         upscale(f"{name}?version=2", out=out, resume=True, **options)
     kept = upscale(second, out=out, resume=True, keep=True, **options)
     assert kept.counts["blocks_resumed"] >= 12
@@ -122,3 +122,9 @@ def test_a_url_that_was_signed_anew_is_the_same_input(
     assert "SECRET" not in f"{caught.value}{kept.to_dict()}"
     assert run(["upscale", f"{name}.missing?sig=SECRET", "-o", str(tmp_path / "none.tif")]) == 1
     assert "SECRET" not in capsys.readouterr().err
+    log, planned = tmp_path / "log.txt", tmp_path / "planned.tif"
+    command = ["upscale", second, "--model", "bicubic", "--scale", "2", "--plan-only", "-o", str(planned)]
+    assert run([*command, "--log-file", str(log)]) == 0
+    settings = (tmp_path / "planned.run.toml").read_text()
+    assert "SECRET" not in log.read_text() + settings
+    assert "give those inputs again on the command line" in settings

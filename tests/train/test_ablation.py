@@ -15,8 +15,8 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config, presets
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.run import train
 from geo_refdiff.train.samples import SampleMaker, Source
 

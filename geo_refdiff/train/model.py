@@ -1,0 +1,300 @@
+"""The network of a configuration, and the folder of a trained model: config.json, weights, model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from geo_refdiff import __version__
+from geo_refdiff.diffusion.checkpoint import (
+    build_denoiser,
+    match_weights,
+    model_digest,
+    read_config,
+    read_weights,
+    resolve_model,
+    save_model,
+)
+from geo_refdiff.diffusion.denoiser import Denoiser
+from geo_refdiff.errors import ModelError
+from geo_refdiff.nn.compact import CompactNet, CompactSize
+from geo_refdiff.nn.receptive_field import receptive_radius
+from geo_refdiff.raster.files import write_bytes_atomic
+from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
+from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, merged
+from geo_refdiff.train.distributed import DistributedContext
+from geo_refdiff.train.samples import Source
+
+_INFERENCE: dict[str, Any] = {
+    "halo": 48,
+    "window": 512,
+    "overlap": 32,
+    "back_project": True,
+    "psf_sigma": DEFAULT_PSF_SIGMA,
+    "detail": 0.5,
+    "gate_gain": 1.0,
+    "sharpen": 1.0,
+    "sampler": {
+        "name": "better-start",
+        "steps": 2,
+        "sigma_start": 0.02,
+        "sigma_full": 0.3,
+        "sigma_min": 0.006,
+        "sigma_max": 20.0,
+        "rho": 7.0,
+    },
+}
+"""How a compact model is used unless [inference] says otherwise: to be measured again on each trained model."""
+
+
+def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> Denoiser:
+    """A denoiser in float32 on the CPU: fresh weights drawn from the seed, or those of [model] init.
+
+    Its ``config`` is what config.json of the trained model says; what `init` says of its use is taken over.
+
+    Raises:
+        ModelError: options that make no network; an `init` that is unknown or made otherwise, with the settings that
+            would fit it.
+    """
+    torch.manual_seed(config.training.seed)
+    described = _described(config, bands, classes)
+    if not config.model.init:
+        denoiser = build_denoiser(merged(described, config.inference))
+    else:
+        folder = resolve_model(config.model.init)
+        before = read_config(folder)
+        _check_same(folder, before, described)
+        use = {key: before[key] for key in INFERENCE_KEYS if key in before and key != "scales"}
+        denoiser = build_denoiser(merged(described | use, config.inference))
+        state = {name: value.float() for name, value in read_weights(folder).items()}
+        if config.model.half_width and not before["network"].get("half_width", 0):
+            state = interpolating(state, denoiser.network.state_dict())
+        match_weights(denoiser.network, state, folder)
+        denoiser.network.load_state_dict(state)
+        denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
+    return denoiser.requires_grad_(True)
+
+
+def interpolating(state: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a compact network that shuffles channels to pixels as the beginning of one that interpolates.
+
+    Every level's four pixels become their mean; the heads are fresh.
+
+    Args:
+        state: of the network that shuffles.
+        fresh: of the new network.
+    """
+    heads = ("head.", "guide_net.head.")
+    kept = {name: value for name, value in state.items() if not name.startswith(heads)}
+    for name in (name for name in kept if "ups." in name):
+        kept[name] = kept[name].unflatten(0, (-1, 4)).mean(dim=1)
+    return kept | {name: value for name, value in fresh.items() if name.startswith(heads)}
+
+
+def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> dict[str, Any]:
+    model = config.model
+    shared = {"architecture": model.architecture, "bands": list(bands), "classes": list(classes)}
+    if model.architecture == "published":
+        return {**shared, "img_channels": len(bands), "sigma_data": model.sigma_data, **model.published}
+    scales = config.samples.factors()
+    return {
+        **shared,
+        "optional_bands": [band for band in bands if band == "nir"],
+        "network": model.network(),
+        "scales": list(range(scales[0], scales[-1] + 1)),
+        "sigma_data": model.sigma_data,
+        **(merged(_INFERENCE, _perceptual_inference(config)) if config.perception.active else _INFERENCE),
+    }
+
+
+def _perceptual_inference(config: TrainConfig) -> dict[str, Any]:
+    """How a model is used whose starts, or samples by one evaluation, were trained by perceptual losses."""
+    sampler = {"steps": 1, "sigma_start": config.perception.sigma} if config.perception.sample else {"steps": 0}
+    return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether a model can be trained on under a configuration."""
+    old, new = _shape_of(before), _shape_of(now)
+    if new.get("model.half_width") and not old["model.half_width"]:  # `interpolating` makes one of the other
+        del new["model.half_width"], new["model.around_start"]
+    differing = [key for key in new if old.get(key, new[key]) != new[key]]
+    if not differing:
+        return
+    fits = ", ".join(f"{key} = {old[key]!r} (not {new[key]!r})" for key in differing)
+    raise ModelError(f"{folder} cannot be trained on here: it has {fits}; give a config and data that fit it")
+
+
+def _shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes two models' weights exchangeable, by the names that a training config gives it."""
+    architecture = config.get("architecture", "published")
+    shape = {"model.architecture": architecture, "bands": config.get("bands"), "classes": config.get("classes")}
+    shape["model.sigma_data"] = float(config.get("sigma_data", 0.5))
+    if architecture == "compact":
+        size = asdict(CompactSize()) | dict(config["network"])
+        shape |= {f"model.{key}": list(v) if isinstance(v, list | tuple) else v for key, v in size.items()}
+    else:
+        shape |= {f"model.published.{k}": config[k] for k in ("img_resolution", "model_channels") if k in config}
+    return {key: value for key, value in shape.items() if value is not None}
+
+
+_CARD = """# Model card: {name}
+
+{kind} Ref-Diff network, {parameters:.2f} M parameters; bands {bands}; {scales}. Classes of the mask: {classes}.
+
+SHA-256 {sha256}
+(config.json and the weights in order: `cat config.json model*.safetensors | sha256sum` in this folder; also what
+`geo-refdiff models info` shows).
+
+## How it was made
+
+    {command}
+
+{steps} steps of {batch} samples, {hours:.2f} hours of work; {processes} process(es) of {threads} thread(s) on {device};
+{versions}. Seed {seed}.{init} The whole config, which `geo-refdiff train` reads:
+
+```toml
+{toml}
+```
+
+## Data and licence
+
+{sources}
+
+Fingerprint of the data (SHA-256 over files with sizes, pairing, registration and rules): {fingerprint}
+
+{attribution}
+
+## Figures
+
+{figures}
+
+## Limits
+
+- It knows images as its data have them: {bands}, {scales}, LR made by the degradation "{degradation}".
+  Other sensors, other ground sample distances and other parts of the world were not tried by the run that wrote this.
+- The figures above are of a training run, on few tiles and without a mask. Measure with `geo-refdiff evaluate`, beside
+  the baselines, on data of your own.
+- Detail beyond the scene comes from the reference or is generated: do not take it for an observation.
+- Faults seen at full size: to be described by whoever looks at the results and publishes the model.
+"""
+
+_UNKNOWN = "Licence and attribution: the config names none (data.attribution); ask its makers before you publish."
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a model was made, for its card and its config.json.
+
+    Attributes:
+        command: as it was given, one line.
+        fingerprint: of the data.
+        steps: optimizer steps done.
+        seconds: of work on them.
+        processes: of the run; threads: of torch in each; device: where they computed.
+        versions: of the software that changes numbers.
+    """
+
+    command: str
+    fingerprint: str
+    steps: int
+    seconds: float
+    processes: int
+    threads: int
+    device: str
+    versions: dict[str, str]
+
+    @staticmethod
+    def of_run(command: str, fingerprint: str, steps: int, seconds: float, context: DistributedContext) -> Provenance:
+        """That of a run by this software on this machine; without a command it was called from Python."""
+        on_gpu = context.device.startswith("cuda")
+        return Provenance(
+            command or "called from Python",
+            fingerprint,
+            steps,
+            seconds,
+            context.world_size,
+            torch.get_num_threads(),
+            torch.cuda.get_device_name(context.device) if on_gpu else context.device,
+            {"geo-refdiff": __version__, "torch": torch.__version__, "numpy": np.__version__},
+        )
+
+
+def write_model(
+    folder: Path,
+    network: nn.Module,
+    described: Mapping[str, Any],
+    config: TrainConfig,
+    sources: Sequence[Source],
+    provenance: Provenance,
+    figures: Mapping[str, float],
+) -> str:
+    """Write a model folder: config.json, weights and README.md, the model card.
+
+    Args:
+        folder: of the model; the card is named after the run that it lies in.
+        network: the trained one.
+        described: config.json, as of `Denoiser.config`.
+        config: of the run.
+        sources: what it learned from, as in config.data.train.
+        provenance: how it was made.
+        figures: of the last validation, may be empty.
+
+    Returns:
+        The model's SHA-256.
+    """
+    described = {**described, "trained": {"config": config.to_dict(), **asdict(provenance)}}
+    if isinstance(network, CompactNet):
+        described["receptive_field"] = receptive_radius(network, len(described["bands"]))
+    save_model(folder, described, network.state_dict(), "")
+    sha256 = model_digest(folder)
+    scales = described.get("scales") or config.samples.factors()
+    init = described.get("init")
+    pairs = zip(config.data.train, sources, strict=True)
+    card = _CARD.format(
+        name=folder.parent.name,
+        kind=str(described["architecture"]).capitalize(),
+        parameters=sum(p.numel() for p in network.parameters()) / 1e6,
+        bands=", ".join(described["bands"]),
+        scales=f"{min(scales)}x to {max(scales)}x" if len(scales) > 1 else f"{scales[0]}x",
+        classes=", ".join(described["classes"]),
+        sha256=sha256,
+        command=provenance.command,
+        steps=provenance.steps,
+        batch=config.training.batch,
+        hours=provenance.seconds / 3600.0,
+        processes=provenance.processes,
+        threads=provenance.threads,
+        device=provenance.device,
+        versions=", ".join(f"{k} {v}" for k, v in provenance.versions.items()),
+        seed=config.training.seed,
+        init=f" It began with the weights of {init['model']} (SHA-256 {init['sha256']})." if init else "",
+        toml=config.to_toml().strip(),
+        sources="\n".join(f"- {text}: {len(data)} pairs, weight {weight:g}" for text, (data, weight) in pairs),
+        fingerprint=provenance.fingerprint,
+        attribution=config.data.attribution or _UNKNOWN,
+        degradation=config.samples.degradation,
+        figures=_table(figures, config),
+    )
+    write_bytes_atomic(folder / "README.md", card.encode())
+    return sha256
+
+
+def _table(figures: Mapping[str, float], config: TrainConfig) -> str:
+    """Validation figures "method figure" as a table, a row a method."""
+    if not figures:
+        return "None: the run had no validation data."
+    methods = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in figures))
+    columns = list(dict.fromkeys(key.rsplit(" ", 1)[1] for key in figures))
+    rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    rows += [f"| {m} | " + " | ".join(f"{figures[f'{m} {c}']:.4f}" for c in columns) + " |" for m in methods]
+    return (
+        f"Last validation, at most {config.report.validation_tiles} tiles of {', '.join(config.data.validation)}, "
+        f'no mask ("energy" is gradient energy over the truth\'s):\n\n' + "\n".join(rows)
+    )
