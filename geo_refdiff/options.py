@@ -397,9 +397,9 @@ class SamplingOptions(Options, frozen=True, kw_only=True):
     model: Annotated[
         Any,
         Option(
-            help="A bundled model, a model folder, or one of the classical methods bicubic, bicubic-ibp and "
-            "matched-ref.",
-            metavar="NAME|DIR",
+            help="A bundled model, a model folder, a model elsewhere (hf://owner/name[@revision], "
+            "https://.../model.tar.gz), or one of the classical methods bicubic, bicubic-ibp and matched-ref.",
+            metavar="NAME|DIR|URL",
             group="Basic",
         ),
     ] = "default"

@@ -99,6 +99,10 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     device = opened.device if opened else chosen_device(compute.device)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), notes)
     model = open_model(sampling, device=device, dtype=compute.dtype)
+    if model.offline:
+        notes.append(
+            f"the model is the copy in the cache ({model.source}); its server was not reached: {model.offline}"
+        )
     others = transfers(wanted)
     alone = choose_bands(scene, None, wanted.bands, model.bands, model.optional_bands, others)
     bands = alone

@@ -1,4 +1,4 @@
-"""Models by name: the classical restorers, bundled models, model folders."""
+"""Models by name: the classical restorers, bundled models, model folders, models fetched by their URL."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Model:
         sampler: settings as the plan records them.
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
+        source: the URL that it was fetched from, pinned to a commit or an SHA-256; "" = it was not.
+        offline: why the server was not asked whether it is still the same, "" = it was.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
         dtype: in which its layers compute.
     """
@@ -53,6 +55,8 @@ class Model:
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    source: str = ""
+    offline: str = ""
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -86,7 +90,7 @@ def default_batch(device: str) -> int:
 
 
 def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
+    """Open a model by name, by folder, by URL, or from a function that makes a restorer; an open one is taken as it is.
 
     Args:
         asked: the model, and how it is sampled.
@@ -117,19 +121,20 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.diffusion.model_folder import read_config
+    from geo_refdiff.diffusion.remote import fetch_model, is_remote
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name = str(asked.model)
-    if name not in bundled_models() and not Path(name).expanduser().exists():
+    name, remote = str(asked.model), fetch_model(asked.model) if is_remote(asked.model) else None
+    if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
-        raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
-    folder = resolve_model(name)
+        raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {known}")
+    folder = remote.folder if remote else resolve_model(name)
     dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
-    denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
+    denoiser: Denoiser = load_denoiser(folder, device, getattr(torch, dtype))
     settings = sampler_settings(denoiser, asked)
     config = denoiser.config
-    label = name if name in bundled_models() else Path(name).expanduser().resolve().name
+    label = remote.name if remote else name if name in bundled_models() else folder.expanduser().resolve().name
 
     def make(sensor: SensorModel, channels: tuple[int | None, ...]) -> Restorer:
         return DiffusionRestorer(denoiser, settings, sensor, channels, label)
@@ -137,7 +142,7 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     return Model(
         name=label,
         make=make,
-        sha256=model_digest(name),
+        sha256=model_digest(folder),
         bands=denoiser.bands,
         optional_bands=config.optional_bands,
         classes=config.classes,
@@ -145,6 +150,8 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
         psf_sigma=config.psf_sigma,
         sampler=settings.to_dict(),
         folder=folder,
+        source=remote.source if remote else "",
+        offline=remote.offline if remote else "",
         device=device,
         dtype=dtype,
     )
