@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, show_text
 from geo_refdiff.cli.options import GroupedCommand, debug_option, given, record_options, shared
 from geo_refdiff.cli.progress import counted
 from geo_refdiff.evaluate.options import SHARED, DataOptions, MethodOptions, ReportOptions, SceneOptions
@@ -20,6 +21,7 @@ from geo_refdiff.evaluate.options import SHARED, DataOptions, MethodOptions, Rep
 )
 @record_options(SceneOptions, DataOptions, MethodOptions, ReportOptions)
 @shared(*SHARED, texts={"seed": "Of noise, pasted change and the tiles shown."})
+@message_options
 @debug_option
 def evaluate(models: tuple[str, ...], data: str, out: Path, debug: bool, **options: Any) -> None:
     """Measure each MODEL on pairs with a known truth, beside classical baselines and results of other methods.
@@ -32,5 +34,4 @@ def evaluate(models: tuple[str, ...], data: str, out: Path, debug: bool, **optio
 
     with counted("tile") as progress:
         report = run(data, models, out=out, progress=progress, **given(options))
-    click.echo(report.text)
-    click.echo("\n".join(f"written: {path}" for path in report.summary()))
+    show_text("\n".join([report.text, *(f"written: {path}" for path in report.summary())]))

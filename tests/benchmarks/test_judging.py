@@ -24,8 +24,8 @@ from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.tiles import Tile
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config
+from geo_refdiff.train.model import new_denoiser
 
 BANDS = ("red", "green", "blue", "nir")
 CLASSES = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
