@@ -14,6 +14,7 @@ from geo_refdiff.cli.options import GROUPS, Option
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.options import FIELDS, check_names
 from geo_refdiff.raster.gdal import is_gdal_name, one_line
+from geo_refdiff.signed_urls import unsigned
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -98,8 +99,11 @@ def write_config(out: Path, context: click.Context, decided: Mapping[str, Any]) 
             continue
         values[getattr(parameter, "group", GROUPS[0])][name] = _plain(parameter, value)
     head = f"{_OWN} (version {__version__}); geo-refdiff {context.info_name} --config {path.name}\n"
-    parts = [f"\n# {group}\n{tomli_w.dumps(found)}" for group, found in values.items() if found]
-    write_bytes_atomic(path, (head + "".join(parts)).encode())
+    text = "".join(f"\n# {group}\n{tomli_w.dumps(part)}" for group, part in values.items() if part)
+    plain = unsigned(text)
+    if plain != text:
+        head += "# Signatures of URLs are left out: give those inputs again on the command line\n"
+    write_bytes_atomic(path, (head + plain).encode())
     return path
 
 

@@ -16,6 +16,7 @@ import click
 
 from geo_refdiff import __version__
 from geo_refdiff.errors import OptionError
+from geo_refdiff.signed_urls import unsigned
 
 LOG = logging.getLogger("geo_refdiff.cli")
 
@@ -140,7 +141,7 @@ def _of_gdal(text: str, everything: bool) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return unsigned(" ".join(text.split()))
 
 
 def say(text: str, level: int = logging.INFO, *, drawn: bool = False) -> None:

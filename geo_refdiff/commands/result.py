@@ -25,7 +25,7 @@ class UpscaleResult:
         model, model_sha256: the model.
         device: where it ran.
         timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".
-        counts: "blocks", "blocks_found" (finished before, resumed), "windows", "batch_size", "pixels".
+        counts: "blocks", "blocks_resumed" (finished before), "windows", "batch_size", "pixels".
         notes: what was decided without being asked, and what deserves a look.
     """
 
@@ -94,8 +94,8 @@ class UpscaleResult:
         total = self.timings.get("total", 0.0)
         megapixels = self.counts.get("pixels", 0) / 1e6
         speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""
-        found = self.counts.get("blocks_found", 0)
-        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({found} from before)" if found else "")
+        resumed = self.counts.get("blocks_resumed", 0)
+        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({resumed} from before)" if resumed else "")
         return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *notes])
 
 

@@ -193,7 +193,8 @@ def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
 def _default_out(plan: Plan, shard_size: int | None) -> Path:
     scene = Path(plan.scene.path)
     folder = scene.parent if scene.exists() else Path.cwd()
-    return folder / f"{scene.stem.removesuffix('.SAFE')}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
+    stem = Path(plan.scene.name).stem.removesuffix(".SAFE")
+    return folder / f"{stem}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
 
 
 def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
@@ -244,7 +245,7 @@ def _result(
     height, width = plan.shape
     numbers = {"blocks": plan.blocks.count, "pixels": height * width}
     if counts is not None:
-        numbers |= {"blocks_found": counts.found, "windows": counts.windows, "batch_size": counts.batch_size}
+        numbers |= {"blocks_resumed": counts.resumed, "windows": counts.windows, "batch_size": counts.batch_size}
     return UpscaleResult(
         out=out,
         plan_path=plan_path,

@@ -46,7 +46,7 @@ class RunCounts:
 
     Attributes:
         blocks: of the plan.
-        found: finished before this run, of those asked for.
+        resumed: of those asked for, finished before this run.
         windows: restored in this run.
         batch_size: at the end; smaller than asked for where memory did not suffice.
         restore_seconds: spent in the restorer.
@@ -54,7 +54,7 @@ class RunCounts:
     """
 
     blocks: int
-    found: int
+    resumed: int
     windows: int
     batch_size: int
     restore_seconds: float

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from geo_refdiff.engine.writer import BLOCKS, MOSAIC, BlockFiles, own_blocks
+from geo_refdiff.engine.writer import BLOCKS, BlockFiles, own_blocks
 from geo_refdiff.errors import OptionError, OutputError, ResumeError
 from geo_refdiff.plan.file import differences, read_plan
 from geo_refdiff.plan.layout import BlockLayout
@@ -125,7 +125,7 @@ class Workdir:
         for folder in (self.path / BLOCKS, *self.path.glob(f"{_SHARDS}*")):
             shutil.rmtree(folder, ignore_errors=True)
         self.clean()
-        for file in (self.path / MOSAIC, self.workers, self.path / _LOCK):
+        for file in (*self.path.glob("mosaic*.vrt"), self.workers, self.path / _LOCK):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: somebody else's files

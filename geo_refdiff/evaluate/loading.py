@@ -54,15 +54,14 @@ def load_models(
     for name, label in zip(names, _labels(names), strict=True):
         denoiser = load_denoiser(name, device, dtype)
         config = denoiser.config
-        known = config.get("scales") or scales
+        known = config.scales or tuple(scales)
         for scale in scales:
             if scale not in known:
                 told = ", ".join(str(s) for s in known)
                 raise ModelError(f"model '{label}' does not know scale {scale}; its scales are {told}")
-        channels = _channels(label, denoiser.bands, config.get("optional_bands") or (), bands)
-        named = config.get("classes") or ()
-        table, strangers = class_map(named, classes)
-        loaded.append(LoadedModel(label, denoiser, model_digest(name), channels, tuple(named), table, strangers))
+        channels = _channels(label, denoiser.bands, config.optional_bands, bands)
+        table, strangers = class_map(config.classes, classes)
+        loaded.append(LoadedModel(label, denoiser, model_digest(name), channels, config.classes, table, strangers))
     return loaded
 
 

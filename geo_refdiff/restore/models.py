@@ -138,7 +138,8 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     if name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
-    dtype = chosen_dtype(dtype, device, bfloat16=read_config(resolve_model(name)).get("bfloat16") is True)
+    folder = resolve_model(name)
+    dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
     denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
     settings = sampler_settings(denoiser, asked)
     config = denoiser.config
@@ -152,26 +153,12 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
         make=make,
         sha256=model_digest(name),
         bands=denoiser.bands,
-        optional_bands=_texts(config, "optional_bands"),
-        classes=_texts(config, "classes"),
-        scales=_numbers(config, "scales"),
-        psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        optional_bands=config.optional_bands,
+        classes=config.classes,
+        scales=config.scales,
+        psf_sigma=config.psf_sigma,
         sampler=settings.to_dict(),
-        folder=resolve_model(name),
+        folder=folder,
         device=device,
         dtype=dtype,
     )
-
-
-def _texts(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of names")
-    return tuple(value)
-
-
-def _numbers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str | int | float) or not all(isinstance(v, int) and v >= 1 for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of whole numbers")
-    return tuple(value)

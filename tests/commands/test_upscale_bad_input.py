@@ -169,7 +169,7 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
     assert sorted(blocks.iterdir()) == kept
     scene.write_bytes(whole)
     os.utime(scene, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert upscale(scene, **options, resume=True).counts["blocks_found"] == len(kept)
+    assert upscale(scene, **options, resume=True).counts["blocks_resumed"] == len(kept)
 
 
 class OutOfMemory(BicubicBackProjected):
@@ -192,7 +192,7 @@ def test_out_of_memory_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
         upscale(scene, model=OutOfMemory, **options)
     kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))
     assert kept
-    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_found"] == kept
+    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_resumed"] == kept
 
 
 @pytest.fixture
