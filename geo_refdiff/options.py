@@ -286,6 +286,14 @@ class GridOptions(Options, frozen=True, kw_only=True):
             high=MAX_SCALE,
         ),
     ] = None
+    like: Annotated[
+        str | None,
+        Option(
+            help="Raster, such as the reference, on whose pixels the output's are to lie: it tells --scale, and is "
+            "refused where the scene's pixels are not made of whole ones of it.",
+            metavar="FILE",
+        ),
+    ] = None
 
 
 class MaskOptions(Options, frozen=True, kw_only=True):
