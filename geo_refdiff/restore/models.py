@@ -60,15 +60,29 @@ class Model:
     device: str = "cpu"
     dtype: str = "float32"
 
+    def knows(self, scale: int) -> bool:
+        """Whether this factor is one of the model's."""
+        return not self.scales or scale in self.scales
+
+    @property
+    def scales_told(self) -> str:
+        """In words: "model 'default' knows 4 to 16"."""
+        low, high = min(self.scales), max(self.scales)
+        whole = len(self.scales) > 2 and tuple(range(low, high + 1)) == self.scales
+        return f"model '{self.name}' knows {f'{low} to {high}' if whole else ', '.join(map(str, self.scales))}"
+
+    def way_out(self, scale: int) -> str:
+        """What to do for a factor that the model does not know."""
+        return f"for {scale} give --model matched-ref --scale {scale} (bicubic-ibp without a reference)"
+
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
 
         Raises:
             ModelError: not one of the model's.
         """
-        if self.scales and scale not in self.scales:
-            known = ", ".join(str(s) for s in self.scales)
-            raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
+        if not self.knows(scale):
+            raise ModelError(f"scale {scale}: {self.scales_told}; {self.way_out(scale)}")
 
     def nearest_scale(self, ratio: float) -> int:
         """The factor that suits a reference `ratio` times finer than the scene.
