@@ -26,7 +26,7 @@ lint: $(VENV)/.ready
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff -p sample_tiles.painter
 
 docs: $(VENV)/.ready   # the pages as a site, with search: open build/site/index.html
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
