@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geo_refdiff.options import FIELDS, GROUPS, Field
+from geo_refdiff.options import FIELDS, GROUPS, Field, Options, fields_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -66,21 +66,44 @@ def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = 
     return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
 
 
+def options_of(record: type[Options], *names: str) -> Decorator[Any]:
+    """The options of a record as a command has them.
+
+    Args:
+        record: which.
+        names: keywords, in the order in which help shows them; default all.
+    """
+    fields = fields_of(record)
+    return together(*(_option(fields[name]) for name in names or fields))
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that the user gave, and those with a default of their own."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _option(field: Field, text: str | None) -> Decorator[Any]:
-    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+def _option(field: Field, text: str | None = None) -> Decorator[Any]:
+    more: dict[str, Any] = {"type": _TYPES.get(field.kind, str), "default": field.default}
+    flags = [field.flag, field.name]
+    if field.kind is bool:
+        more = {"is_flag": True, "default": field.default}
+        if field.default:
+            flags[0] += f"/--no-{field.flag.removeprefix('--')}"
+    elif field.required:
+        more = {"type": more["type"], "required": True}
+    elif field.option.repeated:
+        more = {"type": str, "multiple": True}
+    elif isinstance(field.default, tuple):
+        more["default"] = ",".join(field.default)
+    if not more.get("default", True) and field.kind is str:
+        more["show_default"] = False
     return click.option(
-        field.flag,
+        *flags,
         cls=Option,
         group=field.group,
-        type=_TYPES.get(field.kind, str),
-        default=default,
         metavar=field.option.metavar or "|".join(field.choices) or None,
         help=text or field.help,
+        **more,
     )
 
 
