@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import options_of, report_options
+from geo_refdiff.cli.console import message_options, show
+from geo_refdiff.cli.options import record_options, report_options
 from geo_refdiff.cli.progress import counted
 from geo_refdiff.options import IndexOptions
 
@@ -16,8 +16,9 @@ from geo_refdiff.options import IndexOptions
 @click.command(context_settings={"show_default": True})
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Index: .csv, .parquet or .gpkg.")
-@options_of(IndexOptions)
+@record_options(IndexOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing index.")
+@message_options
 @report_options
 def index(folder: Path, out: Path, overwrite: bool, as_json: bool, debug: bool, **options: Any) -> None:
     """Pair all dates of every place under FOLDER and write an index for training and evaluation.
@@ -32,4 +33,4 @@ def index(folder: Path, out: Path, overwrite: bool, as_json: bool, debug: bool, 
 
     with counted("pair") as progress:
         made = make_index(folder, out, overwrite=overwrite, progress=progress, **options)
-    click.echo(json.dumps(made.to_dict(), allow_nan=False) if as_json else str(made))
+    show(made, as_json)

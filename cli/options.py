@@ -20,7 +20,7 @@ class Option(click.Option):
     """An option that help shows under a heading.
 
     Args:
-        group: one of `GROUPS`.
+        group: one of `GROUPS`, or of the command's own.
     """
 
     def __init__(self, *args: Any, group: str = GROUPS[0], **more: Any) -> None:
@@ -32,16 +32,16 @@ class GroupedCommand(click.Command):
     """A command whose help shows options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each group under its heading, in the order of `GROUPS`; a single one as click does."""
-        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        """Each group under its heading, "Basic" first, then the command's own; a single one as click does."""
+        groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                groups[getattr(parameter, "group", GROUPS[0])].append(record)
-        shown = {name: records for name, records in groups.items() if records}
-        for name, records in shown.items():
-            with formatter.section(name if len(shown) > 1 else "Options"):
-                formatter.write_dl(records)
+                groups.setdefault(getattr(parameter, "group", GROUPS[0]), []).append(record)
+        own = [name for name in groups if name not in GROUPS]
+        for name in [name for name in (*GROUPS[:1], *own, *GROUPS[1:]) if name in groups]:
+            with formatter.section(name if len(groups) > 1 else "Options"):
+                formatter.write_dl(groups[name])
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:
@@ -66,15 +66,9 @@ def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = 
     return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
 
 
-def options_of(record: type[Options], *names: str) -> Decorator[Any]:
-    """The options of a record as a command has them.
-
-    Args:
-        record: which.
-        names: keywords, in the order in which help shows them; default all.
-    """
-    fields = fields_of(record)
-    return together(*(_option(fields[name]) for name in names or fields))
+def record_options(*records: type[Options]) -> Decorator[Any]:
+    """All options of some records."""
+    return together(*(_option(field) for record in records for field in fields_of(record).values()))
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -83,25 +77,24 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(field: Field, text: str | None = None) -> Decorator[Any]:
-    more: dict[str, Any] = {"type": _TYPES.get(field.kind, str), "default": field.default}
+    repeated, default = field.option.repeated, field.default
     flags = [field.flag, field.name]
+    more: dict[str, Any] = {"required": True} if field.required else {"default": default}
     if field.kind is bool:
-        more = {"is_flag": True, "default": field.default}
-        if field.default:
+        more["is_flag"] = True
+        if default:
             flags[0] += f"/--no-{field.flag.removeprefix('--')}"
-    elif field.required:
-        more = {"type": more["type"], "required": True}
-    elif field.option.repeated:
-        more = {"type": str, "multiple": True}
-    elif isinstance(field.default, tuple):
-        more["default"] = ",".join(field.default)
-    if not more.get("default", True) and field.kind is str:
-        more["show_default"] = False
+    else:
+        more |= {"type": _TYPES.get(field.item, str), "multiple": repeated}
+        more["metavar"] = field.option.metavar or "|".join(field.choices) or None
+        if isinstance(default, tuple) and not repeated:
+            more["default"] = ",".join(default) or None
+        if default == "":
+            more["show_default"] = False
     return click.option(
         *flags,
         cls=Option,
         group=field.group,
-        metavar=field.option.metavar or "|".join(field.choices) or None,
         help=text or field.help,
         **more,
     )

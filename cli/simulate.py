@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import options_of, report_options
+from geo_refdiff.cli.console import message_options, show
+from geo_refdiff.cli.options import record_options, report_options
 from geo_refdiff.cli.progress import counted
 from geo_refdiff.options import SimulateOptions
 
@@ -16,8 +16,9 @@ from geo_refdiff.options import SimulateOptions
 @click.command(context_settings={"show_default": True})
 @click.argument("hr", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="GeoTIFF to write.")
-@options_of(SimulateOptions)
+@record_options(SimulateOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@message_options
 @report_options
 def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Write the coarse scene that a sensor would have taken of the fine raster HR.
@@ -32,4 +33,4 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     steady_heap()
     with counted("block") as progress:
         result = run(hr, progress=progress, **options)
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)

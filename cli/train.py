@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -10,8 +11,9 @@ from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, say
 from geo_refdiff.cli.main import INTERRUPTED
-from geo_refdiff.cli.options import debug_option, options_of
+from geo_refdiff.cli.options import debug_option, record_options
 from geo_refdiff.options import TrainOptions
 
 
@@ -24,9 +26,10 @@ from geo_refdiff.options import TrainOptions
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be given again."
 )
 @click.option("--init", metavar="NAME|DIR", help="Begin with the weights of this model (fine-tuning).")
-@options_of(TrainOptions)
+@record_options(TrainOptions)
 @click.option("--list", "show", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _list(c, v),
               help="List the presets.")  # fmt: skip
+@message_options
 @debug_option
 def train(
     config: str, out: Path | None, overrides: tuple[str, ...], init: str | None, debug: bool, **options: Any
@@ -51,11 +54,11 @@ def train(
             settings,
             out or Path("runs") / Path(config).stem,
             command=_command(),
-            tell=lambda line: click.echo(line, file=sys.stderr),
+            tell=say,
             **options,
         )
     except Interrupted as stop:
-        click.echo(str(stop), err=True)
+        say(str(stop), logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from geo_refdiff.cli.options import debug_option, options_of
+from geo_refdiff.cli.console import message_options, say
+from geo_refdiff.cli.options import debug_option, record_options
 from geo_refdiff.options import DetectorOptions
 
 
@@ -26,8 +26,9 @@ from geo_refdiff.options import DetectorOptions
     help="Index of pairs, and how many samples to draw of it; may be given again. One pair in ten is not learned from; "
     "on those of the first index the threshold is chosen.",
 )
-@options_of(DetectorOptions)
+@record_options(DetectorOptions)
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
+@message_options
 @debug_option
 def train_detector(out: Path, sources: tuple[tuple[str, int], ...], threads: int, debug: bool, **options: Any) -> None:
     """Train a change detector from pairs of dates, and write its folder.
@@ -49,4 +50,4 @@ def train_detector(out: Path, sources: tuple[tuple[str, int], ...], threads: int
     for source, samples in sources:
         dataset = open_dataset(source, bands=BANDS, pseudo_change=True, resident=False)
         data.append(DetectorData(Path(source).name, dataset, samples))
-    run(out, data, tell=lambda line: click.echo(line, file=sys.stderr), **options)
+    run(out, data, tell=say, **options)
