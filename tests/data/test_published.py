@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from geo_refdiff.cli.main import run
 from geo_refdiff.data import ReadError, open_dataset
 from geo_refdiff.data.class_table import read_class_table
 from geo_refdiff.data.index import read_index
@@ -420,3 +422,20 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         open_dataset(tmp_path / "none.csv")
     with pytest.raises(OptionError, match="on error 'ignore': choose skip or stop"):
         open_dataset(tmp_path, on_error="ignore")
+
+
+def test_second_as_published_goes_through_train_and_evaluate(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("crop=32", "scales={ 4 = 1.0 }")
+    settings = [f"samples.{s}" for s in small] + [f'data.train=["{official}#train"]', "data.validation=[]"]
+    given = [part for setting in settings for part in ("--set", setting)]
+    assert run(["train", "cpu-minutes", "--dry-run", "--device", "cpu", *given]) == 0
+    told = capsys.readouterr().err
+    assert f"{official}#train: 6 pairs" in told
+    assert "at 4x, 32 px: SECOND_train_set/" in told
+    report = tmp_path / "report"
+    where = ["--data", str(official / "SECOND_total_test"), "--split", "test", "-o", str(report)]
+    assert run(["evaluate", *where, "--tile", "32", "--scale", "4", "--grid", "1", "--device", "cpu"]) == 0
+    tiles = json.loads((report / "metrics.json").read_text())
+    assert "test_00000" in json.dumps(tiles)
