@@ -108,9 +108,15 @@ def _check_inputs(job: Job, plan: Plan) -> None:
         ResumeError: it names another file.
     """
     mask = plan.mask
-    given = (job.scene, job.ref, job.options.mask.mask, job.options.mask.mask_confidence)
+    masks, clouds = job.options.mask, job.options.clouds
+    given = (job.scene, job.ref, masks.mask, masks.mask_confidence, clouds.file)
     asked = {str(Path(name).absolute()) for name in given if name is not None} | {str(name) for name in given}
-    parts = (plan.scene, plan.reference, *((mask.raster, mask.polygons, mask.confidence) if mask else ()))
+    parts = (
+        plan.scene,
+        plan.reference,
+        plan.scene.clouds,
+        *((mask.raster, mask.polygons, mask.confidence) if mask else ()),
+    )
     for part in parts:
         if part is not None and part.path not in asked:
             raise ResumeError(f"{job.plan_file}: names {part.path}, which was not asked for; remove this file")
