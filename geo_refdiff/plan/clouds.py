@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geo_refdiff.options import AUTO, NONE
+from geo_refdiff.options import AUTO, NONE, CloudMode
 from geo_refdiff.products.clouds import is_product, own_layer
 from geo_refdiff.raster.clouds import MEANINGS, NamedLayer, cloud_layer, with_layer
 from geo_refdiff.raster.info import RasterInfo
 
 
-def cloudy_scene(info: RasterInfo, asked: str) -> tuple[RasterInfo, str | None]:
+def cloudy_scene(info: RasterInfo, asked: str, mode: CloudMode = "keep") -> tuple[RasterInfo, str | None]:
     """The scene with its clouds, and a note.
 
     Args:
         info: of the scene.
         asked: "auto": as its product tells; "none", or a layer.
+        mode: what becomes of cloudy pixels.
 
     Raises:
         InputError: the layer cannot serve, or tells clouds everywhere.
@@ -28,9 +29,10 @@ def cloudy_scene(info: RasterInfo, asked: str) -> tuple[RasterInfo, str | None]:
     told = _told(cloudy, share)
     if not share:
         return cloudy, f"the scene is free of clouds, {told}"
+    become = "are nodata" if mode == "nodata" else "are marked in the source map (--clouds nodata leaves them out)"
     return cloudy, (
-        f"{share:.1%} of the scene is cloudy, {told}: these pixels count neither for its range nor for the fit, the "
-        f"registration and changes; --clouds nodata leaves them out, --cloud-mask none takes them for ground"
+        f"{share:.1%} of the scene is cloudy, {told}: these pixels count for nothing in range, fit, registration and "
+        f"changes, and {become}; --cloud-mask none takes them for ground"
     )
 
 

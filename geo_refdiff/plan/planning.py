@@ -63,7 +63,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
-    scene, cloudy = cloudy_scene(inspect(scene_file, "scene"), options.clouds.cloud_mask)
+    scene, cloudy = cloudy_scene(inspect(scene_file, "scene"), options.clouds.cloud_mask, options.clouds.clouds)
     reference, hidden = None, None
     if ref is not None:
         reference, hidden = cloudy_reference(inspect(ref, "reference"), options.clouds.cloud_mask)
