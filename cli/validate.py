@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import report_options
 
 
@@ -17,6 +16,7 @@ from geo_refdiff.cli.options import report_options
 @click.option(
     "--cloud-mask", default="auto", metavar="auto|none|[KIND:]FILE", help="As given to upscale with --clouds nodata."
 )
+@message_options
 @report_options
 def validate(
     out: str, scene: str, ref: str | None, truth: str | None, cloud_mask: str, as_json: bool, debug: bool
@@ -29,6 +29,6 @@ def validate(
     from geo_refdiff.validate.validation import validate_product
 
     result = validate_product(out, scene, truth, ref, cloud_mask)
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)
     if result.broken:
         raise click.exceptions.Exit(1)

@@ -25,6 +25,7 @@ from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.resize import LOBES
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
 from geo_refdiff.sensor.units import Units
+from geo_refdiff.signed_urls import unsigned
 
 VERSION = 5
 """Version of the plan's format."""
@@ -202,13 +203,15 @@ def correction_halo(sensor: SensorRecord, scale: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings."""
+    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings; the URL
+    that it was fetched from, pinned ("" = none)."""
 
     name: str
     sha256: str = ""
     bands: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, decided. Immutable; goes through JSON without loss (`to_dict`, `plan.file`).
+    """A run, decided. Immutable; goes through JSON without loss but of signatures of URLs (`to_dict`, `plan.file`).
 
     `clouds`: what becomes of the scene's cloudy pixels; `source_map`: whether it is written where each pixel's detail
     comes from; `uncertainty`: how sure it is, None: not.
@@ -312,7 +315,10 @@ class Plan:
         return window.shift(row * scale, col * scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid."""
+        """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid.
+
+        URLs come without what lets somebody in: it does not belong into files, and is another one the next day.
+        """
         data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=())
         data = {"version": VERSION, **_as_json(data)}
         data["grid"] |= {"crs": self.crs_name, "transform": list(self.geobox.affine[:6]), "shape": list(self.shape)}
@@ -325,11 +331,13 @@ class Plan:
 
 
 def _as_json(value: Any) -> Any:
-    """Lists for tuples, text for numbers that JSON has not: NaN and the infinite ones."""
+    """Lists for tuples, text for numbers that JSON has not (NaN and the infinite ones), URLs without signatures."""
     if isinstance(value, Mapping):
         return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(item) for item in value]
+    if isinstance(value, str):
+        return unsigned(value)
     return value if not isinstance(value, float) or isfinite(value) else str(value)
 
 

@@ -30,8 +30,8 @@ from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, one_line, unreadable
 from geo_refdiff.raster.geobox import crs_wkt, scene_geobox
 from geo_refdiff.raster.info import CloudKind, CloudLayer, RasterInfo, inspect
 from geo_refdiff.raster.location import gdal_name
-from geo_refdiff.raster.mosaic import add_grid, add_source
 from geo_refdiff.raster.reader import ClearReader
+from geo_refdiff.raster.vrt import add_grid, add_source
 from geo_refdiff.raster.window import Window
 
 KINDS: tuple[CloudKind, ...] = get_args(CloudKind)
@@ -117,7 +117,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         InputError: it cannot be read, it is not told what its values mean, or it does not cover the raster.
     """
     with gdal_env():
-        info = inspect(gdal_name(given.path), "clouds")
+        info = inspect(given.path, "clouds")
         kind = given.kind or _told(info)
         _check(info, kind)
         overlap = _overlap(info, target)
@@ -185,7 +185,7 @@ def _told(info: RasterInfo) -> CloudKind:
 def _sampled(info: RasterInfo) -> NDArray[Any]:
     shape = min(_SAMPLED, info.height), min(_SAMPLED, info.width)
     try:
-        with rasterio.open(info.source) as dataset:
+        with rasterio.open(gdal_name(info.path)) as dataset:
             values = dataset.read(1, out_shape=shape)
     except GDAL_ERRORS as error:
         raise InputError(f"{info.path}: cannot be read ({one_line(error, 160)}); {unreadable(info.path)}") from error
@@ -218,7 +218,7 @@ def _overlap(info: RasterInfo, target: RasterInfo) -> Overlap:
 def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
     """A VRT on the layer's own grid: 255 where it tells a cloud, 0 elsewhere."""
     if kind == "udm2":
-        parts = [_text(_looked_up(info.source, str(band), info, "0:0,1:255", info)) for band in _UDM2]
+        parts = [_text(_looked_up(gdal_name(info.path), str(band), info, "0:0,1:255", info)) for band in _UDM2]
         root = _grid(info)
         band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1", subClass="VRTDerivedRasterBand")
         ET.SubElement(band, "PixelFunctionType").text = "sum"
@@ -228,17 +228,17 @@ def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
     if kind in _CLASSES:
         values = np.arange(256)
         marked = _CLASSES[kind](values)
-        bits = info.source
+        bits = gdal_name(info.path)
         if np.dtype(info.dtype).itemsize > 1:  # the lowest eight bits
             saw = ((start + low, low) for start in range(0, 2**16, 256) for low in (0, 255))
-            bits = _text(_looked_up(info.source, "1", info, _table(saw), info))
+            bits = _text(_looked_up(gdal_name(info.path), "1", info, _table(saw), info))
             return _text(_looked_up(bits, "1", info, _table((v, 255 * m) for v, m in zip(values, marked, strict=True))))
         return _text(
             _looked_up(bits, "1", info, _table((v, 255 * m) for v, m in zip(values, marked, strict=True)), info)
         )
     limit = {"probability": _SURE, "percent": 100 * _SURE, "mask": 1.0}[kind]
     below = limit - (1e-7 if kind == "probability" else 1.0)
-    return _text(_looked_up(info.source, "1", info, f"{below!r}:0,{limit!r}:255", info))
+    return _text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
 
 
 def _table(pairs: Iterable[tuple[int, int]]) -> str:

@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.signed_urls import unsigned
 
 Role = Literal["scene", "reference", "mask", "clouds"]
 CloudKind = Literal["scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "probability", "percent", "mask"]
@@ -92,6 +93,11 @@ class RasterInfo:
     mtime_ns: int
     vrt: str | None = None
     clouds: CloudLayer | None = None
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, without the signature of a URL."""
+        return Path(unsigned(self.path)).name
 
     @property
     def source(self) -> str:
