@@ -35,6 +35,7 @@ Coregister = Literal["auto", "global", "local", "off"]
 Misregistered = Literal["stop", "no-ref"]
 Consistency = Literal["strict", "standard", "off"]
 OtherBands = Literal["transfer", "drop"]
+CloudMode = Literal["keep", "nodata"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Product = Literal["source", "style", "stac", "quicklook", "report"]
 
@@ -44,7 +45,7 @@ PRODUCTS: tuple[Product, ...] = get_args(Product)
 USUAL_PRODUCTS = tuple(p for p in PRODUCTS if p != "report")
 """What is written unless said otherwise: all that needs no second look at every pixel."""
 
-GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Compute", "Cluster")
+GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Clouds", "Compute", "Cluster")
 """Headings under which help shows options."""
 
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -535,6 +536,43 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
     ] = None
 
 
+def _check_cloud_mask(text: str) -> None:
+    from geo_refdiff.raster.clouds import check_layer_name
+
+    check_layer_name(text)
+
+
+class CloudOptions(Options, frozen=True, kw_only=True):
+    """What is known of clouds, and what becomes of them."""
+
+    group: ClassVar[str] = "Clouds"
+
+    cloud_mask: Annotated[
+        str,
+        Option(
+            help="What tells the scene's clouds and their shadows: auto, the quality layers of products (also of the "
+            "reference); none; or a raster that covers the scene, which may be named by its kind: scl:FILE, "
+            "qa_pixel:, fmask:, udm2:, probability:, percent:, mask: (0 = clear; OmniCloudMask).",
+            metavar="auto|none|[KIND:]FILE",
+            check=_check_cloud_mask,
+        ),
+    ] = AUTO
+    clouds: Annotated[
+        CloudMode,
+        Option(
+            help="What becomes of cloudy pixels, which in any case count for nothing in range, fit, registration and "
+            "changes: they are upscaled as they are and marked in the source map, or are nodata."
+        ),
+    ] = "keep"
+
+    @property
+    def file(self) -> str | None:
+        """The layer's file, None where none is named."""
+        from geo_refdiff.raster.clouds import NamedLayer
+
+        return None if self.cloud_mask in (AUTO, NONE) else NamedLayer.of(self.cloud_mask).path
+
+
 class OutputOptions(Options, frozen=True, kw_only=True):
     """What is written."""
 
@@ -801,6 +839,7 @@ class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
     registration: RegistrationOptions = RegistrationOptions()
     sampling: SamplingOptions = SamplingOptions()
     radiometry: RadiometryOptions = RadiometryOptions()
+    clouds: CloudOptions = CloudOptions()
     output: OutputOptions = OutputOptions()
     compute: ComputeOptions = ComputeOptions()
 
@@ -825,6 +864,7 @@ _RECORDS: dict[str, type[Options]] = {
     "registration": RegistrationOptions,
     "sampling": SamplingOptions,
     "radiometry": RadiometryOptions,
+    "clouds": CloudOptions,
     "output": OutputOptions,
     "compute": ComputeOptions,
 }

@@ -67,10 +67,12 @@ def load_denoiser(
     config = read_config(path)
     held = torch.promote_types(dtype, torch.float32)
     state = {key: _number_like(value, key, path).to(held) for key, value in read_weights(path).items()}
-    with torch.device("meta"):  # first without memory: a wrong config may ask for any amount
-        match_weights(build_denoiser(config).network, state, path)
-    with torch.random.fork_rng(devices=[]):  # fresh weights draw random numbers; the caller's generator stays as it is
+    with torch.device("meta"):  # without memory: a wrong config may ask for any amount
         denoiser = build_denoiser(config)
+    match_weights(denoiser.network, state, path)
+    if any(True for _ in denoiser.network.buffers()):  # numbers that are no weights
+        with torch.random.fork_rng(devices=[]):  # fresh weights draw some; the caller's generator stays as it is
+            denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(state, strict=True, assign=True)
     denoiser.compute_dtype = None if dtype == held else dtype
     return denoiser.to(device).eval().requires_grad_(False)
