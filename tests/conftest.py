@@ -50,6 +50,14 @@ def affines_without_matmul() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs take is not remembered beyond the tests, and nothing from before is known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def landscapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Paints the landscapes of some seeds, each set once, and gives their index."""
