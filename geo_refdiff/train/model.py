@@ -117,13 +117,15 @@ def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
     """A model's config with what is said of its use.
 
     Raises:
-        ModelError: a setting that models of its architecture do not have.
+        ModelError: a setting that models of its architecture do not have, or a value with which the model could not be
+            read again.
     """
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in use.items() if key != "sampler"}
     strange = sorted(given.keys() - {item.name for item in fields(described)})
     if strange:
         raise ModelError(f"inference.{strange[0]}: a {described.architecture} model has no such setting")
-    return replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+    used = replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+    return decode_config(plain(used), "[inference]")  # `replace` checks no ranges
 
 
 def _check_same(folder: Path, before: ModelConfig, now: ModelConfig) -> None:

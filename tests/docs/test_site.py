@@ -61,6 +61,7 @@ def test_links_are_those_of_the_site(hooks: ModuleType) -> None:
     assert relinked("see [b](docs/batch.md#x) ![p](docs/a.jpg)", "README.md") == "see [b](batch.md#x) ![p](a.jpg)"
     assert relinked("[m](../models/default/README.md)", "docs/training.md") == "[m](model-card.md)"
     assert relinked("[d](../../docs/data.md)", "models/default/README.md") == "[d](data.md)"
+    assert relinked("[batch.md](batch.md) [docs/qgis.md](docs/qgis.md)", "README.md").endswith("[qgis](qgis.md)")
     assert relinked("[l](LICENSE), ![q](models/x.png)", "README.md") == "l, q"
     assert (
         relinked("[w](https://example.org/a.md) [h](#here)", "README.md") == "[w](https://example.org/a.md) [h](#here)"
