@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_an_archive_is_fetched_once_and_again_when_it_changes(server: Server, ti
     assert (cached.folder, cached.offline) == (after.folder, "the server says 503 Service Unavailable")
     with pytest.raises(ModelError, match=r"b\.tar\.gz: cannot be fetched .*503.* is not in the cache"):
         anew(f"{server.url}/b.tar.gz")
+
+
+def test_several_processes_may_fetch_at_once(server: Server, tiny_compact: Path) -> None:
+    server.files["/m.tar.gz"] = packed(tiny_compact)
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(fetch_model.__wrapped__, [f"{server.url}/m.tar.gz"] * 6))
+    assert len({model.folder for model in got}) == 1
+    assert model_digest(got[0].folder) == model_digest(tiny_compact)
+    assert sorted(path.name for path in got[0].folder.parent.iterdir()) == [model_digest(tiny_compact), "latest.json"]
 
 
 def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp_path: Path) -> None:
