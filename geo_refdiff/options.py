@@ -143,10 +143,10 @@ class Field:
 
     def _refusal(self, value: Any) -> str:
         if self.choices:
-            return f"{self._told(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
-        return f"{self._told(value)}: give {self.option.give or self._wanted}"
+            return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
+        return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
-    def _told(self, value: Any) -> str:
+    def _shown(self, value: Any) -> str:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
@@ -247,12 +247,12 @@ def snr_of(noise: str | float) -> float:
     Raises:
         OptionError: none of the three.
     """
-    found = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
+    match = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
     try:
-        ratio = float(found[1]) if found else 0.0
+        ratio = float(match[1]) if match else 0.0
     except ValueError:
         ratio = math.nan
-    sound = ratio > 0 if found else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
+    sound = ratio > 0 if match else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
@@ -643,13 +643,13 @@ FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name,
 """All options by name."""
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:
     """Whether all names are options.
 
     Raises:
         OptionError: the first that is not, with the nearest one that is.
     """
-    names = list(known)
+    names = list(allowed)
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)

@@ -41,7 +41,7 @@ def decode(kind: type[_T], raw: Mapping[str, Any], where: str = "", error: type[
         raise error(f"{head}{wrong}") from None
 
 
-def _check(kind: Any, raw: Any, name: str, known: Mapping[str, str]) -> None:
+def _check(kind: Any, raw: Any, name: str, all_keys: Mapping[str, str]) -> None:
     """Whether every key is known and every number finite."""
     fields = _fields(kind)
     if not isinstance(raw, Mapping):
@@ -53,8 +53,8 @@ def _check(kind: Any, raw: Any, name: str, known: Mapping[str, str]) -> None:
     for key, value in raw.items():
         inner = _dotted(name, key)
         if fields is not None and key not in fields:
-            raise ValueError(f"unknown key '{inner}'; {_nearest(str(key), name, list(fields), known)}")
-        _check(fields[key] if fields is not None else None, value, inner, known)
+            raise ValueError(f"unknown key '{inner}'; {_nearest(str(key), name, list(fields), all_keys)}")
+        _check(fields[key] if fields is not None else None, value, inner, all_keys)
 
 
 def _fields(kind: Any) -> dict[str, Any] | None:
@@ -69,13 +69,13 @@ def _keys(kind: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield from _keys(inner, dotted)
 
 
-def _nearest(key: str, name: str, own: list[str], known: Mapping[str, str]) -> str:
+def _nearest(key: str, name: str, own: list[str], all_keys: Mapping[str, str]) -> str:
     """The known key that looks most like an unknown one: in its own section, unless another section's fits better."""
 
     def likeness(dotted: str) -> float:
-        return difflib.SequenceMatcher(None, key, known[dotted]).ratio()
+        return difflib.SequenceMatcher(None, key, all_keys[dotted]).ratio()
 
-    best, other = max((_dotted(name, item) for item in own), key=likeness), max(known, key=likeness)
+    best, other = max((_dotted(name, item) for item in own), key=likeness), max(all_keys, key=likeness)
     return f"the nearest known one is '{other if likeness(other) > likeness(best) else best}'"
 
 

@@ -75,7 +75,7 @@ class CoregisterResult:
     def __str__(self) -> str:
         registration = self.registration
         lengths = registration.lengths(self.scale, Affine(*self.transform))
-        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("lr_pixels", "hr_pixels", "crs_units"))
+        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("scene_pixels", "output_pixels", "crs_units"))
         what = {
             "none": "the reference lies right to within the error",
             "global": "the reference's content is displaced by one shift",
@@ -202,8 +202,8 @@ def _write(
         for index in range(layout.count):
             values, valid = reader.read(layout.window(index, (height, width)))
             by_band = np.broadcast_to(valid, values.shape)
-            image, known = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
-            yield index, [BlockPixels(delivered(image, known, np.dtype(output.dtype), output.nodata), by_band)]
+            image, valid_bands = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
+            yield index, [BlockPixels(delivered(image, valid_bands, np.dtype(output.dtype), output.nodata), by_band)]
             if progress:
                 progress(index + 1, layout.count)
 

@@ -78,7 +78,7 @@ class SimulateResult:
 
 
 def simulate(
-    hr: str,
+    fine: str,
     out: Path,
     scale: int,
     *,
@@ -91,15 +91,15 @@ def simulate(
     overwrite: bool = False,
     progress: BlockProgress | None = None,
 ) -> SimulateResult:
-    """Write the coarse scene that a sensor would have taken of `hr`.
+    """Write the coarse scene that a sensor would have taken of `fine`.
 
-    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `hr` that
+    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `fine` that
     do not fill a scene pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
     alpha and mask bands become an internal mask. A scene px is valid where at least half of its own area is, and made
     of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
 
     Args:
-        hr: raster with affine and CRS, of any size, type and number of bands.
+        fine: raster with affine and CRS, of any size, type and number of bands.
         out: GeoTIFF (COG) to write.
         scale: output pixels along a scene pixel, 1 to 64.
         preset: a sensor of `degrade.presets.PRESETS`, each band by its own width where published; "default" without a
@@ -117,9 +117,9 @@ def simulate(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
     out = Path(out).absolute()
-    check_geotiff(out, overwrite, (hr,))
+    check_geotiff(out, overwrite, (fine,))
     with gdal_env():
-        info = inspect(hr, "scene")
+        info = inspect(fine, "scene")
         _check(info, scale, seed, noise, value_range)
         names = choose_bands(info, None, None, (), ()).names
         sensor = _sensor(info, names, scale, preset, recipe, seed, noise, value_range)
@@ -242,9 +242,9 @@ def _block(size: int | None, scale: int) -> int:
 
 def _notes(info: RasterInfo, sensor: SimulatedSensor, names: tuple[str, ...]) -> Iterator[str]:
     sides = ((info.height % sensor.scale, "row", "bottom"), (info.width % sensor.scale, "column", "right"))
-    left = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
-    if left:
-        yield f"left out of the input: {' and '.join(left)}, too few to fill a pixel of the output"
+    leftover = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
+    if leftover:
+        yield f"left out of the input: {' and '.join(leftover)}, too few to fill a pixel of the output"
     widths = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
     unknown = [n for n in names if n.strip().lower() not in widths]
     if widths and unknown:

@@ -164,8 +164,8 @@ def _run(
 
 def _left(plan: Plan, out: Path) -> tuple[str, ...]:
     """A note of what strict mode could not reach in the finished output."""
-    told = unreached(published_tags(out), plan.output.dtype)
-    return () if told is None else (told,)
+    note = unreached(published_tags(out), plan.output.dtype)
+    return () if note is None else (note,)
 
 
 def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:

@@ -69,34 +69,35 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     _LOG.debug(
         "scene: %s, %d x %d pixels, %d bands, %s", scene.path, scene.width, scene.height, scene.count, scene.dtype
     )
-    found = make_outline(options, scene, None if ref is None else inspect(ref, "reference"))
-    reference, model, bands, scale, notes = found.reference, found.model, found.bands, found.scale, list(found.notes)
+    outline = make_outline(options, scene, None if ref is None else inspect(ref, "reference"))
+    reference, model, bands = outline.reference, outline.model, outline.bands
+    scale, notes = outline.scale, list(outline.notes)
     psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
     restorer = model.make(sensor, bands.channels)
-    crop, target = found.crop, found.target
-    _LOG.debug("model %s on %s in %s, %dx", model.name, found.device, found.dtype, scale)
+    crop, target = outline.crop, outline.target
+    _LOG.debug("model %s on %s in %s, %dx", model.name, outline.device, outline.dtype, scale)
     if reference is not None:
         _LOG.debug("looking how the reference %s lies on the scene", reference.path)
-    placed, told = align_reference(options.registration, scene, reference, bands, sensor, restorer)
-    notes += [] if told is None else [told]
+    placed, note = align_reference(options.registration, scene, reference, bands, sensor, restorer)
+    notes += [] if note is None else [note]
     dropped: str | None = None
     if placed.unused:
-        reference, dropped = None, told
+        reference, dropped = None, note
     _LOG.debug("looking at the scene's values")
     radiometry = survey_scene(
         scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
     )
-    told = fill_note(scene, bands.scene)
-    notes += [] if told is None else [told]
+    note = fill_note(scene, bands.scene)
+    notes += [] if note is None else [note]
     if reference is not None and restorer.uses_reference:
         _LOG.debug("fitting the reference's values to the scene's")
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
         )
-        told = unfit(fitted, placed, scene, reference)
-        if told is not None and (model.bands or not fitted.pixels):
-            notes.append(told)
-            reference, dropped, placed = None, told, replace(placed, unused=True)
+        note = unfit(fitted, placed, scene, reference)
+        if note is not None and (model.bands or not fitted.pixels):
+            notes.append(note)
+            reference, dropped, placed = None, note, replace(placed, unused=True)
         else:
             notes += reference_notes(reference, scene, target, fitted)
             radiometry = fitted
@@ -133,25 +134,25 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     origin = lattice_origin(Affine(*scene.transform))
     consistency = chosen_consistency(options.radiometry, restorer.consistent)
     declared = sensor_record(psf, sensor, bands, consistency, noise)
-    windows, rounded = _windows(options.compute, restorer, scale, declared, found.device)
+    windows, rounded = _windows(options.compute, restorer, scale, declared, outline.device)
     uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
     notes += rounded + doubts
     plan = Plan(
         scene=scene,
         reference=reference,
         mask=mask,
-        grid=Grid(scale, origin, crop, found.polygon),
+        grid=Grid(scale, origin, crop, outline.polygon),
         bands=bands,
         windows=windows,
-        blocks=found.blocks,
+        blocks=outline.blocks,
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
         sensor=declared,
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
         seed=options.sampling.seed,
-        device=found.device,
-        dtype=found.dtype,
-        output=found.output,
+        device=outline.device,
+        dtype=outline.dtype,
+        output=outline.output,
         coregistration=placed,
         source_map="source" in options.output.products,
         uncertainty=uncertainty,
@@ -194,9 +195,9 @@ def _windows(
     overlap = restorer.overlap if asked.overlap is None else asked.overlap
     layout = plan_windows(size, overlap, halo, scale, restorer.multiple, fixed=not restorer.finite)
     notes = [
-        f"{name} {want} was rounded up to {got} pixels to fit scale, halo and network"
-        for name, want, got in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))
-        if want not in (None, got)
+        f"{name} {wanted} was rounded up to {rounded} pixels to fit scale, halo and network"
+        for name, wanted, rounded in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))
+        if wanted not in (None, rounded)
     ]
     return layout, notes
 
@@ -204,10 +205,10 @@ def _windows(
 def _noise_notes(noise: Sequence[float], bands: Bands, asked: str | float) -> list[str]:
     """Notes of the noise that was found."""
     names = bands.names + bands.other_names
-    told = ", ".join(f"{name} {sigma:.3g}" for name, sigma in zip(names, noise, strict=True) if sigma)
-    if asked != AUTO or not told:
+    levels = ", ".join(f"{name} {sigma:.3g}" for name, sigma in zip(names, noise, strict=True) if sigma)
+    if asked != AUTO or not levels:
         return []
-    return [f"noise of the scene, estimated, in digital numbers: {told}; give it with --noise if that is wrong"]
+    return [f"noise of the scene, estimated, in digital numbers: {levels}; give it with --noise if that is wrong"]
 
 
 def _unused_notes(
@@ -222,10 +223,10 @@ def _unused_notes(
     if mask is not None and not restorer.uses_mask:
         notes.append(f"{restorer.name} does not use the mask")
     if bands.other:
-        told = ", ".join(f"{n} ({r:.2f})" for n, r in zip(bands.other_names, bands.fitness, strict=True))
+        correlations = ", ".join(f"{n} ({r:.2f})" for n, r in zip(bands.other_names, bands.fitness, strict=True))
         notes.append(
             f"detail is transferred to bands that the model does not know, as far as they depend on the others "
-            f"(correlation): {told}; leave them out with --other-bands drop"
+            f"(correlation): {correlations}; leave them out with --other-bands drop"
         )
     elif len(bands.names) < len(scene.data_bands):
         notes.append(f"bands {', '.join(bands.names)} of {len(scene.data_bands)} are used; choose them with --bands")

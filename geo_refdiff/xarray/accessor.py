@@ -93,12 +93,12 @@ def _folder(folder: str | Path | None) -> Path:
 
 
 def _stored(array: xarray.DataArray, folder: Path, role: str) -> Stored:
-    found = layers(array, f"{role} array")
-    if len(found.images) != 1:
+    images = layers(array, f"{role} array")
+    if len(images.images) != 1:
         raise InputError(
-            f"{role} array: has {len(found.images)} steps along {found.stack}; choose one: .isel({found.stack}=0)"
+            f"{role} array: has {len(images.images)} steps along {images.stack}; choose one: .isel({images.stack}=0)"
         )
-    return store_image(found.images[0], folder, f"{role} array")
+    return store_image(images.images[0], folder, f"{role} array")
 
 
 def _check_files(options: UpscaleOptions, stores: list[Store]) -> None:
