@@ -133,7 +133,7 @@ def _item(
     properties: dict[str, Any] = {
         "geo_refdiff:datetime_from": source,
         "geo_refdiff:plan_sha256": plan.digest(),
-        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256},
+        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256, "source": plan.model.source},
         "geo_refdiff:sampler": dict(plan.model.sampler),
         "geo_refdiff:seed": plan.seed,
         "geo_refdiff:scale": plan.grid.scale,

@@ -209,7 +209,13 @@ def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
 def _inputs(scene: str | Path, ref: str | Path | None, options: UpscaleOptions) -> list[Path]:
     """All files that are read and there."""
     aoi = options.grid.aoi
-    given = (scene, ref, *options.mask.files, None if aoi is None or is_wkt(aoi) else layer_source(aoi).path)
+    given = (
+        scene,
+        ref,
+        options.grid.like,
+        *options.mask.files,
+        None if aoi is None or is_wkt(aoi) else layer_source(aoi).path,
+    )
     return [Path(name) for name in given if name is not None and Path(name).exists()]
 
 

@@ -17,8 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from geo_refdiff.diffusion.config import ModelConfig, decode_config
+from geo_refdiff.diffusion.remote import INDEX, fetch_model, is_remote
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
+from geo_refdiff.records import plain
 
 SHARD_BYTES = 15_000_000
 """A saved weights file stays under 16 MB: larger models are cut into shards."""
@@ -26,11 +29,13 @@ _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
-    """The folder of a bundled model's name, or of a path to a model folder.
+    """The folder of a bundled model's name, of a path to a model folder, or of a URL (see `remote`).
 
     Raises:
-        ModelError: lists the known names.
+        ModelError: lists the bundled names; a URL: see `fetch_model`.
     """
+    if is_remote(name_or_path):
+        return fetch_model(str(name_or_path)).folder
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
@@ -40,7 +45,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if path.is_dir():
         raise ModelError(f"{path} is no model folder: it has no config.json")
     known = ", ".join(sorted(bundled)) or "none"
-    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder or a bundled name ({known})")
+    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({known})")
 
 
 def bundled_models() -> dict[str, Path]:
@@ -49,8 +54,17 @@ def bundled_models() -> dict[str, Path]:
     return {entry.parent.name: entry.parent for entry in sorted(root.glob("*/config.json"))}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder (ModelError where it is missing or no JSON object)."""
+def read_config(folder: Path) -> ModelConfig:
+    """config.json of a model folder.
+
+    Raises:
+        ModelError: missing, unreadable, or not the config of a model that this package knows.
+    """
+    return decode_config(read_json(folder), str(folder / "config.json"))
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """config.json of a folder as it is written (ModelError where it is missing or no JSON object)."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +126,7 @@ def model_digest(folder: str | Path) -> str:
 
 def save_model(
     folder: str | Path,
-    config: Mapping[str, Any],
+    config: Any,
     state_dict: Mapping[str, Tensor],
     card: str,
     *,
@@ -122,7 +136,7 @@ def save_model(
 
     Args:
         folder: made if it is missing; an earlier model in it is replaced.
-        config: as `build_denoiser` takes it; must be JSON.
+        config: the record of a model, see `ModelConfig`, or a detector's.
         state_dict: the network's tensors (of ``denoiser.network``), kept in their dtypes.
         card: text of README.md.
         shard_bytes: weights larger than this are cut into several files; None = one file.
@@ -147,8 +161,14 @@ def save_model(
             raise OutputError(f"{path / name}: cannot be written: {one_line(error)}; check the disk") from error
         written.add(name)
     write_bytes_atomic(path / "README.md", card.encode())
-    write_json_atomic(path / "config.json", dict(config))
-    for stale in (path / "weights.safetensors", *path.glob("model*.safetensors")):
+    if len(parts) > 1:  # as others name the shards, so that a folder can be fetched by its URL
+        files = {
+            key: f"model-{n:05d}-of-{len(parts):05d}.safetensors" for n, part in enumerate(parts, 1) for key in part
+        }
+        write_json_atomic(path / INDEX, {"metadata": {}, "weight_map": files})
+    write_json_atomic(path / "config.json", plain(config))
+    stale_index = [] if len(parts) > 1 else [path / INDEX]
+    for stale in (path / "weights.safetensors", *path.glob("model*.safetensors"), *stale_index):
         if stale.name not in written:
             stale.unlink(missing_ok=True)
     return path

@@ -150,6 +150,7 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_VERSION": __version__,
         "GEO_REFDIFF_MODEL": plan.model.name,
         "GEO_REFDIFF_MODEL_SHA256": plan.model.sha256 or "none",
+        **({"GEO_REFDIFF_MODEL_SOURCE": plan.model.source} if plan.model.source else {}),
         "GEO_REFDIFF_SAMPLER": sampler,
         "GEO_REFDIFF_SEED": str(plan.seed),
         "GEO_REFDIFF_SCALE": str(plan.grid.scale),

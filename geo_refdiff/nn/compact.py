@@ -8,9 +8,8 @@ convolutions, no attention, so the receptive field is finite and the same everyw
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from msgspec import Meta
@@ -35,6 +34,7 @@ _UNSHARP_SIGMA = 0.9
 
 
 Count = Annotated[int, Meta(ge=1)]
+_Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class CompactSize:
         ref_sft, semantic_sft: whether decoder blocks have the texture-guided and the semantics-guided SFT module.
     """
 
-    unshuffle: Count = 4
-    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (48, 72, 96)
-    full_width: Count = 16
-    half_width: Annotated[int, Meta(ge=0)] = 0
-    hidden: Count = 48
-    embedding: Count = 64
+    unshuffle: Annotated[int, Meta(ge=1, le=64)] = 4
+    widths: Annotated[tuple[_Channels, ...], Meta(min_length=1, max_length=8)] = (48, 72, 96)
+    full_width: _Channels = 16
+    half_width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
+    hidden: _Channels = 48
+    embedding: _Channels = 64
     texture: bool = False
     around_start: bool = False
     ref: bool = True
@@ -375,17 +375,3 @@ def one_hot(mask: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Class indices (N, 1, H, W) -> (N, classes, H, W) of 0 and 1; a value outside 0..classes-1 gives zeros."""
     indices = torch.arange(classes, device=mask.device).view(1, -1, 1, 1)
     return (mask.round().long() if mask.is_floating_point() else mask.long()).eq(indices).to(dtype)
-
-
-def build_compact(config: Mapping[str, Any]) -> CompactNet:
-    """The network that a config.json describes (bands, classes, network, gate_gain, sharpen, receptive_field)."""
-    network = dict(config["network"])
-    size = CompactSize(**{**network, "widths": tuple(network["widths"])})
-    return CompactNet(
-        len(config["bands"]),
-        len(config["classes"]),
-        size,
-        gate_gain=float(config.get("gate_gain", 0.0)),
-        sharpen=float(config.get("sharpen", 0.0)),
-        receptive_field=config.get("receptive_field"),
-    )

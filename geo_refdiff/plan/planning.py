@@ -148,7 +148,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
         sensor=declared,
-        model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
+        model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler, model.source),
         seed=options.sampling.seed,
         device=outline.device,
         dtype=outline.dtype,

@@ -203,13 +203,15 @@ def correction_halo(sensor: SensorRecord, scale: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings."""
+    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings; the URL
+    that it was fetched from, pinned ("" = none)."""
 
     name: str
     sha256: str = ""
     bands: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

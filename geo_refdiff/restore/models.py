@@ -1,4 +1,4 @@
-"""Models by name: the classical restorers, bundled models, model folders."""
+"""Models by name: the classical restorers, bundled models, model folders, models fetched by their URL."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Model:
         sampler: settings as the plan records them.
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
+        source: the URL that it was fetched from, pinned to a commit or an SHA-256; "" = it was not.
+        offline: why the server was not asked whether it is still the same, "" = it was.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
         dtype: in which its layers compute.
     """
@@ -53,8 +55,25 @@ class Model:
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    source: str = ""
+    offline: str = ""
     device: str = "cpu"
     dtype: str = "float32"
+
+    def knows(self, scale: int) -> bool:
+        """Whether this factor is one of the model's."""
+        return not self.scales or scale in self.scales
+
+    @property
+    def scales_told(self) -> str:
+        """In words: "model 'default' knows 4 to 16"."""
+        low, high = min(self.scales), max(self.scales)
+        whole = len(self.scales) > 2 and tuple(range(low, high + 1)) == self.scales
+        return f"model '{self.name}' knows {f'{low} to {high}' if whole else ', '.join(map(str, self.scales))}"
+
+    def way_out(self, scale: int) -> str:
+        """What to do for a factor that the model does not know."""
+        return f"for {scale} give --model matched-ref --scale {scale} (bicubic-ibp without a reference)"
 
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
@@ -62,9 +81,8 @@ class Model:
         Raises:
             ModelError: not one of the model's.
         """
-        if self.scales and scale not in self.scales:
-            known = ", ".join(str(s) for s in self.scales)
-            raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
+        if not self.knows(scale):
+            raise ModelError(f"scale {scale}: {self.scales_told}; {self.way_out(scale)}")
 
     def nearest_scale(self, ratio: float) -> int:
         """The factor that suits a reference `ratio` times finer than the scene.
@@ -86,7 +104,7 @@ def default_batch(device: str) -> int:
 
 
 def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
+    """Open a model by name, by folder, by URL, or from a function that makes a restorer; an open one is taken as it is.
 
     Args:
         asked: the model, and how it is sampled.
@@ -117,18 +135,20 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.diffusion.model_folder import read_config
+    from geo_refdiff.diffusion.remote import fetch_model, is_remote
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name = str(asked.model)
-    if name not in bundled_models() and not Path(name).expanduser().exists():
+    name, remote = str(asked.model), fetch_model(asked.model) if is_remote(asked.model) else None
+    if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
-        raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
-    dtype = chosen_dtype(dtype, device, bfloat16=read_config(resolve_model(name)).get("bfloat16") is True)
-    denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
+        raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {known}")
+    folder = remote.folder if remote else resolve_model(name)
+    dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
+    denoiser: Denoiser = load_denoiser(folder, device, getattr(torch, dtype))
     settings = sampler_settings(denoiser, asked)
     config = denoiser.config
-    label = name if name in bundled_models() else Path(name).expanduser().resolve().name
+    label = remote.name if remote else name if name in bundled_models() else folder.expanduser().resolve().name
 
     def make(sensor: SensorModel, channels: tuple[int | None, ...]) -> Restorer:
         return DiffusionRestorer(denoiser, settings, sensor, channels, label)
@@ -136,28 +156,16 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     return Model(
         name=label,
         make=make,
-        sha256=model_digest(name),
+        sha256=model_digest(folder),
         bands=denoiser.bands,
-        optional_bands=_texts(config, "optional_bands"),
-        classes=_texts(config, "classes"),
-        scales=_numbers(config, "scales"),
-        psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        optional_bands=config.optional_bands,
+        classes=config.classes,
+        scales=config.scales,
+        psf_sigma=config.psf_sigma,
         sampler=settings.to_dict(),
-        folder=resolve_model(name),
+        folder=folder,
+        source=remote.source if remote else "",
+        offline=remote.offline if remote else "",
         device=device,
         dtype=dtype,
     )
-
-
-def _texts(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of names")
-    return tuple(value)
-
-
-def _numbers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str | int | float) or not all(isinstance(v, int) and v >= 1 for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of whole numbers")
-    return tuple(value)

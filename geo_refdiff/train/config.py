@@ -90,10 +90,9 @@ class ModelConfig(CompactSize):
     sigma_data: Positive = 0.14
     init: str = ""
 
-    def network(self) -> dict[str, Any]:
+    def network(self) -> CompactSize:
         """The size of the compact network, as config.json holds it."""
-        sizes = {item.name: getattr(self, item.name) for item in fields(CompactSize)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in sizes.items()}
+        return CompactSize(**{item.name: getattr(self, item.name) for item in fields(CompactSize)})
 
 
 @dataclass(frozen=True, slots=True)

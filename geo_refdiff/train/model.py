@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +21,26 @@ from geo_refdiff.diffusion.checkpoint import (
     resolve_model,
     save_model,
 )
+from geo_refdiff.diffusion.config import CompactConfig, Init, ModelConfig, SamplerConfig, decode_config
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import ModelError
-from geo_refdiff.nn.compact import CompactNet, CompactSize
+from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.raster.files import write_bytes_atomic
-from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
-from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, merged
+from geo_refdiff.records import plain
+from geo_refdiff.train.config import INFERENCE_KEYS, Inference, Sampler, TrainConfig
 from geo_refdiff.train.distributed import DistributedContext
 from geo_refdiff.train.samples import Source
 
-_INFERENCE: dict[str, Any] = {
+_UNMEASURED = {
     "halo": 48,
     "window": 512,
-    "overlap": 32,
     "back_project": True,
-    "psf_sigma": DEFAULT_PSF_SIGMA,
-    "detail": 0.5,
     "gate_gain": 1.0,
     "sharpen": 1.0,
-    "sampler": {
-        "name": "better-start",
-        "steps": 2,
-        "sigma_start": 0.02,
-        "sigma_full": 0.3,
-        "sigma_min": 0.006,
-        "sigma_max": 20.0,
-        "rho": 7.0,
-    },
+    "sampler": SamplerConfig(
+        "better-start", steps=2, sigma_start=0.02, sigma_full=0.3, sigma_min=0.006, sigma_max=20.0, rho=7.0
+    ),
 }
 """How a compact model is used unless [inference] says otherwise: to be measured again on each trained model."""
 
@@ -65,19 +57,18 @@ def new_denoiser(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str
     torch.manual_seed(config.training.seed)
     described = _described(config, bands, classes)
     if not config.model.init:
-        denoiser = build_denoiser(merged(described, config.inference))
-    else:
-        folder = resolve_model(config.model.init)
-        before = read_config(folder)
-        _check_same(folder, before, described)
-        use = {key: before[key] for key in INFERENCE_KEYS if key in before and key != "scales"}
-        denoiser = build_denoiser(merged(described | use, config.inference))
-        state = {name: value.float() for name, value in read_weights(folder).items()}
-        if config.model.half_width and not before["network"].get("half_width", 0):
-            state = interpolating(state, denoiser.network.state_dict())
-        match_weights(denoiser.network, state, folder)
-        denoiser.network.load_state_dict(state)
-        denoiser.config["init"] = {"model": str(config.model.init), "sha256": model_digest(folder)}
+        return build_denoiser(_used_as(described, config.inference)).requires_grad_(True)
+    folder = resolve_model(config.model.init)
+    before = read_config(folder)
+    _check_same(folder, before, described)
+    use = {key: getattr(before, key) for key in INFERENCE_KEYS if key != "scales" and hasattr(before, key)}
+    init = Init(str(config.model.init), model_digest(folder))
+    denoiser = build_denoiser(_used_as(replace(described, **use, init=init), config.inference))
+    state = {name: value.float() for name, value in read_weights(folder).items()}
+    if config.model.half_width and isinstance(before, CompactConfig) and not before.network.half_width:
+        state = interpolating(state, denoiser.network.state_dict())
+    match_weights(denoiser.network, state, folder)
+    denoiser.network.load_state_dict(state)
     return denoiser.requires_grad_(True)
 
 
@@ -97,32 +88,48 @@ def interpolating(state: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]
     return kept | {name: value for name, value in fresh.items() if name.startswith(heads)}
 
 
-def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> dict[str, Any]:
+def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, ...]) -> ModelConfig:
+    """The model that a configuration asks for, used as one that nobody has measured yet."""
     model = config.model
-    shared = {"architecture": model.architecture, "bands": list(bands), "classes": list(classes)}
+    shared: dict[str, Any] = {"bands": bands, "classes": classes, "sigma_data": model.sigma_data}
     if model.architecture == "published":
-        return {**shared, "img_channels": len(bands), "sigma_data": model.sigma_data, **model.published}
+        return decode_config({"img_channels": len(bands), **shared, **model.published}, "model.published")
     scales = config.samples.factors()
-    return {
+    fresh = CompactConfig(
         **shared,
-        "optional_bands": [band for band in bands if band == "nir"],
-        "network": model.network(),
-        "scales": list(range(scales[0], scales[-1] + 1)),
-        "sigma_data": model.sigma_data,
-        **(merged(_INFERENCE, _perceptual_inference(config)) if config.perception.active else _INFERENCE),
-    }
+        optional_bands=tuple(band for band in bands if band == "nir"),
+        network=model.network(),
+        scales=tuple(range(scales[0], scales[-1] + 1)),
+        **_UNMEASURED,
+    )
+    return _used_as(fresh, _perceptual_inference(config)) if config.perception.active else fresh
 
 
-def _perceptual_inference(config: TrainConfig) -> dict[str, Any]:
+def _perceptual_inference(config: TrainConfig) -> Inference:
     """How a model is used whose starts, or samples by one evaluation, were trained by perceptual losses."""
-    sampler = {"steps": 1, "sigma_start": config.perception.sigma} if config.perception.sample else {"steps": 0}
+    sampler: Sampler = {"steps": 0}
+    if config.perception.sample:
+        sampler = {"steps": 1, "sigma_start": config.perception.sigma}
     return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
+    """A model's config with what is said of its use.
+
+    Raises:
+        ModelError: a setting that models of its architecture do not have.
+    """
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in use.items() if key != "sampler"}
+    strange = sorted(given.keys() - {item.name for item in fields(described)})
+    if strange:
+        raise ModelError(f"inference.{strange[0]}: a {described.architecture} model has no such setting")
+    return replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+
+
+def _check_same(folder: Path, before: ModelConfig, now: ModelConfig) -> None:
     """Whether a model can be trained on under a configuration."""
     old, new = _shape_of(before), _shape_of(now)
-    if new.get("model.half_width") and not old["model.half_width"]:  # `interpolating` makes one of the other
+    if new.get("model.half_width") and old.get("model.half_width") == 0:  # `interpolating` makes one of the other
         del new["model.half_width"], new["model.around_start"]
     differing = [key for key in new if old.get(key, new[key]) != new[key]]
     if not differing:
@@ -131,17 +138,15 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     raise ModelError(f"{folder} cannot be trained on here: it has {fits}; give a config and data that fit it")
 
 
-def _shape_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def _shape_of(config: ModelConfig) -> dict[str, Any]:
     """What makes two models' weights exchangeable, by the names that a training config gives it."""
-    architecture = config.get("architecture", "published")
-    shape = {"model.architecture": architecture, "bands": config.get("bands"), "classes": config.get("classes")}
-    shape["model.sigma_data"] = float(config.get("sigma_data", 0.5))
-    if architecture == "compact":
-        size = asdict(CompactSize()) | dict(config["network"])
-        shape |= {f"model.{key}": list(v) if isinstance(v, list | tuple) else v for key, v in size.items()}
-    else:
-        shape |= {f"model.published.{k}": config[k] for k in ("img_resolution", "model_channels") if k in config}
-    return {key: value for key, value in shape.items() if value is not None}
+    shape: dict[str, Any] = {"model.architecture": config.architecture, "bands": list(config.bands)}
+    if config.classes:
+        shape["classes"] = list(config.classes)
+    shape["model.sigma_data"] = config.sigma_data
+    if isinstance(config, CompactConfig):
+        return shape | {f"model.{key}": value for key, value in plain(config.network).items()}
+    return shape | {f"model.published.{key}": getattr(config, key) for key in ("img_resolution", "model_channels")}
 
 
 _CARD = """# Model card: {name}
@@ -229,7 +234,7 @@ class Provenance:
 def write_model(
     folder: Path,
     network: nn.Module,
-    described: Mapping[str, Any],
+    described: ModelConfig,
     config: TrainConfig,
     sources: Sequence[Source],
     provenance: Provenance,
@@ -240,7 +245,7 @@ def write_model(
     Args:
         folder: of the model; the card is named after the run that it lies in.
         network: the trained one.
-        described: config.json, as of `Denoiser.config`.
+        described: as of `Denoiser.config`.
         config: of the run.
         sources: what it learned from, as in config.data.train.
         provenance: how it was made.
@@ -249,21 +254,21 @@ def write_model(
     Returns:
         The model's SHA-256.
     """
-    described = {**described, "trained": {"config": config.to_dict(), **asdict(provenance)}}
+    described = replace(described, trained={"config": config.to_dict(), **asdict(provenance)})
     if isinstance(network, CompactNet):
-        described["receptive_field"] = receptive_radius(network, len(described["bands"]))
+        described = replace(described, receptive_field=receptive_radius(network, len(described.bands)))
     save_model(folder, described, network.state_dict(), "")
     sha256 = model_digest(folder)
-    scales = described.get("scales") or config.samples.factors()
-    init = described.get("init")
+    scales = described.scales or config.samples.factors()
+    init = described.init
     pairs = zip(config.data.train, sources, strict=True)
     card = _CARD.format(
         name=folder.parent.name,
-        kind=str(described["architecture"]).capitalize(),
+        kind=described.architecture.capitalize(),
         parameters=sum(p.numel() for p in network.parameters()) / 1e6,
-        bands=", ".join(described["bands"]),
+        bands=", ".join(described.bands),
         scales=f"{min(scales)}x to {max(scales)}x" if len(scales) > 1 else f"{scales[0]}x",
-        classes=", ".join(described["classes"]),
+        classes=", ".join(described.classes),
         sha256=sha256,
         command=provenance.command,
         steps=provenance.steps,
@@ -274,7 +279,7 @@ def write_model(
         device=provenance.device,
         versions=", ".join(f"{k} {v}" for k, v in provenance.versions.items()),
         seed=config.training.seed,
-        init=f" It began with the weights of {init['model']} (SHA-256 {init['sha256']})." if init else "",
+        init=f" It began with the weights of {init.model} (SHA-256 {init.sha256})." if init else "",
         toml=config.to_toml().strip(),
         sources="\n".join(f"- {text}: {len(data)} pairs, weight {weight:g}" for text, (data, weight) in pairs),
         fingerprint=provenance.fingerprint,

@@ -138,13 +138,15 @@ class Validation:
             guidance = denoiser.guidance(up, reference, mask)
             options = {"guidance": guidance}
             images = {"mean": denoiser.mean(guidance, up), "start": denoiser.start(guidance)}
-            base, sigma = images["start"], float(denoiser.sampler["sigma_start"])
-            steps = int(denoiser.sampler["steps"])
-        images["sample"] = heun(
-            lambda x, s: denoiser(x, s, up, reference, mask, **options),
-            noisy_start(base, sigma, noise),
-            karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
-        )
+            base, sigma = images["start"], denoiser.config.sampler.sigma_start
+            steps = denoiser.config.sampler.steps or 0
+        images["sample"] = base
+        if steps > 0:
+            images["sample"] = heun(
+                lambda x, s: denoiser(x, s, up, reference, mask, **options),
+                noisy_start(base, sigma, noise),
+                karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
+            )
         return {name: BYTES.to_numbers(image.float().cpu()) for name, image in images.items()}
 
 

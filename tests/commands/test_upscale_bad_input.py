@@ -107,7 +107,12 @@ def corrupt(folder: Path) -> None:
         (corrupt, {}, ModelError, "safetensors"),
         (lambda f: (f / "config.json").write_text("{"), {}, ModelError, "config.json"),
         (lambda f: (f / "model.safetensors").unlink(), {}, ModelError, "no weights"),
-        (None, {"scale": 3}, ModelError, "does not know scale 3; its scales are 4, 8"),
+        (
+            None,
+            {"scale": 3},
+            ModelError,
+            "scale 3: model 'tiny-compact' knows 4, 8; for 3 give --model matched-ref",
+        ),
         (None, {"sampler": "magic"}, OptionError, "unknown sampler 'magic'"),
         (None, {"steps": -1}, OptionError, "steps -1"),
         (None, {"bands": ["1"]}, InputError, "1 band, but the model takes red, green, blue; take a model"),

@@ -122,5 +122,5 @@ def test_a_row_trains_and_its_folder_says_what_it_lacks(landscapes: Callable[...
     assert folder is not None
     assert "Licence and attribution: the config names none" in (folder / "README.md").read_text()
     trained = load_denoiser(folder)
-    assert [trained.config["network"][name] for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
-    assert trained.config["network"]["widths"] == [8, 8]
+    assert [getattr(trained.config.network, name) for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
+    assert trained.config.network.widths == (8, 8)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from geo_refdiff.cli.main import run
-from geo_refdiff.diffusion.checkpoint import build_denoiser, read_config
+from geo_refdiff.diffusion.checkpoint import build_denoiser, decode_config, read_config
 from geo_refdiff.errors import OptionError
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.config import PerceptionConfig, TrainConfig, TrainingConfig
@@ -67,7 +67,7 @@ def batch(n: int = 2, noise: float = 0.0) -> Batch:
 
 def objective(perception: PerceptionConfig = PERCEPTION) -> Objective:
     torch.manual_seed(0)
-    made = Objective(build_denoiser(CONFIG), TrainingConfig(bf16=False), perception)
+    made = Objective(build_denoiser(decode_config(CONFIG)), TrainingConfig(bf16=False), perception)
     for parameter in made.denoiser.parameters():
         if parameter.abs().max() == 0:
             torch.nn.init.normal_(parameter, std=0.02)
@@ -196,17 +196,19 @@ def test_what_has_no_weight_does_not_show(small_trunk: Path) -> None:
 
 def test_a_network_without_a_start_is_refused(small_trunk: Path, tiny_config: Callable[..., TrainConfig]) -> None:
     published = build_denoiser(
-        {
-            "architecture": "published",
-            "bands": ["red", "green", "blue"],
-            "classes": ["no change", "water"],
-            "img_channels": 3,
-            "img_resolution": 32,
-            "model_channels": 8,
-            "channel_mult": [1],
-            "num_blocks": 1,
-            "attn_resolutions": [],
-        }
+        decode_config(
+            {
+                "architecture": "published",
+                "bands": ["red", "green", "blue"],
+                "classes": ["no change", "water"],
+                "img_channels": 3,
+                "img_resolution": 32,
+                "model_channels": 8,
+                "channel_mult": [1],
+                "num_blocks": 1,
+                "attn_resolutions": [],
+            }
+        )
     )
     with pytest.raises(OptionError, match="needs a compact network"):
         Objective(published, TrainingConfig(), PERCEPTION)
@@ -237,5 +239,5 @@ def test_a_run_with_a_discriminator_goes_on(
     moments = load_file(parted / "state" / "heads_optimizer.safetensors")
     assert {float(value) for key, value in moments.items() if key.endswith(".step")} == {5.0}
     config = read_config(whole / "model")
-    assert (config["gate_gain"], config["sharpen"], config["sampler"]["steps"]) == (0.0, 0.0, 1)
-    assert np.isclose(config["sampler"]["sigma_start"], 0.5)
+    assert (config.gate_gain, config.sharpen, config.sampler.steps) == (0.0, 0.0, 1)
+    assert np.isclose(config.sampler.sigma_start, 0.5)

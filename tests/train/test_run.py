@@ -55,7 +55,7 @@ def test_every_preset_makes_a_batch(name: str, landscapes: Callable[..., Path], 
 def test_the_paper_s_network_has_its_size() -> None:
     with torch.device("meta"):
         described = load_config("paper").model.published | {"architecture": "published", "img_channels": 3}
-        network = checkpoint.build_denoiser(described).network
+        network = checkpoint.build_denoiser(checkpoint.decode_config(described)).network
     assert sum(p.numel() for p in network.parameters()) == 116_740_739
 
 
