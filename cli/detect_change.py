@@ -30,7 +30,7 @@ _HELP = {
     metavar="scene|output",
     help="Whose pixels the mask has: the scene's, or the output's of upscale.",
 )
-@shared("scale", "bands", "scene_range", "psf", "min_confidence", texts=_HELP)
+@shared("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @message_options
 @report_options

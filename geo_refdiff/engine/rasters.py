@@ -161,6 +161,7 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
         "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
         "GEO_REFDIFF_MASK": _mask_kind(plan),
+        "GEO_REFDIFF_CLOUDS": "none" if plan.scene.clouds is None else plan.clouds,
     }
 
 

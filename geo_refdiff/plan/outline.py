@@ -57,6 +57,7 @@ class Outline:
         polygon: the area of interest in the scene's CRS as WKT, None if it is just a box.
         blocks: of the output.
         notes: what was decided without being asked.
+        hides_clouds: whether the scene's cloudy pixels become nodata.
     """
 
     scene: RasterInfo
@@ -70,6 +71,7 @@ class Outline:
     polygon: str | None
     blocks: BlockLayout
     notes: tuple[str, ...] = ()
+    hides_clouds: bool = False
 
     @cached_property
     def target(self) -> GeoBox:
@@ -84,7 +86,7 @@ class Outline:
     @property
     def output(self) -> Output:
         """How the output tells its pixels."""
-        return output_of(self.scene, self.polygon is not None)
+        return output_of(self.scene, self.polygon is not None or self.hides_clouds)
 
 
 def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
@@ -121,7 +123,10 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     notes += band_notes(scene, reference, bands, alone, model.bands, wanted.ref_bands is not None)
     area, polygon = _area(options.grid.aoi, scene, scale)
     blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
-    return Outline(scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes))
+    hides = options.clouds.clouds == "nodata" and (scene.clouds is not None or options.clouds.file is not None)
+    return Outline(
+        scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes), hides
+    )
 
 
 def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> float:

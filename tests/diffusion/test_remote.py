@@ -131,11 +131,21 @@ def test_an_archive_is_fetched_once_and_again_when_it_changes(server: Server, ti
         anew(f"{server.url}/b.tar.gz")
 
 
+def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp_path: Path) -> None:
+    server.files["/m.tar.gz"] = packed(tiny_compact)
+    server.files |= {f"/m/{path.name}": path.read_bytes() for path in tiny_compact.iterdir()}
+    for path in ("/m.tar.gz", "/m"):
+        first, second = (anew(f"{server.url}{path}?token=SECRET{n}") for n in "12")
+        assert first.folder == second.folder
+        assert first.source == f"{server.url}{path}#sha256={model_digest(tiny_compact)}"
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and b"SECRET" in p.read_bytes()]
+
+
 def test_another_model_than_the_pin_says_is_refused(server: Server, tiny_compact: Path) -> None:
     server.files["/m.tar.gz"] = packed(tiny_compact)
     good = model_digest(tiny_compact)
     assert anew(f"{server.url}/m.tar.gz#sha256={good}").folder.name == good
-    with pytest.raises(ModelError, match=f"another model .SHA-256 {good}. than the one asked for"):
+    with pytest.raises(ModelError, match=f"another model .SHA-256 {good}. than the pinned one"):
         anew(f"{server.url}/m.tar.gz#sha256={'0' * 64}")
     with pytest.raises(ModelError, match="behind '#' stands sha256="):
         anew(f"{server.url}/m.tar.gz#v1")
