@@ -20,6 +20,7 @@ from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
@@ -78,7 +79,7 @@ class SimulateResult:
 
 
 def simulate(
-    hr: str,
+    hr: Raster,
     out: Path,
     scale: int,
     *,
@@ -116,7 +117,7 @@ def simulate(
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
-    out = Path(out).absolute()
+    hr, out = name_of(hr), Path(out).absolute()
     check_geotiff(out, overwrite, (hr,))
     with gdal_env():
         info = inspect(hr, "scene")

@@ -21,6 +21,7 @@ from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
@@ -158,7 +159,7 @@ class Validation:
 
 
 def validate_product(
-    out: str | Path, scene: str | Path, truth: str | Path | None = None, reference: str | Path | None = None
+    out: Raster, scene: Raster, truth: Raster | None = None, reference: Raster | None = None
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
@@ -174,10 +175,10 @@ def validate_product(
     """
     with gdal_env():
         return validate_raster(
-            inspect(out, "scene"),
-            inspect(scene, "scene"),
-            None if truth is None else inspect(truth, "reference"),
-            None if reference is None else inspect(reference, "reference"),
+            inspect(name_of(out), "scene"),
+            inspect(name_of(scene), "scene"),
+            None if truth is None else inspect(name_of(truth), "reference"),
+            None if reference is None else inspect(name_of(reference), "reference"),
         )
 
 
