@@ -20,6 +20,7 @@ from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.clouds import KINDS, NamedLayer
 from geo_refdiff.raster.geobox import crs_wkt
 from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.restore.models import default_batch
@@ -67,7 +68,8 @@ class RefdiffAccessor:
                 there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
-            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` may be an array.
+            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` and `cloud_mask` may be arrays, the
+                latter of the kind that its name tells ("scl", "qa_pixel", ...), else its values.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
@@ -131,9 +133,12 @@ def _upscaled(
     if stored[0].store.info.validity == "none":
         _LOG.warning("the array has no nodata value: all pixels are data; else say it: .rio.write_nodata(0)")
     mask = mask_name(mask, lambda: stored[0].store.info.crs_wkt)
-    inputs = {"ref": ref, "mask": mask, "mask_confidence": options.get("mask_confidence")}
+    more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
+    inputs = {"ref": ref, "mask": mask, **more}
     beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, Array)}
     given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
+    if "cloud_mask" in beside:
+        given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
     reference = given.pop("ref")
     reference = None if reference is None else name_of(reference)
     asked = UpscaleOptions.of(**given, products=())
@@ -163,10 +168,16 @@ def _stored(array: Array, folder: Path, role: str) -> Stored:
     return store_image(found.images[0], folder, f"{role} array")
 
 
+def _named(path: str, array: Array) -> str:
+    """A layer of clouds with its kind, where the array's name is one."""
+    kind = next((kind for kind in KINDS if kind == str(getattr(array, "name", "")).lower()), None)
+    return str(NamedLayer(path, kind))
+
+
 def _check_files(options: UpscaleOptions, stores: list[Store]) -> None:
     """What is named must be there now, though it is read later."""
     arrays = {s.info.path for s in stores}
-    for name in options.mask.files:
+    for name in (*options.mask.files, *filter(None, [options.clouds.file])):
         if name not in arrays and "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise InputError(f"{name}: no such file; give a raster or vector file, or an array")
 
@@ -182,7 +193,8 @@ def _blocks(
 ) -> dask.array.Array:
     """(band, y, x) pixels; a chunk is a block."""
     stored = [scene, *beside.values()]
-    files = [(f, Path(f).stat().st_mtime_ns) for f in options.mask.files if Path(f).exists()]
+    named = [name for name in (*options.mask.files, options.clouds.file) if name is not None]
+    files = [(f, Path(f).stat().st_mtime_ns) for f in named if Path(f).exists()]
     threads, batch = torch.get_num_threads(), options.compute.batch_size or default_batch(outline.device)
     token = tokenize(
         options.flat(), outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,

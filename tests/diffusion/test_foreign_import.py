@@ -164,7 +164,7 @@ def test_the_hostile_pickles_are_hostile(canary, name):
 
 
 def test_the_error_names_what_was_asked_for(tmp_path, canary):
-    with pytest.raises(ModelError, match=r"it asks for posix\.system; nothing in it was executed"):
+    with pytest.raises(ModelError, match=r"it refers to posix\.system; nothing in it was executed"):
         read_foreign(zipped(tmp_path / "evil.pt", pickle.dumps(Runs(os.system, "true"), protocol=2)))
 
 
