@@ -37,7 +37,7 @@ def list_models(as_json: bool, debug: bool) -> None:
 @click.argument("model")
 @report_options
 def info(model: str, as_json: bool, debug: bool) -> None:
-    """Describe MODEL, a bundled model's name or a model folder."""
+    """Describe MODEL: the name of a bundled model, a model folder or a URL (hf://owner/name, https://.../model.tar.gz)."""
     from geo_refdiff.diffusion.checkpoint import describe_model
 
     facts = describe_model(model)

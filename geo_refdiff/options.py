@@ -242,14 +242,28 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    package = type(value).__module__.partition(".")[0]
+    if package == "numpy" and hasattr(value, "item"):
         return value.item()
+    if package == "rasterio" and hasattr(value, "name"):
+        from geo_refdiff.raster.location import name_of
+
+        return name_of(value)
     return value
+
+
+def _area(value: Any) -> Any:
+    """Polygons of Python as text."""
+    if value is None or isinstance(value, str):
+        return value
+    from geo_refdiff.raster.vector import area_text
+
+    return area_text(value)
 
 
 def _between_commas(value: Any) -> Any:
@@ -295,6 +309,8 @@ class GridOptions(Options, frozen=True, kw_only=True):
             "(XMIN,YMIN,XMAX,YMAX,EPSG:4326); snapped outwards to scene pixels.",
             default="the whole scene",
             metavar="FILE|XMIN,YMIN,XMAX,YMAX",
+            parse=_area,
+            give="a vector file, a box, polygons of shapely or a GeoDataFrame",
         ),
     ] = None
     scale: Annotated[

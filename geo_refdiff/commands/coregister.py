@@ -32,6 +32,7 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
@@ -101,8 +102,8 @@ class CoregisterResult:
 
 @takes_options(*OPTIONS)
 def coregister(
-    scene: str | Path,
-    ref: str | Path,
+    scene: Raster,
+    ref: Raster,
     out: str | Path | None = None,
     *,
     mode: Mode = "auto",
@@ -133,6 +134,7 @@ def coregister(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
     check_names(options, OPTIONS)
+    scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
     if mode not in get_args(Mode):

@@ -26,6 +26,7 @@ from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.models import Model
@@ -87,8 +88,8 @@ class DetectChangeResult:
 
 @takes_options(*OPTIONS)
 def detect_change(
-    scene: str | Path,
-    ref: str | Path,
+    scene: Raster,
+    ref: Raster,
     out: str | Path,
     *,
     grid: Grid = "scene",
@@ -119,6 +120,7 @@ def detect_change(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
     check_names(options, OPTIONS)
+    scene, ref = name_of(scene), name_of(ref)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")
     if grid not in get_args(Grid):

@@ -20,6 +20,7 @@ from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
@@ -79,7 +80,7 @@ class SimulateResult:
 
 @takes_options(record=SimulateOptions)
 def simulate(
-    fine: str,
+    fine: Raster,
     out: Path,
     scale: int,
     *,
@@ -109,7 +110,7 @@ def simulate(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
     chosen = SimulateOptions.of({"scale": scale, **options})
-    out = Path(out).absolute()
+    fine, out = name_of(fine), Path(out).absolute()
     check_geotiff(out, overwrite, (fine,))
     with gdal_env():
         info = inspect(fine, "scene")

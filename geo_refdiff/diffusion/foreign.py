@@ -82,6 +82,8 @@ def load_inert(path: str | Path) -> Foreign:
         ModelError: missing, damaged, or not of torch.save (1.6 or newer); names what it would have called.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; a model folder needs no import, give it to --model as it is")
     unsafe_globals: tuple[str, ...] = ()
     try:
         _check_archive(path)
@@ -102,7 +104,7 @@ def _check_archive(path: Path) -> None:
     with path.open("rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise ModelError(
-                f"{path}: not a file from torch.save, or one of torch before 1.6: load and save it anew there"
+                f"{path}: not a file from torch.save, or one of torch before 1.6 (which has to be saved anew)"
             )
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -295,6 +297,8 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _contents(content: Any) -> str:
     """What a file holds, for the error message."""
+    if isinstance(content, Inert):
+        return f"an object of {_plain(getattr(content, 'name', 'a class'))}"
     if not isinstance(content, dict):
         return _plain(content)
     keys = [_plain(key) for key in list(content)[:4]] + (["..."] if len(content) > 4 else [])

@@ -102,7 +102,7 @@ def _from_hub(url: str) -> RemoteModel:
     repository, revision = match[1], match[2] or None
     try:
         from huggingface_hub import errors, snapshot_download
-        from huggingface_hub.utils import tqdm
+        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
     except ImportError:
         raise ModelError(f"{url}: needs huggingface_hub; pip install 'geo-refdiff[hub]'") from None
     patterns = ["config.json", "README.md", "uncertainty.json", "*.safetensors"]

@@ -12,8 +12,7 @@ import numpy as np
 from affine import Affine
 
 from geo_refdiff import __version__
-from geo_refdiff.change.mask import MaskRecord, decide_mask
-from geo_refdiff.change.polygons import class_field
+from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
@@ -23,7 +22,14 @@ from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, senso
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan, SensorRecord, correction_halo
-from geo_refdiff.plan.survey import fill_note, fit_reference, survey_noise, survey_others, survey_scene
+from geo_refdiff.plan.survey import (
+    fill_note,
+    fit_reference,
+    survey_noise,
+    survey_others,
+    survey_scene,
+    undeclared_fill_note,
+)
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
@@ -92,7 +98,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     radiometry = survey_scene(
         scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
     )
-    note = fill_note(scene, bands.scene)
+    note = fill_note(scene, bands.scene) or undeclared_fill_note(scene, bands.scene)
     notes += [] if note is None else [note]
     if reference is not None and restorer.uses_reference:
         _LOG.debug("fitting the reference's values to the scene's")
@@ -117,17 +123,8 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     if mask is None:
         mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
         notes += more
-    elif mask.hides_no_change:
-        notes.append(
-            "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
-            "gdal_edit.py -unsetnodata"
-        )
-    likely = None if mask is None or mask.polygons is None else class_field(mask.polygons)
-    if likely is not None:
-        notes.append(
-            f"the mask's polygons are changes to an unknown class; their field '{likely}' may tell it: "
-            f"--mask-field {likely}"
-        )
+    elif restorer.uses_mask:
+        notes += mask_notes(mask, model.classes)
     if mask is not None and mask.kind != "auto" and restorer.uses_mask and not placed.displacement.is_zero:
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")

@@ -44,6 +44,12 @@ _LEAST_SEEN = 0.5
 _ENOUGH = 0.25
 """Part of the tiles' pixels that must be valid; with fewer, more tiles are laid where there are some."""
 
+_MANY_ZEROS = 0.02
+"""Part of the pixels that are 0 in all bands from which on they are no shadows."""
+
+_SENTINELS = (-9999.0, -32768.0, -99999.0)
+"""Values that stand for missing pixels where real numbers and signed ones do not say which."""
+
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles of the range."""
 
@@ -91,6 +97,30 @@ def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
         f"{info.nodata:g}, the nodata value, stands in band {', '.join(numbers)} where other bands hold data: it is "
         f"taken for a measured value there; if it is none, declare the bands' negative offset (gdal_edit.py -offset)"
     )
+
+
+def undeclared_fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
+    """That pixels look missing where no nodata value says so, and so count as data; None where none do.
+
+    0 in all bands of whole numbers, the greatest value of long ones, and values that nobody measures (-9999).
+    """
+    if info.validity not in ("none", "nan"):
+        return None
+    sample, kind = _sample(info, tuple(bands)), np.dtype(info.dtype)
+    shares = {0.0: _MANY_ZEROS} if kind.kind != "f" else {}
+    if kind.kind != "u":
+        shares |= dict.fromkeys(_SENTINELS, 0.0)
+    if kind.kind != "f":
+        shares |= {float(end): 0.0 for end in (np.iinfo(kind).min, np.iinfo(kind).max) if abs(int(end)) > 255}
+    for value, least in shares.items():
+        share = float((sample == value).all(axis=0).mean())
+        if share > least:
+            return (
+                f"no nodata value is declared, so {value:g} in all bands ({max(share, 1e-3):.1%} of the pixels seen) "
+                f"is taken for data; if these are missing, say so: gdal_edit.py -a_nodata {value:g}, or "
+                f".rio.write_nodata({value:g}) of an array"
+            )
+    return None
 
 
 def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tuple[Bands, Radiometry]:

@@ -23,6 +23,7 @@ from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
@@ -167,10 +168,10 @@ class Validation:
 
 
 def validate_product(
-    out: str | Path,
-    scene: str | Path,
-    truth: str | Path | None = None,
-    reference: str | Path | None = None,
+    out: Raster,
+    scene: Raster,
+    truth: Raster | None = None,
+    reference: Raster | None = None,
     cloud_mask: str = AUTO,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
@@ -188,14 +189,14 @@ def validate_product(
             not those of the output, or the truth has other units than the scene.
     """
     with gdal_env():
-        made, source = inspect(out, "scene"), inspect(scene, "scene")
+        made, source = inspect(name_of(out), "scene"), inspect(name_of(scene), "scene")
         if read_declared(made).clouds == "nodata":
             source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
             made,
             source,
-            None if truth is None else inspect(truth, "reference"),
-            None if reference is None else inspect(reference, "reference"),
+            None if truth is None else inspect(name_of(truth), "reference"),
+            None if reference is None else inspect(name_of(reference), "reference"),
         )
 
 

@@ -11,13 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from hub import Server, serving
 
 from geo_refdiff import upscale
+from geo_refdiff.commands.calibrate import calibrate
 from geo_refdiff.diffusion import remote
-from geo_refdiff.diffusion.checkpoint import load_denoiser, model_digest, read_config, read_weights, save_model
+from geo_refdiff.diffusion.checkpoint import (
+    describe_model,
+    load_denoiser,
+    model_digest,
+    read_config,
+    read_weights,
+    save_model,
+)
 from geo_refdiff.diffusion.remote import fetch_model
-from geo_refdiff.errors import ModelError
+from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.evaluate.methods import load_models
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -263,6 +273,15 @@ def test_a_download_that_ends_early_is_not_kept(server: Server, tmp_path: Path, 
         anew(f"{server.url}/m.tar.gz")
     server.files["/m.tar.gz"] = whole
     assert anew(f"{server.url}/m.tar.gz").folder.is_dir()
+
+
+def test_other_commands_take_the_same_names(hub: Server) -> None:
+    bands, classes = ("red", "green", "blue"), ("no change", "water", "building")
+    (loaded,) = load_models(["hf://owner/name@v1"], bands, classes, [4], "cpu", torch.float32)
+    assert (loaded.denoiser.halo, loaded.label) == (16, "name@v1")
+    assert describe_model("hf://owner/name")["halo"] == 24
+    with pytest.raises(OptionError, match="is a copy in the cache, which is no place for a calibration"):
+        calibrate("hf://owner/name", "pairs.csv", scales=[4], runs=2, places=4)
 
 
 def test_an_output_says_which_commit_made_it(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:
