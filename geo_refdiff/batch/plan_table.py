@@ -64,7 +64,7 @@ class PlanTable:
     def totals(self) -> dict[str, Any]:
         """Of what is still to be done."""
         todo = [a for a in self.areas if a.status == "pending"]
-        known = [a.seconds for a in todo if a.seconds is not None]
+        seconds = [a.seconds for a in todo if a.seconds is not None]
         return {
             "areas": len(self.areas),
             "pending": len(todo),
@@ -72,7 +72,7 @@ class PlanTable:
             "megapixels": round(sum(a.width * a.height for a in todo) / 1e6, 3),
             "blocks": sum(a.blocks for a in todo),
             "raw_mib": round(sum(a.raw_mib for a in todo), 3),
-            "seconds": round(sum(known), 1) if known else None,
+            "seconds": round(sum(seconds), 1) if seconds else None,
         }
 
     def __str__(self) -> str:
