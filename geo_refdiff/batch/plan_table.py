@@ -71,7 +71,7 @@ class PlanTable:
     def totals(self) -> dict[str, Any]:
         """Of what is still to be done."""
         todo = [a for a in self.areas if a.status == "pending"]
-        known = [a.seconds for a in todo if a.seconds is not None]
+        seconds = [a.seconds for a in todo if a.seconds is not None]
         return {
             "areas": len(self.areas),
             "pending": len(todo),
@@ -81,7 +81,7 @@ class PlanTable:
             "raw_mib": round(sum(a.raw_mib for a in todo), 3),
             "disk_mib": round(sum(a.disk_mib for a in todo), 3),
             "memory_mib": round(max((a.memory_mib for a in todo), default=0.0), 1),
-            "seconds": round(sum(known), 1) if known else None,
+            "seconds": round(sum(seconds), 1) if seconds else None,
         }
 
     def __str__(self) -> str:

@@ -141,9 +141,9 @@ class Chooser:
         dated = [(e, share, rank(e.span)) for e, share in overlapping]
         keyed = [((-round(share, 2), when), e) for e, share, when in dated if when is not None]
         if not keyed:
-            told = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
+            dates = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
             raise NothingFitsError(
-                f"no {self.role} of the dates asked for overlaps the area ({told})", "choose other dates"
+                f"no {self.role} of the dates asked for overlaps the area ({dates})", "choose other dates"
             )
         chosen: list[Entry] = []
         left_out: list[str] = []
