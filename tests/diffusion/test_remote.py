@@ -299,9 +299,8 @@ def test_other_commands_take_the_same_names(hub: Server) -> None:
 def test_the_settings_of_a_plan_pin_the_model(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:
     scene = make_raster("scene.tif", np.full((3, 24, 24), 9, np.uint8))
     out = tmp_path / "out.tif"
-    assert (
-        main(["upscale", str(scene), "--scale", "4", "-o", str(out), "--model", "hf://owner/name", "--plan-only"]) == 0
-    )
+    command = ["upscale", str(scene), "--scale", "4", "-o", str(out), "--model", "hf://owner/name", "--plan-only"]
+    assert run(command) == 0
     assert tomllib.loads((tmp_path / "out.run.toml").read_text())["model"] == f"hf://owner/name@{SECOND}"
 
 
