@@ -108,9 +108,9 @@ def cpu_table(data: Path, folder: Path, others: Sequence[str], *, large: bool) -
     heads = ("version", "CPU s", "less start", "CPU s/MPix", "wall s/MPix", "engine", "peak MB")
     print(f"{'':35} {heads[0]:22}" + "".join(f" {head:>11}" for head in heads[1:]))
     for label, scene, reference, options in runs:
-        for python in (sys.executable, *others):
+        for number, python in enumerate((sys.executable, *others)):
             start = timed([python, "-c", _START])
-            out = ["-o", str(folder / "out.tif"), "--threads", "1", *options]
+            out = ["-o", str(folder / f"out_{number}.tif"), "--threads", "1", *options]
             cost = timed([python, "-c", _RUN, "upscale", str(scene), "--ref", str(reference), *_OPTIONS, *out])
             told = json.loads(cost.printed)
             pixels, timings = told["counts"]["pixels"] / 1e6, told["timings"]
