@@ -190,7 +190,10 @@ def validate_product(
     """
     with gdal_env():
         made, source = inspect(name_of(out), "scene"), inspect(name_of(scene), "scene")
-        if read_declared(made).clouds == "nodata":
+        declared = read_declared(made)
+        if max(declared.bands) > source.count:
+            source = inspect(name_of(scene), "scene", coarser=True)
+        if declared.clouds == "nodata":
             source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
             made,
