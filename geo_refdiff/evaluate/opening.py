@@ -86,6 +86,9 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     Raises:
         InputError, ModelError, OptionError: a file or an option that will not do.
     """
+    for scale in options.scene.scales:
+        if options.data.tile % scale:
+            raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {options.data.tile}")
     device, tile, paste = chosen_device(options.compute.device), options.data.tile, options.methods.paste
     dataset, raw = (_open(data, options, match) for match in (True, False))
     _check_same(dataset, raw)
@@ -98,7 +101,7 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
         if tile % step:
             raise OptionError(f"tile {tile}: model '{model.label}' needs a multiple of {step}")
     networks = open_networks(options.report, device, efflp=len(source.bands) >= 3 and tile % STRIDE == 0)
-    masks = [_masks(name, source) for name in options.methods.mask]
+    masks = [_masks(name, source) for name in options.methods.masks]
     runs = list(_runs(options, loaded, masks, len(dataset.classes)))
     specs = source.first_places(options.data.places)
     return Setup(data, options, dataset, source, specs, loaded, runs, masks, networks)

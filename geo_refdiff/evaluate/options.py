@@ -146,10 +146,12 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     mask: Annotated[
         tuple[str, ...],
         Option(
-            help="Change mask that models are given; auto: as upscale finds it; DIR: class indices by the tile's name.",
-            metavar="none|auto|true|wrong|DIR", repeated=True, fits=_some_distinct, give=_ONCE,
+            help="Change mask that models are given; auto: as upscale finds it; true: the data's; DIR: class indices "
+            "by the tile's name.",
+            default="none; of triplets the index's, else auto", metavar="none|auto|true|wrong|DIR", repeated=True,
+            fits=_distinct, give="each once",
         ),
-    ] = ("none",)  # fmt: skip
+    ] = ()  # fmt: skip
     reference: Annotated[
         tuple[Reference, ...],
         Option(
@@ -180,6 +182,11 @@ class MethodOptions(Options, frozen=True, kw_only=True):
         ),
     ] = ()  # fmt: skip
     dtype: Annotated[Dtype, Option(help="In which models run.", group="Compute")] = "float32"
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """What models are given for tiles of pairs."""
+        return self.mask or ("none",)
 
 
 class ReportOptions(Options, frozen=True, kw_only=True):
@@ -217,11 +224,6 @@ class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     report: ReportOptions = ReportOptions()
     sampling: SamplingOptions = SamplingOptions()
     compute: ComputeOptions = ComputeOptions()
-
-    def __post_init__(self) -> None:
-        for scale in self.scene.scales:
-            if self.data.tile % scale:
-                raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {self.data.tile}")
 
     @classmethod
     def of(cls, **given: Any) -> "EvaluateOptions":
