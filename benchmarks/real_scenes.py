@@ -56,11 +56,9 @@ def table(metrics: dict[str, Any]) -> str:
                 rows.append([first, _bold(name, method), *_cells(values, keys), ""])
                 first = ""
     shared = [n for n in range(len(metrics["tiles"])) if all(_ran(method, n) for _, method in _main(methods))]
-    first = f"mean of {len(shared)}"
+    first, nothing = f"mean of {len(shared)}", [None] * len(metrics["tiles"])
     for name, method in _main(methods) if shared else ():
-        means = [
-            _mean([method["per_tile"][key][n] for n in shared]) if key in method["per_tile"] else None for key in keys
-        ]
+        means = [_mean([method["per_tile"].get(key, nothing)[n] for n in shared]) for key in keys]
         fd = "-" if method["fd"] is None else f"{method['fd']:.0f} ± {method['fd_standard_error']:.0f}"
         rows.append([first, _bold(name, method), *_cells(means, keys), fd])
         first = ""

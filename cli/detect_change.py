@@ -27,7 +27,7 @@ _HELP = {
 @click.option(
     "--grid", default="lr", metavar="lr|hr", help="Pixels of the scene, or those of the scene once it is upscaled."
 )
-@shared("scale", "bands", "scene_range", "psf", "min_confidence", texts=_HELP)
+@shared("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @message_options
 @report_options

@@ -78,19 +78,25 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _option(field: Field, text: str | None = None) -> Decorator[Any]:
     repeated, default = field.option.repeated, field.default
-    if isinstance(default, tuple) and not repeated:
-        default = ",".join(default) or None
-    flag = field.kind is bool
+    flags = [field.flag, field.name]
+    more: dict[str, Any] = {"required": True} if field.required else {"default": default}
+    if field.kind is bool:
+        more["is_flag"] = True
+        if default:
+            flags[0] += f"/--no-{field.flag.removeprefix('--')}"
+    else:
+        more |= {"type": _TYPES.get(field.item, str), "multiple": repeated}
+        more["metavar"] = field.option.metavar or "|".join(field.choices) or None
+        if isinstance(default, tuple) and not repeated:
+            more["default"] = ",".join(default) or None
+        if default == "":
+            more["show_default"] = False
     return click.option(
-        field.flag,
+        *flags,
         cls=Option,
         group=field.group,
-        type=None if flag else _TYPES.get(field.item, str),
-        is_flag=flag,
-        multiple=repeated,
-        default=default,
-        metavar=None if flag else field.option.metavar or "|".join(field.choices) or None,
         help=text or field.help,
+        **more,
     )
 
 

@@ -53,7 +53,7 @@ class Figures(msgspec.Struct, kw_only=True):
         valid_percent: of its pixels.
         lr_residual_rms, lr_residual_max: between the scene and the output as the sensor sees it, digital numbers.
         ref_correlation: of the reference with the scene, mean over bands.
-        from_reference, generated, interpolated: shares of the pixels by where their detail comes from, 0..1.
+        from_reference, generated, interpolated, cloudy: shares of the pixels by where their detail comes from, 0..1.
     """
 
     megapixels: Finite | None = None
@@ -65,6 +65,7 @@ class Figures(msgspec.Struct, kw_only=True):
     from_reference: Finite | None = None
     generated: Finite | None = None
     interpolated: Finite | None = None
+    cloudy: Finite | None = None
 
 
 class Row(Figures, kw_only=True):

@@ -184,6 +184,8 @@ class SceneOnWorkers:
             config = _one_gpu_each(dataclasses.replace(config, workers=min(config.workers, left)), plan.device)
             self._warn(config.workers or 1, threads, plan.device)
         options = {**self.options, "device": plan.device}
+        if plan.model.source:  # pinned, so that every worker takes the same
+            options["model"] = plan.model.source
         settings = Settings(options, {}, plan.model.sha256, threads, same_software())
         with Cluster(config, self.say) as cluster:
             blocks = ClusterBlocks(cluster, settings)

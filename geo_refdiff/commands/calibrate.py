@@ -107,7 +107,7 @@ def calibrate(
     Half of the places serve for the shares, the other half for the factors.
 
     Args:
-        model: bundled name or folder; it must be writable.
+        model: bundled name or folder, which must be writable; no URL.
         data: pairs as `open_dataset` takes them, which the model is never judged on.
         root: folder of their files.
         scales: output pixels along a scene pixel.
@@ -125,6 +125,11 @@ def calibrate(
     opened = open_model(SamplingOptions(model=model))
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
+    if opened.source:
+        raise OptionError(
+            f"model '{model}' is a copy in the cache, which is no place for a calibration: copy {opened.folder} to a "
+            f"folder of your own, and give that"
+        )
     file = opened.folder / FILE
     check_output(file, overwrite)
     for scale in scales:

@@ -34,7 +34,7 @@ from geo_refdiff.sensor.sensor import SensorModel
 
 Grid = Literal["lr", "hr"]
 
-OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence")
+OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask")
 """Those of `upscale` that `detect_change` takes, too."""
 
 _SIDE = 2048

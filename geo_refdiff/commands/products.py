@@ -107,6 +107,12 @@ def _placed(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _clouds(plan: Plan) -> dict[str, str] | None:
+    """What tells the scene's clouds, and what has become of them."""
+    layer = plan.scene.clouds
+    return None if layer is None else {"layer": Path(layer.path).name, "kind": layer.kind, "pixels": plan.clouds}
+
+
 def _item(
     plan: Plan,
     out: Path,
@@ -133,7 +139,7 @@ def _item(
     properties: dict[str, Any] = {
         "geo_refdiff:datetime_from": source,
         "geo_refdiff:plan_sha256": plan.digest(),
-        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256},
+        "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256, "source": plan.model.source},
         "geo_refdiff:sampler": dict(plan.model.sampler),
         "geo_refdiff:seed": plan.seed,
         "geo_refdiff:scale": plan.grid.scale,
@@ -147,6 +153,7 @@ def _item(
             for role, info in (("scene", plan.scene), ("reference", plan.reference))
         },
         "geo_refdiff:mask": None if plan.mask is None else plan.mask.kind,
+        "geo_refdiff:clouds": _clouds(plan),
         "geo_refdiff:coregistration": _placed(plan),
         "geo_refdiff:radiometry": msgspec.to_builtins(plan.radiometry),
         "geo_refdiff:software": dict(plan.software),

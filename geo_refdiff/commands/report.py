@@ -23,6 +23,7 @@ from scipy.ndimage import uniform_filter
 
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.clouds import MEANINGS as MEANINGS_OF_CLOUDS
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.geobox import compose, crop
@@ -286,6 +287,10 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     yield "noise", [f"{', '.join(sigmas)} (standard deviation, the scene's numbers)" if sigmas else "none"]
     yield "consistency with the scene", [plan.sensor.consistency]
     yield "change mask", [_mask(plan)]
+    layer = plan.scene.clouds
+    if layer is not None:
+        become = "nodata" if plan.clouds == "nodata" else "upscaled as they are, and marked in the source map"
+        yield "clouds", [f"as {Path(layer.path).name} tells ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
 
 
 def _pair(pair: Mapping[str, object]) -> str:
@@ -334,7 +339,7 @@ def _sure(plan: Plan, validation: Validation, known: Uncertainty | None) -> Iter
         )
     total = sum(validation.sources.values()) - validation.sources.get(CLASSES[0], 0)
     if total:
-        reference, generated, plain = (validation.sources[name] / total for name in CLASSES[1:])
+        reference, generated, plain, cloudy = (validation.sources[name] / total for name in CLASSES[1:])
         if reference:
             yield (
                 f"In {reference:.0%} of the pixels finer detail is taken from the reference: it was there when the "
@@ -347,6 +352,8 @@ def _sure(plan: Plan, validation: Validation, known: Uncertainty | None) -> Iter
             )
         if plain:
             yield f"In {plain:.0%} the scene is merely interpolated: smooth, with nothing added."
+        if cloudy:
+            yield f"In {cloudy:.0%} a cloud or its shadow hides the ground: nothing that is to be seen there is ground."
     if known is None:
         yield "How far a single pixel may be off was not computed; run with --uncertainty 4 to know."
         return

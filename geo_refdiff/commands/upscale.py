@@ -214,6 +214,7 @@ def _inputs(scene: str | Path, ref: str | Path | None, options: UpscaleOptions) 
         ref,
         options.grid.like,
         *options.mask.files,
+        options.clouds.file,
         None if aoi is None or is_wkt(aoi) else layer_source(aoi).path,
     )
     return [Path(name) for name in given if name is not None and Path(name).exists()]
@@ -234,7 +235,8 @@ def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:
         return False
     if shard_size is not None and published_size(out) != shard_size:
         return False
-    newest = max((info.mtime_ns for info in (plan.scene, plan.reference, plan.mask) if info), default=0)
+    layers = [info.clouds for info in (plan.scene, plan.reference) if info is not None]
+    newest = max((info.mtime_ns for info in (plan.scene, plan.reference, plan.mask, *layers) if info), default=0)
     return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest()
 
 

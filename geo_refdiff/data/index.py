@@ -207,7 +207,7 @@ def as_text(row: IndexRow) -> dict[str, str]:
     return out
 
 
-def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence[Box] | None = None) -> None:
+def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence[Box | None] | None = None) -> None:
     """Write an index, whole or not at all; the suffix says in which format.
 
     Args:
@@ -232,7 +232,7 @@ def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence
     import geopandas
     import shapely
 
-    boxes = [shapely.box(*box) for box in footprints] if footprints is not None else [None] * len(records)
+    boxes = [None if box is None else shapely.box(*box) for box in footprints or [None] * len(records)]
     frame = geopandas.GeoDataFrame(records, columns=list(COLUMNS), geometry=boxes, crs="EPSG:4326")
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".gpkg":

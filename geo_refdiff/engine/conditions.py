@@ -21,7 +21,7 @@ from geo_refdiff.change.mask import open_mask
 from geo_refdiff.change.mask_files import ChangeMask
 from geo_refdiff.errors import ModelError
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.reader import ClearReader, RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
@@ -88,7 +88,10 @@ class ConditionReader:
         self.around = LR_MARGIN + self.rounds
         """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
-        self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
+        self.scene = self._closing.enter_context(RasterReader(plan.shown_scene, plan.bands.computed))
+        self._clear: ClearReader | None = None
+        if plan.scene.clouds is not None and plan.clouds == "keep":
+            self._clear = self._closing.enter_context(ClearReader(plan.scene))
         self.reference: WarpedReader | None = None
         self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:
@@ -117,6 +120,18 @@ class ConditionReader:
         """
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
+
+    def cloudy(self, window: Window) -> NDArray[np.bool_] | None:
+        """(h, w) True = a cloud that is kept; None: the whole window is clear.
+
+        Args:
+            window: on the LR lattice.
+        """
+        if self._clear is None:
+            return None
+        row, col = self.plan.lr_origin
+        clouds = ~self._clear.read(window.shift(-row, -col))
+        return clouds if clouds.any() else None
 
     def read(self, windows: tuple[Window, ...]) -> Inputs:
         """What the files hold for windows of one shape on the HR lattice, whose sides and starts are multiples of the
@@ -180,8 +195,11 @@ class ConditionReader:
         )  # fmt: skip
 
     def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The scene on the LR lattice in the restorer's units, and validity band by band."""
+        """The scene on the LR lattice in the restorer's units, and validity band by band; clouds are not valid."""
         values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
+        clouds = self.cloudy(window)
+        if clouds is not None:
+            valid = valid & ~torch.from_numpy(clouds)
         return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
     def _reference_units(self, window: Window) -> Tensor:

@@ -150,6 +150,7 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_VERSION": __version__,
         "GEO_REFDIFF_MODEL": plan.model.name,
         "GEO_REFDIFF_MODEL_SHA256": plan.model.sha256 or "none",
+        **({"GEO_REFDIFF_MODEL_SOURCE": plan.model.source} if plan.model.source else {}),
         "GEO_REFDIFF_SAMPLER": sampler,
         "GEO_REFDIFF_SEED": str(plan.seed),
         "GEO_REFDIFF_SCALE": str(plan.grid.scale),
@@ -160,6 +161,7 @@ def provenance(plan: Plan) -> dict[str, str]:
         "GEO_REFDIFF_CONSISTENCY": plan.sensor.consistency,
         "GEO_REFDIFF_REFERENCE": "yes" if plan.radiometry.gain else "no",
         "GEO_REFDIFF_MASK": _mask_kind(plan),
+        "GEO_REFDIFF_CLOUDS": "none" if plan.scene.clouds is None else plan.clouds,
     }
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from geo_refdiff.change.detector import load_detector
 from geo_refdiff.data import OpenedDataset, open_dataset
-from geo_refdiff.data.averaged import coarser
-from geo_refdiff.data.refsr import RefSRDataset
+from geo_refdiff.data.dataset import coarser
+from geo_refdiff.data.published import PublishedDataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
@@ -157,7 +157,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
 class _OwnLr:
     """The LR images that come with a data set."""
 
-    dataset: RefSRDataset
+    dataset: PublishedDataset
     scale: int
 
     def read(self, spec: TileSpec) -> Tensor:
@@ -172,7 +172,7 @@ def _lr(setup: Setup, scale: int) -> Images | None:
         return None
     if lr != OWN_LR:
         return ImageFolder(_inner(setup.options, Path(lr), scale), len(setup.source.bands), scale)
-    if not isinstance(dataset, RefSRDataset):
+    if not isinstance(dataset, PublishedDataset):
         raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images; name a folder, or leave --lr out")
     if scale not in [s for _, s in dataset.lr_kinds()]:
         have = ", ".join(f"{kind} {s}x" for kind, s in dataset.lr_kinds()) or "none"

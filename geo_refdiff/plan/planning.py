@@ -18,6 +18,7 @@ from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
 from geo_refdiff.plan.automatic_mask import automatic_mask
+from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
@@ -65,12 +66,16 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
-    scene = inspect(scene_file, "scene")
+    scene, cloudy = cloudy_scene(inspect(scene_file, "scene"), options.clouds.cloud_mask, options.clouds.clouds)
     _LOG.debug(
         "scene: %s, %d x %d pixels, %d bands, %s", scene.path, scene.width, scene.height, scene.count, scene.dtype
     )
-    found = make_outline(options, scene, None if ref is None else inspect(ref, "reference"))
-    reference, model, bands, scale, notes = found.reference, found.model, found.bands, found.scale, list(found.notes)
+    reference, hidden = None, None
+    if ref is not None:
+        reference, hidden = cloudy_reference(inspect(ref, "reference"), options.clouds.cloud_mask)
+    found = make_outline(options, scene, reference)
+    model, bands, scale, notes = found.model, found.bands, found.scale, list(found.notes)
+    notes += [told for told in (cloudy, hidden) if told is not None]
     psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
     restorer = model.make(sensor, bands.channels)
     crop, target = found.crop, found.target
@@ -147,12 +152,13 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
         sensor=declared,
-        model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler),
+        model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler, model.source),
         seed=options.sampling.seed,
         device=found.device,
         dtype=found.dtype,
         output=found.output,
         coregistration=placed,
+        clouds=options.clouds.clouds,
         source_map="source" in options.output.products,
         uncertainty=uncertainty,
         software=software_versions(),

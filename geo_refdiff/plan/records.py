@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.mask import MaskRecord
-from geo_refdiff.options import Consistency
+from geo_refdiff.options import CloudMode, Consistency
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
@@ -203,13 +203,15 @@ def correction_halo(sensor: SensorRecord, scale: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings."""
+    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings; the URL
+    that it was fetched from, pinned ("" = none)."""
 
     name: str
     sha256: str = ""
     bands: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,8 @@ class Output:
 class Plan:
     """A run, decided. Immutable; goes through JSON without loss but of signatures of URLs (`to_dict`, `plan.file`).
 
-    `source_map`: whether it is written where each pixel's detail comes from; `uncertainty`: how sure it is, None: not.
+    `clouds`: what becomes of the scene's cloudy pixels; `source_map`: whether it is written where each pixel's detail
+    comes from; `uncertainty`: how sure it is, None: not.
     """
 
     scene: RasterInfo
@@ -250,6 +253,7 @@ class Plan:
     dtype: str
     output: Output
     coregistration: Coregistration
+    clouds: CloudMode = "keep"
     source_map: bool = False
     uncertainty: UncertaintyRecord | None = None
     software: Mapping[str, str] = field(default_factory=dict)
@@ -279,6 +283,11 @@ class Plan:
     def shape(self) -> tuple[int, int]:
         """(height, width) of the output, pixels."""
         return self.grid.crop.height * self.grid.scale, self.grid.crop.width * self.grid.scale
+
+    @property
+    def shown_scene(self) -> RasterInfo:
+        """The scene whose valid pixels are those of the output: cloudy ones are, unless they become nodata."""
+        return self.scene if self.clouds == "nodata" else replace(self.scene, clouds=None)
 
     @property
     def lr_origin(self) -> tuple[int, int]:

@@ -203,7 +203,7 @@ class DiffusionRestorer:
         denoiser, settings = self.denoiser, self.settings
         guidance = start = None
         if isinstance(denoiser, GuidedDenoiser):
-            guidance = denoiser.guidance(lr, ref, mask)
+            guidance = denoiser.guidance(lr, ref, mask, start_only=settings.steps == 0)
             if settings.name == BETTER_START:
                 start = denoiser.start(guidance)
         return _Prepared(batch, lr, ref, mask, guidance, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
+from geo_refdiff.options import AUTO
+from geo_refdiff.plan.clouds import cloudy_scene
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.gdal import gdal_env
@@ -42,8 +44,8 @@ class Validation:
     Attributes:
         out: the file.
         promises: those that were looked at.
-        lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon
-            are counted only.
+        lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon,
+            and under clouds of which the layer is not known, are counted only.
         residual: between scene and output as the declared sensor sees it, in the scene's units.
         bicubic_residual: the same of the scene enlarged by bicubic interpolation, in the output's data type.
         value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
@@ -158,7 +160,11 @@ class Validation:
 
 
 def validate_product(
-    out: str | Path, scene: str | Path, truth: str | Path | None = None, reference: str | Path | None = None
+    out: str | Path,
+    scene: str | Path,
+    truth: str | Path | None = None,
+    reference: str | Path | None = None,
+    cloud_mask: str = AUTO,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
@@ -167,15 +173,19 @@ def validate_product(
         scene: that it was made from.
         truth: an HR image of the same date in the scene's units, on any grid; bands are matched by name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
+        cloud_mask: that it was made with, as of `upscale`; it is looked at where clouds have become nodata.
 
     Raises:
         InputError: a file cannot be read, `out` carries no tags of `upscale`, bands of the reference or the truth are
             not those of the output, or the truth has other units than the scene.
     """
     with gdal_env():
+        made, source = inspect(out, "scene"), inspect(scene, "scene")
+        if read_declared(made).clouds == "nodata":
+            source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
-            inspect(out, "scene"),
-            inspect(scene, "scene"),
+            made,
+            source,
             None if truth is None else inspect(truth, "reference"),
             None if reference is None else inspect(reference, "reference"),
         )
@@ -187,6 +197,8 @@ def validate_raster(
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
         declared = read_declared(info)
+        if declared.clouds != "nodata":
+            source = replace(source, clouds=None)
         result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
             result.unit = source.units[declared.bands[0] - 1] or "scene units"
@@ -297,7 +309,7 @@ def _compare(
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
-            if declared.area != "polygon":
+            if declared.area != "polygon" and (declared.clouds != "nodata" or source.clouds is not None):
                 result.lost += int((wanted & ~valid[own]).any(axis=0).sum())
             sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
             count, height, width = lr.shape

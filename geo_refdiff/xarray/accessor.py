@@ -18,6 +18,7 @@ from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.clouds import KINDS, NamedLayer
 from geo_refdiff.raster.geobox import crs_wkt
 from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers
@@ -27,7 +28,6 @@ from geo_refdiff.xarray.tasks import Job, get_block, get_ready
 OPTIONS = tuple(name for name in FIELDS if name not in ("mask", "threads", *fields_of(OutputOptions)))
 """Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file or its process."""
 
-_ARRAYS = ("ref", "mask", "mask_confidence")
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
 
 
@@ -58,7 +58,8 @@ class RefdiffAccessor:
             mask: change mask: a file or an array, any CRS; "auto" (as with None, where there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
-            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` may be an array.
+            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` and `cloud_mask` may be arrays, the
+                latter of the kind that its name tells ("scl", "qa_pixel", ...), else its values.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
@@ -72,9 +73,12 @@ class RefdiffAccessor:
         base = _folder(folder)
         scenes = layers(self._array, "the array")
         stored = [store_image(image, base, "the array") for image in scenes.images]
-        inputs = {"ref": ref, "mask": mask, "mask_confidence": options.get("mask_confidence")}
+        more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
+        inputs = {"ref": ref, "mask": mask, **more}
         beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, xarray.DataArray)}
         given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
+        if "cloud_mask" in beside:
+            given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
         reference = given.pop("ref")
         asked = UpscaleOptions.of(**given, products=())
         _check_files(asked, [s.store for s in beside.values()])
@@ -101,10 +105,16 @@ def _stored(array: xarray.DataArray, folder: Path, role: str) -> Stored:
     return store_image(found.images[0], folder, f"{role} array")
 
 
+def _named(path: str, array: xarray.DataArray) -> str:
+    """A layer of clouds with its kind, where the array's name is one."""
+    kind = next((kind for kind in KINDS if kind == str(array.name).lower()), None)
+    return str(NamedLayer(path, kind))
+
+
 def _check_files(options: UpscaleOptions, stores: list[Store]) -> None:
     """What is named must be there now, though it is read later."""
     arrays = {s.info.path for s in stores}
-    for name in options.mask.files:
+    for name in (*options.mask.files, *filter(None, [options.clouds.file])):
         if name not in arrays and "://" not in name and not name.startswith("/vsi") and not Path(name).exists():
             raise InputError(f"{name}: no such file; give a raster or vector file, or an array")
 
@@ -120,7 +130,8 @@ def _blocks(
 ) -> dask.array.Array:
     """(band, y, x) pixels; a chunk is a block."""
     stored = [scene, *beside.values()]
-    files = [(f, Path(f).stat().st_mtime_ns) for f in options.mask.files if Path(f).exists()]
+    named = [name for name in (*options.mask.files, options.clouds.file) if name is not None]
+    files = [(f, Path(f).stat().st_mtime_ns) for f in named if Path(f).exists()]
     threads, batch = torch.get_num_threads(), options.compute.batch_size or default_batch(outline.device)
     token = tokenize(
         options.flat(), outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
