@@ -73,7 +73,7 @@ def differences(metrics: dict[str, Any]) -> list[str]:
             parts = [
                 f"{title} {value['mean']:+.{digits}f}" + (f" ± {error:.{digits + 1}f}" if error is not None else "")
                 for key, (title, digits) in FIGURES.items()
-                if (value := others[other].get(key)) and value["mean"] is not None
+                if (value := others.get(other, {}).get(key)) and value["mean"] is not None
                 for error in (value["standard_error"],)
             ]
             if parts:
