@@ -10,7 +10,8 @@ import click
 from geo_refdiff.cli.console import message_options, show_text
 from geo_refdiff.cli.options import GroupedCommand, debug_option, given, record_options, shared
 from geo_refdiff.cli.progress import counted
-from geo_refdiff.evaluate.options import SHARED, DataOptions, MethodOptions, ReportOptions, SceneOptions
+from geo_refdiff.evaluate.options import DATASET, SHARED, DataOptions, MethodOptions, ReportOptions, SceneOptions
+from geo_refdiff.options import DatasetOptions, fields_of
 
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
@@ -19,6 +20,7 @@ from geo_refdiff.evaluate.options import SHARED, DataOptions, MethodOptions, Rep
 @click.option(
     "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder of the report."
 )
+@shared(*DATASET, fields=fields_of(DatasetOptions))
 @record_options(SceneOptions, DataOptions, MethodOptions, ReportOptions)
 @shared(*SHARED, texts={"seed": "Of noise, pasted change and the tiles shown."})
 @message_options

@@ -21,7 +21,7 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
 from geo_refdiff.evaluate.methods import BASELINES, Baseline, LoadedModel, Method, ModelRun, Outputs, load_models
-from geo_refdiff.evaluate.options import OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
+from geo_refdiff.evaluate.options import DATASET, OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
 from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
@@ -189,10 +189,7 @@ def _masks(name: str, source: TileSource) -> MaskSource:
 def _open(data: str, options: EvaluateOptions, match: bool) -> OpenedDataset:
     return open_dataset(
         data,
-        root=options.data.root,
-        split=options.data.split,
-        only=options.data.only,
-        exclude=options.data.exclude,
+        **{name: getattr(options.dataset, name) for name in DATASET},
         resident=False,
         pseudo_classes=options.methods.paste,
         match=match,

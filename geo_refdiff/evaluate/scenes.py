@@ -115,7 +115,7 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     path = Path(source)
     records = [{key: str(row.get(key) or "").strip() for key in COLUMNS} for row in read_records(path)[1]]
     triplets = []
-    root = data_root(path, [row["lr"] for row in records], options.data.root)
+    root = data_root(path, [row["lr"] for row in records], options.dataset.root)
     for number, row in enumerate(records, 1):
         if not row["lr"]:
             raise InputError(f"{path}, row {number}: 'lr' is empty; give the path of a raster")
@@ -127,9 +127,9 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: two rows are called '{name}'; give each a name of its own in a column name")
-    check_names("only", options.data.only, names)
-    check_names("exclude", options.data.exclude, names)
-    only, exclude = options.data.only, options.data.exclude
+    check_names("only", options.dataset.only, names)
+    check_names("exclude", options.dataset.exclude, names)
+    only, exclude = options.dataset.only, options.dataset.exclude
     kept = [t for t in triplets if (not only or is_in(t.name, only)) and not is_in(t.name, exclude)]
     if not kept:
         raise OptionError(f"{path}: no triplet is left after only and exclude; ask for more")
