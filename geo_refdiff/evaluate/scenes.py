@@ -8,8 +8,9 @@ sensor would see it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import hypot
 from pathlib import Path
@@ -32,7 +33,6 @@ from geo_refdiff.evaluate.image_folder import as_written
 from geo_refdiff.evaluate.methods import Kind, model_labels
 from geo_refdiff.evaluate.options import MAX_SCALE, MIN_SCALE, EvaluateOptions
 from geo_refdiff.evaluate.perceptual import STRIDE, Compared, Networks
-from geo_refdiff.evaluate.tiles import UINT8
 from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.options import SamplingOptions, UpscaleOptions
 from geo_refdiff.plan.planning import make_plan
@@ -184,9 +184,37 @@ def scene_methods(models: Sequence[str], options: EvaluateOptions) -> list[Scene
     return methods
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A truth on the output grid, and how the scene is brought into its numbers.
+
+    Attributes:
+        image: (1, C, H, W) float32, 0..255; what is missing holds the mean of its band.
+        valid: (1, 1, H, W) bool.
+        numbers: of its file.
+        fit: of the scene to it.
+        shift: (rows, columns), output pixels by which it was found to lie off; None: it could not be told.
+    """
+
+    image: Tensor
+    valid: Tensor
+    numbers: Numbers
+    fit: RadiometricFit
+    shift: tuple[float, float] | None
+
+    @property
+    def moved(self) -> bool:
+        """Whether it was moved back, which costs a little sharpness."""
+        return _is_far(self.shift)
+
+    def fitted(self, image: Tensor) -> Tensor:
+        """An image in the scene's numbers -> 0..255 as `image`, rounded and clipped as the truth's file is."""
+        return as_written(self.numbers.scaled(_linear(image, self.fit)), self.numbers)
+
+
+@dataclass(frozen=True, slots=True)
 class ScenePicture:
-    """A triplet, opened: the truth on the output grid, in its own order of bands.
+    """A triplet, opened.
 
     Attributes:
         triplet: as the index has it.
@@ -194,14 +222,7 @@ class ScenePicture:
         factor: output pixels along a scene pixel.
         bands: of the scene that are compared, 1-based; red, green, blue first where they are among them.
         rgb: whether the first three are red, green, blue.
-        truth: (1, C, H, W) float32, 0..255; None: there is none.
-        valid: (1, 1, H, W) bool, of the truth.
-        numbers: of the truth's file.
-        fit: of the scene to the truth.
-        shift: (rows, columns), output pixels by which the truth was found to lie off; None: it could not be told.
-        scales: method -> the factor that it was run at.
-        notes: method -> what its plan says.
-        left_out: method -> why it could not be run.
+        truth: None where there is none.
     """
 
     triplet: Triplet
@@ -209,38 +230,61 @@ class ScenePicture:
     factor: int
     bands: tuple[int, ...]
     rgb: bool
-    truth: Tensor | None = None
-    valid: Tensor | None = None
-    numbers: Numbers = UINT8
-    fit: RadiometricFit | None = None
-    shift: tuple[float, float] | None = None
-    scales: dict[str, int] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def moved(self) -> bool:
-        """Whether the truth was moved, which costs it a little sharpness."""
-        return self.shift is not None and hypot(*self.shift) > _MOVED
+    truth: Truth | None = None
 
     @property
     def sensor(self) -> SensorModel:
-        """The operator by which scene and truth are compared."""
+        """The operator by which scene and sharp images are compared."""
         return SensorModel(self.factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a method made of a scene.
+
+    Attributes:
+        image: (1, C, H, W) float32 in the scene's digital numbers, for `ScenePicture.bands`.
+        valid: (1, 1, H, W) bool.
+        scale: factor at which the method worked.
+        notes: what its plan says.
+    """
+
+    image: Tensor
+    valid: Tensor
+    scale: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRun:
+    """Everything that was made of a triplet.
+
+    Attributes:
+        picture: the triplet, opened.
+        restored: by method.
+        seconds: by method.
+        left_out: method -> why it could not be run.
+    """
+
+    picture: ScenePicture
+    restored: dict[str, Restored]
+    seconds: dict[str, float]
+    left_out: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        fit = self.fit
+        picture, truth = self.picture, self.picture.truth
+        fit = None if truth is None else truth.fit
         return {
-            "factor": self.factor,
-            "bands": [_name(self.scene, band) for band in self.bands],
-            "range": [self.numbers.low, self.numbers.high],
+            "factor": picture.factor,
+            "bands": [_name(picture.scene, band) for band in picture.bands],
+            "range": None if truth is None else [truth.numbers.low, truth.numbers.high],
             "gain": None if fit is None else list(fit.gain),
             "offset": None if fit is None else list(fit.offset),
             "correlation": None if fit is None else list(fit.correlation),
-            "truth_shift": None if self.shift is None else list(self.shift),
-            "scales": self.scales,
-            "notes": {name: list(notes) for name, notes in self.notes.items()},
+            "truth_shift": None if truth is None or truth.shift is None else list(truth.shift),
+            "scales": {name: restored.scale for name, restored in self.restored.items()},
+            "notes": {name: list(restored.notes) for name, restored in self.restored.items()},
             "left_out": self.left_out,
         }
 
@@ -268,9 +312,7 @@ def open_picture(triplet: Triplet, scale: int | None) -> ScenePicture:
     order = sorted(range(len(own)), key=lambda k: colours.index(own[k]) if rgb and own[k] in colours else 3 + k)
     bands, chosen = tuple(own[k] for k in order), tuple(theirs[k] for k in order)
     picture = ScenePicture(triplet, scene, factor, bands, rgb)
-    if triplet.truth:
-        _read_truth(picture, other, chosen)
-    return picture
+    return replace(picture, truth=_read_truth(picture, other, chosen)) if triplet.truth else picture
 
 
 def whole_factor(scene: RasterInfo, sharp: RasterInfo) -> int:
@@ -290,30 +332,30 @@ def whole_factor(scene: RasterInfo, sharp: RasterInfo) -> int:
     return factor
 
 
-def _read_truth(picture: ScenePicture, truth: RasterInfo, chosen: tuple[int, ...]) -> None:
+def _read_truth(picture: ScenePicture, truth: RasterInfo, chosen: tuple[int, ...]) -> Truth:
     scene, factor = picture.scene, picture.factor
-    displacement = None
-    found = register_rasters(scene, picture.bands, truth, chosen, picture.sensor, "global")
-    if found.registered:
-        picture.shift = (found.shift[0] * factor, found.shift[1] * factor)
-        if picture.moved:
-            displacement = found.displacement.scaled(factor)
+    registration = register_rasters(scene, picture.bands, truth, chosen, picture.sensor, "global")
+    shift = (registration.shift[0] * factor, registration.shift[1] * factor) if registration.registered else None
+    displacement = registration.displacement.scaled(factor) if _is_far(shift) else None
     target = output_geobox(scene_geobox(scene), factor)
     with WarpedReader(truth, chosen, target, "cubic", displacement) as fine, RasterReader(scene, picture.bands) as lr:
-        values, valid = fine.read(Window(0, 0, scene.height * factor, scene.width * factor))
+        values, known = fine.read(Window(0, 0, scene.height * factor, scene.width * factor))
         coarse, coarse_valid = lr.read(Window(0, 0, scene.height, scene.width))
-    if not valid.any():
+    if not known.any():
         raise InputError(f"{truth.path}: has no valid pixel over the scene; give another truth")
-    low, high = (0.0, 255.0) if truth.dtype == "uint8" else (float(q) for q in np.quantile(values[:, valid], _RANGE))
-    picture.numbers = Numbers(truth.dtype, low, high if high > low else low + 1.0)
-    known = torch.from_numpy(np.asarray(valid))[None, None]
-    picture.valid = known
-    picture.truth = picture.numbers.scaled(torch.from_numpy(values.astype(np.float32)))[None]
-    seen, weight = picture.sensor.observe_valid(torch.from_numpy(values.astype(np.float64))[None], known)
+    low, high = (0.0, 255.0) if truth.dtype == "uint8" else (float(q) for q in np.quantile(values[:, known], _RANGE))
+    numbers = Numbers(truth.dtype, low, high if high > low else low + 1.0)
+    means = values[:, known].mean(axis=1, dtype=np.float64)[:, None, None]
+    image = torch.from_numpy(np.where(known, values, means).astype(np.float32))[None]
+    valid = torch.from_numpy(np.asarray(known))[None, None]
+    seen, weight = picture.sensor.observe_valid(image, valid)
     both = (weight[0, 0].numpy() > _SEEN) & coarse_valid.all(axis=0)
-    picture.fit = fit_radiometry(
-        coarse.astype(np.float64).reshape(len(coarse), -1), seen[0].flatten(1).numpy(), both.ravel()
-    )
+    fit = fit_radiometry(coarse.astype(np.float64).reshape(len(coarse), -1), seen[0].flatten(1).numpy(), both.ravel())
+    return Truth(numbers.scaled(image), valid, numbers, fit, shift)
+
+
+def _is_far(shift: tuple[float, float] | None) -> bool:
+    return shift is not None and hypot(*shift) > _MOVED
 
 
 def run_scale(model: Model, factor: int) -> int:
@@ -331,12 +373,10 @@ def run_scale(model: Model, factor: int) -> int:
     return multiples[0]
 
 
-def restore(picture: ScenePicture, method: SceneMethod, seed: int = 0) -> tuple[Tensor, Tensor]:
+def restore(picture: ScenePicture, method: SceneMethod, seed: int = 0) -> Restored:
     """Upscale a scene by a method, as `upscale` does it but for the file.
 
-    Returns:
-        values (1, C, H, W) float32 in the scene's digital numbers, for `picture.bands`; where they are valid, (1, 1, H,
-        W). A model that does not know the factor works at a multiple of it, and its pixels are averaged.
+    A model that does not know the factor works at a multiple of it, and its pixels are averaged.
 
     Raises:
         GeoRefDiffError: it cannot be done; one line.
@@ -356,7 +396,6 @@ def restore(picture: ScenePicture, method: SceneMethod, seed: int = 0) -> tuple[
     )  # fmt: skip
     planned = make_plan(triplet.lr, ref, options)
     plan = planned.plan
-    picture.scales[method.name], picture.notes[method.name] = scale, planned.notes
     missing = [band for band in picture.bands if band not in plan.bands.output]
     if missing:
         raise InputError(
@@ -374,17 +413,14 @@ def restore(picture: ScenePicture, method: SceneMethod, seed: int = 0) -> tuple[
     image, known = torch.from_numpy(values)[None], torch.from_numpy(valid)[None, None]
     step = scale // picture.factor
     if step > 1:
-        return F.avg_pool2d(image, step), F.avg_pool2d(known.to(torch.float32), step) == 1.0
-    return image, known
+        image, known = F.avg_pool2d(image, step), F.avg_pool2d(known.to(torch.float32), step) == 1.0
+    return Restored(image, known, scale, planned.notes)
 
 
-def difference_baseline(picture: ScenePicture) -> tuple[Tensor, Tensor]:
+def difference_baseline(picture: ScenePicture) -> Restored:
     """The reference, fitted to the coarse scene of its own date, plus the enlarged difference of the coarse scenes.
 
     The simplest of the methods that fuse images of two sensors over time (Gao et al. 2006 and what came after it).
-
-    Returns:
-        as `restore`.
 
     Raises:
         GeoRefDiffError: the rasters do not fit together; one line.
@@ -412,85 +448,68 @@ def difference_baseline(picture: ScenePicture) -> tuple[Tensor, Tensor]:
     change = np.where(coarse_known, lr.astype(np.float32) - old.astype(np.float32), 0.0).astype(np.float32)
     result = _linear(image, fit) + upsample(torch.from_numpy(change)[None], factor)
     valid = torch.from_numpy(coarse_known)[None, None].repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    return result, known & valid
+    return Restored(result, known & valid, factor)
 
 
-def fitted(picture: ScenePicture, image: Tensor) -> Tensor:
-    """A result in the truth's numbers, 0..255 as in `ScenePicture`, rounded and clipped as the truth's file is."""
-    assert picture.fit is not None
-    return as_written(picture.numbers.scaled(_linear(image, picture.fit)), picture.numbers)
-
-
-def score(
-    picture: ScenePicture, results: Mapping[str, tuple[Tensor, Tensor]], networks: Networks
-) -> tuple[dict[str, dict[str, float]], Compared]:
-    """The figures of results over the pixels that are valid in all of them and in the truth.
+def score(run: SceneRun, networks: Networks) -> tuple[dict[str, dict[str, float]], Compared]:
+    """The figures of what methods made, over the pixels that are valid in all of it and in the truth.
 
     Args:
-        picture: with a truth.
-        results: method -> what `restore` gives.
+        run: of a triplet with a truth.
         networks: those that judge images; used where the picture is red, green, blue.
 
     Returns:
         method -> figure -> value; and what networks say of them, by parts of `CELL` pixels.
+
+    Raises:
+        InputError: there is no truth, or no such pixel.
     """
-    assert picture.truth is not None
-    assert picture.valid is not None
-    truth, valid = picture.truth, picture.valid
-    for _, known in results.values():
-        valid = valid & known
+    picture, truth = run.picture, run.picture.truth
+    if truth is None:
+        raise InputError(f"{picture.triplet.name}: has no truth to be measured against")
+    valid = truth.valid
+    for restored in run.restored.values():
+        valid = valid & restored.valid
     if not valid.any():
         raise InputError(f"{picture.triplet.name}: scene and truth have no valid pixel in common")
-    images = torch.cat([torch.where(valid, fitted(picture, image), truth) for image, _ in results.values()])
-    figures = image_figures(images, truth, {"": None if valid.all() else valid}, Compared({}, {}))
+    images = torch.cat([torch.where(valid, truth.fitted(r.image), truth.image) for r in run.restored.values()])
+    figures = image_figures(images, truth.image, {"": None if valid.all() else valid}, Compared({}, {}))
     compared = Compared({}, {})
     if picture.rgb:
-        cut = (..., *(slice(n // STRIDE * STRIDE) for n in truth.shape[-2:]))
-        compared = networks.compare(images[cut], truth[cut], CELL)
+        cut = (..., *(slice(n // STRIDE * STRIDE) for n in truth.image.shape[-2:]))
+        compared = networks.compare(images[cut], truth.image[cut], CELL)
         for key, layers in compared.layers.items():
             distances = perceptual.layers_map(layers, valid[cut].shape[-2:]).cpu()
             figures[key] = metrics.mean_where(distances, valid[cut])
     else:
         del figures["chroma"]
     return {
-        name: {key: float(values[number]) for key, values in figures.items()} for number, name in enumerate(results)
+        name: {key: float(values[number]) for key, values in figures.items()}
+        for number, name in enumerate(run.restored)
     }, compared
 
 
-def run_triplet(
-    triplet: Triplet, methods: Sequence[SceneMethod], options: EvaluateOptions
-) -> tuple[ScenePicture, dict[str, tuple[Tensor, Tensor]], dict[str, float]]:
+def run_triplet(triplet: Triplet, methods: Sequence[SceneMethod], options: EvaluateOptions) -> SceneRun:
     """Open a triplet and run every method that can be run on it.
-
-    Returns:
-        the picture; method -> what `restore` gives; method -> seconds.
 
     Raises:
         GeoRefDiffError: the triplet cannot be opened, or no method can be run on it.
     """
-    scale = options.scene.scale[0] if options.scene.scale else None
-    picture = open_picture(triplet, scale)
-    results: dict[str, tuple[Tensor, Tensor]] = {}
-    seconds: dict[str, float] = {}
-    for method in methods:
-        started = perf_counter()
-        try:
-            results[method.name] = restore(picture, method, options.sampling.seed)
-        except GeoRefDiffError as error:
-            picture.left_out[method.name] = str(error)
-        else:
-            seconds[method.name] = perf_counter() - started
+    picture = open_picture(triplet, options.scene.scale[0] if options.scene.scale else None)
+    work = {method.name: partial(restore, picture, method, options.sampling.seed) for method in methods}
     if triplet.lr_t1 and triplet.ref:
+        work[DIFFERENCE] = partial(difference_baseline, picture)
+    run = SceneRun(picture, {}, {}, {})
+    for name, method in work.items():
         started = perf_counter()
         try:
-            results[DIFFERENCE] = difference_baseline(picture)
+            run.restored[name] = method()
+            run.seconds[name] = perf_counter() - started
         except GeoRefDiffError as error:
-            picture.left_out[DIFFERENCE] = str(error)
-        else:
-            seconds[DIFFERENCE] = perf_counter() - started
-    if not results:
-        raise InputError(f"{triplet.name}: no method can be run on it; {next(iter(picture.left_out.values()))}")
-    return picture, results, seconds
+            run.left_out[name] = str(error)
+    if not run.restored:
+        raise InputError(f"{triplet.name}: no method can be run on it; {next(iter(run.left_out.values()))}")
+    return run
 
 
 def bands_in(picture: ScenePicture, other: RasterInfo) -> tuple[int, ...]:

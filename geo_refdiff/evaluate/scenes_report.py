@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geo_refdiff import __version__
 from geo_refdiff.errors import GeoRefDiffError, InputError
@@ -33,9 +32,9 @@ from geo_refdiff.evaluate.scenes import (
     CELL,
     DIFFERENCE,
     SceneMethod,
-    ScenePicture,
+    SceneRun,
+    Truth,
     bands_in,
-    fitted,
     read_triplets,
     run_triplet,
     scene_methods,
@@ -82,7 +81,7 @@ def evaluate_triplets(
     if any(triplet.lr_t1 and triplet.ref for triplet in triplets):
         kinds[DIFFERENCE] = "baseline"
     scores = Scores(kinds)
-    opened: list[ScenePicture] = []
+    runs: list[SceneRun] = []
     left_out: dict[str, str] = {}
     asked, seed, names = options.report, options.sampling.seed, [triplet.name for triplet in triplets]
     grid, full = (pictures.choose_names(names, asked.show, n, seed) for n in (asked.grid, asked.pictures))
@@ -92,33 +91,32 @@ def evaluate_triplets(
         for done, triplet in enumerate(triplets):
             progress(done, len(triplets))
             try:
-                picture, results, seconds = run_triplet(triplet, methods, options)
+                run = run_triplet(triplet, methods, options)
             except GeoRefDiffError as error:
                 left_out[triplet.name] = str(error)
                 continue
-            opened.append(picture)
-            if picture.truth is not None:
-                figures, compared = score(picture, results, networks)
-                scores.add(triplet.name, figures, seconds)
-                if not set(picture.left_out) - {DIFFERENCE}:
-                    scores.add_features(compared, list(results))
-            images = {name: image for name, (image, _) in results.items()}
+            runs.append(run)
+            if run.picture.truth is not None:
+                figures, compared = score(run, networks)
+                scores.add(triplet.name, figures, run.seconds)
+                if not set(run.left_out) - {DIFFERENCE}:
+                    scores.add_features(compared, list(run.restored))
             if triplet.name in grid:
-                rows[triplet.name] = scene_panels(picture, images, SIDE)
+                rows[triplet.name] = scene_panels(run, SIDE)
             if triplet.name in full:
-                files.append(_draw(scene_panels(picture, images), triplet.name, out))
+                files.append(_draw(scene_panels(run), triplet.name, out))
     progress(len(triplets), len(triplets))
-    if not opened:
+    if not runs:
         raise InputError(f"none of {len(triplets)} triplets can be used; the first: {next(iter(left_out.values()))}")
     if rows:
         files = [out / "grid.png", *files]
         write_panels(files[0], list(rows.values()), SIDE)
-    parts = ["# Evaluation of real scenes", "", _head(data, methods, opened, left_out, efflp_note(networks)), ""]
+    parts = ["# Evaluation of real scenes", "", _head(data, methods, runs, left_out, efflp_note(networks)), ""]
     if scores.tiles:
         parts += [
             "## Each scene",
             "",
-            scene_table(opened, scores),
+            scene_table(runs, scores),
             "",
             _means(scores),
             *differences_tables(scores, AGAINST),
@@ -133,18 +131,18 @@ def evaluate_triplets(
             if method.kind == "model"
         },
         "efflp_fd": efflp_note(networks),
-        "scenes": {picture.triplet.name: picture.to_dict() for picture in opened},
+        "scenes": {run.picture.triplet.name: run.to_dict() for run in runs},
         "left_out": left_out,
         **scores.to_dict(),
     }
     return write_report(out, "\n".join(parts), metrics, files)
 
 
-def scene_table(opened: Sequence[ScenePicture], scores: Scores) -> str:
+def scene_table(runs: Sequence[SceneRun], scores: Scores) -> str:
     """Markdown table with a row for each scene and method that was run on it."""
     shown = [(figure, key) for figure, key in columns(scores.measured()) if key in SHOWN]
     rows = []
-    for picture in opened:
+    for picture in (run.picture for run in runs):
         if picture.truth is None:
             continue
         at = scores.tiles.index(picture.triplet.name)
@@ -169,13 +167,13 @@ def _means(scores: Scores) -> str:
 def _head(
     data: str,
     methods: Sequence[SceneMethod],
-    opened: Sequence[ScenePicture],
+    runs: Sequence[SceneRun],
     left_out: Mapping[str, str],
     efflp: str,
 ) -> str:
-    measured = sum(picture.truth is not None for picture in opened)
+    measured = sum(run.picture.truth is not None for run in runs)
     lines = {
-        "data": f"{data}, {len(opened)} scenes, {measured} of them with a truth",
+        "data": f"{data}, {len(runs)} scenes, {measured} of them with a truth",
         "fit": "gain and offset a band between scene and truth as the scene's sensor sees it, the same for all methods",
         "effLP, FD": f"{efflp}; FD over parts of {CELL} x {CELL} px of the scenes that all methods were run on",
     }
@@ -185,45 +183,45 @@ def _head(
             lines[f"model {method.name}"] = (
                 f"sha256 {method.model.sha256[:12]}, {sampler['name']}, {sampler['steps']} steps"
             )
-    for picture in opened:
-        lines[picture.triplet.name] = _facts(picture)
+    for run in runs:
+        lines[run.picture.triplet.name] = _facts(run)
     for name, reason in left_out.items():
         lines[f"{name}, left out"] = reason
     return listed(lines)
 
 
-def _facts(picture: ScenePicture) -> str:
+def _facts(run: SceneRun) -> str:
     """How a scene and its truth belong together, and what could not be run."""
-    parts = [f"{picture.factor}x"]
-    if picture.fit is not None:
-        parts.append(f"correlation with the truth {', '.join(f'{r:.2f}' for r in picture.fit.correlation)}")
-        parts.append(_registration(picture))
-    else:
+    factor, truth = run.picture.factor, run.picture.truth
+    parts = [f"{factor}x"]
+    if truth is None:
         parts.append("no truth")
-    for name, method in picture.scales.items():
-        if method != picture.factor:
-            parts.append(f"{name} made at {method}x and averaged")
-    parts += [f"not by {name}: {reason}" for name, reason in picture.left_out.items()]
+    else:
+        parts.append(f"correlation with the truth {', '.join(f'{r:.2f}' for r in truth.fit.correlation)}")
+        parts.append(_registration(truth))
+    at = {name: restored.scale for name, restored in run.restored.items() if restored.scale != factor}
+    parts += [f"{name} made at {scale}x and averaged" for name, scale in at.items()]
+    parts += [f"not by {name}: {reason}" for name, reason in run.left_out.items()]
     return "; ".join(parts)
 
 
-def _registration(picture: ScenePicture) -> str:
-    if picture.shift is None:
+def _registration(truth: Truth) -> str:
+    if truth.shift is None:
         return "the truth could not be registered: it is taken where it says it lies"
-    done = "is moved back" if picture.moved else "is left there"
-    return "the truth lies {:.2f}, {:.2f} output pixels (down, right) off and {}".format(*picture.shift, done)
+    done = "is moved back" if truth.moved else "is left there"
+    return "the truth lies {:.2f}, {:.2f} output pixels (down, right) off and {}".format(*truth.shift, done)
 
 
-def scene_panels(picture: ScenePicture, images: Mapping[str, Tensor], side: int | None = None) -> list[Panel]:
+def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
     """Scene, reference, results and truth of a square in the middle.
 
     Black and white are those of the truth for all but the reference, or of the scene where there is no truth.
 
     Args:
-        picture: opened.
-        images: method -> (1, C, H, W) in the scene's numbers.
+        run: of a triplet.
         side: of the square, output pixels, at most; None: as large as the scene allows.
     """
+    picture, truth = run.picture, run.picture.truth
     scene, factor = picture.scene, picture.factor
     cells = min(scene.height, scene.width, *([] if side is None else [max(side // factor, 1)]))
     square = Window((scene.height - cells) // 2, (scene.width - cells) // 2, cells, cells)
@@ -232,12 +230,11 @@ def scene_panels(picture: ScenePicture, images: Mapping[str, Tensor], side: int 
         values, valid = reader.read(square)
     lr = torch.from_numpy(values.astype(np.float32))[None]
     limits = _limits(values, valid.all(axis=0))
-    shown = {name: image[_part(fine)] for name, image in images.items()}
-    if picture.truth is not None and picture.valid is not None:
-        lr, shown = fitted(picture, lr), {name: fitted(picture, image) for name, image in shown.items()}
-        truth = picture.truth[_part(fine)]
-        limits = _limits(truth[0].numpy(), picture.valid[_part(fine)][0, 0].numpy())
-        shown["truth"] = truth
+    shown = {name: restored.image[_part(fine)] for name, restored in run.restored.items()}
+    if truth is not None:
+        lr, shown = truth.fitted(lr), {name: truth.fitted(image) for name, image in shown.items()}
+        shown["truth"] = truth.image[_part(fine)]
+        limits = _limits(shown["truth"][0].numpy(), truth.valid[_part(fine)][0, 0].numpy())
     panels = [Panel(f"scene, {picture.triplet.name}", _shade(lr[0].numpy(), limits))]
     if picture.triplet.ref:
         ref = inspect(picture.triplet.ref, "reference")

@@ -127,12 +127,11 @@ def test_a_model_that_does_not_know_the_factor_works_at_a_multiple(index: Path, 
     triplet = read_triplets(index, options)[0]
     method = scene_methods([str(tiny_compact)], options)[-1]
     picture = open_picture(triplet, None)
-    image, valid = restore(picture, method)
-    assert picture.scales == {"tiny-compact": 6}
-    assert image.shape == (1, 3, SIDE, SIDE)
-    assert valid.all()
-    fine, _ = restore(replace(picture, factor=6), method)
-    assert torch.allclose(image, fine.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).mean(dim=(-1, -3)), atol=1e-3)
+    made, fine = restore(picture, method), restore(replace(picture, factor=6), method).image
+    assert made.scale == 6
+    assert made.image.shape == (1, 3, SIDE, SIDE)
+    assert made.valid.all()
+    assert torch.allclose(made.image, fine.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).mean(dim=(-1, -3)), atol=1e-3)
     assert run_scale(open_model(SamplingOptions(model="bicubic")), 7) == 7
     with pytest.raises(ModelError, match="knows neither scale 5 nor a multiple of it, only 4, 6, 8, 9"):
         run_scale(method.model, 5)
