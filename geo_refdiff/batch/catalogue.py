@@ -116,20 +116,20 @@ def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entr
     if not files:
         raise InputError(f"{path}: the folder holds no raster ({', '.join(RASTERS)}); give the {role}s")
     made: list[str] = []
-    found = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
+    entries = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
     if made and unusable is not None:
         unusable.append(f"{path}: {len(made)} outputs of runs, such as {min(made)}; name those that are meant")
-    if not found:
+    if not entries:
         raise InputError(
             f"{path}: none of its {len(files)} rasters can be used ({len(made)} are outputs of runs); check them with "
             f"gdalinfo"
         )
-    return found
+    return entries
 
 
 def _rasters(path: Path) -> list[Path]:
     """Files and products in a fixed order, but for those of batches, of unfinished runs, shards, and what is hidden."""
-    found: list[Path] = []
+    rasters: list[Path] = []
     for name, folders, files in os.walk(path):
         folder = Path(name)
         folders[:] = [f for f in folders if f[0] != "." and not f.endswith((".parts", ".shards"))]
@@ -137,11 +137,11 @@ def _rasters(path: Path) -> list[Path]:
             folders.clear()
         elif folder != path and holds_product(folder):
             folders.clear()
-            found.append(folder)
+            rasters.append(folder)
         else:
             shown = [folder / f for f in files if f[0] != "."]
-            found += [f for f in shown if f.suffix.lower() in RASTERS or (is_archive(f) and holds_product(f))]
-    return sorted(found)
+            rasters += [f for f in shown if f.suffix.lower() in RASTERS or (is_archive(f) and holds_product(f))]
+    return sorted(rasters)
 
 
 def _is_quicklook(file: Path) -> bool:
@@ -199,10 +199,10 @@ def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[s
             return str(error)
 
     with gdal_threads(_THREADS, "catalogue") as pool:
-        found = list(pool.map(tried, files))
+        results = list(pool.map(tried, files))
     if unusable is not None:
-        unusable.extend(text for text in found if isinstance(text, str))
-    return [entry for entry in found if isinstance(entry, Entry)]
+        unusable.extend(text for text in results if isinstance(text, str))
+    return [entry for entry in results if isinstance(entry, Entry)]
 
 
 def _open(file: str, made: list[str] | None = None) -> Entry | None:
@@ -268,8 +268,8 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
         if ground is None:
             unknown.append(len(entries))
         entries.append(Entry((file,), ground or shapely.Polygon(), span or span_in_name(Path(file).stem)))
-    for at, found in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
-        entries[at] = Entry(found.files, found.lonlat, entries[at].span or found.span)
+    for at, inspected in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
+        entries[at] = Entry(inspected.files, inspected.lonlat, entries[at].span or inspected.span)
     return entries
 
 
@@ -389,21 +389,21 @@ def _items(pystac: Any, source: str) -> Iterator[tuple[Any, str]]:
             for feature in features:
                 yield pystac.Item.from_dict(feature), page
     else:
-        found = pystac.read_file(source)
-        for item in [found] if isinstance(found, pystac.Item) else found.get_items(recursive=True):
+        stac = pystac.read_file(source)
+        for item in [stac] if isinstance(stac, pystac.Item) else stac.get_items(recursive=True):
             yield item, source
 
 
 def _pages(pystac: Any, source: str, data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
     """The features of an ItemCollection, page by page; a page that was there already is the end."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     page: str | None = source if URL.match(source) else str(Path(source).absolute())
-    while page is not None and page not in seen:
-        if len(seen) == _MOST_PAGES:
+    while page is not None and page not in visited:
+        if len(visited) == _MOST_PAGES:
             raise InputError(f"{source}: has more than {_MOST_PAGES} pages; search for less")
-        if seen:
+        if visited:
             data = pystac.StacIO.default().read_json(page)
-        seen.add(page)
+        visited.add(page)
         yield page, data.get("features") or []
         page = _next_page(data.get("links") or [], page)
 

@@ -31,8 +31,8 @@ def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> 
     try:
         sigma = float(name)
     except ValueError:
-        known = ", ".join(PRESETS)
-        raise OptionError(f"psf '{psf}': give 0 to {MAX_PSF_SIGMA} scene pixels, or one of {known}") from None
+        presets = ", ".join(PRESETS)
+        raise OptionError(f"psf '{psf}': give 0 to {MAX_PSF_SIGMA} scene pixels, or one of {presets}") from None
     if not 0 <= sigma <= MAX_PSF_SIGMA:
         raise OptionError(f"PSF sigma {sigma:g}: give 0 to {MAX_PSF_SIGMA} scene pixels")
     return f"{sigma:g}", SensorModel(scale, sigma)

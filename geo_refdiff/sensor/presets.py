@@ -9,13 +9,13 @@ taken out, since the operator applies both.
   Bioucas-Dias, Baltsavias and Schindler, "Super-resolution of multispectral multiresolution images from a single
   sensor", CVPRW 2017 (SupReME), and of Ulfarsson, Palsson, Dalla Mura and Sveinsson, "Sentinel-2 sharpening using a
   reduced-rank method", IEEE TGRS 57(9), 2019 (S2Sharp), which take them from an older source; that one, and which of
-  the satellites was measured along which axis, was not looked up. Widths 0.32 to 0.46 LR px; a band without a known
-  name gets the mean of B2, B3, B4 and B8, the bands of 10 m.
+  the satellites was measured along which axis, was not looked up. Widths 0.32 to 0.46 scene pixels; a band without a
+  known name gets the mean of B2, B3, B4 and B8, the bands of 10 m.
 - "landsat": Landsat-8 OLI, one typical figure for all its bands of 30 m, which is not a measurement: an edge response
   of 0.027 a metre, 0.81 a pixel, as the least that was asked of the instrument (Knight and Kvaran, "Landsat-8
   Operational Land Imager design, characterization and performance", Remote Sensing 6(11), 2014; cited without the
   document at hand). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s =
-  0.38 LR px and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
+  0.38 scene pixels and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
 - "area": the mean over each scene px, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
   test protocol of the Ref-Diff paper.
 """

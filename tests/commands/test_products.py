@@ -158,7 +158,7 @@ def test_the_item_says_how_the_reference_was_registered(make_pair: Any, tmp_path
     told = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
     assert told["mode"] == "auto"
     assert told["unused"] is False
-    assert len(told["shift_lr_pixels"]) == 2
+    assert len(told["shift_scene_pixels"]) == 2
 
 
 def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) -> None:
