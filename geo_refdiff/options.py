@@ -528,7 +528,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="the one that the model was made for",
+            default="told by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
