@@ -7,7 +7,7 @@ next to no valid pixels, as in a swath or with a reference of scattered sheets, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -28,6 +28,7 @@ from geo_refdiff.raster.warp import TILE, WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.noise import estimate_noise
+from geo_refdiff.sensor.recognised import Instrument
 from geo_refdiff.sensor.sensor import SensorModel
 
 _TILES = 8
@@ -152,20 +153,48 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
 
 
-def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> tuple[float, ...]:
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviation of the noise of each computed band, digital numbers, and whether it is the sensor's usual one,
+    since it could not be measured."""
+
+    sigmas: tuple[float, ...]
+    usual: tuple[bool, ...]
+
+
+def survey_noise(
+    info: RasterInfo,
+    bands: Bands,
+    radiometry: Radiometry,
+    asked: str | float,
+    instrument: Instrument | None = None,
+) -> Noise:
     """Standard deviation of the scene's noise for each computed band, digital numbers.
 
     Args:
         radiometry: of all these bands.
         asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
             offset taken into account; or the figure itself.
+        instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
     """
     if asked == AUTO:
-        return estimate_noise(_tiles(info, bands.computed))
+        found = estimate_noise(_tiles(info, bands.computed))
+        untold = tuple(bool(np.isnan(sigma)) for sigma in found)
+        usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
+        return Noise(tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True)), untold)
+    count = len(bands.computed)
     if not isinstance(asked, str):
-        return (asked,) * len(bands.computed)
+        return Noise((asked,) * count, (False,) * count)
     zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
-    return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    return Noise(sigmas, (False,) * count)
+
+
+def _usual(info: RasterInfo, bands: Bands, place: int, instrument: Instrument | None) -> float:
+    """Of an instrument, for a computed band, in digital numbers; 0 where it, or what they mean, is not known."""
+    scale = info.scales[bands.computed[place] - 1]
+    usual = None if instrument is None else instrument.noise((bands.names + bands.other_names)[place])
+    return 0.0 if usual is None or scale == 1 or not scale else usual / abs(scale)
 
 
 @lru_cache(maxsize=1)  # two questions are asked of it
