@@ -22,17 +22,15 @@ from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.errors import ModelError
 from geo_refdiff.evaluate.figures import mean_and_error
-from geo_refdiff.evaluate.job import Job
-from geo_refdiff.evaluate.methods import ModelRun
+from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.metrics import mean_where
 from geo_refdiff.evaluate.opening import open_all
-from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.restorers import LR_MARGIN
 from geo_refdiff.sensor.resize import upsample
-from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
 
 ROWS = {
@@ -145,7 +143,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
+def denoising_errors(run: ModelRun, seen: Observation) -> dict[str, float]:
     """How far D(truth + sigma n; sigma) is from the truth, root mean square in DN, at each of `SIGMAS`.
 
     The denoiser alone, without start, sampler and back-projection: what the SFT modules act on, and little noise in
@@ -155,10 +153,10 @@ def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
     Returns:
         "mean changed", "0.05 changed", ... for changed and unchanged pixels; NaN where there are none.
     """
-    denoiser, given = run.model.denoiser, run.conditions(job)
+    denoiser, given = run.model.denoiser, run.conditions(seen)
     if not isinstance(denoiser, GuidedDenoiser):
         raise ModelError(f"{run.name}: has no mean estimate; the ablation is of the compact network")
-    lr, truth, mask = upsample(given.lr, job.sensor.scale, LR_MARGIN), job.tile.truth, given.mask
+    lr, truth, mask = upsample(given.lr, seen.sensor.scale, LR_MARGIN), seen.tile.truth, given.mask
     if given.ref is None or mask is None:
         raise ValueError("the rows are judged with reference and mask")
     conditions = (lr, given.ref, mask)
@@ -172,7 +170,7 @@ def denoising_errors(run: ModelRun, job: Job) -> dict[str, float]:
     for name, image in images.items():
         error = (BYTES.to_numbers(image) - truth).square()
         for region in ("changed", "unchanged"):
-            told[f"{name} {region}"] = float(mean_where(error, getattr(job.tile, region)).sqrt())
+            told[f"{name} {region}"] = float(mean_where(error, getattr(seen.tile, region)).sqrt())
     return told
 
 
@@ -197,28 +195,29 @@ def denoising_tables(found: Sequence[dict[str, list[float]]]) -> str:
     return f"{markdown(['', *keys], means)}\n\n{markdown(['', *keys], steps)}"
 
 
-def judge(request: Request, out: Path) -> str:
+def judge(data: str, models: Sequence[str], out: Path, **options: Any) -> str:
     """Evaluate the six rows on one data set: report in `out`, tables as text."""
-    judged = Judged(evaluate(request, out).told)
-    parts = [f"## {request.data}, {judged.tiles} tiles, {request.scales[0]}x"]
+    asked = EvaluateOptions.of(**options)
+    judged = Judged(evaluate(data, models, out=out, **options).metrics)
+    parts = [f"## {data}, {judged.tiles} tiles, {asked.scene.scales[0]}x"]
     for number, (detail, output) in enumerate(OUTPUTS.items()):
         order = "\n".join(f"- {line}" for line in judged.order(number))
         parts += [f"### {output} (detail {detail:g})", judged.means(number), judged.steps(number), order]
-    return "\n\n".join([*parts, "### error of the denoiser, DN", denoising_tables(_denoised(request))])
+    return "\n\n".join([*parts, "### error of the denoiser, DN", denoising_tables(_denoised(data, models, asked))])
 
 
-def _denoised(request: Request) -> list[dict[str, list[float]]]:
+def _denoised(data: str, models: Sequence[str], options: EvaluateOptions) -> list[dict[str, list[float]]]:
     """For each row: figure of `denoising_errors` -> a value for each tile."""
     found: list[dict[str, list[float]]] = [{} for _ in ROWS]
     with torch.inference_mode(), gdal_env():
-        setup = open_all(request)
-        sensor = SensorModel(request.scales[0], request.psf_sigma, request.degradation)
+        setup = open_all(data, models, options)
+        sensor = options.scene.sensor(options.scene.scales[0])
         samplers = setup.runs[len(OUTPUTS) - 1 :: len(OUTPUTS)]  # those with noise
         for spec in setup.specs:
             tile = setup.source.read(spec)
-            job = Job(tile, sensor.observe(tile.truth), sensor)
+            seen = Observation(tile, sensor.observe(tile.truth), sensor)
             for run, values in zip(samplers, found, strict=True):
-                for key, value in denoising_errors(run, job).items():
+                for key, value in denoising_errors(run, seen).items():
                     values.setdefault(key, []).append(value)
     return found
 
@@ -247,11 +246,12 @@ def main(
     need_index(data)
     need_index(landscapes, LANDSCAPES)
     common: dict[str, Any] = own | {
-        "models": tuple(map(str, folders)), "details": tuple(OUTPUTS), "masks": ("true",), "grid": 3, "overwrite": True,
+        "models": [str(folder) for folder in folders], "detail": tuple(OUTPUTS), "mask": ("true",), "grid": 3,
+        "overwrite": True,
     }  # fmt: skip
     parts = [
-        judge(Request(data, root=root, paste=True, places=places, **common), out / "pasted"),
-        judge(Request(landscapes, **common), out / "landscapes"),
+        judge(data, out=out / "pasted", root=root, paste=True, places=places, **common),
+        judge(landscapes, out=out / "landscapes", **common),
     ]
     text = "\n\n".join(parts) + "\n"
     write_bytes_atomic(out / "tables.md", text.encode())

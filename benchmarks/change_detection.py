@@ -25,7 +25,7 @@ from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.data.make_index import make_index
 from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.evaluate import metrics
-from geo_refdiff.evaluate.masks import spoilt_mask
+from geo_refdiff.evaluate.masks import corrupted_mask
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import open_model
@@ -156,7 +156,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
                 for name, least, only in (("auto", AUTO_MIN_CONFIDENCE, True), ("auto, all of it", 0.0, False)):
                     kinds_of[name] = detected(network, sample, limit, least, changes_only=only)
                 if title == "landscapes":
-                    spoilt = spoilt_mask(true, len(CLASSES), number)
+                    spoilt = corrupted_mask(true, len(CLASSES), number)
                     kinds_of |= {"true": true, "true, 30 % wrong": spoilt}
                 masks.append(kinds_of)
             if crops:

@@ -15,7 +15,6 @@ import click
 
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown
-from geo_refdiff.evaluate.request import Request
 from geo_refdiff.evaluate.run import evaluate
 
 _PERCENT = 2.55
@@ -28,15 +27,15 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "8x, noise 1 %, PSF .48": {"noise": _PERCENT, "psf_sigma": 0.48},
     "8x, noise 2 %, PSF .48": {"noise": 2 * _PERCENT, "psf_sigma": 0.48},
     "8x, PSF .48, declared as .35": {"psf_sigma": 0.48, "declared_psf": 0.35},
-    "16x": {"scales": (16,)},
-    "3x": {"scales": (3,), "tile": 240},
+    "16x": {"scale": (16,)},
+    "3x": {"scale": (3,), "tile": 240},
     "8x, pixels of 1.2 m": {"average": 2, "tile": 128},
     "8x, pixels of 2.4 m": {"average": 4, "tile": 64},
-    "8x, reference not registered": {"references": ("raw",)},
-    "8x, no reference": {"references": ("none",)},
+    "8x, reference not registered": {"reference": ("raw",)},
+    "8x, no reference": {"reference": ("none",)},
     "8x, changes pasted, no mask": {"paste": True},
-    "8x, changes pasted, true mask": {"paste": True, "masks": ("true",)},
-    "8x, changes pasted, wrong mask": {"paste": True, "masks": ("wrong",)},
+    "8x, changes pasted, true mask": {"paste": True, "mask": ("true",)},
+    "8x, changes pasted, wrong mask": {"paste": True, "mask": ("wrong",)},
 }
 FIGURES = ("psnr", "haarpsi", "efflp", "efflp_changed", "chroma", "flat_noise", "lattice")
 _COMPARED = ("bicubic-ibp", "matched-ref")
@@ -45,11 +44,11 @@ _COMPARED = ("bicubic-ibp", "matched-ref")
 def measured(models: tuple[str, ...], condition: dict[str, Any], steps: int | None, **data: Any) -> dict[str, Any]:
     """What metrics.json holds of the methods under a condition."""
     consistency = "wiener" if condition.get("noise") else "window"
-    request = Request(models=models, steps=steps, consistency=consistency, grid=0, **data, **condition)
+    options = condition | data | {"steps": steps, "consistency": consistency, "grid": 0}
     with tempfile.TemporaryDirectory() as folder:
-        told = evaluate(request, Path(folder)).told
-    scale = str(request.scales[0])
-    methods: dict[str, Any] = told["scales"][scale]["methods"]
+        metrics = evaluate(options.pop("data"), models, out=Path(folder), **options).metrics
+    (scale,) = metrics["scales"].values()
+    methods: dict[str, Any] = scale["methods"]
     return methods
 
 

@@ -23,11 +23,10 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.figures import mean_and_error
-from geo_refdiff.evaluate.job import Job
-from geo_refdiff.evaluate.masks import WRONG_SHARE, spoilt_mask
-from geo_refdiff.evaluate.methods import ModelRun
+from geo_refdiff.evaluate.masks import WRONG_SHARE, corrupted_mask
+from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.opening import open_all
-from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.run import as_written
 from geo_refdiff.evaluate.tiles import Tile, TileSource, TileSpec
 from geo_refdiff.raster.gdal import gdal_env
@@ -48,7 +47,7 @@ Figures = dict[str, dict[str, list[float]]]
 def with_masks(tile: Tile, classes: int) -> dict[str, Tile]:
     """The tile with each of the masks; `classes` is the number of classes, "no change" included."""
     true = tile.mask
-    wrong = spoilt_mask(true, classes, tile.spec.index)
+    wrong = corrupted_mask(true, classes, tile.spec.index)
     changed = (true > 0) & (true != UNKNOWN_CLASS)
     masks = {
         TRUE: true,
@@ -95,7 +94,7 @@ def compare(
         told = read(spec)
         tile = next(iter(told.values()))
         lr = sensor.observe(tile.truth)
-        images = torch.cat([as_written(run.restore(Job(t, lr, sensor))) for t in told.values()])
+        images = torch.cat([as_written(run.restore(Observation(t, lr, sensor))) for t in told.values()])
         for key, values in _figures(images, tile).items():
             for name, value in zip(told, values.tolist(), strict=True):
                 found.setdefault(name, {}).setdefault(key, []).append(value)
@@ -156,17 +155,17 @@ def main(model: str, data: str, root: Path | None, places: int, tile: int, scale
     """Print both tables and say which of the claims hold."""
     need_index(data)
     details = () if detail is None else (detail,)
-    request = Request(
-        data, (model,), root, scales=(scale,), masks=("true",), details=details, paste=True, places=places, tile=tile
+    options = EvaluateOptions.of(
+        root=root, scale=(scale,), mask=("true",), detail=details, paste=True, places=places, tile=tile
     )
     with torch.inference_mode(), gdal_env():
-        setup = open_all(request)
+        setup = open_all(data, (model,), options)
         run, pasted, classes = setup.runs[0], setup.source, len(setup.dataset.classes)
         plain = TileSource(setup.dataset, size=pasted.size, bands=pasted.bands)
-        sensor, settings = SensorModel(scale, request.psf_sigma), run.settings
+        sensor, settings = options.scene.sensor(scale), run.settings
 
         def plain_tile(spec: TileSpec) -> dict[str, Tile]:
-            return with_references(plain.read(spec), plain.read(plain.elsewhere(spec)))
+            return with_references(plain.read(spec), plain.read(plain.other_place(spec)))
 
         click.echo(
             f"{run.model.label} (sha256 {run.model.digest[:12]}), {settings.name}, {settings.steps} steps, "

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geo_refdiff.evaluate.figures import mean_and_error
+from geo_refdiff.evaluate.report import markdown
 
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Head and rows as a table; its columns have equal widths in the source, too."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[c]) for line in lines) for c in range(len(head))]
-    told = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
-    return "\n".join([told[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *told[1:]])
+__all__ = ["markdown", "paired", "plus_minus", "verdict"]
 
 
 def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:

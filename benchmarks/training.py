@@ -17,15 +17,13 @@ import torch
 
 from benchmarks.private import need_index
 from benchmarks.tables import markdown
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import TrainConfig, load_config
-from geo_refdiff.train.denormals import denormals_flushed
-from geo_refdiff.train.distributed import Team, team
-from geo_refdiff.train.feed import Lane, feed
-from geo_refdiff.train.loop import Trainer
-from geo_refdiff.train.run import device_room, open_data
-from geo_refdiff.train.samples import Batch, SampleMaker
-from geo_refdiff.train.stopping import StopRequest
+from geo_refdiff.train.distributed import DistributedContext, distributed_context
+from geo_refdiff.train.loop import StopRequest, Trainer, denormals_flushed
+from geo_refdiff.train.model import new_denoiser
+from geo_refdiff.train.pixels import MemoryBudget
+from geo_refdiff.train.run import open_data
+from geo_refdiff.train.samples import Batch, DeviceStream, SampleMaker, prefetch
 
 MOST_WAITING = 0.05
 """The goal: the largest share of the time that a device may wait for data."""
@@ -63,15 +61,15 @@ class Clock:
         return [name, f"{batch * self.steps / self.seconds:.2f}", f"{self.waiting:.1%}", f"{share:.1%}"]
 
 
-def trainer_of(config: TrainConfig, place: Team, out: Path) -> Trainer:
+def trainer_of(config: TrainConfig, context: DistributedContext, out: Path) -> Trainer:
     """A trainer with its data, as a run has it."""
     data = open_data(config.data, lambda text: click.echo(text, err=True))
     first = data.train[0].dataset
     denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
-    room = device_room(config.data.device_gib, place.device)
+    budget = MemoryBudget.of_device(config.data.device_gib, context.device)
     seed = config.training.seed
-    maker = SampleMaker(data.train, config.samples, denoiser.multiple, seed, place.device, room=room)
-    return Trainer(denoiser, config, maker, data.fingerprint, out, place)
+    maker = SampleMaker(data.train, config.samples, denoiser.multiple, seed, context.device, budget=budget)
+    return Trainer(denoiser, config, maker, data.fingerprint, out, context)
 
 
 def ready(batches: list[Batch]) -> Generator[tuple[Batch, float], None, None]:
@@ -97,8 +95,8 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
     need_index(data, LANDSCAPES)
     sources = (f'data.train=["{data}"]', "data.weights=[]", "data.validation=[]")
     settings = load_config(config, (*sources, *overrides, f"training.steps={10 * steps * rounds + 100}"))
-    with team(device) as place, tempfile.TemporaryDirectory() as folder, denormals_flushed():
-        trainer = trainer_of(settings, place, Path(folder))
+    with distributed_context(device) as context, tempfile.TemporaryDirectory() as folder, denormals_flushed():
+        trainer = trainer_of(settings, context, Path(folder))
         share = trainer.shares[0]
         batches = [trainer.maker.batch(step, share) for step in range(1, READY + 1)]
         begun = time.perf_counter()
@@ -106,7 +104,7 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
             trainer.maker.batch(step, share)
         made = READY * len(share) / (time.perf_counter() - begun)
         jobs = ((step, share) for step in itertools.count(2 * READY + 1))
-        coming = feed(trainer.maker, jobs, settings.training.workers, Lane(place.device))
+        coming = prefetch(trainer.maker, jobs, settings.training.workers, DeviceStream(context.device))
         alone, loop, prepared = Clock(), Clock(), ready(batches)
         for warm in (prepared, coming):
             Clock().run(trainer, warm, 2)
@@ -114,8 +112,8 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
             alone.run(trainer, prepared, steps)
             loop.run(trainer, coming, steps)
         coming.close()
-        images = settings.training.batch // place.world
-        name = torch.cuda.get_device_name(place.device) if place.device.startswith("cuda") else "CPU"
+        images = settings.training.batch // context.world_size
+        name = torch.cuda.get_device_name(context.device) if context.device.startswith("cuda") else "CPU"
         click.echo(f"{config} on {name}, {torch.get_num_threads()} thread(s), {settings.training.workers} worker(s):\n")
         rows = [alone.row("network alone, ready batches", images, alone), loop.row("training loop", images, alone)]
         click.echo(markdown(["", "images/s", "waiting for data", "of the network alone"], rows))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
+from geo_refdiff.cli.config_file import config_option, model_name, write_config
+from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
@@ -67,10 +69,12 @@ from geo_refdiff.cli.options import (
 @cluster_option(
     "--split", type=int, default=16, metavar="N", help="Areas of more blocks are shared by all workers; 0 = never."
 )
+@config_option
 @click.option("--retry-failed", is_flag=True, help="Try areas that failed before once more.")
 @click.option("--overwrite", is_flag=True, help="Begin anew; replace outputs that are there.")
 @click.option("--plan-only", is_flag=True, help="Print what would run and its cost, compute nothing.")
 @click.option("--report", metavar="FILE", help="HTML page to write: map, thumbnails, figures; replaces its own.")
+@message_options
 @report_options
 def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **given: Any) -> None:
     """Upscale every area of AREAS into a GeoTIFF of its own; the same command goes on where it stopped.
@@ -104,7 +108,9 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
     if plan_only:
         again = {name: kept[name] for name in ("retry_failed", "overwrite")}
         table = plan_batch(areas, sources, out, options=options, name_field=name_field, elsewhere=elsewhere, **again)
-        click.echo(json.dumps(table.to_dict(), allow_nan=False) if as_json else str(table))
+        decided = {"out": str(Path(out).absolute()), "model": model_name(options["model"])}
+        config = write_config(Path(out).absolute(), click.get_current_context(), decided)
+        show(table, as_json, f"{table}\nsettings: {config}; run them with --config {config}")
         raise click.exceptions.Exit(0 if table.possible else 1)
     from geo_refdiff.cli.batch_meter import BatchMeter
 
@@ -123,9 +129,9 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **g
             )
         except BatchInterrupted as stop:
             meter.close()
-            click.echo(str(stop), err=True)
+            say(str(stop), logging.ERROR)
             raise click.exceptions.Exit(INTERRUPTED) from stop
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)
     if not result.complete:
         raise click.exceptions.Exit(1)
 

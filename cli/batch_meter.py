@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from geo_refdiff.cli.progress import Display, Pace, block_of
@@ -34,6 +35,8 @@ class BatchMeter(Display):
 
     def progress(self, name: str, progress: Progress) -> None:
         """How far an area is."""
+        if progress.stage == "plan":  # its notes are in the manifest
+            return
         text = "writing" if progress.stage == "publish" else block_of(progress)
         self.show(f"  {name}: {text}", progress.done, progress.total, part=name)
 
@@ -42,6 +45,6 @@ class BatchMeter(Display):
         self.remove(outcome.name)
         place = f"[{self._over + 1}/{self._count}]"
         if outcome.kind != "done":
-            self.message(f"{place} {outcome.name} failed: {outcome.error}")
+            self.message(f"{place} {outcome.name} failed: {outcome.error}", logging.ERROR)
         elif not self.live:
             self.message(f"{place} {outcome.name} done in {outcome.seconds:.1f} s")

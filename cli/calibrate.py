@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from geo_refdiff.cli.console import message_options, show
+from geo_refdiff.cli.options import report_options
 from geo_refdiff.cli.progress import counted
 
 
@@ -22,8 +22,8 @@ from geo_refdiff.cli.progress import counted
 @click.option("--runs", default=2, help="Sampling runs for each tile, 2 to 64.")
 @click.option("--places", default=48, help="Spread over the data; half serve for the fit, half for its factors.")
 @click.option("--overwrite", is_flag=True, help="Replace a calibration that the folder holds.")
-@click.option("--json", "as_json", is_flag=True, help="Print the calibration on stdout.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@message_options
+@report_options
 def calibrate(
     model: str,
     data: str,
@@ -58,4 +58,4 @@ def calibrate(
             overwrite=overwrite,
             progress=progress,
         )
-    click.echo(json.dumps(found.to_dict(), allow_nan=False) if as_json else str(found))
+    show(found, as_json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
 from geo_refdiff.cli.progress import counted
 from geo_refdiff.options import FIELDS
@@ -28,6 +28,7 @@ _HELP = {
 @click.option("--picture", metavar="FILE", type=click.Path(path_type=Path), help="PNG of the shifts to write.")
 @shared("scale", "bands", "psf", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@message_options
 @report_options
 def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Measure how the fine REF lies on the coarse SCENE, and write it aligned.
@@ -42,4 +43,4 @@ def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any)
     steady_heap()
     with counted("block") as progress:
         result = run(scene, ref, progress=progress, **given(options))
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)

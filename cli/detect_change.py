@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
 from geo_refdiff.cli.progress import counted
 from geo_refdiff.options import FIELDS
@@ -29,6 +29,7 @@ _HELP = {
 )
 @shared("scale", "bands", "scene_range", "psf", "min_confidence", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
+@message_options
 @report_options
 def detect_change(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Write where and to what the coarse SCENE has changed since the fine REF was taken.
@@ -43,4 +44,4 @@ def detect_change(scene: str, ref: str, as_json: bool, debug: bool, **options: A
     steady_heap()
     with counted("block") as progress:
         result = run(scene, ref, progress=progress, **given(options))
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)

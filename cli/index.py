@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import report_options
 from geo_refdiff.cli.progress import counted
 
@@ -30,6 +30,7 @@ from geo_refdiff.cli.progress import counted
 @click.option("--register/--no-register", default=True, help="Look for the shift between dates.")
 @click.option("--on-error", type=click.Choice(["skip", "stop"]), default="skip", help="What unreadable files do.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing index.")
+@message_options
 @report_options
 def index(
     folder: Path,
@@ -67,4 +68,4 @@ def index(
             overwrite=overwrite,
             progress=progress,
         )
-    click.echo(json.dumps(made.to_dict(), allow_nan=False) if as_json else str(made))
+    show(made, as_json)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,6 +13,7 @@ from typing import Any
 import click
 
 from geo_refdiff import __version__
+from geo_refdiff.cli.console import LOG, Console
 from geo_refdiff.errors import GeoRefDiffError, OptionError
 
 _COMMANDS = {
@@ -33,9 +32,6 @@ _COMMANDS = {
     "models": ("geo_refdiff.cli.models", "List, describe and import models."),
 }
 INTERRUPTED = 130
-
-_BUSY = re.compile(r"HTTP error code: (\d+) - (\S+)\. Retrying again in ([0-9.]+) secs")
-_REFUSED = re.compile(r"failed with response_code=([45]\d\d)")
 
 
 class LazyGroup(click.Group):
@@ -91,23 +87,25 @@ def run(args: list[str]) -> int:
     debug = "--debug" in args
     if not debug:
         warnings.simplefilter("ignore")
-    notices = _Notices(logging.WARNING)
-    loggers = [logging.getLogger(name) for name in ("rasterio", "geo_refdiff")]
-    for logger in loggers:
-        logger.addHandler(notices)
+    console = Console(args)
+    with console.listening():
+        return _run(args, console, debug)
+
+
+def _run(args: list[str], console: Console, debug: bool) -> int:
     try:
-        outcome: Any = cli.main(args=args, prog_name="geo-refdiff", standalone_mode=False)
+        outcome: Any = cli.main(args=args, prog_name="geo-refdiff", standalone_mode=False, obj=console)
         return outcome if isinstance(outcome, int) else 0
     except (KeyboardInterrupt, click.Abort) as stop:
-        _say(str(stop) or "interrupted")
+        LOG.error("%s", str(stop) or "interrupted")
         return INTERRUPTED
     except click.ClickException as error:
-        _say(f"error: {_one_line(error.format_message())}")
+        LOG.error("error: %s", error.format_message())
         return error.exit_code
     except GeoRefDiffError as error:
         if debug:
             raise
-        _say(f"error: {_one_line(str(error))}")
+        LOG.error("error: %s", error)
         return 2 if isinstance(error, OptionError) else 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,44 +113,13 @@ def run(args: list[str]) -> int:
     except MemoryError:
         if debug:
             raise
-        _say("error: out of memory; give a smaller --window, --block-size or --batch-size")
+        LOG.error("error: out of memory; give a smaller --window, --block-size or --batch-size")
         return 1
     except Exception as error:
         if debug:
             raise
-        _say(f"error: unexpected {type(error).__name__}: {_one_line(str(error))}; geo-refdiff --debug shows where")
+        LOG.error("error: unexpected %s: %s; geo-refdiff --debug shows where", type(error).__name__, error)
         return 1
-    finally:
-        for logger in loggers:
-            logger.removeHandler(notices)
-
-
-class _Notices(logging.Handler):
-    """Says on stderr what the package warns of, and, of all that GDAL warns of, that a server does not answer."""
-
-    last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if record.name.startswith("rasterio"):
-            busy, refused = _BUSY.search(text), _REFUSED.search(text)
-            if busy:
-                text = f"HTTP status {busy[1]} from {busy[2]}; asking again in {busy[3]} s"
-            elif refused:
-                text = f"HTTP status {refused[1]} from a server"
-            else:
-                return
-        if text != self.last:
-            self.last = text
-            _say(f"note: {_one_line(text)}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # above the bars of a terminal, which click.echo would write into
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 if __name__ == "__main__":

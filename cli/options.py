@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from geo_refdiff.options import FIELDS, GROUPS, Field
+from geo_refdiff.options import FIELDS, GROUPS, Field, Options, fields_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -20,7 +20,7 @@ class Option(click.Option):
     """An option that help shows under a heading.
 
     Args:
-        group: one of `GROUPS`.
+        group: one of `GROUPS`, or of the command's own.
     """
 
     def __init__(self, *args: Any, group: str = GROUPS[0], **more: Any) -> None:
@@ -32,16 +32,16 @@ class GroupedCommand(click.Command):
     """A command whose help shows options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each group under its heading, in the order of `GROUPS`; a single one as click does."""
-        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in GROUPS}
+        """Each group under its heading, "Basic" first, then the command's own; a single one as click does."""
+        groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if record is not None:
-                groups[getattr(parameter, "group", GROUPS[0])].append(record)
-        shown = {name: records for name, records in groups.items() if records}
-        for name, records in shown.items():
-            with formatter.section(name if len(shown) > 1 else "Options"):
-                formatter.write_dl(records)
+                groups.setdefault(getattr(parameter, "group", GROUPS[0]), []).append(record)
+        own = [name for name in groups if name not in GROUPS]
+        for name in [name for name in (*GROUPS[:1], *own, *GROUPS[1:]) if name in groups]:
+            with formatter.section(name if len(groups) > 1 else "Options"):
+                formatter.write_dl(groups[name])
 
 
 def together(*options: Decorator[Any]) -> Decorator[Any]:
@@ -66,20 +66,30 @@ def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = 
     return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
 
 
+def record_options(*records: type[Options]) -> Decorator[Any]:
+    """All options of some records."""
+    return together(*(_option(field) for record in records for field in fields_of(record).values()))
+
+
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """The options that the user gave, and those with a default of their own."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _option(field: Field, text: str | None) -> Decorator[Any]:
-    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+def _option(field: Field, text: str | None = None) -> Decorator[Any]:
+    repeated, default = field.option.repeated, field.default
+    if isinstance(default, tuple) and not repeated:
+        default = ",".join(default) or None
+    flag = field.kind is bool
     return click.option(
         field.flag,
         cls=Option,
         group=field.group,
-        type=_TYPES.get(field.kind, str),
+        type=None if flag else _TYPES.get(field.item, str),
+        is_flag=flag,
+        multiple=repeated,
         default=default,
-        metavar=field.option.metavar or "|".join(field.choices) or None,
+        metavar=None if flag else field.option.metavar or "|".join(field.choices) or None,
         help=text or field.help,
     )
 

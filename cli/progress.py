@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import click
+from geo_refdiff.cli.console import Console, say
 
 if TYPE_CHECKING:
     from geo_refdiff.engine.run import Progress
@@ -28,13 +29,17 @@ _MOST = 12
 class Display:
     """Shows how far something is; what is shown in a terminal is gone after the block.
 
+    With -q nothing is shown; a log file gets a line a minute in any case.
+
     Attributes:
-        live: whether there is a terminal.
+        live: whether there is a terminal that shows bars.
     """
 
     def __init__(self) -> None:
-        self._lines = os.environ.get(VARIABLE) == "lines"
-        self.live = sys.stderr.isatty() and not self._lines
+        console = Console.current()
+        quiet = console is not None and console.quiet
+        self._lines = os.environ.get(VARIABLE) == "lines" and not quiet
+        self.live = sys.stderr.isatty() and not self._lines and not quiet
         self._last = monotonic()
         self._bars: Any = None
         self._ids: dict[str, Any] = {}
@@ -62,10 +67,10 @@ class Display:
         left = f"{left} left" if left else ""
         if self.live:
             self._draw(text, done, total, left, part)
-        elif part is None and self._is_due(done, total):
+        if part is None and self._is_due(done, total):
             self._last = monotonic()
             share = f" ({done / total:.0%})" if total else ""
-            click.echo(f"{text}{share}{f', {left}' if left else ''}", err=True)
+            say(f"{text}{share}{f', {left}' if left else ''}", drawn=self.live)
 
     def _is_due(self, done: float, total: float | None) -> bool:
         passed = monotonic() - self._last
@@ -78,12 +83,11 @@ class Display:
             for number, shown in enumerate(self._ids.values()):
                 self._bars.update(shown, visible=number <= _MOST)
 
-    def message(self, text: str) -> None:
-        """A line that stays."""
+    def message(self, text: str, level: int = logging.INFO) -> None:
+        """A line that stays; -q leaves those of level ERROR alone."""
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            click.echo(text, err=True)
+        say(text, level, drawn=self._bars is not None)
 
     def close(self) -> None:
         """Remove the bars."""
@@ -132,14 +136,27 @@ class Pace:
 
 
 class RunMeter(Display):
-    """Shows how far a run of `upscale` is; see `ProgressCallback`."""
+    """Shows how far a run of `upscale` is; see `ProgressCallback`.
+
+    Attributes:
+        said: notes that it has passed on.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._pace = Pace()
+        self.said: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        self.show("planning ...")
+        return self
 
     def __call__(self, progress: Progress) -> None:
-        if progress.stage == "publish":
+        if progress.stage == "plan":
+            self.said = progress.notes
+            for note in progress.notes:
+                self.message(f"note: {note}")
+        elif progress.stage == "publish":
             self.show("writing the GeoTIFF ...")
         else:
             left = self._pace.left(progress.done, progress.total)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import report_options
 from geo_refdiff.cli.progress import counted
 
@@ -32,6 +32,7 @@ from geo_refdiff.cli.progress import counted
     help="Values that a recipe's noise and JPEG take for 0 and 255.  [default: 0 255]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@message_options
 @report_options
 def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     """Write the coarse scene that a sensor would have taken of the fine raster HR.
@@ -46,4 +47,4 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
     steady_heap()
     with counted("block") as progress:
         result = run(hr, progress=progress, **options)
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from geo_refdiff.cli.console import message_options, say
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import debug_option
 
@@ -28,6 +30,7 @@ from geo_refdiff.cli.options import debug_option
 @click.option("--dry-run", is_flag=True, help="Check configuration and data, make one batch, train nothing.")
 @click.option("--list", "show", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _list(c, v),
               help="List the presets.")  # fmt: skip
+@message_options
 @debug_option
 def train(
     config: str,
@@ -49,8 +52,8 @@ def train(
     import json
 
     from geo_refdiff.train.config import load_config
+    from geo_refdiff.train.loop import Interrupted
     from geo_refdiff.train.run import train as run
-    from geo_refdiff.train.stopping import Interrupted
 
     if init is not None:
         overrides = (*overrides, f"model.init={json.dumps(init)}")
@@ -64,10 +67,10 @@ def train(
             overwrite=overwrite,
             dry_run=dry_run,
             command=_command(),
-            tell=lambda line: click.echo(line, file=sys.stderr),
+            tell=say,
         )
     except Interrupted as stop:
-        click.echo(str(stop), err=True)
+        say(str(stop), logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from geo_refdiff.cli.console import message_options, say
 from geo_refdiff.cli.options import debug_option
 
 _FOLDER = click.Path(path_type=Path)
@@ -29,6 +29,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=3e-3, help="Learning rate at first.")
 @click.option("--init", metavar="DIR", type=_FOLDER, help="Begin with the weights of this detector.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
+@message_options
 @debug_option
 def train_detector(
     out: Path,
@@ -59,4 +60,4 @@ def train_detector(
     for source, samples in sources:
         dataset = open_dataset(source, bands=BANDS, pseudo_change=True, resident=False)
         data.append(DetectorData(Path(source).name, dataset, samples))
-    run(out, data, steps=steps, width=width, rate=rate, init=init, tell=lambda line: click.echo(line, file=sys.stderr))
+    run(out, data, steps=steps, width=width, rate=rate, init=init, tell=say)

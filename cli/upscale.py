@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from geo_refdiff.cli.config_file import config_option, model_name, write_config
+from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import (
     CLUSTER,
@@ -21,6 +24,9 @@ from geo_refdiff.cli.options import (
 )
 from geo_refdiff.cli.progress import RunMeter
 
+if TYPE_CHECKING:
+    from geo_refdiff.commands.result import UpscaleResult
+
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
 @click.argument("scene", type=click.Path(path_type=str))
@@ -31,10 +37,12 @@ from geo_refdiff.cli.progress import RunMeter
 )
 @shared(without=["mask"])
 @cluster_options
+@config_option
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
-@click.option("--plan-only", is_flag=True, help="Check everything and write the plan, compute nothing.")
+@click.option("--plan-only", is_flag=True, help="Check everything, write the plan and OUT.run.toml, compute nothing.")
 @click.option("--keep", is_flag=True, help="Keep the folder with plan and blocks.")
+@message_options
 @report_options
 def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: Any) -> None:
     """Turn the coarse SCENE into a sharp GeoTIFF on a grid --scale times finer.
@@ -62,12 +70,28 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
                 **options_here(options, **cluster),
             )
     except Interrupted as stop:
-        click.echo(f"{str(stop).removesuffix('--resume')}{_again()}", err=True)
+        say(f"{str(stop).removesuffix('--resume')}{_again()}", logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
-    if as_json:
-        click.echo(json.dumps(result.to_dict(), allow_nan=False))
-    else:
-        click.echo(str(result))
+    if options["plan_only"] and result.plan_path is not None:
+        result = _with_settings(result, result.plan_path, options["model"])
+    show(result, as_json, result.words(meter.said))
+
+
+def _with_settings(result: UpscaleResult, plan_path: Path, model: str) -> UpscaleResult:
+    """A run that is only planned, with a file of its settings, those that move pixels as the plan has them."""
+    from geo_refdiff.plan.file import read_plan
+    from geo_refdiff.plan.records import THREADS
+
+    plan = read_plan(plan_path)
+    decided = {
+        "out": str(result.out),
+        "scale": plan.grid.scale,
+        "model": model_name(model),
+        "device": plan.device,
+        "dtype": plan.dtype,
+        "threads": int(plan.software[THREADS]),
+    }
+    return replace(result, config_path=write_config(result.out, click.get_current_context(), decided))
 
 
 def _again() -> str:

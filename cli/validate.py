@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import report_options
 
 
@@ -14,6 +13,7 @@ from geo_refdiff.cli.options import report_options
 @click.option("--scene", required=True, metavar="FILE", help="The scene that OUT was made of.")
 @click.option("--ref", metavar="FILE", help="The reference, for its registration and how much of its detail is used.")
 @click.option("--truth", metavar="FILE", help="A fine image of the same time: PSNR, SSIM, HaarPSI, hallucinations.")
+@message_options
 @report_options
 def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: bool, debug: bool) -> None:
     """Check that OUT keeps what it promises; exit with 1 where it does not.
@@ -24,6 +24,6 @@ def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: 
     from geo_refdiff.validate.validation import validate_product
 
     result = validate_product(out, scene, truth, ref)
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else str(result))
+    show(result, as_json)
     if result.broken:
         raise click.exceptions.Exit(1)

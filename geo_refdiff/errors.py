@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from geo_refdiff.signed_urls import unsigned
+
 
 class GeoRefDiffError(Exception):
     """Root of every error raised on purpose by this package; its text is one line for a person.
 
-    What cannot be printed, as it comes from names in damaged files, is escaped.
+    What cannot be printed, as it comes from names in damaged files, is escaped; URLs come without signatures.
     """
 
     def __str__(self) -> str:
-        text = super().__str__()
+        text = unsigned(super().__str__())
         return text if text.isprintable() else "".join(map(_printable, text))
 
 

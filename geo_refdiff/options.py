@@ -63,6 +63,7 @@ class Option:
         fits: whether a value makes sense.
         give: what to give instead of one that does not; default from type and limits.
         parse: other spellings -> the value; must leave a value as it is.
+        repeated: of a tuple: the flag is given once for each value.
     """
 
     help: str
@@ -75,6 +76,7 @@ class Option:
     fits: Callable[[Any], bool] | None = None
     give: str = ""
     parse: Callable[[Any], Any] | None = None
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,12 @@ class Field:
     @cached_property
     def choices(self) -> tuple[str, ...]:
         """The words that it takes; empty: other values, too."""
-        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        return get_args(self.item) if get_origin(self.item) is Literal else ()
+
+    @property
+    def item(self) -> Any:
+        """The type of what one flag gives."""
+        return get_args(self.kind)[0] if self.option.repeated else self.kind
 
     @property
     def help(self) -> str:
@@ -277,6 +284,14 @@ class GridOptions(Options, frozen=True, kw_only=True):
             default="from the reference's pixel size, else 8",
             low=1,
             high=MAX_SCALE,
+        ),
+    ] = None
+    like: Annotated[
+        str | None,
+        Option(
+            help="Raster, such as the reference, on whose pixels the output's are to lie: it tells --scale, and is "
+            "refused where the scene's pixels are not made of whole ones of it.",
+            metavar="FILE",
         ),
     ] = None
 

@@ -6,7 +6,9 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
+from reprlib import Repr
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 import msgspec
@@ -16,6 +18,10 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError
 _T = TypeVar("_T")
 _WHERE = re.compile(r"(.*) - at `(?:key in )?\$(.*)`", re.DOTALL)
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
+_LONGEST_KEY = 80
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_SHORT.maxlist = _SHORT.maxtuple = 12
 
 
 def decode(kind: type[_T], raw: Mapping[str, Any], where: str = "", error: type[GeoRefDiffError] = OptionError) -> _T:
@@ -41,23 +47,41 @@ def decode(kind: type[_T], raw: Mapping[str, Any], where: str = "", error: type[
         raise error(f"{head}{wrong}") from None
 
 
+def plain(value: Any) -> Any:
+    """A record as JSON or TOML hold it; of records what is None or empty is left out."""
+    if is_dataclass(value):
+        held = ((item.name, getattr(value, item.name)) for item in fields(value))
+        return {name: plain(part) for name, part in held if part is not None and part not in ((), {})}
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def _check(kind: Any, raw: Any, name: str, known: Mapping[str, str]) -> None:
     """Whether every key is known and every number finite."""
-    fields = _fields(kind)
+    known_here = _fields(kind)
     if not isinstance(raw, Mapping):
-        if fields is not None:
-            raise ValueError(f"{name} is {raw!r}: a section is needed")
+        if known_here is not None:
+            if raw is None and NoneType in get_args(kind):
+                return
+            raise ValueError(f"{name} is {_SHORT.repr(raw)}: a section is needed")
         if isinstance(raw, float) and not math.isfinite(raw):
             raise ValueError(f"{name} is {raw!r}: a finite number is needed")
         return
     for key, value in raw.items():
         inner = _dotted(name, key)
-        if fields is not None and key not in fields:
-            raise ValueError(f"unknown key '{inner}'; {_nearest(str(key), name, list(fields), known)}")
-        _check(fields[key] if fields is not None else None, value, inner, known)
+        if known_here is not None and key not in known_here:
+            shown = inner if len(inner) <= _LONGEST_KEY else f"{inner[:_LONGEST_KEY]}..."
+            raise ValueError(
+                f"unknown key '{shown}'; {_nearest(str(key)[:_LONGEST_KEY], name, list(known_here), known)}"
+            )
+        _check(known_here[key] if known_here is not None else None, value, inner, known)
 
 
 def _fields(kind: Any) -> dict[str, Any] | None:
+    """The fields of a record, or of one that may be None, with their types."""
+    if NoneType in get_args(kind):
+        kind = next(part for part in get_args(kind) if part is not NoneType)
     return get_type_hints(kind, include_extras=True) if is_dataclass(kind) or is_typeddict(kind) else None
 
 
@@ -96,7 +120,7 @@ def _told(wrong: msgspec.ValidationError, kind: Any, raw: Any) -> str:
         text = f"choose {', '.join(map(str, get_args(kind)))}"
     if isinstance(value, Mapping) and not text.startswith("Expected"):
         return f"{path}: {text}"  # said by `__post_init__`, with what is wrong in it
-    return f"{path} is {value!r}: {text[:1].lower()}{text[1:]}"
+    return f"{path} is {_SHORT.repr(value)}: {text[:1].lower()}{text[1:]}"
 
 
 def _dotted(name: str, key: str) -> str:

@@ -169,15 +169,15 @@ def reprojected(tmp_path: Path) -> Callable[[Path, str], Path]:
 
 
 def _tiny(config: dict[str, Any], folder: Path, seed: int = 0) -> Path:
-    from geo_refdiff.diffusion.checkpoint import build_denoiser, save_model
+    from geo_refdiff.diffusion.checkpoint import build_denoiser, decode_config, save_model
 
-    denoiser = build_denoiser(config)
+    denoiser = build_denoiser(decode_config(config))
     generator = torch.Generator().manual_seed(seed)
     state = {
         key: torch.randn(value.shape, generator=generator) * 0.1 if value.is_floating_point() else value
         for key, value in denoiser.network.state_dict().items()
     }
-    return save_model(folder, config, state, "A model with random weights, for tests.\n")
+    return save_model(folder, denoiser.config, state, "A model with random weights, for tests.\n")
 
 
 @pytest.fixture

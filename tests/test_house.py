@@ -21,6 +21,7 @@ LEVELS = {
     "classes": 0,
     "errors": 0,
     "records": 0,
+    "signed_urls": 0,
     "raster": 1,
     "options": 2,
     "products": 1,

@@ -26,6 +26,7 @@ from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal
 from geo_refdiff.raster.globe import on_the_globe
 from geo_refdiff.raster.location import URL, gdal_name, located, text_of
 from geo_refdiff.raster.vector import LONLAT, LayerSource, layer_source, sound_polygons
+from geo_refdiff.signed_urls import unsigned
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png")
 _THREADS = 8
@@ -63,7 +64,7 @@ class Entry:
     @property
     def name(self) -> str:
         """For people."""
-        return Path(self.files[0]).name
+        return Path(unsigned(self.files[0])).name
 
 
 def read_catalogue(

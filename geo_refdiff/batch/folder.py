@@ -18,6 +18,7 @@ from geo_refdiff.engine.shards import published_size
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.options import OutputOptions
 from geo_refdiff.raster.files import held, is_filled, output_error, write_bytes_atomic
+from geo_refdiff.signed_urls import unsigned
 
 KEPT = "batch"
 """Folder, within that of the outputs, of what the batch itself needs."""
@@ -73,7 +74,7 @@ def save_settings(folder: Path, settings: Settings, *, overwrite: bool) -> Setti
         OutputError: they cannot be written.
     """
     new = settled(folder, settings, overwrite=overwrite)
-    write_bytes_atomic(folder / KEPT / _SETTINGS, msgspec.json.format(msgspec.json.encode(new, order="sorted")) + b"\n")
+    write_bytes_atomic(folder / KEPT / _SETTINGS, msgspec.json.format(_saved(new)) + b"\n")
     return new
 
 
@@ -91,10 +92,10 @@ def settled(folder: Path, settings: Settings, *, overwrite: bool) -> Settings:
     path = folder / KEPT / _SETTINGS
     if overwrite or not path.exists():
         return settings
-    old = _read(path, folder)
+    old, new = _read(path, folder), msgspec.json.decode(_saved(settings), type=Settings)
     changed = [
         f"{key}: {_change(before.get(key), now.get(key))}"
-        for before, now in ((old.options, settings.options), (old.rules, settings.rules))
+        for before, now in ((old.options, new.options), (old.rules, new.rules))
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
@@ -103,6 +104,11 @@ def settled(folder: Path, settings: Settings, *, overwrite: bool) -> Settings:
     if changed:
         raise _other(folder, "; ".join(changed[:_SHOWN]))
     return msgspec.structs.replace(settings, threads=old.threads, replace=old.replace)
+
+
+def _saved(settings: Settings) -> bytes:
+    """JSON, in which URLs are without signatures."""
+    return unsigned(msgspec.json.encode(settings, order="sorted").decode()).encode()
 
 
 def _read(path: Path, folder: Path) -> Settings:

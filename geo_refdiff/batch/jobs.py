@@ -16,7 +16,7 @@ from geo_refdiff.raster.vector import layer_source
 
 VERSION = 1
 
-_FILES = ("class_map", "mask_confidence")
+_FILES = ("class_map", "mask_confidence", "like")
 _WORDS = ("auto", "none")
 """What a mask may be beside a file."""
 

@@ -18,7 +18,7 @@ from geo_refdiff.raster.band_names import band_keys
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.geobox import crop, crs_wkt, point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
-from geo_refdiff.raster.mosaic import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
 from geo_refdiff.raster.window import Window, around
 
 _ON_GRID = 1e-3

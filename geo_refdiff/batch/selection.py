@@ -32,6 +32,7 @@ from geo_refdiff.raster.geobox import compose, translated
 from geo_refdiff.raster.info import Role
 from geo_refdiff.raster.vector import LayerSource, layer_source
 from geo_refdiff.restore.models import Model
+from geo_refdiff.signed_urls import unsigned
 
 MOST = 16
 """Inputs of one mosaic."""
@@ -262,7 +263,7 @@ class AreaPlan:
             "covered": round(self.scene.covered, 4),
             "scene_date": self.scene.date,
             "scene": self.scene.name,
-            "scene_file": self.scene.file,
+            "scene_file": None if self.scene.file is None else unsigned(self.scene.file),
             "reference": self.reference.name,
             "ref_date": self.reference.date,
             "mask": self.mask.name,

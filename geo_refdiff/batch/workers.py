@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -21,7 +21,6 @@ from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunC
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.nn.device import chosen_device, visible_gpus
-from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.raster.files import held
@@ -223,7 +222,6 @@ class ClusterBlocks:
         done_before = workdir.done(plan.blocks)
         todo = [i for i in plan.blocks.serpentine() if i not in done_before]
         length = min(_MOST_BLOCKS, max(1, len(todo) // (_TASKS_A_THREAD * max(self.cluster.threads, 1))))
-        digest = hashlib.sha256(workdir.plan.read_bytes()).hexdigest()
         parts = [tuple(todo[i : i + length]) for i in range(0, len(todo), length)]
         done, windows, seconds = len(done_before), 0, 0.0
         within: dict[str, float] = {}
@@ -235,7 +233,7 @@ class ClusterBlocks:
                 progress(Progress("blocks", min(done + sum(within.values()), plan.blocks.count), plan.blocks.count))
 
         tasks = (
-            Task(f"blocks {part[0]}", work_blocks, (self.settings, str(workdir.path), digest, part, batch_size))
+            Task(f"blocks {part[0]}", work_blocks, (self.settings, str(workdir.path), plan, part, batch_size))
             for part in parts
         )
         tell()
@@ -263,7 +261,7 @@ class ClusterBlocks:
 def work_blocks(
     settings: Settings,
     folder: str,
-    sha256: str,
+    plan: Plan,
     blocks: Sequence[int],
     batch_size: int,
     progress: ProgressCallback | None = None,
@@ -272,8 +270,8 @@ def work_blocks(
 
     Args:
         settings: which model, and what the software must be.
-        folder: of the run, with plan.json.
-        sha256: of plan.json, which must be what the client wrote.
+        folder: of the run; its plan.json must still be this plan.
+        plan: of the run; beside the file it has the signatures of URLs.
         blocks: indices against the plan.
         batch_size: windows restored together.
         progress: called now and then.
@@ -285,7 +283,7 @@ def work_blocks(
         if not workdir.plan.exists():
             raise UnfitError(f"{workdir.plan}: cannot be seen here; all workers need the same output folder")
         with held(workdir.workers, str(workdir.path), "wait for it", shared=True):
-            plan = _plan(workdir, sha256)
+            _check_plan(workdir, plan)
             restorer = plan.restorer(model_for(settings))
             counts = run_blocks(plan, workdir, restorer, batch_size=batch_size, order=blocks, progress=progress)
         return Outcome("", "done", seconds=perf_counter() - started, result=counts, worker=this_process())
@@ -293,17 +291,17 @@ def work_blocks(
     return guarded(done)
 
 
-def _plan(workdir: Workdir, sha256: str) -> Plan:
-    """The plan of a run, after checking that it is the one that is meant, and that its inputs are to be seen here."""
+def _check_plan(workdir: Workdir, plan: Plan) -> None:
+    """Whether the folder is still that of the plan, whose inputs are to be seen here."""
     try:
-        text = workdir.plan.read_bytes()
+        same = json.loads(workdir.plan.read_bytes()) == plan.to_dict()
     except OSError as error:
         raise UnfitError(f"{workdir.plan}: cannot be read here ({error.strerror})") from error
-    if hashlib.sha256(text).hexdigest() != sha256:
+    except ValueError:
+        same = False
+    if not same:
         raise ResumeError(f"{workdir.plan}: is not the plan that the blocks belong to; begin the run again")
-    plan = parsed(text)
     try:
         check_inputs(plan)
     except InputError as error:
         raise UnfitError(f"{error}; all workers need the same inputs under the same paths") from error
-    return plan

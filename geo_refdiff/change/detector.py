@@ -6,23 +6,26 @@ each scene pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import resources
 from math import log2
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
-from geo_refdiff.diffusion.model_folder import model_digest, read_config, read_weights, resolve_model
+from geo_refdiff.diffusion.checkpoint import match_weights
+from geo_refdiff.diffusion.model_folder import model_digest, read_json, read_weights, resolve_model
 from geo_refdiff.errors import ModelError
 from geo_refdiff.raster.window import Window, repeated
+from geo_refdiff.records import decode
 from geo_refdiff.sensor.sensor import SensorModel
 
 BANDS = ("red", "green", "blue", "nir")
@@ -118,7 +121,7 @@ def _cell_mean(image: Tensor, scale: int) -> Tensor:
     return F.avg_pool2d(image[None], scale)[0]
 
 
-ARCHITECTURE = "change-detector"
+ARCHITECTURE: Final = "change-detector"
 """Value of "architecture" in config.json."""
 
 BUNDLED = "detectors/change"
@@ -172,6 +175,20 @@ class Detector:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorConfig:
+    """config.json of a detector: see `Detector`; `trained` says how it came about."""
+
+    architecture: Literal["change-detector"] = ARCHITECTURE
+    width: Annotated[int, Meta(ge=1, le=4096)]
+    classes: Annotated[tuple[str, ...], Meta(min_length=1, max_length=255)]
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    reach: Annotated[int, Meta(ge=ChangeNetwork.reach, le=ChangeNetwork.reach)] = ChangeNetwork.reach
+    psf_sigma: Annotated[float, Meta(ge=0, le=4)]
+    bands: tuple[str, ...] = ()
+    trained: dict[str, Any] = field(default_factory=dict)
+
+
 def load_detector(folder: str | Path | None = None) -> Detector:
     """Load a detector from its folder; None: the bundled one.
 
@@ -179,30 +196,18 @@ def load_detector(folder: str | Path | None = None) -> Detector:
         ModelError: not a model folder, damaged, or not a change detector.
     """
     folder = resolve_model(Path(str(resources.files("geo_refdiff.models"))) / BUNDLED if folder is None else folder)
-    config = read_config(folder)
-    if config.get("architecture") != ARCHITECTURE:
-        raise ModelError(f"{folder}: is a '{config.get('architecture')}' model, not a {ARCHITECTURE}; name another one")
-    try:
-        network = ChangeNetwork(int(config["width"]), len(config["classes"]))
-        network.load_state_dict(read_weights(folder))
-        classes, threshold = tuple(str(c) for c in config["classes"]), float(config["threshold"])
-        psf_sigma = float(config["psf_sigma"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{folder}: config.json and weights do not fit ({error}); fetch the model again") from error
+    raw = read_json(folder)
+    if raw.get("architecture") != ARCHITECTURE:
+        other = repr(raw.get("architecture"))[:60]
+        raise ModelError(f"{folder}: is a {other} model, not a {ARCHITECTURE}; name another one")
+    config = decode(DetectorConfig, raw, str(folder / "config.json"), ModelError)
+    with torch.device("meta"):  # names and shapes alone: a wrong width may ask for any amount of memory
+        network = ChangeNetwork(config.width, len(config.classes))
+    state = read_weights(folder)
+    match_weights(network, state, folder)
+    network.load_state_dict(state, assign=True)
     network.double().eval().requires_grad_(False)
-    return Detector(network, classes, threshold, psf_sigma, model_digest(folder))
-
-
-def detector_config(width: int, classes: Sequence[str], threshold: float, **more: Any) -> Mapping[str, Any]:
-    """config.json of a detector."""
-    return {
-        "architecture": ARCHITECTURE,
-        "width": width,
-        "classes": list(classes),
-        "threshold": threshold,
-        "reach": ChangeNetwork.reach,
-        **more,
-    }
+    return Detector(network, config.classes, config.threshold, config.psf_sigma, model_digest(folder))
 
 
 ReadScene = Callable[[Window], tuple[Tensor, Tensor]]

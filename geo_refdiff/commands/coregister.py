@@ -31,11 +31,12 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
+from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
+from geo_refdiff.signed_urls import unsigned
 
 OPTIONS = ("bands", "scale", "psf")
 """Those of `upscale` that `coregister` takes, too."""
@@ -153,7 +154,8 @@ def coregister(
         if picture_file is not None:
             draw_registration(picture_file, lr, own, hr, other, registration, factor)
         if report_file is not None:
-            inputs = {"scene": lr.path, "reference": hr.path, "mode": mode, "software": f"geo-refdiff {__version__}"}
+            inputs = {"scene": unsigned(lr.path), "reference": unsigned(hr.path)}
+            inputs |= {"mode": mode, "software": f"geo-refdiff {__version__}"}
             write_json_atomic(report_file, inputs | result.to_dict())
         if not registration.registered:
             why = f"{registration.verdict}): {registration.reason}"
@@ -182,7 +184,7 @@ def _write(
 ) -> None:
     """The reference on the target, in one warp, block by block."""
     output = output_of(reference, polygon=True)
-    profile = Mosaic(
+    profile = VirtualRaster(
         geobox=target,
         dtype=output.dtype,
         count=len(reference.data_bands),

@@ -26,7 +26,7 @@ from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import scene_geobox
-from geo_refdiff.raster.mosaic import Mosaic
+from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Classical, Conditions, Restorer
@@ -214,7 +214,7 @@ def _written(
             if progress:
                 progress(index + 1, coarse.count)
 
-    classes = Mosaic(
+    classes = VirtualRaster(
         geobox=plan.target if grid == "hr" else scene_geobox(plan.scene),
         dtype="uint8",
         count=1,

@@ -84,7 +84,7 @@ def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> t
         return metadata, None, "scene metadata"
     written = datetime.fromtimestamp(scene.mtime_ns / 1e9, UTC)
     latest = written.date() if scene.mtime_ns else None  # of a URL the time is not known
-    span, source = (said, "given") if said else (span_in_name(Path(scene.path).name, latest), "name of the scene")
+    span, source = (said, "given") if said else (span_in_name(scene.name, latest), "name of the scene")
     if span is None:
         return written, None, "file time of the scene"
     at_once = span.begin == span.end if span.times else span.first == span.last
@@ -143,7 +143,7 @@ def _item(
             "transferred": dict(zip(plan.bands.other_names, plan.bands.fitness, strict=True)),
         },
         "geo_refdiff:inputs": {
-            role: None if info is None else Path(info.path).name
+            role: None if info is None else info.name
             for role, info in (("scene", plan.scene), ("reference", plan.reference))
         },
         "geo_refdiff:mask": None if plan.mask is None else plan.mask.kind,

@@ -32,6 +32,7 @@ from geo_refdiff.raster.styles import RAMP
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.sources import CLASSES, COLOURS, MEANINGS
+from geo_refdiff.signed_urls import unsigned
 from geo_refdiff.validate.validation import Validation, validate_raster
 
 SIDE = 1024
@@ -255,8 +256,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     sampler = ", ".join(f"{'sampler' if k == 'name' else k} {v}" for k, v in plan.model.sampler.items())
     yield "model", [f"{plan.model.name}{f' ({sampler})' if sampler else ''}, seed {plan.seed}"]
     yield "grid", [f"{width} x {height} pixels, {plan.grid.scale} along a scene pixel, {plan.crs_name}"]
-    files = [plan.scene.path] if plan.reference is None else [plan.scene.path, plan.reference.path]
-    yield "inputs", [Path(file).name for file in files]
+    yield "inputs", [info.name for info in (plan.scene, plan.reference) if info is not None]
     yield (
         "bands",
         [_pair(pair) for pair in plan.bands.pairs(plan.model.bands)]
@@ -319,8 +319,8 @@ def _mask(plan: Plan) -> str:
         return "none: no change is assumed known"
     if mask.kind == "auto":
         return f"found by comparing scene and reference, where at least {mask.min_confidence:.2g} sure"
-    place = mask.raster.path if mask.raster else mask.polygons.path if mask.polygons else ""
-    return f"{Path(place).name} ({mask.kind}), lies on the {'scene' if mask.on_scene else 'reference'}"
+    path = mask.raster.path if mask.raster else mask.polygons.path if mask.polygons else ""
+    return f"{Path(unsigned(path)).name} ({mask.kind}), lies on the {'scene' if mask.on_scene else 'reference'}"
 
 
 def _sure(plan: Plan, validation: Validation, known: Uncertainty | None) -> Iterable[str]:

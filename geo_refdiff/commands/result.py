@@ -19,12 +19,13 @@ class UpscaleResult:
         transform: pixel (col, row) to CRS units, (a, b, c, d, e, f).
         shape: (height, width), pixels.
         bands: names.
+        config_path: TOML file of the settings, where the command has planned a run and no more.
         pairs: which bands of scene, reference and model belong together, as of `plan.records.Bands.pairs`.
         scale: output pixels along a scene pixel.
         model, model_sha256: the model.
         device: where it ran.
         timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".
-        counts: "blocks", "blocks_found" (finished before, resumed), "windows", "batch_size", "pixels".
+        counts: "blocks", "blocks_resumed" (finished before), "windows", "batch_size", "pixels".
         notes: what was decided without being asked, and what deserves a look.
     """
 
@@ -42,12 +43,14 @@ class UpscaleResult:
     counts: Mapping[str, int]
     notes: tuple[str, ...] = ()
     pairs: Sequence[Mapping[str, Any]] = ()
+    config_path: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "out": str(self.out),
             "plan": None if self.plan_path is None else str(self.plan_path),
+            "config": None if self.config_path is None else str(self.config_path),
             "grid": {
                 "crs": self.crs,
                 "transform": list(self.transform),
@@ -64,6 +67,16 @@ class UpscaleResult:
         }
 
     def __str__(self) -> str:
+        return self.words()
+
+    __repr__ = __str__
+
+    def words(self, said: Sequence[str] = ()) -> str:
+        """For people.
+
+        Args:
+            said: notes that they have read already.
+        """
         from geo_refdiff.raster.crs import unit_of
 
         height, width = self.shape
@@ -72,25 +85,18 @@ class UpscaleResult:
         head = (
             f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x ({self.model} model)"
         )
-        if self.plan_path is not None:
-            return "\n".join(
-                [
-                    f"planned: {head}",
-                    f"  plan: {self.plan_path}; run it with the same command and --resume",
-                    *self._notes(),
-                ]
-            )
+        notes = [f"  note: {note}" for note in self.notes if note not in said]
+        if self.plan_path is not None and "blocks" not in self.timings:
+            plan = f"  plan: {self.plan_path}; run it with the same command without --plan-only"
+            if self.config_path is not None:
+                plan = f"{plan}, or with --config {self.config_path}"
+            return "\n".join([f"planned: {head}", plan, *notes])
         total = self.timings.get("total", 0.0)
         megapixels = self.counts.get("pixels", 0) / 1e6
         speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""
-        found = self.counts.get("blocks_found", 0)
-        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({found} from before)" if found else "")
-        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *self._notes()])
-
-    __repr__ = __str__
-
-    def _notes(self) -> list[str]:
-        return [f"  note: {note}" for note in self.notes]
+        resumed = self.counts.get("blocks_resumed", 0)
+        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({resumed} from before)" if resumed else "")
+        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *notes])
 
 
 def _short(crs: str) -> str:

@@ -21,8 +21,8 @@ from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.records import Output
 from geo_refdiff.raster.geobox import coarse_geobox, lattice_origin, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.jpeg import MCU, jpeg
@@ -102,7 +102,7 @@ class Simulation:
     def raster(self) -> BlockRaster:
         """What is written."""
         info, output = self.info, self.output
-        profile = Mosaic(
+        profile = VirtualRaster(
             geobox=self.geobox,
             dtype=output.dtype,
             count=len(info.data_bands),

@@ -147,6 +147,8 @@ def _run(
 ) -> RunCounts:
     plan, shard_size = planned.plan, options.output.shard_size
     batch = options.compute.batch_size or default_batch(plan.device)
+    if progress:
+        progress(Progress("plan", 0, plan.blocks.count, planned.notes))
     counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()
@@ -191,7 +193,8 @@ def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
 def _default_out(plan: Plan, shard_size: int | None) -> Path:
     scene = Path(plan.scene.path)
     folder = scene.parent if scene.exists() else Path.cwd()
-    return folder / f"{scene.stem.removesuffix('.SAFE')}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
+    stem = Path(plan.scene.name).stem.removesuffix(".SAFE")
+    return folder / f"{stem}_{plan.grid.scale}x.{'tif' if shard_size is None else 'vrt'}"
 
 
 def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
@@ -206,7 +209,13 @@ def _check_out(out: Path, shard_size: int | None, replace: bool) -> None:
 def _inputs(scene: str | Path, ref: str | Path | None, options: UpscaleOptions) -> list[Path]:
     """All files that are read and there."""
     aoi = options.grid.aoi
-    given = (scene, ref, *options.mask.files, None if aoi is None or is_wkt(aoi) else layer_source(aoi).path)
+    given = (
+        scene,
+        ref,
+        options.grid.like,
+        *options.mask.files,
+        None if aoi is None or is_wkt(aoi) else layer_source(aoi).path,
+    )
     return [Path(name) for name in given if name is not None and Path(name).exists()]
 
 
@@ -236,7 +245,7 @@ def _result(
     height, width = plan.shape
     numbers = {"blocks": plan.blocks.count, "pixels": height * width}
     if counts is not None:
-        numbers |= {"blocks_found": counts.found, "windows": counts.windows, "batch_size": counts.batch_size}
+        numbers |= {"blocks_resumed": counts.resumed, "windows": counts.windows, "batch_size": counts.batch_size}
     return UpscaleResult(
         out=out,
         plan_path=plan_path,

@@ -1,6 +1,6 @@
 """Checkpoints: from a model folder to a denoiser, and back.
 
-Only architectures that this package knows are built; weights are numbers and config.json is data.
+Weights are numbers and config.json is data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geo_refdiff.diffusion.config_check import check_config
+from geo_refdiff.diffusion.config import CompactConfig, ModelConfig, decode_config
 from geo_refdiff.diffusion.denoiser import Denoiser, wrap_network
 from geo_refdiff.diffusion.model_folder import (
     bundled_models,
@@ -25,10 +25,14 @@ from geo_refdiff.diffusion.model_folder import (
     weight_files,
 )
 from geo_refdiff.errors import ModelError
+from geo_refdiff.nn.compact import CompactNet
+from geo_refdiff.nn.published import PublishedUNet
+from geo_refdiff.records import plain
 
 __all__ = [
     "build_denoiser",
     "bundled_models",
+    "decode_config",
     "describe_model",
     "load_denoiser",
     "match_weights",
@@ -78,31 +82,38 @@ def _number_like(value: Tensor, key: str, folder: Path) -> Tensor:
     return value
 
 
-def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
+def build_denoiser(config: ModelConfig) -> Denoiser:
     """The denoiser that a config describes, with fresh weights.
 
-    ``architecture`` is "published" (the default where it is absent) or "compact".
+    Raises:
+        ModelError: no network can be made of its sizes.
     """
-    architecture = config.get("architecture", "published")
-    check_config(config)
     try:
-        return wrap_network(_build_network(architecture, dict(config)), config)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        reason = f"no {str(architecture)[:40]} network can be made from the model's config"
+        return wrap_network(_build_network(config), config)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        reason = f"no {config.architecture} network can be made from the model's config"
         raise ModelError(f"{reason}: {type(error).__name__} {one_line(error)}") from error
 
 
-def _build_network(architecture: Any, config: dict[str, Any]) -> nn.Module:
-    """Networks are imported where they are used: a reader of published models does not need the compact network."""
-    if architecture == "published":
-        from geo_refdiff.nn.published import build_published
-
-        return build_published(config)
-    if architecture == "compact":
-        from geo_refdiff.nn.compact import build_compact
-
-        return build_compact(config)
-    raise ModelError(f"the model's architecture is {repr(architecture)[:40]}: known are 'published' and 'compact'")
+def _build_network(config: ModelConfig) -> nn.Module:
+    if isinstance(config, CompactConfig):
+        return CompactNet(
+            len(config.bands),
+            len(config.classes),
+            config.network,
+            gate_gain=config.gate_gain,
+            sharpen=config.sharpen,
+            receptive_field=config.receptive_field,
+        )
+    return PublishedUNet(
+        config.img_resolution,
+        config.img_channels,
+        config.model_channels,
+        config.channel_mult,
+        config.num_blocks,
+        config.attn_resolutions,
+        config.dropout,
+    )
 
 
 def describe_model(folder: str | Path) -> dict[str, Any]:
@@ -119,14 +130,14 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
     return {
         "name": path.name,
         "folder": str(path),
-        "architecture": config.get("architecture", "published"),
-        "bands": list(denoiser.bands),
-        "classes": config.get("classes"),
+        "architecture": config.architecture,
+        "bands": list(config.bands),
+        "classes": list(config.classes),
         "parameters": sum(value.numel() for value in denoiser.network.parameters()),
         "receptive_field": denoiser.receptive_field,
         "halo": denoiser.halo,
         "multiple": denoiser.multiple,
-        "sampler": denoiser.sampler,
+        "sampler": plain(config.sampler),
         "weights_bytes": sum(file.stat().st_size for file in files),
         "sha256": model_digest(path),
     }
@@ -142,9 +153,9 @@ def match_weights(network: nn.Module, state: Mapping[str, Tensor], folder: Path)
     if unexpected:
         raise ModelError(f"the weights in {folder} do not fit the network: unexpected {_some(unexpected)}")
     for key, value in wanted.items():
-        found, needed = tuple(state[key].shape), tuple(value.shape)
-        if found != needed:
-            raise ModelError(f"the weights in {folder} do not fit the network: {key} is {found}, not {needed}")
+        shape, needed = tuple(state[key].shape), tuple(value.shape)
+        if shape != needed:
+            raise ModelError(f"the weights in {folder} do not fit the network: {key} is {shape}, not {needed}")
 
 
 def _some(names: list[str]) -> str:

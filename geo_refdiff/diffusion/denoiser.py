@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from geo_refdiff.classes import UNKNOWN_CLASS
+from geo_refdiff.diffusion.config import CompactConfig, ModelConfig
 from geo_refdiff.errors import ModelError
 
 
@@ -54,33 +53,33 @@ class GuidedNetwork(Protocol):
 class Denoiser(nn.Module):
     """D(x; sigma | lr, ref, mask): the estimate of the clean image, EDM equation 7.
 
-    Attributes: ``config`` (dict, as in config.json), ``bands`` (names of the image's channels), ``sigma_data``,
-    ``sigma_min``, ``sigma_max`` and ``rho`` (noise levels in model units), ``sampler`` (the config's sampler block),
-    ``receptive_field`` (radius in output px outside which nothing changes a pixel in ONE evaluation, None = the whole
-    window), ``halo`` (output pixels to drop at each side of a window) and ``multiple`` (height and width must be
-    multiples of it), and ``compute_dtype`` (bfloat16; None: the weights'), in which autocast has the network's
-    layers compute; images, guidance and preconditioning keep the weights' dtype.
+    Attributes:
+        config: of the model.
+        sigma_data: standard deviation of images around the base, model units.
+        receptive_field: radius in output pixels outside which nothing changes a pixel in ONE evaluation, None = the
+            whole window.
+        halo: output pixels to drop at each side of a window.
+        multiple: height and width must be multiples of it.
+        compute_dtype: in which autocast has the network's layers compute (bfloat16), None = the weights' dtype, which
+            images, guidance and preconditioning keep.
     """
 
-    def __init__(self, network: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, config: ModelConfig) -> None:
         super().__init__()
         self.network = network
         self.compute_dtype: torch.dtype | None = None
-        self.config: dict[str, Any] = dict(config)
-        sampler = config.get("sampler") or {}
-        self.sampler: dict[str, Any] = dict(sampler)
-        self.sigma_data = _positive(config, "sigma_data", 0.5)
-        self.sigma_min = _positive(sampler, "sigma_min", 0.002)
-        self.sigma_max = _positive(sampler, "sigma_max", 80.0)
-        self.rho = _positive(sampler, "rho", 7.0)
-        bands = config.get("bands") or ("red", "green", "blue")[: int(config.get("img_channels", 3))]
-        self.bands: tuple[str, ...] = tuple(str(band) for band in bands)
-        if len(self.bands) != config.get("img_channels", len(self.bands)):
-            raise ModelError(f"the model's config names {len(self.bands)} bands for {config['img_channels']} channels")
+        self.config = config
+        self.sigma_data = config.sigma_data
         field = getattr(network, "receptive_field", None)
         self.receptive_field: int | None = None if field is None else int(field)
         self.multiple: int = int(getattr(network, "multiple", 1))
-        self.halo: int = int(config.get("halo", 32 if field is None else int(field)))
+        whole = 32 if self.receptive_field is None else self.receptive_field
+        self.halo = whole if config.halo is None else config.halo
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the image's channels."""
+        return self.config.bands
 
     @property
     def dtype(self) -> torch.dtype:
@@ -175,7 +174,7 @@ class GuidedDenoiser(Denoiser):
     @property
     def around_start(self) -> bool:
         """Whether noise is preconditioned around the start: samples then stay near it whatever they begin with."""
-        return bool((self.config.get("network") or {}).get("around_start", False))
+        return isinstance(self.config, CompactConfig) and self.config.network.around_start
 
     @property
     def has_start(self) -> bool:
@@ -209,7 +208,7 @@ class GuidedDenoiser(Denoiser):
         return base.to(x.dtype)
 
 
-def wrap_network(network: nn.Module, config: Mapping[str, Any]) -> Denoiser:
+def wrap_network(network: nn.Module, config: ModelConfig) -> Denoiser:
     """The denoiser class that fits the network."""
     if isinstance(network, Denoiser):
         return network
@@ -226,10 +225,3 @@ def plain_conditions(lr: Tensor, ref: Tensor, mask: Tensor) -> tuple[Tensor, Ten
     if not mask.is_floating_point():
         mask = torch.where(mask == UNKNOWN_CLASS, torch.zeros_like(mask), mask).to(lr.dtype) / 255.0
     return lr, ref, mask
-
-
-def _positive(block: Mapping[str, Any], key: str, default: float) -> float:
-    value = block.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a positive number")
-    return float(value)

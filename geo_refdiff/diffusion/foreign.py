@@ -16,21 +16,25 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from geo_refdiff.diffusion.checkpoint import match_weights, save_model
-from geo_refdiff.diffusion.schedule import ChurnSettings
+from geo_refdiff.diffusion.checkpoint import build_denoiser, match_weights, save_model
+from geo_refdiff.diffusion.config import ImportSource, PublishedConfig, decode_config
 from geo_refdiff.errors import ModelError, OutputError
-from geo_refdiff.nn.published import build_published
 from geo_refdiff.raster.gdal import one_line
 
 _PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 _BRANCHES = ("ema", "net", "model", "state_dict")
+_EXPECTED = (
+    "expected is a file of torch.save (1.6 or newer) with the published Ref-Diff network, as a module or as a "
+    "dictionary of its tensors (map_layer0.weight, enc.256x256_conv.weight, ...), by itself or under one of the keys "
+    + ", ".join(_BRANCHES)
+)
 _STACK = 256 * 2**20
 """Bytes, of which the system gives what is used."""
 
@@ -135,29 +139,39 @@ def _load(path: Path, asked: tuple[str, ...]) -> Any:
     return content
 
 
-def read_foreign(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_foreign(path: str | Path) -> tuple[dict[str, Tensor], PublishedConfig]:
     """The network in a published file: its tensors by name (``model.enc....``), and a config that describes it.
 
     Raises:
-        ModelError: the file is damaged, or holds no published network; names what it would have called.
+        ModelError: the file is damaged, or holds no published network; says what is expected, what the file holds
+            and what it would have called.
     """
-    file = load_inert(path)
+    try:
+        return _read(load_inert(path))
+    except ModelError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise ModelError(f"{error}; {_EXPECTED}") from error
+
+
+def _read(file: Foreign) -> tuple[dict[str, Tensor], PublishedConfig]:
     branch, root = _branch(file.content)
-    found = dict(_tensors(root))
-    anchor = [name for name in found if name.endswith("map_layer0.weight")]
+    tensors = dict(_tensors(root))
+    anchor = [name for name in tensors if name.endswith("map_layer0.weight")]
     if len(anchor) != 1:
-        raise ModelError(f"{file.path} holds no published network{_left_alone(file.asked)}")
+        raise ModelError(
+            f"{file.path} holds no published network, but {_contents(file.content)}{_left_alone(file.asked)}"
+        )
     prefix = anchor[0].removesuffix("map_layer0.weight")
-    state = {"model." + name.removeprefix(prefix): tensor for name, tensor in found.items() if name.startswith(prefix)}
+    state = {
+        "model." + name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
     if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > 4 * file.path.stat().st_size:
         raise ModelError(f"{file.path}: its tensors are larger together than the file itself")
     state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    config = _config(state, root, file.path)
-    config["provenance"] = {"file": file.path.name, "sha256": _sha256(file.path), "branch": branch}
     step = file.content.get("step") if isinstance(file.content, dict) else None
-    if isinstance(step, int):
-        config["provenance"]["step"] = step
-    return state, config
+    provenance = ImportSource(file.path.name, _sha256(file.path), branch, step if isinstance(step, int) else None)
+    return state, replace(_config(state, root, file.path), provenance=provenance)
 
 
 def import_published(path: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -227,15 +241,16 @@ def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
                         yield prefix + key, value
 
 
-def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> dict[str, Any]:
-    """config.json from the tensors' names and shapes; what they do not tell comes from the modules' attributes."""
+def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> PublishedConfig:
+    """From the tensors' names and shapes; what these do not tell comes from the modules' attributes."""
     attributes = {} if isinstance(root, dict) else dict(_modules(root))
-    outer = attributes.get("", {})
     try:
-        config = _shape_config(state)
-        network = build_published(config)
-    except (KeyError, ValueError, IndexError, RuntimeError, ZeroDivisionError) as error:
-        raise ModelError(f"{path} holds a network of another kind: {' '.join(str(error).split())}") from error
+        config = decode_config(_sizes(state), "its sizes")
+        with torch.device("meta"):  # names and shapes alone
+            network = build_denoiser(config).network
+    except (ModelError, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise ModelError(f"{path} holds a network of another kind: {one_line(error)}") from error
+    assert isinstance(config, PublishedConfig)
     match_weights(network, state, path)
     for name, value in state.items():
         if name.endswith("resample_filter") and not bool((value == 0.25).all()):
@@ -246,51 +261,40 @@ def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> dict[str, Any
             if "affine" in (held.get("_modules") or {}) and value != wanted and not (key == "num_heads" and value == 0):
                 raise ModelError(f"{path} holds a network of another kind: {prefix}{key} is {_plain(value)}")
         if isinstance(rate := held.get("dropout"), float) and 0.0 <= rate < 1.0:
-            config["dropout"] = rate
-    sampler = ChurnSettings()
-    config["sigma_data"] = _number(outer, "sigma_data", 0.5)
-    config["bands"] = ["red", "green", "blue"][: config["img_channels"]]
-    if config["img_channels"] > 3:
-        config["bands"] = [f"band{index}" for index in range(1, config["img_channels"] + 1)]
-    config["sampler"] = {
-        "sigma_min": sampler.sigma_min,
-        "sigma_max": sampler.sigma_max,
-        "rho": sampler.rho,
-        "S_churn": sampler.s_churn,
-        "S_min": sampler.s_min,
-        "S_max": sampler.s_max,
-        "S_noise": sampler.s_noise,
-    }
+            config = replace(config, dropout=rate)
+    sigma = attributes.get("", {}).get("sigma_data")
+    if isinstance(sigma, int | float) and not isinstance(sigma, bool) and 0 < sigma <= 1e6:
+        config = replace(config, sigma_data=float(sigma))
     return config
 
 
-def _shape_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The published settings that the tensors' names and shapes tell."""
     entry = re.compile(r"model\.enc\.(\d{1,5})x\1_(conv|block(\d{1,3})\.conv0)\.weight")
-    found = [(match, tensor) for name, tensor in state.items() if (match := entry.fullmatch(name))]
-    stem = [(int(match[1]), tensor) for match, tensor in found if match[2] == "conv"]
-    blocks = {(int(match[1]), int(match[3])): tensor for match, tensor in found if match[3]}
+    parts = [(match, tensor) for name, tensor in state.items() if (match := entry.fullmatch(name))]
+    stem = [(int(match[1]), tensor) for match, tensor in parts if match[2] == "conv"]
+    blocks = {(int(match[1]), int(match[3])): tensor for match, tensor in parts if match[3]}
     if len(stem) != 1 or not blocks:
         raise ValueError("its encoder has no first convolution or no blocks")
     resolution, width = stem[0][0], stem[0][1].shape[0]
     sizes = sorted({size for size, _ in blocks}, reverse=True)
     attention = [size for size in sizes if f"model.enc.{size}x{size}_block0.qkv.weight" in state]
     return {
-        "architecture": "published",
         "img_resolution": resolution,
         "img_channels": state[f"model.dec.{resolution}x{resolution}_aux_conv.weight"].shape[0],
         "model_channels": width,
         "channel_mult": [blocks[size, 0].shape[0] // width for size in sizes],
         "num_blocks": 1 + max(index for _, index in blocks),
         "attn_resolutions": attention,
-        "dropout": 0.2,
     }
 
 
-def _number(attributes: Mapping[Any, Any], key: str, default: float) -> float:
-    value = attributes.get(key, default)
-    valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    return float(value) if valid else default
+def _contents(content: Any) -> str:
+    """What a file holds, for the error message."""
+    if not isinstance(content, dict):
+        return _plain(content)
+    keys = [_plain(key) for key in list(content)[:4]] + (["..."] if len(content) > 4 else [])
+    return f"a dictionary of {', '.join(keys)}" if keys else "an empty dictionary"
 
 
 def _left_alone(asked: tuple[str, ...]) -> str:
@@ -314,19 +318,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _card(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
+def _card(config: PublishedConfig, state: Mapping[str, Tensor]) -> str:
     count = sum(value.numel() for name, value in state.items() if not name.endswith("resample_filter"))
-    source = config["provenance"]
+    source = config.provenance
+    assert source is not None
     dtypes = ", ".join(
         sorted({str(value.dtype).removeprefix("torch.") for value in state.values()} - {"", str(torch.bool)})
     )
-    return f"""# {source["file"]}, imported
+    return f"""# {source.file}, imported
 
-The published Ref-Diff network (Dong et al., CVPR 2024), read from `{source["file"]}` without running anything in it.
+The published Ref-Diff network (Dong et al., CVPR 2024), read from `{source.file}` without running anything in it.
 
-- SHA-256 of the source: `{source["sha256"]}`; part: `{source["branch"] or "whole file"}`
+- SHA-256 of the source: `{source.sha256}`; part: `{source.branch or "whole file"}`
 - {count:,} parameters, {dtypes}
-- Bands: {", ".join(config["bands"])}, trained on windows of {config["img_resolution"]} pixels
+- Bands: {", ".join(config.bands)}, trained on windows of {config.img_resolution} pixels
 - The change mask goes in as class index / 255, 0 = no change
 - The weights stay under the terms of whoever published them; importing changes nothing about that.
 """

@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from geo_refdiff.diffusion.config import ModelConfig, decode_config
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
+from geo_refdiff.records import plain
 
 SHARD_BYTES = 15_000_000
 """A saved weights file stays under 16 MB: larger models are cut into shards."""
@@ -49,8 +51,17 @@ def bundled_models() -> dict[str, Path]:
     return {entry.parent.name: entry.parent for entry in sorted(root.glob("*/config.json"))}
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder (ModelError where it is missing or no JSON object)."""
+def read_config(folder: Path) -> ModelConfig:
+    """config.json of a model folder.
+
+    Raises:
+        ModelError: missing, unreadable, or not the config of a model that this package knows.
+    """
+    return decode_config(read_json(folder), str(folder / "config.json"))
+
+
+def read_json(folder: Path) -> dict[str, Any]:
+    """config.json of a folder as it is written (ModelError where it is missing or no JSON object)."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -112,7 +123,7 @@ def model_digest(folder: str | Path) -> str:
 
 def save_model(
     folder: str | Path,
-    config: Mapping[str, Any],
+    config: Any,
     state_dict: Mapping[str, Tensor],
     card: str,
     *,
@@ -122,7 +133,7 @@ def save_model(
 
     Args:
         folder: made if it is missing; an earlier model in it is replaced.
-        config: as `build_denoiser` takes it; must be JSON.
+        config: the record of a model, see `ModelConfig`, or a detector's.
         state_dict: the network's tensors (of ``denoiser.network``), kept in their dtypes.
         card: text of README.md.
         shard_bytes: weights larger than this are cut into several files; None = one file.
@@ -147,7 +158,7 @@ def save_model(
             raise OutputError(f"{path / name}: cannot be written: {one_line(error)}; check the disk") from error
         written.add(name)
     write_bytes_atomic(path / "README.md", card.encode())
-    write_json_atomic(path / "config.json", dict(config))
+    write_json_atomic(path / "config.json", plain(config))
     for stale in (path / "weights.safetensors", *path.glob("model*.safetensors")):
         if stale.name not in written:
             stale.unlink(missing_ok=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.errors import OptionError
 
 
 def karras_sigmas(
@@ -40,41 +37,3 @@ def karras_sigmas(
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     sigmas = (high + ramp * (low - high)) ** rho
     return torch.cat([sigmas, sigmas.new_zeros(1)])
-
-
-@dataclass(frozen=True, slots=True)
-class ChurnSettings:
-    """A published config's sampler block: the schedule's ends (EDM equation 5) and the churn (EDM algorithm 2)."""
-
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    s_churn: float = 40.0
-    s_min: float = 0.05
-    s_max: float = 50.0
-    s_noise: float = 1.003
-
-    def sigmas(self, n: int, device: torch.device | str = "cpu") -> Tensor:
-        """The schedule of n steps, (n + 1,) float64."""
-        return karras_sigmas(n, self.sigma_min, self.sigma_max, self.rho, device)
-
-    def adds_noise(self, n: int) -> bool:
-        """Whether any of n steps raises the noise level."""
-        inside = any(self.s_min <= float(sigma) <= self.s_max for sigma in self.sigmas(n)[:-1])
-        return inside and self.s_churn > 0 and self.s_noise > 0
-
-
-def published_settings(config: Mapping[str, Any]) -> ChurnSettings:
-    """The settings in ``config["sampler"]``, the published values where a key is absent.
-
-    Keys: sigma_min, sigma_max, rho, S_churn, S_min, S_max, S_noise.
-    """
-    block = config.get("sampler") or {}
-    values: dict[str, float] = {}
-    for key in ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise"):
-        if key in block:
-            value = block[key]
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ModelError(f"the model's config has sampler.{key} = {value!r}; it must be a number")
-            values[key.lower()] = float(value)
-    return ChurnSettings(**values)

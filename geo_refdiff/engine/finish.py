@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.raster.nodata import is_sentinel
+from geo_refdiff.raster.nodata import in_dtype, is_sentinel, next_to_nodata
 
-_FLOAT_STEPS = 16
 _SHORT = 2
 
 
@@ -32,18 +31,8 @@ def rounded(image: Tensor, dtype: np.dtype[Any]) -> Tensor:
 
 def equals(pixels: Tensor, value: float, dtype: np.dtype[Any]) -> Tensor:
     """Where values of a type equal a number, compared in that type; nowhere if the type cannot hold it."""
-    if dtype.kind == "f":
-        return pixels == float(_held(value, dtype))
-    bounds = np.iinfo(dtype)
-    if value != int(value) or not bounds.min <= value <= bounds.max:
-        return torch.zeros_like(pixels, dtype=torch.bool)
-    return pixels == float(value)
-
-
-def _held(value: float, dtype: np.dtype[Any]) -> Any:
-    """A number in a floating type; one that was written with too many digits, as GDAL does, is the type's limit."""
-    limit = float(np.finfo(dtype).max)
-    return dtype.type(min(max(value, -limit), limit))
+    number = in_dtype(value, dtype)
+    return torch.zeros_like(pixels, dtype=torch.bool) if number is None else pixels == float(number)
 
 
 def write_nodata(pixels: Tensor, valid: Tensor, nodata: float | None, dtype: np.dtype[Any]) -> Tensor:
@@ -68,7 +57,7 @@ def write_nodata(pixels: Tensor, valid: Tensor, nodata: float | None, dtype: np.
 def avoid_nodata_collision(
     pixels: Tensor, valid: Tensor | None, scene: Tensor | None, nodata: float, dtype: np.dtype[Any]
 ) -> Tensor:
-    """Pixels with the valid values that happen to equal `nodata` moved by one digital number.
+    """Pixels with the valid values that happen to equal `nodata` moved to the number next to it.
 
     Args:
         pixels: (C, height, width), values of `dtype`.
@@ -83,13 +72,7 @@ def avoid_nodata_collision(
         collides &= valid
     if scene is not None:
         collides &= ~scene
-    if dtype.kind == "f":
-        moved = _held(nodata, dtype)  # GDAL compares floating nodata with a tolerance of a few of the least steps
-        for _ in range(_FLOAT_STEPS):
-            moved = np.nextafter(moved, dtype.type(0 if nodata > 0 else np.inf))
-    else:
-        moved = nodata - 1 if nodata == np.iinfo(dtype).max else nodata + 1
-    return torch.where(collides, float(moved), pixels)
+    return torch.where(collides, float(next_to_nodata(nodata, dtype)), pixels)
 
 
 def as_array(pixels: Tensor, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -22,8 +22,8 @@ from geo_refdiff.engine.rasters import (
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.engine.writer import blocks_env
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.mosaic import Mosaic
 from geo_refdiff.raster.styles import write_category_names, write_class_style
+from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.sources import CLASSES, COLOURS, NOTHING
 
@@ -43,7 +43,7 @@ def publish(plan: Plan, workdir: Workdir, out: Path, *, overwrite: bool = False)
     """
     with blocks_env():
         mosaic = image_mosaic(plan, workdir)
-    workdir.blocks(plan.blocks).publish(mosaic, out, "average", overwrite=overwrite)
+    workdir.blocks(plan.blocks).publish(image_raster(plan), mosaic, out, overwrite=overwrite)
 
 
 def publish_sources(plan: Plan, workdir: Workdir, out: Path) -> dict[str, int]:
@@ -69,7 +69,7 @@ def publish_sources(plan: Plan, workdir: Workdir, out: Path) -> dict[str, int]:
     shares[CLASSES[NOTHING]] = height * width - sum(counts[1:])
     pixels = {f"GEO_REFDIFF_PIXELS_{name.upper()}": str(n) for name, n in shares.items()}
     mosaic = replace(mosaic, tags={**mosaic.tags, **pixels})
-    files.publish(mosaic, out, raster.overview_resampling, overwrite=True)
+    files.publish(raster, mosaic, out, overwrite=True)
     write_category_names(out, CLASSES)
     write_class_style(out.with_suffix(".qml"), CLASSES, COLOURS)
     return shares
@@ -86,7 +86,7 @@ def publish_uncertainty(plan: Plan, workdir: Workdir, out: Path) -> None:
     raster, files = uncertainty_raster(plan), workdir.blocks(plan.blocks)
     with blocks_env():
         mosaic, _ = files.mosaic(raster)
-    files.publish(mosaic, out, raster.overview_resampling, overwrite=True)
+    files.publish(raster, mosaic, out, overwrite=True)
 
 
 def published_digest(out: Path) -> str | None:
@@ -107,7 +107,7 @@ def published_tags(out: Path) -> dict[str, str]:
 
 def image_mosaic(
     plan: Plan, workdir: Workdir, region: Window | None = None, filled: Collection[int] | None = None
-) -> Mosaic:
+) -> VirtualRaster:
     """The image, or a part of it, as a mosaic of finished blocks, with statistics and provenance.
 
     Args, Raises: as `BlockFiles.mosaic`.

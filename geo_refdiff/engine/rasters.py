@@ -14,8 +14,8 @@ from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.writer import BlockRaster
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
 from geo_refdiff.raster.statistics import BandSums
+from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.sources import CLASSES, COLOURS, NOTHING
 
@@ -55,7 +55,7 @@ def run_rasters(plan: Plan) -> tuple[BlockRaster, ...]:
 def image_raster(plan: Plan) -> BlockRaster:
     """The image."""
     bands = plan.bands.output
-    profile = Mosaic(
+    profile = VirtualRaster(
         geobox=plan.geobox,
         dtype=plan.output.dtype,
         count=len(bands),
@@ -70,7 +70,7 @@ def image_raster(plan: Plan) -> BlockRaster:
 
 def source_raster(plan: Plan) -> BlockRaster:
     """The map of where detail comes from: classes of `restore.sources`."""
-    profile = Mosaic(
+    profile = VirtualRaster(
         geobox=plan.geobox,
         dtype="uint8",
         count=1,
@@ -100,7 +100,7 @@ def uncertainty_raster(plan: Plan) -> BlockRaster:
     record, at = plan.uncertainty, [b - 1 for b in plan.bands.scene]
     if record is None:
         raise GeoRefDiffError("the plan asks for no map of uncertainty")
-    profile = Mosaic(
+    profile = VirtualRaster(
         geobox=plan.geobox,
         dtype="float32",
         count=len(at),

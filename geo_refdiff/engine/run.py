@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -17,19 +18,23 @@ from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.restorers import Restorer
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a run is.
 
     Attributes:
-        stage: "blocks" or "publish".
+        stage: "plan" once everything is decided, then "blocks" and "publish".
         done, total: blocks; in between windows count as parts of a block.
+        notes: with "plan": what was decided without being asked, and what deserves a look.
     """
 
     stage: str
     done: float
     total: int
+    notes: tuple[str, ...] = ()
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -41,7 +46,7 @@ class RunCounts:
 
     Attributes:
         blocks: of the plan.
-        found: finished before this run, of those asked for.
+        resumed: of those asked for, finished before this run.
         windows: restored in this run.
         batch_size: at the end; smaller than asked for where memory did not suffice.
         restore_seconds: spent in the restorer.
@@ -49,7 +54,7 @@ class RunCounts:
     """
 
     blocks: int
-    found: int
+    resumed: int
     windows: int
     batch_size: int
     restore_seconds: float
@@ -114,8 +119,12 @@ def run_blocks(
             nonlocal finished
             for index, following in zip_longest(todo, todo[1:]):
                 report(0.0)
+                before = perf_counter()
                 block = computer.compute(index, following)
                 finished += 1
+                _LOG.debug(
+                    "block %d (%d of %d) took %.1f s", index, finished, plan.blocks.count, perf_counter() - before
+                )
                 yield index, _pixels(block)
 
         workdir.blocks(plan.blocks).write(run_rasters(plan), blocks())

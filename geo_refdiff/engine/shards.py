@@ -18,7 +18,7 @@ from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.cog import add_overviews, explained, overview_count, publish_cog
 from geo_refdiff.raster.files import check_free, is_filled, output_error, sync
 from geo_refdiff.raster.gdal import GDAL_ERRORS
-from geo_refdiff.raster.mosaic import write_vrt
+from geo_refdiff.raster.vrt import write_vrt
 from geo_refdiff.raster.window import Window
 
 SIZE_TAG = "GEO_REFDIFF_SHARD_SIZE"
@@ -111,8 +111,8 @@ def publish_shards(plan: Plan, workdir: Workdir, out: Path, size: int, *, overwr
         filled = files.filled()
         shards = _write_shards(plan, workdir, filled, size)
         whole = image_mosaic(plan, workdir, filled=filled)
-        write_vrt(files.vrt, whole)
-        overviews = _write_overviews(files.vrt, ready, size, plan.shape)
+        write_vrt(files.vrt(), whole)
+        overviews = _write_overviews(files.vrt(), ready, size, plan.shape)
     try:
         out.unlink(missing_ok=True)  # first: a VRT never names shards that are not its own
         _remove(target)
@@ -166,7 +166,7 @@ def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int) -> 
         row, col = divmod(index, layout.cols)
         shard = workdir.shards(size) / f"r{row:05d}_c{col:05d}.tif"
         if published_digest(shard) != digest:
-            vrt = workdir.blocks(plan.blocks).vrt
+            vrt = workdir.blocks(plan.blocks).vrt()
             write_vrt(vrt, mosaic)
             publish_cog(vrt, shard, overwrite=True, overviews=overviews)
         shards.append((shard.name, window))

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from geo_refdiff.engine.writer import BLOCKS, MOSAIC, BlockFiles, own_blocks
+from geo_refdiff.engine.writer import BLOCKS, BlockFiles, own_blocks
 from geo_refdiff.errors import OptionError, OutputError, ResumeError
 from geo_refdiff.plan.file import differences, read_plan
 from geo_refdiff.plan.layout import BlockLayout
@@ -68,7 +68,7 @@ class Workdir:
         Raises:
             BusyError: workers of a run before are still writing there.
             ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
-                lies there and neither `resume` nor `overwrite` was said.
+                that has finished blocks lies there and neither `resume` nor `overwrite` was said.
             OutputError: the folder cannot be written.
         """
         if self.plan.exists() and resume:
@@ -89,7 +89,7 @@ class Workdir:
             plan = replace(plan, software={**plan.software, **threads})  # nothing else of the file is believed
             write_json_atomic(self.plan, plan.to_dict())
             return plan
-        if self.plan.exists() and not overwrite:
+        if self.plan.exists() and not overwrite and self._holds_blocks():
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
             )
@@ -106,6 +106,11 @@ class Workdir:
             write_json_atomic(self.plan, plan.to_dict())
         return plan
 
+    def _holds_blocks(self) -> bool:
+        """Whether anything finished lies there, which is not given up unasked."""
+        finished = (self.path.glob(f"{pattern}/*") for pattern in (BLOCKS, f"{_SHARDS}*"))
+        return any(not file.name.startswith(".") for files in finished for file in files)
+
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
         for pattern in (f"{BLOCKS}/.*.tmp-*", f"{_SHARDS}*/.*.tmp-*", ".*.tmp-*", "published*"):
@@ -120,7 +125,7 @@ class Workdir:
         for folder in (self.path / BLOCKS, *self.path.glob(f"{_SHARDS}*")):
             shutil.rmtree(folder, ignore_errors=True)
         self.clean()
-        for file in (self.path / MOSAIC, self.workers, self.path / _LOCK):
+        for file in (*self.path.glob("mosaic*.vrt"), self.workers, self.path / _LOCK):
             with suppress(OSError):
                 file.unlink(missing_ok=True)
         with suppress(OSError):  # not empty: somebody else's files

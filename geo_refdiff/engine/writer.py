@@ -29,15 +29,12 @@ from geo_refdiff.raster.cog import OverviewResampling, publish_cog
 from geo_refdiff.raster.files import check_free, output_error, sync
 from geo_refdiff.raster.gdal import gdal_env, gdal_threads
 from geo_refdiff.raster.geobox import crop, crs_wkt
-from geo_refdiff.raster.mosaic import Mosaic, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.statistics import EMPTY, BandSums, dump_sums, load_sums
+from geo_refdiff.raster.vrt import VirtualRaster, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.window import Window, around
 
 BLOCKS = "blocks"
 """Name of the folder of the block files."""
-
-MOSAIC = "mosaic.vrt"
-"""Name of the mosaic over them."""
 
 MAX_SOURCES = 1024
 """Sources of one VRT."""
@@ -59,7 +56,7 @@ class BlockRaster:
         overview_resampling: "average" for imagery, which gets statistics, too; "mode" for classes.
     """
 
-    profile: Mosaic
+    profile: VirtualRaster
     name: str = ""
     overview_resampling: OverviewResampling = "average"
 
@@ -97,10 +94,9 @@ class BlockFiles:
     def __init__(self, folder: Path, layout: BlockLayout) -> None:
         self.folder, self.layout = folder, layout
 
-    @property
-    def vrt(self) -> Path:
-        """The mosaic that is being published."""
-        return self.folder / MOSAIC
+    def vrt(self, raster: str = "") -> Path:
+        """The mosaic of a raster that is published."""
+        return self.folder / f"mosaic{raster and f'.{raster}'}.vrt"
 
     def file_name(self, index: int, raster: str = "") -> str:
         """File of block `index`, relative to the folder."""
@@ -164,7 +160,7 @@ class BlockFiles:
         region: Window | None = None,
         filled: Collection[int] | None = None,
         on_block: Callable[[Mapping[str, str]], None] = lambda tags: None,
-    ) -> tuple[Mosaic, list[BandSums]]:
+    ) -> tuple[VirtualRaster, list[BandSums]]:
         """A raster, or a part of it, with its finished blocks as sources, at most `MAX_SOURCES`, and with statistics.
 
         VRTs over parts of it are written beside the blocks, one at a time.
@@ -204,28 +200,26 @@ class BlockFiles:
                 yield _Part(row - part.row // self.layout.size, col - part.col // self.layout.size, name, at)
 
         geobox = profile.geobox if part == whole else crop(profile.geobox, part)
-        sources = self._nested(replace(profile, geobox=geobox), part, blocks())
+        sources = self._nested(replace(raster, profile=replace(profile, geobox=geobox)), part, blocks())
         statistics = tuple(s.statistics(part.area) for s in sums) if all(s.count for s in sums) else ()
         return replace(profile, geobox=geobox, sources=sources, statistics=statistics), sums
 
-    def publish(
-        self, mosaic: Mosaic, out: Path, overview_resampling: OverviewResampling, *, overwrite: bool = False
-    ) -> None:
+    def publish(self, raster: BlockRaster, mosaic: VirtualRaster, out: Path, *, overwrite: bool = False) -> None:
         """Write a mosaic of the blocks as a COG; it appears complete or not at all.
 
         Args:
+            raster: that is published.
             mosaic: as `mosaic` gave it.
             out: on the disk of the folder.
-            overview_resampling: of its raster.
             overwrite: whether a file that is there may be replaced; what lies beside it for GDAL goes with it.
 
         Raises:
             OutputError: `out` exists, or it cannot be written.
         """
-        finished = self.folder / "published.tif"
+        finished, vrt = self.folder / "published.tif", self.vrt(raster.name)
         with blocks_env():
-            write_vrt(self.vrt, mosaic)
-            publish_cog(self.vrt, finished, overview_resampling=overview_resampling, overwrite=True)
+            write_vrt(vrt, mosaic)
+            publish_cog(vrt, finished, overview_resampling=raster.overview_resampling, overwrite=True)
         check_free(out, overwrite)
         try:
             os.replace(finished, out)
@@ -257,18 +251,20 @@ class BlockFiles:
         crs = profile.crs_wkt or crs_wkt(profile.geobox)
         write_block(self.file(index, raster.name), block.values, mask, affine, crs, profile.nodata, tags)
 
-    def _nested(self, profile: Mosaic, region: Window, parts: Iterator[_Part]) -> tuple[tuple[str, Window], ...]:
+    def _nested(self, raster: BlockRaster, region: Window, parts: Iterator[_Part]) -> tuple[tuple[str, Window], ...]:
         """Sources of the region: the blocks themselves, or VRTs over them, and over those."""
-        folder = self.folder / BLOCKS
+        folder, profile = self.folder / BLOCKS, raster.profile
 
         def grouped(parts: Iterator[_Part], step: tuple[int, int], level: int) -> Iterator[_Part]:
             for (row, col), group in groupby(parts, lambda part: (part.row // step[0], part.col // step[1])):
                 members = list(group)
                 window = around([part.window for part in members])
-                vrt = folder / f"mosaic_{level}_r{row:05d}_c{col:05d}.vrt"
+                vrt = folder / f"mosaic_{level}_r{row:05d}_c{col:05d}{raster.name and f'.{raster.name}'}.vrt"
                 sources = tuple((part.name, part.window.shift(-window.row, -window.col)) for part in members)
                 geobox = crop(profile.geobox, window)
-                write_vrt(vrt, Mosaic(geobox, profile.dtype, profile.count, sources, profile.nodata, profile.with_mask))
+                write_vrt(
+                    vrt, VirtualRaster(geobox, profile.dtype, profile.count, sources, profile.nodata, profile.with_mask)
+                )
                 yield _Part(row, col, vrt.name, window)
 
         rows, cols = -(-region.height // self.layout.size), -(-region.width // self.layout.size)
@@ -324,7 +320,7 @@ def write_rasters(
         for raster, out in zip(rasters, outs, strict=True):
             with blocks_env():
                 mosaic = files.mosaic(raster)[0]
-            files.publish(mosaic, out, raster.overview_resampling, overwrite=overwrite)
+            files.publish(raster, mosaic, out, overwrite=overwrite)
 
 
 def blocks_env() -> rasterio.Env:

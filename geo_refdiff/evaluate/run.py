@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -14,18 +14,14 @@ from torch import Tensor
 
 from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.errors import InputError, OutputError
-from geo_refdiff.evaluate import efficientnet, pictures
-from geo_refdiff.evaluate.describe import Tally, as_json, as_lines
-from geo_refdiff.evaluate.figures import measure
-from geo_refdiff.evaluate.frechet import LEAST_TILES, frechet_distance, jackknifed
+from geo_refdiff.evaluate import pictures
+from geo_refdiff.evaluate.figures import measure, window_disagreement
 from geo_refdiff.evaluate.image_folder import in_own_dtype, write_image
-from geo_refdiff.evaluate.job import Job
-from geo_refdiff.evaluate.methods import ModelRun
+from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.opening import ScaleSetup, Setup, open_all, open_scale
-from geo_refdiff.evaluate.report import ScaleResult, tables
-from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.options import EvaluateOptions
+from geo_refdiff.evaluate.report import TRUTH, ScaleResult, Scores, as_json, head, tables
 from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
-from geo_refdiff.evaluate.windows import disagreement
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.raster.files import output_error, write_bytes_atomic, write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
@@ -34,84 +30,103 @@ from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.sensor import SensorModel
 
 Progress = Callable[[int, int], None]
-TRUTH = "truth"
-
-
-@dataclass(slots=True)
-class _Seen(Tally):
-    """A tally, with what pictures, FID and FD are made from."""
-
-    grid: list[str] = field(default_factory=list)
-    full: list[str] = field(default_factory=list)
-    rows: dict[str, list[Panel]] = field(default_factory=dict)
-    features: dict[str, list[Tensor]] = field(default_factory=dict)
-    judged: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation found and wrote.
+    """What an evaluation has measured and written.
 
     Attributes:
         text: the tables, Markdown.
-        told: what metrics.json holds.
+        metrics: what metrics.json holds.
         files: written, metrics.json and table.md first.
     """
 
     text: str
-    told: dict[str, Any]
+    metrics: dict[str, Any]
     files: tuple[Path, ...]
 
     def summary(self) -> list[str]:
         """The files, those of one folder of images or pictures as one."""
-        told: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for path in self.files:
             single = path.parent == self.files[0].parent
-            told[str(path if single else path.parent)] = told.get(str(path if single else path.parent), 0) + 1
-        return [f"{name} ({number} files)" if number > 1 else name for name, number in told.items()]
+            name = str(path if single else path.parent)
+            counts[name] = counts.get(name, 0) + 1
+        return [f"{name} ({number} files)" if number > 1 else name for name, number in counts.items()]
 
 
-def evaluate(request: Request, out: Path, progress: Progress = lambda done, total: None) -> Evaluation:
+def evaluate(
+    data: str | Path,
+    models: Sequence[str | Path] = (),
+    *,
+    out: Path,
+    progress: Progress = lambda done, total: None,
+    **options: Any,
+) -> Evaluation:
     """Run everything on the same tiles, measure, and write metrics.json, table.md and pictures to the folder `out`.
 
     Args:
-        request: what to do.
+        data: pairs as `open_dataset` takes them.
+        models: bundled names or model folders.
         out: made if missing.
         progress: called with (tiles done, tiles in all).
+        options: of `EvaluateOptions`.
 
     Raises:
         GeoRefDiffError: bad input, options or models; the report exists; it cannot be written.
     """
-    _check_out(out, request.overwrite)
-    setup = open_all(request)
-    scales = [open_scale(setup, scale) for scale in request.scales]
+    asked, names = EvaluateOptions.of(**options), [str(model) for model in models]
+    _check_out(out, asked.report.overwrite)
+    return _evaluate_pairs(open_all(str(data), names, asked), out, progress)
+
+
+def _evaluate_pairs(setup: Setup, out: Path, progress: Progress) -> Evaluation:
+    asked = setup.options.report
+    scales = [open_scale(setup, scale) for scale in setup.options.scene.scales]
     total, done = sum(len(scale.specs) for scale in scales), 0
-    tallies: list[_Seen] = []
+    results: list[ScaleResult] = []
     files: list[Path] = []
     with torch.inference_mode(), torch_settings(), gdal_env():
         for scale in scales:
-            tally = _Seen(scale, ScaleResult(scale.sensor.scale, kinds={m.name: m.kind for m in scale.methods}))
-            tally.grid = pictures.choose(scale.specs, request.show, request.grid, request.seed)
-            tally.full = pictures.choose(scale.specs, request.show, request.pictures, request.seed)
+            result = ScaleResult(scale, Scores({method.name: method.kind for method in scale.methods}))
+            seed = setup.options.sampling.seed
+            shown = _Shown(*(pictures.choose(scale.specs, asked.show, n, seed) for n in (asked.grid, asked.pictures)))
             for spec, tile in read_ahead(setup.source, scale.specs):
                 if isinstance(tile, Tile):
-                    files += _tile(setup, tally, tile, out)
+                    files += _tile(setup, result, tile, shown, out)
                 else:
-                    tally.left_out[spec.name] = str(tile)
+                    result.left_out[spec.name] = str(tile)
                 done += 1
                 progress(done, total)
-            if not tally.result.tiles:
-                name, reason = next(iter(tally.left_out.items()))
+            if not result.scores.tiles:
+                name, reason = next(iter(result.left_out.items()))
                 raise InputError(f"none of {len(scale.specs)} tiles can be used; the first: {name}: {reason}")
-            _finish(tally)
-            files += _draw(request, tally, out)
-            tallies.append(tally)
-    told = as_json(setup, tallies)
-    parts = ["# Evaluation", "", as_lines(setup, tallies), "", *(tables(tally.result) for tally in tallies)]
-    text = "\n".join(parts)
-    write_json_atomic(out / "metrics.json", told)
+            files += _draw(shown, f"{scale.sensor.scale}x", setup.options.data.tile, out)
+            results.append(result)
+    parts = ["# Evaluation", "", head(setup, results), "", *map(tables, results)]
+    return write_report(out, "\n".join(parts), as_json(setup, results), files)
+
+
+def write_report(out: Path, text: str, metrics: dict[str, Any], files: Sequence[Path]) -> Evaluation:
+    """Write metrics.json and table.md into a folder; `files` are there already."""
+    write_json_atomic(out / "metrics.json", metrics)
     write_bytes_atomic(out / "table.md", text.encode())
-    return Evaluation(text, told, (out / "metrics.json", out / "table.md", *files))
+    return Evaluation(text, metrics, (out / "metrics.json", out / "table.md", *files))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Pictures of one scale.
+
+    Attributes:
+        grid, full: names of the tiles in the picture grid, and of those that are drawn at full size.
+        rows: panels of these.
+    """
+
+    grid: list[str]
+    full: list[str]
+    rows: dict[str, list[Panel]] = field(default_factory=dict)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -127,37 +142,34 @@ def _make(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _tile(setup: Setup, tally: _Seen, tile: Tile, out: Path) -> list[Path]:
+def _tile(setup: Setup, result: ScaleResult, tile: Tile, shown: _Shown, out: Path) -> list[Path]:
     """Everything for one tile; the image files that were written."""
-    request, scale, result = setup.request, tally.setup, tally.result
-    job = _job(setup, scale, tile)
+    scale, scores = result.setup, result.scores
+    seen = _observation(setup, scale, tile)
     images: dict[str, Tensor] = {}
+    seconds: dict[str, float] = {}
     for method in scale.methods:
         started = perf_counter()
-        images[method.name] = as_written(method.restore(job), tile.spec.numbers)
-        result.seconds.setdefault(method.name, []).append(perf_counter() - started)
-    compared, distances = torch.cat(list(images.values())), None
-    if setup.judge is not None:
-        features = setup.judge.features(torch.cat([tile.truth, compared]))
-        distances = efficientnet.distances([f[1:] for f in features], [f[:1] for f in features])
-        for name, row in zip((TRUTH, *images), efficientnet.pooled(features).cpu(), strict=True):
-            tally.judged.setdefault(name, []).append(row)
-    found = measure(compared, tile, job.lr, scale.sensor, setup.perceptual, distances)
-    for number, method in enumerate(scale.methods):
-        figures = {key: values[number] for key, values in found.items()}
-        if request.windows and isinstance(method, ModelRun):
-            figures["windows"] = disagreement(method, job)
-        for key, value in figures.items():
-            result.values.setdefault(method.name, {}).setdefault(key, []).append(value)
-    result.tiles.append(tile.spec.name)
-    tally.labelled += tile.labelled
-    if setup.inception is not None:
-        for name, image in {TRUTH: tile.truth, **images}.items():
-            tally.features.setdefault(name, []).append(setup.inception.features(image)[0])
-    if tile.spec.name in (*tally.grid, *tally.full):
-        order = [*result.compared, *(n for n in images if n not in result.compared)]
-        tally.rows[tile.spec.name] = pictures.panels(tile, job.lr, {n: images[n] for n in order}, order[0])
-    return _write_images(out / "images" / f"{job.sensor.scale}x", job, images) if request.images else []
+        images[method.name] = as_written(method.restore(seen), tile.spec.numbers)
+        seconds[method.name] = perf_counter() - started
+    together = torch.cat(list(images.values()))
+    compared = setup.networks.compare(together, tile.truth)
+    measured = measure(together, tile, seen.lr, scale.sensor, compared)
+    figures = {
+        method.name: {key: values[number] for key, values in measured.items()}
+        for number, method in enumerate(scale.methods)
+    }
+    for method in scale.methods:
+        if setup.options.report.windows and isinstance(method, ModelRun):
+            figures[method.name]["windows"] = window_disagreement(method, seen)
+    scores.add(tile.spec.name, figures, seconds)
+    scores.add_features(compared, list(images))
+    result.labelled += tile.labelled
+    if tile.spec.name in (*shown.grid, *shown.full):
+        order = [*scores.compared, *(n for n in images if n not in scores.compared)]
+        shown.rows[tile.spec.name] = pictures.panels(tile, seen.lr, {n: images[n] for n in order}, order[0])
+    folder = out / "images" / f"{scale.sensor.scale}x"
+    return _write_images(folder, seen, images) if setup.options.report.images else []
 
 
 def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
@@ -165,61 +177,50 @@ def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
     return numbers.scaled(in_own_dtype(image, numbers))
 
 
-def _job(setup: Setup, scale: ScaleSetup, tile: Tile) -> Job:
-    request, sensor = setup.request, scale.sensor
+def _observation(setup: Setup, scale: ScaleSetup, tile: Tile) -> Observation:
+    scene, methods, sensor = setup.options.scene, setup.options.methods, scale.sensor
     lr = sensor.observe(tile.truth) if scale.lr is None else scale.lr.read(tile.spec)
-    if request.noise:
-        draw = torch.Generator().manual_seed(tile.spec.index * 65537 + request.seed)
-        lr = lr + request.noise * torch.randn(lr.shape, generator=draw)
-    if request.declared_psf is not None:
-        sensor = replace(sensor, psf_sigma=request.declared_psf)
+    if scene.noise:
+        draw = torch.Generator().manual_seed(tile.spec.index * 65537 + setup.options.sampling.seed)
+        lr = lr + scene.noise * torch.randn(lr.shape, generator=draw)
+    if scene.declared_psf is not None:
+        sensor = replace(sensor, psf_sigma=scene.declared_psf)
     other = None
-    if "other" in request.references:
-        other = _fitted(setup.source.read(setup.source.elsewhere(tile.spec)).ref, lr, scale.sensor)
-    return Job(tile, lr, sensor, other, request.consistency, request.noise)
+    if "other" in methods.reference:
+        other = _fitted(setup.source.read(setup.source.other_place(tile.spec)).ref, lr, scale.sensor)
+    return Observation(tile, lr, sensor, other, methods.consistency, scene.noise)
 
 
 def _fitted(ref: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
     """A reference in the radiometry of the LR, as the product fits it."""
     known = torch.isfinite(ref).all(dim=1, keepdim=True)
-    seen = sensor.observe(torch.where(known, ref, 0.0))[0].flatten(1).numpy()
+    coarse = sensor.observe(torch.where(known, ref, 0.0))[0].flatten(1).numpy()
     valid = (sensor.observe(known.to(ref.dtype))[0, 0] > 0.999).flatten().numpy()
-    fit = fit_radiometry(seen, lr[0].flatten(1).numpy(), np.asarray(valid, dtype=np.bool_))
+    fit = fit_radiometry(coarse, lr[0].flatten(1).numpy(), np.asarray(valid, dtype=np.bool_))
     gain, offset = (torch.tensor(v, dtype=ref.dtype).view(1, -1, 1, 1) for v in (fit.gain, fit.offset))
     return gain * ref + offset
 
 
-def _write_images(folder: Path, job: Job, images: dict[str, Tensor]) -> list[Path]:
-    given = {"LR": job.lr, "Ref": job.tile.ref.nan_to_num(), "mask": job.tile.mask.to(torch.float32)}
+def _write_images(folder: Path, seen: Observation, images: dict[str, Tensor]) -> list[Path]:
+    tile = seen.tile
+    given = {"LR": seen.lr, "Ref": tile.ref.nan_to_num(), "mask": tile.mask.to(torch.float32)}
     written = []
-    for name, image in {**given, **images, TRUTH: job.tile.truth}.items():
+    for name, image in {**given, **images, TRUTH: tile.truth}.items():
         _make(folder / name.replace("/", "_"))
-        numbers = UINT8 if name == "mask" else job.tile.spec.numbers
-        written.append(write_image(folder / name.replace("/", "_") / job.tile.spec.name, image, numbers))
+        numbers = UINT8 if name == "mask" else tile.spec.numbers
+        written.append(write_image(folder / name.replace("/", "_") / tile.spec.name, image, numbers))
     return written
 
 
-def _finish(tally: _Seen) -> None:
-    """FID and FD, once all tiles are there."""
-    features = {name: torch.stack(rows).numpy() for name, rows in tally.features.items()}
-    if features and len(tally.result.tiles) > 1:
-        truth = features.pop(TRUTH)
-        tally.result.fid = {name: frechet_distance(rows, truth) for name, rows in features.items()}
-    judged = {name: torch.stack(rows).double().numpy() for name, rows in tally.judged.items()}
-    if judged and len(tally.result.tiles) >= LEAST_TILES:
-        truth = judged.pop(TRUTH)
-        tally.result.fd = {name: jackknifed(rows, truth) for name, rows in judged.items()}
-
-
-def _draw(request: Request, tally: _Seen, out: Path) -> list[Path]:
-    label, files = f"{tally.result.scale}x", []
-    grid = [tally.rows[name] for name in tally.grid if name in tally.rows]
+def _draw(shown: _Shown, label: str, side: int, out: Path) -> list[Path]:
+    files = []
+    grid = [shown.rows[name] for name in shown.grid if name in shown.rows]
     if grid:
         files.append(out / f"grid_{label}.png")
-        write_panels(files[-1], grid, request.tile)
-    for name in tally.full:
-        if name in tally.rows:
+        write_panels(files[-1], grid, side)
+    for name in shown.full:
+        if name in shown.rows:
             _make(out / "pictures" / label)
             files.append(out / "pictures" / label / f"{name}.png")
-            pictures.write_full(files[-1], tally.rows[name], request.tile)
+            pictures.write_full(files[-1], shown.rows[name], side)
     return files

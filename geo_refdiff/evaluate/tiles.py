@@ -156,7 +156,7 @@ class TileSource:
         kept = set(places[:number])
         return [spec for spec in self.specs if spec.place in kept]
 
-    def elsewhere(self, spec: TileSpec, step: int = 0) -> TileSpec:
+    def other_place(self, spec: TileSpec, step: int = 0) -> TileSpec:
         """A tile of another place: always the same for the same step."""
         others = [other for other in self.specs if other.place != spec.place]
         if not others:
@@ -200,7 +200,7 @@ class TileSource:
         rng = np.random.default_rng((self.seed, spec.index, spec.window.row, spec.window.col))
         mask = torch.zeros_like(cover)
         for step in range(_PASTES):
-            other = _reference(self._crop(self.dataset, self.elsewhere(spec, step)))
+            other = _reference(self._crop(self.dataset, self.other_place(spec, step)))
             where = random_region(self.size, rng, cover.device)[None, None]
             ref, mask = paste_change(ref, mask, cover, other, where)
         return ref, ref, mask
@@ -218,10 +218,10 @@ def read_ahead(source: TileSource, specs: Sequence[TileSpec]) -> Iterator[tuple[
     with gdal_threads(1, "tiles") as pool:
         queue = [pool.submit(read, spec) for spec in specs[:_AHEAD]]
         for number, spec in enumerate(specs):
-            found = queue.pop(0).result()
+            tile = queue.pop(0).result()
             if number + _AHEAD < len(specs):
                 queue.append(pool.submit(read, specs[number + _AHEAD]))
-            yield spec, found
+            yield spec, tile
 
 
 def _image(values: NDArray[np.generic]) -> Tensor:

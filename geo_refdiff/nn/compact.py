@@ -8,11 +8,11 @@ convolutions, no attention, so the receptive field is finite and the same everyw
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,9 +33,13 @@ _UNSHARP_SIGMA = 0.9
 """output pixels."""
 
 
+Count = Annotated[int, Meta(ge=1)]
+_Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
+
+
 @dataclass(frozen=True, slots=True)
 class CompactSize:
-    """What the network's size is made of; `config.json` holds these under "network".
+    """What the network's size is made of; `config.json` holds these under "network", a training config under [model].
 
     Attributes:
         unshuffle: output pixels along one feature pixel of the first level.
@@ -51,12 +55,12 @@ class CompactSize:
         ref_sft, semantic_sft: whether decoder blocks have the texture-guided and the semantics-guided SFT module.
     """
 
-    unshuffle: int = 4
-    widths: tuple[int, ...] = (64, 96, 128)
-    full_width: int = 16
-    half_width: int = 0
-    hidden: int = 64
-    embedding: int = 64
+    unshuffle: Annotated[int, Meta(ge=1, le=64)] = 4
+    widths: Annotated[tuple[_Channels, ...], Meta(min_length=1, max_length=8)] = (48, 72, 96)
+    full_width: _Channels = 16
+    half_width: Annotated[int, Meta(ge=0, le=1 << 16)] = 0
+    hidden: _Channels = 48
+    embedding: _Channels = 64
     texture: bool = False
     around_start: bool = False
     ref: bool = True
@@ -371,17 +375,3 @@ def one_hot(mask: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Class indices (N, 1, H, W) -> (N, classes, H, W) of 0 and 1; a value outside 0..classes-1 gives zeros."""
     indices = torch.arange(classes, device=mask.device).view(1, -1, 1, 1)
     return (mask.round().long() if mask.is_floating_point() else mask.long()).eq(indices).to(dtype)
-
-
-def build_compact(config: Mapping[str, Any]) -> CompactNet:
-    """The network that a config.json describes (bands, classes, network, gate_gain, sharpen, receptive_field)."""
-    network = dict(config["network"])
-    size = CompactSize(**{**network, "widths": tuple(network["widths"])})
-    return CompactNet(
-        len(config["bands"]),
-        len(config["classes"]),
-        size,
-        gate_gain=float(config.get("gate_gain", 0.0)),
-        sharpen=float(config.get("sharpen", 0.0)),
-        receptive_field=config.get("receptive_field"),
-    )

@@ -7,7 +7,6 @@ attention: windows of any size run that the levels divide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -145,32 +144,3 @@ class PublishedUNet(nn.Module):
         """
         out: Tensor = self.model(x, c_noise, lr, ref, mask)
         return out
-
-
-def build_published(config: Mapping[str, Any]) -> PublishedUNet:
-    """The network that a published config.json describes.
-
-    Raises:
-        TypeError, ValueError: on a value that makes no network; keys that are absent take the published values.
-    """
-    counts = {
-        key: _count(key, config[key])
-        for key in ("img_resolution", "img_channels", "model_channels", "num_blocks")
-        if key in config
-    }
-    lists = {
-        key: tuple(_count(key, value) for value in config[key])
-        for key in ("channel_mult", "attn_resolutions")
-        if key in config
-    }
-    dropout = float(config.get("dropout", 0.2))
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout is {dropout}; it must lie in [0, 1)")
-    return PublishedUNet(**counts, **lists, dropout=dropout)  # type: ignore[arg-type]
-
-
-def _count(key: str, value: Any) -> int:
-    most = 64 if key == "num_blocks" else 1 << 16
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ValueError(f"{key} is {value!r}; it must be a whole number from 1 to {most}")
-    return value

@@ -17,7 +17,7 @@ from geo_refdiff.errors import ResumeError
 from geo_refdiff.plan.layout import MAX_WINDOW, WindowLayout, plan_blocks
 from geo_refdiff.plan.records import THREADS, VERSION, Bands, Plan
 from geo_refdiff.raster.gdal import one_line
-from geo_refdiff.raster.mosaic import GDAL_TYPES
+from geo_refdiff.raster.vrt import GDAL_TYPES
 from geo_refdiff.raster.window import Window
 
 _MOST_THREADS = 4096

@@ -12,14 +12,15 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.nn.device import chosen_device
-from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.options import MAX_SCALE, GridOptions, UpscaleOptions
 from geo_refdiff.plan.bands import band_notes, choose_bands
 from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.plan.records import Bands, Output
-from geo_refdiff.raster.crs import find_overlap, in_degrees, unit_of
-from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
+from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.crs import find_overlap, horizontal_crs, in_degrees, unit_of
+from geo_refdiff.raster.geobox import crop, output_geobox, refinement, scene_geobox
 from geo_refdiff.raster.globe import turned
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.vector import AreaOfInterest, is_box, other_meanings, read_aoi
@@ -35,6 +36,9 @@ BLOCK = 2048
 _EDGE = 1e-6
 _SHOWN = 60
 _SHARPER = 1.5
+_ON_PIXELS = 0.01
+"""Output pixels by which the output's pixels may miss those that they are to lie on (--like)."""
+
 _SHIFT_TOLD = 1.0
 """Metres: nothing is said of frames that are taken for one another, as ETRS89 and WGS 84."""
 
@@ -108,7 +112,7 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
         bands = choose_bands(
             scene, reference, wanted.bands, model.bands, model.optional_bands, others, wanted.ref_bands
         )
-    scale, told = _scale(options.grid.scale, ratio, model)
+    scale, told = _scale(wanted_scale(options.grid, scene), ratio, model)
     notes += [] if told is None else [told]
     notes += band_notes(scene, reference, bands, alone, model.bands, wanted.ref_bands is not None)
     area, polygon = _area(options.grid.aoi, scene, scale)
@@ -146,8 +150,49 @@ def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, 
             f"the reference's pixels are only {1 / ratio:.3g} times finer than the scene's: say which --scale is wanted"
         )
     scale = model.nearest_scale(1 / ratio)
-    return scale, (
-        f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer); choose another with --scale"
+    told = f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer"
+    if scale != round(1 / ratio) and not model.knows(round(1 / ratio)):
+        return scale, f"{told}, but {model.scales_told}); {model.way_out(round(1 / ratio))}"
+    return scale, f"{told}); choose another with --scale"
+
+
+def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
+    """The factor that was asked for, by --scale or by the pixels that the output's are to lie on.
+
+    Raises:
+        GridError: the output's pixels cannot lie on those.
+        OptionError: both were given, and differ.
+    """
+    if asked.like is None:
+        return asked.scale
+    like = inspect(asked.like, "reference")
+    own, other = horizontal_crs(scene.crs_wkt), horizontal_crs(like.crs_wkt)
+    if not own.equals(other, ignore_axis_order=True):
+        raise GridError(
+            f"--like {like.path}: is in {other.name}, the scene in {own.name}, which the output keeps; reproject the "
+            f"scene first (gdalwarp -t_srs), or leave --like out and reproject the output"
+        )
+    found = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
+    if found.is_exact(_ON_PIXELS):
+        if asked.scale not in (None, found.scale):
+            told = f"pixels like those of {like.path} want {found.scale}"
+            raise OptionError(f"scale {asked.scale}: {told}; leave one out")
+        return found.scale
+    if not found.scale:
+        raise GridError(
+            f"--like {like.path}: {found.size:.6g} of its pixels go into one of the scene along each axis, no whole "
+            f"number, or they are turned or mirrored; leave --like out and resample the output (gdalwarp -te -tr)"
+        )
+    finer = [n for n in range(2, MAX_SCALE // found.scale + 1) if found.is_exact(_ON_PIXELS, n)]
+    way_out = (
+        f"with --scale {found.scale * finer[0]}, {finer[0]} x {finer[0]} output pixels make one of its: average them "
+        f"(gdalwarp -r average -te ... -tr ...)"
+        if finer
+        else "leave --like out and resample the output (gdalwarp -te -tr)"
+    )
+    raise GridError(
+        f"--like {like.path}: the scene's corner lies {found.col % 1:.3g} columns and {found.row % 1:.3g} rows into a "
+        f"pixel of it, so that the output's pixels cannot lie on those; {way_out}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.restore.restorers import Restorer
+
+_LOG = logging.getLogger(__name__)
 
 _LEAST_BYTES = 0.25
 
@@ -63,22 +66,30 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         InputError, GridError, ModelError, OptionError: one line each.
     """
     scene = inspect(scene_file, "scene")
+    _LOG.debug(
+        "scene: %s, %d x %d pixels, %d bands, %s", scene.path, scene.width, scene.height, scene.count, scene.dtype
+    )
     found = make_outline(options, scene, None if ref is None else inspect(ref, "reference"))
     reference, model, bands, scale, notes = found.reference, found.model, found.bands, found.scale, list(found.notes)
     psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
     restorer = model.make(sensor, bands.channels)
     crop, target = found.crop, found.target
+    _LOG.debug("model %s on %s in %s, %dx", model.name, found.device, found.dtype, scale)
+    if reference is not None:
+        _LOG.debug("looking how the reference %s lies on the scene", reference.path)
     placed, told = align_reference(options.registration, scene, reference, bands, sensor, restorer)
     notes += [] if told is None else [told]
     dropped: str | None = None
     if placed.unused:
         reference, dropped = None, told
+    _LOG.debug("looking at the scene's values")
     radiometry = survey_scene(
         scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
     )
     told = fill_note(scene, bands.scene)
     notes += [] if told is None else [told]
     if reference is not None and restorer.uses_reference:
+        _LOG.debug("fitting the reference's values to the scene's")
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
         )
@@ -95,6 +106,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         bands = replace(bands, reference=(), reference_names=())
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
+    _LOG.debug("deciding the change mask")
     mask = decide_mask(options.mask, model.classes, target, reference)
     if mask is None:
         mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
@@ -114,6 +126,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
+    _LOG.debug("looking at the scene's noise")
     noise = survey_noise(scene, bands, radiometry, options.radiometry.noise)
     notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)

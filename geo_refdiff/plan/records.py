@@ -25,6 +25,7 @@ from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.resize import LOBES
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
 from geo_refdiff.sensor.units import Units
+from geo_refdiff.signed_urls import unsigned
 
 VERSION = 5
 """Version of the plan's format."""
@@ -228,7 +229,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, decided. Immutable; goes through JSON without loss (`to_dict`, `plan.file`).
+    """A run, decided. Immutable; goes through JSON without loss but of signatures of URLs (`to_dict`, `plan.file`).
 
     `source_map`: whether it is written where each pixel's detail comes from; `uncertainty`: how sure it is, None: not.
     """
@@ -305,7 +306,10 @@ class Plan:
         return window.shift(row * scale, col * scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid."""
+        """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid.
+
+        URLs come without what lets somebody in: it does not belong into files, and is another one the next day.
+        """
         data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=())
         data = {"version": VERSION, **_as_json(data)}
         data["grid"] |= {"crs": self.crs_name, "transform": list(self.geobox.affine[:6]), "shape": list(self.shape)}
@@ -318,11 +322,13 @@ class Plan:
 
 
 def _as_json(value: Any) -> Any:
-    """Lists for tuples, text for numbers that JSON has not: NaN and the infinite ones."""
+    """Lists for tuples, text for numbers that JSON has not (NaN and the infinite ones), URLs without signatures."""
     if isinstance(value, Mapping):
         return {key: _as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_as_json(item) for item in value]
+    if isinstance(value, str):
+        return unsigned(value)
     return value if not isinstance(value, float) or isfinite(value) else str(value)
 
 

@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TypeVar
 
 from geo_refdiff.change.polygons import VectorInfo, inspect_polygons
-from geo_refdiff.errors import InputError
+from geo_refdiff.errors import InputError, ResumeError
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.signed_urls import unsigned
 
-_Info = RasterInfo | VectorInfo
+_Info = TypeVar("_Info", RasterInfo, VectorInfo)
 
 
-def check_inputs(plan: Plan) -> None:
+def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
     """Look at the scene, the reference, the mask and its confidence anew.
+
+    Args:
+        plan: as it was made, or as it was read from a file, without the signatures of URLs.
+        names: what the inputs are called now, signatures included; None: as the plan says.
+
+    Returns:
+        The plan with its inputs as they are now.
 
     Raises:
         InputError: one is missing, unreadable, or another file than the plan's (also by its time of change).
+        ResumeError: the plan names a file that is not among `names`.
     """
-    for info, look in _inputs(plan):
-        if look() != info:
+    called = None if names is None else {unsigned(name): name for name in names}
+
+    def again(info: _Info | None, look: Callable[[str, _Info], _Info]) -> _Info | None:
+        if info is None:
+            return None
+        name = info.path if called is None else called.get(unsigned(info.path))
+        if name is None:
+            raise ResumeError(f"the plan names {info.path}, which was not asked for; remove the plan, and plan anew")
+        now = look(name, info)
+        if _unsigned(now) != _unsigned(info):
             raise InputError(f"{info.path}: is another file here, or was changed")
+        return now
 
+    def raster(role: Role) -> Callable[[str, RasterInfo], RasterInfo]:
+        return lambda name, _: inspect(name, role)
 
-def _inputs(plan: Plan) -> Iterator[tuple[_Info, Callable[[], _Info]]]:
-    mask = plan.mask
-    rasters: list[tuple[RasterInfo | None, Role]] = [(plan.scene, "scene"), (plan.reference, "reference")]
+    scene, reference, mask = again(plan.scene, raster("scene")), again(plan.reference, raster("reference")), plan.mask
     if mask is not None:
-        rasters += [(mask.raster, "mask"), (mask.confidence, "mask")]
-        if mask.polygons is not None:
-            layer = mask.polygons
-            yield layer, partial(inspect_polygons, str(layer.source), layer.field)
-    for info, role in rasters:
-        if info is not None:
-            yield info, partial(inspect, info.path, role)
+        polygons = again(mask.polygons, lambda path, at: inspect_polygons(str(replace(at.source, path=path)), at.field))
+        confidence = again(mask.confidence, raster("mask"))
+        mask = replace(mask, raster=again(mask.raster, raster("mask")), polygons=polygons, confidence=confidence)
+    return replace(plan, scene=scene or plan.scene, reference=reference, mask=mask)
+
+
+def _unsigned(info: _Info) -> _Info:
+    if isinstance(info, RasterInfo) and info.vrt is not None:
+        info = replace(info, vrt=unsigned(info.vrt))
+    return replace(info, path=unsigned(info.path))

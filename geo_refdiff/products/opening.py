@@ -27,7 +27,7 @@ from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_lin
 from geo_refdiff.raster.info import RasterInfo, Role
 from geo_refdiff.raster.info import inspect as inspect_file
 from geo_refdiff.raster.location import URL
-from geo_refdiff.raster.mosaic import Mosaic, add_source, band_element, dataset_element
+from geo_refdiff.raster.vrt import VirtualRaster, add_source, band_element, dataset_element
 from geo_refdiff.raster.window import Window
 
 _READERS = (read_sentinel_2, read_landsat, read_hls, read_planetscope)
@@ -121,7 +121,7 @@ def product_vrt(product: Product) -> str:
             )
             raise InputError(f"{product.path}: its bands do not lie on one grid: {told}; fetch the product again")
     geobox = GeoBox((first.height, first.width), first.affine, first.crs)
-    mosaic = Mosaic(
+    mosaic = VirtualRaster(
         geobox=geobox,
         dtype=first.dtype,
         count=len(bands),

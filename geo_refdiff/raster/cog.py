@@ -29,8 +29,8 @@ from geo_refdiff.errors import OutputError
 from geo_refdiff.raster.files import atomic_path, check_free, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, one_line
 from geo_refdiff.raster.geobox import compose
-from geo_refdiff.raster.mosaic import add_overviews as vrt_overviews
 from geo_refdiff.raster.nodata import avoid_nodata_pixels, equals_nodata, is_sentinel
+from geo_refdiff.raster.vrt import add_overviews as vrt_overviews
 from geo_refdiff.raster.window import Window
 
 OverviewResampling = Literal["average", "mode"]

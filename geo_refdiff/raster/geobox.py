@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import floor
 from typing import Any, Protocol
 
@@ -125,6 +126,41 @@ def lattice_origin(transform: Affine) -> tuple[int, int]:
     col = (e * c - b * f) / det
     row = (a * f - d * c) / det
     return floor(row + _PHASE), floor(col + _PHASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """How pixels of a fine grid lie in those of a coarse one: fine = scale * coarse + (row, col).
+
+    Attributes:
+        scale: fine pixels along a coarse one, by the size of pixels; 0 where that is no whole number, or one of the
+            grids is turned or mirrored against the other.
+        size: fine pixels along a coarse one, as they are.
+        row, col: where the corner of the coarse grid lies, fine pixels.
+    """
+
+    scale: int
+    size: float
+    row: float
+    col: float
+
+    def is_exact(self, within: float, times: int = 1) -> bool:
+        """Whether coarse pixels are whole fine ones, cut into `times` x `times` parts, to `within` of such a part."""
+        return bool(self.scale) and all(abs(v * times - round(v * times)) <= within for v in (self.row, self.col))
+
+
+def refinement(coarse: GeoBox, fine: GeoBox, within: float) -> Refinement:
+    """How a fine grid lies in a coarse one of the same CRS; neither needs to contain the other.
+
+    Args:
+        within: fine pixels by which a whole factor may be missed at the coarse grid's far corner.
+    """
+    a, b, col, d, e, row = compose(~fine.affine, coarse.affine)[:6]
+    height, width = (int(n) for n in coarse.shape)
+    size = (abs(a * e - b * d)) ** 0.5
+    scale = max(1, round(size))
+    drift = max(abs(a - scale) * width, abs(d) * width, abs(b) * height, abs(e - scale) * height)
+    return Refinement(scale if drift <= within else 0, size, row, col)
 
 
 def starts(lo: int, hi: int, stride: int) -> range:

@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.signed_urls import unsigned
 
 Role = Literal["scene", "reference", "mask"]
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
@@ -69,6 +70,11 @@ class RasterInfo:
     size_bytes: int
     mtime_ns: int
     vrt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, without the signature of a URL."""
+        return Path(unsigned(self.path)).name
 
     @property
     def source(self) -> str:

@@ -24,57 +24,49 @@ def is_sentinel(dtype: np.dtype[Any], nodata: float | None, offset: float = 0.0)
     return nodata != 0 if dtype.kind == "f" else nodata < 0 or nodata == np.iinfo(dtype).max
 
 
-def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
-    """Where `values` hold `nodata`, compared in their own dtype; nowhere if the dtype cannot hold it."""
-    dtype = values.dtype
+def in_dtype(number: float, dtype: np.dtype[Any]) -> Any | None:
+    """A number as a scalar of a type; None if the type cannot hold it.
+
+    One that was written with too many digits for a floating type, as GDAL does for float32, is the type's limit.
+    """
     if dtype.kind == "f":
         limit = float(np.finfo(dtype).max)
-        if abs(nodata) > limit:  # written with too many digits, as GDAL does for float32
-            nodata = limit if nodata > 0 else -limit
-        return np.asarray(values == dtype.type(nodata), dtype=np.bool_)
+        return dtype.type(min(max(number, -limit), limit))
     bounds = np.iinfo(dtype)
-    if nodata != int(nodata) or not bounds.min <= nodata <= bounds.max:
-        return np.zeros(values.shape, dtype=np.bool_)
-    return np.asarray(values == dtype.type(int(nodata)), dtype=np.bool_)
+    return dtype.type(int(number)) if number == int(number) and bounds.min <= number <= bounds.max else None
 
 
-def avoid_nodata_collision(
-    pixels: NDArray[Any], valid: NDArray[np.bool_] | None, scene: NDArray[np.bool_] | None, nodata: float
-) -> None:
-    """Move valid values that happen to equal `nodata` by one digital number, in place.
+def next_to_nodata(nodata: float, dtype: np.dtype[Any]) -> Any:
+    """The number of a type that valid pixels get instead of `nodata`, a number of that type: the one next to it.
 
-    Args:
-        pixels: (C, height, width).
-        valid: the same shape; None: all.
-        scene: the same shape, True = the scene itself holds this number there in a valid pixel (a dark pixel,
-            not a hole), so it may stay; None: nowhere.
-        nodata: a finite number.
+    GDAL compares floating nodata with a tolerance of a few of the least steps, so there it is 16 of them away.
     """
-    collides = equals_nodata(pixels, nodata)
-    if valid is not None:
-        collides &= valid
-    if scene is not None:
-        collides &= ~scene
-    if not collides.any():
-        return
-    value = pixels[collides].flat[0]
-    if pixels.dtype.kind == "f":
-        moved = value  # GDAL compares floating nodata with a tolerance of a few of the least steps
-        for _ in range(_FLOAT_STEPS):
-            moved = np.nextafter(moved, pixels.dtype.type(0 if value > 0 else np.inf))
-    else:
-        moved = value - 1 if value == np.iinfo(pixels.dtype).max else value + 1
-    pixels[collides] = moved
+    if dtype.kind != "f":
+        return dtype.type(int(nodata) + (-1 if nodata == np.iinfo(dtype).max else 1))
+    moved = in_dtype(nodata, dtype)
+    for _ in range(_FLOAT_STEPS):
+        moved = np.nextafter(moved, dtype.type(0 if nodata > 0 else np.inf))
+    return moved
+
+
+def equals_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Where `values` hold `nodata`, compared in their own dtype; nowhere if the dtype cannot hold it."""
+    number = in_dtype(nodata, values.dtype)
+    if number is None:
+        return np.zeros(values.shape, dtype=np.bool_)
+    return np.asarray(values == number, dtype=np.bool_)
 
 
 def avoid_nodata_pixels(pixels: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float) -> None:
-    """Move valid pixels that hold `nodata` in all bands, as `avoid_nodata_collision`; in some only they are dark.
+    """Move valid pixels that hold `nodata` in all bands to the number next to it, in place; in some only they are dark.
 
     Args:
         pixels: (C, height, width).
-        valid: (C, height, width) or (height, width), True = valid; None: all.
+        valid: (height, width), True = valid; None: all.
         nodata: a finite number.
     """
-    dark = ~equals_nodata(pixels, nodata).all(axis=0)
-    spread = None if valid is None else np.broadcast_to(valid, pixels.shape)
-    avoid_nodata_collision(pixels, spread, np.broadcast_to(dark, pixels.shape), nodata)
+    collides = equals_nodata(pixels, nodata).all(axis=0)
+    if valid is not None:
+        collides &= valid
+    if collides.any():
+        pixels[:, collides] = next_to_nodata(nodata, pixels.dtype)

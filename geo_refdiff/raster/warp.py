@@ -23,9 +23,9 @@ from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.gdal import GDAL_ERRORS, one_line, unreadable
 from geo_refdiff.raster.geobox import apply, crs_wkt, scene_geobox, translated
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import GDAL_TYPES, add_grid, add_source
 from geo_refdiff.raster.nodata import is_sentinel
 from geo_refdiff.raster.reader import RasterReader, ThreadHandles, check_bands
+from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
 from geo_refdiff.raster.window import TileCache, Window
 
 WarpResampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode"]

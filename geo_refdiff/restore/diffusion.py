@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from geo_refdiff.classes import UNKNOWN_CLASS
+from geo_refdiff.diffusion.config import PublishedConfig, SamplerConfig
 from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.diffusion.samplers import SAMPLERS, heun, noisy_start, published_start
-from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings
+from geo_refdiff.diffusion.schedule import karras_sigmas
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
@@ -58,13 +58,13 @@ class SamplerSettings:
     rho: float
     back_project: bool
     blend: float = 1.0
-    churn: ChurnSettings | None = None
+    churn: SamplerConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; of the churn what the other settings do not tell: s_churn, s_min, s_max and s_noise."""
-        told = asdict(self)
-        churn = told.pop("churn") or {}
-        return told | {key: value for key, value in churn.items() if key.startswith("s_")}
+        """JSON-ready; of the churn what the other settings do not say: S_churn, S_min, S_max and S_noise."""
+        settings = asdict(self)
+        churn = settings.pop("churn") or {}
+        return settings | {key: value for key, value in churn.items() if key.startswith("S_")}
 
     @property
     def noisy_start(self) -> bool:
@@ -74,7 +74,7 @@ class SamplerSettings:
     @property
     def stochastic(self) -> bool:
         """Whether another seed gives another sample."""
-        return self.noisy_start or (self.churn is not None and self.churn.adds_noise(self.steps))
+        return self.noisy_start or (self.churn is not None and self.churn.churns(self.steps))
 
 
 def sampler_settings(denoiser: Denoiser, asked: SamplingOptions) -> SamplerSettings:
@@ -90,43 +90,41 @@ def sampler_settings(denoiser: Denoiser, asked: SamplingOptions) -> SamplerSetti
         OptionError: an unknown sampler, or a number of steps or an amount of detail that it cannot do.
         ModelError: "better-start" for a model without a mean estimate.
     """
-    block = denoiser.sampler
+    config, block = denoiser.config, denoiser.config.sampler
     able = bool(getattr(denoiser, "has_start", False))
-    default = str(block.get("name") or (BETTER_START if able else "heun"))
+    default = block.name or (BETTER_START if able else "heun")
     chosen = asked.sampler or default
     if chosen not in NAMES:
         raise OptionError(f"unknown sampler '{chosen}': choose {', '.join(NAMES)}")
-    if chosen == PUBLISHED and denoiser.config.get("architecture", "published") != "published":
+    if chosen == PUBLISHED and config.architecture != "published":
         raise OptionError(f"the {PUBLISHED} sampler is for published networks: choose {', '.join(NAMES[:-1])}")
     if chosen == BETTER_START and not able:
         raise ModelError(f"this model has no mean estimate to start from: choose {', '.join(SAMPLERS)}")
-    preset = block.get("steps") if chosen == default else None
+    preset = block.steps if chosen == default else None
     count = int(asked.steps if asked.steps is not None else preset if preset is not None else _STEPS[chosen])
     least = 0 if chosen == BETTER_START else 1
     if not least <= count <= 1000:
         raise OptionError(f"steps {count}: the {chosen} sampler takes {least} to 1000")
-    back_project = bool(denoiser.config.get("back_project", False))
+    back_project = config.back_project
     if chosen != BETTER_START:
         if asked.detail is not None:
             raise OptionError(f"the {chosen} sampler draws full samples: leave out --detail, or use {BETTER_START}")
-        churn = published_settings(denoiser.config) if chosen == PUBLISHED else None
-        return SamplerSettings(
-            chosen, count, denoiser.sigma_max, denoiser.sigma_min, denoiser.rho, back_project, churn=churn
-        )
+        churn = block if chosen == PUBLISHED else None
+        return SamplerSettings(chosen, count, block.sigma_max, block.sigma_min, block.rho, back_project, churn=churn)
     blend, sigma, more = _detailed(denoiser, asked.detail)
     if asked.steps is None and more is not None:
         count = more
-    if sigma <= denoiser.sigma_min:
+    if sigma <= block.sigma_min:
         count = 0
-    return SamplerSettings(chosen, count, sigma, denoiser.sigma_min, denoiser.rho, back_project, blend)
+    return SamplerSettings(chosen, count, sigma, block.sigma_min, block.rho, back_project, blend)
 
 
 def _detailed(denoiser: Denoiser, detail: float | None) -> tuple[float, float, int | None]:
     """(blend, first noise level, steps or None for the model's own) of an amount of detail."""
-    block = denoiser.sampler
-    sigma = float(block.get("sigma_start", 1.0))
-    full = max(sigma, float(block.get("sigma_full", sigma)))
-    amount = float(denoiser.config.get("detail", _PLAIN_START)) if detail is None else detail
+    block = denoiser.config.sampler
+    sigma = block.sigma_start
+    full = max(sigma, block.sigma_full or sigma)
+    amount = denoiser.config.detail if detail is None else detail
     around = isinstance(denoiser, GuidedDenoiser) and denoiser.around_start
     if amount <= _PLAIN_START:
         share = amount / _PLAIN_START
@@ -187,8 +185,8 @@ class DiffusionRestorer:
         self.halo, self.multiple = denoiser.halo, denoiser.multiple
         self.finite = denoiser.receptive_field is not None
         config = denoiser.config
-        self.window = _size(config, "window", int(config.get("img_resolution", 512)))
-        self.overlap = _size(config, "overlap", 32)
+        self.window = config.window or (config.img_resolution if isinstance(config, PublishedConfig) else 512)
+        self.overlap = config.overlap
         self.stochastic = settings.stochastic
 
     def prepare(self, batch: Conditions) -> _Prepared:
@@ -259,10 +257,10 @@ class DiffusionRestorer:
                 published_start(lr, churn.sigma_max),
                 churn.sigmas(settings.steps),
                 noise=lambda step: noise(step + 1),
-                s_churn=churn.s_churn,
-                s_min=churn.s_min,
-                s_max=churn.s_max,
-                s_noise=churn.s_noise,
+                s_churn=churn.S_churn,
+                s_min=churn.S_min,
+                s_max=churn.S_max,
+                s_noise=churn.S_noise,
             )
         base, mean = lr, None
         if prepared.start is not None and isinstance(denoiser, GuidedDenoiser):
@@ -293,10 +291,3 @@ class DiffusionRestorer:
             return image
         order = [self.channels.index(b) for b in sorted(bands)]
         return image[:, order]
-
-
-def _size(config: Mapping[str, Any], key: str, default: int) -> int:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a whole number of pixels")
-    return value

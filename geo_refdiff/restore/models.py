@@ -56,15 +56,29 @@ class Model:
     device: str = "cpu"
     dtype: str = "float32"
 
+    def knows(self, scale: int) -> bool:
+        """Whether this factor is one of the model's."""
+        return not self.scales or scale in self.scales
+
+    @property
+    def scales_told(self) -> str:
+        """In words: "model 'default' knows 4 to 16"."""
+        low, high = min(self.scales), max(self.scales)
+        whole = len(self.scales) > 2 and tuple(range(low, high + 1)) == self.scales
+        return f"model '{self.name}' knows {f'{low} to {high}' if whole else ', '.join(map(str, self.scales))}"
+
+    def way_out(self, scale: int) -> str:
+        """What to do for a factor that the model does not know."""
+        return f"for {scale} give --model matched-ref --scale {scale} (bicubic-ibp without a reference)"
+
     def check_scale(self, scale: int) -> None:
         """Whether the model knows this factor.
 
         Raises:
             ModelError: not one of the model's.
         """
-        if self.scales and scale not in self.scales:
-            known = ", ".join(str(s) for s in self.scales)
-            raise ModelError(f"model '{self.name}' does not know scale {scale}; its scales are {known}")
+        if not self.knows(scale):
+            raise ModelError(f"scale {scale}: {self.scales_told}; {self.way_out(scale)}")
 
     def nearest_scale(self, ratio: float) -> int:
         """The factor that suits a reference `ratio` times finer than the scene.
@@ -124,7 +138,8 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     if name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
-    dtype = chosen_dtype(dtype, device, bfloat16=read_config(resolve_model(name)).get("bfloat16") is True)
+    folder = resolve_model(name)
+    dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
     denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
     settings = sampler_settings(denoiser, asked)
     config = denoiser.config
@@ -138,26 +153,12 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
         make=make,
         sha256=model_digest(name),
         bands=denoiser.bands,
-        optional_bands=_texts(config, "optional_bands"),
-        classes=_texts(config, "classes"),
-        scales=_numbers(config, "scales"),
-        psf_sigma=float(config.get("psf_sigma", DEFAULT_PSF_SIGMA)),
+        optional_bands=config.optional_bands,
+        classes=config.classes,
+        scales=config.scales,
+        psf_sigma=config.psf_sigma,
         sampler=settings.to_dict(),
-        folder=resolve_model(name),
+        folder=folder,
         device=device,
         dtype=dtype,
     )
-
-
-def _texts(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of names")
-    return tuple(value)
-
-
-def _numbers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    value = config.get(key) or ()
-    if isinstance(value, str | int | float) or not all(isinstance(v, int) and v >= 1 for v in value):
-        raise ModelError(f"the model's config has {key} = {value!r}; it must be a list of whole numbers")
-    return tuple(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
@@ -13,13 +14,13 @@ import tomli_w
 from msgspec import Meta
 
 from geo_refdiff.errors import OptionError
+from geo_refdiff.nn.compact import CompactSize, Count
 from geo_refdiff.records import decode
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-CountOrNone = Annotated[int, Meta(ge=0)]
+WholeNumber = Annotated[int, Meta(ge=0)]
 
 _WHOLE = ("averaged", "scales")
 """Tables that a config replaces whole where it extends another one."""
@@ -40,7 +41,7 @@ class Sampler(TypedDict, total=False):
     """Settings of a model's sampler, as config.json holds them."""
 
     name: str
-    steps: CountOrNone
+    steps: WholeNumber
     sigma_start: Positive
     sigma_full: Positive
     sigma_min: Positive
@@ -58,9 +59,9 @@ class Inference(TypedDict, total=False):
     back_project: bool
     detail: Share
     gate_gain: NotNegative
-    halo: CountOrNone
+    halo: WholeNumber
     optional_bands: list[str]
-    overlap: CountOrNone
+    overlap: WholeNumber
     psf_sigma: NotNegative
     sampler: Sampler
     scales: list[Count]
@@ -72,35 +73,26 @@ INFERENCE_KEYS = tuple(get_type_hints(Inference))
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """What is trained.
+class ModelConfig(CompactSize):
+    """What is trained; the size of the compact network is that of `CompactSize`.
 
     Attributes:
         architecture: "compact" or "published".
-        widths, unshuffle, full_width, half_width, hidden, embedding, texture, around_start: of the compact network
-            (`CompactSize`).
-        ref, mask, ref_sft, semantic_sft: conditions and modules that it has (the rows of the paper's ablation).
+        texture: as of `CompactSize`; networks whose config does not say have none, new ones do.
         published: options of the published network, as its config.json holds them.
         sigma_data: standard deviation around the base, model units; 0.5 for the published network.
         init: model folder or bundled name whose weights are the start (fine-tuning), "" = fresh weights.
     """
 
     architecture: Literal["compact", "published"] = "compact"
-    widths: Annotated[tuple[Count, ...], Meta(min_length=1)] = (48, 72, 96)
-    unshuffle: Count = 4
-    full_width: Count = 16
-    half_width: CountOrNone = 0
-    hidden: Count = 48
-    embedding: Count = 64
     texture: bool = True
-    around_start: bool = False
-    ref: bool = True
-    mask: bool = True
-    ref_sft: bool = True
-    semantic_sft: bool = True
     published: Published = field(default_factory=lambda: Published())
     sigma_data: Positive = 0.14
     init: str = ""
+
+    def network(self) -> CompactSize:
+        """The size of the compact network, as config.json holds it."""
+        return CompactSize(**{item.name: getattr(self, item.name) for item in fields(CompactSize)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +224,7 @@ class TrainingConfig:
     batch: Count = 4
     accumulate: Count = 1
     rate: Positive = 4e-4
-    warmup: CountOrNone = 200
+    warmup: WholeNumber = 200
     decay: Share = 0.3
     beta1: Annotated[float, Meta(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Meta(ge=0, lt=1)] = 0.99
@@ -246,11 +238,19 @@ class TrainingConfig:
     edm_share: Share = 0.5
     p_mean: float = -2.4
     p_std: Positive = 1.2
-    seed: CountOrNone = 1
+    seed: WholeNumber = 1
     bf16: bool = True
     channels_last: bool = True
     compile: Literal["auto", "off", "on"] = "auto"
     workers: Count = 1
+
+    def learning_rate(self, step: int) -> float:
+        """Of step 1, 2, ...: linear warm-up, constant, cosine to 0 over the last share `decay` of the steps."""
+        rate = self.rate * min(1.0, step / max(self.warmup, 1))
+        if self.decay == 0:
+            return rate
+        left = (self.steps - step) / (self.decay * self.steps)
+        return rate if left >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(left, 0.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +276,8 @@ class PerceptionConfig:
     strength: NotNegative = 0.0
     fidelity: NotNegative = 0.1
     adversarial: NotNegative = 0.0
-    hold: CountOrNone = 100
-    rise: CountOrNone = 400
+    hold: WholeNumber = 100
+    rise: WholeNumber = 400
     heads_rate: Positive = 4e-4
     sigma: Positive = 0.5
 
@@ -293,7 +293,7 @@ class PerceptionConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReportConfig:
-    """What is told and kept while it runs.
+    """What is logged and kept while it runs.
 
     Attributes:
         log_steps: steps between lines of log.jsonl and of the terminal.
@@ -305,9 +305,9 @@ class ReportConfig:
 
     log_steps: Count = 50
     save_minutes: NotNegative = 5.0
-    validate_steps: CountOrNone = 2000
+    validate_steps: WholeNumber = 2000
     validation_tiles: Count = 16
-    pictures: CountOrNone = 4
+    pictures: WholeNumber = 4
     tensorboard: bool = False
 
 

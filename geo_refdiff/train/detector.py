@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.change.detector import BANDS, LAYOUT, LAYOUT_SIDE, ChangeNetwork, change_features, detector_config
+from geo_refdiff.change.detector import BANDS, LAYOUT, LAYOUT_SIDE, ChangeNetwork, DetectorConfig, change_features
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, PairDataset
 from geo_refdiff.data.synthetic_change import paste_change, random_region
@@ -318,7 +318,9 @@ def train_detector(
     }
     if init is not None:
         trained["init"] = model_digest(init)
-    config = detector_config(width, CLASSES, threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=list(BANDS), trained=trained)
+    config = DetectorConfig(
+        width=width, classes=CLASSES, threshold=threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=BANDS, trained=trained
+    )
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)

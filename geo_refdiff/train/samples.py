@@ -1,15 +1,21 @@
 """Training samples: aligned crops of truth, reference, mask and LR, with synthetic change and the users' faults.
 
 Every sample is a function of (seed, step, its number in the step), and its LR of those it shares a part of the batch
-with: in whatever order, thread or process it is made.
+with: in whatever order, thread or process it is made. `prefetch` makes batches ahead in threads; on a GPU beside the
+network, in streams of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +25,19 @@ from torch import Tensor
 from geo_refdiff.data.averaged import coarser
 from geo_refdiff.data.dataset import PairDataset
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
+from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
+from geo_refdiff.train.augment import Sample, corrupt, turn
 from geo_refdiff.train.config import SamplesConfig
-from geo_refdiff.train.faults import Sample, spoil, turn
-from geo_refdiff.train.pixels import PixelSource, Planes, Room
+from geo_refdiff.train.pixels import MemoryBudget, PixelSource, Planes
 
+Job = tuple[int, Sequence[int]]
+"""A step, and the numbers of its samples that make one batch."""
+
+_AHEAD = 3
 _LR_CONTEXT = 3
 _LEAST_VALID = 0.7
 _TRIES = 20
@@ -99,7 +110,7 @@ class SampleMaker:
         seed: of everything drawn.
         device: where the pixels are worked on.
         on_error: "skip" draws another pair for one that cannot be read or is smaller than a crop, "stop" raises.
-        room: device memory for pairs that stay there, bytes.
+        budget: device memory for pairs that stay there.
 
     Attributes:
         unusable: name and reason of the pairs that were passed over so far.
@@ -117,7 +128,7 @@ class SampleMaker:
         device: str = "cpu",
         *,
         on_error: str = "skip",
-        room: int = 0,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.sources, self.config, self.multiple, self.seed = sources, config, multiple, seed
         self.on_error = on_error
@@ -136,9 +147,9 @@ class SampleMaker:
         self._scale_weights = _shares([config.scales[str(s)] for s in self.scales])
         self._averaged = {int(side): weight for side, weight in config.averaged.items() if weight > 0}
         self._source_weights = _shares([s.weight for s in sources])
-        shared = Room(room)
+        budget = budget or MemoryBudget(0)
         self._pixels = {
-            side: [PixelSource(coarser(s.dataset, side), torch.device(device), shared) for s in sources]
+            side: [PixelSource(coarser(s.dataset, side), torch.device(device), budget) for s in sources]
             for side in self._averaged
         }
         self._sides = sorted({min(d.shape(i)) for d, _ in sources for i in range(len(d))})
@@ -164,17 +175,17 @@ class SampleMaker:
         if averaged == 1:
             return crop_size(scale, self.multiple, self.config.crop)
         step = math.lcm(scale, self.multiple)
-        room = self._sides[0] // averaged // step * step
-        return max(step, min(crop_size(scale, self.multiple, self.config.crop), room))
+        largest = self._sides[0] // averaged // step * step
+        return max(step, min(crop_size(scale, self.multiple, self.config.crop), largest))
 
     def small_pairs(self) -> list[str]:
         """Names, with sizes, of the pairs that are smaller than a crop at any factor."""
         widest = max(self.crop(scale) for scale in self.config.factors()) * min(self._averaged)
-        found = []
+        small = []
         for dataset, _ in self.sources:
             sizes = ((index, *dataset.shape(index)) for index in range(len(dataset)))
-            found += [f"{dataset.name(i)}: {_too_small(h, w, widest)}" for i, h, w in sizes if min(h, w) < widest]
-        return found
+            small += [f"{dataset.name(i)}: {_too_small(h, w, widest)}" for i, h, w in sizes if min(h, w) < widest]
+        return small
 
     def batch(self, step: int, numbers: Sequence[int]) -> Batch:
         """The samples with these numbers of a step.
@@ -237,7 +248,7 @@ class SampleMaker:
         planes, dataset, index = self._crop(rng, crop, scale, averaged)
         sample = Sample.of(planes)
         area = sample.truth.shape[-1]
-        sample = spoil(
+        sample = corrupt(
             sample, planes.classes, self.config.faults, self.classes, rng, lambda: self._other(rng, area, averaged)
         )
         return turn(sample, int(rng.integers(4)), bool(rng.integers(2))), dataset, index
@@ -248,7 +259,7 @@ class SampleMaker:
 
     def _crop(self, rng: np.random.Generator, crop: int, scale: int, averaged: int) -> tuple[Planes, PairDataset, int]:
         """A crop with context for the LR, mostly valid; another pair where one cannot be read."""
-        found = None
+        best = None
         for _ in range(_TRIES):
             pixels, index = self._pick(rng, averaged)
             name = pixels.dataset.name(index)
@@ -260,12 +271,12 @@ class SampleMaker:
             planes = self._cut(rng, pixels, index, area)
             if planes is None:
                 continue
-            found = planes, pixels.dataset, index
+            best = planes, pixels.dataset, index
             if planes.filled >= _LEAST_VALID:
-                return found
-        if found is None:
+                return best
+        if best is None:
             raise self._exhausted()
-        return found
+        return best
 
     def _context(self, crop: int, scale: int, averaged: int) -> int:
         """scene pixels around a crop that every pair large enough for the crop has: those of a batch are alike."""
@@ -320,3 +331,65 @@ def _list(names: Sequence[str]) -> str:
 def _shares(weights: Sequence[float]) -> NDArray[np.float64]:
     values: NDArray[np.float64] = np.array(weights, dtype=np.float64)
     return np.asarray(values / values.sum())
+
+
+class DeviceStream:
+    """Where batches are made: on a GPU in a stream for each thread, so that the network's work does not hold them up.
+
+    Args:
+        device: where the batches are.
+        cuda: torch.cuda, or what behaves like it.
+    """
+
+    def __init__(self, device: str, cuda: Any = torch.cuda) -> None:
+        self.device, self.cuda = device, cuda
+        self.asynchronous = device.startswith("cuda")
+        self._own = threading.local()
+
+    def make(self, maker: SampleMaker, job: Job) -> tuple[Batch, Any]:
+        """A batch, and the event after which it is there (None: it is there)."""
+        if not self.asynchronous:
+            return maker.batch(*job), None
+        if not hasattr(self._own, "stream"):
+            self._own.stream = self.cuda.Stream(self.device)
+        with self.cuda.stream(self._own.stream):
+            batch = maker.batch(*job)
+            return batch, self._own.stream.record_event()
+
+    def take(self, made: tuple[Batch, Any]) -> Batch:
+        """The batch, for work in the current stream."""
+        batch, ready = made
+        if ready is not None:
+            stream = self.cuda.current_stream(self.device)
+            stream.wait_event(ready)
+            for tensor in batch.tensors():
+                tensor.record_stream(stream)  # else its memory might be given to the next batch too soon
+        return batch
+
+
+def prefetch(
+    maker: SampleMaker, jobs: Iterable[Job], workers: int, stream: DeviceStream
+) -> Generator[tuple[Batch, float], None, None]:
+    """The batches of the jobs in order, each with the seconds that it was waited for.
+
+    Args:
+        maker: of the batches.
+        jobs: which ones.
+        workers: threads.
+        stream: where they are made.
+    """
+    remaining = iter(jobs)
+    with gdal_threads(workers, "samples") as pool:
+        pending: deque[Future[tuple[Batch, Any]]] = deque()
+        try:
+            while True:
+                missing = _AHEAD * workers - len(pending)
+                pending.extend(pool.submit(stream.make, maker, job) for job in islice(remaining, missing))
+                if not pending:
+                    return
+                begun = time.perf_counter()
+                batch = stream.take(pending.popleft().result())
+                yield batch, time.perf_counter() - begun
+        finally:
+            for future in pending:
+                future.cancel()

@@ -24,7 +24,7 @@ from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
-from geo_refdiff.train.faults import Sample
+from geo_refdiff.train.augment import Sample
 from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason
 
@@ -138,13 +138,15 @@ class Validation:
             guidance = denoiser.guidance(up, reference, mask)
             options = {"guidance": guidance}
             images = {"mean": denoiser.mean(guidance, up), "start": denoiser.start(guidance)}
-            base, sigma = images["start"], float(denoiser.sampler["sigma_start"])
-            steps = int(denoiser.sampler["steps"])
-        images["sample"] = heun(
-            lambda x, s: denoiser(x, s, up, reference, mask, **options),
-            noisy_start(base, sigma, noise),
-            karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
-        )
+            base, sigma = images["start"], denoiser.config.sampler.sigma_start
+            steps = denoiser.config.sampler.steps or 0
+        images["sample"] = base
+        if steps > 0:
+            images["sample"] = heun(
+                lambda x, s: denoiser(x, s, up, reference, mask, **options),
+                noisy_start(base, sigma, noise),
+                karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
+            )
         return {name: BYTES.to_numbers(image.float().cpu()) for name, image in images.items()}
 
 

@@ -15,9 +15,7 @@ from scipy.ndimage import uniform_filter
 
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.errors import GridError
-from geo_refdiff.evaluate.metrics import haarpsi
-from geo_refdiff.evaluate.structure import ssim
-from geo_refdiff.evaluate.units import check_units
+from geo_refdiff.evaluate.metrics import haarpsi, ssim
 from geo_refdiff.raster.band_pairs import matching_bands
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
@@ -31,6 +29,7 @@ from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.correctness import CLASSES, correctness
 from geo_refdiff.validate.promises import Declared
+from geo_refdiff.validate.units import check_units
 
 _TILE = 256
 _FILL = 3

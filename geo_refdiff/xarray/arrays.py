@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.geobox import apply, translated
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import GDAL_TYPES
+from geo_refdiff.raster.vrt import GDAL_TYPES
 
 BAND_DIMS = ("band", "bands", "variable", "channel", "wavelength")
 """What the dimension of bands may be called; any other beside y and x, such as time, is one of scenes."""

@@ -23,7 +23,7 @@ from geo_refdiff.raster.files import output_error
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import crop, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.mosaic import Mosaic, write_block, write_vrt
+from geo_refdiff.raster.vrt import VirtualRaster, write_block, write_vrt
 from geo_refdiff.raster.window import Window
 from geo_refdiff.xarray.arrays import array_info
 
@@ -72,7 +72,7 @@ class Store:
                 f"give folder=, a folder that all workers share"
             )
         info = self.info
-        mosaic = Mosaic(
+        mosaic = VirtualRaster(
             geobox=scene_geobox(info),
             dtype=info.dtype,
             count=info.count,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.engine.block import BlockComputer
-from geo_refdiff.errors import ModelError, ResumeError
+from geo_refdiff.errors import ModelError
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.file import read_plan
@@ -81,9 +81,7 @@ def get_ready(job: Job, written: Any) -> Ready:
                 _LOG.info("%s", note)
             write_json_atomic(job.plan_file, planned.plan.to_dict())
             _BENCH.restorer = job.token, planned.restorer
-        plan = read_plan(job.plan_file)
-        _check_inputs(job, plan)
-        return Ready(job, plan)
+        return Ready(job, check_inputs(read_plan(job.plan_file), _names(job)))
 
 
 def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[Any]:
@@ -101,19 +99,10 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
             return np.ascontiguousarray(computer.compute(index, following).pixels)
 
 
-def _check_inputs(job: Job, plan: Plan) -> None:
-    """Whether the plan reads what was asked for, and nothing else.
-
-    Raises:
-        ResumeError: it names another file.
-    """
-    mask = plan.mask
-    given = (job.scene, job.ref, job.options.mask.mask, job.options.mask.mask_confidence)
-    asked = {str(Path(name).absolute()) for name in given if name is not None} | {str(name) for name in given}
-    parts = (plan.scene, plan.reference, *((mask.raster, mask.polygons, mask.confidence) if mask else ()))
-    for part in parts:
-        if part is not None and part.path not in asked:
-            raise ResumeError(f"{job.plan_file}: names {part.path}, which was not asked for; remove this file")
+def _names(job: Job) -> list[str]:
+    """What the inputs are called, as they were given and as absolute paths."""
+    names = [str(name) for name in (job.scene, job.ref, *job.options.mask.files) if name is not None]
+    return [*names, *(str(Path(name).absolute()) for name in names)]
 
 
 class _Bench:

@@ -27,6 +27,7 @@ from geo_refdiff.batch.run import Silent, batch
 from geo_refdiff.batch.work import same_software
 from geo_refdiff.batch.workers import ClusterBlocks, batch_runner, work_blocks
 from geo_refdiff.cli.main import run as cli
+from geo_refdiff.plan.file import read_plan
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -398,15 +399,13 @@ def test_large_area_is_split_by_blocks(
 
 
 def test_tampered_plan_is_refused_by_workers(country: Country, tmp_path: Path) -> None:
-    import hashlib
-
     scene = country.scenes / "west_20210503.tif"
     out = tmp_path / "x.tif"
     plan = upscale(scene, out=out, plan_only=True, **SLOW).plan_path
     assert plan is not None
     settings = Settings(SLOW, {}, "", 1, same_software())
     good = plan.read_bytes()
-    meant = settings, str(plan.parent), hashlib.sha256(good).hexdigest()
+    meant = settings, str(plan.parent), read_plan(plan)
     (tmp_path / "secret.tif").write_bytes(scene.read_bytes())
     plan.write_bytes(good.replace(str(scene).encode(), str(tmp_path / "secret.tif").encode()))
     assert "is not the plan that the blocks belong to" in work_blocks(*meant, (0,), 1).error

@@ -106,7 +106,7 @@ def test_interrupted_and_resumed(command: list[str], tmp_path: Path) -> None:
     found = len(list(blocks.glob("r*_c?????.tif")))
     again = geo_refdiff(*command, "-o", "two.tif", "--workers", "2", "--resume", "--json", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["counts"]["blocks_found"] >= found > 0
+    assert json.loads(again.stdout)["counts"]["blocks_resumed"] >= found > 0
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
 
 
@@ -128,7 +128,7 @@ def test_no_scheduler_costs_no_finished_block(make_pair: Any, tmp_path: Path, mo
     with pytest.raises(WorkerError, match=r"the scheduler tcp://127.0.0.1:9 does not answer"):
         upscale(scene, out=out, resume=True, runner=nobody, **options)
     result = upscale(scene, out=out, resume=True, **options)
-    assert result.counts["blocks_found"] >= 1
+    assert result.counts["blocks_resumed"] >= 1
     assert out.read_bytes() == expected
     assert not said
 

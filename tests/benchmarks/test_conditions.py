@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.conditions import CONDITIONS, FIGURES, row
-from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.options import EvaluateOptions
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_every_condition_can_be_asked_for(name: str) -> None:
-    request = Request(data="pairs.csv", models=("default",), **CONDITIONS[name])
-    assert request.tile * request.average in (240, 256)
-    assert request.tile % 16 == 0  # what the model and the judge take
+    data = EvaluateOptions.of(**CONDITIONS[name]).data
+    assert data.tile * data.average in (240, 256)
+    assert data.tile % 16 == 0  # what the model and the networks that judge take
 
 
 def test_a_line_of_the_table() -> None:

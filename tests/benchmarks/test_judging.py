@@ -19,13 +19,13 @@ from benchmarks import ablation, mask_value
 from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.diffusion.checkpoint import save_model
-from geo_refdiff.evaluate.job import Job
+from geo_refdiff.evaluate.methods import Observation
 from geo_refdiff.evaluate.opening import open_all
-from geo_refdiff.evaluate.request import Request
+from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.tiles import Tile
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config
+from geo_refdiff.train.model import new_denoiser
 
 BANDS = ("red", "green", "blue", "nir")
 CLASSES = ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
@@ -56,7 +56,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def tile(rows: list[Path], data: str) -> Tile:
     """Of a generated landscape, with other landscapes pasted into its reference."""
-    source = open_all(Request(data, (str(rows[-1]),), paste=True, tile=128)).source
+    source = open_all(data, [str(rows[-1])], EvaluateOptions.of(paste=True, tile=128)).source
     return source.read(source.specs[0])
 
 
@@ -223,18 +223,18 @@ def test_each_step_adds_one_switch_but_the_row_of_the_mask() -> None:
 
 
 def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile, data: str) -> None:
-    request = Request(data, tuple(map(str, rows)), masks=("true",), paste=True, tile=128, details=(1.0,))
-    setup, sensor = open_all(request), SensorModel(8)
-    job = Job(tile, sensor.observe(tile.truth), sensor)
+    options = EvaluateOptions.of(mask=("true",), paste=True, tile=128, detail=(1.0,))
+    setup, sensor = open_all(data, [str(row) for row in rows], options), SensorModel(8)
+    seen = Observation(tile, sensor.observe(tile.truth), sensor)
     with torch.inference_mode():
-        errors = [ablation.denoising_errors(run, job) for run in setup.runs]
+        errors = [ablation.denoising_errors(run, seen) for run in setup.runs]
     assert set(errors[0]) == {
         f"{n} {r}" for n in ("mean", "0.05", "0.15", "0.4", "1.2") for r in ("changed", "unchanged")
     }
     for told in errors:
         # little noise leaves little to guess: whatever the weights, c_skip passes the image through
         assert told["0.05 unchanged"] < told["1.2 unchanged"]
-    nothing = replace(job, tile=replace(tile, changed=torch.zeros_like(tile.changed)))
+    nothing = replace(seen, tile=replace(tile, changed=torch.zeros_like(tile.changed)))
     with torch.inference_mode():
         assert math.isnan(ablation.denoising_errors(setup.runs[0], nothing)["mean changed"])
 

@@ -38,6 +38,9 @@ def understand(line: str) -> None:
         name, *words = words
         command = command.get_command(click.Context(command), name)
     assert command is not None, f"no command {name}"
+    if "--config" in words:  # a file, which is not there, says the rest
+        command.make_parser(click.Context(command)).parse_args(words)
+        return
     with contextlib.suppress(click.exceptions.Exit):  # of --help and --list
         command.make_context(name, words)
 

@@ -9,7 +9,7 @@ import pytest
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.train.config import presets
-from geo_refdiff.train.stopping import Interrupted
+from geo_refdiff.train.loop import Interrupted
 
 TINY = [
     "cpu-minutes",

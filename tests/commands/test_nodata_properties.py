@@ -134,7 +134,7 @@ def test_each_way_by_itself(tmp_path: Path, way: str) -> None:
 @pytest.fixture(scope="module")
 def tiny_for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with random weights."""
-    from geo_refdiff.diffusion.checkpoint import build_denoiser, save_model
+    from geo_refdiff.diffusion.checkpoint import build_denoiser, decode_config, save_model
 
     config = {
         "architecture": "compact", "bands": list(BANDS), "classes": ["no change", "water", "building"],
@@ -142,8 +142,8 @@ def tiny_for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "halo": 8, "window": 64, "overlap": 8, "scales": [4], "sigma_data": 0.5,
         "sampler": {"name": "better-start", "steps": 1, "sigma_start": 0.2, "sigma_min": 0.1, "rho": 7},
     }  # fmt: skip
-    network = build_denoiser(config).network.state_dict()
-    return save_model(tmp_path_factory.mktemp("model") / "tiny", config, network, "For tests.\n")
+    made = build_denoiser(decode_config(config))
+    return save_model(tmp_path_factory.mktemp("model") / "tiny", made.config, made.network.state_dict(), "For tests.\n")
 
 
 @pytest.mark.parametrize("model", ["bicubic", "bicubic-ibp"])

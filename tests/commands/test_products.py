@@ -218,3 +218,13 @@ def test_presets_know_the_width_for_each_band(make_raster: Any, tmp_path: Path) 
             upscale(scene, model="bicubic-ibp", scale=2, psf=wrong, out=tmp_path / "p.tif")
     with pytest.raises(OptionError, match="consistency 'loose': choose strict, standard, off"):
         upscale(scene, model="bicubic-ibp", scale=2, consistency="loose", out=tmp_path / "p.tif")
+
+
+def test_the_kept_mosaic_is_the_image(make_pair: Any, tmp_path: Path) -> None:
+    scene, ref = make_pair()
+    out = tmp_path / "out.tif"
+    upscale(scene, ref=ref, model="matched-ref", scale=4, block_size=64, out=out, keep=True, products="source")
+    for name, published in (("mosaic", out), ("mosaic.source", out.with_suffix(".source.tif"))):
+        with rasterio.open(f"{out}.parts/{name}.vrt") as mosaic, rasterio.open(published) as finished:
+            assert mosaic.descriptions == finished.descriptions
+            np.testing.assert_array_equal(mosaic.read(), finished.read())

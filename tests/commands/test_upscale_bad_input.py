@@ -107,7 +107,12 @@ def corrupt(folder: Path) -> None:
         (corrupt, {}, ModelError, "safetensors"),
         (lambda f: (f / "config.json").write_text("{"), {}, ModelError, "config.json"),
         (lambda f: (f / "model.safetensors").unlink(), {}, ModelError, "no weights"),
-        (None, {"scale": 3}, ModelError, "does not know scale 3; its scales are 4, 8"),
+        (
+            None,
+            {"scale": 3},
+            ModelError,
+            "scale 3: model 'tiny-compact' knows 4, 8; for 3 give --model matched-ref",
+        ),
         (None, {"sampler": "magic"}, OptionError, "unknown sampler 'magic'"),
         (None, {"steps": -1}, OptionError, "steps -1"),
         (None, {"bands": ["1"]}, InputError, "1 band, but the model takes red, green, blue; take a model"),
@@ -164,7 +169,7 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
     assert sorted(blocks.iterdir()) == kept
     scene.write_bytes(whole)
     os.utime(scene, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert upscale(scene, **options, resume=True).counts["blocks_found"] == len(kept)
+    assert upscale(scene, **options, resume=True).counts["blocks_resumed"] == len(kept)
 
 
 class OutOfMemory(BicubicBackProjected):
@@ -187,7 +192,7 @@ def test_out_of_memory_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
         upscale(scene, model=OutOfMemory, **options)
     kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))
     assert kept
-    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_found"] == kept
+    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_resumed"] == kept
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import InputError
+from geo_refdiff.errors import InputError, ResumeError
 
 SERVER = Path(__file__).parents[1] / "batch" / "file_server.py"
 OPTIONS: dict[str, Any] = {"model": "bicubic", "scale": 2, "block_size": 256, "device": "cpu", "products": "none"}
@@ -65,7 +65,7 @@ def test_finished_blocks_outlive_a_server_that_refuses(scene: Path, server: tupl
         upscale(name, out=out, resume=True, **OPTIONS)
     assert len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif"))) == kept
     status.unlink()
-    assert upscale(name, out=out, resume=True, **OPTIONS).counts["blocks_found"] == kept
+    assert upscale(name, out=out, resume=True, **OPTIONS).counts["blocks_resumed"] == kept
     assert not (tmp_path / "out.tif.parts").exists()
     assert out.stat().st_size > 0
 
@@ -101,3 +101,30 @@ def test_a_server_busy_in_mid_run_is_told_and_given_up_soon(
         upscale(name, out=tmp_path / "out.tif", progress=tell, **options)
     assert perf_counter() - began[0] < 30
     assert "Retrying again" in caplog.text
+
+
+def test_a_url_that_was_signed_anew_is_the_same_input(
+    server: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, status = server
+    first, second = f"{name}?sv=1&sig=SECRETone", f"{name}?sv=2&se=2031&sig=SECRETtwo"
+    out, options = tmp_path / "out.tif", OPTIONS | {"products": "stac,report"}
+    with pytest.raises(InputError) as caught:
+        upscale(first, out=out, progress=spoils(status, 403, 12), **options)
+    status.unlink()
+    with pytest.raises(ResumeError, match=r"scene\.path"):
+        upscale(f"{name}?version=2", out=out, resume=True, **options)
+    kept = upscale(second, out=out, resume=True, keep=True, **options)
+    assert kept.counts["blocks_resumed"] >= 12
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "asked.txt"]
+    assert len(written) > BLOCKS
+    assert not [path for path in written if b"SECRET" in path.read_bytes()]
+    assert "SECRET" not in f"{caught.value}{kept.to_dict()}"
+    assert run(["upscale", f"{name}.missing?sig=SECRET", "-o", str(tmp_path / "none.tif")]) == 1
+    assert "SECRET" not in capsys.readouterr().err
+    log, planned = tmp_path / "log.txt", tmp_path / "planned.tif"
+    command = ["upscale", second, "--model", "bicubic", "--scale", "2", "--plan-only", "-o", str(planned)]
+    assert run([*command, "--log-file", str(log)]) == 0
+    settings = (tmp_path / "planned.run.toml").read_text()
+    assert "SECRET" not in log.read_text() + settings
+    assert "give those inputs again on the command line" in settings

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from geo_refdiff.nn.published import build_published
+from geo_refdiff.nn.published import PublishedUNet
 
 SMALL = {
     "img_resolution": 16,
@@ -28,7 +28,7 @@ SMALL = {
 def small_network(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_published(SMALL)
+        network = PublishedUNet(**SMALL)
         for value in network.parameters():
             nn.init.normal_(value, std=0.1)
     return network

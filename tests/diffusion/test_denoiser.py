@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geo_refdiff.diffusion.config import PublishedConfig
 from geo_refdiff.diffusion.denoiser import (
     Denoiser,
     GuidedDenoiser,
@@ -79,7 +80,7 @@ def test_input_and_target_have_unit_variance():
 
 def test_denoiser_is_equation_7():
     network = Plain()
-    denoiser = Denoiser(network, {})
+    denoiser = Denoiser(network, PublishedConfig())
     x, sigma = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(1)), torch.tensor([0.3, 2.0])
     found = denoiser(x, sigma, **conditions())
     level = sigma.view(-1, 1, 1, 1)
@@ -91,7 +92,7 @@ def test_denoiser_is_equation_7():
 
 
 def test_one_sigma_for_the_whole_batch():
-    denoiser = Denoiser(Plain(), {})
+    denoiser = Denoiser(Plain(), PublishedConfig())
     x = torch.ones(2, 3, 4, 6)
     scalar = denoiser(x, torch.tensor(0.7), **conditions())
     assert torch.equal(scalar, denoiser(x, torch.tensor([0.7, 0.7]), **conditions()))
@@ -124,7 +125,7 @@ class Layered(Plain):
 
 def test_layers_compute_in_bfloat16_images_stay_float32():
     network = Layered()
-    denoiser = Denoiser(network, {})
+    denoiser = Denoiser(network, PublishedConfig())
     x = torch.full((2, 3, 4, 6), 1.2345678, dtype=torch.float64)
     exact = denoiser(x, torch.tensor(0.001), **conditions())
     denoiser.compute_dtype = torch.bfloat16
@@ -149,7 +150,7 @@ def test_guidance_is_computed_in_bfloat16_its_images_stay_float32():
         products: ClassVar[list[torch.dtype]] = []
 
     network = Cast()
-    denoiser = GuidedDenoiser(network, {})
+    denoiser = GuidedDenoiser(network, PublishedConfig())
     denoiser.compute_dtype = torch.bfloat16
     guidance = denoiser.guidance(**conditions())
     assert guidance.dtype == denoiser.start(guidance).dtype == torch.float32
@@ -157,13 +158,13 @@ def test_guidance_is_computed_in_bfloat16_its_images_stay_float32():
 
 
 def test_float64_network_stays_float64():
-    denoiser = Denoiser(Plain(), {}).to(torch.float64)
+    denoiser = Denoiser(Plain(), PublishedConfig()).to(torch.float64)
     assert denoiser(torch.ones(2, 3, 4, 6), torch.ones(2), **conditions()).dtype == torch.float64
 
 
 def test_guidance_is_computed_once_and_base_is_preconditioned_around():
     network = Guided()
-    denoiser = wrap_network(network, {"sigma_data": 0.2, "halo": 5})
+    denoiser = wrap_network(network, PublishedConfig(sigma_data=0.2, halo=5))
     assert isinstance(denoiser, GuidedDenoiser)
     assert (denoiser.receptive_field, denoiser.halo, denoiser.multiple) == (7, 5, 1)
     given = conditions()
@@ -192,7 +193,7 @@ def test_network_without_start_says_so():
         def forward(self, x: Tensor, c_noise: Tensor, guidance: Tensor) -> Tensor:
             return x * 0
 
-    denoiser = GuidedDenoiser(Bare(), {})
+    denoiser = GuidedDenoiser(Bare(), PublishedConfig())
     guidance = denoiser.guidance(**conditions())
     assert not denoiser.has_start
     with pytest.raises(ModelError, match="no mean estimate"):
@@ -211,29 +212,10 @@ def test_network_without_start_says_so():
 )
 def test_shapes_that_do_not_fit(changes, text):
     with pytest.raises(ModelError, match=text):
-        Denoiser(Plain(), {})(torch.zeros(2, 3, 4, 6), torch.ones(2), **conditions(**changes))
+        Denoiser(Plain(), PublishedConfig())(torch.zeros(2, 3, 4, 6), torch.ones(2), **conditions(**changes))
 
 
 def test_window_that_the_levels_do_not_divide():
     z = torch.zeros(1, 3, 5, 6)
     with pytest.raises(ModelError, match="5 x 6 pixels does not fit"):
-        Denoiser(Plain(), {})(z, torch.ones(1), z, z, z[:, :1])
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"sigma_data": 0},
-        {"sigma_data": "0.5"},
-        {"sampler": {"sigma_max": float("inf")}},
-        {"bands": ["red"], "img_channels": 3},
-    ],
-)
-def test_config_with_bad_numbers(config):
-    with pytest.raises(ModelError):
-        Denoiser(Plain(), config)
-
-
-def test_bands():
-    assert Denoiser(Plain(), {"img_channels": 3}).bands == ("red", "green", "blue")
-    assert Denoiser(Plain(), {"bands": ["nir"]}).bands == ("nir",)
+        Denoiser(Plain(), PublishedConfig())(z, torch.ones(1), z, z, z[:, :1])

@@ -18,6 +18,7 @@ from published_files import SMALL, persistence, publish, small_network, zipped
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.foreign import import_published, load_inert, read_foreign
 from geo_refdiff.errors import ModelError, OutputError
+from geo_refdiff.records import plain
 
 
 @pytest.fixture
@@ -39,11 +40,11 @@ def test_import_of_a_published_file(tmp_path, monkeypatch, canary):
     for key, value in network.state_dict().items():
         assert torch.equal(denoiser.network.state_dict()[key], value)
     for key, value in SMALL.items():
-        assert denoiser.config[key] == value
-    assert denoiser.config["provenance"]["branch"] == "ema"
-    assert denoiser.config["provenance"]["step"] == 17
+        assert plain(denoiser.config)[key] == value
+    assert denoiser.config.provenance.branch == "ema"
+    assert denoiser.config.provenance.step == 17
     assert denoiser.sigma_data == 0.5
-    assert denoiser.sampler["S_churn"] == 40
+    assert denoiser.config.sampler.S_churn == 40
 
 
 def test_import_of_plain_state_dicts(tmp_path):
@@ -61,7 +62,7 @@ def test_import_of_plain_state_dicts(tmp_path):
         torch.save(content, tmp_path / "state.pt")
         found, config = read_foreign(tmp_path / "state.pt")
         assert found.keys() == state.keys(), number
-        assert config["channel_mult"] == [1, 2]
+        assert config.channel_mult == (1, 2)
 
 
 def test_views_of_a_shared_storage(tmp_path):

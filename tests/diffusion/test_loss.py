@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from geo_refdiff.diffusion.config import PublishedConfig
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.diffusion.loss import draw_sigmas, edm_loss, loss_weight
 
@@ -37,7 +38,7 @@ def test_loss_of_an_untrained_network_is_about_one():
         def forward(self, x, c_noise, lr, ref, mask):
             return x * self.weight
 
-    denoiser = Denoiser(Zero(), {"sigma_data": 0.5})
+    denoiser = Denoiser(Zero(), PublishedConfig(sigma_data=0.5))
     clean = 0.5 * torch.randn(8, 3, 64, 64, generator=draw)
     noise = torch.randn(8, 3, 64, 64, generator=draw)
     for level in (0.02, 0.5, 20.0):

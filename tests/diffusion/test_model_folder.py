@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -15,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from geo_refdiff.diffusion import model_folder
 from geo_refdiff.diffusion.checkpoint import (
     build_denoiser,
+    decode_config,
     describe_model,
     load_denoiser,
     model_digest,
+    read_config,
     resolve_model,
     save_model,
 )
@@ -36,14 +39,14 @@ COMPACT = {
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    return save_model(tmp_path / "model", SMALL, small_network().state_dict(), "# card\n")
+    return save_model(tmp_path / "model", decode_config(SMALL), small_network().state_dict(), "# card\n")
 
 
 def test_what_is_saved_is_loaded(folder):
     network = small_network()
     denoiser = load_denoiser(folder)
     assert not denoiser.training
-    assert denoiser.config == SMALL
+    assert denoiser.config == decode_config(SMALL)
     assert (denoiser.multiple, denoiser.receptive_field, denoiser.halo) == (2, None, 32)
     for key, value in network.state_dict().items():
         assert torch.equal(denoiser.network.state_dict()[key], value)
@@ -60,7 +63,9 @@ def test_loading_leaves_the_random_generator_alone(folder):
 
 
 def test_saving_is_deterministic(folder, tmp_path):
-    again = save_model(tmp_path / "again", SMALL, dict(reversed(small_network().state_dict().items())), "# card\n")
+    again = save_model(
+        tmp_path / "again", decode_config(SMALL), dict(reversed(small_network().state_dict().items())), "# card\n"
+    )
     assert model_digest(folder) == model_digest(again)
     assert (folder / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
 
@@ -73,7 +78,7 @@ def test_digest_is_what_sha256sum_says(folder):
 def test_shards(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(model_folder, "SHARD_BYTES", 1)
     state = small_network().state_dict()
-    save_model(folder, SMALL, state, "# card\n", shard_bytes=50_000)
+    save_model(folder, decode_config(SMALL), state, "# card\n", shard_bytes=50_000)
     shards = sorted(folder.glob("*.safetensors"))
     assert len(shards) > 2
     assert shards[0].name == f"model-00001-of-{len(shards):05d}.safetensors"
@@ -88,7 +93,7 @@ def test_shards(folder, tmp_path, monkeypatch):
     shutil.copy(shards[0], folder / "model-00001-of-00099.safetensors")
     with pytest.raises(ModelError, match="different models"):
         load_denoiser(folder)
-    save_model(folder, SMALL, state, "# card\n")
+    save_model(folder, decode_config(SMALL), state, "# card\n")
     assert [file.name for file in folder.glob("*.safetensors")] == ["model.safetensors"]
 
 
@@ -103,10 +108,10 @@ def test_half_precision_weights_run_in_float32(folder):
 @pytest.mark.parametrize("config", [SMALL, COMPACT])
 def test_bfloat16_stays_near_float32(tmp_path, config):
     torch.manual_seed(0)
-    fresh = build_denoiser(config)
+    fresh = build_denoiser(decode_config(config))
     for value in fresh.parameters():
         torch.nn.init.normal_(value, std=0.15)
-    folder = save_model(tmp_path / "m", config, fresh.network.state_dict(), "")
+    folder = save_model(tmp_path / "m", fresh.config, fresh.network.state_dict(), "")
     bands = len(fresh.bands)
     x, lr, ref = (torch.randn(2, bands, 16, 16) * 0.5 for _ in range(3))
     mask = torch.randint(0, 3, (2, 1, 16, 16), dtype=torch.uint8)
@@ -119,7 +124,8 @@ def test_bfloat16_stays_near_float32(tmp_path, config):
 
 
 def test_compact_architecture(tmp_path):
-    folder = save_model(tmp_path / "c", COMPACT, build_denoiser(COMPACT).network.state_dict(), "")
+    made = build_denoiser(decode_config(COMPACT))
+    folder = save_model(tmp_path / "c", made.config, made.network.state_dict(), "")
     denoiser = load_denoiser(folder)
     assert denoiser.bands == ("red", "green", "blue", "nir")
     assert (denoiser.receptive_field, denoiser.halo, denoiser.multiple) == (40, 16, 4)
@@ -152,16 +158,36 @@ def test_every_bundled_model_loads():
         ("[1]", "holds a list"),
         ("[" * 100_000, "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
-        ({"architecture": "transformer"}, "'transformer': known are"),
+        ({"architecture": "transformer"}, "architecture is 'transformer': choose compact, published"),
+        ({**SMALL, "colour": 1}, "config.json: unknown key 'colour'"),
+        ({**SMALL, "sampler": {"stpes": 1}}, "unknown key 'sampler.stpes'; the nearest known one is 'sampler.steps'"),
+        ({**SMALL, "sampler": {"sigma_max": float("inf")}}, "sampler.sigma_max is inf: a finite number"),
+        ({**SMALL, "sigma_data": 0}, "sigma_data is 0: expected"),
+        ({**SMALL, "sigma_data": "0.5"}, "sigma_data is '0.5': expected"),
+        ({**SMALL, "provenance": {"file": 3, "sha256": ""}}, "provenance.file is 3: expected"),
+        ({**COMPACT, "classes": ["a", "a"]}, "classes must be different names"),
+        ({**COMPACT, "bands": ["red\u0000"]}, "bands must be different names that can be printed"),
+        ({**COMPACT, "bands": []}, "bands is .*: expected"),
+        ({**COMPACT, "network": {"widths": [8, 1 << 20]}}, "network.widths.*"),
+        ({**COMPACT, "network": None}, "network is None: a section is needed"),
+        ({**COMPACT, "network": {"unshuffle": True}}, "network.unshuffle is True: expected"),
+        ({**COMPACT, "scales": [0]}, "scales"),
+        ({**SMALL, "trained": "x" * 1000}, "trained is 'x{20,40}"),
+        ({**SMALL, "num_blocks": True}, "num_blocks is True"),
+        ({**SMALL, "num_blocks": 10**6}, "num_blocks is 1000000"),
+        ({**SMALL, "model_channels": 7}, "no published network"),
+        ({**SMALL, "channel_mult": []}, "channel_mult is"),
+        ({**SMALL, "img_resolution": 15}, "no published network"),
+        ({**SMALL, "dropout": 1.0}, "dropout is 1.0"),
         ({**SMALL, "model_channels": "8"}, "model_channels is '8'"),
         ({**SMALL, "model_channels": 16}, "map_layer0.weight is|is \\(|not"),
         ({**SMALL, "model_channels": 65536}, "do not fit"),
-        ({**SMALL, "channel_mult": 5}, "no published network"),
+        ({**SMALL, "channel_mult": 5}, "channel_mult is 5: expected `array`"),
         ({**SMALL, "num_blocks": 2}, "missing model"),
-        ({**SMALL, "sampler": [1]}, "config"),
-        ({**SMALL, "halo": "wide"}, "config"),
-        ({**SMALL, "bands": ["red"]}, "names 1 bands"),
-        ({"architecture": "compact"}, "no compact network"),
+        ({**SMALL, "sampler": [1]}, r"sampler is \[1\]: a section is needed"),
+        ({**SMALL, "halo": "wide"}, "halo is 'wide'"),
+        ({**SMALL, "bands": ["red"]}, "bands names 1 for img_channels = 3"),
+        ({"architecture": "compact"}, "missing required field `bands`"),
     ],
 )
 def test_damaged_config(folder, content, text):
@@ -213,6 +239,29 @@ def test_integer_dtype_is_refused(folder):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
-        save_model(tmp_path / "file", SMALL, {}, "")
+        save_model(tmp_path / "file", decode_config(SMALL), {}, "")
     with pytest.raises(OutputError):
-        save_model(tmp_path / "file" / "below", SMALL, {}, "")
+        save_model(tmp_path / "file" / "below", decode_config(SMALL), {}, "")
+
+
+def test_bands_of_a_published_model():
+    assert decode_config({}).bands == ("red", "green", "blue")
+    assert decode_config({"img_channels": 4}).bands == ("band1", "band2", "band3", "band4")
+    assert decode_config({"img_channels": 1, "bands": ["nir"]}).bands == ("nir",)
+
+
+def test_a_config_comes_back_as_it_was_written(tmp_path):
+    config = decode_config(
+        COMPACT | {"sampler": {"name": "heun", "S_churn": 0}, "trained": {"steps": 3, "list": [None]}}
+    )
+    folder = save_model(tmp_path / "c", config, {}, "")
+    assert read_config(folder) == config
+    assert "provenance" not in json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("key", ["trained", "sampler"])
+def test_a_config_nested_without_end_is_one_line(folder, key):
+    deep = "[" * 900 + "]" * 900 if key == "sampler" else '{"a":' * 900 + "1" + "}" * 900
+    (folder / "config.json").write_text(json.dumps(SMALL)[:-1] + f', "{key}": {deep}}}')
+    with contextlib.suppress(ModelError):
+        read_config(folder)

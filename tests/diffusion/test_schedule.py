@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from geo_refdiff.diffusion.schedule import ChurnSettings, karras_sigmas, published_settings
-from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.diffusion.config import SamplerConfig
+from geo_refdiff.diffusion.schedule import karras_sigmas
+from geo_refdiff.errors import OptionError
 
 
 def test_karras_sigmas_are_equation_5():
@@ -49,17 +50,8 @@ def test_schedules_that_make_no_sense(n, low, high, rho):
 
 
 def test_whether_churn_adds_noise():
-    assert ChurnSettings().adds_noise(4)
-    assert not ChurnSettings(s_churn=0.0).adds_noise(4)
-    assert not ChurnSettings(s_noise=0.0).adds_noise(4)
-    assert not ChurnSettings().adds_noise(1)  # its only level, 80, lies above s_max
-    assert not ChurnSettings(sigma_max=0.04).adds_noise(4)  # below s_min
-
-
-def test_published_settings():
-    block = {"sigma_max": 40, "S_churn": 10, "S_noise": 1.01}
-    assert published_settings({"sampler": block}) == ChurnSettings(sigma_max=40.0, s_churn=10.0, s_noise=1.01)
-    assert published_settings({}) == ChurnSettings()
-    assert torch.equal(ChurnSettings().sigmas(4), karras_sigmas(4))
-    with pytest.raises(ModelError, match="S_min"):
-        published_settings({"sampler": {"S_min": "low"}})
+    assert SamplerConfig().churns(4)
+    assert not SamplerConfig(S_churn=0.0).churns(4)
+    assert not SamplerConfig(S_noise=0.0).churns(4)
+    assert not SamplerConfig().churns(1)  # its only level, 80, lies above S_max
+    assert not SamplerConfig(sigma_max=0.04).churns(4)  # below S_min

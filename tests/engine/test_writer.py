@@ -24,7 +24,7 @@ from geo_refdiff.engine.shards import shards_of
 from geo_refdiff.engine.writer import BlockFiles, BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import OutputError
 from geo_refdiff.plan.layout import plan_blocks
-from geo_refdiff.raster.mosaic import Mosaic
+from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window
 
 OPTIONS: dict[str, Any] = {
@@ -96,7 +96,7 @@ def test_uncertainty_of_many_blocks(
 
 def raster(height: int, width: int) -> BlockRaster:
     return BlockRaster(
-        Mosaic(GeoBox((height, width), Affine(1, 0, 500000, 0, -1, 4600000), "EPSG:32631"), "uint8", 1, ())
+        VirtualRaster(GeoBox((height, width), Affine(1, 0, 500000, 0, -1, 4600000), "EPSG:32631"), "uint8", 1, ())
     )
 
 

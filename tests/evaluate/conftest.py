@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from formula import fill_weights
 
-from geo_refdiff.evaluate.efficientnet import JudgeTrunk
-from geo_refdiff.evaluate.lpips import AlexNetFeatures, LinearWeights
+from geo_refdiff.evaluate.perceptual import AlexNetFeatures, EfficientNetTrunk, LinearWeights
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +51,7 @@ def judge_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     path = package / "models" / "efficientnet-lite0-57934424.pth"
-    state = fill_weights(JudgeTrunk().state_dict())
+    state = fill_weights(EfficientNetTrunk().state_dict())
     torch.save({**state, "_fc.bias": torch.zeros(1000)}, path)
     monkeypatch.syspath_prepend(str(package.parent))
     return path

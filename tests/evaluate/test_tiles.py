@@ -104,10 +104,10 @@ def test_pasted_change_is_labelled_exactly() -> None:
 def test_another_place_is_another_place() -> None:
     source = TileSource(Numbered(NAMES), size=96)
     for spec in source.specs:
-        assert source.elsewhere(spec).place != spec.place
+        assert source.other_place(spec).place != spec.place
     alone = TileSource(Numbered(NAMES[:2]), size=96)
     with pytest.raises(OptionError, match="one place alone"):
-        alone.elsewhere(alone.specs[0])
+        alone.other_place(alone.specs[0])
 
 
 def test_unreadable_and_incomplete_tiles_come_as_their_reason() -> None:

@@ -87,13 +87,13 @@ def test_publishing_to_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     from odc.geo.geobox import GeoBox
 
     from geo_refdiff.raster.cog import publish_cog
-    from geo_refdiff.raster.mosaic import Mosaic, write_block, write_vrt
+    from geo_refdiff.raster.vrt import VirtualRaster, write_block, write_vrt
     from geo_refdiff.raster.window import Window
 
     grid = GeoBox((1100, 1100), Affine(1, 0, 500000, 0, -1, 4600000), "EPSG:32631")
     noise = np.random.default_rng(0).integers(0, 255, (3, 1100, 1100), np.uint8)
     write_block(tmp_path / "b.tif", noise, None, grid.affine, "EPSG:32631")
-    write_vrt(tmp_path / "m.vrt", Mosaic(grid, "uint8", 3, (("b.tif", Window(0, 0, 1100, 1100)),)))
+    write_vrt(tmp_path / "m.vrt", VirtualRaster(grid, "uint8", 3, (("b.tif", Window(0, 0, 1100, 1100)),)))
     with pytest.raises(OutputError, match="disk is full"):
         publish_cog(tmp_path / "m.vrt", small_disk / "out.tif")
     assert list(small_disk.iterdir()) == []

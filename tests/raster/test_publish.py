@@ -19,8 +19,8 @@ from rio_cogeo.cogeo import cog_validate
 from geo_refdiff.errors import OutputError
 from geo_refdiff.raster.cog import halve, publish_cog
 from geo_refdiff.raster.geobox import translated
-from geo_refdiff.raster.mosaic import Mosaic, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.statistics import BandStatistics
+from geo_refdiff.raster.vrt import VirtualRaster, read_block_tags, write_block, write_vrt
 from geo_refdiff.raster.window import Window
 
 AFFINES = {
@@ -57,7 +57,7 @@ def mosaic(
             {"INDEX": f"{window.row},{window.col}"},
         )
         sources.append((name, window))
-    spec = Mosaic(grid, image.dtype.name, count, tuple(sources), with_mask=seen is not None, **options)
+    spec = VirtualRaster(grid, image.dtype.name, count, tuple(sources), with_mask=seen is not None, **options)
     write_vrt(folder / "mosaic.vrt", spec)
     return folder / "mosaic.vrt", grid
 
@@ -188,7 +188,7 @@ def test_float_with_nan_and_blocks_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "work" / "part.vrt").write_text(text)
     sources = tuple((f"blocks/{r}_{c}.tif", Window(r, c, min(256, 600 - r), min(256, 600 - c)))
                     for r in (0, 256, 512) for c in (0, 256, 512) if (r, c) != (256, 256))  # fmt: skip
-    write_vrt(tmp_path / "work" / "part.vrt", Mosaic(grid, "float32", 2, sources, nodata=float("nan")))
+    write_vrt(tmp_path / "work" / "part.vrt", VirtualRaster(grid, "float32", 2, sources, nodata=float("nan")))
     publish_cog(tmp_path / "work" / "part.vrt", tmp_path / "out.tif")
     check_cog(tmp_path / "out.tif")
     image[:, 256:512, 256:512] = np.nan

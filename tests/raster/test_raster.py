@@ -17,8 +17,8 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.info import Role as RasterRole
 from geo_refdiff.raster.info import inspect
-from geo_refdiff.raster.mosaic import Mosaic, with_bands_of
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.window import Window
 
 GRID = {"crs": "EPSG:26914", "transform": Affine(5, 0, 485900, 0, -5, 5209245)}
@@ -197,7 +197,7 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
     assert (info.data_bands, info.validity) == ((1, 2, 3, 4), "none")
     with RasterReader(info, (4,)) as reader:
         assert reader.read(Window(0, 0, 50, 60))[1].all()
-    told = with_bands_of(Mosaic(scene_geobox(info), "uint8", 2, ()), info, (4, 1))
+    told = with_bands_of(VirtualRaster(scene_geobox(info), "uint8", 2, ()), info, (4, 1))
     assert told.colorinterp == ("undefined", "red")
     assert told.descriptions == ("nir" if named else None, None)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from geo_refdiff.diffusion.checkpoint import build_denoiser
+from geo_refdiff.diffusion.checkpoint import build_denoiser, decode_config
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.options import SamplingOptions
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture
 def denoiser() -> GuidedDenoiser:
     torch.manual_seed(0)
-    made = build_denoiser(CONFIG).eval()
+    made = build_denoiser(decode_config(CONFIG)).eval()
     for parameter in made.parameters():
         if parameter.abs().max() == 0:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -15,8 +15,8 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data import open_dataset
 from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import load_config, presets
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.run import train
 from geo_refdiff.train.samples import SampleMaker, Source
 
@@ -122,5 +122,5 @@ def test_a_row_trains_and_its_folder_says_what_it_lacks(landscapes: Callable[...
     assert folder is not None
     assert "Licence and attribution: the config names none" in (folder / "README.md").read_text()
     trained = load_denoiser(folder)
-    assert [trained.config["network"][name] for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
-    assert trained.config["network"]["widths"] == [8, 8]
+    assert [getattr(trained.config.network, name) for name in NAMES] == list(SWITCHES["ablation-semantic-sft"])
+    assert trained.config.network.widths == (8, 8)

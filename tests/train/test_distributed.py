@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.train.config import TrainConfig
-from geo_refdiff.train.distributed import team
+from geo_refdiff.train.distributed import distributed_context
 from geo_refdiff.train.run import train
 
 SETTINGS = ("training.bf16=false", "training.decay=0", "report.log_steps=1", "training.workers=2")
@@ -73,23 +73,29 @@ def test_two_processes_learn_what_one_does(
 
 def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with team("cpu") as place:
-        assert (place.rank, place.world, place.device) == (0, 1, "cpu")
-        assert place.leads
-        assert place.gather("a") == ["a"]
-        place.wait()
-        assert place.mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+    with distributed_context("cpu") as context:
+        assert (context.rank, context.world_size, context.device) == (0, 1, "cpu")
+        assert context.is_main
+        assert context.all_gather("a") == ["a"]
+        context.barrier()
+        assert context.all_reduce_mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(OptionError, match="device 'cuda': this machine has 0 CUDA devices"), team("cuda"):
+    with (
+        pytest.raises(OptionError, match="device 'cuda': this machine has 0 CUDA devices"),
+        distributed_context("cuda"),
+    ):
         pass
-    with team("auto") as place:
-        assert place.device == "cpu"
+    with distributed_context("auto") as context:
+        assert context.device == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(OptionError, match="process 2 has no GPU of its own: start 2 processes"), team("cuda"):
+    with (
+        pytest.raises(OptionError, match="process 2 has no GPU of its own: start 2 processes"),
+        distributed_context("cuda"),
+    ):
         pass

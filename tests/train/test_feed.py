@@ -12,9 +12,8 @@ import pytest
 import torch
 
 from geo_refdiff.train.config import SamplesConfig
-from geo_refdiff.train.feed import Lane, feed
 from geo_refdiff.train.pixels import to_device
-from geo_refdiff.train.samples import SampleMaker, Source
+from geo_refdiff.train.samples import DeviceStream, SampleMaker, Source, prefetch
 
 
 class Maker:
@@ -35,7 +34,7 @@ class Maker:
 def test_batches_come_in_order_and_no_more_than_a_few_ahead() -> None:
     maker: Any = Maker()
     taken = []
-    for batch, waited in feed(maker, ((step, range(2)) for step in range(20)), 2, Lane("cpu")):
+    for batch, waited in prefetch(maker, ((step, range(2)) for step in range(20)), 2, DeviceStream("cpu")):
         assert len(maker.asked) <= len(taken) + 6
         assert waited >= 0
         taken.append(batch)
@@ -45,7 +44,7 @@ def test_batches_come_in_order_and_no_more_than_a_few_ahead() -> None:
 
 def test_what_fails_in_a_thread_is_raised_where_the_batch_is_due() -> None:
     maker: Any = Maker(fails_at=4)
-    coming = feed(maker, ((step, range(2)) for step in range(20)), 2, Lane("cpu"))
+    coming = prefetch(maker, ((step, range(2)) for step in range(20)), 2, DeviceStream("cpu"))
     assert [next(coming)[0] for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(RuntimeError, match="step 4"):
         next(coming)
@@ -54,14 +53,14 @@ def test_what_fails_in_a_thread_is_raised_where_the_batch_is_due() -> None:
 def test_a_reader_that_leaves_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
     maker: Any = Maker()
-    coming = feed(maker, ((step, range(2)) for step in range(1000)), 3, Lane("cpu"))
+    coming = prefetch(maker, ((step, range(2)) for step in range(1000)), 3, DeviceStream("cpu"))
     next(coming)
     coming.close()
     assert threading.active_count() == before
 
 
 class FakeStream:
-    """What `Lane` asks of a CUDA stream."""
+    """What `DeviceStream` asks of a CUDA stream."""
 
     def __init__(self, log: list[Any], name: str) -> None:
         self.log, self.name = log, name
@@ -75,7 +74,7 @@ class FakeStream:
 
 
 class FakeCuda:
-    """What `Lane` asks of torch.cuda."""
+    """What `DeviceStream` asks of torch.cuda."""
 
     def __init__(self) -> None:
         self.log: list[Any] = []
@@ -101,8 +100,8 @@ def test_on_a_gpu_batches_are_made_beside_the_network(textures: Any, monkeypatch
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: recorded.append((id(tensor), stream)))
     cuda = FakeCuda()
     maker = SampleMaker([Source(textures((1,)), 1.0)], SamplesConfig(crop=32, scales={"4": 1.0}), 4, 1)
-    lane = Lane("cuda:1", cuda)
-    batches = [batch for batch, _ in feed(maker, [(1, range(2)), (2, range(2))], 1, lane)]
+    stream = DeviceStream("cuda:1", cuda)
+    batches = [batch for batch, _ in prefetch(maker, [(1, range(2)), (2, range(2))], 1, stream)]
     side = "side 1 on cuda:1"
     assert cuda.made == 1  # one stream a thread, not one a batch
     work = [entry for entry in cuda.log if entry[0] != "waits"]

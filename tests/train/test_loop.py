@@ -16,17 +16,16 @@ import torch
 
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.train import loop
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import TrainConfig, TrainingConfig
-from geo_refdiff.train.distributed import Team
-from geo_refdiff.train.loop import Trainer, learning_rate
+from geo_refdiff.train.distributed import DistributedContext
+from geo_refdiff.train.loop import Interrupted, Trainer
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.monitor import Monitor
+from geo_refdiff.train.run_folder import find_state, read_progress
 from geo_refdiff.train.samples import SampleMaker, Source
-from geo_refdiff.train.state import find_state, read_progress
-from geo_refdiff.train.stopping import Interrupted
 
 Make = Callable[..., Trainer]
-ALONE = Team(0, 1, "cpu")
+ALONE = DistributedContext(0, 1, "cpu")
 EVEN = ("samples.degradation=bicubic", "training.edm_weight=0", "training.wavelet_weight=0", "training.bf16=false")
 """The part of the loss that is a plain mean over samples, on samples that do not depend on each other."""
 
@@ -35,13 +34,13 @@ EVEN = ("samples.degradation=bicubic", "training.edm_weight=0", "training.wavele
 def make(tiny_config: Callable[..., TrainConfig], textures: Any, tmp_path: Path) -> Make:
     """make("training.steps=3", ...) -> a trainer on two textures."""
 
-    def trainer(*overrides: str, team: Team = ALONE, out: str = "run") -> Trainer:
+    def trainer(*overrides: str, context: DistributedContext = ALONE, out: str = "run") -> Trainer:
         config = tiny_config(*overrides)
         data = textures((1, 2), size=96)
         denoiser = new_denoiser(config, data.bands, data.classes)
         maker = SampleMaker([Source(data, 1.0)], config.samples, denoiser.multiple, config.training.seed)
         (tmp_path / out).mkdir(exist_ok=True)
-        return Trainer(denoiser, config, maker, data.fingerprint(), tmp_path / out, team)
+        return Trainer(denoiser, config, maker, data.fingerprint(), tmp_path / out, context)
 
     return trainer
 
@@ -73,14 +72,14 @@ def test_training_lowers_the_losses(make: Make) -> None:
 
 def test_the_rate_warms_up_holds_and_falls_to_nothing() -> None:
     config = TrainingConfig(steps=100, rate=1.0, warmup=10, decay=0.5)
-    rates = [learning_rate(step, config) for step in range(1, 101)]
+    rates = [config.learning_rate(step) for step in range(1, 101)]
     assert rates[:10] == pytest.approx([k / 10 for k in range(1, 11)])
     assert set(rates[9:50]) == {1.0}
     assert rates[74] == pytest.approx(0.5)  # half-way down the cosine
     assert rates[99] == 0.0
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     forever = TrainingConfig(steps=100, rate=1.0, warmup=0, decay=0.0)
-    assert {learning_rate(step, forever) for step in range(1, 101)} == {1.0}
+    assert {forever.learning_rate(step) for step in range(1, 101)} == {1.0}
 
 
 def test_a_step_uses_the_rate_of_the_schedule(make: Make) -> None:
@@ -133,15 +132,17 @@ def test_accumulated_gradients_are_those_of_the_large_batch(count: int, make: Ma
 
 def test_the_shares_of_all_processes_are_the_batch() -> None:
     for world, accumulate in ((1, 1), (2, 1), (1, 4), (2, 2), (4, 1)):
-        shares = [share for rank in range(world) for share in Team(rank, world, "cpu").shares(12, accumulate)]
+        shares = [
+            share for rank in range(world) for share in DistributedContext(rank, world, "cpu").shares(12, accumulate)
+        ]
         assert sorted(number for share in shares for number in share) == list(range(12))
         # who takes a share does not change it
-        alone = Team(0, 1, "cpu").shares(12, world * accumulate)
+        alone = DistributedContext(0, 1, "cpu").shares(12, world * accumulate)
         assert sorted(shares, key=lambda share: share.start) == alone
     with pytest.raises(
         OptionError, match=r"training.batch 6 cannot be shared by 2 process\(es\) x .* 2 .*multiple of 4"
     ):
-        Team(1, 2, "cpu").shares(6, 2)
+        DistributedContext(1, 2, "cpu").shares(6, 2)
 
 
 @pytest.mark.parametrize("settings", [(), ("training.channels_last=false",), ("training.bf16=false",)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from geo_refdiff.diffusion.checkpoint import build_denoiser
+from geo_refdiff.diffusion.checkpoint import build_denoiser, decode_config
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
 from geo_refdiff.train.objective import Objective, wavelet_dissimilarity
@@ -45,7 +45,9 @@ def terms(made: Objective, of: Batch) -> dict[str, float]:
 
 def objective(**training: Any) -> Objective:
     torch.manual_seed(0)
-    return Objective(build_denoiser(CONFIG), replace(TrainingConfig(bf16=False), **training), PerceptionConfig())
+    return Objective(
+        build_denoiser(decode_config(CONFIG)), replace(TrainingConfig(bf16=False), **training), PerceptionConfig()
+    )
 
 
 def test_wavelets_of_the_same_image_agree_and_of_strangers_do_not() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import ResumeError
-from geo_refdiff.train.state import find_state, read_progress
+from geo_refdiff.train.run_folder import find_state, read_progress
 
 SETTINGS = ("training.decay=0", "training.batch=2", "report.save_minutes=0", "report.log_steps=3")
 WEIGHTS = ("state/network", "state/average", "state/optimizer", "model/model")

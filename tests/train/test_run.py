@@ -17,13 +17,13 @@ import torch
 from geo_refdiff.diffusion import checkpoint
 from geo_refdiff.diffusion.checkpoint import describe_model, load_denoiser, model_digest
 from geo_refdiff.errors import GeoRefDiffError, InputError, ModelError, OptionError, ResumeError
+from geo_refdiff.train import model as models
 from geo_refdiff.train import run as runs
-from geo_refdiff.train.building import new_denoiser
-from geo_refdiff.train.claim import held
 from geo_refdiff.train.config import TrainConfig, load_config, presets
-from geo_refdiff.train.denormals import flushed
+from geo_refdiff.train.loop import flushed
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.run import train
-from geo_refdiff.train.state import read_progress
+from geo_refdiff.train.run_folder import locked, read_progress
 
 Configs = Callable[..., TrainConfig]
 
@@ -55,7 +55,7 @@ def test_every_preset_makes_a_batch(name: str, landscapes: Callable[..., Path], 
 def test_the_paper_s_network_has_its_size() -> None:
     with torch.device("meta"):
         described = load_config("paper").model.published | {"architecture": "published", "img_channels": 3}
-        network = checkpoint.build_denoiser(described).network
+        network = checkpoint.build_denoiser(checkpoint.decode_config(described)).network
     assert sum(p.numel() for p in network.parameters()) == 116_740_739
 
 
@@ -108,7 +108,7 @@ def test_large_weights_are_cut_into_shards(
     def small(*args: Any) -> Path:
         return checkpoint.save_model(*args, shard_bytes=8_000)
 
-    monkeypatch.setattr(runs, "save_model", small)
+    monkeypatch.setattr(models, "save_model", small)
     trained(tiny_config("training.steps=1"), tmp_path / "run")
     shards = sorted(path.name for path in (tmp_path / "run" / "model").glob("*.safetensors"))
     assert len(shards) > 2
@@ -130,6 +130,24 @@ def test_fine_tuning_begins_with_a_model_and_says_so(tiny_config: Configs, tmp_p
     assert described["halo"] == 7  # how the model is used is taken over
     assert described["sampler"]["steps"] == 3
     assert model_digest(first / "model") in (tmp_path / "second" / "model" / "README.md").read_text()
+
+
+def test_a_model_that_shuffles_begins_one_that_interpolates(tiny_config: Configs, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    trained(tiny_config("training.steps=2", "model.unshuffle=4"), first)
+    before = load_denoiser(first / "model").network
+    renewed = (f"model.init={first / 'model'}", "model.unshuffle=4", "model.half_width=4", "model.around_start=true")
+    begun = new_denoiser(tiny_config(*renewed), *_names(first)).network
+    widths = before.size.widths
+    features = torch.randn(1, widths[-1], 3, 4)
+    for old, new in ((before.ups[0], begun.ups[0]), (before.guide_net.ups[0], begun.guide_net.ups[0])):
+        means = torch.nn.functional.avg_pool2d(old(features), 2)
+        torch.testing.assert_close(torch.nn.functional.avg_pool2d(new[0](features), 1), means)
+    same = {k: v for k, v in before.state_dict().items() if "head." not in k and "ups." not in k}
+    assert all(torch.equal(begun.state_dict()[key], value) for key, value in same.items())
+    lr, mask = torch.zeros(1, 4, 16, 16), torch.full((1, 1, 16, 16), 255.0)
+    guidance = begun.guidance(lr, torch.full_like(lr, torch.nan), mask)
+    assert torch.equal(guidance.mean, guidance.mean[:, :, :1, :1].expand_as(lr))  # fresh heads see nothing yet
 
 
 def _names(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -229,7 +247,10 @@ def test_a_run_without_its_data_leaves_no_folder_of_its_own(tiny_config: Configs
 
 
 def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:
-    with held(tmp_path / "run"), pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ResumeError, match=rf"another run holds it \(process {os.getpid()} on "),
+    ):
         trained(tiny_config(), tmp_path / "run")
     trained(tiny_config("training.steps=1"), tmp_path / "run")
 

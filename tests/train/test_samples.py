@@ -13,8 +13,9 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
+from geo_refdiff.train.augment import Sample, corrupt
 from geo_refdiff.train.config import FaultsConfig, SamplesConfig
-from geo_refdiff.train.faults import Sample, spoil
+from geo_refdiff.train.pixels import MemoryBudget
 from geo_refdiff.train.samples import Batch, SampleMaker, Source, crop_size
 
 NONE = dict.fromkeys(("paste", "mask_unknown", "mask_wrong", "no_reference", "part_reference", "wrong_place"), 0.0)
@@ -107,7 +108,9 @@ def test_another_season_changes_the_vegetation_of_the_reference_alone(bands: int
     faults = FaultsConfig(**(NONE | {"season": 1.0, "exposure": False}))
     reds = []
     for seed in range(8):
-        truth, ref, mask, _ = spoil(sample, known[0], faults, 6, np.random.default_rng(seed), lambda: (image, known[0]))
+        truth, ref, mask, _ = corrupt(
+            sample, known[0], faults, 6, np.random.default_rng(seed), lambda: (image, known[0])
+        )
         assert torch.equal(truth, image)
         assert torch.equal(mask, known)
         torch.testing.assert_close(ref[..., :16], grey)  # a plain surface has no seasons
@@ -180,14 +183,14 @@ def test_pixels_that_stay_on_the_device_make_the_same_batches(textures: Any) -> 
     hole = np.ones((256, 256), bool)
     hole[:40] = False
     streamed, held = (textures((1, 2), new_valid=hole), textures((1, 2), new_valid=hole))
-    one, two = maker(streamed, crop=96), maker(held, crop=96, room=2**30)
+    one, two = maker(streamed, crop=96), maker(held, crop=96, budget=MemoryBudget(2**30))
     batches = [(one.batch(step, range(3)), two.batch(step, range(3))) for step in range(1, 5)]
     assert all(same(a, b) for a, b in batches)
     assert any((batch.weight == 0).any() for batch, _ in batches)
     assert sorted(held.reads) == [0, 1]  # each pair once
     assert len(streamed.reads) >= 12
     some = textures((1, 2))
-    tight = maker(some, crop=96, room=256 * 256 * 13)
+    tight = maker(some, crop=96, budget=MemoryBudget(256 * 256 * 13))
     assert all(tight.batch(step, range(3)).names for step in range(1, 5))
     assert len(some.reads) > 2  # there is room for one; the other is streamed
 

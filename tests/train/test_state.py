@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from geo_refdiff.errors import OutputError, ResumeError
-from geo_refdiff.train import state as states
-from geo_refdiff.train.state import Progress, find_state, load_state, read_progress, remove_state, save_state
+from geo_refdiff.train import run_folder as states
+from geo_refdiff.train.run_folder import Progress, find_state, load_state, read_progress, remove_state, save_state
 
 NOTE = Progress(7, 1.5, {"mean": 0.1 + 0.2}, {"training": {"steps": 9}}, "print", 2, 1)
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.train import validation as validations
-from geo_refdiff.train.building import new_denoiser
 from geo_refdiff.train.config import TrainConfig
+from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.validation import Validation, ValidationPlan
 
 Make = Callable[..., tuple[Validation, Any]]

@@ -1,4 +1,4 @@
-"""What happens to a sample on its way: synthetic change, and the faults of users' references and masks."""
+"""Augmentation: synthetic change, and the faults that users' references and masks have."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Sample(NamedTuple):
         return Sample(new, ref, planes.mask[None], valid.float().expand_as(new))
 
 
-def spoil(
+def corrupt(
     sample: Sample, cover: Tensor, faults: FaultsConfig, classes: int, rng: np.random.Generator, other: Other
 ) -> Sample:
     """Synthetic change, misregistration, radiometry, mask errors, missing data; all drawn from `rng`.
 
     Args:
         sample: as read.
-        cover: (A, A) uint8 land cover of the truth, 0 = not known.
+        cover: (A, A) uint8 land cover of the truth, 0 = unknown.
         faults: how often what happens.
         classes: K, class 0 included.
         rng: moved on.
@@ -67,7 +67,7 @@ def spoil(
         ref = _coarser(ref, float(rng.uniform(1, 2)))
     ref = _shift(ref, rng, faults.shift_sigma)
     truth, ref = _radiometry(truth, ref, faults, rng)
-    mask = _spoil_mask(mask, faults, classes, rng)
+    mask = _corrupt_mask(mask, faults, classes, rng)
     if (chance := rng.random()) < faults.no_reference:
         ref = torch.full_like(ref, torch.nan)
     elif chance < faults.no_reference + faults.part_reference:
@@ -153,18 +153,18 @@ def _radiometry(truth: Tensor, ref: Tensor, faults: FaultsConfig, rng: np.random
     return (truth * gain + offset).clamp(0, 255), (ref * gain + offset).clamp(0, 255)
 
 
-def _spoil_mask(mask: Tensor, faults: FaultsConfig, classes: int, rng: np.random.Generator) -> Tensor:
+def _corrupt_mask(mask: Tensor, faults: FaultsConfig, classes: int, rng: np.random.Generator) -> Tensor:
     chance = rng.random()
     if chance < faults.mask_unknown:
         return torch.full_like(mask, UNKNOWN_CLASS)
     if chance > faults.mask_unknown + (1 - faults.mask_unknown) * faults.mask_wrong:
         return mask
-    known, area = mask != UNKNOWN_CLASS, mask.shape[-1]
+    labelled, area = mask != UNKNOWN_CLASS, mask.shape[-1]
     kind = int(rng.integers(4))
     if kind == 0:  # missed changes
-        return torch.where(known & random_region(area, rng, mask.device), 0, mask)
+        return torch.where(labelled & random_region(area, rng, mask.device), 0, mask)
     if kind == 1:  # invented changes
-        return torch.where(known & random_region(area, rng, mask.device), int(rng.integers(1, classes)), mask)
+        return torch.where(labelled & random_region(area, rng, mask.device), int(rng.integers(1, classes)), mask)
     if kind == 2:  # shifted borders
         return torch.roll(mask, tuple(int(v) for v in rng.integers(-5, 6, 2)), (1, 2))
     order = torch.arange(256, dtype=torch.uint8, device=mask.device)  # whole classes wrong

@@ -44,7 +44,7 @@ TILE = 512
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class VirtualRaster:
     """What the published file will be.
 
     Attributes:
@@ -82,7 +82,7 @@ class Mosaic:
     crs_wkt: str | None = None
 
 
-def with_bands_of(mosaic: Mosaic, info: RasterInfo, bands: Sequence[int]) -> Mosaic:
+def with_bands_of(mosaic: VirtualRaster, info: RasterInfo, bands: Sequence[int]) -> VirtualRaster:
     """The mosaic with names, scales, offsets, units and colours of another raster's bands.
 
     Args:
@@ -102,7 +102,7 @@ def with_bands_of(mosaic: Mosaic, info: RasterInfo, bands: Sequence[int]) -> Mos
     )
 
 
-def write_vrt(path: str | Path, mosaic: Mosaic) -> None:
+def write_vrt(path: str | Path, mosaic: VirtualRaster) -> None:
     """Writes the VRT of a mosaic, whole or not at all; source by source, so that it is never all in memory.
 
     Raises:
@@ -140,7 +140,7 @@ def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source
         ET.SubElement(overview, "SourceBand").text = source_band
 
 
-def dataset_element(mosaic: Mosaic) -> ET.Element:
+def dataset_element(mosaic: VirtualRaster) -> ET.Element:
     """A mosaic without its bands."""
     height, width = mosaic.geobox.shape
     root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
@@ -149,7 +149,7 @@ def dataset_element(mosaic: Mosaic) -> ET.Element:
     return root
 
 
-def _bands(mosaic: Mosaic) -> Iterator[bytes]:
+def _bands(mosaic: VirtualRaster) -> Iterator[bytes]:
     for index in range(mosaic.count):
         yield from _with_more(band_element(mosaic, index), _sources(mosaic, str(index + 1)))
     if mosaic.with_mask:
@@ -157,7 +157,7 @@ def _bands(mosaic: Mosaic) -> Iterator[bytes]:
         yield from _with_more(ET.Element("MaskBand"), _with_more(mask, _sources(mosaic, "mask,1")))
 
 
-def _sources(mosaic: Mosaic, source_band: str) -> Iterator[bytes]:
+def _sources(mosaic: VirtualRaster, source_band: str) -> Iterator[bytes]:
     """Sources and then overviews of a band."""
     for name, window in mosaic.sources:
         yield _text(add_source(ET.Element("VRTRasterBand"), name, source_band, window, relative=True))
@@ -184,7 +184,7 @@ def _text(element: ET.Element) -> bytes:
     return bytes(ET.tostring(element, encoding="utf-8", xml_declaration=False))
 
 
-def band_element(mosaic: Mosaic, index: int) -> ET.Element:
+def band_element(mosaic: VirtualRaster, index: int) -> ET.Element:
     """A band of a mosaic, 0-based, without its sources."""
     band = ET.Element("VRTRasterBand", dataType=GDAL_TYPES[mosaic.dtype], band=str(index + 1))
     tags = dict(mosaic.band_tags[index]) if mosaic.band_tags else {}

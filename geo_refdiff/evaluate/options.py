@@ -1,0 +1,260 @@
+"""The options of an evaluation, each said once: the command's flags and the keywords of `evaluate` come from here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from geo_refdiff.errors import OptionError
+from geo_refdiff.options import ComputeOptions, Field, Option, Options, SamplingOptions, check_names, fields_of
+
+if TYPE_CHECKING:
+    from geo_refdiff.sensor.sensor import SensorModel
+
+Degradation = Literal["psf", "bicubic"]
+Reference = Literal["given", "raw", "none", "other"]
+Consistency = Literal["window", "wiener", "standard", "strict"]
+Dtype = Literal["float32", "bfloat16"]
+
+OWN_LR = "own"
+"""In place of a folder: the LR images that come with the data set."""
+
+MIN_SCALE, MAX_SCALE = 2, 64
+
+SHARED = ("device", "sampler", "steps", "seed")
+"""Options of `upscale` that mean the same here."""
+
+
+def _named_folders(given: Any) -> Any:
+    """Texts NAME=DIR from a mapping."""
+    return tuple(f"{name}={folder}" for name, folder in given.items()) if isinstance(given, Mapping) else given
+
+
+def folders_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
+    """Folders from texts NAME=DIR.
+
+    Raises:
+        OptionError: another text, or a name that comes twice.
+    """
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder) or name in folders:
+            raise OptionError(f"outputs '{text}': give NAME=DIR, each name once")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _bands(given: Any) -> Any:
+    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+
+def _distinct(values: tuple[Any, ...]) -> bool:
+    return len(set(values)) == len(values)
+
+
+def _some_distinct(values: tuple[Any, ...]) -> bool:
+    return bool(values) and _distinct(values)
+
+
+_ONCE = "each once, and at least one"
+
+
+class DataOptions(Options, frozen=True, kw_only=True):
+    """Which pictures of the data are compared."""
+
+    group: ClassVar[str] = "Data"
+
+    root: Annotated[str | None, Option(help="Folder to which the paths of an index are relative.", metavar="DIR")] = (
+        None
+    )
+    split: Annotated[str | None, Option(help="Split of the data set.", metavar="NAME")] = None
+    only: Annotated[
+        tuple[str, ...],
+        Option(help="Places, or parts of their names, to take alone.", metavar="NAME", repeated=True),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        Option(help="Places, or parts of their names, to leave out.", metavar="NAME", repeated=True),
+    ] = ()
+    bands: Annotated[
+        tuple[str, ...], Option(help="Bands to use, by name.", default="all", metavar="B,B,...", parse=_bands)
+    ] = ()
+    places: Annotated[int | None, Option(help="The first N places.", default="all", metavar="N", low=1)] = None
+    tile: Annotated[int, Option(help="Side of a tile, output pixels.", metavar="PIXELS", low=32)] = 256
+    average: Annotated[int, Option(help="Average N x N pixels first: coarser images.", metavar="N", low=1)] = 1
+
+
+class SceneOptions(Options, frozen=True, kw_only=True):
+    """How the coarse image (LR) of a tile is made."""
+
+    group: ClassVar[str] = "Coarse image"
+
+    scale: Annotated[
+        tuple[int, ...],
+        Option(
+            help="Output pixels along a scene pixel.", default="8; of triplets as their grids have it", repeated=True,
+            fits=_distinct, give="each once",
+        ),
+    ] = ()  # fmt: skip
+    degradation: Annotated[Degradation, Option(help="How the LR is made.")] = "psf"
+    psf_sigma: Annotated[
+        float | None, Option(help="Width of the PSF, scene pixels.", default="0.35", low=0, high=4)
+    ] = None
+    declared_psf: Annotated[
+        float | None, Option(help="What methods are told of it.", default="as it is", low=0, high=4)
+    ] = None
+    noise: Annotated[
+        float,
+        Option(
+            help="Standard deviation of the LR's noise.", metavar="DN", low=0, high=255,
+            give="a standard deviation of 0 to 255 DN",
+        ),
+    ] = 0.0  # fmt: skip
+    lr: Annotated[
+        str | None, Option(help="LR images by the tile's name, or the data set's own.", metavar="DIR|own")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for scale in self.scale:
+            if not MIN_SCALE <= scale <= MAX_SCALE:
+                raise OptionError(f"scale {scale}: give {MIN_SCALE} to {MAX_SCALE}")
+        if self.noise and self.lr is not None:
+            raise OptionError(
+                f"noise {self.noise:g}: goes with LR images that are simulated; leave --noise or --lr out"
+            )
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The factors of simulated LR."""
+        return self.scale or (8,)
+
+    def sensor(self, scale: int) -> "SensorModel":
+        """The operator that makes the LR."""
+        from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
+
+        return SensorModel(scale, DEFAULT_PSF_SIGMA if self.psf_sigma is None else self.psf_sigma, self.degradation)
+
+
+class MethodOptions(Options, frozen=True, kw_only=True):
+    """What is compared, and what models are given."""
+
+    group: ClassVar[str] = "Methods"
+
+    mask: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Change mask that models are given; auto: as upscale finds it; DIR: class indices by the tile's name.",
+            metavar="none|auto|true|wrong|DIR", repeated=True, fits=_some_distinct, give=_ONCE,
+        ),
+    ] = ("none",)  # fmt: skip
+    reference: Annotated[
+        tuple[Reference, ...],
+        Option(
+            help="Reference that models are given: the matched one, as it is (raw), none, or of another place.",
+            repeated=True, fits=_some_distinct, give=_ONCE,
+        ),
+    ] = ("given",)  # fmt: skip
+    paste: Annotated[bool, Option(help="Paste other places into the references; the true mask is then exact.")] = False
+    consistency: Annotated[
+        Consistency,
+        Option(
+            help="Back-projection of each tile, a Wiener filter that knows the noise, or upscale's correction of the "
+            "whole."
+        ),
+    ] = "window"
+    outputs: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Results of another method by the tile's name.", metavar="NAME=DIR", repeated=True,
+            parse=_named_folders, check=folders_by_name,
+        ),
+    ] = ()  # fmt: skip
+    detail: Annotated[
+        tuple[float, ...],
+        Option(
+            help="As upscale takes it.", default="the model's", metavar="0..1", repeated=True, fits=_distinct,
+            give="each once",
+        ),
+    ] = ()  # fmt: skip
+    dtype: Annotated[Dtype, Option(help="In which models run.", group="Compute")] = "float32"
+
+
+class ReportOptions(Options, frozen=True, kw_only=True):
+    """What is measured and written."""
+
+    group: ClassVar[str] = "Report"
+
+    alexnet: Annotated[str | None, Option(help="AlexNet as torchvision's state dict, for LPIPS.", metavar="FILE")] = (
+        None
+    )
+    lpips: Annotated[str | None, Option(help="Linear weights of LPIPS (AlexNet, version 0.1).", metavar="FILE")] = None
+    inception: Annotated[str | None, Option(help="Inception for FID: a TorchScript module.", metavar="FILE")] = None
+    windows: Annotated[bool, Option(help="Measure how far two windows of a model disagree, too.")] = False
+    grid: Annotated[int, Option(help="Tiles in the picture grid.", metavar="N", low=0)] = 6
+    show: Annotated[
+        tuple[str, ...],
+        Option(help="Tiles or pairs to show, in place of random ones.", metavar="NAME", repeated=True),
+    ] = ()
+    pictures: Annotated[int, Option(help="Tiles to draw at full size each, too.", metavar="N", low=0)] = 0
+    images: Annotated[bool, Option(help="Write LR, Ref, mask, truth and results as image files, too.")] = False
+    overwrite: Annotated[bool, Option(help="Replace an earlier report.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.alexnet is None) != (self.lpips is None):
+            raise OptionError("LPIPS needs two files: give both --alexnet and --lpips")
+
+
+class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """All options of `evaluate`, in records."""
+
+    data: DataOptions = DataOptions()
+    scene: SceneOptions = SceneOptions()
+    methods: MethodOptions = MethodOptions()
+    report: ReportOptions = ReportOptions()
+    sampling: SamplingOptions = SamplingOptions()
+    compute: ComputeOptions = ComputeOptions()
+
+    def __post_init__(self) -> None:
+        for scale in self.scene.scales:
+            if self.data.tile % scale:
+                raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {self.data.tile}")
+
+    @classmethod
+    def of(cls, **given: Any) -> "EvaluateOptions":
+        """From keywords.
+
+        Raises:
+            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+        """
+        check_names(given, (*OWN_FIELDS, *SHARED))
+        shared = {name: given[name] for name in SHARED if name in given}
+        return cls(
+            **{part: record.among(given) for part, record in _RECORDS.items()},  # type: ignore[arg-type]
+            sampling=SamplingOptions.among(shared),
+            compute=ComputeOptions.among(shared),
+        )
+
+    def changed(self) -> tuple[str, ...]:
+        """Names of the options that differ from their defaults."""
+        plain = EvaluateOptions()
+        return tuple(
+            name
+            for part, record in _RECORDS.items()
+            for name in fields_of(record)
+            if getattr(getattr(self, part), name) != getattr(getattr(plain, part), name)
+        )
+
+
+_RECORDS: dict[str, type[Options]] = {
+    "data": DataOptions,
+    "scene": SceneOptions,
+    "methods": MethodOptions,
+    "report": ReportOptions,
+}
+
+OWN_FIELDS: dict[str, Field] = {name: f for record in _RECORDS.values() for name, f in fields_of(record).items()}
+"""By name, in the order of the help."""
