@@ -43,7 +43,7 @@ _COMPARED = ("bicubic-ibp", "matched-ref")
 
 def measured(models: tuple[str, ...], condition: dict[str, Any], steps: int | None, **data: Any) -> dict[str, Any]:
     """What metrics.json holds of the methods under a condition."""
-    consistency = "wiener" if condition.get("noise") else "window"
+    consistency = "standard" if condition.get("noise") else "window"
     options = condition | data | {"steps": steps, "consistency": consistency, "grid": 0}
     with tempfile.TemporaryDirectory() as folder:
         metrics = evaluate(options.pop("data"), models, out=Path(folder), **options).metrics

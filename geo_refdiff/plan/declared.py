@@ -5,6 +5,7 @@ from __future__ import annotations
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import Consistency, RadiometryOptions
 from geo_refdiff.plan.records import Bands, SensorRecord
+from geo_refdiff.plan.survey import Noise
 from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -38,16 +39,14 @@ def declared_sensor(psf: str | float | None, model_sigma: float, scale: int) -> 
     return f"{sigma:g}", SensorModel(scale, sigma)
 
 
-def sensor_record(
-    name: str, sensor: SensorModel, bands: Bands, consistency: Consistency, noise: tuple[float, ...]
-) -> SensorRecord:
+def sensor_record(name: str, sensor: SensorModel, bands: Bands, consistency: Consistency, noise: Noise) -> SensorRecord:
     """For the plan: a preset's own width for each band that it knows by name."""
     preset = PRESETS.get(name)
     sigmas = tuple(
         sensor.psf_sigma if preset is None else preset.sensor(sensor.scale, band).psf_sigma
         for band in bands.names + bands.other_names
     )
-    return SensorRecord(name, sensor.kernel, sigmas, consistency, noise)
+    return SensorRecord(name, sensor.kernel, sigmas, consistency, noise.sigmas, noise.components)
 
 
 def chosen_consistency(asked: RadiometryOptions, consistent: bool) -> Consistency:

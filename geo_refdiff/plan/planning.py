@@ -128,7 +128,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     bands, radiometry = survey_others(scene, bands, radiometry)
     _LOG.debug("looking at the scene's noise")
     noise = survey_noise(scene, bands, radiometry, options.radiometry.noise)
-    notes += _noise_notes(noise, bands, options.radiometry.noise)
+    notes += _noise_notes(noise.sigmas, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
     consistency = chosen_consistency(options.radiometry, restorer.consistent)

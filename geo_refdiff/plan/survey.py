@@ -7,7 +7,7 @@ next to no valid pixels, as in a swath or with a reference of scattered sheets, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +28,7 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.noise import estimate_noise
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import components
 
 _TILES = 8
 """Tiles along each axis for the scene's range."""
@@ -105,20 +106,42 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
 
 
-def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> tuple[float, ...]:
-    """Standard deviation of the scene's noise for each computed band, digital numbers.
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The scene's noise.
+
+    Attributes:
+        sigmas: standard deviation for each computed band, digital numbers.
+        components: mixtures of the bands where that is above 0, see `sensor.wiener.components`.
+    """
+
+    sigmas: tuple[float, ...]
+    components: tuple[tuple[float, ...], ...]
+
+
+def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> Noise:
+    """The noise of the scene.
 
     Args:
         radiometry: of all these bands.
         asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
             offset taken into account; or the figure itself.
     """
+    if asked == 0:
+        return Noise((0.0,) * len(bands.computed), ())
+    tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        return estimate_noise(_tiles(info, bands.computed))
-    if not isinstance(asked, str):
-        return (asked,) * len(bands.computed)
+        sigmas = estimate_noise(tiles)
+    elif isinstance(asked, str):
+        sigmas = _of_ratio(info, bands, radiometry, snr_of(asked))
+    else:
+        sigmas = (asked,) * len(bands.computed)
+    return Noise(sigmas, components(tiles, sigmas) if any(sigmas) else ())
+
+
+def _of_ratio(info: RasterInfo, bands: Bands, radiometry: Radiometry, ratio: float) -> tuple[float, ...]:
     zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
-    return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    return tuple(abs(fill + zero) / ratio for fill, zero in zip(radiometry.fill, zeros, strict=True))
 
 
 @lru_cache(maxsize=1)  # two questions are asked of it

@@ -49,7 +49,7 @@ def test_what_the_sensor_sees_is_the_scene(sensor: SensorModel, make_texture: An
 def test_a_halo_of_the_stated_size_makes_windows_agree(sensor: SensorModel, make_texture: Any) -> None:
     """Half a digital number where the correction itself is 20 and more."""
     consistency = LrConsistency((sensor,), "standard", UINT8)
-    record = SensorRecord("", sensor.kernel, (sensor.psf_sigma,), "standard", (0.0,))
+    record = SensorRecord("", sensor.kernel, (sensor.psf_sigma,), "standard", (0.0,), ())
     halo = correction_halo(record, sensor.scale)
     image, lr, valid = problem(make_texture, sensor, 60)
     valid[..., 20:23, 30] = False
