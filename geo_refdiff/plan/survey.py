@@ -136,7 +136,7 @@ def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: 
         sigmas = _of_ratio(info, bands, radiometry, snr_of(asked))
     else:
         sigmas = (asked,) * len(bands.computed)
-    return Noise(sigmas, components(tiles, sigmas) if any(sigmas) else ())
+    return Noise(sigmas, components(tiles, sigmas))
 
 
 def _of_ratio(info: RasterInfo, bands: Bands, radiometry: Radiometry, ratio: float) -> tuple[float, ...]:

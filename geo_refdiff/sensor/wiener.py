@@ -50,6 +50,8 @@ def components(tiles: Sequence[NDArray[np.floating]], sigmas: Sequence[float]) -
         (K, K) orthonormal rows, K bands with noise.
     """
     noisy = [band for band, sigma in enumerate(sigmas) if sigma > 0]
+    if not noisy:
+        return ()
     scale = np.array([sigmas[band] for band in noisy])[:, None]
     parts = []
     for tile in tiles:
