@@ -15,6 +15,7 @@ from geo_refdiff.options import FIELDS
 _HELP = {
     "scale": "Pixels of the aligned reference along a scene pixel.  [default: from the reference's pixel size]",
     "bands": "Bands of the scene to compare, names or numbers from 1.  [default: those that both have]",
+    "clouds": "Whether cloudy pixels of the reference's product, which are not compared, are kept in the aligned one.",
     "psf": f"{FIELDS['psf'].option.help}  [default: 0.35]",
 }
 
@@ -26,7 +27,7 @@ _HELP = {
 @click.option("--mode", default="auto", metavar="auto|global|local|affine", help="What may be done to the reference.")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="JSON report to write.")
 @click.option("--picture", metavar="FILE", type=click.Path(path_type=Path), help="PNG of the shifts to write.")
-@shared("scale", "bands", "psf", texts=_HELP)
+@shared("scale", "bands", "psf", "cloud_mask", "clouds", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @message_options
 @report_options

@@ -55,15 +55,21 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = MappingProxyType({})) -> Decorator[Any]:
+def shared(
+    *names: str,
+    without: Sequence[str] = (),
+    texts: Mapping[str, str] = MappingProxyType({}),
+    fields: Mapping[str, Field] = FIELDS,
+) -> Decorator[Any]:
     """Options of `upscale` as a command has them.
 
     Args:
         names: keywords, in the order in which help shows them within a group; default all.
         without: those that are left out.
         texts: help of options which do not mean quite the same as with `upscale`.
+        fields: among which they are; default those of `upscale`.
     """
-    return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
+    return together(*(_option(fields[name], texts.get(name)) for name in names or fields if name not in without))
 
 
 def record_options(*records: type[Options]) -> Decorator[Any]:
@@ -78,19 +84,25 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _option(field: Field, text: str | None = None) -> Decorator[Any]:
     repeated, default = field.option.repeated, field.default
-    if isinstance(default, tuple) and not repeated:
-        default = ",".join(default) or None
-    flag = field.kind is bool
+    flags = [field.flag, field.name]
+    more: dict[str, Any] = {"required": True} if field.required else {"default": default}
+    if field.kind is bool:
+        more["is_flag"] = True
+        if default:
+            flags[0] += f"/--no-{field.flag.removeprefix('--')}"
+    else:
+        more |= {"type": _TYPES.get(field.item, str), "multiple": repeated}
+        more["metavar"] = field.option.metavar or "|".join(field.choices) or None
+        if isinstance(default, tuple) and not repeated:
+            more["default"] = ",".join(default) or None
+        if default == "":
+            more["show_default"] = False
     return click.option(
-        field.flag,
+        *flags,
         cls=Option,
         group=field.group,
-        type=None if flag else _TYPES.get(field.item, str),
-        is_flag=flag,
-        multiple=repeated,
-        default=default,
-        metavar=None if flag else field.option.metavar or "|".join(field.choices) or None,
         help=text or field.help,
+        **more,
     )
 
 

@@ -8,34 +8,20 @@ from typing import Any
 import click
 
 from geo_refdiff.cli.console import message_options, show
-from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.options import record_options, report_options
 from geo_refdiff.cli.progress import counted
+from geo_refdiff.options import SimulateOptions
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("hr", type=click.Path(path_type=str))
+@click.argument("fine", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="GeoTIFF to write.")
-@click.option("--scale", type=int, required=True, help="Input pixels along an output pixel, 1 to 64.")
-@click.option("--preset", metavar="NAME", help="bicubic, area, default, sentinel-2 or landsat.  [default: default]")
-@click.option(
-    "--recipe",
-    metavar="NAME|FILE.json",
-    help="Instead of a preset, drawn once by --seed: sensor, published, a preset's name or a JSON file.",
-)
-@click.option("--seed", type=int, default=0, help="Seed of the draw and of the noise.")
-@click.option("--noise", type=float, metavar="DN", help="Standard deviation of the noise.  [default: the recipe's]")
-@click.option(
-    "--range",
-    "value_range",
-    type=(float, float),
-    metavar="LOW HIGH",
-    help="Values that a recipe's noise and JPEG take for 0 and 255.  [default: 0 255]",
-)
+@record_options(SimulateOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @message_options
 @report_options
-def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
-    """Write the coarse scene that a sensor would have taken of the fine raster HR.
+def simulate(fine: str, as_json: bool, debug: bool, **options: Any) -> None:
+    """Write the coarse scene that a sensor would have taken of the raster FINE.
 
     \b
     geo-refdiff simulate aerial.tif -o lr.tif --scale 8
@@ -46,5 +32,5 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
 
     steady_heap()
     with counted("block") as progress:
-        result = run(hr, progress=progress, **options)
+        result = run(fine, progress=progress, **options)
     show(result, as_json)

@@ -7,12 +7,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from geo_refdiff.cli.console import message_options, say
 from geo_refdiff.cli.main import INTERRUPTED
-from geo_refdiff.cli.options import debug_option
+from geo_refdiff.cli.options import debug_option, record_options
+from geo_refdiff.options import TrainOptions
 
 
 @click.command(context_settings={"show_default": True})
@@ -24,24 +26,13 @@ from geo_refdiff.cli.options import debug_option
     "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting; may be given again."
 )
 @click.option("--init", metavar="NAME|DIR", help="Begin with the weights of this model (fine-tuning).")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder; begin where there is none.")
-@click.option("--overwrite", is_flag=True, help="Begin anew although the folder holds a run.")
-@click.option("--dry-run", is_flag=True, help="Check configuration and data, make one batch, train nothing.")
+@record_options(TrainOptions)
 @click.option("--list", "show", is_flag=True, is_eager=True, expose_value=False, callback=lambda c, p, v: _list(c, v),
               help="List the presets.")  # fmt: skip
 @message_options
 @debug_option
 def train(
-    config: str,
-    out: Path | None,
-    overrides: tuple[str, ...],
-    init: str | None,
-    device: str,
-    resume: bool,
-    overwrite: bool,
-    dry_run: bool,
-    debug: bool,
+    config: str, out: Path | None, overrides: tuple[str, ...], init: str | None, debug: bool, **options: Any
 ) -> None:
     """Train a model from CONFIG, a TOML file or the name of a preset, and write its folder.
 
@@ -62,12 +53,9 @@ def train(
         run(
             settings,
             out or Path("runs") / Path(config).stem,
-            device=device,
-            resume=resume,
-            overwrite=overwrite,
-            dry_run=dry_run,
             command=_command(),
             tell=say,
+            **options,
         )
     except Interrupted as stop:
         say(str(stop), logging.ERROR)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from geo_refdiff.cli.console import message_options, say
-from geo_refdiff.cli.options import debug_option
-
-_FOLDER = click.Path(path_type=Path)
+from geo_refdiff.cli.options import debug_option, record_options
+from geo_refdiff.options import DetectorOptions
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("-o", "--out", required=True, type=_FOLDER, metavar="DIR", help="Model folder to write.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Model folder to write."
+)
 @click.option(
     "--data",
     "sources",
@@ -24,23 +26,11 @@ _FOLDER = click.Path(path_type=Path)
     help="Index of pairs, and how many samples to draw of it; may be given again. One pair in ten is not learned from; "
     "on those of the first index the threshold is chosen.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=10_000, help="Optimizer steps.")
-@click.option("--width", type=click.IntRange(min=1), default=64, help="Channels of the network.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=3e-3, help="Learning rate at first.")
-@click.option("--init", metavar="DIR", type=_FOLDER, help="Begin with the weights of this detector.")
+@record_options(DetectorOptions)
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads to compute with.")
 @message_options
 @debug_option
-def train_detector(
-    out: Path,
-    sources: tuple[tuple[str, int], ...],
-    steps: int,
-    width: int,
-    rate: float,
-    init: Path | None,
-    threads: int,
-    debug: bool,
-) -> None:
+def train_detector(out: Path, sources: tuple[tuple[str, int], ...], threads: int, debug: bool, **options: Any) -> None:
     """Train a change detector from pairs of dates, and write its folder.
 
     Change is taken from the masks that an index names, by rules where it names none.
@@ -60,4 +50,4 @@ def train_detector(
     for source, samples in sources:
         dataset = open_dataset(source, bands=BANDS, pseudo_change=True, resident=False)
         data.append(DetectorData(Path(source).name, dataset, samples))
-    run(out, data, steps=steps, width=width, rate=rate, init=init, tell=say)
+    run(out, data, tell=say, **options)

@@ -13,9 +13,14 @@ from geo_refdiff.cli.options import report_options
 @click.option("--scene", required=True, metavar="FILE", help="The scene that OUT was made of.")
 @click.option("--ref", metavar="FILE", help="The reference, for its registration and how much of its detail is used.")
 @click.option("--truth", metavar="FILE", help="A fine image of the same time: PSNR, SSIM, HaarPSI, hallucinations.")
+@click.option(
+    "--cloud-mask", default="auto", metavar="auto|none|[KIND:]FILE", help="As given to upscale with --clouds nodata."
+)
 @message_options
 @report_options
-def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: bool, debug: bool) -> None:
+def validate(
+    out: str, scene: str, ref: str | None, truth: str | None, cloud_mask: str, as_json: bool, debug: bool
+) -> None:
     """Check that OUT keeps what it promises; exit with 1 where it does not.
 
     \b
@@ -23,7 +28,7 @@ def validate(out: str, scene: str, ref: str | None, truth: str | None, as_json: 
     """
     from geo_refdiff.validate.validation import validate_product
 
-    result = validate_product(out, scene, truth, ref)
+    result = validate_product(out, scene, truth, ref, cloud_mask)
     show(result, as_json)
     if result.broken:
         raise click.exceptions.Exit(1)

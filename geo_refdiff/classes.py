@@ -31,6 +31,7 @@ CLASS_MAP: dict[str, int] = {
     "unchanged": NO_CHANGE,
     "background": NO_CHANGE,
     "water": WATER,
+    "water bodies": WATER,
     "non-vegetated ground": BARE,
     "non-vegetated ground surface": BARE,
     "n.v.g. surface": BARE,

@@ -1,8 +1,9 @@
-"""The options of `upscale`, each said once: name, type, default, help and check.
+"""The options of commands, each said once: name, type, default, help and check.
 
-The command's flags, the keywords of `geo_refdiff.upscale` and of the xarray accessor, the settings that a batch keeps
-and the forms of the QGIS plugin are derived from the records here, and the records themselves travel to the code that
-plans a run.
+Of `upscale` the command's flags, the keywords of `geo_refdiff.upscale` and of the xarray accessor, the settings that a
+batch keeps and the forms of the QGIS plugin are derived from the records here, and the records themselves travel to the
+code that plans a run. Flags and keywords of `simulate`, `index`, `train` and `train-detector`, and the keywords of
+`open_dataset`, are derived from records in the same way.
 """
 
 import difflib
@@ -18,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, g
 
 import msgspec
 
+from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.dates import asked_span
 
@@ -33,6 +35,7 @@ Coregister = Literal["auto", "global", "local", "off"]
 Misregistered = Literal["stop", "no-ref"]
 Consistency = Literal["strict", "standard", "off"]
 OtherBands = Literal["transfer", "drop"]
+CloudMode = Literal["keep", "nodata"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Product = Literal["source", "style", "stac", "quicklook", "report"]
 
@@ -42,7 +45,7 @@ PRODUCTS: tuple[Product, ...] = get_args(Product)
 USUAL_PRODUCTS = tuple(p for p in PRODUCTS if p != "report")
 """What is written unless said otherwise: all that needs no second look at every pixel."""
 
-GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Compute", "Cluster")
+GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask", "Clouds", "Compute", "Cluster")
 """Headings under which help shows options."""
 
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -63,6 +66,7 @@ class Option:
         fits: whether a value makes sense.
         give: what to give instead of one that does not; default from type and limits.
         parse: other spellings -> the value; must leave a value as it is.
+        flag: on the command line, where it is not the name.
         repeated: of a tuple: the flag is given once for each value.
     """
 
@@ -76,6 +80,7 @@ class Option:
     fits: Callable[[Any], bool] | None = None
     give: str = ""
     parse: Callable[[Any], Any] | None = None
+    flag: str = ""
     repeated: bool = False
 
 
@@ -102,7 +107,12 @@ class Field:
     @property
     def flag(self) -> str:
         """On the command line."""
-        return f"--{self.name.replace('_', '-')}"
+        return self.option.flag or f"--{self.name.replace('_', '-')}"
+
+    @property
+    def required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is msgspec.NODEFAULT
 
     @cached_property
     def choices(self) -> tuple[str, ...]:
@@ -149,15 +159,16 @@ class Field:
         return self.option.fits is None or self.option.fits(value)
 
     def _refusal(self, value: Any) -> str:
-        if self.choices:
-            return f"{self._told(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
-        return f"{self._told(value)}: give {self.option.give or self._wanted}"
+        repeated = self.option.repeated and isinstance(value, tuple)
+        if self.choices and not (repeated and set(value) <= set(self.choices)):
+            return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
+        return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
-    def _told(self, value: Any) -> str:
+    def _shown(self, value: Any) -> str:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
             shown = repr(value)
         return f"{self.name.replace('_', ' ')} {shown}"
@@ -182,6 +193,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for field in fields_of(type(self)).values():
             msgspec.structs.force_setattr(self, field.name, field.accepted(getattr(self, field.name)))
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The record made of keywords.
+
+        Raises:
+            OptionError: an unknown name, of which the nearest known one is told, or a value that makes no sense.
+        """
+        check_names(given, fields_of(cls))
+        return cls(**given)
 
     @classmethod
     def among(cls, given: Mapping[str, Any]) -> Self:
@@ -222,14 +243,28 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    package = type(value).__module__.partition(".")[0]
+    if package == "numpy" and hasattr(value, "item"):
         return value.item()
+    if package == "rasterio" and hasattr(value, "name"):
+        from geo_refdiff.raster.location import name_of
+
+        return name_of(value)
     return value
+
+
+def _area(value: Any) -> Any:
+    """Polygons of Python as text."""
+    if value is None or isinstance(value, str):
+        return value
+    from geo_refdiff.raster.vector import area_text
+
+    return area_text(value)
 
 
 def _between_commas(value: Any) -> Any:
@@ -254,12 +289,12 @@ def snr_of(noise: str | float) -> float:
     Raises:
         OptionError: none of the three.
     """
-    found = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
+    match = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
     try:
-        ratio = float(found[1]) if found else 0.0
+        ratio = float(match[1]) if match else 0.0
     except ValueError:
         ratio = math.nan
-    sound = ratio > 0 if found else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
+    sound = ratio > 0 if match else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
@@ -275,6 +310,8 @@ class GridOptions(Options, frozen=True, kw_only=True):
             "(XMIN,YMIN,XMAX,YMAX,EPSG:4326); snapped outwards to scene pixels.",
             default="the whole scene",
             metavar="FILE|XMIN,YMIN,XMAX,YMAX",
+            parse=_area,
+            give="a vector file, a box, polygons of shapely or a GeoDataFrame",
         ),
     ] = None
     scale: Annotated[
@@ -412,9 +449,9 @@ class SamplingOptions(Options, frozen=True, kw_only=True):
     model: Annotated[
         Any,
         Option(
-            help="A bundled model, a model folder, or one of the classical methods bicubic, bicubic-ibp and "
-            "matched-ref.",
-            metavar="NAME|DIR",
+            help="A bundled model, a model folder, a model elsewhere (hf://owner/name[@revision], "
+            "https://.../model.tar.gz), or one of the classical methods bicubic, bicubic-ibp and matched-ref.",
+            metavar="NAME|DIR|URL",
             group="Basic",
         ),
     ] = "default"
@@ -491,7 +528,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="the one that the model was made for",
+            default="told by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
@@ -514,6 +551,43 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             default="standard, or off for bicubic",
         ),
     ] = None
+
+
+def _check_cloud_mask(text: str) -> None:
+    from geo_refdiff.raster.clouds import check_layer_name
+
+    check_layer_name(text)
+
+
+class CloudOptions(Options, frozen=True, kw_only=True):
+    """What is known of clouds, and what becomes of them."""
+
+    group: ClassVar[str] = "Clouds"
+
+    cloud_mask: Annotated[
+        str,
+        Option(
+            help="What tells the scene's clouds and their shadows: auto, the quality layers of products (also of the "
+            "reference); none; or a raster that covers the scene, which may be named by its kind: scl:FILE, "
+            "qa_pixel:, fmask:, udm2:, probability:, percent:, mask: (0 = clear; OmniCloudMask).",
+            metavar="auto|none|[KIND:]FILE",
+            check=_check_cloud_mask,
+        ),
+    ] = AUTO
+    clouds: Annotated[
+        CloudMode,
+        Option(
+            help="What becomes of cloudy pixels, which in any case count for nothing in range, fit, registration and "
+            "changes: they are upscaled as they are and marked in the source map, or are nodata."
+        ),
+    ] = "keep"
+
+    @property
+    def file(self) -> str | None:
+        """The layer's file, None where none is named."""
+        from geo_refdiff.raster.clouds import NamedLayer
+
+        return None if self.cloud_mask in (AUTO, NONE) else NamedLayer.of(self.cloud_mask).path
 
 
 class OutputOptions(Options, frozen=True, kw_only=True):
@@ -618,6 +692,162 @@ class ComputeOptions(Options, frozen=True, kw_only=True):
     ] = None
 
 
+class SimulateOptions(Options, frozen=True, kw_only=True):
+    """What `simulate` makes of a fine raster."""
+
+    scale: Annotated[int, Option(help="Input pixels along an output pixel, 1 to 64.", low=1, high=MAX_SCALE)]
+    preset: Annotated[
+        str | None,
+        Option(help="bicubic, area, default, sentinel-2 or landsat.", default="default", metavar="NAME"),
+    ] = None
+    recipe: Annotated[
+        Any,
+        Option(
+            help="Instead of a preset, drawn once by --seed: sensor, published, a preset's name or a JSON file.",
+            metavar="NAME|FILE.json",
+        ),
+    ] = None
+    seed: Annotated[int, Option(help="Seed of the draw and of the noise.", low=0)] = 0
+    noise: Annotated[
+        float | None,
+        Option(
+            help="Standard deviation of the noise.",
+            default="the recipe's",
+            metavar="DN",
+            low=0,
+            give="a standard deviation in digital numbers, 0 or more",
+        ),
+    ] = None
+    value_range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            help="Values that a recipe's noise and JPEG take for 0 and 255.",
+            default="0 255",
+            metavar="LOW HIGH",
+            flag="--range",
+            fits=lambda ends: math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1],
+            give="two numbers, the lower one first",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.preset is not None and self.recipe is not None:
+            raise OptionError("both a preset and a recipe are given; choose one")
+
+
+OnError = Literal["skip", "stop"]
+
+
+_Only = Annotated[
+    tuple[str, ...],
+    Option(help="Take these places, or parts of their paths, alone.", metavar="NAME", repeated=True),
+]
+_Exclude = Annotated[
+    tuple[str, ...],
+    Option(help="Leave these places, or parts of their paths, out.", metavar="NAME", repeated=True),
+]
+_OnUnreadable = Annotated[
+    OnError,
+    Option(help="Whether pairs that are missing or unreadable are left out and listed, or stop the work."),
+]
+
+
+class IndexOptions(Options, frozen=True, kw_only=True):
+    """How `index` pairs the dates under a folder."""
+
+    root: Annotated[
+        str | None,
+        Option(help="Folder that the paths in the index are relative to.", default="the index's own", metavar="DIR"),
+    ] = None
+    pattern: Annotated[
+        str | None,
+        Option(
+            help="Path of a date, e.g. '<city>/<place>/<year>' or '<date>/<place>'.",
+            default="a folder is a place",
+            metavar="TEMPLATE",
+        ),
+    ] = None
+    split: Annotated[str, Option(help="Split to write, e.g. train, where the pattern gives none.", metavar="NAME")] = ""
+    only: _Only = ()
+    exclude: _Exclude = ()
+    register: Annotated[bool, Option(help="Look for the shift between dates.")] = True
+    on_error: _OnUnreadable = "skip"
+
+
+class ReadOptions(Options, frozen=True, kw_only=True):
+    """How the files of a data set are read."""
+
+    bands: Annotated[
+        tuple[str, ...],
+        Option(help="Names of the bands wanted, in this order; empty: those of the first file.", parse=_between_commas),
+    ] = ()
+    classes: Annotated[
+        tuple[str, ...], Option(help='Names of the classes that masks hold; class 0 is "no change".')
+    ] = CLASSES
+    pseudo_classes: Annotated[
+        bool,
+        Option(help="Land cover by rules where none is given and red, green, blue, nir are read."),
+    ] = True
+    pseudo_change: Annotated[
+        bool, Option(help="Change by rules where no mask is given; else such a mask is 255, unknown.")
+    ] = False
+    match: Annotated[bool, Option(help="Move the reference onto the new date and fit its radiometry to it.")] = True
+    clip: Annotated[bool, Option(help="Values beyond an index's low and high become 0 and 255.")] = True
+
+
+class DatasetOptions(ReadOptions, frozen=True, kw_only=True):
+    """How `open_dataset` opens a data set of pairs of dates."""
+
+    root: Annotated[
+        str | None,
+        Option(
+            help="Folder that the paths of an index are relative to.",
+            default="the index's own if they are found there, else the environment variable GEO_REFDIFF_DATA",
+        ),
+    ] = None
+    split: Annotated[
+        str | None,
+        Option(help="Take the pairs of this split alone.", default="all of an index; of a folder train"),
+    ] = None
+    only: _Only = ()
+    exclude: _Exclude = ()
+    on_error: _OnUnreadable = "skip"
+    resident: Annotated[
+        bool | Literal["auto"],
+        Option(help='Hold the pixels in memory; "auto": if they take no more than `budget` bytes.'),
+    ] = "auto"
+    budget: Annotated[int, Option(help='Bytes of pixels that "auto" holds in memory at most.', low=0)] = 3 * 2**30
+    class_map: Annotated[
+        dict[str, int] | Literal["own"] | None,
+        Option(help='Class names of a folder\'s labels -> index in CLASSES, or "own" to keep its classes.'),
+    ] = None
+    labels: Annotated[
+        Literal["auto", "colour", "grey"],
+        Option(help="Which labels of a folder in the layout of reference-based super-resolution are read."),
+    ] = "auto"
+
+
+class TrainOptions(Options, frozen=True, kw_only=True):
+    """How `train` runs; what is learned, and from what, is in its configuration."""
+
+    device: Annotated[Literal["auto", "cpu", "cuda"], Option(help="Where to compute.")] = "auto"
+    resume: Annotated[bool, Option(help="Go on with the run in the folder; begin where there is none.")] = False
+    overwrite: Annotated[bool, Option(help="Begin anew although the folder holds a run.")] = False
+    dry_run: Annotated[bool, Option(help="Check configuration and data, make one batch, train nothing.")] = False
+
+
+class DetectorOptions(Options, frozen=True, kw_only=True):
+    """How `train-detector` trains."""
+
+    steps: Annotated[int, Option(help="Optimizer steps.", low=1)] = 10_000
+    width: Annotated[int, Option(help="Channels of the network.", low=1)] = 64
+    rate: Annotated[
+        float, Option(help="Learning rate at first.", fits=lambda rate: bool(rate > 0), give="a number above 0")
+    ] = 3e-3
+    init: Annotated[str | None, Option(help="Begin with the weights of this detector.", metavar="DIR")] = None
+
+
 class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """All options of `upscale` that say what is computed and written, in records."""
 
@@ -626,6 +856,7 @@ class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
     registration: RegistrationOptions = RegistrationOptions()
     sampling: SamplingOptions = SamplingOptions()
     radiometry: RadiometryOptions = RadiometryOptions()
+    clouds: CloudOptions = CloudOptions()
     output: OutputOptions = OutputOptions()
     compute: ComputeOptions = ComputeOptions()
 
@@ -650,6 +881,7 @@ _RECORDS: dict[str, type[Options]] = {
     "registration": RegistrationOptions,
     "sampling": SamplingOptions,
     "radiometry": RadiometryOptions,
+    "clouds": CloudOptions,
     "output": OutputOptions,
     "compute": ComputeOptions,
 }
@@ -658,13 +890,13 @@ FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name,
 """All options by name."""
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:
     """Whether all names are options.
 
     Raises:
         OptionError: the first that is not, with the nearest one that is.
     """
-    names = list(known)
+    names = list(allowed)
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)
@@ -675,19 +907,23 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
 _INDENTED: dict[str, Any] = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
 
 
-def takes_options(*names: str) -> Callable[[_F], _F]:
+def takes_options(*names: str, record: type[Options] | None = None) -> Callable[[_F], _F]:
     """For a function with `**options`: the options in its signature and at the end of its docstring.
 
     Args:
         names: of the options that it takes, parameters of its own included; default all.
+        record: of which record the options are; None: those of `upscale`.
     """
+    fields = FIELDS if record is None else fields_of(record)
 
     def described(function: _F) -> _F:
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        chosen = [FIELDS[name] for name in names or FIELDS]
+        chosen = [fields[name] for name in names or fields]
         more = [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default)
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if f.required else f.default
+            )
             for f in chosen
             if f.name not in signature.parameters
         ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from geo_refdiff.errors import GeoRefDiffError, InputError
+from geo_refdiff.options import AUTO
+from geo_refdiff.products.stac_item import item_file
+from geo_refdiff.raster.clouds import NamedLayer
 from geo_refdiff.raster.gdal import is_gdal_name
 from geo_refdiff.raster.vector import layer_source
 
@@ -141,13 +144,17 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
         file = plain.get(key)
         if isinstance(file, str) and Path(file).expanduser().exists():
             plain[key] = str(Path(file).expanduser().absolute())
+    layer = NamedLayer.of(str(plain.get("cloud_mask", AUTO)))
+    if Path(layer.path).expanduser().exists():
+        plain["cloud_mask"] = str(replace(layer, path=str(Path(layer.path).expanduser().absolute())))
     return {k: v for k, v in plain.items() if v is not None}
 
 
 def files_of(options: Mapping[str, Any]) -> list[str]:
     """The local files that options name."""
     plain = plain_options(options)
-    return [plain[key] for key in _FILES if key in plain and Path(plain[key]).is_absolute()]
+    named = [plain[key] for key in _FILES if key in plain] + [NamedLayer.of(plain.get("cloud_mask", AUTO)).path]
+    return [name for name in named if Path(name).is_absolute() and not is_gdal_name(name)]
 
 
 def stamps_of(files: Sequence[str | None]) -> tuple[Stamp, ...]:
@@ -158,7 +165,7 @@ def stamps_of(files: Sequence[str | None]) -> tuple[Stamp, ...]:
     """
     stamps = []
     for file in dict.fromkeys(f for f in files if f):
-        name = layer_source(file).path
+        name = item_file(layer_source(file).path)
         if is_gdal_name(name) or name in _WORDS:
             continue
         try:

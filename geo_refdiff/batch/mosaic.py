@@ -13,8 +13,10 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.batch.catalogue import Entry
 from geo_refdiff.errors import InputError
+from geo_refdiff.products.clouds import TAG, own_layer
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.band_names import band_keys
+from geo_refdiff.raster.clouds import cloud_layer
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.geobox import crop, crs_wkt, point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
@@ -73,14 +75,14 @@ class Mosaic:
         """
         if len(entries) == 1 and len(entries[0].files) == 1:
             return entries[0].files[0]
-        text = ET.tostring(_tree([self._layer(e) for e in entries], entries[0].bands), encoding="utf-8")
-        try:
-            same = path.read_bytes() == text
-        except OSError:
-            same = False
-        if not same:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomic(path, text)
+        layers = [self._layer(e) for e in entries]
+        clouds = _clouds(layers)
+        root = _tree(layers, entries[0].bands)
+        if clouds is not None:
+            layer = path.with_suffix(".clouds.vrt")
+            _write(layer, clouds)
+            ET.SubElement(ET.SubElement(root, "Metadata"), "MDI", key=TAG).text = f"mask:{layer}"
+        _write(path, root)
         return str(path)
 
     def _layer(self, entry: Entry) -> _Layer:
@@ -143,7 +145,19 @@ def _difference(layer: _Layer, top: _Layer) -> str | None:
     return None
 
 
-def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
+def _write(path: Path, root: ET.Element) -> None:
+    text = ET.tostring(root, encoding="utf-8")
+    try:
+        same = path.read_bytes() == text
+    except OSError:
+        same = False
+    if not same:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, text)
+
+
+def _placed(layers: Sequence[_Layer]) -> tuple[ET.Element, list[tuple[_Layer, Window]]]:
+    """The mosaic without bands, and where each layer lies in it."""
     top = layers[0].first
     windows = []
     for layer in layers:
@@ -153,7 +167,39 @@ def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
     gbox: GeoBox = crop(scene_geobox(top), whole)
     root = ET.Element("VRTDataset", rasterXSize=str(whole.width), rasterYSize=str(whole.height))
     add_grid(root, gbox, crs_wkt(gbox))
-    placed = [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
+    return root, [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
+
+
+def _clouds(layers: Sequence[_Layer]) -> ET.Element | None:
+    """What products tell of clouds, 255 where the layer that is seen tells one, else 0; None where none tells any."""
+    if all(layer.first.vrt is None for layer in layers):
+        return None
+    root, placed = _placed(layers)
+    band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
+    known = False
+    for layer, window in reversed(placed):
+        info = layer.first
+        named = own_layer(info)
+        known = known or named is not None
+        whole = Window(0, 0, info.height, info.width)
+        own = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
+        add_grid(own, scene_geobox(info), info.crs_wkt)
+        cloudy = ET.SubElement(own, "VRTRasterBand", dataType="Byte", band="1")
+        if named is not None:
+            clear = cloud_layer(named, info).vrt
+            source = add_source(cloudy, clear, "1", whole, relative=False, kind="ComplexSource")
+            ET.SubElement(source, "LUT").text = "0:255,255:0"
+        mask = ET.SubElement(ET.SubElement(own, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        add_source(mask, info.source, "mask,1", whole, relative=False)
+        text = ET.tostring(own, encoding="unicode")
+        seen = add_source(band, text, "1", window, relative=False, kind="ComplexSource")
+        ET.SubElement(seen, "UseMaskBand").text = "true"
+    return root if known else None
+
+
+def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
+    top = layers[0].first
+    root, placed = _placed(layers)
     for index, (info, band) in enumerate(layers[0].bands):
         _add_band(root, info, band, index, placed, names[index] if names else None)
     if top.validity in ("mask", "none"):

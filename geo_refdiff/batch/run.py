@@ -271,6 +271,8 @@ def _prepared(
 
 
 def _settings(options: Mapping[str, Any], sources: Sources, model: Model, threads: int, overwrite: bool) -> Settings:
+    if model.source:  # pinned, so that every worker takes the same
+        options = {**options, "model": model.source}
     return Settings(plain_options(options), sources.rules(), model.sha256, threads, same_software(), overwrite)
 
 

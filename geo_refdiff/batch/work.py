@@ -30,6 +30,7 @@ from geo_refdiff.plan.records import THREADS
 from geo_refdiff.raster.files import is_filled
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.restore.models import Model, open_model
+from geo_refdiff.restore.sources import CLASSES
 
 _MODEL_OPTIONS = ("sampler", "steps", "detail", "device", "dtype")
 IN_THE_MODEL = ("sampler", "steps", "detail")
@@ -196,8 +197,8 @@ def figures_of(out: Path, megapixels: float, blocks: int) -> Figures:
     with rasterio.open(out) as dataset:
         tags, band = dataset.tags(), dataset.tags(1)
     for name, source, tag in (
-        ("lr_residual_rms", tags, "GEO_REFDIFF_LR_RESIDUAL_RMS"),
-        ("lr_residual_max", tags, "GEO_REFDIFF_LR_RESIDUAL_MAX"),
+        ("scene_residual_rms", tags, "GEO_REFDIFF_SCENE_RESIDUAL_RMS"),
+        ("scene_residual_max", tags, "GEO_REFDIFF_SCENE_RESIDUAL_MAX"),
         ("valid_percent", band, "STATISTICS_VALID_PERCENT"),
     ):
         if tag in source:
@@ -210,9 +211,9 @@ def figures_of(out: Path, megapixels: float, blocks: int) -> Figures:
     if correlation:
         figures.ref_correlation = round(fmean(correlation), 4)
     sources = properties.get("geo_refdiff:sources", {})
-    total = sum(sources.get(key, 0) for key in ("reference", "generated", "interpolated"))
-    if total:
-        figures.from_reference, figures.generated, figures.interpolated = (
-            round(sources.get(key, 0) / total, 4) for key in ("reference", "generated", "interpolated")
+    pixels = [sources.get(name, 0) for name in CLASSES[1:]]
+    if sum(pixels):
+        figures.from_reference, figures.generated, figures.interpolated, figures.cloudy = (
+            round(count / sum(pixels), 4) for count in pixels
         )
     return figures

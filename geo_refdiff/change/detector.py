@@ -1,11 +1,12 @@
 """The change detector: features on the scene grid, the network and its folder, and the change mask it finds.
 
-Features are the scene, the reference as the LR sensor would have seen it, and the reference's texture and layout within
-each scene pixel.
+Features are the scene, the reference as the scene's sensor would have seen it, and the reference's texture and layout
+within each scene pixel.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -26,6 +27,7 @@ from geo_refdiff.diffusion.model_folder import model_digest, read_json, read_wei
 from geo_refdiff.errors import ModelError
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.records import decode
+from geo_refdiff.sensor.resize import repeat_pixels
 from geo_refdiff.sensor.sensor import SensorModel
 
 BANDS = ("red", "green", "blue", "nir")
@@ -62,24 +64,24 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
         (CHANNELS, h, w) in the dtype of `lr`, 0 where the pixels they are computed from are missing. The last channel
         but one is 1 where the scene is valid, the last one where at least half of the scene pixel's reference is.
     """
-    known = ~torch.isnan(ref[:1])
-    image = torch.where(known, ref, 0.0)
-    share = _cell_mean(known.to(lr.dtype), sensor.scale)
-    there = (share >= 0.5).to(lr.dtype)
-    seen = sensor.observe_valid(image[None], known[None])[0][0]
-    texture, edges, green = _within(image, known.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
+    ref_valid = ~torch.isnan(ref[:1])
+    image = torch.where(ref_valid, ref, 0.0)
+    share = _cell_mean(ref_valid.to(lr.dtype), sensor.scale)
+    has_ref = (share >= 0.5).to(lr.dtype)
+    observed = sensor.observe_valid(image[None], ref_valid[None])[0][0]
+    texture, edges, green = _within(image, ref_valid.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
     valid = lr_valid[None].to(lr.dtype)
     scene = torch.where(valid > 0, lr, 0.0)
     bands = torch.ones(len(BANDS), 1, 1, dtype=lr.dtype)
     bands[_NIR] = float(nir)
-    scene, seen, texture = scene * bands, seen * bands, texture * bands
+    scene, observed, texture = scene * bands, observed * bands, texture * bands
     of_scene = torch.cat([scene, _ndvi(scene) * float(nir)])
-    layout = _layout(image, known.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
-    of_reference = torch.cat([seen, texture, edges, green * float(nir), _ndvi(seen) * float(nir)])
+    layout = _layout(image, ref_valid.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
+    of_reference = torch.cat([observed, texture, edges, green * float(nir), _ndvi(observed) * float(nir)])
     constant = torch.tensor([float(nir), log2(sensor.scale / 8)], dtype=lr.dtype)[:, None, None].expand(
         2, *lr.shape[1:]
     )
-    return torch.cat([layout * there, of_scene * valid, of_reference * there, constant * valid, valid, there])
+    return torch.cat([layout * has_ref, of_scene * valid, of_reference * has_ref, constant * valid, valid, has_ref])
 
 
 def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
@@ -97,7 +99,8 @@ def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
 def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid output px in each scene px."""
     mean = _cell_mean(image, scale) / share
-    variance = (_cell_mean(image**2, scale) / share - mean**2).clamp(min=0.0)
+    off = (image - repeat_pixels(mean, scale)) * valid  # squares of the image itself would need more digits
+    variance = _cell_mean(off**2, scale) / share
     texture = torch.log2(variance.sqrt() + _FLOOR) / 4 + 1
     grey = image[:3].mean(dim=0, keepdim=True)
     both = valid[:, 1:, 1:] * valid[:, :-1, 1:] * valid[:, 1:, :-1]
@@ -106,8 +109,9 @@ def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) 
     rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of scene pixels are left out
     cols = torch.arange(image.shape[2]) % scale != 0
     edges = _cell_mean(steps * rows[:, None] * cols, scale) / share
-    vegetated = (_ndvi(image) > _VEGETATED).to(image.dtype) * valid
-    green = _cell_mean(vegetated, scale) / share if nir else torch.zeros_like(edges)
+    green = torch.zeros_like(edges)
+    if nir:  # a step, which float32 may take at another place
+        green = _cell_mean((_ndvi(image.to(torch.float64)) > _VEGETATED).to(image.dtype) * valid, scale) / share
     return texture, 4 * edges, green
 
 
@@ -211,10 +215,10 @@ def load_detector(folder: str | Path | None = None) -> Detector:
 
 
 ReadScene = Callable[[Window], tuple[Tensor, Tensor]]
-"""LR window -> values (C, h, w) in model units and valid (C, h, w)."""
+"""Window of the scene lattice -> values (C, h, w) in model units and valid (C, h, w)."""
 
 ReadReference = Callable[[Window], Tensor]
-"""HR window -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
+"""Window of the output lattice -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
 
 AUTO_MIN_CONFIDENCE = 0.7
 """Default confidence below which a detected change is not given to a model."""
@@ -226,6 +230,12 @@ was overlooked costs more than a correct "no change" gains (figures in docs/chan
 CONFIDENCE_STEPS = 250
 """Confidence is rounded to steps of 1 / 250."""
 
+_COARSE = 1e-4
+"""How far probabilities in float32 may be off; some 1e-6 was seen."""
+
+_FEW, _PATCH = 2, 400
+"""scene pixels up to which single ones are computed again, rather than all: these, and of each so many one."""
+
 _HR_SIDE = 1024
 _LEAST_TILE = 16
 
@@ -234,18 +244,19 @@ class DetectedMask:
     """Classes of change and their confidence, found by comparing the scene with the reference tile by tile.
 
     A scene px's class depends on the scene within `reach` scene px around it and on the reference that the sensor
-    sees there. All is computed in float64, and probabilities are rounded to steps of 1 / 250: the mask depends neither
-    on the windows that are read nor on the machine.
+    sees there. It is that of probabilities in float64, rounded to steps of 1 / 250: the mask depends neither on the
+    windows that are read nor on the machine. `read` computes in float32, and again in float64 where that is too coarse
+    to tell the class, which takes less than half of the time.
 
     Args:
         detector: the network.
         sensor: how the scene's sensor sees the reference.
-        scene, reference: readers of windows of the LR and the HR lattice.
+        scene, reference: readers of windows of the scene and the output lattice.
         channels: positions of red, green, blue, nir among the bands that `scene` and `reference` give; None for a
             missing nir.
         classes: class index of the detector -> of the model.
         min_confidence: below it the class is unknown.
-        origin: (row, col) of the target's corner on the LR lattice, for `read`.
+        origin: (row, col) of the target's corner on the scene lattice, for `read`.
     """
 
     def __init__(
@@ -267,17 +278,21 @@ class DetectedMask:
             self._classes[index] = other
         self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
         self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
+        self._networks = {torch.float64: detector.network, torch.float32: copy.deepcopy(detector.network).float()}
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
+        """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown.
 
         Confidence is the network's probability of the class. A class is unknown where the scene, or more than half of
         the scene pixel's reference, is missing, and where its confidence is below the limit.
+
+        Args:
+            window: of the scene lattice.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
         for tile in window.tiles(self._side):
             at = tile.within(window)
-            classes[at], confidence[at] = self._detect_tile(tile)
+            classes[at], confidence[at] = self._classify(*self._probabilities(tile, torch.float64))
         return classes, confidence
 
     def read(self, window: Window) -> NDArray[np.uint8]:
@@ -285,33 +300,63 @@ class DetectedMask:
         scale = self.sensor.scale
         window = window.shift(self._origin[0] * scale, self._origin[1] * scale)
         cover = window.divide(scale)
-        fine = repeated(self.detect(cover)[0], scale)
+        classes = np.empty(cover.shape, dtype=np.uint8)
+        for tile in cover.tiles(self._side):
+            classes[tile.within(cover)] = self._classes_of(tile)
+        fine = repeated(classes, scale)
         return np.ascontiguousarray(fine[window.within(cover.multiply(scale))])
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _detect_tile(self, tile: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _classes_of(self, tile: Window) -> NDArray[np.uint8]:
+        """The classes of `detect`."""
+        probabilities, valid = self._probabilities(tile, torch.float32)
+        classes = self._classify(probabilities, valid)[0]
+        doubtful = np.argwhere(valid & self._is_doubtful(probabilities))
+        if len(doubtful) > max(_FEW, tile.area // _PATCH):
+            return self._classify(*self._probabilities(tile, torch.float64))[0]
+        for row, col in doubtful.tolist():
+            one = Window(tile.row + row, tile.col + col, 1, 1)
+            classes[row, col] = self._classify(*self._probabilities(one, torch.float64))[0][0, 0]
+        return classes
+
+    def _is_doubtful(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(h, w), True where probabilities (K, h, w) in float32 are too coarse to tell the class."""
+        limits = (round(self.detector.threshold * CONFIDENCE_STEPS), round(self._min_confidence * CONFIDENCE_STEPS))
+        unchanged, changes = probabilities[0], np.sort(probabilities[1:], axis=0)
+        off = [(1 - unchanged, limits[0]), (unchanged, limits[1]), (changes[-1], limits[1])]
+        doubtful = np.zeros(unchanged.shape, dtype=np.bool_)
+        for value, limit in off:
+            doubtful |= np.abs(value - (limit - 0.5) / CONFIDENCE_STEPS) < _COARSE
+        if len(changes) > 1:  # classes whose steps may be the same
+            doubtful |= (changes[-1] - changes[-2] < 1 / CONFIDENCE_STEPS + _COARSE) & (
+                1 - unchanged > (limits[0] - 1) / CONFIDENCE_STEPS
+            )
+        return doubtful
+
+    def _probabilities(self, tile: Window, dtype: torch.dtype) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of each class (K, h, w), computed in a dtype, and where scene and reference are valid (h, w)."""
         reach, margin = self.detector.network.reach, self.reach - self.detector.network.reach
         wide = tile.pad(self.reach)
         values, valid = self._scene(wide)
         whole = valid.all(dim=0)
         if not bool(whole[tile.within(wide)].any()):
-            return np.full(tile.shape, UNKNOWN_CLASS, np.uint8), np.zeros(tile.shape, np.uint8)
+            return np.zeros((len(self.detector.classes), *tile.shape)), np.zeros(tile.shape, np.bool_)
         reference = self._reference(wide.multiply(self.sensor.scale))
         nir = self.channels[BANDS.index("nir")] is not None
         with torch.inference_mode():
             features = change_features(
-                self._bands(values),
+                self._bands(values, dtype),
                 whole,
-                self._bands(reference),
+                self._bands(reference, dtype),
                 self.sensor,
                 nir=nir,
             )
             features = features[:, margin : features.shape[1] - margin, margin : features.shape[2] - margin]
-            probabilities = torch.softmax(self.detector.network(features[None]), 1)[0].numpy()
+            probabilities = torch.softmax(self._networks[dtype](features[None]), 1)[0].double().numpy()
             both_valid = (features[-2:] > 0).all(dim=0).numpy()[reach:-reach, reach:-reach]
-        return self._classify(probabilities, both_valid)
+        return probabilities, both_valid
 
     def _classify(
         self, probabilities: NDArray[np.float64], valid: NDArray[np.bool_]
@@ -329,8 +374,8 @@ class DetectedMask:
         confidence[~valid] = 0
         return classes, confidence
 
-    def _bands(self, image: Tensor) -> Tensor:
+    def _bands(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """The detector's bands; a missing band is 0, or NaN where the image is."""
         zeros = torch.where(torch.isnan(image[:1]), torch.nan, 0.0)
         parts = [zeros if at is None else image[at : at + 1] for at in self.channels]
-        return torch.cat(parts).to(torch.float64)
+        return torch.cat(parts).to(dtype)

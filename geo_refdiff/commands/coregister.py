@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +20,7 @@ from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, F
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_options
 from geo_refdiff.plan.bands import choose_bands
+from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import declared_sensor
 from geo_refdiff.plan.layout import plan_blocks
 from geo_refdiff.plan.output import output_of
@@ -31,14 +32,16 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.sensor.recognised import recognised
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.signed_urls import unsigned
 
-OPTIONS = ("bands", "scale", "psf")
+OPTIONS = ("bands", "scale", "psf", "cloud_mask", "clouds")
 """Those of `upscale` that `coregister` takes, too."""
 
 _SIDE = 2048
@@ -54,6 +57,7 @@ class CoregisterResult:
         transform: of the scene, pixel (col, row) to CRS units.
         unit: of the scene's CRS, in the plural: "metres".
         out, report, picture: files that were written; None where not asked for.
+        notes: what deserves a look.
     """
 
     registration: Registration
@@ -63,6 +67,7 @@ class CoregisterResult:
     out: Path | None
     report: Path | None
     picture: Path | None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the report, and the files."""
@@ -70,12 +75,13 @@ class CoregisterResult:
         return self.registration.to_dict(self.scale, Affine(*self.transform)) | {
             "scale": self.scale,
             "files": {name: None if path is None else str(path) for name, path in files.items()},
+            "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
         registration = self.registration
         lengths = registration.lengths(self.scale, Affine(*self.transform))
-        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("lr_pixels", "hr_pixels", "crs_units"))
+        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("scene_pixels", "output_pixels", "crs_units"))
         what = {
             "none": "the reference lies right to within the error",
             "global": "the reference's content is displaced by one shift",
@@ -91,13 +97,14 @@ class CoregisterResult:
             f"{len(registration.accepted)} of {len(registration.sites)} places)",
         ]
         files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
-        return "\n".join([*lines, *(f"  {name}: {path}" for name, path in files if path is not None)])
+        lines += [f"  {name}: {path}" for name, path in files if path is not None]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 @takes_options(*OPTIONS)
 def coregister(
-    scene: str | Path,
-    ref: str | Path,
+    scene: Raster,
+    ref: Raster,
     out: str | Path | None = None,
     *,
     mode: Mode = "auto",
@@ -128,6 +135,7 @@ def coregister(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
     check_names(options, OPTIONS)
+    scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
     if mode not in get_args(Mode):
@@ -138,10 +146,13 @@ def coregister(
         check_geotiff(final, overwrite, (scene, ref))
     _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
     with gdal_env():
-        lr, hr = inspect(scene, "scene"), inspect(ref, "reference")
+        cloud_mask = asked.clouds.cloud_mask
+        lr, of_scene = cloudy_scene(inspect(scene, "scene"), cloud_mask)
+        hr, of_reference = cloudy_reference(inspect(ref, "reference"), cloud_mask)
+        notes = tuple(told for told in (of_scene, of_reference) if told is not None)
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
         factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
-        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor)[1]
+        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor, recognised(lr))[1]
         if bands is None:
             own, other = comparable_bands(lr, hr)
         else:
@@ -149,7 +160,7 @@ def coregister(
             own, other = chosen.scene, chosen.reference
         registration = register_rasters(lr, own, hr, other, sensor, mode)
         result = CoregisterResult(
-            registration, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file
+            registration, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file, notes
         )
         if picture_file is not None:
             draw_registration(picture_file, lr, own, hr, other, registration, factor)
@@ -162,7 +173,8 @@ def coregister(
             raise InputError(f"{hr.path}: not registered ({why}; check its place, bands and date")
         if final is not None:
             target = output_geobox(scene_geobox(lr), factor)
-            _write(hr, target, lr, registration.displacement.scaled(factor), final, overwrite, progress)
+            shown = hr if asked.clouds.clouds == "nodata" else replace(hr, clouds=None)
+            _write(shown, target, lr, registration.displacement.scaled(factor), final, overwrite, progress)
     return result
 
 
@@ -183,7 +195,7 @@ def _write(
     progress: BlockProgress | None,
 ) -> None:
     """The reference on the target, in one warp, block by block."""
-    output = output_of(reference, polygon=True)
+    output = output_of(reference, more=True)
     profile = VirtualRaster(
         geobox=target,
         dtype=output.dtype,
@@ -202,8 +214,8 @@ def _write(
         for index in range(layout.count):
             values, valid = reader.read(layout.window(index, (height, width)))
             by_band = np.broadcast_to(valid, values.shape)
-            image, known = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
-            yield index, [BlockPixels(delivered(image, known, np.dtype(output.dtype), output.nodata), by_band)]
+            image, valid_bands = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
+            yield index, [BlockPixels(delivered(image, valid_bands, np.dtype(output.dtype), output.nodata), by_band)]
             if progress:
                 progress(index + 1, layout.count)
 

@@ -14,12 +14,13 @@ from geo_refdiff.commands.simulate_blocks import SimulatedSensor, Simulation, bl
 from geo_refdiff.engine.workdir import check_geotiff
 from geo_refdiff.engine.writer import BlockProgress, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import MAX_SCALE
+from geo_refdiff.options import SimulateOptions, takes_options
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
@@ -77,52 +78,49 @@ class SimulateResult:
         return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
 
 
+@takes_options(record=SimulateOptions)
 def simulate(
-    hr: str,
+    fine: Raster,
     out: Path,
     scale: int,
     *,
-    preset: str | None = None,
-    recipe: str | DegradationRecipe | None = None,
-    seed: int = 0,
-    noise: float | None = None,
-    value_range: tuple[float, float] | None = None,
     block_size: int | None = None,
     overwrite: bool = False,
     progress: BlockProgress | None = None,
+    **options: Any,
 ) -> SimulateResult:
-    """Write the coarse scene that a sensor would have taken of `hr`.
+    """Write the coarse scene that a sensor would have taken of `fine`.
 
-    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `hr` that
+    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `fine` that
     do not fill a scene pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
     alpha and mask bands become an internal mask. A scene px is valid where at least half of its own area is, and made
     of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
 
     Args:
-        hr: raster with affine and CRS, of any size, type and number of bands.
+        fine: raster with affine and CRS, of any size, type and number of bands.
         out: GeoTIFF (COG) to write.
-        scale: output pixels along a scene pixel, 1 to 64.
-        preset: a sensor of `degrade.presets.PRESETS`, each band by its own width where published; "default" without a
-            recipe.
-        recipe: instead of a preset: a name of `degrade.recipe.RECIPES`, the path of a JSON file with a recipe, or a
-            recipe; drawn once for the whole scene and all bands.
-        seed: of the draw and of the noise.
-        noise: standard deviation of Gaussian noise, digital numbers of the file; None: what the recipe draws.
-        value_range: digital numbers that stand for 0 and 255 in recipes; None: 0 and 255 themselves (uint8 only).
+        scale: input pixels along an output pixel, 1 to 64.
         block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         overwrite: replace a file that is there.
         progress: called after each block.
+        options: see `options.SimulateOptions`; noise is in digital numbers of the file, a recipe may also be a
+            `DegradationRecipe`.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
-    out = Path(out).absolute()
-    check_geotiff(out, overwrite, (hr,))
+    chosen = SimulateOptions.of({"scale": scale, **options})
+    fine, out = name_of(fine), Path(out).absolute()
+    check_geotiff(out, overwrite, (fine,))
     with gdal_env():
-        info = inspect(hr, "scene")
-        _check(info, scale, seed, noise, value_range)
+        info = inspect(fine, "scene")
+        if info.height < scale or info.width < scale:
+            raise InputError(
+                f"{info.path}: {info.width} x {info.height} pixels are less than one of the scale {scale}; "
+                f"give a larger raster or a smaller --scale"
+            )
         names = choose_bands(info, None, None, (), ()).names
-        sensor = _sensor(info, names, scale, preset, recipe, seed, noise, value_range)
+        sensor = _sensor(info, names, chosen)
         block = _block(block_size, scale)
         simulation = Simulation(info, sensor, block, output_of(info, False))
         with RasterReader(info, info.data_bands) as reader:
@@ -143,43 +141,11 @@ def simulate(
     )
 
 
-def _check(
-    info: RasterInfo,
-    scale: int,
-    seed: int,
-    noise: float | None,
-    value_range: tuple[float, float] | None,
-) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= MAX_SCALE:
-        raise OptionError(f"scale {scale!r}: give a whole number from 1 to {MAX_SCALE}")
-    if info.height < scale or info.width < scale:
-        raise InputError(
-            f"{info.path}: {info.width} x {info.height} pixels are less than one of the scale {scale}; "
-            f"give a larger raster or a smaller --scale"
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise OptionError(f"seed {seed!r}: give a whole number, 0 or more")
-    if noise is not None and not (np.isfinite(noise) and noise >= 0):
-        raise OptionError(f"noise {noise}: give a standard deviation in digital numbers, 0 or more")
-    if value_range is not None and not (np.isfinite(value_range).all() and value_range[0] < value_range[1]):
-        raise OptionError(f"range {value_range[0]:g}, {value_range[1]:g}: give two numbers, the lower one first")
-
-
-def _sensor(
-    info: RasterInfo,
-    names: tuple[str, ...],
-    scale: int,
-    preset: str | None,
-    recipe: str | DegradationRecipe | None,
-    seed: int,
-    noise: float | None,
-    value_range: tuple[float, float] | None,
-) -> SimulatedSensor:
-    if preset is not None and recipe is not None:
-        raise OptionError("both a preset and a recipe are given; choose one")
-    low, high = value_range or (0.0, 255.0)
-    if recipe is None:
-        name = preset or "default"
+def _sensor(info: RasterInfo, names: tuple[str, ...], chosen: SimulateOptions) -> SimulatedSensor:
+    scale, seed, noise = chosen.scale, chosen.seed, chosen.noise
+    low, high = chosen.value_range or (0.0, 255.0)
+    if chosen.recipe is None:
+        name = chosen.preset or "default"
         if name not in PRESETS:
             raise OptionError(f"unknown preset {name!r}; choose from {', '.join(PRESETS)}")
         bands = [PRESETS[name].sensor(scale, band) for band in names]
@@ -190,9 +156,13 @@ def _sensor(
             "noise": noise or 0.0,
         }
         return SimulatedSensor(name, scale, kernels, noise or 0.0, 0, (low, high), seed, parameters)
-    name, chosen = _recipe(recipe)
-    drawn = draw(chosen, np.random.default_rng(seed), 1, scale)
-    if value_range is None and info.dtype != "uint8" and ((drawn.noise[0] and noise is None) or drawn.quality[0]):
+    name, recipe = _recipe(chosen.recipe)
+    drawn = draw(recipe, np.random.default_rng(seed), 1, scale)
+    if (
+        chosen.value_range is None
+        and info.dtype != "uint8"
+        and ((drawn.noise[0] and noise is None) or drawn.quality[0])
+    ):
         raise OptionError(
             f"recipe {name!r} draws noise or JPEG in 8-bit digital numbers, but {info.path} is {info.dtype}: "
             f"say with --range LOW HIGH which of its values stand for 0 and 255"
@@ -242,9 +212,9 @@ def _block(size: int | None, scale: int) -> int:
 
 def _notes(info: RasterInfo, sensor: SimulatedSensor, names: tuple[str, ...]) -> Iterator[str]:
     sides = ((info.height % sensor.scale, "row", "bottom"), (info.width % sensor.scale, "column", "right"))
-    left = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
-    if left:
-        yield f"left out of the input: {' and '.join(left)}, too few to fill a pixel of the output"
+    leftover = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
+    if leftover:
+        yield f"left out of the input: {' and '.join(leftover)}, too few to fill a pixel of the output"
     widths = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
     unknown = [n for n in names if n.strip().lower() not in widths]
     if widths and unknown:

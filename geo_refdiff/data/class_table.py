@@ -17,6 +17,7 @@ from geo_refdiff.classes import CLASS_MAP, CLASSES, NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.errors import InputError
 
 Encoding = Literal["colour", "index", "grey"]
+ClassMap = Mapping[str, int] | Literal["own"] | None
 _NAME = re.compile(r"[A-Za-z][A-Za-z.\-_/ ]*[A-Za-z.]")
 _HEADINGS = {
     "class",
@@ -127,26 +128,38 @@ def _grey(colour: tuple[int, int, int]) -> int:
     return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
-def read_class_table(path: Path, class_map: Mapping[str, int] | Literal["own"] | None = None) -> ClassTable:
-    """Read a CLASS_Table.txt: one class a line, its name, its colour as three numbers, its index before or after them.
+def read_class_table(path: Path, class_map: ClassMap = None) -> ClassTable:
+    """Read a CLASS_Table.txt, see `parse_class_table`.
+
+    Raises:
+        InputError: no such file, or one that makes no sense.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise InputError(f"{path}: no class table; write one, a line a class: unchanged 255 255 255") from error
+    return parse_class_table(text, str(path), class_map)
+
+
+def parse_class_table(text: str, path: str, class_map: ClassMap = None) -> ClassTable:
+    """A class table as text: a class a line, its name, its colour as three numbers, its index before or after them.
 
     What stands between does not matter; lines without numbers, comments (#) and headings are passed over. Classes
     without an index are counted in the order of the lines, "no change" first.
 
     Args:
-        path: of the table.
+        text: of the table.
+        path: where it comes from, for messages.
         class_map: class name (lower case) -> index in CLASSES, or 255 for none, beside those of CLASS_MAP; "own":
             keep the table's classes as they are, "no change" first.
 
     Raises:
-        InputError: no such file, a line that makes no sense, a class twice, a name that is not mapped, or no class
+        InputError: a line that makes no sense, a class twice, a name that is not mapped, or no class
             for "no change".
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: no class table; write one, a line a class: unchanged 255 255 255") from error
-    rows = [row for n, line in enumerate(lines, 1) if (row := _parse(line, f"{path}, line {n}")) is not None]
+    rows = [
+        row for n, line in enumerate(text.splitlines(), 1) if (row := _parse(line, f"{path}, line {n}")) is not None
+    ]
     if len(rows) < 2:
         raise InputError(f"{path}: {len(rows)} classes; give a line a class: unchanged 255 255 255")
     own = {} if class_map is None or class_map == "own" else dict(class_map)
@@ -202,7 +215,7 @@ def _parse(line: str, where: str) -> _Line | None:
     return _Line(word.group(), values[1:], values[0])
 
 
-def _entries(lines: Sequence[_Line], still: int, path: Path) -> tuple[Entry, ...]:
+def _entries(lines: Sequence[_Line], still: int, path: str) -> tuple[Entry, ...]:
     """Names, indices and colours; of four numbers behind a name the index is the one that differs from line to line."""
     place = 0
     four = [line.numbers for line in lines if len(line.numbers) == 4]

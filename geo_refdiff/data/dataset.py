@@ -1,15 +1,18 @@
-"""Data sets of ordered pairs of dates: what training and evaluation read of them, and which pairs are left out."""
+"""Data sets of ordered pairs of dates: what training and evaluation read of them, which pairs are left out, and coarser
+images of the same places."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import InputError
+from geo_refdiff.options import OnError
+from geo_refdiff.raster.window import Window
 
 T = TypeVar("T", bound=Any)
 
@@ -100,9 +103,6 @@ class PairDataset(Protocol):
         ...
 
 
-OnError = Literal["skip", "stop"]
-
-
 class ReadError(InputError):
     """A file of a data set is missing, damaged, or holds invalid values."""
 
@@ -169,14 +169,92 @@ class Problems:
         return "\n".join([self.summary(), *(f"  {problem.name}: {problem.reason}" for problem in self.unusable)])
 
 
-def check_on_error(on_error: str) -> OnError:
-    """Check the option on_error.
+def check_window(name: str, shape: tuple[int, int], top: int, left: int, height: int, width: int) -> Window:
+    """The window of a crop.
 
     Raises:
-        OptionError: neither "skip" nor "stop".
+        ReadError: it does not lie inside the pair.
     """
-    if on_error == "skip":
-        return "skip"
-    if on_error == "stop":
-        return "stop"
-    raise OptionError(f"on_error '{on_error}' is unknown; give skip or stop")
+    if min(top, left) < 0 or min(height, width) < 1 or top + height > shape[0] or left + width > shape[1]:
+        wanted = f"rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"
+        raise ReadError(f"{name}: {wanted} reach outside its {shape[0]} x {shape[1]} pixels; ask for less")
+    return Window(top, left, height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class AveragedDataset:
+    """The pairs of another data set, coarser; a `PairDataset`.
+
+    A pixel is valid where all that it is the mean of are; labels are those of its middle.
+
+    Args:
+        dataset: the pairs.
+        side: of the squares, pixels.
+    """
+
+    dataset: PairDataset
+    side: int
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return self.dataset.bands
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the mask's classes."""
+        return self.dataset.classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def name(self, index: int) -> str:
+        """What a message calls the pair."""
+        return self.dataset.name(index)
+
+    def files(self, index: int) -> tuple[str, ...]:
+        """The images of both dates."""
+        return self.dataset.files(index)
+
+    def shape(self, index: int) -> tuple[int, int]:
+        """(height, width) of the new date, averaged pixels; what is left over at the end is cut off."""
+        height, width = self.dataset.shape(index)
+        return height // self.side, width // self.side
+
+    def numbers(self, index: int) -> Numbers:
+        """The digital numbers of the pair's files."""
+        return self.dataset.numbers(index)
+
+    def read(self, index: int, top: int, left: int, height: int, width: int) -> Crop:
+        """One window of a pair, averaged pixels; images in float32."""
+        n = self.side
+        crop = self.dataset.read(index, top * n, left * n, height * n, width * n)
+        middle = (slice(n // 2, None, n),) * 2
+        return Crop(
+            _means(crop.new, n),
+            _means(crop.ref, n),
+            np.asarray(_squares(crop.new_valid, n).all(axis=(1, 3))),
+            np.asarray(_squares(crop.ref_valid, n).all(axis=(1, 3))),
+            crop.classes[middle].copy(),
+            crop.mask[middle].copy(),
+        )
+
+    def fingerprint(self) -> str:
+        """That of the pairs, and the side."""
+        return f"{self.dataset.fingerprint()}/{self.side}"
+
+
+def coarser(dataset: PairDataset, side: int) -> PairDataset:
+    """The data set, averaged where `side` is more than 1."""
+    return dataset if side == 1 else AveragedDataset(dataset, side)
+
+
+def _squares(values: NDArray[Any], n: int) -> NDArray[Any]:
+    """(..., h n, w n) -> (..., h, n, w, n)."""
+    *bands, height, width = values.shape
+    return values.reshape(*bands, height // n, n, width // n, n)
+
+
+def _means(values: NDArray[Any], n: int) -> NDArray[np.generic]:
+    means: NDArray[np.float32] = _squares(values, n).mean(axis=(-3, -1), dtype=np.float32)
+    return means

@@ -80,16 +80,22 @@ def read_index(path: str | Path) -> list[IndexRow]:
         InputError: the file is missing or unreadable, holds no pair, lacks a column, or has an invalid value.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such index file; make one with geo-refdiff index FOLDER -o {path.name}")
-    if path.suffix.lower() == ".csv":
-        columns, records = _read_csv(path)
-    else:
-        columns, records = _read_table(path)
+    columns, records = read_records(path)
     _check_columns(path, columns)
     if not records:
         raise InputError(f"{path}: the index holds no pair; make it again with geo-refdiff index")
     return [_row(f"{path}, row {number}", record) for number, record in enumerate(records, 1)]
+
+
+def read_records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a table in one of the formats of an index.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file; make one with geo-refdiff index FOLDER -o {path.name}")
+    return _read_csv(path) if path.suffix.lower() == ".csv" else _read_table(path)
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
@@ -201,7 +207,7 @@ def as_text(row: IndexRow) -> dict[str, str]:
     return out
 
 
-def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence[Box] | None = None) -> None:
+def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence[Box | None] | None = None) -> None:
     """Write an index, whole or not at all; the suffix says in which format.
 
     Args:
@@ -226,7 +232,7 @@ def write_index(path: str | Path, rows: Iterable[IndexRow], footprints: Sequence
     import geopandas
     import shapely
 
-    boxes = [shapely.box(*box) for box in footprints] if footprints is not None else [None] * len(records)
+    boxes = [None if box is None else shapely.box(*box) for box in footprints or [None] * len(records)]
     frame = geopandas.GeoDataFrame(records, columns=list(COLUMNS), geometry=boxes, crs="EPSG:4326")
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".gpkg":

@@ -15,6 +15,9 @@ from scipy import ndimage
 
 from geo_refdiff.classes import BARE, BUILT, CLASSES, LOW, NO_CHANGE, TREE, WATER
 
+VERSION = 3
+"""Of the rules, and of what else is made of the files' pixels: of all that the fingerprint of an index rests on."""
+
 COVER_REACH = 40
 """Pixels around a pixel on which its class may depend."""
 

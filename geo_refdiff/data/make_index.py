@@ -5,20 +5,25 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio.warp
+from PIL import Image
 
-from geo_refdiff.data.dataset import Problems, check_on_error
+from geo_refdiff.data.dataset import Problems
 from geo_refdiff.data.index import Box, IndexRow, check_names, check_suffix, is_in, write_index
 from geo_refdiff.data.matching import match
-from geo_refdiff.data.pair_files import OpenPair, PairFiles, ReadOptions, Shared, named_bands, sample_windows
+from geo_refdiff.data.pair_files import InfoCache, OpenPair, PairFiles, is_picture, named_bands, sample_windows
+from geo_refdiff.data.published import PublishedDataset, is_published, published_splits
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.raster.files import check_free
+from geo_refdiff.options import DatasetOptions, IndexOptions, ReadOptions, takes_options
+from geo_refdiff.raster.files import check_free, write_bytes_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -94,6 +99,7 @@ NO_SHIFT = "no clear shift was found"
 _QUANTILES = (0.002, 0.998)
 _MIN_COMMON = 0.05
 Progress = Callable[[int, int], None]
+WriteMask = Callable[[], Path]
 
 
 @dataclass(slots=True)
@@ -103,13 +109,13 @@ class MadeIndex:
     Attributes:
         path: of the file.
         rows: see `IndexRow`.
-        footprints: (west, south, east, north) of each row's new date, degrees.
+        footprints: (west, south, east, north) of each row's new date, degrees; None = it is not georeferenced.
         problems: pairs that were left out or flagged as not valid.
     """
 
     path: Path
     rows: list[IndexRow] = field(default_factory=list)
-    footprints: list[Box] = field(default_factory=list)
+    footprints: list[Box | None] = field(default_factory=list)
     problems: Problems = field(default_factory=Problems)
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,32 +147,26 @@ class MadeIndex:
         return sum(row.valid and row.note == NO_SHIFT for row in self.rows)
 
 
+@takes_options(record=IndexOptions)
 def make_index(
     folder: str | Path,
     out: str | Path,
     *,
-    root: str | Path | None = None,
-    pattern: str | None = None,
-    only: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    split: str = "",
-    register: bool = True,
-    on_error: str = "skip",
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
+    **options: Any,
 ) -> MadeIndex:
     """Write the index of all ordered pairs of dates of every place under a folder.
 
+    Of SECOND and CNAM-CD as published (see `published`) the pairs of all splits are written; their change masks, as
+    classes, go into a folder INDEX.masks.
+
     Args:
-        folder, pattern: see `tree.find_dates`.
+        folder: see `find_dates`.
         out: .csv, .parquet, .geoparquet or .gpkg.
-        root: the rows' paths are relative to it; None = the folder of `out`.
-        only, exclude: places, or parts of their names, to take alone or to leave out.
-        split: of the rows where the pattern gives none.
-        register: whether to look for a shift between the dates.
-        on_error: "skip" leaves out pairs of missing or unreadable files and lists them, "stop" raises.
         overwrite: replace an existing index.
         progress: called with (pairs done, pairs in all).
+        options: see `options.IndexOptions`.
 
     Raises:
         InputError: nothing to pair.
@@ -174,40 +174,100 @@ def make_index(
         OutputError: the index exists or cannot be written.
         ReadError: with on_error "stop".
     """
-    folder, out, skip = Path(folder).resolve(), Path(out), check_on_error(on_error)
+    folder, out, chosen = Path(folder).resolve(), Path(out), IndexOptions.of(options)
     check_suffix(out)
     check_free(out, overwrite)
-    home = (out.parent if root is None else Path(root)).resolve()
-    places = find_dates(folder, pattern)
-    check_names("--only", only, places)
-    check_names("--exclude", exclude, places)
-    wanted = {p: d for p, d in places.items() if (not only or is_in(p, only)) and not is_in(p, exclude)}
-    todo = [(place, new, ref) for place, dates in wanted.items() for new, ref in itertools.permutations(dates, 2)]
-    if not todo:
-        raise InputError(
-            f"{folder}: {len(wanted)} places, none with two dates; give --pattern (e.g. '<place>/<date>') so that "
-            f"dates of a place come together"
-        )
-    made = MadeIndex(out, problems=Problems(total=len(todo)))
-    shared = Shared()
+    root = (out.parent if chosen.root is None else Path(chosen.root)).resolve()
+    made = MadeIndex(out)
+    published = is_published(folder)
+    masks: dict[str, WriteMask] = {}
+    if published:
+        rows, masks = _published_rows(folder, out, root, chosen, made)
+    else:
+        rows = _dated_rows(folder, root, chosen)
+    made.problems.total += len(rows)
+    infos = InfoCache()
     with gdal_env():
-        for done, (place, new, ref) in enumerate(todo):
-            progress(done, len(todo))
-            row = _row(place, new, ref, home, split)
+        for done, row in enumerate(rows):
+            progress(done, len(rows))
             try:
-                row, info = _matched(row, home, register, shared)
+                if row.name in masks:
+                    mask = Path(os.path.relpath(masks[row.name](), root)).as_posix()
+                    row = replace(row, mask=mask, new_classes=mask)
+                row, footprint = _matched(row, root, chosen.register, infos, pictures=published)
             except GeoRefDiffError as error:
-                made.problems.add(row.name, str(error), skip)
+                made.problems.add(row.name, str(error), chosen.on_error)
                 continue
             if not row.valid:
                 made.problems.flag(row.name, row.note)
             made.rows.append(row)
-            made.footprints.append(_footprint(info))
-    progress(len(todo), len(todo))
+            made.footprints.append(footprint)
+    progress(len(rows), len(rows))
     if not made.rows:
         raise InputError(f"{folder}: no pair can be used; the first: {next(iter(made.problems)).reason}")
     write_index(out, made.rows, made.footprints)
     return made
+
+
+def _dated_rows(folder: Path, root: Path, options: IndexOptions) -> list[IndexRow]:
+    """All ordered pairs of dates of the places under a folder that are wanted."""
+    places = find_dates(folder, options.pattern)
+    wanted = _wanted(places, options)
+    pairs = [(place, *pair) for place in places if place in wanted for pair in itertools.permutations(places[place], 2)]
+    if not pairs:
+        raise InputError(
+            f"{folder}: {len(wanted)} places, none with two dates; give --pattern (e.g. '<place>/<date>') so that "
+            f"dates of a place come together"
+        )
+    return [_row(place, new, ref, root, options.split) for place, new, ref in pairs]
+
+
+def _wanted(places: Iterable[str], options: IndexOptions) -> set[str]:
+    """The places that `only` and `exclude` leave."""
+    places = list(places)
+    check_names("--only", options.only, places)
+    check_names("--exclude", options.exclude, places)
+    return {p for p in places if (not options.only or is_in(p, options.only)) and not is_in(p, options.exclude)}
+
+
+def _published_rows(
+    folder: Path, out: Path, root: Path, options: IndexOptions, made: MadeIndex
+) -> tuple[list[IndexRow], dict[str, WriteMask]]:
+    """The pairs of a published data set, and by their names what writes their change masks.
+
+    What cannot be used is a problem of `made`.
+    """
+    if options.pattern is not None:
+        raise OptionError(f"--pattern goes with folders of dates; {folder} is read as it was published: leave it out")
+    splits = [
+        PublishedDataset(folder, DatasetOptions(split=split, on_error=options.on_error, resident=False))
+        for split in published_splits(folder)
+    ]
+    wanted = _wanted([data.place(index) for data in splits for index in range(len(data))], options)
+    rows, masks = [], {}
+    for data in splits:
+        made.problems.total += len(data.problems)
+        made.problems.unusable += data.problems.unusable
+        for index in range(len(data)):
+            name, place = data.name(index), data.place(index)
+            if place not in wanted:
+                continue
+            new, ref = (Path(os.path.relpath(path, root)).as_posix() for path in data.paths(index))
+            rows.append(IndexRow(name, new, ref, split=options.split or data.split, place=place))
+            if data.labelled:
+                path = out.with_name(f"{out.stem}.masks") / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.png"
+                masks[name] = partial(_write_mask, data, index, path)
+    return rows, masks
+
+
+def _write_mask(data: PublishedDataset, index: int, path: Path) -> Path:
+    """Write the change mask of a pair as classes; its absolute path."""
+    path = path.resolve()
+    with BytesIO() as png:
+        Image.fromarray(data.mask(index)).save(png, "PNG")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, png.getvalue())
+    return path
 
 
 def _row(place: str, new: DatedFile, ref: DatedFile, root: Path, split: str) -> IndexRow:
@@ -218,18 +278,23 @@ def _row(place: str, new: DatedFile, ref: DatedFile, root: Path, split: str) -> 
     )
 
 
-def _matched(row: IndexRow, root: Path, register: bool, shared: Shared) -> tuple[IndexRow, RasterInfo]:
-    infos = [shared.look(root / path, "reference") for path in (row.new, row.ref)]
-    bands = tuple(name for name in named_bands(infos[0]) if name in named_bands(infos[1]))
-    if len(bands) < len(named_bands(infos[0])):
-        have = [", ".join(named_bands(info)) for info in infos]
+def _matched(
+    row: IndexRow, root: Path, register: bool, infos: InfoCache, *, pictures: bool
+) -> tuple[IndexRow, Box | None]:
+    """The row with shift and fit, and its footprint; `pictures`: dates without georeference are fine, and have none."""
+    new, ref = (infos.inspect(root / path, "reference") for path in (row.new, row.ref))
+    if is_picture(new) and not pictures:
+        raise InputError(f"{new.path}: is not georeferenced; assign an affine and a CRS: gdal_edit.py -a_ullr, -a_srs")
+    bands = tuple(name for name in named_bands(new) if name in named_bands(ref))
+    if len(bands) < len(named_bands(new)):
+        have = [", ".join(named_bands(info)) for info in (new, ref)]
         raise InputError(f"the bands of the two dates differ ({have[0]}; {have[1]}); name them alike")
-    if any(info.dtype != "uint8" for info in infos):
-        low, high = _range(infos)
+    if any(info.dtype != "uint8" for info in (new, ref)):
+        low, high = _range((new, ref))
         row = replace(row, low=low, high=high)
-    opened = PairFiles(row, root, ReadOptions(bands, pseudo_classes=False), shared).open()
+    opened = PairFiles(row, root, ReadOptions(bands=bands, pseudo_classes=False), infos).open()
     try:
-        return _fitted(row, opened, register), infos[0]
+        return _fitted(row, opened, register), None if is_picture(new) else _footprint(new)
     finally:
         opened.close()
 
@@ -253,7 +318,7 @@ def _fitted(row: IndexRow, opened: OpenPair, register: bool) -> IndexRow:
         gain=matched.gain,
         offset=matched.offset,
         correlation=matched.correlation,
-        note=NO_SHIFT if register and not matched.found else "",
+        note=NO_SHIFT if register and not matched.registered else "",
     )
 
 

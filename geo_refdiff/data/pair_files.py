@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
+import xml.etree.ElementTree as ET
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 from geo_refdiff.change.mask_files import ClassMask
 from geo_refdiff.classes import CLASSES, UNKNOWN_CLASS
@@ -29,7 +35,9 @@ from geo_refdiff.data.labels import (
 )
 from geo_refdiff.data.matching import TAPS_AFTER, TAPS_BEFORE, interpolate, interpolate_valid, whole_and_part
 from geo_refdiff.errors import InputError
+from geo_refdiff.options import ReadOptions
 from geo_refdiff.raster.crs import find_overlap
+from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import scene_geobox, translated
 from geo_refdiff.raster.info import RasterInfo, Role, inspect
 from geo_refdiff.raster.reader import RasterReader
@@ -45,6 +53,8 @@ T = TypeVar("T")
 _READERS = 4
 _WHOLE, _VIEW, _VIEWS = 1024, 512, 3
 _BANDS = ("red", "green", "blue", "nir")
+_PICTURE_CRS = "EPSG:3857"
+"""Any projected one does: nothing is transformed from or to it."""
 
 
 class Reader(Protocol):
@@ -191,42 +201,21 @@ class ReaderCache:
         self.__init__(limit)  # type: ignore[misc]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
-    """How the files of an index are read.
+def rules_apply(reading: ReadOptions) -> bool:
+    """Whether labels can be made by rules from the bands and classes that are read."""
+    return set(NEEDED_BANDS) <= set(reading.bands) and reading.classes == CLASSES
 
-    Attributes:
-        bands: names of the bands, in the order wanted.
-        classes: names of the mask's classes; class 0 is "no change".
-        pseudo_classes: land cover by rules where the index names no raster of it.
-        pseudo_change: change by rules where the index names no mask.
-        match: move the reference onto the new date and fit its radiometry, as the row says.
-        clip: values beyond the row's low and high become 0 and 255.
-    """
 
-    bands: tuple[str, ...]
-    classes: tuple[str, ...] = CLASSES
-    pseudo_classes: bool = True
-    pseudo_change: bool = False
-    match: bool = True
-    clip: bool = True
-
-    @property
-    def by_rules(self) -> bool:
-        """Whether labels can be made by rules from these bands and classes."""
-        return set(NEEDED_BANDS) <= set(self.bands) and self.classes == CLASSES
-
-    @property
-    def reach(self) -> int:
-        """Pixels around a window on which its labels by rules depend."""
-        if not self.by_rules:
-            return 0
-        return (COVER_REACH if self.pseudo_classes else 0) + (CHANGE_REACH if self.pseudo_change else 0)
+def reach(reading: ReadOptions) -> int:
+    """Pixels around a window on which its labels by rules depend."""
+    if not rules_apply(reading):
+        return 0
+    return (COVER_REACH if reading.pseudo_classes else 0) + (CHANGE_REACH if reading.pseudo_change else 0)
 
 
 @dataclass(slots=True)
-class Shared:
-    """Properties of files that rows share.
+class InfoCache:
+    """Properties of the files that rows share.
 
     Attributes:
         infos: by path.
@@ -236,11 +225,55 @@ class Shared:
     infos: dict[str, RasterInfo] = field(default_factory=dict)
     tones: dict[str, Tone] = field(default_factory=dict)
 
-    def look(self, path: Path, role: Role) -> RasterInfo:
-        """Inspect a file once. Raises InputError where it cannot be used."""
+    def inspect(self, path: Path, role: Role) -> RasterInfo:
+        """Inspect a file once; a picture without georeference is put on the pixel grid that all such pictures share.
+
+        Raises:
+            InputError: it cannot be used.
+        """
         if str(path) not in self.infos:
-            self.infos[str(path)] = inspect(path, role)
+            try:
+                info = inspect(path, role)
+            except InputError:
+                grid = picture_grid(path)
+                if grid is None:
+                    raise
+                info = inspect(path, role, grid)
+            self.infos[str(path)] = info
         return self.infos[str(path)]
+
+
+def picture_grid(path: Path) -> str | None:
+    """A VRT that puts a picture without any georeference on a grid of 1 m pixels from (0, 0) down; None for others.
+
+    Two dates as pictures of one size lie on each other this way; where on Earth is not known.
+    """
+    try:
+        with gdal_env(), warnings.catch_warnings(), MemoryFile(ext=".vrt") as memory:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as dataset:
+                plain = dataset.crs is None and dataset.transform.is_identity
+                if not plain or dataset.gcps[0] or dataset.rpcs:
+                    return None
+            rasterio.shutil.copy(str(path.absolute()), memory.name, driver="VRT")
+            root = ET.fromstring(memory.read())
+    except GDAL_ERRORS:
+        return None
+    root.insert(0, element("SRS", _PICTURE_CRS))
+    root.insert(1, element("GeoTransform", "0, 1, 0, 0, 0, -1"))
+    return ET.tostring(root, encoding="unicode")
+
+
+def element(tag: str, text: str) -> ET.Element:
+    """An XML element that holds text."""
+    made = ET.Element(tag)
+    made.text = text
+    return made
+
+
+def is_picture(info: RasterInfo) -> bool:
+    """Whether a raster stands on the grid of `picture_grid`."""
+    return info.vrt is not None
 
 
 class PairFiles:
@@ -250,19 +283,26 @@ class PairFiles:
         row: paths relative to `root`.
         root: the data root.
         reading: how to read.
-        shared: between the rows of a data set, added to here.
+        infos: of the data set's files, added to here.
 
     Raises:
         InputError: a file is missing, damaged or lacks a band; gains for another number of bands; no range for data
             that are not uint8.
     """
 
-    def __init__(self, row: IndexRow, root: Path, reading: ReadOptions, shared: Shared) -> None:
-        self.row, self.reading, self.tones = row, reading, shared.tones
+    def __init__(self, row: IndexRow, root: Path, reading: ReadOptions, infos: InfoCache) -> None:
+        self.row, self.reading, self.tones = row, reading, infos.tones
 
-        self.new, self.ref = shared.look(root / row.new, "reference"), shared.look(root / row.ref, "reference")
-        labels = [shared.look(root / p, "mask") if p else None for p in (row.mask, row.new_classes, row.ref_classes)]
+        self.new, self.ref = (infos.inspect(root / path, "reference") for path in (row.new, row.ref))
+        labels = [infos.inspect(root / p, "mask") if p else None for p in (row.mask, row.new_classes, row.ref_classes)]
         self.mask, self.new_classes, self.ref_classes = labels
+        pictures = [info for info in (self.new, self.ref, *labels) if info is not None and is_picture(info)]
+        if pictures and (
+            is_picture(self.new) != is_picture(self.ref) or {_size(i) for i in pictures} != {_size(self.new)}
+        ):
+            raise InputError(
+                f"{pictures[0].path}: is not georeferenced; both dates and their labels must be so, and of one size"
+            )
         for info in labels:
             if info is not None and info.dtype != "uint8":
                 raise InputError(f"{info.path}: labels in {info.dtype}; save them as uint8 (gdal_translate -ot Byte)")
@@ -297,10 +337,14 @@ class PairFiles:
         return pixels * (2 * len(self.reading.bands) * self.dtype.itemsize + 4)
 
     @property
-    def ruled(self) -> bool:
-        """Whether land cover and change both come from rules alone."""
-        own = self.mask is None and self.new_classes is None and self.ref_classes is None
-        return own and self.reading.by_rules and self.reading.pseudo_classes and self.reading.pseudo_change
+    def cover_by_rules(self) -> bool:
+        """Whether land cover of the new date is made by rules."""
+        return self.new_classes is None and rules_apply(self.reading) and self.reading.pseudo_classes
+
+    @property
+    def change_by_rules(self) -> bool:
+        """Whether change is made by rules."""
+        return self.mask is None and rules_apply(self.reading) and self.reading.pseudo_change
 
     @property
     def date(self) -> tuple[object, ...]:
@@ -314,6 +358,15 @@ class PairFiles:
             GridError: the dates do not overlap, or no exact transformation between their CRSs is known.
         """
         return OpenPair(self)
+
+
+class Dates(NamedTuple):
+    """Pixels (C, h, w) of both dates in a window, the reference matched, and where they are valid (h, w)."""
+
+    new: Image
+    new_valid: Valid
+    ref: Image
+    ref_valid: Valid
 
 
 class OpenPair:
@@ -355,25 +408,40 @@ class OpenPair:
             return _cover_labels(self._classes.read(window), len(self.files.reading.classes))
         return self._rules(new, valid)
 
-    def change(self, window: Window, new: Image, new_valid: Valid, ref: Image, ref_valid: Valid, now: Labels) -> Labels:
-        """Change classes; `now` is the land cover of the new date in the window."""
+    def before(self, window: Window) -> Labels | None:
+        """Land cover of the reference from a file; None where there is none."""
+        if self._ref_classes is None:
+            return None
+        return _cover_labels(self._ref_classes.read(window), len(self.files.reading.classes))
+
+    def mask(self, window: Window) -> Labels | None:
+        """Change classes from a file; None where there is none."""
+        if self._mask is None:
+            return None
+        mask, classes = self._mask.read(window), len(self.files.reading.classes)
+        wrong = mask[(mask >= classes) & (mask != UNKNOWN_CLASS)]
+        if wrong.size:
+            path = self.files.mask.path if self.files.mask else ""
+            raise InputError(f"{path}: the mask holds {wrong[0]}; give 0 to {classes - 1}, or 255")
+        return mask
+
+    def change(self, dates: Dates, now: Labels, before: Labels | None) -> Labels:
+        """Change classes by rules, 255 where they do not apply or data are missing.
+
+        Args:
+            dates: pixels of both dates.
+            now: land cover of the new date.
+            before: of the reference; None: by rules.
+        """
         reading = self.files.reading
-        if self._mask is not None:
-            mask = self._mask.read(window)
-            wrong = mask[(mask >= len(reading.classes)) & (mask != UNKNOWN_CLASS)]
-            if wrong.size:
-                path = self.files.mask.path if self.files.mask else ""
-                raise InputError(f"{path}: the mask holds {wrong[0]}; give 0 to {len(reading.classes) - 1}, or 255")
-            return mask
-        if not (reading.pseudo_change and reading.by_rules):
-            return np.full(window.shape, UNKNOWN_CLASS, np.uint8)
-        if self._ref_classes is not None:
-            before = _cover_labels(self._ref_classes.read(window), len(reading.classes))
-        else:
-            before = self._rules(ref, ref_valid)
-        both = new_valid & ref_valid
-        then = np.where(both, ref, new)  # no edges where data end
-        mask = change_mask(_four(new, reading), _four(then, reading), now, np.where(both, before, now), self.tone)
+        if not self.files.change_by_rules:
+            return np.full(now.shape, UNKNOWN_CLASS, np.uint8)
+        if before is None:
+            before = self._rules(dates.ref, dates.ref_valid)
+        both = dates.new_valid & dates.ref_valid
+        then = np.where(both, dates.ref, dates.new)  # no edges where data end
+        before = np.where(both, before, now)
+        mask = change_mask(rule_bands(dates.new, reading), rule_bands(then, reading), now, before, self.tone)
         mask[~both] = UNKNOWN_CLASS
         return mask
 
@@ -383,19 +451,21 @@ class OpenPair:
         tone = self.files.tones.get(self.files.row.new)
         if tone is None:
             views = [self.new(window) for window in sample_windows(*self.files.shape)]
-            shown = [_four(values, self.files.reading)[:, valid] for values, valid in views]
+            shown = [rule_bands(values, self.files.reading)[:, valid] for values, valid in views]
             tone = measure_tone(shown)
             self.files.tones[self.files.row.new] = tone
         return tone
 
     def read(self, window: Window) -> Crop:
         """One window as a crop; pixels do not depend on how windows are cut."""
-        area = window.pad(self.files.reading.reach).intersect(Window(0, 0, *self.files.shape)) or window
-        new, new_valid = self.new(area)
-        ref, ref_valid = self.ref(area)
-        classes = self.classes(area, new, new_valid)
-        mask = self.change(area, new, new_valid, ref, ref_valid, classes)
+        area = window.pad(reach(self.files.reading)).intersect(Window(0, 0, *self.files.shape)) or window
+        dates = Dates(*self.new(area), *self.ref(area))
+        classes = self.classes(area, dates.new, dates.new_valid)
+        mask = self.mask(area)
+        if mask is None:
+            mask = self.change(dates, classes, self.before(area))
         at = window.within(area)
+        new, new_valid, ref, ref_valid = dates
         return Crop(new[:, *at], ref[:, *at], new_valid[at], ref_valid[at], classes[at], mask[at])
 
     def _ranged(self, values: Image) -> Image:
@@ -417,9 +487,9 @@ class OpenPair:
 
     def _rules(self, image: Image, valid: Valid) -> Labels:
         reading = self.files.reading
-        if not (reading.by_rules and reading.pseudo_classes):
+        if not (rules_apply(reading) and reading.pseudo_classes):
             return np.full(valid.shape, UNKNOWN_COVER, np.uint8)
-        labels = land_cover(_four(image, reading), self.tone)
+        labels = land_cover(rule_bands(image, reading), self.tone)
         labels[~valid] = UNKNOWN_COVER
         return labels
 
@@ -438,11 +508,16 @@ def _fit(
     return gain, offset
 
 
+def _size(info: RasterInfo) -> tuple[int, int]:
+    return info.height, info.width
+
+
 def _labels(info: RasterInfo | None, grid: GeoBox) -> ClassMask | None:
     return None if info is None else ClassMask(info, grid)
 
 
-def _four(image: Image, reading: ReadOptions) -> NDArray[np.uint8]:
+def rule_bands(image: Image, reading: ReadOptions) -> NDArray[np.uint8]:
+    """Red, green, blue, nir of an image, 0..255, as the rules for labels take them."""
     picked = image[[reading.bands.index(name) for name in NEEDED_BANDS]]
     return picked if picked.dtype == np.uint8 else np.rint(np.clip(picked, 0, 255)).astype(np.uint8)  # type: ignore[return-value]
 

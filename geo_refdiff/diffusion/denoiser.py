@@ -40,14 +40,15 @@ def c_noise(sigma: Tensor) -> Tensor:
 class GuidedNetwork(Protocol):
     """A network whose guidance depends on the conditions only, so that it is computed once a window.
 
-    ``guidance(lr, ref, mask)`` gives what the passes share; calling the network with ``(x, c_noise, guidance)``, x
-    (N, C, H, W) already scaled by c_in and c_noise (N,), gives F (N, C, H, W). Three methods are optional:
-    ``base(guidance)`` gives the image around which noise is preconditioned (left out: zero), ``start(guidance)``
-    the image where sampling begins and ``mean(guidance)`` a mean estimate of the clean image (left out: the base), all
-    (N, C, H, W) in model units.
+    ``guidance(lr, ref, mask, start_only=False)`` gives what the passes share; calling the network with
+    ``(x, c_noise, guidance)``, x (N, C, H, W) already scaled by c_in and c_noise (N,), gives F (N, C, H, W). Three
+    methods are optional: ``base(guidance)`` gives the image around which noise is preconditioned (left out: zero),
+    ``start(guidance)`` the image where sampling begins and ``mean(guidance)`` a mean estimate of the clean image (left
+    out: the base), all (N, C, H, W) in model units. They take what ``start_only=True`` gives, too; calling the network
+    does not.
     """
 
-    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any: ...
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Any: ...
 
 
 class Denoiser(nn.Module):
@@ -155,12 +156,17 @@ class GuidedDenoiser(Denoiser):
     c_out F(c_in (x - b)), EDM equation 7 for the residual x - b, whose standard deviation is sigma_data.
     """
 
-    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Any:
-        """What all evaluations of one window share; shapes as in `Denoiser.forward`."""
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Any:
+        """What all evaluations of one window share; shapes as in `Denoiser.forward`.
+
+        Args:
+            start_only: leaves out what only evaluations need.
+        """
         self._check(lr, lr, ref, mask)
         held = mask.to(self.dtype) if mask.is_floating_point() else mask
         with self._autocast():
-            return self.network.guidance(lr.to(self.dtype), ref.to(self.dtype), held)  # type: ignore[operator]
+            conditions = (lr.to(self.dtype), ref.to(self.dtype), held)
+            return self.network.guidance(*conditions, start_only=start_only)  # type: ignore[operator]
 
     def start(self, guidance: Any) -> Tensor:
         """The image where sampling begins, (N, C, H, W), model units; ModelError where the network has none."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from geo_refdiff.diffusion.config import ModelConfig, decode_config
+from geo_refdiff.diffusion.remote import INDEX, fetch_model, is_remote
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
 from geo_refdiff.records import plain
@@ -28,11 +29,13 @@ _SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 
 
 def resolve_model(name_or_path: str | Path) -> Path:
-    """The folder of a bundled model's name, or of a path to a model folder.
+    """The folder of a bundled model's name, of a path to a model folder, or of a URL (see `remote`).
 
     Raises:
-        ModelError: lists the known names.
+        ModelError: lists the bundled names; a URL: see `fetch_model`.
     """
+    if is_remote(name_or_path):
+        return fetch_model(str(name_or_path)).folder
     bundled = bundled_models()
     if str(name_or_path) in bundled:
         return bundled[str(name_or_path)]
@@ -42,7 +45,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if path.is_dir():
         raise ModelError(f"{path} is no model folder: it has no config.json")
     known = ", ".join(sorted(bundled)) or "none"
-    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder or a bundled name ({known})")
+    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({known})")
 
 
 def bundled_models() -> dict[str, Path]:
@@ -86,11 +89,11 @@ def weight_files(folder: Path) -> list[Path]:
     if len(counts) > 1:
         raise ModelError(f"{folder} holds shards of different models: of {sorted(counts)} files")
     count = counts.pop()
-    wanted = [f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1)]
-    for name in wanted:
+    names = [f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1)]
+    for name in names:
         if name not in shards:
             raise ModelError(f"{folder} lacks the shard {name}")
-    return [folder / name for name in wanted]
+    return [folder / name for name in names]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -158,8 +161,14 @@ def save_model(
             raise OutputError(f"{path / name}: cannot be written: {one_line(error)}; check the disk") from error
         written.add(name)
     write_bytes_atomic(path / "README.md", card.encode())
+    if len(parts) > 1:  # as others name the shards, so that a folder can be fetched by its URL
+        files = {
+            key: f"model-{n:05d}-of-{len(parts):05d}.safetensors" for n, part in enumerate(parts, 1) for key in part
+        }
+        write_json_atomic(path / INDEX, {"metadata": {}, "weight_map": files})
     write_json_atomic(path / "config.json", plain(config))
-    for stale in (path / "weights.safetensors", *path.glob("model*.safetensors")):
+    stale_index = [] if len(parts) > 1 else [path / INDEX]
+    for stale in (path / "weights.safetensors", *path.glob("model*.safetensors"), *stale_index):
         if stale.name not in written:
             stale.unlink(missing_ok=True)
     return path

@@ -27,7 +27,7 @@ from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.raster.vector import AreaOfInterest
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import Restorer
-from geo_refdiff.restore.sources import NOTHING, TRACES, source_classes
+from geo_refdiff.restore.sources import CLOUD, NOTHING, TRACES, source_classes
 from geo_refdiff.sensor.resize import CONTEXT, repeat_pixels
 
 _READERS = 4
@@ -170,6 +170,10 @@ class BlockComputer:
             residual = self._consistency.measure(values, scene.lr, known, cells.within(scene.outer))
         pixels = values[0][inside]
         sources = source_classes(traces[inside]) if plan.source_map else None
+        clouds = None if sources is None else self.conditions.cloudy(cover)
+        if sources is not None and clouds is not None:
+            fine = repeat_pixels(torch.from_numpy(clouds).to(plan.device), plan.grid.scale)[at]
+            sources = torch.where(fine, CLOUD, sources)
         widths = widths[inside]
         if valid is not None:
             pixels = write_nodata(pixels, valid, plan.output.nodata, self._dtype)

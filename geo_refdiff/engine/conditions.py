@@ -21,7 +21,7 @@ from geo_refdiff.change.mask import open_mask
 from geo_refdiff.change.mask_files import ChangeMask
 from geo_refdiff.errors import ModelError
 from geo_refdiff.plan.records import Plan
-from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.reader import ClearReader, RasterReader
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
@@ -35,7 +35,7 @@ class Inputs:
     """What the files hold for N windows of one shape (H, W).
 
     Attributes:
-        windows: the N windows on the HR lattice.
+        windows: the N windows on the output lattice.
         lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` scene px on each
             side, in the file's type.
         lr_valid: the same shape, True = valid.
@@ -89,7 +89,10 @@ class ConditionReader:
         self.around = (LR_MARGIN if plan.sensor.noise_filter is None else REACH) + self.rounds
         """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
-        self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
+        self.scene = self._closing.enter_context(RasterReader(plan.shown_scene, plan.bands.computed))
+        self._clear: ClearReader | None = None
+        if plan.scene.clouds is not None and plan.clouds == "keep":
+            self._clear = self._closing.enter_context(ClearReader(plan.scene))
         self.reference: WarpedReader | None = None
         self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:
@@ -114,14 +117,29 @@ class ConditionReader:
         """The scene as it is: values (B, h, w) of the output's bands in its type, and validity band by band.
 
         Args:
-            window: on the LR lattice.
+            window: on the scene lattice.
         """
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
 
+    def cloudy(self, window: Window) -> NDArray[np.bool_] | None:
+        """(h, w) True = a cloud that is kept; None: the whole window is clear.
+
+        Args:
+            window: on the scene lattice.
+        """
+        if self._clear is None:
+            return None
+        row, col = self.plan.lr_origin
+        clouds = ~self._clear.read(window.shift(-row, -col))
+        return clouds if clouds.any() else None
+
     def read(self, windows: tuple[Window, ...]) -> Inputs:
-        """What the files hold for windows of one shape on the HR lattice, whose sides and starts are multiples of the
-        scale."""
+        """What the files hold for windows of one shape.
+
+        Args:
+            windows: of the output lattice; sides and starts are multiples of the scale.
+        """
         scenes = [self.lr(window.divide(self.scale).pad(self.around)) for window in windows]
         lr, lr_valid = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
         ref = ref_valid = mask = None
@@ -181,12 +199,15 @@ class ConditionReader:
         )  # fmt: skip
 
     def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The scene on the LR lattice in the restorer's units, and validity band by band."""
+        """The scene on the scene lattice in the restorer's units, and validity band by band; clouds are not valid."""
         values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
+        clouds = self.cloudy(window)
+        if clouds is not None:
+            valid = valid & ~torch.from_numpy(clouds)
         return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
     def _reference_units(self, window: Window) -> Tensor:
-        """The reference on the HR lattice in the scene's radiometry and the restorer's units, NaN where missing."""
+        """The reference on the output lattice in the scene's radiometry and the restorer's units, NaN where missing."""
         values, valid = (torch.from_numpy(part) for part in self._reference(window))
         return torch.where(valid, self.plan.radiometry.units.to_model(self._matched(values)), torch.nan)
 

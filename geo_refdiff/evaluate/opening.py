@@ -15,13 +15,13 @@ from torch import Tensor
 
 from geo_refdiff.change.detector import load_detector
 from geo_refdiff.data import OpenedDataset, open_dataset
-from geo_refdiff.data.averaged import coarser
-from geo_refdiff.data.refsr import RefSRDataset
+from geo_refdiff.data.dataset import coarser
+from geo_refdiff.data.published import PublishedDataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
 from geo_refdiff.evaluate.methods import BASELINES, Baseline, LoadedModel, Method, ModelRun, Outputs, load_models
-from geo_refdiff.evaluate.options import OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
+from geo_refdiff.evaluate.options import DATASET, OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
 from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
@@ -86,6 +86,9 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     Raises:
         InputError, ModelError, OptionError: a file or an option that will not do.
     """
+    for scale in options.scene.scales:
+        if options.data.tile % scale:
+            raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {options.data.tile}")
     device, tile, paste = chosen_device(options.compute.device), options.data.tile, options.methods.paste
     dataset, raw = (_open(data, options, match) for match in (True, False))
     _check_same(dataset, raw)
@@ -98,7 +101,7 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
         if tile % step:
             raise OptionError(f"tile {tile}: model '{model.label}' needs a multiple of {step}")
     networks = open_networks(options.report, device, efflp=len(source.bands) >= 3 and tile % STRIDE == 0)
-    masks = [_masks(name, source) for name in options.methods.mask]
+    masks = [_masks(name, source) for name in options.methods.masks]
     runs = list(_runs(options, loaded, masks, len(dataset.classes)))
     specs = source.first_places(options.data.places)
     return Setup(data, options, dataset, source, specs, loaded, runs, masks, networks)
@@ -154,7 +157,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
 class _OwnLr:
     """The LR images that come with a data set."""
 
-    dataset: RefSRDataset
+    dataset: PublishedDataset
     scale: int
 
     def read(self, spec: TileSpec) -> Tensor:
@@ -169,7 +172,7 @@ def _lr(setup: Setup, scale: int) -> Images | None:
         return None
     if lr != OWN_LR:
         return ImageFolder(_inner(setup.options, Path(lr), scale), len(setup.source.bands), scale)
-    if not isinstance(dataset, RefSRDataset):
+    if not isinstance(dataset, PublishedDataset):
         raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images; name a folder, or leave --lr out")
     if scale not in [s for _, s in dataset.lr_kinds()]:
         have = ", ".join(f"{kind} {s}x" for kind, s in dataset.lr_kinds()) or "none"
@@ -186,10 +189,7 @@ def _masks(name: str, source: TileSource) -> MaskSource:
 def _open(data: str, options: EvaluateOptions, match: bool) -> OpenedDataset:
     return open_dataset(
         data,
-        root=options.data.root,
-        split=options.data.split,
-        only=options.data.only,
-        exclude=options.data.exclude,
+        **{name: getattr(options.dataset, name) for name in DATASET},
         resident=False,
         pseudo_classes=options.methods.paste,
         match=match,

@@ -84,8 +84,8 @@ class Guidance(NamedTuple):
         copy: (N, 2, H, W) in 0..1, how much of the mean's detail gives way to the reference's in `CompactNet.start`.
         texture: (N, C, H, W) detail that `CompactNet.start` adds of itself, model units.
         plain: (N, C, H, W) what `CompactNet.plain_start` makes of the above, model units.
-        entry: features added at the U-Net's entrance, (N, widths[0], h, w).
-        prepared: the guidance's half of both SFT modules, a pair for each decoder level, coarsest first.
+        entry: features added at the U-Net's entrance, (N, widths[0], h, w); None where it is for the start alone.
+        prepared: the guidance's half of both SFT modules, a pair a decoder level, coarsest first; or empty.
     """
 
     mean: Tensor
@@ -94,7 +94,7 @@ class Guidance(NamedTuple):
     copy: Tensor
     texture: Tensor
     plain: Tensor
-    entry: Tensor
+    entry: Tensor | None
     prepared: tuple[tuple[Tensor | None, Tensor | None], ...]
 
 
@@ -131,10 +131,29 @@ class Extractor(nn.Module):
         self.downs = nn.ModuleList([down(a, b) for a, b in itertools.pairwise(w)])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = [self.blocks[0](self.stem(x))]
+        features = [self.blocks[0](_cells(self.stem, x))]
         for shrink, block in zip(self.downs, list(self.blocks)[1:], strict=True):
             features.append(block(shrink(features[-1])))
         return features
+
+
+def _cells(stem: nn.Sequential, x: Tensor) -> Tensor:
+    """What the stem computes, pixels to channels and a 1 x 1 convolution, as one strided convolution."""
+    unshuffle, layer = stem
+    if not isinstance(unshuffle, nn.PixelUnshuffle) or not isinstance(layer, nn.Conv2d):
+        raise TypeError("a stem is a PixelUnshuffle and a Conv2d")
+    side = unshuffle.downscale_factor
+    return F.conv2d(x, layer.weight.view(len(layer.weight), -1, side, side), layer.bias, stride=side)
+
+
+def _beside(features: Tensor, image: Tensor) -> Tensor:
+    """Features and an image of their size, one after the other along the channels, in the features' dtype and layout.
+
+    What `torch.cat` would make of two layouts is in neither, slowly.
+    """
+    if features.device.type == "cpu" and features.is_contiguous(memory_format=torch.channels_last):
+        image = image.to(features.dtype).contiguous(memory_format=torch.channels_last)
+    return torch.cat([features, image.to(features.dtype)], dim=1)
 
 
 class FullResolutionHead(nn.Module):
@@ -156,7 +175,7 @@ class FullResolutionHead(nn.Module):
 
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
         x = self.shuffle(self.spread(F.silu(self.norm(features))))
-        x = F.silu(self.conv0(torch.cat([x, extra.to(x.dtype)], dim=1)))
+        x = F.silu(self.conv0(_beside(x, extra)))
         x = F.silu(self.conv1(x)) + x
         result: Tensor = self.conv2(x)
         return result
@@ -185,7 +204,7 @@ class ResizeHead(nn.Module):
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
         x = F.silu(self.middle(self.doubled(F.silu(self.norm(features)))))
         x = self.doubled(self.narrow(x))
-        x = F.silu(self.conv0(torch.cat([x, extra.to(x.dtype)], dim=1)))
+        x = F.silu(self.conv0(_beside(x, extra)))
         result: Tensor = self.conv1(x)
         return result
 
@@ -232,9 +251,12 @@ class GuidanceNet(nn.Module):
         known = torch.isfinite(ref).all(dim=1, keepdim=True)
         if not self.size.ref:
             known = torch.zeros_like(known)
-        ref = torch.where(known, ref, torch.zeros_like(ref))
         valid = known.to(ref.dtype)
-        detail = self.detail_bands(ref, valid)
+        if ref.device.type == "cpu" and bool(known.all()):  # on a GPU asking would wait for it
+            detail = self.detail_bands(ref)
+        else:
+            ref = torch.where(known, ref, torch.zeros_like(ref))
+            detail = self.detail_bands(ref, valid)
         lr_features = self.lr_extractor(torch.cat([lr, changes], dim=1))
         difference = (ref - lr) * valid
         ref_features = self.ref_extractor(torch.cat([ref, difference, valid, changes], dim=1))
@@ -247,7 +269,9 @@ class GuidanceNet(nn.Module):
             x = block(torch.cat(parts, dim=1))
         if x is None:
             raise ValueError("a network needs at least one level")
-        out = self.head(x, torch.cat([lr, difference, detail], dim=1)).to(lr.dtype)  # autocast's is coarser
+        out = (
+            self.head(x, torch.cat([lr, difference, detail], dim=1)).to(lr.dtype).contiguous()
+        )  # autocast's is coarser
         c = self.bands
         mean = lr + out[:, :c]
         gate = torch.sigmoid(out[:, c : c + 2] - 1.0) * valid
@@ -304,15 +328,19 @@ class CompactNet(nn.Module):
                 self.ups.append(up(w[level], below, shuffled=not size.half_width))
         self.head = _head(w[0], 2 * bands if size.around_start else bands, bands, size)
 
-    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Guidance:
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Guidance:
         """Everything that does not depend on noise.
 
         Args:
             lr: (N, C, H, W) the scene up-sampled to the output grid (`degrade.upsample`), model units.
             ref: (N, C, H, W) reference in the scene's radiometry, model units; NaN = missing.
             mask: (N, 1, H, W) class indices, 255 = no change known.
+            start_only: leaves out what only `forward` needs.
         """
         g = self.guide_net(lr, ref, mask)
+        plain = self.plain_start(g.mean.detach(), g.detail, g.copy, g.texture)
+        if start_only:
+            return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, plain, None, ())
         entry = self.entry(torch.cat([g.lr_features[0], g.ref_features[0], g.finest], dim=1))
         prepared = tuple(
             block.prepare(lr_guidance, ref_guidance)
@@ -320,7 +348,6 @@ class CompactNet(nn.Module):
                 self._decoder_blocks(), reversed(g.lr_features), reversed(g.ref_features), strict=True
             )
         )
-        plain = self.plain_start(g.mean.detach(), g.detail, g.copy, g.texture)
         return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, plain, entry, prepared)
 
     def base(self, guidance: Guidance) -> Tensor:
@@ -354,7 +381,9 @@ class CompactNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
         """F of EDM equation 7: x (N, C, H, W), already scaled by c_in; c_noise (N,)."""
         embedding = self.embedding(c_noise)
-        h = self.stem(x) + guidance.entry
+        if guidance.entry is None:
+            raise ValueError("this guidance is for the start alone: ask for it with start_only=False")
+        h = _cells(self.stem, x) + guidance.entry
         skips: list[Tensor] = []
         for index, block in enumerate(self.encoder):
             h = block(h if index == 0 else self.downs[index - 1](h), embedding)
@@ -373,5 +402,5 @@ class CompactNet(nn.Module):
 
 def one_hot(mask: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
     """Class indices (N, 1, H, W) -> (N, classes, H, W) of 0 and 1; a value outside 0..classes-1 gives zeros."""
-    indices = torch.arange(classes, device=mask.device).view(1, -1, 1, 1)
-    return (mask.round().long() if mask.is_floating_point() else mask.long()).eq(indices).to(dtype)
+    held = mask.round() if mask.is_floating_point() else mask
+    return held.eq(torch.arange(classes, dtype=held.dtype, device=held.device).view(1, -1, 1, 1)).to(dtype)

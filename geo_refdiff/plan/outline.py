@@ -57,6 +57,7 @@ class Outline:
         polygon: the area of interest in the scene's CRS as WKT, None if it is just a box.
         blocks: of the output.
         notes: what was decided without being asked.
+        hides_clouds: whether the scene's cloudy pixels become nodata.
     """
 
     scene: RasterInfo
@@ -70,6 +71,7 @@ class Outline:
     polygon: str | None
     blocks: BlockLayout
     notes: tuple[str, ...] = ()
+    hides_clouds: bool = False
 
     @cached_property
     def target(self) -> GeoBox:
@@ -84,7 +86,7 @@ class Outline:
     @property
     def output(self) -> Output:
         """How the output tells its pixels."""
-        return output_of(self.scene, self.polygon is not None)
+        return output_of(self.scene, self.polygon is not None or self.hides_clouds)
 
 
 def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
@@ -103,6 +105,10 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     device = opened.device if opened else chosen_device(compute.device)
     ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), notes)
     model = open_model(sampling, device=device, dtype=compute.dtype)
+    if model.offline:
+        notes.append(
+            f"the model is the copy in the cache ({model.source}); its server was not reached: {model.offline}"
+        )
     others = transfers(wanted)
     alone = choose_bands(scene, None, wanted.bands, model.bands, model.optional_bands, others)
     bands = alone
@@ -117,7 +123,10 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     notes += band_notes(scene, reference, bands, alone, model.bands, wanted.ref_bands is not None)
     area, polygon = _area(options.grid.aoi, scene, scale)
     blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
-    return Outline(scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes))
+    hides = options.clouds.clouds == "nodata" and (scene.clouds is not None or options.clouds.file is not None)
+    return Outline(
+        scene, reference, model, bands, scale, device, model.dtype, area, polygon, blocks, tuple(notes), hides
+    )
 
 
 def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.mask import MaskRecord
-from geo_refdiff.options import Consistency
+from geo_refdiff.options import CloudMode, Consistency
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
@@ -41,8 +41,8 @@ _NOT_OF_CONTENT = ("path", "mtime_ns", "vrt", "reference_names")
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
 """Energies, squares of model units: 1; variance over runs; of the detail taken from the reference; of generated detail
-(both as of `sources.trace`); squared differences of neighbouring output pixels; squared differences of neighbouring LR
-pixels, enlarged. All are local means."""
+(both as of `sources.trace`); squared differences of neighbouring output pixels; squared differences of neighbouring
+scene pixels, enlarged. All are local means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ class UncertaintyRecord:
         """What a value of the map is."""
         if not self.coverage:
             return f"standard deviation over {self.runs} runs, not calibrated"
-        told = "" if self.calibrated else ", calibrated for another model, setting or scale"
-        return f"half-width of the {self.coverage:.0%} interval{told}"
+        doubt = "" if self.calibrated else ", calibrated for another model, setting or scale"
+        return f"half-width of the {self.coverage:.0%} interval{doubt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Grid:
 
     Attributes:
         scale: output pixels along a scene pixel.
-        origin: (row, col) of the scene's corner on the LR lattice.
+        origin: (row, col) of the scene's corner on the scene lattice.
         crop: what is worked on, in pixels of the scene.
         aoi: polygon in the scene's CRS as WKT, outside of which nothing is valid; None: all of `crop`.
     """
@@ -136,13 +136,13 @@ class Bands:
 
     def pairs(self, channels: Sequence[str]) -> list[dict[str, Any]]:
         """What belongs together, for each of `scene`: numbers and names, and the channel of a model with `channels`."""
-        told: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
         for place, (band, name) in enumerate(zip(self.scene, self.names, strict=True)):
             at = self.channels.index(place) if channels and place in self.channels else None
-            told.append({"scene": band, "name": name, "channel": None if at is None else channels[at]})
+            pairs.append({"scene": band, "name": name, "channel": None if at is None else channels[at]})
             if self.reference:
-                told[-1] |= {"reference": self.reference[place], "reference_name": self.reference_names[place]}
-        return told
+                pairs[-1] |= {"reference": self.reference[place], "reference_name": self.reference_names[place]}
+        return pairs
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -213,13 +213,15 @@ def correction_halo(sensor: SensorRecord, scale: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings."""
+    """Which model: name, SHA-256 of its files ("" for a classical one), bands, classes and sampler settings; the URL
+    that it was fetched from, pinned ("" = none)."""
 
     name: str
     sha256: str = ""
     bands: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,8 @@ class Output:
 class Plan:
     """A run, decided. Immutable; goes through JSON without loss but of signatures of URLs (`to_dict`, `plan.file`).
 
-    `source_map`: whether it is written where each pixel's detail comes from; `uncertainty`: how sure it is, None: not.
+    `clouds`: what becomes of the scene's cloudy pixels; `source_map`: whether it is written where each pixel's detail
+    comes from; `uncertainty`: how sure it is, None: not.
     """
 
     scene: RasterInfo
@@ -260,6 +263,7 @@ class Plan:
     dtype: str
     output: Output
     coregistration: Coregistration
+    clouds: CloudMode = "keep"
     source_map: bool = False
     uncertainty: UncertaintyRecord | None = None
     software: Mapping[str, str] = field(default_factory=dict)
@@ -291,8 +295,13 @@ class Plan:
         return self.grid.crop.height * self.grid.scale, self.grid.crop.width * self.grid.scale
 
     @property
+    def shown_scene(self) -> RasterInfo:
+        """The scene whose valid pixels are those of the output: cloudy ones are, unless they become nodata."""
+        return self.scene if self.clouds == "nodata" else replace(self.scene, clouds=None)
+
+    @property
     def lr_origin(self) -> tuple[int, int]:
-        """(row, col) of the scene's corner on the LR lattice."""
+        """(row, col) of the scene's corner on the scene lattice."""
         return self.grid.origin
 
     @property
@@ -302,7 +311,7 @@ class Plan:
 
     @property
     def scene_on_lattice(self) -> Window:
-        """The whole scene on the LR lattice."""
+        """The whole scene on the scene lattice."""
         return Window(*self.grid.origin, self.scene.height, self.scene.width)
 
     def block(self, index: int) -> Window:
@@ -310,7 +319,7 @@ class Plan:
         return self.blocks.window(index, self.shape)
 
     def on_lattice(self, window: Window) -> Window:
-        """A window of output pixels on the HR lattice."""
+        """A window of output pixels on the output lattice."""
         scale = self.grid.scale
         row, col = self.grid.origin[0] + self.grid.crop.row, self.grid.origin[1] + self.grid.crop.col
         return window.shift(row * scale, col * scale)

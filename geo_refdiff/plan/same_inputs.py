@@ -9,15 +9,17 @@ from typing import TypeVar
 from geo_refdiff.change.polygons import VectorInfo, inspect_polygons
 from geo_refdiff.errors import InputError, ResumeError
 from geo_refdiff.plan.records import Plan
+from geo_refdiff.products.clouds import own_layer
 from geo_refdiff.products.opening import inspect
-from geo_refdiff.raster.info import RasterInfo, Role
+from geo_refdiff.raster.clouds import NamedLayer, cloud_layer
+from geo_refdiff.raster.info import CloudLayer, RasterInfo, Role
 from geo_refdiff.signed_urls import unsigned
 
 _Info = TypeVar("_Info", RasterInfo, VectorInfo)
 
 
 def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
-    """Look at the scene, the reference, the mask and its confidence anew.
+    """Look at the scene, the reference, their clouds, the mask and its confidence anew.
 
     Args:
         plan: as it was made, or as it was read from a file, without the signatures of URLs.
@@ -44,7 +46,21 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
         return now
 
     def raster(role: Role) -> Callable[[str, RasterInfo], RasterInfo]:
-        return lambda name, _: inspect(name, role)
+        return lambda name, at: with_clouds(inspect(name, role), at.clouds)
+
+    def with_clouds(info: RasterInfo, layer: CloudLayer | None) -> RasterInfo:
+        if layer is None:
+            return info
+        own = own_layer(info)
+        offered = {unsigned(layer.path): layer.path} if called is None else dict(called)
+        offered |= {} if own is None else {unsigned(own.path): own.path}
+        name = offered.get(unsigned(layer.path))
+        if name is None:
+            raise ResumeError(f"the plan names {layer.path}, which was not asked for; remove the plan, and plan anew")
+        now = cloud_layer(NamedLayer(name, layer.kind), info)
+        if (now.size_bytes, now.mtime_ns) != (layer.size_bytes, layer.mtime_ns):
+            raise InputError(f"{layer.path}: is another file here, or was changed")
+        return replace(info, clouds=now)
 
     scene, reference, mask = again(plan.scene, raster("scene")), again(plan.reference, raster("reference")), plan.mask
     if mask is not None:
@@ -57,4 +73,7 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
 def _unsigned(info: _Info) -> _Info:
     if isinstance(info, RasterInfo) and info.vrt is not None:
         info = replace(info, vrt=unsigned(info.vrt))
+    if isinstance(info, RasterInfo) and info.clouds is not None:
+        layer = replace(info.clouds, path=unsigned(info.clouds.path), vrt=unsigned(info.clouds.vrt))
+        info = replace(info, clouds=layer)
     return replace(info, path=unsigned(info.path))

@@ -21,7 +21,10 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
 from geo_refdiff.signed_urls import unsigned
 
-Role = Literal["scene", "reference", "mask"]
+Role = Literal["scene", "reference", "mask", "clouds"]
+CloudKind = Literal["scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "probability", "percent", "mask"]
+"""What the values of a layer that tells clouds mean, see `raster.clouds`."""
+
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
 
 MAX_CHUNK_BYTES = 512 * 2**20
@@ -30,6 +33,24 @@ MAX_CHUNK_BYTES = 512 * 2**20
 _ALPHA_TILE = 32
 _ALPHA_SHARE = 0.2
 """An alpha band may be soft at edges: up to this share of its values above 0 may lie below the maximum."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLayer:
+    """What tells the clouds of a raster.
+
+    Attributes:
+        path: of the layer.
+        kind: what its values mean.
+        size_bytes, mtime_ns: size and time of last change; 0 if unknown.
+        vrt: XML of a VRT on the raster's own grid whose first band is 255 where it is clear, 0 where it is cloudy.
+    """
+
+    path: str
+    kind: CloudKind
+    size_bytes: int
+    mtime_ns: int
+    vrt: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,7 @@ class RasterInfo:
         data_bands: 1-based indices of the bands that are not alpha.
         size_bytes, mtime_ns: size and time of last change (of a VRT: together with its sources); 0 if unknown.
         vrt: XML of the GDAL VRT that a product is read through; None: `path` itself is opened.
+        clouds: what tells its cloudy pixels, which are missing for readers; None: nothing.
     """
 
     path: str
@@ -70,6 +92,7 @@ class RasterInfo:
     size_bytes: int
     mtime_ns: int
     vrt: str | None = None
+    clouds: CloudLayer | None = None
 
     @property
     def name(self) -> str:
@@ -83,7 +106,7 @@ class RasterInfo:
 
 
 def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:
-    """What a raster file holds, after checking that it can serve as a scene, a reference or a change mask.
+    """What a raster file holds, after checking that it can serve as a scene, a reference, a mask of change or clouds.
 
     A few single pixels are read (corners and centre), so that a file that declares more than it holds is rejected
     out now. Rotated and south-up rasters, and pixels that are not square, are fine.
@@ -200,6 +223,8 @@ def _check_bands(
     if not data_bands:
         raise InputError(f"{name}: has only an alpha band; give a raster with image bands")
     dtypes = sorted({all_dtypes[b - 1] for b in data_bands})
+    if role == "clouds":
+        return
     if any(d.startswith("complex") for d in dtypes):
         raise InputError(
             f"{name}: holds complex numbers ({dtypes[0]}); give real values, e.g. amplitude (gdal_calc.py)"

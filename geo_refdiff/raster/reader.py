@@ -83,13 +83,14 @@ class RasterReader(ThreadHandles):
         super().__init__(info)
         self.bands = check_bands(info, bands)
         self._window = Window(0, 0, info.height, info.width)
+        self._clear = None if info.clouds is None else ClearReader(info)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of `window`, in the raster's own pixel coordinates; it may reach outside the raster.
 
-        A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, and
-        where all data bands of the file hold their nodata value; in one band where that band is NaN, infinite or a
-        nodata value that nobody measures (`is_sentinel`).
+        A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, where
+        it is cloudy (`RasterInfo.clouds`), and where all data bands of the file hold their nodata value; in one band
+        where that band is NaN, infinite or a nodata value that nobody measures (`is_sentinel`).
 
         Returns:
             The values (C, height, width) in the file's dtype, 0 outside the raster, and valid (C, height, width),
@@ -157,7 +158,15 @@ class RasterReader(ThreadHandles):
             nodata = dataset.nodatavals[band - 1]
             if is_sentinel(values.dtype, nodata, self.info.offsets[band - 1]):
                 ok[index] &= ~equals_nodata(values[index], nodata)
+        if self._clear is not None:
+            ok &= self._clear.inside(window, shape)
         return values, ok
+
+    def close(self) -> None:
+        """Closes the datasets of all threads; call it when no thread reads any more."""
+        super().close()
+        if self._clear is not None:
+            self._clear.close()
 
     def _all_nodata(self, dataset: Any, values: NDArray[Any], part: dict[str, Any]) -> NDArray[np.bool_] | None:
         """Where all data bands that declare a nodata value hold it; bands not asked for are read only if needed."""
@@ -172,6 +181,47 @@ class RasterReader(ThreadHandles):
             if not missing.any():
                 break
         return missing
+
+
+class ClearReader(ThreadHandles):
+    """Reads where a raster is free of clouds, on its own grid, from any thread.
+
+    Args:
+        info: with clouds.
+    """
+
+    def open(self) -> list[Any]:
+        """Opens the layer for this thread."""
+        assert self.info.clouds is not None
+        return [rasterio.open(self.info.clouds.vrt)]
+
+    def read(self, window: Window) -> NDArray[np.bool_]:
+        """(height, width) of a window in the raster's pixel coordinates, True = no cloud; so is all outside.
+
+        Raises:
+            InputError: the layer cannot be read there.
+        """
+        clear = np.ones(window.shape, dtype=np.bool_)
+        part = window.intersect(Window(0, 0, self.info.height, self.info.width))
+        if part is not None:
+            clear[part.within(window)] = self.inside(RioWindow(part.col, part.row, part.width, part.height))
+        return clear
+
+    def share(self, most: int) -> float:
+        """Part of the raster that is clear, 0..1, from `most` pixels along a side at most."""
+        shape = min(most, self.info.height), min(most, self.info.width)
+        return float(self.inside(RioWindow(0, 0, self.info.width, self.info.height), shape).mean())
+
+    def inside(self, window: RioWindow, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """Of a window within the raster; `shape`: (rows, columns) to thin it out to, by taking the nearest pixels."""
+        layer = self.info.clouds
+        assert layer is not None
+        try:
+            return np.asarray(self.get().read(1, window=window, out_shape=shape) != 0)
+        except GDAL_ERRORS as error:
+            raise InputError(
+                f"{layer.path}: cannot be read ({one_line(error, 160)}); {unreadable(layer.path)}"
+            ) from error
 
 
 def check_bands(info: RasterInfo, bands: Sequence[int]) -> tuple[int, ...]:

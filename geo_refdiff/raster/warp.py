@@ -264,8 +264,8 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
     """VRT of some bands of a raster, with the grid and validity found by `inspect` and nothing else (no RPCs, no
     control points), so that the warp uses what was checked.
 
-    A pixel with NaN or a sentinel nodata value in any of the bands is missing, however else the file marks missing
-    ones; GDAL would let it spoil all that the kernel reaches.
+    A pixel with NaN or a sentinel nodata value in any of the bands is missing, and so is a cloudy one, however else the
+    file marks missing ones; GDAL would let it spoil all that the kernel reaches.
 
     Args:
         info, bands: of the raster.
@@ -275,7 +275,8 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
     info = replace(info, transform=(a, b, c + overlap.shift, d, e, f), crs_wkt=overlap.crs_wkt)
     real = np.dtype(info.dtype).kind == "f"
     by_band = all(is_sentinel(np.dtype(info.dtype), info.nodata, info.offsets[band - 1]) for band in bands)
-    nodata = info.nodata if info.validity == "nodata" and not real and not by_band else None
+    masked = real or by_band or info.clouds is not None
+    nodata = info.nodata if info.validity == "nodata" and not masked else None
     root = _bands_vrt(info, [(info.source, str(band)) for band in bands], nodata)
     masks: list[tuple[str, str]] = []
     if info.validity in ("alpha", "mask"):
@@ -284,7 +285,7 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
     if real:
         numbers = ET.tostring(_bands_vrt(info, [(info.source, str(band)) for band in bands], nan), encoding="unicode")
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
-    if (real or by_band) and info.validity == "nodata":
+    if masked and info.validity == "nodata":
         own = [(info.source, f"mask,{band}") for band in bands]
         if by_band:
             masks += own
@@ -292,6 +293,8 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
             any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
             _combined(any_band, info, own, "sum")
             masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
+    if info.clouds is not None:
+        masks.append((info.clouds.vrt, "1"))
     if masks:
         _combined(ET.SubElement(root, "MaskBand"), info, masks, "mul")
     return ET.tostring(root, encoding="unicode")

@@ -1,4 +1,4 @@
-"""Models by name: the classical restorers, bundled models, model folders."""
+"""Models by name: the classical restorers, bundled models, model folders, models fetched by their URL."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Model:
         sampler: settings as the plan records them.
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
+        source: the URL that it was fetched from, pinned to a commit or an SHA-256; "" = it was not.
+        offline: why the copy in the cache was used unchecked, "" = it was not.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
         dtype: in which its layers compute.
     """
@@ -53,6 +55,8 @@ class Model:
     psf_sigma: float = DEFAULT_PSF_SIGMA
     sampler: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    source: str = ""
+    offline: str = ""
     device: str = "cpu"
     dtype: str = "float32"
 
@@ -95,22 +99,22 @@ class Model:
 
 
 def default_batch(device: str) -> int:
-    """Windows that are restored together where nothing is said."""
+    """Windows that are restored together by default."""
     return 8 if device.startswith("cuda") else 1
 
 
-def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Open a model by name, by folder, or from a function that makes a restorer; an open one is taken as it is.
+def open_model(sampling: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
+    """Open a model by name, by folder, by URL, or from a function that makes a restorer; an open one is taken as it is.
 
     Args:
-        asked: the model, and how it is sampled.
+        sampling: the model, and how it is sampled.
         device, dtype: where and in what a network runs; "auto": as of `ComputeOptions`.
 
     Raises:
-        ModelError: unknown, damaged, or not able to do what is asked.
+        ModelError: unknown, damaged, or not made for these options
         OptionError: a sampler, number of steps or detail that makes no sense, also any for a classical restorer.
     """
-    model = asked.model
+    model = sampling.model
     if isinstance(model, Model):
         return model
     if callable(model):
@@ -118,32 +122,33 @@ def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "flo
     elif str(model) in CLASSICAL:
         factory = CLASSICAL[str(model)]
     else:
-        return _diffusion(asked, device, dtype)
+        return _diffusion(sampling, device, dtype)
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
-    if asked.sampler is not None or asked.steps is not None or asked.detail is not None:
+    if sampling.sampler is not None or sampling.steps is not None or sampling.detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     needs_reference = bool(getattr(factory, "uses_reference", False))
     return Model(name, lambda sensor, channels: factory(sensor), needs_reference=needs_reference, device=device)
 
 
-def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
+def _diffusion(sampling: SamplingOptions, device: str, dtype: str) -> Model:
     import torch
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.diffusion.model_folder import read_config
+    from geo_refdiff.diffusion.remote import fetch_model, is_remote
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name = str(asked.model)
-    if name not in bundled_models() and not Path(name).expanduser().exists():
+    name, remote = str(sampling.model), fetch_model(sampling.model) if is_remote(sampling.model) else None
+    if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
-        raise ModelError(f"unknown model '{name}': give a model folder or one of {known}")
-    folder = resolve_model(name)
+        raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {known}")
+    folder = remote.folder if remote else resolve_model(name)
     dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
-    denoiser: Denoiser = load_denoiser(name, device, getattr(torch, dtype))
-    settings = sampler_settings(denoiser, asked)
+    denoiser: Denoiser = load_denoiser(folder, device, getattr(torch, dtype))
+    settings = sampler_settings(denoiser, sampling)
     config = denoiser.config
-    label = name if name in bundled_models() else Path(name).expanduser().resolve().name
+    label = remote.name if remote else name if name in bundled_models() else folder.expanduser().resolve().name
 
     def make(sensor: SensorModel, channels: tuple[int | None, ...]) -> Restorer:
         return DiffusionRestorer(denoiser, settings, sensor, channels, label)
@@ -151,7 +156,7 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     return Model(
         name=label,
         make=make,
-        sha256=model_digest(name),
+        sha256=model_digest(folder),
         bands=denoiser.bands,
         optional_bands=config.optional_bands,
         classes=config.classes,
@@ -159,6 +164,8 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
         psf_sigma=config.psf_sigma,
         sampler=settings.to_dict(),
         folder=folder,
+        source=remote.source if remote else "",
+        offline=remote.offline if remote else "",
         device=device,
         dtype=dtype,
     )

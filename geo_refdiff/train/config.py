@@ -100,8 +100,8 @@ class DataConfig:
     """What is learned from.
 
     Attributes:
-        train: sources as `open_dataset` takes them: index files, RefSR folders; "#split" behind one takes one of its
-            splits alone.
+        train: sources as `open_dataset` takes them: index files, folders of published data sets; "#split"
+            behind one takes one of its splits alone.
         weights: how often each source is drawn from; empty = by its number of pairs.
         validation: sources for the figures and the picture grid; empty = none.
         root: folder to which paths of an index are relative; "" = GEO_REFDIFF_DATA or the index's own folder.

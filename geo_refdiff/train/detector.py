@@ -24,6 +24,7 @@ from geo_refdiff.data import Crop, PairDataset
 from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.diffusion.checkpoint import match_weights, model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
+from geo_refdiff.options import DetectorOptions
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 from geo_refdiff.sensor.units import BYTES
 
@@ -32,9 +33,6 @@ _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
 _SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
 _MIN_KNOWN = 0.5
 _BATCH_PIXELS = 9216
-RATE = 3e-3
-"""Of learning, where training begins from nothing."""
-
 Tell = Callable[[str], None]
 
 _HELD = 10
@@ -133,9 +131,7 @@ def whole(dataset: PairDataset, index: int) -> Crop:
     return dataset.read(index, 0, 0, *dataset.shape(index))
 
 
-def train(
-    network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate: float = RATE, tell: Tell = print
-) -> None:
+def train(network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate: float, tell: Tell = print) -> None:
     """Train a network on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
 
     Args:
@@ -187,7 +183,7 @@ def _loss(network: ChangeNetwork, batch: Sequence[LrSample], quarters: int, flip
 
 @dataclass(frozen=True)
 class Counts:
-    """Changed scene pixels: found and true, found but not true, true but not found; and all known."""
+    """Changed scene pixels: detected and true, detected but not true, true but missed; and all labelled ones."""
 
     hits: int
     false: int
@@ -212,10 +208,15 @@ def count(network: ChangeNetwork, samples: Sequence[LrSample], threshold: float)
     """Changed is a scene pixel of whose known area at least half changed."""
     totals = np.zeros(4, np.int64)
     for sample in samples:
-        known = sample.weight > 0
-        found = (1 - probabilities(network, sample)[0] >= threshold)[known]
-        true = (sample.shares[0] <= 0.5)[known]
-        totals += [int((found & true).sum()), int((found & ~true).sum()), int((~found & true).sum()), int(known.sum())]
+        labelled = sample.weight > 0
+        detected = (1 - probabilities(network, sample)[0] >= threshold)[labelled]
+        true = (sample.shares[0] <= 0.5)[labelled]
+        totals += [
+            int((detected & true).sum()),
+            int((detected & ~true).sum()),
+            int((~detected & true).sum()),
+            int(labelled.sum()),
+        ]
     return Counts(*(int(n) for n in totals))
 
 
@@ -232,13 +233,13 @@ def collect(dataset: PairDataset, samples: int, rng: np.random.Generator) -> lis
     def other() -> Crop:
         return whole(dataset, pairs[int(rng.integers(len(pairs)))])
 
-    found: list[LrSample] = []
+    collected: list[LrSample] = []
     for number, index in enumerate(pairs):
         share = (number + 1) * samples // len(pairs) - number * samples // len(pairs)
         if share:
             crop = whole(dataset, index)
-            found += [drawn(crop, other, rng) for _ in range(share)]
-    return found
+            collected += [drawn(crop, other, rng) for _ in range(share)]
+    return collected
 
 
 def _held(index: int) -> bool:
@@ -265,11 +266,8 @@ def train_detector(
     out: Path,
     data: Sequence[DetectorData],
     *,
-    steps: int = 10_000,
-    width: int = 64,
-    rate: float = RATE,
-    init: Path | None = None,
     tell: Tell = print,
+    **options: Any,
 ) -> Counts:
     """Train on nine of ten pairs, choose the threshold on the tenth of the first data set and write the model.
 
@@ -278,51 +276,57 @@ def train_detector(
     Args:
         out: model folder.
         data: what to learn from.
-        steps, rate, tell: as of `train`.
-        width: channels of the network.
-        init: model folder to go on from.
+        tell: takes a line for the terminal, now and then.
+        options: see `options.DetectorOptions`.
 
     Returns:
-        What is found in the pairs that were kept, at 8x and 16x.
+        Counts over the pairs that were held out, at 8x and 16x.
 
     Raises:
         InputError: too few pairs to keep one; one that cannot be read.
         ModelError: `init` is no detector of this width.
         OutputError: the model cannot be written.
     """
+    chosen = DetectorOptions.of(options)
     first = data[0].dataset
     if len(first) < _HELD:
         raise InputError(f"{data[0].name}: {len(first)} pairs; give {_HELD} or more, a tenth is kept to choose on")
     torch.manual_seed(0)
-    network = ChangeNetwork(width, len(CLASSES))
+    network = ChangeNetwork(chosen.width, len(CLASSES))
+    init = None if chosen.init is None else Path(chosen.init)
     if init is not None:
         weights = read_weights(init)
         match_weights(network, weights, init)
         network.load_state_dict(weights)
     rng = np.random.default_rng(0)
     samples = [sample for part in data for sample in collect(part.dataset, part.samples, rng)]
-    train(network, samples, steps, rate, tell)
+    train(network, samples, chosen.steps, chosen.rate, tell)
     held = (whole(first, index) for index in range(len(first)) if _held(index))
     checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
     threshold = best_threshold(network, checks)
-    found = count(network, checks, threshold)
+    counts = count(network, checks, threshold)
     trained: dict[str, Any] = {
         "data": [
             {"source": p.name, "fingerprint": p.dataset.fingerprint(), "pairs": len(p.dataset), "samples": p.samples}
             for p in data
         ],
-        "steps": steps,
-        "rate": rate,
+        "steps": chosen.steps,
+        "rate": chosen.rate,
         "threads": torch.get_num_threads(),
-        "f1_held_out": round(found.f1, 4),
+        "f1_held_out": round(counts.f1, 4),
     }
     if init is not None:
         trained["init"] = model_digest(init)
     config = DetectorConfig(
-        width=width, classes=CLASSES, threshold=threshold, psf_sigma=DEFAULT_PSF_SIGMA, bands=BANDS, trained=trained
+        width=chosen.width,
+        classes=CLASSES,
+        threshold=threshold,
+        psf_sigma=DEFAULT_PSF_SIGMA,
+        bands=BANDS,
+        trained=trained,
     )
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)
-    tell(f"{out}: threshold {threshold}, F1 {found.f1:.3f} on {found.pixels} held-out scene pixels")
-    return found
+    tell(f"{out}: threshold {threshold}, F1 {counts.f1:.3f} on {counts.pixels} held-out scene pixels")
+    return counts

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.nn.device import torch_settings
+from geo_refdiff.options import TrainOptions
 from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.train.config import DataConfig, TrainConfig
 from geo_refdiff.train.distributed import distributed_context
@@ -85,24 +87,18 @@ def train(
     config: TrainConfig,
     out: Path,
     *,
-    device: str = "auto",
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
     command: str = "",
     tell: Tell = print,
+    **options: Any,
 ) -> Path | None:
     """Train what a configuration describes and write the model folder `out`/model.
 
     Args:
         config: see `TrainConfig`.
         out: folder of the run: config.toml, log.jsonl, state (checkpoint), pictures, model, model.json (its SHA-256).
-        device: "auto", "cpu" or "cuda"; one of several processes where torchrun started them.
-        resume: go on with the run that lies in `out`, if one does.
-        overwrite: begin anew although one does; what it made is removed.
-        dry_run: check configuration and data, make one batch, train nothing, write nothing.
         command: that started it, for the model card.
         tell: takes lines for the terminal.
+        options: see `options.TrainOptions`.
 
     Returns:
         The model folder; None after a dry run.
@@ -114,12 +110,13 @@ def train(
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
     """
-    with distributed_context(device) as context, torch_settings(), ExitStack() as stack:
+    chosen = TrainOptions.of(options)
+    with distributed_context(chosen.device) as context, torch_settings(), ExitStack() as stack:
         stack.enter_context(denormals_flushed())
         say: Tell = tell if context.is_main else _nothing
-        if context.is_main and not dry_run:
+        if context.is_main and not chosen.dry_run:
             stack.enter_context(locked(out))
-            check_free(out, resume=resume, overwrite=overwrite)
+            check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
         data = open_data(config.data, say)
         first = data.train[0].dataset
         denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
@@ -138,18 +135,18 @@ def train(
         _say_list(say, "passed over", small)
         parameters = sum(p.numel() for p in denoiser.network.parameters())
         say(f"{parameters / 1e6:.2f} M parameters, {context.world_size} process(es) on {context.device}")
-        if dry_run:
+        if chosen.dry_run:
             share = context.shares(config.training.batch, config.training.accumulate)[0]
             batch = maker.batch(1, share)
             side = batch.truth.shape[-1]
             say(f"a batch of {len(batch.names)} at {batch.scale}x, {side} px: {', '.join(batch.names)}")
             return None
         if context.is_main:
-            for warning in prepare(config, data.fingerprint, out, context.world_size, resume=resume):
+            for warning in prepare(config, data.fingerprint, out, context.world_size, resume=chosen.resume):
                 say(warning)
         context.barrier()
         trainer = Trainer(denoiser, config, maker, data.fingerprint, out, context)
-        done = trainer.resume() if resume else 0
+        done = trainer.resume() if chosen.resume else 0
         if done:
             say(f"going on after step {done}")
         figures = _run(trainer, data, say)

@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.data.averaged import coarser
-from geo_refdiff.data.dataset import PairDataset
+from geo_refdiff.data.dataset import PairDataset, coarser
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.raster.gdal import gdal_threads
 from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw

@@ -13,7 +13,7 @@ import rasterio
 from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.rasters import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
-from geo_refdiff.options import Consistency
+from geo_refdiff.options import CloudMode, Consistency
 from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.band_names import band_name
 from geo_refdiff.raster.info import RasterInfo
@@ -64,6 +64,7 @@ class Declared:
         bands: 1-based bands of the scene, in the output's order.
         modelled: places of the bands made by the model; the others were made by transfer.
         area: "none", "box" or "polygon".
+        clouds: what became of the scene's clouds: "keep", "nodata", or "none" where none were known.
         extent: window of the output on the whole scene's output grid.
         valid: number of valid pixels of each band.
         consistency: mode.
@@ -76,6 +77,7 @@ class Declared:
     bands: tuple[int, ...]
     modelled: tuple[int, ...]
     area: str
+    clouds: str
     extent: Window
     valid: tuple[int, ...]
     consistency: Consistency
@@ -113,6 +115,7 @@ def _parsed(tags: Mapping[str, str], band_tags: list[dict[str, str]]) -> Declare
         bands=_numbers(tags["GEO_REFDIFF_BANDS"]),
         modelled=tuple(k for k, tags in enumerate(band_tags) if tags.get(BAND_TAG, "model") == "model"),
         area=_one_of(tags["GEO_REFDIFF_AOI"], ("none", "box", "polygon")),
+        clouds=_one_of(tags.get("GEO_REFDIFF_CLOUDS", "none"), ("none", *get_args(CloudMode))),
         extent=Window(*_numbers(tags[EXTENT_TAG])),
         valid=_numbers(tags[VALID_TAG]),
         consistency=_one_of(tags["GEO_REFDIFF_CONSISTENCY"], get_args(Consistency)),
@@ -137,16 +140,16 @@ def _one_of(text: str, choices: tuple[_Word, ...]) -> _Word:
 
 
 def _residual(tags: Mapping[str, str]) -> DeclaredResidual | None:
-    if "GEO_REFDIFF_LR_PIXELS" not in tags:
+    if "GEO_REFDIFF_SCENE_PIXELS" not in tags:
         return None
     beyond, saturated = (
         int(tags[key]) if key in tags else None
-        for key in ("GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN", "GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED")
+        for key in ("GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN", "GEO_REFDIFF_SCENE_PIXELS_BEYOND_SATURATED")
     )
     return DeclaredResidual(
-        float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]),
-        float(tags["GEO_REFDIFF_LR_RESIDUAL_RMS"]),
-        int(tags["GEO_REFDIFF_LR_PIXELS"]),
+        float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"]),
+        float(tags["GEO_REFDIFF_SCENE_RESIDUAL_RMS"]),
+        int(tags["GEO_REFDIFF_SCENE_PIXELS"]),
         beyond,
         saturated,
     )
@@ -171,7 +174,7 @@ def metadata(info: RasterInfo, source: RasterInfo, declared: Declared) -> list[s
     broken: list[str] = []
     if info.dtype != source.dtype:
         broken.append(f"data type: {info.dtype}, the scene has {source.dtype}")
-    wanted = output_of(source, declared.area == "polygon")
+    wanted = output_of(source, declared.area == "polygon" or declared.clouds == "nodata")
     if not _same(info.nodata, wanted.nodata, info.dtype):
         broken.append(f"nodata: declared as {_quoted(info.nodata)}, the scene asks for {_quoted(wanted.nodata)}")
     if wanted.mask != (info.validity == "mask"):
@@ -237,17 +240,17 @@ def consistency(residual: Residual, declared: Declared, dtype: str, value_range:
     slack, unit = _EPSILONS * magnitude, "DN" if np.dtype(dtype).kind != "f" else "in the scene's units"
     if declared.consistency == "strict" and unit == "DN" and residual.beyond > residual.saturated:
         broken.append(
-            f"LR consistency: strict mode promises half a DN, {residual.beyond - residual.saturated} scene pixels are "
+            f"consistency: strict mode promises half a DN, {residual.beyond - residual.saturated} scene pixels are "
             f"off by more without a saturated pixel in sight"
         )
     limit = STRICT_SHARE * value_range + slack
     if declared.consistency == "strict" and unit != "DN" and residual.largest > limit:
         broken.append(
-            f"LR consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
+            f"consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
             f"{residual.largest:.4g} are left"
         )
     if declared.residual is not None:
-        broken += [f"LR consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
+        broken += [f"consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
     return broken
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,14 @@ from torch import Tensor
 
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
+from geo_refdiff.options import AUTO
+from geo_refdiff.plan.clouds import cloudy_scene
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
@@ -42,8 +45,8 @@ class Validation:
     Attributes:
         out: the file.
         promises: those that were looked at.
-        lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon
-            are counted only.
+        lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon,
+            and under clouds of which the layer is not known, are counted only.
         residual: between scene and output as the declared sensor sees it, in the scene's units.
         bicubic_residual: the same of the scene enlarged by bicubic interpolation, in the output's data type.
         value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
@@ -85,7 +88,7 @@ class Validation:
         figures = []
         if self.residual.count:
             unit = f" {self.unit}"
-            figures.append(Figure("LR residual", self.residual.rms, self.bicubic_residual.rms, unit))
+            figures.append(Figure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
         if isfinite(self.seams.detail):
             figures.append(Figure("sharpness", self.seams.detail, 1.0))
         if self.reference.get("detail_shared") is not None:
@@ -98,10 +101,15 @@ class Validation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        left = self.residual
-        residual: dict[str, Any] = {"count": left.count, "largest": left.largest, "rms": left.rms, "unit": self.unit}
+        measured = self.residual
+        residual: dict[str, Any] = {
+            "count": measured.count,
+            "largest": measured.largest,
+            "rms": measured.rms,
+            "unit": self.unit,
+        }
         if self.unit == "DN":
-            residual |= {"beyond": left.beyond, "saturated": left.saturated}
+            residual |= {"beyond": measured.beyond, "saturated": measured.saturated}
         return {
             "out": str(self.out),
             "ok": not self.broken,
@@ -109,7 +117,7 @@ class Validation:
             "pixels_lost": self.lost,
             "pixels_invented": self.invented,
             "consistency": self.consistency,
-            "lr_residual": residual,
+            "scene_residual": residual,
             "scene_range": self.value_range,
             "seams": self.seams.to_dict(),
             "sources": self.sources,
@@ -122,19 +130,21 @@ class Validation:
         }
 
     def __str__(self) -> str:
-        left, unit = self.residual, self.unit
-        share = "" if unit == "DN" else f", {left.largest / self.value_range:.2g} of the scene's range"
-        residual = f"{self.consistency}; rms {left.rms:.4g} {unit}, largest {left.largest:.4g} {unit}{share}"
+        measured, unit = self.residual, self.unit
+        share = "" if unit == "DN" else f", {measured.largest / self.value_range:.2g} of the scene's range"
+        residual = f"{self.consistency}; rms {measured.rms:.4g} {unit}, largest {measured.largest:.4g} {unit}{share}"
         rows = [("missing pixels", f"{self.lost} lost, {self.invented} invented"), ("consistency", residual)]
         if unit == "DN":
-            why = f"; {left.saturated} of them beside saturated pixels" if left.beyond else ""
+            why = f"; {measured.saturated} of them beside saturated pixels" if measured.beyond else ""
             rows.append(
-                ("beyond half a DN", f"{left.beyond} of {left.count} scene pixels, bands counted apart{why}"),
+                ("beyond half a DN", f"{measured.beyond} of {measured.count} scene pixels, bands counted apart{why}"),
             )
         rows.append(("seams", str(self.seams)))
         total = sum(self.sources.values()) - self.sources.get(CLASSES[0], 0)
         if total:
-            shares = [f"{self.sources[n] / total:.1%} {said}" for n, said in zip(CLASSES, MEANINGS, strict=True)][1:]
+            shares = [f"{self.sources[n] / total:.1%} {meaning}" for n, meaning in zip(CLASSES, MEANINGS, strict=True)][
+                1:
+            ]
             rows += [("detail" if not k else "", share) for k, share in enumerate(shares)]
         rows += self._of_reference()
         if self.truth_registration:
@@ -158,26 +168,35 @@ class Validation:
 
 
 def validate_product(
-    out: str | Path, scene: str | Path, truth: str | Path | None = None, reference: str | Path | None = None
+    out: Raster,
+    scene: Raster,
+    truth: Raster | None = None,
+    reference: Raster | None = None,
+    cloud_mask: str = AUTO,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
     Args:
         out: as `upscale` wrote it, with its tags.
         scene: that it was made from.
-        truth: an HR image of the same date in the scene's units, on any grid; bands are matched by name, else by order.
+        truth: an image of the same date, as fine as the output, in the scene's units, on any grid; bands are matched by
+            name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
+        cloud_mask: that it was made with, as of `upscale`; it is looked at where clouds have become nodata.
 
     Raises:
         InputError: a file cannot be read, `out` carries no tags of `upscale`, bands of the reference or the truth are
             not those of the output, or the truth has other units than the scene.
     """
     with gdal_env():
+        made, source = inspect(name_of(out), "scene"), inspect(name_of(scene), "scene")
+        if read_declared(made).clouds == "nodata":
+            source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
-            inspect(out, "scene"),
-            inspect(scene, "scene"),
-            None if truth is None else inspect(truth, "reference"),
-            None if reference is None else inspect(reference, "reference"),
+            made,
+            source,
+            None if truth is None else inspect(name_of(truth), "reference"),
+            None if reference is None else inspect(name_of(reference), "reference"),
         )
 
 
@@ -187,6 +206,8 @@ def validate_raster(
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
         declared = read_declared(info)
+        if declared.clouds != "nodata":
+            source = replace(source, clouds=None)
         result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
             result.unit = source.units[declared.bands[0] - 1] or "scene units"
@@ -219,7 +240,7 @@ def _judged(
     """All promises but that of the grid."""
     magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
-    nothing = "nothing is promised: it was made without LR consistency" if declared.residual is None else ""
+    nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
     untold = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
@@ -297,16 +318,16 @@ def _compare(
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
-            if declared.area != "polygon":
+            if declared.area != "polygon" and (declared.clouds != "nodata" or source.clouds is not None):
                 result.lost += int((wanted & ~valid[own]).any(axis=0).sum())
             sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
             count, height, width = lr.shape
             whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
             kept, cut = (torch.from_numpy(part)[None] for part in (whole, lr_valid & ~whole))
-            seen = _real(lr), kept, tile.within(outer), cut
+            observed = _real(lr), kept, tile.within(outer), cut
             made, plain = _real(pixels), rounded(_real(smooth), dtype)
-            result.residual = result.residual.plus(consistency.measure(made, *seen))
-            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *seen))
+            result.residual = result.residual.plus(consistency.measure(made, *observed))
+            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *observed))
             both = valid[own] & wanted
             output.feed(pixels[own].astype(np.float32), both)
             interpolated.feed(plain[0].to(torch.float32).numpy()[own], both)

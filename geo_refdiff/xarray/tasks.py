@@ -101,7 +101,8 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
 
 def _names(job: Job) -> list[str]:
     """What the inputs are called, as they were given and as absolute paths."""
-    names = [str(name) for name in (job.scene, job.ref, *job.options.mask.files) if name is not None]
+    masks, clouds = job.options.mask.files, job.options.clouds.file
+    names = [str(name) for name in (job.scene, job.ref, *masks, clouds) if name is not None]
     return [*names, *(str(Path(name).absolute()) for name in names)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import geo_refdiff.change.detector as detector_module
 from geo_refdiff.change.detector import (
     CHANNELS,
     CONFIDENCE_STEPS,
@@ -217,3 +219,48 @@ def test_the_bundled_detector_finds_change_in_a_landscape_it_never_saw(detector:
 def test_the_same_date_twice_is_no_change(place: LandscapePair, detector: Detector) -> None:
     found = Scene(place.new, place.new).prior(detector).detect(Window(0, 0, 32, 32))[0]
     assert (found != 0).mean() < 0.01
+
+
+def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
+    place: LandscapePair, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(place.new, place.old)
+    whole = Window(0, 0, 32, 32)
+    tile = scene.prior(detector)._probabilities(whole, torch.float64)[0]
+    steps = (1 - tile[0]) * CONFIDENCE_STEPS
+    off = np.where((steps > 10) & (steps < 240), np.abs(steps % 1 - 0.5), 1.0)
+    assert off.min() < 0.1
+    limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding lies next to this pixel
+    prior = scene.prior(replace(detector, threshold=limit / CONFIDENCE_STEPS))
+    again: list[Window] = []
+    shift = [0.0]
+    exact = prior._probabilities
+
+    def coarse(tile: Window, dtype: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, valid = exact(tile, dtype)
+        if dtype == torch.float32:
+            probabilities[0] += shift[0]
+        else:
+            again.append(tile)
+        return probabilities, valid
+
+    monkeypatch.setattr(prior, "_probabilities", coarse)
+    right = prior.detect(whole)[0]
+    wrong = []
+    for shift[0] in (8e-4, -8e-4):
+        monkeypatch.setattr(detector_module, "_COARSE", 1.6e-3)
+        for few in (1000, 0):
+            monkeypatch.setattr(detector_module, "_FEW", few)
+            again.clear()
+            found = prior.read(Window(0, 0, 256, 256))[::SCALE, ::SCALE]
+            assert len(again) == 1 if few == 0 else 0 < len(again) < 512, len(again)
+            assert np.array_equal(found, right)
+        monkeypatch.setattr(detector_module, "_COARSE", 0.0)
+        wrong.append(not np.array_equal(prior.read(Window(0, 0, 256, 256))[::SCALE, ::SCALE], right))
+    assert any(wrong)  # the shift is enough to tell
+
+
+def test_float32_is_coarse_by_far_less_than_what_is_allowed_for(place: LandscapePair, detector: Detector) -> None:
+    prior = Scene(place.new, place.old).prior(detector)
+    (fine, _), (coarse, _) = (prior._probabilities(Window(0, 0, 32, 32), t) for t in (torch.float64, torch.float32))
+    assert 0 < np.abs(fine - coarse).max() < detector_module._COARSE / 10

@@ -77,14 +77,14 @@ def test_match_finds_shift_and_radiometry_and_says_how_well() -> None:
     old = shifted((new - 15.0) / 0.85, (1.5, -2.0))
     everywhere = np.ones(new.shape[1:], bool)
     found = match([(new, everywhere, old, everywhere)], register=True)
-    assert found.found
+    assert found.registered
     assert found.shift == pytest.approx((-1.5, 2.0), abs=0.15)
     assert found.gain == pytest.approx((0.85,) * 4, rel=0.05)
     assert found.correlation > 0.95
-    assert not match([(new, everywhere, old, everywhere)], register=False).found
+    assert not match([(new, everywhere, old, everywhere)], register=False).registered
     # two views that see nothing are outvoted by none: half must agree to see something
     blind = (texture(7), everywhere, texture(8), everywhere)
-    assert not match([(new, everywhere, old, everywhere), blind, blind], register=True).found
+    assert not match([(new, everywhere, old, everywhere), blind, blind], register=True).registered
 
 
 def test_fitted_is_in_the_new_radiometry() -> None:

@@ -49,7 +49,7 @@ class Guided(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.5))
         self.calls = 0
 
-    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:
+    def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Tensor:
         self.calls += 1
         return lr * self.weight
 
@@ -138,10 +138,10 @@ def test_layers_compute_in_bfloat16_images_stay_float32():
 
 def test_guidance_is_computed_in_bfloat16_its_images_stay_float32():
     class Cast(Guided):
-        def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:
+        def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Tensor:
             assert lr.dtype == ref.dtype == torch.float32
             self.products.append((lr[0, 0] @ lr[0, 0].T).dtype)
-            return super().guidance(lr, ref, mask)
+            return super().guidance(lr, ref, mask, start_only=start_only)
 
         def start(self, guidance: Tensor) -> Tensor:
             self.products.append((guidance[0, 0] @ guidance[0, 0].T).dtype)
@@ -187,7 +187,7 @@ def test_network_without_start_says_so():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
 
-        def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:
+        def guidance(self, lr: Tensor, ref: Tensor, mask: Tensor, *, start_only: bool = False) -> Tensor:
             return lr
 
         def forward(self, x: Tensor, c_noise: Tensor, guidance: Tensor) -> Tensor:

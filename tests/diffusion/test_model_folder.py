@@ -137,7 +137,7 @@ def test_compact_architecture(tmp_path):
 def test_resolve_model(folder, tmp_path, monkeypatch):
     assert resolve_model(folder) == folder
     assert resolve_model(str(folder)) == folder
-    with pytest.raises(ModelError, match="unknown model 'nonsense': give a model folder or a bundled name"):
+    with pytest.raises(ModelError, match="unknown model 'nonsense': give a model folder, a URL or a bundled name"):
         resolve_model("nonsense")
     with pytest.raises(ModelError, match=r"no config\.json"):
         resolve_model(tmp_path)

@@ -21,6 +21,10 @@ CRS = "EPSG:32633"
 SIDE = 24
 """Pixels of 10 m of a tile."""
 
+CLOUDS = np.zeros((SIDE // 2, SIDE // 2), bool)
+CLOUDS[4:8, 2:7] = True
+"""On pixels of 20 m: where the Sentinel-2 product that is asked to be so is cloudy."""
+
 Make = Callable[..., Path]
 
 
@@ -64,10 +68,14 @@ _S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09
 
 @pytest.fixture
 def make_sentinel_2(tmp_path: Path) -> Make:
-    """A .SAFE folder: make(level="L2A", baseline="05.00", offset=-1000, without=()) -> path."""
+    """A .SAFE folder: make(level="L2A", baseline="05.00", offset=-1000, without=(), clouds=False) -> path."""
 
     def make(
-        level: str = "L2A", baseline: str = "05.00", offset: int | None = -1000, without: Sequence[str] = ()
+        level: str = "L2A",
+        baseline: str = "05.00",
+        offset: int | None = -1000,
+        without: Sequence[str] = (),
+        clouds: bool = False,
     ) -> Path:
         tile, time = "T33UUP", "20220503T102021"
         number = baseline.replace(".", "")
@@ -83,11 +91,17 @@ def make_sentinel_2(tmp_path: Path) -> Make:
             images.append(name)
             if band not in without:
                 side = SIDE * 10 // metres
-                write(folder / f"{name}.jp2", image(_S2_BANDS.index(band), side), metres)
+                values = image(_S2_BANDS.index(band), side)
+                if clouds:
+                    values[np.kron(CLOUDS, np.ones((20 // metres,) * 2)) > 0] = 12_000
+                write(folder / f"{name}.jp2", values, metres)
         if level == "L2A":
             name = f"{granule}/IMG_DATA/R20m/{tile}_{time}_SCL_20m"
             images.append(name)
-            write(folder / f"{name}.jp2", np.full((SIDE // 2, SIDE // 2), 4, np.uint8), 20)
+            classes = np.where(CLOUDS & clouds, 9, 4).astype(np.uint8)
+            classes[10, 10] = 11  # snow
+            if "SCL" not in without:
+                write(folder / f"{name}.jp2", classes, 20)
         listed = "".join(f"<IMAGE_FILE>{name}</IMAGE_FILE>" for name in images)
         adds = "BOA_ADD_OFFSET" if level == "L2A" else "RADIO_ADD_OFFSET"
         lists = "BOA_ADD_OFFSET_VALUES_LIST" if level == "L2A" else "Radiometric_Offset_List"
@@ -212,7 +226,10 @@ def make_planetscope(tmp_path: Path) -> Make:
         folder = tmp_path / "order" / "PSScene"
         values = np.stack([image(band) for band in range(bands)])
         write(folder / f"{scene}_3B_AnalyticMS{'_SR' if sr else ''}{eight}_clip.tif", values, 3, nodata=0)
-        write(folder / f"{scene}_3B_udm2_clip.tif", np.ones((8, SIDE, SIDE), np.uint8), 3)
+        usable = np.zeros((8, SIDE, SIDE), np.uint8)
+        usable[0] = 1
+        if "udm2" not in without:
+            write(folder / f"{scene}_3B_udm2_clip.tif", usable, 3)
         told = "".join(
             f"<ps:bandSpecificMetadata><ps:bandNumber>{k}</ps:bandNumber>"
             f"<ps:reflectanceCoefficient>{2e-5 * k}</ps:reflectanceCoefficient></ps:bandSpecificMetadata>"

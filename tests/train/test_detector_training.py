@@ -102,7 +102,7 @@ def test_it_learns_what_it_is_shown(painted: OpenedDataset, crops: list[Crop]) -
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = ChangeNetwork(16, len(CLASSES))
-    train(network, collect(painted, 24, np.random.default_rng(0)), 80)
+    train(network, collect(painted, 24, np.random.default_rng(0)), 80, 3e-3)
     found = [(1 - probabilities(network, s)[0], s) for s in (lr_sample(crop, SensorModel(8)) for crop in crops)]
     told, true = (
         torch.cat(parts)

@@ -213,3 +213,24 @@ def test_the_temporary_folder_goes_with_the_process(make_pair: Any) -> None:
     assert int(count) == 1
     assert not Path(folder).exists()
     assert Path(folder) != temporary_folder()
+
+
+@pytest.mark.parametrize("clouds", ["keep", "nodata"])
+def test_clouds_as_a_file_and_as_an_array(
+    make_pair: Any, make_raster: Any, opened: Opened, command: Command, clouds: str
+) -> None:
+    scene, _ = make_pair(40, 48)
+    with rasterio.open(scene, "r+") as dataset:
+        dataset.nodata = 0
+    classes = np.full((1, 20, 24), 4, np.uint8)
+    classes[0, 5:9, 6:10] = 9
+    layer = make_raster("SCL.tif", classes, pixel=80.0)
+    options = {"model": "bicubic-ibp", "scale": 2, "clouds": clouds, "block_size": 64}
+    wanted = command(scene, cloud_mask=str(layer), **options)
+    array = opened(layer, {"x": 10, "y": 10}).rename("scl")
+    for given in (str(layer), array):
+        lazy = opened(scene).refdiff.upscale(cloud_mask=given, **options)
+        np.testing.assert_array_equal(lazy.values, wanted)
+    cloudy = np.kron(classes[0] == 9, np.ones((4, 4), bool))
+    assert (wanted == 0).all(axis=0)[cloudy].all() == (clouds == "nodata")
+    assert (wanted == 0).all(axis=0)[~cloudy].mean() < 0.01

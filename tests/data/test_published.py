@@ -1,8 +1,10 @@
-"""The published folder layout: both label encodings, the class table, LR images, and what is wrong with files."""
+"""Data sets as they are published: layouts, label encodings, class tables, LR images, and what is wrong with files."""
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from geo_refdiff.cli.main import run
 from geo_refdiff.data import ReadError, open_dataset
 from geo_refdiff.data.class_table import read_class_table
-from geo_refdiff.data.refsr import RefSRDataset, is_refsr
+from geo_refdiff.data.index import read_index
+from geo_refdiff.data.make_index import make_index
+from geo_refdiff.data.published import PublishedDataset, is_published
 from geo_refdiff.errors import InputError, OptionError
 
 SECOND = """unchanged 255 255 255
@@ -140,6 +145,132 @@ def test_cnam_cd_has_a_class_for_others(second: Path) -> None:
     np.testing.assert_array_equal(crop.mask, np.array([0, 1, 2, 3, 3, 5, 255], np.uint8)[labels(0)])
 
 
+@pytest.fixture
+def official(tmp_path: Path) -> Path:
+    """SECOND as its makers publish it: colours of the class at either date where it changed."""
+    root = tmp_path / "SECOND"
+    for folder, count in (("SECOND_train_set", 3), ("SECOND_total_test/test", 1)):
+        for n in range(count):
+            new = picture(n)
+            home = root / folder
+            save(home / "im1" / f"{n:05d}.png", np.clip(new * 0.7 + 30, 0, 255).astype(np.uint8))
+            save(home / "im2" / f"{n:05d}.png", new)
+            save(home / "label1" / f"{n:05d}.png", COLOURS[before(n)])
+            save(home / "label2" / f"{n:05d}.png", COLOURS[labels(n)])
+    return root
+
+
+def before(seed: int) -> np.ndarray:
+    """Classes at the first date of what `labels` says of the second."""
+    now = labels(seed)
+    return np.where(now > 0, now % 6 + 1, 0).astype(np.uint8)
+
+
+def test_second_as_published_is_read_in_both_orders(official: Path) -> None:
+    dataset = open_dataset(official)
+    assert len(dataset) == 6
+    assert dataset.classes == ("no change", "water", "bare ground", "low vegetation", "tree", "built-up")
+    assert dataset.name(1) == "SECOND_train_set/00001.png"
+    assert dataset.name(4) == "SECOND_train_set/00001.png im2->im1"
+    assert dataset.files(4) == ("im1/00001.png", "im2/00001.png")
+    forth, back = (dataset.read(n, 0, 0, SIDE, SIDE) for n in (1, 4))
+    np.testing.assert_array_equal(forth.new, picture(1).transpose(2, 0, 1))
+    np.testing.assert_array_equal(forth.mask, MODEL[labels(1)])
+    np.testing.assert_array_equal(back.mask, MODEL[before(1)])
+    np.testing.assert_array_equal(forth.classes, MODEL[labels(1)])
+    assert np.abs(forth.new.astype(float) - forth.ref).mean() < 2  # the radiometry is fitted
+    assert np.abs(back.new.astype(float) - back.ref).mean() < 2
+    assert back.new.mean() > forth.new.mean() * 0.7
+    assert open_dataset(official / "SECOND_train_set").fingerprint() == dataset.fingerprint()
+
+
+def test_the_test_set_of_second_may_have_no_labels(official: Path) -> None:
+    home = official / "SECOND_total_test" / "test"
+    for folder in ("label1", "label2"):
+        shutil.rmtree(home / folder)
+    dataset = open_dataset(official / "SECOND_total_test", split="test")
+    assert len(dataset) == 2
+    assert (dataset.read(0, 0, 0, SIDE, SIDE).mask == 255).all()
+
+
+@pytest.fixture
+def cnam(tmp_path: Path) -> Path:
+    """CNAM-CD as its makers publish it: TIFFs, labels of 0 background, impervious, bare, vegetation, water, 5 other."""
+    root = tmp_path / "CNAM-CD(V1)"
+    for n in range(2):
+        save(root / "A" / f"{n}.tif", np.clip(picture(n) * 0.8 + 20, 0, 255).astype(np.uint8))
+        save(root / "B" / f"{n}.tif", picture(n))
+        save(root / "label" / f"{n}.tif", labels(n) % 6)
+    return root
+
+
+def test_cnam_cd_as_published(cnam: Path) -> None:
+    dataset = open_dataset(cnam)
+    assert [dataset.name(n) for n in range(len(dataset))] == ["CNAM-CD(V1)/0.tif", "CNAM-CD(V1)/1.tif"]
+    crop = dataset.read(1, 0, 0, SIDE, SIDE)
+    np.testing.assert_array_equal(crop.new, picture(1).transpose(2, 0, 1))
+    expected = np.array([0, 5, 2, 3, 1, 255], np.uint8)[labels(1) % 6]
+    np.testing.assert_array_equal(crop.mask, expected)
+    np.testing.assert_array_equal(crop.classes, np.where(expected == 255, 0, expected))
+    assert np.abs(crop.new.astype(float) - crop.ref).mean() < 2
+
+
+def test_binary_labels_in_the_folders_of_cnam_cd_are_refused(cnam: Path) -> None:
+    for path in (cnam / "label").iterdir():
+        save(path, np.where(labels(0) > 0, 255, 0).astype(np.uint8))  # as LEVIR-CD has them
+    with pytest.raises(InputError, match=r"values that are no class: 255 .*1 or grey -1 impervious surface"):
+        open_dataset(cnam)
+
+
+def test_a_table_beside_the_data_replaces_that_of_the_layout(official: Path) -> None:
+    home = official / "SECOND_train_set"
+    (home / "CLASS_Table.txt").write_text(SECOND.replace("playground", "other"))
+    crop = open_dataset(official).read(0, 0, 0, SIDE, SIDE)
+    assert (crop.mask[labels(0) == 6] == 255).all()
+
+
+@pytest.mark.parametrize("source", ["official", "cnam", "second"])
+def test_an_index_of_a_published_data_set_gives_the_same_pairs(
+    source: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(source)
+    out = tmp_path / "indices" / "pairs.csv"
+    out.parent.mkdir()
+    steps: list[tuple[int, int]] = []
+    made = make_index(folder, out, register=False, progress=lambda done, total: steps.append((done, total)))
+    assert len(made.problems) == 0
+    rows = read_index(out)
+    assert steps[-1] == (len(rows), len(rows))
+    for split in {row.split for row in rows}:
+        plain, indexed = open_dataset(folder, split=split), open_dataset(out, split=split)
+        assert indexed.bands == plain.bands
+        names = [plain.name(n) for n in range(len(plain))]
+        assert [indexed.name(n) for n in range(len(indexed))] == names
+        for n in range(len(plain)):
+            for one, other in zip(plain.read(n, 3, 5, 40, 50), indexed.read(n, 3, 5, 40, 50), strict=True):
+                assert np.abs(one.astype(float) - other).max() <= 1  # the fit is written with six digits
+            for part in ("mask", "classes"):
+                np.testing.assert_array_equal(
+                    getattr(plain.read(n, 3, 5, 40, 50), part), getattr(indexed.read(n, 3, 5, 40, 50), part)
+                )
+    made = make_index(folder, out.with_suffix(".gpkg"), only=[rows[0].place])  # without footprints
+    assert {row.place for row in made.rows} == {rows[0].place}
+    assert set(made.footprints) == {None}
+    with pytest.raises(OptionError, match="--pattern goes with folders of dates"):
+        make_index(folder, out, overwrite=True, pattern="<place>/<date>")
+
+
+def test_labels_that_cannot_be_read_leave_a_pair_out_of_the_index(official: Path, tmp_path: Path) -> None:
+    image = COLOURS[labels(1)].copy()
+    image[0, 0] = (1, 2, 3)
+    save(official / "SECOND_train_set" / "label2" / "00001.png", image)
+    made = make_index(official / "SECOND_train_set", tmp_path / "i.csv", register=False)
+    assert [problem.name for problem in made.problems] == ["SECOND_train_set/00001.png"]
+    assert "colours that are no class" in made.problems.unusable[0].reason
+    assert len(made.rows) == 5
+    assert made.problems.total == 6
+
+
 def test_splits(second: Path) -> None:
     assert len(open_dataset(second, split="test")) == 2
     assert open_dataset(second / "test").name(0) == "test/00000.png"
@@ -147,13 +278,13 @@ def test_splits(second: Path) -> None:
         open_dataset(second, split="val")
     with pytest.raises(OptionError, match="holds red, green, blue, not nir"):
         open_dataset(second, bands=("nir",))
-    assert is_refsr(second)
-    assert not is_refsr(second.parent / "nothing")
+    assert is_published(second)
+    assert not is_published(second.parent / "nothing")
 
 
 def test_lr_images_that_come_with_it(second: Path) -> None:
     dataset = open_dataset(second, split="test")
-    assert isinstance(dataset, RefSRDataset)
+    assert isinstance(dataset, PublishedDataset)
     assert dataset.lr_kinds() == (("bic", 8), ("bic", 16))
     lr = dataset.read_lr(1, 8)
     small = Image.fromarray(picture(1)).resize((8, 8), Image.Resampling.BICUBIC)
@@ -205,10 +336,10 @@ def test_missing_damaged_and_ill_fitting_files(second: Path) -> None:
     assert len(dataset) == 1
     reasons = {p.name: p.reason for p in dataset.problems}
     assert "no such file" in reasons["train/00000.png"]
-    assert "cannot be read as PNG" in reasons["train/00002.png"]
+    assert "cannot be read as an image" in reasons["train/00002.png"]
     cut_short = (train / "HR_512" / "00001.png").read_bytes()[:2000]
     (train / "HR_512" / "00001.png").write_bytes(cut_short)
-    with pytest.raises(ReadError, match="cannot be read as PNG"):
+    with pytest.raises(ReadError, match="cannot be read as an image"):
         open_dataset(second).read(0, 0, 0, 4, 4)
 
 
@@ -289,5 +420,22 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         open_dataset(tmp_path)
     with pytest.raises(InputError, match="no such index file"):
         open_dataset(tmp_path / "none.csv")
-    with pytest.raises(OptionError, match="on_error 'ignore' is unknown"):
+    with pytest.raises(OptionError, match="on error 'ignore': choose skip or stop"):
         open_dataset(tmp_path, on_error="ignore")
+
+
+def test_second_as_published_goes_through_train_and_evaluate(
+    official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("crop=32", "scales={ 4 = 1.0 }")
+    settings = [f"samples.{s}" for s in small] + [f'data.train=["{official}#train"]', "data.validation=[]"]
+    given = [part for setting in settings for part in ("--set", setting)]
+    assert run(["train", "cpu-minutes", "--dry-run", "--device", "cpu", *given]) == 0
+    told = capsys.readouterr().err
+    assert f"{official}#train: 6 pairs" in told
+    assert "at 4x, 32 px: SECOND_train_set/" in told
+    report = tmp_path / "report"
+    where = ["--data", str(official / "SECOND_total_test"), "--split", "test", "-o", str(report)]
+    assert run(["evaluate", *where, "--tile", "32", "--scale", "4", "--grid", "1", "--device", "cpu"]) == 0
+    tiles = json.loads((report / "metrics.json").read_text())
+    assert "test_00000" in json.dumps(tiles)

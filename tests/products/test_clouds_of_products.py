@@ -1,0 +1,218 @@
+"""Clouds of products: they count for nothing, are marked or left out, and say so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import shapely
+from affine import Affine
+
+from geo_refdiff.batch.jobs import Sources
+from geo_refdiff.batch.run import batch
+from geo_refdiff.commands.coregister import coregister
+from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.commands.upscale import upscale
+from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.plan.file import read_plan
+from geo_refdiff.plan.same_inputs import check_inputs
+from geo_refdiff.restore.sources import CLOUD
+from geo_refdiff.validate.validation import validate_product
+
+Make = Callable[..., Path]
+CORNER = (600_000.0, 5_400_000.0)
+SIDE = 24
+CLOUDS = np.zeros((SIDE, SIDE), bool)
+CLOUDS[8:16, 4:14] = True
+"""On pixels of 10 m, as the product tells."""
+EMPTY = np.zeros((SIDE, SIDE), bool)
+EMPTY[:3, :3] = True
+
+
+def run(scene: Path, out: Path, **options: Any) -> Any:
+    return upscale(scene, out=out, **({"model": "bicubic-ibp", "scale": 2} | options))
+
+
+def pixels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values, and whether all bands are valid."""
+    with rasterio.open(path) as dataset:
+        return dataset.read(), dataset.dataset_mask() > 0
+
+
+def fine(mask: np.ndarray, scale: int = 2) -> np.ndarray:
+    return np.kron(mask, np.ones((scale, scale), bool))
+
+
+def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder, out = make_sentinel_2(clouds=True), tmp_path / "out.tif"
+    result = run(folder, out, products="all")
+    assert any("of the scene is cloudy, as T33UUP_20220503T102021_SCL_20m.jp2 tells" in note for note in result.notes)
+    values, valid = pixels(out)
+    np.testing.assert_array_equal(valid, fine(~EMPTY))
+    assert np.median(values[:, fine(CLOUDS)]) == pytest.approx(12_000, rel=0.05)
+    source, _ = pixels(tmp_path / "out.source.tif")
+    np.testing.assert_array_equal(source[0] == CLOUD, fine(CLOUDS))
+    with rasterio.open(tmp_path / "out.source.tif") as dataset:
+        assert dataset.tags()["GEO_REFDIFF_CLASS_4"] == "cloud"
+        assert dataset.tags()["GEO_REFDIFF_PIXELS_CLOUD"] == str(4 * CLOUDS.sum())
+    assert "cloud" in (tmp_path / "out.source.qml").read_text()
+    properties = json.loads((tmp_path / "out.json").read_text())["properties"]
+    assert properties["geo_refdiff:clouds"] == {
+        "layer": "T33UUP_20220503T102021_SCL_20m.jp2", "kind": "scl", "pixels": "keep",
+    }  # fmt: skip
+    assert properties["geo_refdiff:sources"]["cloud"] == 4 * CLOUDS.sum()
+    page = (tmp_path / "out.html").read_text()
+    assert "a cloud or its shadow hides the ground" in page
+    assert "upscaled as they are, and marked in the source map" in page
+    found = validate_product(out, folder)
+    assert found.broken == []
+    assert found.sources["cloud"] == 4 * CLOUDS.sum()
+
+
+def test_clouds_become_nodata(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder, out = make_sentinel_2(clouds=True), tmp_path / "out.tif"
+    run(folder, out, clouds="nodata", products="all")
+    values, valid = pixels(out)
+    np.testing.assert_array_equal(valid, fine(~EMPTY & ~CLOUDS))
+    assert values[:, valid].max() < 6000, "the cloud has leaked"
+    found = validate_product(out, folder)
+    assert (found.broken, found.lost, found.invented) == ([], 0, 0)
+    assert validate_product(out, folder, cloud_mask="none").broken == []  # which pixels were cloudy is not known then
+    other = tmp_path / "other.tif"
+    with rasterio.open(folder / next(folder.rglob("*SCL_20m.jp2"))) as scl:
+        profile = dict(scl.profile) | {"driver": "GTiff"}
+    with rasterio.open(other, "w", **profile) as dataset:
+        dataset.write(np.eye(SIDE // 2, dtype=np.uint8), 1)
+    assert "valid pixels lost" in validate_product(out, folder, cloud_mask=str(other)).broken[0]
+    run(folder, tmp_path / "all.tif", clouds="nodata", cloud_mask="none")
+    assert pixels(tmp_path / "all.tif")[1].sum() == fine(~EMPTY).sum()
+
+
+def test_clouds_count_for_nothing_in_range_and_noise(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder, out = make_sentinel_2(clouds=True), tmp_path / "out.tif"
+    plans = [
+        read_plan(run(folder, out, cloud_mask=mask, plan_only=True, overwrite=True).plan_path)
+        for mask in ("auto", "none")
+    ]
+    assert plans[0].scene.clouds is not None
+    assert plans[0].scene.clouds.kind == "scl"
+    assert plans[1].scene.clouds is None
+    assert plans[0].digest() != plans[1].digest()
+    middles = [plan.radiometry.fill for plan in plans]
+    assert all(a < b for a, b in zip(*middles, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["keep", "nodata"])
+def test_blocks_and_areas_do_not_change_pixels_near_clouds(make_sentinel_2: Make, tmp_path: Path, mode: str) -> None:
+    folder = make_sentinel_2(clouds=True)
+    whole, blocks, part = (tmp_path / name for name in ("whole.tif", "blocks.tif", "part.tif"))
+    run(folder, whole, clouds=mode)
+    run(folder, blocks, clouds=mode, block_size=16)
+    box = f"{CORNER[0] + 50},{CORNER[1] - 150},{CORNER[0] + 180},{CORNER[1] - 30}"
+    run(folder, part, clouds=mode, aoi=box)
+    for end in (".tif", ".source.tif"):
+        values, _ = pixels(whole.with_suffix(end))
+        np.testing.assert_array_equal(pixels(blocks.with_suffix(end))[0], values)
+        cut, _ = pixels(part.with_suffix(end))
+        assert np.abs(cut.astype(int) - values[:, 6:30, 10:36].astype(int)).max() <= (1 if end == ".tif" else 0)
+
+
+def test_the_change_of_a_layer_is_another_input(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder = make_sentinel_2()
+    layer = tmp_path / "mask.tif"
+    grid = {"crs": "EPSG:32633", "transform": Affine(10, 0, CORNER[0], 0, -10, CORNER[1])}
+    profile = {"driver": "GTiff", "count": 1, "height": SIDE, "width": SIDE, "dtype": "uint8"} | grid
+    with rasterio.open(layer, "w", **profile) as dataset:
+        dataset.write(CLOUDS.astype(np.uint8), 1)
+    out = tmp_path / "out.tif"
+    plan = read_plan(run(folder, out, cloud_mask=str(layer), plan_only=True).plan_path)
+    check_inputs(plan)
+    run(folder, out, cloud_mask=str(layer), resume=True)
+    np.testing.assert_array_equal(pixels(tmp_path / "out.source.tif")[0][0] == CLOUD, fine(CLOUDS))
+    assert run(folder, out, cloud_mask=str(layer), resume=True).notes[0] == "everything was finished already"
+    with rasterio.open(layer, "w", **(profile | {"dtype": "float32"})) as dataset:
+        dataset.write(CLOUDS.astype(np.float32), 1)
+    with pytest.raises(InputError, match=r"mask\.tif: is another file here, or was changed"):
+        check_inputs(plan)
+
+
+def test_clouds_of_a_reference_are_missing_pixels(make_sentinel_2: Make, tmp_path: Path) -> None:
+    sharp, coarse = make_sentinel_2(clouds=True), tmp_path / "coarse.tif"
+    y, x = np.mgrid[:12, :12]
+    values = np.stack([2700 + 900 * np.sin(x / 1.5 + k) + 500 * np.cos(y / 2 - k) for k in (1, 2, 3, 7)])
+    profile = {
+        "driver": "GTiff", "count": 4, "height": 12, "width": 12, "dtype": "uint16", "crs": "EPSG:32633",
+        "transform": Affine(20, 0, CORNER[0], 0, -20, CORNER[1]),
+    }  # fmt: skip
+    with rasterio.open(coarse, "w", **profile) as out:
+        out.write(values.round().astype(np.uint16))
+        out.descriptions = ("B02", "B03", "B04", "B08")
+    options = {"ref": sharp, "model": "matched-ref", "coregister": "off", "scale": None}
+    result = run(coarse, tmp_path / "o.tif", **options)
+    assert any("of the reference is cloudy" in note for note in result.notes)
+    source, _ = pixels(tmp_path / "o.source.tif")
+    assert not (source[0][9:15, 5:13] == 1).any(), "detail from under a cloud"
+    assert (source[0][18:, 16:] == 1).mean() > 0.5
+    assert pixels(tmp_path / "o.tif")[0].max() < 6000
+    run(coarse, tmp_path / "n.tif", cloud_mask="none", **options)
+    assert (pixels(tmp_path / "n.source.tif")[0][0][9:15, 5:13] == 1).any()
+
+
+def test_detect_change_and_coregister_leave_clouds_out(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder, ref = make_sentinel_2(clouds=True), tmp_path / "ref.tif"
+    run(folder, ref, cloud_mask="none")
+    result = detect_change(folder, ref, tmp_path / "change.tif", scale=2)
+    assert any("of the scene is cloudy" in note for note in result.notes)
+    assert (pixels(tmp_path / "change.tif")[0][0][CLOUDS] == 255).all()
+    detect_change(folder, ref, tmp_path / "with.tif", scale=2, cloud_mask="none")
+    assert (pixels(tmp_path / "with.tif")[0][0][9:15, 5:13] != 255).all()
+    with pytest.raises(InputError, match="not registered"):  # 24 pixels are too few, but clouds were read
+        coregister(folder, ref, tmp_path / "moved.tif")
+
+
+def test_layers_that_do_not_fit_give_one_line(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder = make_sentinel_2()
+    for mask, told in ((str(tmp_path / "no.tif"), "no such file"), ("scl:", "give auto, none, or a file")):
+        with pytest.raises((InputError, OptionError), match=told):
+            run(folder, tmp_path / "out.tif", cloud_mask=mask)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name]
+    plain = make_sentinel_2(level="L1C")
+    assert any("tells no clouds" in note for note in run(plain, tmp_path / "out.tif").notes)
+
+
+def test_a_batch_heeds_the_clouds_of_one_product_and_of_mosaics(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder = make_sentinel_2(clouds=True)
+    (tmp_path / "two").mkdir()
+    east = shutil.copytree(folder, tmp_path / "two" / folder.name)
+    for file in east.rglob("*.jp2"):  # the same tile, 200 m further east
+        moved = file.with_suffix(".tif")
+        with rasterio.open(file) as source:
+            profile = dict(source.profile) | {
+                "driver": "GTiff",
+                "transform": Affine.translation(200, 0) @ source.transform,
+            }
+            with rasterio.open(moved, "w", **profile) as target:
+                target.write(source.read())
+        rasterio.shutil.copy(moved, file, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+        moved.unlink()
+    box = shapely.box(CORNER[0], CORNER[1] - 240, CORNER[0] + 440, CORNER[1])
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "areas.gpkg")
+    done = batch(
+        tmp_path / "areas.gpkg", Sources([folder, east]), tmp_path / "out",
+        options={"model": "bicubic-ibp", "scale": 2, "clouds": "nodata"},
+    )  # fmt: skip
+    assert done.done == 1
+    _, valid = pixels(tmp_path / "out" / "a.tif")
+    told = np.zeros((2, SIDE, 44), int)  # 0 nothing, 1 clear, 2 cloudy
+    for place, offset in enumerate((0, 20)):
+        told[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
+    layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which lies on top is the batch's choice
+    assert any(np.array_equal(valid, fine(seen == 1)) for seen in layered)
