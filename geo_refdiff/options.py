@@ -159,7 +159,8 @@ class Field:
         return self.option.fits is None or self.option.fits(value)
 
     def _refusal(self, value: Any) -> str:
-        if self.choices:
+        repeated = self.option.repeated and isinstance(value, tuple)
+        if self.choices and not (repeated and set(value) <= set(self.choices)):
             return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
         return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
@@ -167,7 +168,7 @@ class Field:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
             shown = repr(value)
         return f"{self.name.replace('_', ' ')} {shown}"

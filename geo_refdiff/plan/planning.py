@@ -143,7 +143,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
     consistency = chosen_consistency(options.radiometry, restorer.consistent)
-    declared = sensor_record(psf, sensor, bands, consistency, noise.sigmas, instrument)
+    declared = sensor_record(psf, sensor, bands, consistency, noise, instrument)
     windows, rounded = _windows(options.compute, restorer, scale, declared, outline.device)
     uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
     notes += rounded + doubts
