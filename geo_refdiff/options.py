@@ -159,15 +159,16 @@ class Field:
         return self.option.fits is None or self.option.fits(value)
 
     def _refusal(self, value: Any) -> str:
-        if self.choices:
-            return f"{self._told(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
-        return f"{self._told(value)}: give {self.option.give or self._wanted}"
+        repeated = self.option.repeated and isinstance(value, tuple)
+        if self.choices and not (repeated and set(value) <= set(self.choices)):
+            return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
+        return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
-    def _told(self, value: Any) -> str:
+    def _shown(self, value: Any) -> str:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
             shown = repr(value)
         return f"{self.name.replace('_', ' ')} {shown}"
@@ -288,12 +289,12 @@ def snr_of(noise: str | float) -> float:
     Raises:
         OptionError: none of the three.
     """
-    found = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
+    match = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
     try:
-        ratio = float(found[1]) if found else 0.0
+        ratio = float(match[1]) if match else 0.0
     except ValueError:
         ratio = math.nan
-    sound = ratio > 0 if found else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
+    sound = ratio > 0 if match else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
@@ -508,7 +509,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         OtherBands | None,
         Option(
             help="What happens to bands that the model does not know: detail is transferred to them, or they are left "
-            "out.",
+            "out. transfer, if it is said, also takes a product's bands of coarser pixels (Sentinel-2: 20 m) along.",
             default="transfer, or drop with --bands",
         ),
     ] = None
@@ -527,7 +528,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="the one that the model was made for",
+            default="told by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
@@ -889,13 +890,13 @@ FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name,
 """All options by name."""
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:
     """Whether all names are options.
 
     Raises:
         OptionError: the first that is not, with the nearest one that is.
     """
-    names = list(known)
+    names = list(allowed)
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)

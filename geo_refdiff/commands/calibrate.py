@@ -64,10 +64,10 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
         plain: without the model's calibration.
         seed: of the noise.
     """
-    seen = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
+    observed = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
     old = tile.raw[0].numpy()
     with TemporaryDirectory() as folder, gdal_env():
-        scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(seen), 0, 255), scale, model.bands)
+        scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(observed), 0, 255), scale, model.bands)
         ref = _write(Path(folder) / "ref.tif", np.where(np.isfinite(old), np.clip(old, 1, 255), 0), 1, model.bands, 0)
         options = UpscaleOptions.of(
             model=model, scale=scale, seed=seed, device="cpu", window=_WINDOW, uncertainty=None if plain else runs,
@@ -143,9 +143,9 @@ def calibrate(
             rows, errors = [], []
             for number, tile in enumerate(tiles()):
                 trial = run_trial(tile, opened, scale, runs, reference=part == "known", plain=True, seed=number)
-                found = _sampled(trial, np.random.default_rng(number))
-                rows.append(found[0])
-                errors.append(found[1])
+                calibration = _sampled(trial, np.random.default_rng(number))
+                rows.append(calibration[0])
+                errors.append(calibration[1])
                 done += 1
                 if progress:
                     progress(done, total)
@@ -162,10 +162,10 @@ def _tiles(data: str | Path, root: str | Path | None, model: Model, places: int)
     dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, size=_SIDE, bands=model.bands)
     first = {spec.place: spec for spec in reversed(source.specs)}
-    known = sorted(first)
-    if len(known) < places:
-        raise OptionError(f"{data}: has {len(known)} places, {places} are wanted; give less --places")
-    chosen = [first[known[k * len(known) // places]] for k in range(places)]
+    valid = sorted(first)
+    if len(valid) < places:
+        raise OptionError(f"{data}: has {len(valid)} places, {places} are wanted; give less --places")
+    chosen = [first[valid[k * len(valid) // places]] for k in range(places)]
     return lambda: (source.read(spec) for spec in chosen)
 
 

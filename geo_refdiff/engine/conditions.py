@@ -27,6 +27,7 @@ from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import REACH
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Inputs:
     """What the files hold for N windows of one shape (H, W).
 
     Attributes:
-        windows: the N windows on the HR lattice.
+        windows: the N windows on the output lattice.
         lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` scene px on each
             side, in the file's type.
         lr_valid: the same shape, True = valid.
@@ -85,7 +86,7 @@ class ConditionReader:
         halo = plan.windows.halo if plan.windows else 0
         self.rounds = LR_MARGIN + -(-halo // scale)
         """scene pixels by which valid pixels grow into missing ones."""
-        self.around = LR_MARGIN + self.rounds
+        self.around = (LR_MARGIN if plan.sensor.noise_filter is None else REACH) + self.rounds
         """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
         self.scene = self._closing.enter_context(RasterReader(plan.shown_scene, plan.bands.computed))
@@ -116,7 +117,7 @@ class ConditionReader:
         """The scene as it is: values (B, h, w) of the output's bands in its type, and validity band by band.
 
         Args:
-            window: on the LR lattice.
+            window: on the scene lattice.
         """
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
@@ -125,7 +126,7 @@ class ConditionReader:
         """(h, w) True = a cloud that is kept; None: the whole window is clear.
 
         Args:
-            window: on the LR lattice.
+            window: on the scene lattice.
         """
         if self._clear is None:
             return None
@@ -134,8 +135,11 @@ class ConditionReader:
         return clouds if clouds.any() else None
 
     def read(self, windows: tuple[Window, ...]) -> Inputs:
-        """What the files hold for windows of one shape on the HR lattice, whose sides and starts are multiples of the
-        scale."""
+        """What the files hold for windows of one shape.
+
+        Args:
+            windows: of the output lattice; sides and starts are multiples of the scale.
+        """
         scenes = [self.lr(window.divide(self.scale).pad(self.around)) for window in windows]
         lr, lr_valid = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
         ref = ref_valid = mask = None
@@ -195,7 +199,7 @@ class ConditionReader:
         )  # fmt: skip
 
     def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The scene on the LR lattice in the restorer's units, and validity band by band; clouds are not valid."""
+        """The scene on the scene lattice in the restorer's units, and validity band by band; clouds are not valid."""
         values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
         clouds = self.cloudy(window)
         if clouds is not None:
@@ -203,7 +207,7 @@ class ConditionReader:
         return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
     def _reference_units(self, window: Window) -> Tensor:
-        """The reference on the HR lattice in the scene's radiometry and the restorer's units, NaN where missing."""
+        """The reference on the output lattice in the scene's radiometry and the restorer's units, NaN where missing."""
         values, valid = (torch.from_numpy(part) for part in self._reference(window))
         return torch.where(valid, self.plan.radiometry.units.to_model(self._matched(values)), torch.nan)
 

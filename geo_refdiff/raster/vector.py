@@ -209,11 +209,11 @@ def other_meanings(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
     straight, swapped = f"{x0},{y0},{x1},{y1}", f"{y0},{x0},{y1},{x1}"
     code = numbers.group(2)
     given = [f"{swapped},{code}"] if code else [f"{straight},EPSG:4326", f"{swapped},EPSG:4326", swapped]
-    found = []
+    meanings = []
     for other in given:
         with contextlib.suppress(GridError, InputError):
-            found.append((other, read_aoi(other, crs)))
-    return found
+            meanings.append((other, read_aoi(other, crs)))
+    return meanings
 
 
 def _swapped_file(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
@@ -318,13 +318,13 @@ def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float]) -> None:
     xmin, ymin, xmax, ymax = (float(v) for v in bounds)
     if not in_degrees(crs) or (max(abs(ymin), abs(ymax)) <= 90.0 + _SPARE and max(abs(xmin), abs(xmax)) <= 540.0):
         return
-    told = (
+    problem = (
         f"{name}: x {xmin:.10g} to {xmax:.10g}, y {ymin:.10g} to {ymax:.10g} are no degrees of longitude and latitude"
     )
     if max(abs(xmin), abs(xmax)) <= 90.0 and max(abs(ymin), abs(ymax)) <= 540.0:
-        raise InputError(f"{told}: they look swapped; put longitude first")
+        raise InputError(f"{problem}: they look swapped; put longitude first")
     raise InputError(
-        f"{told}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
+        f"{problem}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
         f"ogr2ogr -a_srs EPSG:... area.gpkg {name}"
     )
 

@@ -133,8 +133,8 @@ def _upscaled(
     if stored[0].store.info.validity == "none":
         _LOG.warning("the array has no nodata value: all pixels are data; else say it: .rio.write_nodata(0)")
     mask = mask_name(mask, lambda: stored[0].store.info.crs_wkt)
-    more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
-    inputs = {"ref": ref, "mask": mask, **more}
+    inputs: dict[str, Any] = {"ref": ref, "mask": mask}
+    inputs |= {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
     beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, Array)}
     given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
     if "cloud_mask" in beside:
@@ -160,12 +160,12 @@ def _folder(folder: str | Path | None) -> Path:
 def _stored(array: Array, folder: Path, role: str) -> Stored:
     if isinstance(array, xarray.Dataset):
         array = stacked(array, f"{role} dataset")
-    found = layers(array, f"{role} array")
-    if len(found.images) != 1:
+    images = layers(array, f"{role} array")
+    if len(images.images) != 1:
         raise InputError(
-            f"{role} array: has {len(found.images)} steps along {found.stack}; choose one: .isel({found.stack}=0)"
+            f"{role} array: has {len(images.images)} steps along {images.stack}; choose one: .isel({images.stack}=0)"
         )
-    return store_image(found.images[0], folder, f"{role} array")
+    return store_image(images.images[0], folder, f"{role} array")
 
 
 def _named(path: str, array: Array) -> str:

@@ -165,19 +165,19 @@ def affine_of(image: xarray.DataArray, what: str) -> Affine:
         InputError: coordinates that are missing or not evenly spaced.
     """
     y, x = image.dims[-2:]
-    known, corners = _stated(image)
+    stated, corners = _stated(image)
     first = _first(image, x, y)
     if first is None:
-        if known is None:
+        if stated is None:
             raise InputError(f"{what}: has no coordinates {x}, {y} and no affine; give one: da.rio.write_transform()")
-        return known
-    if known is not None and _steps(image, x, y, known, what):
-        cols, rows = apply(~known, *(np.asarray([v]) for v in first))
+        return stated
+    if stated is not None and _steps(image, x, y, stated, what):
+        cols, rows = apply(~stated, *(np.asarray([v]) for v in first))
         col, row = float(cols[0]), float(rows[0])
         for shift in (0.5, 0.0) if corners else (0.5,):
             cut = round(row - shift), round(col - shift)
             if max(abs(row - shift - cut[0]), abs(col - shift - cut[1])) < _EVEN:
-                return translated(known, *cut)
+                return translated(stated, *cut)
     (left, a), (top, e) = _line(image, x, what), _line(image, y, what)
     return Affine(a, 0.0, left - a / 2, 0.0, e, top - e / 2)
 
@@ -256,9 +256,9 @@ def _first(image: xarray.DataArray, x: Hashable, y: Hashable) -> tuple[float, fl
     return left, top
 
 
-def _steps(image: xarray.DataArray, x: Hashable, y: Hashable, known: Affine, what: str) -> bool:
+def _steps(image: xarray.DataArray, x: Hashable, y: Hashable, affine: Affine, what: str) -> bool:
     """Whether the coordinates step as the affine says; always where they have two dimensions, or one pixel."""
-    for name, pixel in ((x, known.a), (y, known.e)):
+    for name, pixel in ((x, affine.a), (y, affine.e)):
         if name in image.coords and image.sizes[name] > 1:
             step = _line(image, name, what)[1]
             if abs(step - pixel) > _SAME * abs(pixel):

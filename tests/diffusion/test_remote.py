@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from hub import Server, serving
 
 from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
 from geo_refdiff.commands.calibrate import calibrate
 from geo_refdiff.diffusion import remote
 from geo_refdiff.diffusion.checkpoint import (
@@ -139,6 +142,15 @@ def test_an_archive_is_fetched_once_and_again_when_it_changes(server: Server, ti
     assert (cached.folder, cached.offline) == (after.folder, "the server says 503 Service Unavailable")
     with pytest.raises(ModelError, match=r"b\.tar\.gz: cannot be fetched .*503.* is not in the cache"):
         anew(f"{server.url}/b.tar.gz")
+
+
+def test_several_processes_may_fetch_at_once(server: Server, tiny_compact: Path) -> None:
+    server.files["/m.tar.gz"] = packed(tiny_compact)
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(fetch_model.__wrapped__, [f"{server.url}/m.tar.gz"] * 6))
+    assert len({model.folder for model in got}) == 1
+    assert model_digest(got[0].folder) == model_digest(tiny_compact)
+    assert sorted(path.name for path in got[0].folder.parent.iterdir()) == [model_digest(tiny_compact), "latest.json"]
 
 
 def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp_path: Path) -> None:
@@ -282,6 +294,14 @@ def test_other_commands_take_the_same_names(hub: Server) -> None:
     assert describe_model("hf://owner/name")["halo"] == 24
     with pytest.raises(OptionError, match="is a copy in the cache, which is no place for a calibration"):
         calibrate("hf://owner/name", "pairs.csv", scales=[4], runs=2, places=4)
+
+
+def test_the_settings_of_a_plan_pin_the_model(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:
+    scene = make_raster("scene.tif", np.full((3, 24, 24), 9, np.uint8))
+    out = tmp_path / "out.tif"
+    command = ["upscale", str(scene), "--scale", "4", "-o", str(out), "--model", "hf://owner/name", "--plan-only"]
+    assert run(command) == 0
+    assert tomllib.loads((tmp_path / "out.run.toml").read_text())["model"] == f"hf://owner/name@{SECOND}"
 
 
 def test_an_output_says_which_commit_made_it(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:
