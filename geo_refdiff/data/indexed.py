@@ -280,9 +280,9 @@ class IndexDataset:
             return self._label(held, covers, changes, {job: stored[keys[job]] for job in jobs}, log)
         with cache.exclusive(log):
             stored = cache.read()  # another process may have made them meanwhile
-            known = {job: stored[keys[job]] for job in jobs if keys[job] in stored}
-            results = self._label(held, covers, changes, known, log)
-            if len(known) < len(jobs):
+            ready = {job: stored[keys[job]] for job in jobs if keys[job] in stored}
+            results = self._label(held, covers, changes, ready, log)
+            if len(ready) < len(jobs):
                 for job in jobs:
                     pair = held[job.number]
                     made = pair.new.classes if job.kind == "cover" else pair.mask

@@ -244,7 +244,8 @@ def _published_rows(
         for split in published_splits(folder)
     ]
     wanted = _wanted([data.place(index) for data in splits for index in range(len(data))], options)
-    rows, masks = [], {}
+    rows: list[IndexRow] = []
+    masks: dict[str, WriteMask] = {}
     for data in splits:
         made.problems.total += len(data.problems)
         made.problems.unusable += data.problems.unusable

@@ -31,7 +31,7 @@ from geo_refdiff.sensor.units import BYTES
 SCALES = (6, 8, 8, 8, 8, 12, 16, 16, 16, 16)
 _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
 _SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
-_MIN_KNOWN = 0.5
+_MIN_LABELLED = 0.5
 _BATCH_PIXELS = 9216
 Log = Callable[[str], None]
 
@@ -45,8 +45,8 @@ class LrSample:
 
     Attributes:
         features: (CHANNELS, h, w) float16, as of `change_features`.
-        shares: (K, h, w) float16 share of each class among the output pixels whose change is known.
-        weight: (h, w) float16, 0 where nothing is known.
+        shares: (K, h, w) float16 share of each class among the labelled output pixels.
+        weight: (h, w) float16, 0 where nothing is labelled.
         scale: output pixels along a scene pixel.
     """
 
@@ -82,10 +82,10 @@ def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float
     mask = torch.from_numpy(crop.mask[cut].astype(np.int64))
     one_hot = F.one_hot(mask.clamp(max=len(CLASSES)), len(CLASSES) + 1)[..., : len(CLASSES)].permute(2, 0, 1).float()
     shares = F.avg_pool2d(one_hot, scale)
-    known = shares.sum(0)
+    labelled = shares.sum(0)
     features = change_features(lr, valid, ref, sensor, nir=nir)
-    weight = torch.where((known >= _MIN_KNOWN) & (features[-1] > 0) & valid, 1.0, 0.0)
-    shares = shares / known.clamp(min=1e-3)
+    weight = torch.where((labelled >= _MIN_LABELLED) & (features[-1] > 0) & valid, 1.0, 0.0)
+    shares = shares / labelled.clamp(min=1e-3)
     return LrSample(features.half(), shares.half(), weight.half(), scale)
 
 
@@ -205,7 +205,7 @@ def probabilities(network: ChangeNetwork, sample: LrSample) -> Tensor:
 
 
 def count(network: ChangeNetwork, samples: Sequence[LrSample], threshold: float) -> Counts:
-    """Changed is a scene pixel of whose known area at least half changed."""
+    """Changed is a scene pixel of whose labelled area at least half changed."""
     totals = np.zeros(4, np.int64)
     for sample in samples:
         labelled = sample.weight > 0
