@@ -149,7 +149,7 @@ def draw_products(out: Path, folder: Path, truth: Bytes) -> None:
 
 def draw_masks(out: Path, folder: Path, truth: Bytes) -> None:
     """The true mask beside the detected one."""
-    found = detect_change(DATA.scene, DATA.reference, folder / "change.tif", grid="hr")
+    found = detect_change(DATA.scene, DATA.reference, folder / "change.tif", grid="output")
     colours = dict(enumerate(class_colours(6))) | {0: (255, 255, 255), 255: (128, 128, 128)}
     reference = on_truth(DATA.reference)
     sure = read(found.confidence)[0].astype(np.float32)

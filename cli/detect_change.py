@@ -25,7 +25,10 @@ _HELP = {
 @click.argument("ref", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Mask to write.")
 @click.option(
-    "--grid", default="lr", metavar="lr|hr", help="Pixels of the scene, or those of the scene once it is upscaled."
+    "--grid",
+    default="scene",
+    metavar="scene|output",
+    help="Whose pixels the mask has: the scene's, or the output's of upscale.",
 )
 @shared("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask", texts=_HELP)
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")

@@ -22,13 +22,13 @@ def list_models(as_json: bool, debug: bool) -> None:
     """List the models that come with the package."""
     from geo_refdiff.diffusion.checkpoint import bundled_models, describe_model
 
-    found = [describe_model(name) for name in bundled_models()]
+    bundled = [describe_model(name) for name in bundled_models()]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(bundled, indent=2))
         return
-    if not found:
+    if not bundled:
         click.echo("no models are bundled; give --model a model folder")
-    for model in found:
+    for model in bundled:
         size = f"{model['parameters'] / 1e6:.1f} M parameters"
         click.echo(f"{model['name']}: {model['architecture']}, {size}, {', '.join(model['bands'])}")
 
@@ -37,7 +37,7 @@ def list_models(as_json: bool, debug: bool) -> None:
 @click.argument("model")
 @report_options
 def info(model: str, as_json: bool, debug: bool) -> None:
-    """Describe MODEL, a bundled model's name or a model folder."""
+    """Describe MODEL: the name of a bundled model, a model folder or a URL (hf://owner/name, https://.../model.tar.gz)."""
     from geo_refdiff.diffusion.checkpoint import describe_model
 
     facts = describe_model(model)

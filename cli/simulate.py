@@ -14,14 +14,14 @@ from geo_refdiff.options import SimulateOptions
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("hr", type=click.Path(path_type=str))
+@click.argument("fine", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="GeoTIFF to write.")
 @record_options(SimulateOptions)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @message_options
 @report_options
-def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
-    """Write the coarse scene that a sensor would have taken of the fine raster HR.
+def simulate(fine: str, as_json: bool, debug: bool, **options: Any) -> None:
+    """Write the coarse scene that a sensor would have taken of the raster FINE.
 
     \b
     geo-refdiff simulate aerial.tif -o lr.tif --scale 8
@@ -32,5 +32,5 @@ def simulate(hr: str, as_json: bool, debug: bool, **options: Any) -> None:
 
     steady_heap()
     with counted("block") as progress:
-        result = run(hr, progress=progress, **options)
+        result = run(fine, progress=progress, **options)
     show(result, as_json)

@@ -86,7 +86,7 @@ def _with_settings(result: UpscaleResult, plan_path: Path, model: str) -> Upscal
     decided = {
         "out": str(result.out),
         "scale": plan.grid.scale,
-        "model": model_name(model),
+        "model": plan.model.source or model_name(model),
         "device": plan.device,
         "dtype": plan.dtype,
         "threads": int(plan.software[THREADS]),

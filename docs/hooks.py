@@ -19,7 +19,8 @@ ELSEWHERE = {
     "sample_tiles/valley/README.md": "sample-scene.md",
 }
 """Files of the repository -> pages of the site."""
-_LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#:\s]+)((?:#[^)]*)?\))")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
+_FILE_NAME = re.compile(r"(?:docs/)?([\w-]+)\.md")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -45,11 +46,11 @@ def relinked(text: str, source: str) -> str:
     """
 
     def link(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
-        if target in ELSEWHERE:
-            return match[1] + ELSEWHERE[target] + match[3]
-        if target.startswith("docs/"):
-            return match[1] + target.removeprefix("docs/") + match[3]
-        return match[1].lstrip("!")[1:-2]
+        mark, label, path, anchor = match.groups()
+        if name := _FILE_NAME.fullmatch(label):  # "docs/batch.md" is no name for a page of a site
+            label = name[1]
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        page = ELSEWHERE.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else "")
+        return f"{mark}[{label}]({page}{anchor})" if page else label
 
     return _LINK.sub(link, text)

@@ -159,15 +159,16 @@ class Field:
         return self.option.fits is None or self.option.fits(value)
 
     def _refusal(self, value: Any) -> str:
-        if self.choices:
-            return f"{self._told(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
-        return f"{self._told(value)}: give {self.option.give or self._wanted}"
+        repeated = self.option.repeated and isinstance(value, tuple)
+        if self.choices and not (repeated and set(value) <= set(self.choices)):
+            return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
+        return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
-    def _told(self, value: Any) -> str:
+    def _shown(self, value: Any) -> str:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
             shown = repr(value)
         return f"{self.name.replace('_', ' ')} {shown}"
@@ -242,14 +243,28 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    package = type(value).__module__.partition(".")[0]
+    if package == "numpy" and hasattr(value, "item"):
         return value.item()
+    if package == "rasterio" and hasattr(value, "name"):
+        from geo_refdiff.raster.location import name_of
+
+        return name_of(value)
     return value
+
+
+def _area(value: Any) -> Any:
+    """Polygons of Python as text."""
+    if value is None or isinstance(value, str):
+        return value
+    from geo_refdiff.raster.vector import area_text
+
+    return area_text(value)
 
 
 def _between_commas(value: Any) -> Any:
@@ -274,12 +289,12 @@ def snr_of(noise: str | float) -> float:
     Raises:
         OptionError: none of the three.
     """
-    found = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
+    match = re.fullmatch(r"snr:([0-9.]+(?:e[0-9]+)?)", noise) if isinstance(noise, str) else None
     try:
-        ratio = float(found[1]) if found else 0.0
+        ratio = float(match[1]) if match else 0.0
     except ValueError:
         ratio = math.nan
-    sound = ratio > 0 if found else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
+    sound = ratio > 0 if match else noise == AUTO or (isinstance(noise, float) and 0 <= noise < math.inf)
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
@@ -295,6 +310,8 @@ class GridOptions(Options, frozen=True, kw_only=True):
             "(XMIN,YMIN,XMAX,YMAX,EPSG:4326); snapped outwards to scene pixels.",
             default="the whole scene",
             metavar="FILE|XMIN,YMIN,XMAX,YMAX",
+            parse=_area,
+            give="a vector file, a box, polygons of shapely or a GeoDataFrame",
         ),
     ] = None
     scale: Annotated[
@@ -511,7 +528,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="the one that the model was made for",
+            default="told by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
@@ -873,13 +890,13 @@ FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name,
 """All options by name."""
 
 
-def check_names(given: Iterable[str], known: Iterable[str]) -> None:
+def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:
     """Whether all names are options.
 
     Raises:
         OptionError: the first that is not, with the nearest one that is.
     """
-    names = list(known)
+    names = list(allowed)
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(name, names, 1)

@@ -42,7 +42,7 @@ def decode(kind: type[_T], raw: Mapping[str, Any], where: str = "", error: type[
         _check(kind, raw, "", dict(_keys(kind)))
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as wrong:
-        raise error(f"{head}{_told(wrong, kind, raw)}") from None
+        raise error(f"{head}{_explained(wrong, kind, raw)}") from None
     except ValueError as wrong:
         raise error(f"{head}{wrong}") from None
 
@@ -57,11 +57,11 @@ def plain(value: Any) -> Any:
     return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _check(kind: Any, raw: Any, name: str, known: Mapping[str, str]) -> None:
+def _check(kind: Any, raw: Any, name: str, every: Mapping[str, str]) -> None:
     """Whether every key is known and every number finite."""
-    known_here = _fields(kind)
+    own = _fields(kind)
     if not isinstance(raw, Mapping):
-        if known_here is not None:
+        if own is not None:
             if raw is None and NoneType in get_args(kind):
                 return
             raise ValueError(f"{name} is {_SHORT.repr(raw)}: a section is needed")
@@ -70,12 +70,10 @@ def _check(kind: Any, raw: Any, name: str, known: Mapping[str, str]) -> None:
         return
     for key, value in raw.items():
         inner = _dotted(name, key)
-        if known_here is not None and key not in known_here:
+        if own is not None and key not in own:
             shown = inner if len(inner) <= _LONGEST_KEY else f"{inner[:_LONGEST_KEY]}..."
-            raise ValueError(
-                f"unknown key '{shown}'; {_nearest(str(key)[:_LONGEST_KEY], name, list(known_here), known)}"
-            )
-        _check(known_here[key] if known_here is not None else None, value, inner, known)
+            raise ValueError(f"unknown key '{shown}'; {_nearest(str(key)[:_LONGEST_KEY], name, list(own), every)}")
+        _check(own[key] if own is not None else None, value, inner, every)
 
 
 def _fields(kind: Any) -> dict[str, Any] | None:
@@ -93,17 +91,17 @@ def _keys(kind: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield from _keys(inner, dotted)
 
 
-def _nearest(key: str, name: str, own: list[str], known: Mapping[str, str]) -> str:
+def _nearest(key: str, name: str, own: list[str], every: Mapping[str, str]) -> str:
     """The known key that looks most like an unknown one: in its own section, unless another section's fits better."""
 
     def likeness(dotted: str) -> float:
-        return difflib.SequenceMatcher(None, key, known[dotted]).ratio()
+        return difflib.SequenceMatcher(None, key, every[dotted]).ratio()
 
-    best, other = max((_dotted(name, item) for item in own), key=likeness), max(known, key=likeness)
+    best, other = max((_dotted(name, item) for item in own), key=likeness), max(every, key=likeness)
     return f"the nearest known one is '{other if likeness(other) > likeness(best) else best}'"
 
 
-def _told(wrong: msgspec.ValidationError, kind: Any, raw: Any) -> str:
+def _explained(wrong: msgspec.ValidationError, kind: Any, raw: Any) -> str:
     """msgspec's message with the value and, for one of several words, the words."""
     parts = _WHERE.fullmatch(str(wrong))
     if parts is None:

@@ -244,7 +244,7 @@ def rounded(value: float, name: str) -> float | str:
     """Displacements to 1e-4, all else to 5 digits."""
     if not math.isfinite(value):
         return str(value)
-    if name in ("matrix", "drows", "dcols", "shift_lr_pixels"):
+    if name in ("matrix", "drows", "dcols", "shift_scene_pixels"):
         return round(value, 4) + 0.0
     return value if name in ("transform", "proj:transform") else float(f"{value:.5g}")
 

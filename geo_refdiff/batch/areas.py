@@ -96,9 +96,9 @@ def _names(source: str, frame: Any, field: str | None) -> list[str]:
             raise OptionError(f"{source}: has no field '{field}'; its fields are {', '.join(fields) or 'none'}")
         return file_names([None if frame[field].isna().iloc[i] else _text(v) for i, v in enumerate(frame[field])])
     lower = {name.lower(): name for name in reversed(fields)}
-    for known in _NAME_FIELDS:
-        if known in lower:
-            column = frame[lower[known]]
+    for columns in _NAME_FIELDS:
+        if columns in lower:
+            column = frame[lower[columns]]
             if not column.isna().any() and column.is_unique:
                 return file_names([_text(v) for v in column])
     return file_names([None] * len(frame))

@@ -21,6 +21,7 @@ from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.products.files import is_archive
 from geo_refdiff.products.opening import gdal_source, holds_product
+from geo_refdiff.products.stac_item import has_bands
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
@@ -116,20 +117,20 @@ def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entr
     if not files:
         raise InputError(f"{path}: the folder holds no raster ({', '.join(RASTERS)}); give the {role}s")
     made: list[str] = []
-    found = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
+    entries = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
     if made and unusable is not None:
         unusable.append(f"{path}: {len(made)} outputs of runs, such as {min(made)}; name those that are meant")
-    if not found:
+    if not entries:
         raise InputError(
             f"{path}: none of its {len(files)} rasters can be used ({len(made)} are outputs of runs); check them with "
             f"gdalinfo"
         )
-    return found
+    return entries
 
 
 def _rasters(path: Path) -> list[Path]:
     """Files and products in a fixed order, but for those of batches, of unfinished runs, shards, and what is hidden."""
-    found: list[Path] = []
+    rasters: list[Path] = []
     for name, folders, files in os.walk(path):
         folder = Path(name)
         folders[:] = [f for f in folders if f[0] != "." and not f.endswith((".parts", ".shards"))]
@@ -137,11 +138,11 @@ def _rasters(path: Path) -> list[Path]:
             folders.clear()
         elif folder != path and holds_product(folder):
             folders.clear()
-            found.append(folder)
+            rasters.append(folder)
         else:
             shown = [folder / f for f in files if f[0] != "."]
-            found += [f for f in shown if f.suffix.lower() in RASTERS or (is_archive(f) and holds_product(f))]
-    return sorted(found)
+            rasters += [f for f in shown if f.suffix.lower() in RASTERS or (is_archive(f) and holds_product(f))]
+    return sorted(rasters)
 
 
 def _is_quicklook(file: Path) -> bool:
@@ -199,10 +200,10 @@ def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[s
             return str(error)
 
     with gdal_threads(_THREADS, "catalogue") as pool:
-        found = list(pool.map(tried, files))
+        results = list(pool.map(tried, files))
     if unusable is not None:
-        unusable.extend(text for text in found if isinstance(text, str))
-    return [entry for entry in found if isinstance(entry, Entry)]
+        unusable.extend(text for text in results if isinstance(text, str))
+    return [entry for entry in results if isinstance(entry, Entry)]
 
 
 def _open(file: str, made: list[str] | None = None) -> Entry | None:
@@ -268,8 +269,8 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
         if ground is None:
             unknown.append(len(entries))
         entries.append(Entry((file,), ground or shapely.Polygon(), span or span_in_name(Path(file).stem)))
-    for at, found in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
-        entries[at] = Entry(found.files, found.lonlat, entries[at].span or found.span)
+    for at, inspected in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
+        entries[at] = Entry(inspected.files, inspected.lonlat, entries[at].span or inspected.span)
     return entries
 
 
@@ -358,8 +359,9 @@ def read_stac(source: str, role: str, assets: Sequence[str] = ()) -> list[Entry]
     Args:
         source: path or URL of an item, ItemCollection (with all its pages), collection or catalogue.
         role: for messages.
-        assets: keys to use; several: one a band. Default: the only raster, or the one called "data", "visual", "image",
-            "analytic" or "default".
+        assets: keys to use; several: one a band. Default: of scenes and references all of the red one's resolution
+            that tell common names; else the only raster, or the one called "data", "visual", "image", "analytic" or
+            "default".
 
     Raises:
         InputError: unreadable, no items, or an item without such assets.
@@ -378,32 +380,37 @@ def read_stac(source: str, role: str, assets: Sequence[str] = ()) -> list[Entry]
         ) from error
     if not items:
         raise InputError(f"{source}: holds no STAC items; give one with {role}s")
-    return [_entry(item, page, assets) for item, page in items]
+    return [_entry(item, page, assets, None if role == "mask" else name) for item, page, name in items]
 
 
-def _items(pystac: Any, source: str) -> Iterator[tuple[Any, str]]:
-    """Items, each with what it was read from."""
+def _items(pystac: Any, source: str) -> Iterator[tuple[Any, str, str]]:
+    """Items, each with what it was read from and what it is called as a product: a file, or FILE#ID."""
+    place = source if URL.match(source) else str(Path(source).absolute())
     data = pystac.StacIO.default().read_json(source)
     if data.get("type") == "FeatureCollection":
         for page, features in _pages(pystac, source, data):
             for feature in features:
-                yield pystac.Item.from_dict(feature), page
+                item = pystac.Item.from_dict(feature)
+                yield item, page, f"{page}#{item.id}"
     else:
-        found = pystac.read_file(source)
-        for item in [found] if isinstance(found, pystac.Item) else found.get_items(recursive=True):
-            yield item, source
+        stac = pystac.read_file(source)
+        if isinstance(stac, pystac.Item):
+            yield stac, source, place
+        else:
+            for item in stac.get_items(recursive=True):
+                yield item, source, str(item.get_self_href() or "")
 
 
 def _pages(pystac: Any, source: str, data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
     """The features of an ItemCollection, page by page; a page that was there already is the end."""
-    seen: set[str] = set()
+    visited: set[str] = set()
     page: str | None = source if URL.match(source) else str(Path(source).absolute())
-    while page is not None and page not in seen:
-        if len(seen) == _MOST_PAGES:
+    while page is not None and page not in visited:
+        if len(visited) == _MOST_PAGES:
             raise InputError(f"{source}: has more than {_MOST_PAGES} pages; search for less")
-        if seen:
+        if visited:
             data = pystac.StacIO.default().read_json(page)
-        seen.add(page)
+        visited.add(page)
         yield page, data.get("features") or []
         page = _next_page(data.get("links") or [], page)
 
@@ -423,15 +430,20 @@ def _next_page(links: Sequence[Any], page: str) -> str | None:
     return href
 
 
-def _entry(item: Any, source: str, wanted: Sequence[str]) -> Entry:
+def _entry(item: Any, source: str, wanted: Sequence[str], name: str | None) -> Entry:
+    """An item, read by its common names where it may be (`name`) and no assets are asked for."""
     where = f"{source}, item {item.id}"
     if item.geometry is None:
         raise InputError(f"{where}: has no geometry; leave it out")
-    keys = list(wanted) or [_usual(item, where)]
-    missing = [key for key in keys if key not in item.assets]
-    if missing:
-        raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
-    files = tuple(_file(item.assets[key], source) for key in keys)
+    keys: list[str] = []
+    if not wanted and name and has_bands(item.to_dict(include_self_link=False, transform_hrefs=False)):
+        files: tuple[str, ...] = (name,)
+    else:
+        keys = list(wanted) or [_usual(item, where)]
+        missing = [key for key in keys if key not in item.assets]
+        if missing:
+            raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
+        files = tuple(_file(item.assets[key], source) for key in keys)
     try:
         ground = footprint(where, shapely.geometry.shape(item.geometry))
     except (TypeError, ValueError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:

@@ -51,7 +51,7 @@ class Figures(msgspec.Struct, kw_only=True):
     Attributes:
         megapixels, blocks: size of the output.
         valid_percent: of its pixels.
-        lr_residual_rms, lr_residual_max: between the scene and the output as the sensor sees it, digital numbers.
+        scene_residual_rms, scene_residual_max: between the scene and the output as the sensor sees it, digital numbers.
         ref_correlation: of the reference with the scene, mean over bands.
         from_reference, generated, interpolated, cloudy: shares of the pixels by where their detail comes from, 0..1.
     """
@@ -59,8 +59,8 @@ class Figures(msgspec.Struct, kw_only=True):
     megapixels: Finite | None = None
     blocks: int | None = None
     valid_percent: Finite | None = None
-    lr_residual_rms: Finite | None = None
-    lr_residual_max: Finite | None = None
+    scene_residual_rms: Finite | None = None
+    scene_residual_max: Finite | None = None
     ref_correlation: Finite | None = None
     from_reference: Finite | None = None
     generated: Finite | None = None
@@ -131,9 +131,9 @@ class Manifest:
         bounds = shapely.total_bounds([a.lonlat for a in areas]).tolist()
 
         def sync(base: sqlite3.Connection) -> None:
-            there = base.execute(f'SELECT fid, name FROM "{LAYER}"').fetchall()
-            gone = [(fid,) for fid, name in there if name not in names or name not in keep]
-            base.executemany(f'DELETE FROM "{LAYER}" WHERE fid = ?', gone)
+            existing = base.execute(f'SELECT fid, name FROM "{LAYER}"').fetchall()
+            obsolete = [(fid,) for fid, name in existing if name not in names or name not in keep]
+            base.executemany(f'DELETE FROM "{LAYER}" WHERE fid = ?', obsolete)
             base.executemany(
                 f'INSERT INTO "{LAYER}" (geom, name, status, attempts, outline_sha256) VALUES (?, ?, ?, 0, ?)',
                 [(geometry_blob(a.lonlat), a.name, "pending", a.sha256) for a in areas if a.name not in keep],
@@ -322,8 +322,10 @@ def open_manifest(
     if overwrite:
         old = {}
     check_outlines(folder, areas, old)
-    gone = len(set(old) - {area.name for area in areas})
-    notes = [f"{gone} areas of the batch before are not among the areas any more; their files stay"] if gone else []
+    removed = len(set(old) - {area.name for area in areas})
+    notes = (
+        [f"{removed} areas of the batch before are not among the areas any more; their files stay"] if removed else []
+    )
     if old.keys() != {area.name for area in areas}:
         manifest.sync_rows(areas, old)
     status = {area.name: status_of(old.get(area.name), folder, options, retry_failed=retry_failed) for area in areas}

@@ -39,7 +39,7 @@ _COLUMNS = (
     ("reference", "reference"),
     ("seconds", "s"),
     ("megapixels", "MPix"),
-    ("lr_residual_rms", "LR residual, rms DN"),
+    ("scene_residual_rms", "scene residual, rms DN"),
     ("ref_correlation", "correlation with the reference"),
     ("generated", "share generated"),
     ("error", "error"),

@@ -197,8 +197,8 @@ def figures_of(out: Path, megapixels: float, blocks: int) -> Figures:
     with rasterio.open(out) as dataset:
         tags, band = dataset.tags(), dataset.tags(1)
     for name, source, tag in (
-        ("lr_residual_rms", tags, "GEO_REFDIFF_LR_RESIDUAL_RMS"),
-        ("lr_residual_max", tags, "GEO_REFDIFF_LR_RESIDUAL_MAX"),
+        ("scene_residual_rms", tags, "GEO_REFDIFF_SCENE_RESIDUAL_RMS"),
+        ("scene_residual_max", tags, "GEO_REFDIFF_SCENE_RESIDUAL_MAX"),
         ("valid_percent", band, "STATISTICS_VALID_PERCENT"),
     ):
         if tag in source:

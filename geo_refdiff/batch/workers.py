@@ -176,12 +176,12 @@ class SceneOnWorkers:
         batch_size: int = 1,
         progress: ProgressCallback | None = None,
     ) -> RunCounts:
-        left = plan.blocks.count - len(workdir.done(plan.blocks))
-        if not left:
+        remaining = plan.blocks.count - len(workdir.done(plan.blocks))
+        if not remaining:
             return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
         config, threads = self.config, int(plan.software[THREADS])
         if config.workers is not None:
-            config = _one_gpu_each(dataclasses.replace(config, workers=min(config.workers, left)), plan.device)
+            config = _one_gpu_each(dataclasses.replace(config, workers=min(config.workers, remaining)), plan.device)
             self._warn(config.workers or 1, threads, plan.device)
         options = {**self.options, "device": plan.device}
         if plan.model.source:  # pinned, so that every worker takes the same

@@ -1,7 +1,7 @@
 """The change detector: features on the scene grid, the network and its folder, and the change mask it finds.
 
-Features are the scene, the reference as the LR sensor would have seen it, and the reference's texture and layout within
-each scene pixel.
+Features are the scene, the reference as the scene's sensor would have seen it, and the reference's texture and layout
+within each scene pixel.
 """
 
 from __future__ import annotations
@@ -64,24 +64,24 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
         (CHANNELS, h, w) in the dtype of `lr`, 0 where the pixels they are computed from are missing. The last channel
         but one is 1 where the scene is valid, the last one where at least half of the scene pixel's reference is.
     """
-    known = ~torch.isnan(ref[:1])
-    image = torch.where(known, ref, 0.0)
-    share = _cell_mean(known.to(lr.dtype), sensor.scale)
-    there = (share >= 0.5).to(lr.dtype)
-    seen = sensor.observe_valid(image[None], known[None])[0][0]
-    texture, edges, green = _within(image, known.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
+    ref_valid = ~torch.isnan(ref[:1])
+    image = torch.where(ref_valid, ref, 0.0)
+    share = _cell_mean(ref_valid.to(lr.dtype), sensor.scale)
+    has_ref = (share >= 0.5).to(lr.dtype)
+    observed = sensor.observe_valid(image[None], ref_valid[None])[0][0]
+    texture, edges, green = _within(image, ref_valid.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
     valid = lr_valid[None].to(lr.dtype)
     scene = torch.where(valid > 0, lr, 0.0)
     bands = torch.ones(len(BANDS), 1, 1, dtype=lr.dtype)
     bands[_NIR] = float(nir)
-    scene, seen, texture = scene * bands, seen * bands, texture * bands
+    scene, observed, texture = scene * bands, observed * bands, texture * bands
     of_scene = torch.cat([scene, _ndvi(scene) * float(nir)])
-    layout = _layout(image, known.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
-    of_reference = torch.cat([seen, texture, edges, green * float(nir), _ndvi(seen) * float(nir)])
+    layout = _layout(image, ref_valid.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
+    of_reference = torch.cat([observed, texture, edges, green * float(nir), _ndvi(observed) * float(nir)])
     constant = torch.tensor([float(nir), log2(sensor.scale / 8)], dtype=lr.dtype)[:, None, None].expand(
         2, *lr.shape[1:]
     )
-    return torch.cat([layout * there, of_scene * valid, of_reference * there, constant * valid, valid, there])
+    return torch.cat([layout * has_ref, of_scene * valid, of_reference * has_ref, constant * valid, valid, has_ref])
 
 
 def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
@@ -215,10 +215,10 @@ def load_detector(folder: str | Path | None = None) -> Detector:
 
 
 ReadScene = Callable[[Window], tuple[Tensor, Tensor]]
-"""LR window -> values (C, h, w) in model units and valid (C, h, w)."""
+"""Window of the scene lattice -> values (C, h, w) in model units and valid (C, h, w)."""
 
 ReadReference = Callable[[Window], Tensor]
-"""HR window -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
+"""Window of the output lattice -> (C, h, w) in the scene's radiometry, model units, NaN in every band where missing."""
 
 AUTO_MIN_CONFIDENCE = 0.7
 """Default confidence below which a detected change is not given to a model."""
@@ -251,12 +251,12 @@ class DetectedMask:
     Args:
         detector: the network.
         sensor: how the scene's sensor sees the reference.
-        scene, reference: readers of windows of the LR and the HR lattice.
+        scene, reference: readers of windows of the scene and the output lattice.
         channels: positions of red, green, blue, nir among the bands that `scene` and `reference` give; None for a
             missing nir.
         classes: class index of the detector -> of the model.
         min_confidence: below it the class is unknown.
-        origin: (row, col) of the target's corner on the LR lattice, for `read`.
+        origin: (row, col) of the target's corner on the scene lattice, for `read`.
     """
 
     def __init__(
@@ -281,10 +281,13 @@ class DetectedMask:
         self._networks = {torch.float64: detector.network, torch.float32: copy.deepcopy(detector.network).float()}
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown, of an LR window.
+        """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown.
 
         Confidence is the network's probability of the class. A class is unknown where the scene, or more than half of
         the scene pixel's reference, is missing, and where its confidence is below the limit.
+
+        Args:
+            window: of the scene lattice.
         """
         classes, confidence = (np.empty(window.shape, dtype=np.uint8) for _ in range(2))
         for tile in window.tiles(self._side):

@@ -29,7 +29,7 @@ from geo_refdiff.change.mask_files import (
     holds_only,
     lies_on_scene,
 )
-from geo_refdiff.change.polygons import PolygonMask, VectorInfo, field_values, inspect_polygons, is_vector
+from geo_refdiff.change.polygons import PolygonMask, VectorInfo, class_field, field_values, inspect_polygons, is_vector
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -115,6 +115,34 @@ def decide_mask(
         confidence=confidence,
         min_confidence=MIN_CONFIDENCE if asked.min_confidence is None else asked.min_confidence,
     )
+
+
+def mask_notes(record: MaskRecord, classes: Sequence[str]) -> list[str]:
+    """What a mask from a file is taken for, where people may have meant something else.
+
+    Args:
+        record: of the mask.
+        classes: the model's class names; empty: none has a meaning.
+    """
+    notes = []
+    if record.hides_no_change:
+        notes.append(
+            "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
+            "gdal_edit.py -unsetnodata"
+        )
+    identity = record.kind == "classes" and not record.values
+    if len(classes) > 1 and identity and record.raster is not None and holds_only(record.raster, (0, 1)):
+        notes.append(
+            f"the mask holds 0 and 1 alone: 0 is taken for no change, 1 for '{classes[1]}', the model's class 1; if 1 "
+            f'means a change to whatever, say so: --class-map FILE with {{"1": "unknown"}}'
+        )
+    likely = None if record.polygons is None else class_field(record.polygons)
+    if likely is not None:
+        notes.append(
+            f"the mask's polygons are changes to an unknown class; their field '{likely}' may tell it: "
+            f"--mask-field {likely}"
+        )
+    return notes
 
 
 def _from_raster(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -> MaskRecord:

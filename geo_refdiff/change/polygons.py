@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -20,11 +24,20 @@ from rasterio.transform import IDENTITY
 
 from geo_refdiff.change.class_map import Key, as_key
 from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
-from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.errors import GridError, InputError, OutputError
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.files import atomic_path
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.geobox import crop, crs_wkt
-from geo_refdiff.raster.vector import LayerSource, check_degrees, is_parquet, layer_source, only_layer
+from geo_refdiff.raster.vector import (
+    LayerSource,
+    as_polygons,
+    check_degrees,
+    is_parquet,
+    layer_source,
+    only_layer,
+    read_layer,
+)
 from geo_refdiff.raster.window import TileCache, Window
 
 TILE = 512
@@ -93,11 +106,59 @@ def is_vector(text: str) -> bool:
         return not name.casefold().endswith((".zip", ".json"))
 
 
+def mask_name(mask: Any, scene_crs: Callable[[], str]) -> Any:
+    """A change mask of Python's as a file: polygons of shapely, a GeoSeries or a GeoDataFrame; others as they are.
+
+    Args:
+        mask: geometries without a CRS are in the scene's.
+        scene_crs: gives that CRS.
+
+    Raises:
+        InputError: a frame without a CRS, or without geometries.
+    """
+    import geopandas
+
+    found = as_polygons(mask, "mask")
+    if found is None:
+        return mask
+    geometries, crs = found
+    frame = mask if isinstance(mask, geopandas.GeoDataFrame) else geopandas.GeoDataFrame(geometry=geometries)
+    if not geometries:
+        raise InputError("mask: holds no geometry; give polygons, or mask='none'")
+    return str(_kept(frame.set_crs(scene_crs() if crs is None else crs, allow_override=True)))
+
+
+def _kept(frame: Any) -> Path:
+    """A frame as a GeoPackage, read by extent later on, and called by its content, so that a run can be resumed."""
+    plain = frame[[c for c in frame.columns if c == frame.geometry.name or frame[c].dtype.kind in "OUbiuf"]].copy()
+    content = hashlib.sha256(plain.crs.to_wkt().encode())
+    for column in plain.columns:
+        if column == plain.geometry.name:
+            values = plain.geometry.to_wkb()
+        else:
+            if plain[column].dtype.kind == "O":
+                plain[column] = plain[column].map(str, na_action="ignore")
+            values = plain[column].map(repr)
+        content.update(repr((str(column), list(values))).encode())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    for folder in (home / "geo-refdiff" / "masks", Path(tempfile.gettempdir()) / f"geo-refdiff-{os.getuid()}"):
+        path = folder / f"{content.hexdigest()[:32]}.gpkg"
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+                if not path.is_file():
+                    with atomic_path(path) as part:
+                        plain.to_file(part, driver="GPKG", layer="mask")
+                return path
+    raise OutputError(f"{path}: the mask's polygons cannot be kept; write them into a file (.to_file) and give that")
+
+
 def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     """Inspect a layer of polygons.
 
     Args:
-        text: FILE, FILE|layername=NAME, or any other form that `layer_source` takes.
+        text: FILE, FILE|layername=NAME, or any other form that `layer_source` takes; GeoParquet, which GDAL does not
+            read everywhere, is taken as a GeoPackage made of it.
         field: attribute that holds the class.
 
     Raises:
@@ -108,6 +169,8 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     given = layer_source(text)
     if not given.exists:
         raise InputError(f"{given.path}: no such file; give a raster or a vector file as mask")
+    if is_parquet(given.path):
+        given = LayerSource(str(_kept(read_layer(given))))
     source = given.absolute
     path = source.path
     try:
@@ -121,11 +184,6 @@ def inspect_polygons(text: str, field: str | None) -> VectorInfo:
     except InputError:
         raise
     except Exception as error:  # pyogrio and GDAL each have their own
-        if is_parquet(path):
-            raise InputError(
-                f"{text}: this GDAL reads no GeoParquet masks; convert it: "
-                f"python -c \"import geopandas; geopandas.read_parquet('{path}').to_file('mask.gpkg')\""
-            ) from error
         raise InputError(
             f"{text}: cannot be read as a vector file ({one_line(error, 160)}); check it with ogrinfo"
         ) from (error)

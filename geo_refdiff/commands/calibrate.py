@@ -64,10 +64,10 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
         plain: without the model's calibration.
         seed: of the noise.
     """
-    seen = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
+    observed = SensorModel(scale, model.psf_sigma).observe(tile.truth)[0].numpy()
     old = tile.raw[0].numpy()
     with TemporaryDirectory() as folder, gdal_env():
-        scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(seen), 0, 255), scale, model.bands)
+        scene = _write(Path(folder) / "scene.tif", np.clip(np.rint(observed), 0, 255), scale, model.bands)
         ref = _write(Path(folder) / "ref.tif", np.where(np.isfinite(old), np.clip(old, 1, 255), 0), 1, model.bands, 0)
         options = UpscaleOptions.of(
             model=model, scale=scale, seed=seed, device="cpu", window=_WINDOW, uncertainty=None if plain else runs,
@@ -107,7 +107,7 @@ def calibrate(
     Half of the places serve for the shares, the other half for the factors.
 
     Args:
-        model: bundled name or folder; it must be writable.
+        model: bundled name or folder, which must be writable; no URL.
         data: pairs as `open_dataset` takes them, which the model is never judged on.
         root: folder of their files.
         scales: output pixels along a scene pixel.
@@ -125,6 +125,11 @@ def calibrate(
     opened = open_model(SamplingOptions(model=model))
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
+    if opened.source:
+        raise OptionError(
+            f"model '{model}' is a copy in the cache, which is no place for a calibration: copy {opened.folder} to a "
+            f"folder of your own, and give that"
+        )
     file = opened.folder / FILE
     check_output(file, overwrite)
     for scale in scales:
@@ -138,9 +143,9 @@ def calibrate(
             rows, errors = [], []
             for number, tile in enumerate(tiles()):
                 trial = run_trial(tile, opened, scale, runs, reference=part == "known", plain=True, seed=number)
-                found = _sampled(trial, np.random.default_rng(number))
-                rows.append(found[0])
-                errors.append(found[1])
+                calibration = _sampled(trial, np.random.default_rng(number))
+                rows.append(calibration[0])
+                errors.append(calibration[1])
                 done += 1
                 if progress:
                     progress(done, total)
@@ -157,10 +162,10 @@ def _tiles(data: str | Path, root: str | Path | None, model: Model, places: int)
     dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, size=_SIDE, bands=model.bands)
     first = {spec.place: spec for spec in reversed(source.specs)}
-    known = sorted(first)
-    if len(known) < places:
-        raise OptionError(f"{data}: has {len(known)} places, {places} are wanted; give less --places")
-    chosen = [first[known[k * len(known) // places]] for k in range(places)]
+    valid = sorted(first)
+    if len(valid) < places:
+        raise OptionError(f"{data}: has {len(valid)} places, {places} are wanted; give less --places")
+    chosen = [first[valid[k * len(valid) // places]] for k in range(places)]
     return lambda: (source.read(spec) for spec in chosen)
 
 

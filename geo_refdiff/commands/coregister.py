@@ -32,10 +32,12 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.sensor.recognised import recognised
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.signed_urls import unsigned
 
@@ -79,7 +81,7 @@ class CoregisterResult:
     def __str__(self) -> str:
         registration = self.registration
         lengths = registration.lengths(self.scale, Affine(*self.transform))
-        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("lr_pixels", "hr_pixels", "crs_units"))
+        (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("scene_pixels", "output_pixels", "crs_units"))
         what = {
             "none": "the reference lies right to within the error",
             "global": "the reference's content is displaced by one shift",
@@ -101,8 +103,8 @@ class CoregisterResult:
 
 @takes_options(*OPTIONS)
 def coregister(
-    scene: str | Path,
-    ref: str | Path,
+    scene: Raster,
+    ref: Raster,
     out: str | Path | None = None,
     *,
     mode: Mode = "auto",
@@ -133,6 +135,7 @@ def coregister(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
     check_names(options, OPTIONS)
+    scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
     if mode not in get_args(Mode):
@@ -149,7 +152,7 @@ def coregister(
         notes = tuple(told for told in (of_scene, of_reference) if told is not None)
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
         factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
-        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor)[1]
+        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor, recognised(lr))[1]
         if bands is None:
             own, other = comparable_bands(lr, hr)
         else:
@@ -211,8 +214,8 @@ def _write(
         for index in range(layout.count):
             values, valid = reader.read(layout.window(index, (height, width)))
             by_band = np.broadcast_to(valid, values.shape)
-            image, known = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
-            yield index, [BlockPixels(delivered(image, known, np.dtype(output.dtype), output.nodata), by_band)]
+            image, valid_bands = torch.from_numpy(values), torch.from_numpy(valid).expand(values.shape)
+            yield index, [BlockPixels(delivered(image, valid_bands, np.dtype(output.dtype), output.nodata), by_band)]
             if progress:
                 progress(index + 1, layout.count)
 

@@ -39,7 +39,7 @@ def draw_registration(
     scene_bands: Sequence[int],
     reference: RasterInfo,
     reference_bands: Sequence[int],
-    found: Registration,
+    registration: Registration,
     scale: int,
 ) -> None:
     """Write a PNG: shifts on the scene before and after, and a close-up of scene and reference in a chequerboard.
@@ -54,18 +54,18 @@ def draw_registration(
         OutputError: the file cannot be written.
     """
     overview = _overview(scene, scene_bands)
-    longest = max((hypot(*s.shift) for s in found.accepted), default=hypot(*found.shift))
+    longest = max((hypot(*s.shift) for s in registration.accepted), default=hypot(*registration.shift))
     factor = scene.width / 12 / max(longest, 1e-6)
-    told = f"{factor:.0f} times" if factor < 1e4 else "none"
-    before, after = f"before: {found.before:.2f} scene px rms", f"after: {found.after:.2f} scene px rms"
+    caption = f"{factor:.0f} times" if factor < 1e4 else "none"
+    before, after = f"before: {registration.before:.2f} scene px rms", f"after: {registration.after:.2f} scene px rms"
     shifts = [
-        Panel(f"{before} (drawn {told})", _arrows(overview, scene, found, factor, left=False)),
-        Panel(after, _arrows(overview, scene, found, factor, left=True)),
+        Panel(f"{before} (drawn {caption})", _arrows(overview, scene, registration, factor, residual=False)),
+        Panel(after, _arrows(overview, scene, registration, factor, residual=True)),
     ]
-    close = _close_up(scene, found)
+    close = _close_up(scene, registration)
     boards = [
         Panel(title, _board(scene, scene_bands, reference, reference_bands, close, scale, displacement))
-        for title, displacement in (("before: chequerboard", None), ("after", found.displacement.scaled(scale)))
+        for title, displacement in (("before: chequerboard", None), ("after", registration.displacement.scaled(scale)))
     ]
     write_panels(path, [shifts, boards], _SIDE)
 
@@ -80,17 +80,17 @@ def _overview(scene: RasterInfo, bands: Sequence[int]) -> Bytes:
     return _shown(image, valid & np.isfinite(image).all(axis=0))
 
 
-def _arrows(overview: Bytes, scene: RasterInfo, found: Registration, factor: float, *, left: bool) -> Bytes:
+def _arrows(overview: Bytes, scene: RasterInfo, registration: Registration, factor: float, *, residual: bool) -> Bytes:
     """The overview, square, with an arrow for each place: from where the scene shows it to where the reference does."""
     picture = Image.fromarray(np.ascontiguousarray(overview.transpose(1, 2, 0))).resize((_SIDE, _SIDE))
     draw = ImageDraw.Draw(picture)
     across, down = _SIDE / scene.width, _SIDE / scene.height
-    places = [(s.row, s.col, s.residual if left else s.shift, s.accepted) for s in found.sites]
-    if not places and found.registered:
-        shift = (0.0, 0.0) if left else found.shift
+    places = [(s.row, s.col, s.residual if residual else s.shift, s.accepted) for s in registration.sites]
+    if not places and registration.registered:
+        shift = (0.0, 0.0) if residual else registration.shift
         places = [(scene.height / 2, scene.width / 2, shift, True)]
     for row, col, (drow, dcol), accepted in places:
-        colour = _LEFT_OUT if not accepted else _GOOD if left else _BAD
+        colour = _LEFT_OUT if not accepted else _GOOD if residual else _BAD
         start = (col * across, row * down)
         end = (start[0] + dcol * factor * across, start[1] + drow * factor * down)
         if accepted:
@@ -99,9 +99,9 @@ def _arrows(overview: Bytes, scene: RasterInfo, found: Registration, factor: flo
     return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _close_up(scene: RasterInfo, found: Registration) -> Window:
+def _close_up(scene: RasterInfo, registration: Registration) -> Window:
     """Around the accepted place of the highest score, else the middle; scene pixels."""
-    best = max(found.accepted, key=lambda s: s.score, default=None)
+    best = max(registration.accepted, key=lambda s: s.score, default=None)
     row, col = (scene.height / 2, scene.width / 2) if best is None else (best.row, best.col)
     height, width = min(_CLOSE, scene.height), min(_CLOSE, scene.width)
     top = int(np.clip(row - height / 2, 0, scene.height - height))
@@ -123,14 +123,14 @@ def _board(
         WarpedReader(reference, _three(reference_bands), target, "cubic", displacement) as hr,
     ):
         coarse, valid = lr.read(window)
-        fine, known = hr.read(window.multiply(scale))
+        fine, fine_valid = hr.read(window.multiply(scale))
     enlarged = np.repeat(
         np.repeat(_shown(coarse.astype(np.float32), np.asarray(valid.all(axis=0))), scale, 1), scale, 2
     )
-    rows, cols = np.indices(known.shape)
-    side = max(1, max(known.shape) // _FIELDS)
+    rows, cols = np.indices(fine_valid.shape)
+    side = max(1, max(fine_valid.shape) // _FIELDS)
     field = ((rows // side + cols // side) % 2).astype(bool)
-    return np.where(field, enlarged, _shown(fine, known)).astype(np.uint8)
+    return np.where(field, enlarged, _shown(fine, fine_valid)).astype(np.uint8)
 
 
 def _three(bands: Sequence[int]) -> list[int]:

@@ -106,7 +106,7 @@ def _draw(path: Path, lr: NDArray[np.uint8], *images: NDArray[np.uint8]) -> None
         change = mask[:, row : row + side, col : col + side]
         rows.append(
             [
-                Panel("LR scene, 8 m, now", cut(lr, area, scale)),
+                Panel("scene, 8 m, now", cut(lr, area, scale)),
                 Panel("reference, 1 m, old", cut(reference, area)),
                 Panel("change mask", change),
                 Panel("bicubic", cut(bicubic, area)),

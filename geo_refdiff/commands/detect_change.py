@@ -26,13 +26,14 @@ from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import scene_geobox
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Classical, Conditions, Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
-Grid = Literal["lr", "hr"]
+Grid = Literal["scene", "output"]
 
 OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask")
 """Those of `upscale` that `detect_change` takes, too."""
@@ -49,7 +50,7 @@ class DetectChangeResult:
         out: class raster.
         confidence: how sure it is, 0 to 1 after its scale.
         shape: (height, width) of both, pixels.
-        grid: "lr", the scene's, or "hr", that of the upscaled scene.
+        grid: "scene", or "output", that of the upscaled scene.
         scale: output pixels along a scene pixel.
         shares: class name -> share of the pixels whose class is not unknown.
         unknown: share of all scene pixels.
@@ -87,11 +88,11 @@ class DetectChangeResult:
 
 @takes_options(*OPTIONS)
 def detect_change(
-    scene: str | Path,
-    ref: str | Path,
+    scene: Raster,
+    ref: Raster,
     out: str | Path,
     *,
-    grid: Grid = "lr",
+    grid: Grid = "scene",
     overwrite: bool = False,
     block_size: int | None = None,
     progress: BlockProgress | None = None,
@@ -108,7 +109,7 @@ def detect_change(
     Args:
         scene, ref: coarse scene with red, green, blue and, if there is one, nir; older, finer reference of any CRS.
         out: GeoTIFF (COG) to write.
-        grid: "lr", the scene's grid, or "hr", `scale` times finer.
+        grid: "scene", the scene's, or "output", `scale` times finer.
         overwrite: replace files that are there.
         block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         progress: called after each block.
@@ -119,10 +120,11 @@ def detect_change(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
     """
     check_names(options, OPTIONS)
+    scene, ref = name_of(scene), name_of(ref)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")
     if grid not in get_args(Grid):
-        raise OptionError(f"grid '{grid}': give lr (the scene's) or hr (that of the upscaled scene)")
+        raise OptionError(f"grid '{grid}': give scene, or output (that of the upscaled scene)")
     if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
         raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
     check_geotiff(out, overwrite, (scene, ref))
@@ -141,7 +143,7 @@ def detect_change(
         counts = _written(plan, planned.restorer, detector, (out, sure), grid, block_size, overwrite, progress)
     write_legend(out, detector.classes, class_colours(len(detector.classes)))
     classified = max(1, int(counts[:UNKNOWN_CLASS].sum()))
-    height, width = plan.target.shape if grid == "hr" else (plan.scene.height, plan.scene.width)
+    height, width = plan.target.shape if grid == "output" else (plan.scene.height, plan.scene.width)
     return DetectChangeResult(
         out=out,
         confidence=sure,
@@ -163,7 +165,7 @@ class _Looker(Classical):
     uses_mask: ClassVar[bool] = True
 
     def restore(self, batch: Conditions) -> Tensor:
-        """The LR itself: there is nothing to restore."""
+        """The scene itself: there is nothing to restore."""
         return batch.inner_lr
 
 
@@ -200,7 +202,7 @@ def _written(
     progress: BlockProgress | None,
 ) -> NDArray[np.int64]:
     """Writes classes and confidence; how many pixels of the scene have each class."""
-    shape, finer = (plan.scene.height, plan.scene.width), 1 if grid == "lr" else plan.grid.scale
+    shape, finer = (plan.scene.height, plan.scene.width), 1 if grid == "scene" else plan.grid.scale
     coarse = plan_blocks(block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK), shape)
     counts = np.zeros(256, np.int64)
 
@@ -215,7 +217,7 @@ def _written(
                 progress(index + 1, coarse.count)
 
     classes = VirtualRaster(
-        geobox=plan.target if grid == "hr" else scene_geobox(plan.scene),
+        geobox=plan.target if grid == "output" else scene_geobox(plan.scene),
         dtype="uint8",
         count=1,
         sources=(),

@@ -57,10 +57,10 @@ def write_products(
     from geo_refdiff.raster.picture import write_quicklook
     from geo_refdiff.raster.styles import write_image_style, write_ramp_style
 
-    wanted, notes, told = tuple(products), tuple(notes), {}
+    wanted, notes, measured = tuple(products), tuple(notes), {}
     with gdal_env(GDAL_PAM_ENABLED=False):
         if "source" in wanted:
-            told["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
+            measured["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
         if UNCERTAINTY in wanted:
             publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
         if "style" in wanted:
@@ -71,20 +71,20 @@ def write_products(
         if "quicklook" in wanted:
             write_quicklook(out, product_path(out, "quicklook"))
         if "stac" in wanted:
-            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, told, notes, span_of(scene_date)))
+            write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, measured, notes, span_of(scene_date)))
         if "report" in wanted:
             made = {product: product_path(out, product) for product in wanted}
             write_report(plan, out, made["report"], made.get("source"), made.get(UNCERTAINTY), notes)
-    return told
+    return measured
 
 
-def _taken(scene: RasterInfo, said: Span | None, metadata: datetime | None) -> tuple[datetime, datetime | None, str]:
+def _taken(scene: RasterInfo, given: Span | None, metadata: datetime | None) -> tuple[datetime, datetime | None, str]:
     """When a scene was taken, or from when until when, and who says so."""
-    if said is None and metadata is not None:
+    if given is None and metadata is not None:
         return metadata, None, "scene metadata"
     written = datetime.fromtimestamp(scene.mtime_ns / 1e9, UTC)
     latest = written.date() if scene.mtime_ns else None  # of a URL the time is not known
-    span, source = (said, "given") if said else (span_in_name(scene.name, latest), "name of the scene")
+    span, source = (given, "given") if given else (span_in_name(scene.name, latest), "name of the scene")
     if span is None:
         return written, None, "file time of the scene"
     at_once = span.begin == span.end if span.times else span.first == span.last
@@ -99,9 +99,9 @@ def _placed(plan: Plan) -> dict[str, Any]:
         "mode": placed.mode,
         "verdict": placed.verdict,
         "kind": placed.kind,
-        "shift_lr_pixels": [matrix[2], matrix[5]] if placed.displacement.is_linear else None,
-        "standard_error_lr_pixels": placed.sigma,
-        "residual_lr_pixels": {"before": placed.before, "after": placed.after},
+        "shift_scene_pixels": [matrix[2], matrix[5]] if placed.displacement.is_linear else None,
+        "standard_error_scene_pixels": placed.sigma,
+        "residual_scene_pixels": {"before": placed.before, "after": placed.after},
         "dropped_places": len(placed.dropped),
         "unused": placed.unused,
     }
@@ -117,13 +117,13 @@ def _item(
     plan: Plan,
     out: Path,
     products: tuple[str, ...],
-    told: Mapping[str, Any],
+    measured: Mapping[str, Any],
     notes: tuple[str, ...],
-    said: Span | None,
+    given: Span | None,
 ) -> dict[str, Any]:
     from geo_refdiff.raster.stac import COG, VRT, Asset, acquired, item, rfc3339
 
-    when, until, source = _taken(plan.scene, said, acquired(plan.scene.source))
+    when, until, source = _taken(plan.scene, given, acquired(plan.scene.source))
     assets = {"data": Asset(out, "output", ("data",), VRT if out.suffix == ".vrt" else COG)}
     if "source" in products:
         path = product_path(out, "source")
@@ -161,6 +161,6 @@ def _item(
     }
     if until is not None:
         properties |= {"start_datetime": rfc3339(when), "end_datetime": rfc3339(until)}
-    if "sources" in told:
-        properties["geo_refdiff:sources"] = told["sources"]
+    if "sources" in measured:
+        properties["geo_refdiff:sources"] = measured["sources"]
     return item(out, assets, when, properties)

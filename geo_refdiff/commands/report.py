@@ -55,13 +55,13 @@ class Layer:
         key: one word.
         title: for people.
         data: as a data URI; empty: there is none.
-        told: what it shows, or why there is none.
+        caption: what it shows, or why there is none.
     """
 
     key: str
     title: str
     data: str
-    told: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def write_report(
     import jinja2
 
     validation = validate_raster(inspect(out, "scene"), plan.scene)
-    known = None if uncertainty is None else _in_short(uncertainty)
+    summary = None if uncertainty is None else _in_short(uncertainty)
     views = [
         {"name": name, "width": window.width, "height": window.height, "layers": layers}
         for name, window in _windows(plan, out).items()
-        for layers in [_layers(plan, out, window, sources, uncertainty, known)]
+        for layers in [_layers(plan, out, window, sources, uncertainty, summary)]
     ]
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -110,7 +110,7 @@ def write_report(
         decided=list(_decided(plan)),
         notes=list(notes),
         verdict=validation.verdict,
-        sure=list(_sure(plan, validation, known)),
+        sure=list(_sure(plan, validation, summary)),
     )
     write_bytes_atomic(page, text.encode())
 
@@ -140,7 +140,7 @@ def _windows(plan: Plan, out: Path) -> dict[str, Window]:
 
 
 def _layers(
-    plan: Plan, out: Path, window: Window, sources: Path | None, uncertainty: Path | None, known: Uncertainty | None
+    plan: Plan, out: Path, window: Window, sources: Path | None, uncertainty: Path | None, summary: Uncertainty | None
 ) -> list[Layer]:
     scale = plan.grid.scale
     info = inspect(out, "scene")
@@ -157,17 +157,17 @@ def _layers(
         Layer("output", "output", _picture(*fine, low, high), f"pixels of {pixel:.4g} {unit}, stretched as the scene"),
         _reference(plan, of_scene, window, low, high),
     ]
-    if uncertainty is None or known is None:
-        told = "not computed; --uncertainty 4 does it"
-        layers.append(Layer("uncertainty", "uncertainty", "", told))
+    if uncertainty is None or summary is None:
+        caption = "not computed; --uncertainty 4 does it"
+        layers.append(Layer("uncertainty", "uncertainty", "", caption))
     else:
         values, valid = reduced(
             str(uncertainty), inspect(uncertainty, "scene").data_bands, SIDE, window, Resampling.average
         )
-        told = f"half-width of 90 % intervals, mean of the bands: black 0, bright {known.brightest:.3g} and more"
+        caption = f"half-width of 90 % intervals, mean of the bands: black 0, bright {summary.brightest:.3g} and more"
         if plan.uncertainty is not None and not plan.uncertainty.coverage:
-            told = f"{plan.uncertainty.meaning}, mean of the bands: black 0, bright {known.brightest:.3g} and more"
-        layers.append(Layer("uncertainty", "uncertainty", _ramp(values, valid, known.brightest), told))
+            caption = f"{plan.uncertainty.meaning}, mean of the bands: black 0, bright {summary.brightest:.3g} and more"
+        layers.append(Layer("uncertainty", "uncertainty", _ramp(values, valid, summary.brightest), caption))
     if sources is None:
         layers.append(Layer("source", "source of detail", "", "not made; --products source,report does it"))
     else:
@@ -214,8 +214,8 @@ def _warped(plan: Plan, info: RasterInfo, bands: Sequence[int], window: Window) 
 
 def _range(values: Values, valid: Valid) -> tuple[float, float]:
     """What becomes black and white."""
-    known = values[:, valid]
-    low, high = np.percentile(known, _CUT) if known.size else (0.0, 1.0)
+    summary = values[:, valid]
+    low, high = np.percentile(summary, _CUT) if summary.size else (0.0, 1.0)
     return float(low), float(high)
 
 
@@ -246,8 +246,8 @@ def _uri(pixels: NDArray[np.uint8], valid: Valid, kind: str) -> str:
 
 def _in_short(path: Path) -> Uncertainty:
     values, valid = reduced(str(path), inspect(path, "scene").data_bands, SIDE)
-    known = values[:, valid].mean(axis=0)
-    median, high, brightest = np.percentile(known, [50, 95, 98]) if known.size else (0.0, 0.0, 1.0)
+    valid_means = values[:, valid].mean(axis=0)
+    median, high, brightest = np.percentile(valid_means, [50, 95, 98]) if valid_means.size else (0.0, 0.0, 1.0)
     return Uncertainty(float(median), float(high), float(brightest))
 
 
@@ -328,7 +328,7 @@ def _mask(plan: Plan) -> str:
     return f"{Path(unsigned(path)).name} ({mask.kind}), lies on the {'scene' if mask.on_scene else 'reference'}"
 
 
-def _sure(plan: Plan, validation: Validation, known: Uncertainty | None) -> Iterable[str]:
+def _sure(plan: Plan, validation: Validation, summary: Uncertainty | None) -> Iterable[str]:
     """How far the output can be trusted, in plain words."""
     if plan.sensor.consistency == "off":
         yield "The output was not held to the scene: even averaged over a scene pixel it may differ from it."
@@ -354,15 +354,15 @@ def _sure(plan: Plan, validation: Validation, known: Uncertainty | None) -> Iter
             yield f"In {plain:.0%} the scene is merely interpolated: smooth, with nothing added."
         if cloudy:
             yield f"In {cloudy:.0%} a cloud or its shadow hides the ground: nothing that is to be seen there is ground."
-    if known is None:
+    if summary is None:
         yield "How far a single pixel may be off was not computed; run with --uncertainty 4 to know."
         return
     record = plan.uncertainty
     if record is not None and record.coverage:
         unit = validation.unit
         yield (
-            f"A typical pixel lies within ±{known.median:.3g} {unit} of the truth in {record.coverage:.0%} of the "
-            f"cases; in the least sure twentieth of the pixels only within ±{known.high:.3g} {unit} or more."
+            f"A typical pixel lies within ±{summary.median:.3g} {unit} of the truth in {record.coverage:.0%} of the "
+            f"cases; in the least sure twentieth of the pixels only within ±{summary.high:.3g} {unit} or more."
         )
     if record is not None and not record.calibrated:
         yield "This was not measured for this very model, setting and scale: take it as an order, not as numbers."

@@ -20,6 +20,7 @@ from geo_refdiff.plan.output import output_of
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.sensor.jpeg import MCU
 from geo_refdiff.sensor.presets import PRESETS
@@ -79,7 +80,7 @@ class SimulateResult:
 
 @takes_options(record=SimulateOptions)
 def simulate(
-    hr: str,
+    fine: Raster,
     out: Path,
     scale: int,
     *,
@@ -88,15 +89,15 @@ def simulate(
     progress: BlockProgress | None = None,
     **options: Any,
 ) -> SimulateResult:
-    """Write the coarse scene that a sensor would have taken of `hr`.
+    """Write the coarse scene that a sensor would have taken of `fine`.
 
-    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `hr` that
+    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `fine` that
     do not fill a scene pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
     alpha and mask bands become an internal mask. A scene px is valid where at least half of its own area is, and made
     of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
 
     Args:
-        hr: raster with affine and CRS, of any size, type and number of bands.
+        fine: raster with affine and CRS, of any size, type and number of bands.
         out: GeoTIFF (COG) to write.
         scale: input pixels along an output pixel, 1 to 64.
         block_size: scene pixels along a block, a multiple of 16; changes no pixel.
@@ -109,10 +110,10 @@ def simulate(
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
     """
     chosen = SimulateOptions.of({"scale": scale, **options})
-    out = Path(out).absolute()
-    check_geotiff(out, overwrite, (hr,))
+    fine, out = name_of(fine), Path(out).absolute()
+    check_geotiff(out, overwrite, (fine,))
     with gdal_env():
-        info = inspect(hr, "scene")
+        info = inspect(fine, "scene")
         if info.height < scale or info.width < scale:
             raise InputError(
                 f"{info.path}: {info.width} x {info.height} pixels are less than one of the scale {scale}; "
@@ -211,9 +212,9 @@ def _block(size: int | None, scale: int) -> int:
 
 def _notes(info: RasterInfo, sensor: SimulatedSensor, names: tuple[str, ...]) -> Iterator[str]:
     sides = ((info.height % sensor.scale, "row", "bottom"), (info.width % sensor.scale, "column", "right"))
-    left = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
-    if left:
-        yield f"left out of the input: {' and '.join(left)}, too few to fill a pixel of the output"
+    leftover = [f"{n} {what}{'s' * (n > 1)} at the {side}" for n, what, side in sides if n]
+    if leftover:
+        yield f"left out of the input: {' and '.join(leftover)}, too few to fill a pixel of the output"
     widths = PRESETS[sensor.name].bands if sensor.name in PRESETS and "psf_sigma" in sensor.parameters else {}
     unknown = [n for n in names if n.strip().lower() not in widths]
     if widths and unknown:

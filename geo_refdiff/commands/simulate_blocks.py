@@ -166,11 +166,11 @@ def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[
         (inside.col - wanted.col, wanted.stop_col - inside.stop_col),
     )
     fine = torch.from_numpy(np.pad(hr, ((0, 0), *sides), mode="edge").astype(np.float64))
-    there = torch.from_numpy(np.pad(hr_valid, ((0, 0), *sides), mode="edge"))
-    seen, _ = observe_valid(fine[:, None], there[:, None], sensor.kernels, sensor.scale, sensor.reach)
-    own = there[:, sensor.reach : fine.shape[1] - sensor.reach, sensor.reach : fine.shape[2] - sensor.reach]
-    ok = cell_means(own, sensor.scale) >= _LEAST_VALID
-    return torch.where(ok, seen[:, 0], 0.0), ok
+    fine_valid = torch.from_numpy(np.pad(hr_valid, ((0, 0), *sides), mode="edge"))
+    observed, _ = observe_valid(fine[:, None], fine_valid[:, None], sensor.kernels, sensor.scale, sensor.reach)
+    own = fine_valid[:, sensor.reach : fine.shape[1] - sensor.reach, sensor.reach : fine.shape[2] - sensor.reach]
+    valid = cell_means(own, sensor.scale) >= _LEAST_VALID
+    return torch.where(valid, observed[:, 0], 0.0), valid
 
 
 def _compressed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[Tensor, Tensor]:
@@ -184,11 +184,11 @@ def _compressed(reader: RasterReader, scene: Simulation, window: Window) -> tupl
     values, valid = _noisy(reader, scene, part)
     rows, cols = part.within(around)
     levels = torch.zeros(len(values), *around.shape, dtype=torch.float64)
-    known = torch.zeros(levels.shape, dtype=torch.bool)
+    levels_valid = torch.zeros(levels.shape, dtype=torch.bool)
     levels[:, rows, cols] = (values - low) * (255.0 / (high - low))
-    known[:, rows, cols] = valid
+    levels_valid[:, rows, cols] = valid
     # else holes would ring into their neighbours
-    filled = fill_missing(levels, known, _FILL, [BYTES.centre] * len(levels))
+    filled = fill_missing(levels, levels_valid, _FILL, [BYTES.centre] * len(levels))
     done = jpeg(filled[None], [scene.sensor.quality])[0]
     rows, cols = window.within(coded)
     at = (slice(None), *window.within(part))

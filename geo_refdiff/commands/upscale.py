@@ -8,8 +8,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.commands.products import product_files, write_products
 from geo_refdiff.commands.result import UpscaleResult
+from geo_refdiff.engine.estimate import Speeds, estimate, kind_of
 from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.rasters import UNCERTAINTY, unreached
 from geo_refdiff.engine.run import (
@@ -26,8 +28,10 @@ from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.options import UpscaleOptions, takes_options
 from geo_refdiff.plan.planning import Planned, check_space, make_plan
 from geo_refdiff.plan.records import Plan
+from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.files import check_free, is_filled
 from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vector import is_wkt, layer_source
 from geo_refdiff.restore.models import default_batch
 
@@ -40,10 +44,10 @@ class Interrupted(KeyboardInterrupt):
 
 @takes_options()
 def upscale(
-    scene: str | Path,
+    scene: Raster,
     *,
-    ref: str | Path | None = None,
-    mask: str | Path | None = None,
+    ref: Raster | None = None,
+    mask: Any = None,
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -56,8 +60,8 @@ def upscale(
     """Turn a coarse scene into a sharp one on a grid `scale` times finer, as a cloud-optimised GeoTIFF.
 
     Args:
-        scene: raster with affine and CRS; any number of bands for classical models.
-        ref: older, finer reference, any CRS; None: plain super-resolution.
+        scene: raster with affine and CRS, a path or an open rasterio dataset; any number of bands for classical models.
+        ref: older, finer reference, any CRS, as the scene; None: plain super-resolution.
         out: GeoTIFF to write, or VRT with `shard_size`; default `<scene>_<scale>x.tif` (.vrt) beside the scene.
         resume: go on with an unfinished run of the same inputs and options.
         overwrite: replace a finished output and drop an unfinished run.
@@ -65,8 +69,9 @@ def upscale(
         keep: keep the run's folder with plan and blocks.
         progress: called now and then with a `Progress`.
         runner: who computes the blocks: this process, or workers.
-        mask, options: of `geo_refdiff.options`, as listed below; `model` may also be an open model or a function that
-            makes a restorer.
+        mask, options: of `geo_refdiff.options`, as listed below; `mask` and `aoi` may also be polygons of shapely (in
+            the scene's CRS), a GeoSeries or a GeoDataFrame; other files also open rasterio datasets; `model` also an
+            open model or a function that makes a restorer.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`, and
@@ -74,7 +79,8 @@ def upscale(
         Interrupted: Ctrl-C; finished blocks are kept for `resume`.
     """
     started = perf_counter()
-    asked = UpscaleOptions.of(mask=mask, **options)
+    scene, ref = name_of(scene), None if ref is None else name_of(ref)
+    asked = UpscaleOptions.of(mask=mask_name(mask, lambda: inspect(scene, "scene").crs_wkt), **options)
     products, shard_size = asked.output.products, asked.output.shard_size
     if out is not None:
         _check_out(Path(out).absolute(), shard_size, resume or overwrite)
@@ -110,6 +116,8 @@ def upscale(
             write_products(plan, workdir, final, wanted, planned.notes, asked.output.scene_date)
             if not keep:
                 workdir.remove()
+            if runner is run_blocks and not counts.resumed:
+                Speeds.load().add(kind_of(plan), plan.shape[0] * plan.shape[1] / 1e6, perf_counter() - started)
         except KeyboardInterrupt as stop:
             done_blocks = len(workdir.done(plan.blocks))
             raise Interrupted(
@@ -148,7 +156,7 @@ def _run(
     plan, shard_size = planned.plan, options.output.shard_size
     batch = options.compute.batch_size or default_batch(plan.device)
     if progress:
-        progress(Progress("plan", 0, plan.blocks.count, planned.notes))
+        progress(Progress("plan", 0, plan.blocks.count, planned.notes, str(estimate(plan))))
     counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()
@@ -164,8 +172,8 @@ def _run(
 
 def _left(plan: Plan, out: Path) -> tuple[str, ...]:
     """A note of what strict mode could not reach in the finished output."""
-    told = unreached(published_tags(out), plan.output.dtype)
-    return () if told is None else (told,)
+    note = unreached(published_tags(out), plan.output.dtype)
+    return () if note is None else (note,)
 
 
 def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
@@ -263,4 +271,5 @@ def _result(
         counts=numbers,
         notes=planned.notes,
         pairs=plan.bands.pairs(plan.model.bands),
+        estimate=estimate(plan) if counts is None else None,
     )

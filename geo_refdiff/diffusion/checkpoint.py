@@ -65,8 +65,8 @@ def load_denoiser(
     if dtype not in _DTYPES:
         raise ModelError(f"a model cannot run in {dtype}: choose float32 or bfloat16")
     config = read_config(path)
-    held = torch.promote_types(dtype, torch.float32)
-    state = {key: _number_like(value, key, path).to(held) for key, value in read_weights(path).items()}
+    kept = torch.promote_types(dtype, torch.float32)
+    state = {key: _number_like(value, key, path).to(kept) for key, value in read_weights(path).items()}
     with torch.device("meta"):  # without memory: a wrong config may ask for any amount
         denoiser = build_denoiser(config)
     match_weights(denoiser.network, state, path)
@@ -74,7 +74,7 @@ def load_denoiser(
         with torch.random.fork_rng(devices=[]):  # fresh weights draw some; the caller's generator stays as it is
             denoiser = build_denoiser(config)
     denoiser.network.load_state_dict(state, strict=True, assign=True)
-    denoiser.compute_dtype = None if dtype == held else dtype
+    denoiser.compute_dtype = None if dtype == kept else dtype
     return denoiser.to(device).eval().requires_grad_(False)
 
 
@@ -147,14 +147,14 @@ def describe_model(folder: str | Path) -> dict[str, Any]:
 
 def match_weights(network: nn.Module, state: Mapping[str, Tensor], folder: Path) -> None:
     """Check names and shapes of weights against the network's (ModelError names the first that do not fit)."""
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in state]
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state]
     if missing:
         raise ModelError(f"the weights in {folder} do not fit the network: missing {_some(missing)}")
-    unexpected = [key for key in state if key not in wanted]
+    unexpected = [key for key in state if key not in expected]
     if unexpected:
         raise ModelError(f"the weights in {folder} do not fit the network: unexpected {_some(unexpected)}")
-    for key, value in wanted.items():
+    for key, value in expected.items():
         shape, needed = tuple(state[key].shape), tuple(value.shape)
         if shape != needed:
             raise ModelError(f"the weights in {folder} do not fit the network: {key} is {shape}, not {needed}")

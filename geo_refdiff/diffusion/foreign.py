@@ -67,12 +67,12 @@ class Foreign:
     Attributes:
         path: of the file.
         content: its object.
-        asked: names that it asks for beside those that torch takes for harmless.
+        unsafe_globals: names that it refers to beside those that torch takes for harmless.
     """
 
     path: Path
     content: Any
-    asked: tuple[str, ...]
+    unsafe_globals: tuple[str, ...]
 
 
 def load_inert(path: str | Path) -> Foreign:
@@ -82,18 +82,20 @@ def load_inert(path: str | Path) -> Foreign:
         ModelError: missing, damaged, or not of torch.save (1.6 or newer); names what it would have called.
     """
     path = Path(path)
-    asked: tuple[str, ...] = ()
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; a model folder needs no import, give it to --model as it is")
+    unsafe_globals: tuple[str, ...] = ()
     try:
         _check_archive(path)
-        asked = tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-        return Foreign(path, _load(path, asked), asked)
+        unsafe_globals = tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+        return Foreign(path, _load(path, unsafe_globals), unsafe_globals)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except ModelError:
         raise
     except Exception as error:  # whatever bytes make torch and zipfile stumble over
-        told = _left_alone(asked) or f": {one_line(error)}"
-        raise ModelError(f"{path} is damaged, or no model file{told}") from error
+        reason = _not_executed(unsafe_globals) or f": {one_line(error)}"
+        raise ModelError(f"{path} is damaged, or no model file{reason}") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -102,7 +104,7 @@ def _check_archive(path: Path) -> None:
     with path.open("rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise ModelError(
-                f"{path}: not a file from torch.save, or one of torch before 1.6: load and save it anew there"
+                f"{path}: not a file from torch.save, or one of torch before 1.6 (which has to be saved anew)"
             )
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -113,9 +115,9 @@ def _check_archive(path: Path) -> None:
                 raise ModelError(f"{path}: its member {info.filename!r} is compressed or larger than the file")
 
 
-def _load(path: Path, asked: tuple[str, ...]) -> Any:
+def _load(path: Path, unsafe_globals: tuple[str, ...]) -> Any:
     """The file's object; on a thread whose stack outlasts tuples that are nested as deeply as the file is long."""
-    stand_ins: list[Any] = [(type("Inert", (Inert,), {"name": name}), name) for name in asked]
+    stand_ins: list[Any] = [(type("Inert", (Inert,), {"name": name}), name) for name in unsafe_globals]
     outcome: list[Any] = []
 
     def run() -> None:
@@ -160,7 +162,7 @@ def _read(file: Foreign) -> tuple[dict[str, Tensor], PublishedConfig]:
     anchor = [name for name in tensors if name.endswith("map_layer0.weight")]
     if len(anchor) != 1:
         raise ModelError(
-            f"{file.path} holds no published network, but {_contents(file.content)}{_left_alone(file.asked)}"
+            f"{file.path} holds no published network, but {_contents(file.content)}{_not_executed(file.unsafe_globals)}"
         )
     prefix = anchor[0].removesuffix("map_layer0.weight")
     state = {
@@ -197,15 +199,15 @@ def _branch(content: Any) -> tuple[str, Any]:
     return "", content
 
 
-def _state(thing: Any) -> dict[Any, Any]:
+def _state(pickled: Any) -> dict[Any, Any]:
     """The attributes that a pickled object would have been given; {} for anything else."""
-    if not isinstance(thing, Inert):
+    if not isinstance(pickled, Inert):
         return {}
-    if getattr(thing, "name", "") == _PERSISTENT and thing.args:
-        meta = thing.args[0]
+    if getattr(pickled, "name", "") == _PERSISTENT and pickled.args:
+        meta = pickled.args[0]
         state = meta.get("state") if isinstance(meta, dict) else None
     else:
-        state = thing.state
+        state = pickled.state
     return state if isinstance(state, dict) else {}
 
 
@@ -215,8 +217,8 @@ def _modules(root: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
     for _ in range(_MAX_MODULES):
         if not waiting:
             return
-        prefix, depth, thing = waiting.pop()
-        state = _state(thing)
+        prefix, depth, pickled = waiting.pop()
+        state = _state(pickled)
         yield prefix, state
         children = state.get("_modules")
         if isinstance(children, dict):
@@ -234,15 +236,15 @@ def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
         return
     for prefix, state in _modules(root):
         for kind in ("_parameters", "_buffers"):
-            held = state.get(kind)
-            if isinstance(held, dict):
-                for key, value in held.items():
+            tensors = state.get(kind)
+            if isinstance(tensors, dict):
+                for key, value in tensors.items():
                     if isinstance(key, str) and isinstance(value, Tensor):
                         yield prefix + key, value
 
 
 def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> PublishedConfig:
-    """From the tensors' names and shapes; what these do not tell comes from the modules' attributes."""
+    """From the tensors' names and shapes; what these do not determine comes from the modules' attributes."""
     attributes = {} if isinstance(root, dict) else dict(_modules(root))
     try:
         config = decode_config(_sizes(state), "its sizes")
@@ -255,12 +257,16 @@ def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> PublishedConf
     for name, value in state.items():
         if name.endswith("resample_filter") and not bool((value == 0.25).all()):
             raise ModelError(f"{path} holds a network of another kind: {name} is no box filter")
-    for prefix, held in attributes.items():
-        for key, wanted in _FIXED.items():
-            value = held.get(key, wanted)
-            if "affine" in (held.get("_modules") or {}) and value != wanted and not (key == "num_heads" and value == 0):
+    for prefix, settings in attributes.items():
+        for key, published in _FIXED.items():
+            value = settings.get(key, published)
+            if (
+                "affine" in (settings.get("_modules") or {})
+                and value != published
+                and not (key == "num_heads" and value == 0)
+            ):
                 raise ModelError(f"{path} holds a network of another kind: {prefix}{key} is {_plain(value)}")
-        if isinstance(rate := held.get("dropout"), float) and 0.0 <= rate < 1.0:
+        if isinstance(rate := settings.get("dropout"), float) and 0.0 <= rate < 1.0:
             config = replace(config, dropout=rate)
     sigma = attributes.get("", {}).get("sigma_data")
     if isinstance(sigma, int | float) and not isinstance(sigma, bool) and 0 < sigma <= 1e6:
@@ -269,7 +275,7 @@ def _config(state: Mapping[str, Tensor], root: Any, path: Path) -> PublishedConf
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The published settings that the tensors' names and shapes tell."""
+    """The published settings that follow from the tensors' names and shapes."""
     entry = re.compile(r"model\.enc\.(\d{1,5})x\1_(conv|block(\d{1,3})\.conv0)\.weight")
     parts = [(match, tensor) for name, tensor in state.items() if (match := entry.fullmatch(name))]
     stem = [(int(match[1]), tensor) for match, tensor in parts if match[2] == "conv"]
@@ -291,19 +297,21 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _contents(content: Any) -> str:
     """What a file holds, for the error message."""
+    if isinstance(content, Inert):
+        return f"an object of {_plain(getattr(content, 'name', 'a class'))}"
     if not isinstance(content, dict):
         return _plain(content)
     keys = [_plain(key) for key in list(content)[:4]] + (["..."] if len(content) > 4 else [])
     return f"a dictionary of {', '.join(keys)}" if keys else "an empty dictionary"
 
 
-def _left_alone(asked: tuple[str, ...]) -> str:
+def _not_executed(unsafe_globals: tuple[str, ...]) -> str:
     """What the file would have called, for the error message."""
-    names = [name for name in asked if name != _PERSISTENT]
+    names = [name for name in unsafe_globals if name != _PERSISTENT]
     if not names:
         return ""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f" (it asks for {', '.join(_plain(name) for name in names[:3])}{more}; nothing in it was executed)"
+    return f" (it refers to {', '.join(_plain(name) for name in names[:3])}{more}; nothing in it was executed)"
 
 
 def _plain(value: Any) -> str:

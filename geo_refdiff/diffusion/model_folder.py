@@ -89,11 +89,11 @@ def weight_files(folder: Path) -> list[Path]:
     if len(counts) > 1:
         raise ModelError(f"{folder} holds shards of different models: of {sorted(counts)} files")
     count = counts.pop()
-    wanted = [f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1)]
-    for name in wanted:
+    names = [f"model-{index:05d}-of-{count:05d}.safetensors" for index in range(1, count + 1)]
+    for name in names:
         if name not in shards:
             raise ModelError(f"{folder} lacks the shard {name}")
-    return [folder / name for name in wanted]
+    return [folder / name for name in names]
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ from urllib.parse import urldefrag, urlsplit
 
 from geo_refdiff.errors import ModelError
 from geo_refdiff.raster.files import write_json_atomic
+from geo_refdiff.signed_urls import unsigned
 
 MODEL_FILES = re.compile(
     r"config\.json|README\.md|uncertainty\.json|(model|weights)\.safetensors|model-\d{5}-of-\d{5}\.safetensors"
@@ -59,9 +60,9 @@ class RemoteModel:
 
     Attributes:
         folder: where it lies now.
-        source: its URL, pinned: by the commit of the Hub, or by its SHA-256.
+        source: its URL without signatures, pinned: by the commit of the Hub, or by its SHA-256.
         name: its short name.
-        offline: why the server was not asked, "" = it was, or need not be.
+        offline: why the copy in the cache was used unchecked, "" = the server answered, or the name is pinned.
     """
 
     folder: Path
@@ -77,10 +78,11 @@ def is_remote(name: object) -> bool:
 
 @lru_cache(maxsize=64)
 def fetch_model(url: str) -> RemoteModel:
-    """The folder of a model elsewhere, fetched unless it is here already; asked for once in a process.
+    """The folder of a model elsewhere, fetched unless the copy in the cache will do; resolved once in a process.
 
     Raises:
-        ModelError: in one line: no such model, not to be reached and not here, another one than its pin says, damaged.
+        ModelError: in one line: no such model, a server that cannot be reached and no copy in the cache, not the pinned
+            model, damaged.
     """
     if url.startswith("hf://"):
         return _from_hub(url)
@@ -100,7 +102,7 @@ def _from_hub(url: str) -> RemoteModel:
     repository, revision = match[1], match[2] or None
     try:
         from huggingface_hub import errors, snapshot_download
-        from huggingface_hub.utils import tqdm
+        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
     except ImportError:
         raise ModelError(f"{url}: needs huggingface_hub; pip install 'geo-refdiff[hub]'") from None
     patterns = ["config.json", "README.md", "uncertainty.json", "*.safetensors"]
@@ -144,24 +146,25 @@ def _silent(bar: Any) -> Any:
 def _from_web(address: str, pin: str) -> RemoteModel:
     parts = PurePosixPath(urlsplit(address).path)
     name = re.sub(r"(\.tar\.gz|\.tgz|\.tar)$", "", parts.name) or urlsplit(address).hostname or "model"
-    home = _cache() / sha256(address.encode()).hexdigest()[:16]
+    public = unsigned(address)
+    home = _cache() / sha256(public.encode()).hexdigest()[:16]
     if pin and (home / pin).is_dir():
-        return RemoteModel(home / pin, f"{address}#sha256={pin}", name)
-    known = _known(home)
+        return RemoteModel(home / pin, f"{public}#sha256={pin}", name)
+    last = _last_fetched(home)
     fetch = _fetch_archive if parts.name.endswith(_ARCHIVES) else _fetch_folder
     offline = ""
     try:
-        digest = _fetched(home, address, known, fetch)
+        digest = _update(home, address, last, fetch)
     except _UnreachableError as error:
-        digest, offline = str(known.get("sha256", "")), str(error)
+        digest, offline = str(last.get("sha256", "")), str(error)
         if not digest or not (home / digest).is_dir():
             raise ModelError(
                 f"{address}: cannot be fetched ({error}) and is not in the cache; check the URL, or fetch it once with "
                 f"a network"
             ) from error
     if pin and digest != pin:
-        raise ModelError(f"{address}: is another model (SHA-256 {digest}) than the one asked for ({pin})")
-    return RemoteModel(home / digest, f"{address}#sha256={digest}", name, offline)
+        raise ModelError(f"{address}: is another model (SHA-256 {digest}) than the pinned one ({pin})")
+    return RemoteModel(home / digest, f"{public}#sha256={digest}", name, offline)
 
 
 def _cache() -> Path:
@@ -169,16 +172,16 @@ def _cache() -> Path:
     return Path(root) / "geo-refdiff" / "models"
 
 
-def _known(home: Path) -> dict[str, Any]:
+def _last_fetched(home: Path) -> dict[str, Any]:
     """What was fetched last from an address: the model's SHA-256 and the validators of its files."""
     try:
-        known = json.loads((home / "latest.json").read_text(encoding="utf-8"))
+        last = json.loads((home / "latest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) and (home / str(known.get("sha256"))).is_dir() else {}
+    return last if isinstance(last, dict) and (home / str(last.get("sha256"))).is_dir() else {}
 
 
-def _fetched(home: Path, address: str, known: dict[str, Any], fetch: Any) -> str:
+def _update(home: Path, address: str, last: dict[str, Any], fetch: Any) -> str:
     """Fetch what is new; the model's SHA-256."""
     from geo_refdiff.diffusion.model_folder import model_digest
 
@@ -187,9 +190,9 @@ def _fetched(home: Path, address: str, known: dict[str, Any], fetch: Any) -> str
         with tempfile.TemporaryDirectory(dir=home, prefix="fetching-") as scratch:
             folder = Path(scratch) / "model"
             folder.mkdir()
-            validators = fetch(address, folder, known.get("validators") or {})
+            validators = fetch(address, folder, last.get("validators") or {})
             if validators is None:
-                return str(known["sha256"])
+                return str(last["sha256"])
             digest = model_digest(folder)
             if not (home / digest).is_dir():
                 try:
@@ -197,7 +200,9 @@ def _fetched(home: Path, address: str, known: dict[str, Any], fetch: Any) -> str
                 except OSError:  # another process was faster
                     if not (home / digest).is_dir():
                         raise
-            write_json_atomic(home / "latest.json", {"url": address, "sha256": digest, "validators": validators})
+            write_json_atomic(
+                home / "latest.json", {"url": unsigned(address), "sha256": digest, "validators": validators}
+            )
             return digest
     except (_UnreachableError, ModelError):
         raise
@@ -218,36 +223,40 @@ def _fetch_archive(address: str, folder: Path, validators: dict[str, str]) -> di
 
 def _fetch_folder(address: str, folder: Path, validators: dict[str, str]) -> dict[str, str] | None:
     """The files of a folder; None where all are those that are here."""
-    base = address.rstrip("/")
+    parts = urlsplit(address)
+
+    def url(name: str) -> str:
+        return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
     names, index = ["config.json"], folder.parent / "index"
     try:
-        _get(f"{base}/{INDEX}", index, None, limit=_MAX_READ)
-        names += _shards(index, base)
+        _get(url(INDEX), index, None, limit=_MAX_READ)
+        names += _shards(index, url(INDEX))
     except _MissingError:
         names.append("model.safetensors")
     if validators and list(validators) == names and all(validators.values()):
         try:
-            if all(_get(f"{base}/{n}", folder / n, validators[n]) is None for n in names):
+            if all(_get(url(n), folder / n, validators[n]) is None for n in names):
                 return None
         except _MissingError:
             pass
-    now = {name: _get(f"{base}/{name}", folder / name, None) or "" for name in names}
+    now = {name: _get(url(name), folder / name, None) or "" for name in names}
     for name in ("README.md", "uncertainty.json"):
         try:
-            _get(f"{base}/{name}", folder / name, None, limit=_MAX_READ)
+            _get(url(name), folder / name, None, limit=_MAX_READ)
         except _MissingError:
             continue
     return now
 
 
-def _shards(index: Path, base: str) -> list[str]:
+def _shards(index: Path, address: str) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if names and all(MODEL_FILES.fullmatch(name) and name.endswith(".safetensors") for name in names):
             return names
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    raise ModelError(f"{base}/{INDEX}: is no index of safetensors files")
+    raise ModelError(f"{address}: is no index of safetensors files")
 
 
 def _unpack(packed: Path, folder: Path, address: str) -> None:
@@ -299,7 +308,7 @@ def _opened(packed: Path) -> Iterator[IO[bytes]]:
 
 
 class _UnreachableError(Exception):
-    """A server that does not answer, or not with what it was asked for."""
+    """A server that does not answer, or answers with an error."""
 
 
 class _MissingError(_UnreachableError):

@@ -34,7 +34,7 @@ class Inputs:
     """What the files hold for N windows of one shape (H, W).
 
     Attributes:
-        windows: the N windows on the HR lattice.
+        windows: the N windows on the output lattice.
         lr: (N, B, h, w) the output's bands of the scene over the windows and `ConditionReader.around` scene px on each
             side, in the file's type.
         lr_valid: the same shape, True = valid.
@@ -116,7 +116,7 @@ class ConditionReader:
         """The scene as it is: values (B, h, w) of the output's bands in its type, and validity band by band.
 
         Args:
-            window: on the LR lattice.
+            window: on the scene lattice.
         """
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
@@ -125,7 +125,7 @@ class ConditionReader:
         """(h, w) True = a cloud that is kept; None: the whole window is clear.
 
         Args:
-            window: on the LR lattice.
+            window: on the scene lattice.
         """
         if self._clear is None:
             return None
@@ -134,8 +134,11 @@ class ConditionReader:
         return clouds if clouds.any() else None
 
     def read(self, windows: tuple[Window, ...]) -> Inputs:
-        """What the files hold for windows of one shape on the HR lattice, whose sides and starts are multiples of the
-        scale."""
+        """What the files hold for windows of one shape.
+
+        Args:
+            windows: of the output lattice; sides and starts are multiples of the scale.
+        """
         scenes = [self.lr(window.divide(self.scale).pad(self.around)) for window in windows]
         lr, lr_valid = (torch.from_numpy(np.stack(part)) for part in zip(*scenes, strict=True))
         ref = ref_valid = mask = None
@@ -195,7 +198,7 @@ class ConditionReader:
         )  # fmt: skip
 
     def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The scene on the LR lattice in the restorer's units, and validity band by band; clouds are not valid."""
+        """The scene on the scene lattice in the restorer's units, and validity band by band; clouds are not valid."""
         values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
         clouds = self.cloudy(window)
         if clouds is not None:
@@ -203,7 +206,7 @@ class ConditionReader:
         return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
     def _reference_units(self, window: Window) -> Tensor:
-        """The reference on the HR lattice in the scene's radiometry and the restorer's units, NaN where missing."""
+        """The reference on the output lattice in the scene's radiometry and the restorer's units, NaN where missing."""
         values, valid = (torch.from_numpy(part) for part in self._reference(window))
         return torch.where(valid, self.plan.radiometry.units.to_model(self._matched(values)), torch.nan)
 

@@ -1,4 +1,4 @@
-"""LR consistency: the output, seen through the declared sensor, is the scene, as far as the scene's noise lets it be
+"""Consistency: the output, seen through the declared sensor, is the scene, as far as the scene's noise lets it be
 known.
 
 What is left between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).

@@ -38,7 +38,7 @@ BAND_TAG = "GEO_REFDIFF_BAND"
 """Metadata item of a band: "model", or "transfer" where the model does not know the band."""
 
 
-_RESIDUAL_TAG = "GEO_REFDIFF_LEFT"
+_RESIDUAL_TAG = "GEO_REFDIFF_RESIDUAL"
 _CLASS_COUNTS_TAG = "GEO_REFDIFF_CLASS_COUNTS"
 
 
@@ -171,21 +171,21 @@ def _mask_kind(plan: Plan) -> str:
     return "detected" if plan.mask.kind == "auto" else "yes"
 
 
-def consistency_tags(left: Residual, dtype: str) -> dict[str, str]:
+def consistency_tags(residual: Residual, dtype: str) -> dict[str, str]:
     """What was measured of the finished pixels, in the scene's numbers; nothing where consistency was off.
 
     Floating data have no digital number of which half could be a limit: pixels beyond are not counted.
     """
-    if not left.count:
+    if not residual.count:
         return {}
     tags = {
-        "GEO_REFDIFF_LR_RESIDUAL_MAX": f"{left.largest:.4g}",
-        "GEO_REFDIFF_LR_RESIDUAL_RMS": f"{left.rms:.4g}",
-        "GEO_REFDIFF_LR_PIXELS": str(left.count),
+        "GEO_REFDIFF_SCENE_RESIDUAL_MAX": f"{residual.largest:.4g}",
+        "GEO_REFDIFF_SCENE_RESIDUAL_RMS": f"{residual.rms:.4g}",
+        "GEO_REFDIFF_SCENE_PIXELS": str(residual.count),
     }
     if np.dtype(dtype).kind != "f":
-        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] = str(left.beyond)
-        tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"] = str(left.saturated)
+        tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN"] = str(residual.beyond)
+        tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_SATURATED"] = str(residual.saturated)
     return tags
 
 
@@ -196,13 +196,13 @@ def unreached(tags: Mapping[str, str], dtype: str) -> str | None:
         tags: of an output.
         dtype: its data type.
     """
-    beyond = int(tags.get("GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN", 0))
+    beyond = int(tags.get("GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN", 0))
     if tags.get("GEO_REFDIFF_CONSISTENCY") != "strict" or not beyond:
         return None
-    saturated = int(tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"])
+    saturated = int(tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_SATURATED"])
     why = [f"{saturated} see pixels at the limits of {dtype}"] if saturated else []
     why += [f"for {beyond - saturated} the declared PSF is too wide"] if beyond > saturated else []
-    total, most = tags["GEO_REFDIFF_LR_PIXELS"], tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]
+    total, most = tags["GEO_REFDIFF_SCENE_PIXELS"], tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"]
     return (
         f"strict mode did not reach {beyond} of {total} scene pixels (bands counted apart), off by up to {most} DN: "
         f"{', '.join(why)}; where they are many, the scene may be of another sensor than --psf says"

@@ -93,8 +93,8 @@ class Workdir:
             raise ResumeError(
                 f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
             )
-        left = self.workers.exists()
-        with held(self.workers, str(self.path), "wait for its workers") if left else nullcontext():
+        used_by_workers = self.workers.exists()
+        with held(self.workers, str(self.path), "wait for its workers") if used_by_workers else nullcontext():
             try:
                 self.plan.unlink(missing_ok=True)  # first: old blocks never stand beside a plan that is not theirs
                 for folder in (self.path / BLOCKS, *self.path.glob(f"{_SHARDS}*")):

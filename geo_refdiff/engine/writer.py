@@ -182,13 +182,13 @@ class BlockFiles:
         profile = raster.profile
         whole = Window(0, 0, *profile.geobox.shape)
         part = region or whole
-        there = self.filled() if filled is None else filled
+        blocks_with_data = self.filled() if filled is None else filled
         sums: list[BandSums] = [EMPTY] * profile.count
 
         def blocks() -> Iterator[_Part]:
             nonlocal sums
             for index in self.layout.within(part):
-                if index not in there:
+                if index not in blocks_with_data:
                     continue
                 tags = read_block_tags(self.file(index, raster.name))
                 on_block(tags)

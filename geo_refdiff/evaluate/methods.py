@@ -86,7 +86,7 @@ def load_models(
         ModelError: unknown or damaged, or bands or a scale that it cannot do.
     """
     loaded = []
-    for name, label in zip(names, _labels(names), strict=True):
+    for name, label in zip(names, model_labels(names), strict=True):
         denoiser = load_denoiser(name, device, dtype)
         config = denoiser.config
         known = config.scales or tuple(scales)
@@ -100,7 +100,7 @@ def load_models(
     return loaded
 
 
-def _labels(names: Sequence[str]) -> list[str]:
+def model_labels(names: Sequence[str]) -> list[str]:
     """Last parts of the paths, as many as are needed to tell them apart."""
     paths = [Path(name).expanduser().resolve() if Path(name).exists() else Path(name) for name in names]
     if len(set(paths)) < len(paths):

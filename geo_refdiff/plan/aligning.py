@@ -13,14 +13,14 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.options import RegistrationOptions
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.records import Bands, Radiometry
-from geo_refdiff.plan.survey import ALIKE_UNITS
+from geo_refdiff.plan.survey import ALIKE_UNITS, remembered
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import Site
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Registration
+from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -58,25 +58,38 @@ def align_reference(
     """
     if asked.coregister == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
         return Coregistration("off", "off"), None
-    found = register_rasters(scene, bands.scene, reference, bands.reference, sensor, asked.coregister)
-    if not found.registered:
-        return _not_registered(asked, found, reference)
-    beyond = found.beyond(asked.max_residual)
-    if not found.exceeds(asked.max_residual):
-        return Coregistration.of(found, asked.coregister), _shift_note(found, scene)
-    told = (
-        f"the reference does not lie right on the scene: after correction {found.after:.2f} scene pixels are left "
-        f"(root mean square), in {len(beyond)} of {len(found.accepted)} places more than {asked.max_residual:g}"
+    registration = _registered(scene, bands.scene, reference, bands.reference, sensor, asked.coregister)
+    if not registration.registered:
+        return _not_registered(asked, registration, reference)
+    beyond = registration.beyond(asked.max_residual)
+    if not registration.exceeds(asked.max_residual):
+        return Coregistration.of(registration, asked.coregister), _shift_note(registration, scene)
+    problem = (
+        f"the reference does not lie right on the scene: after correction {registration.after:.2f} scene pixels are "
+        f"left (root mean square), in {len(beyond)} of {len(registration.accepted)} places more than "
+        f"{asked.max_residual:g}"
     )
     if asked.on_misregistration == "stop":
         raise InputError(
-            f"{reference.path}: {told}; try --coregister local, raise --max-residual, or say "
+            f"{reference.path}: {problem}; try --coregister local, raise --max-residual, or say "
             f"--on-misregistration no-ref"
         )
-    if not found.accepted or len(beyond) > _HALF * len(found.accepted):
-        return Coregistration.of(found, asked.coregister, unused=True), f"{told}; it is not used"
-    dropped = _cells(beyond, found.sites, scene)
-    return Coregistration.of(found, asked.coregister, dropped), f"{told}; it is not used there"
+    if not registration.accepted or len(beyond) > _HALF * len(registration.accepted):
+        return Coregistration.of(registration, asked.coregister, unused=True), f"{problem}; it is not used"
+    dropped = _cells(beyond, registration.sites, scene)
+    return Coregistration.of(registration, asked.coregister, dropped), f"{problem}; it is not used there"
+
+
+@remembered
+def _registered(
+    scene: RasterInfo,
+    scene_bands: tuple[int, ...],
+    reference: RasterInfo,
+    reference_bands: tuple[int, ...],
+    sensor: SensorModel,
+    mode: Mode,
+) -> Registration:
+    return register_rasters(scene, scene_bands, reference, reference_bands, sensor, mode)
 
 
 def undecided(placed: Coregistration) -> bool:
@@ -123,36 +136,38 @@ def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, ra
 
 
 def _not_registered(
-    asked: RegistrationOptions, found: Registration, reference: RasterInfo
+    asked: RegistrationOptions, registration: Registration, reference: RasterInfo
 ) -> tuple[Coregistration, str]:
     """What cannot be told is taken as it is in "auto"; what is seen not to match is not."""
-    told = f"the reference is not registered: {found.reason}"
-    if asked.coregister == "auto" and found.verdict != "mismatch":
-        return Coregistration.of(found, asked.coregister), told
+    problem = f"the reference is not registered: {registration.reason}"
+    if asked.coregister == "auto" and registration.verdict != "mismatch":
+        return Coregistration.of(registration, asked.coregister), problem
     if asked.on_misregistration == "stop":
         raise InputError(
-            f"{reference.path}: {told}; check its place, bands and date, say --on-misregistration no-ref to go on "
+            f"{reference.path}: {problem}; check its place, bands and date, say --on-misregistration no-ref to go on "
             f"without it, or --coregister off to take it as it is"
         )
-    return Coregistration.of(found, asked.coregister, unused=True), f"{told}; it is not used"
+    return Coregistration.of(registration, asked.coregister, unused=True), f"{problem}; it is not used"
 
 
-def _shift_note(found: Registration, scene: RasterInfo) -> str | None:
-    if found.kind == "none":
+def _shift_note(registration: Registration, scene: RasterInfo) -> str | None:
+    if registration.kind == "none":
         return None
-    length = hypot(*found.shift)
-    what = f"the reference is moved by {length:.2f} scene pixels (its content lies {told_shift(found, scene)} off)"
-    if found.kind == "local":
+    length = hypot(*registration.shift)
+    what = (
+        f"the reference is moved by {length:.2f} scene pixels (its content lies {shift_text(registration, scene)} off)"
+    )
+    if registration.kind == "local":
         what = f"the reference is moved by a local field, {length:.2f} scene pixels on average"
-    left = f"{found.before:.2f} scene pixels before, {found.after:.2f} after"
-    if not found.accepted:
-        left = "the scene is too small to measure what is left"
-    return f"{what}; {left}"
+    error = f"{registration.before:.2f} scene pixels before, {registration.after:.2f} after"
+    if not registration.accepted:
+        error = "the scene is too small to measure what is left"
+    return f"{what}; {error}"
 
 
-def told_shift(found: Registration, scene: RasterInfo) -> str:
+def shift_text(registration: Registration, scene: RasterInfo) -> str:
     """The mean shift along x and y in the unit of the scene's CRS, for people: "x +12.5, y -3 metres"."""
-    x, y = found.lengths(1, Affine(*scene.transform))["crs_units"]
+    x, y = registration.lengths(1, Affine(*scene.transform))["crs_units"]
     return f"x {x:+.4g}, y {y:+.4g} {unit_of(scene.crs_wkt)}"
 
 
@@ -163,5 +178,5 @@ def _cells(beyond: tuple[Site, ...], sites: tuple[Site, ...], scene: RasterInfo)
     np.fill_diagonal(apart, np.inf)
     side = max(1, int(np.ceil(np.median(apart.min(axis=1)))))
     whole = Window(0, 0, scene.height, scene.width)
-    found = (Window(round(s.row - side / 2), round(s.col - side / 2), side, side).intersect(whole) for s in beyond)
-    return tuple(w for w in found if w is not None)
+    cells = (Window(round(s.row - side / 2), round(s.col - side / 2), side, side).intersect(whole) for s in beyond)
+    return tuple(w for w in cells if w is not None)

@@ -84,7 +84,7 @@ def detector_channels(names: Sequence[str], positions: Sequence[int | None]) -> 
         names: of the model's channels.
         positions: for each channel the position among the plan's bands, as `Bands.channels`; empty: one to one.
     """
-    own = [name.strip().lower() for name in names]
-    at = list(positions) or list(range(len(own)))
-    found = tuple(at[own.index(band)] if band in own else None for band in BANDS)
-    return None if None in found[:3] else found
+    lowered = [name.strip().lower() for name in names]
+    positions_of = list(positions) or list(range(len(lowered)))
+    channels = tuple(positions_of[lowered.index(band)] if band in lowered else None for band in BANDS)
+    return None if None in channels[:3] else channels

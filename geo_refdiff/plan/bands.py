@@ -218,5 +218,5 @@ def _wrong_count(
     way = "choose them with --bands, e.g. --bands 3,2,1"
     if count < len(channels) - len(optional):
         way = "take a model for any bands: --model matched-ref, or bicubic-ibp without a reference"
-    told = f" and none of them ({listed(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
-    return f"{scene.path}: {count} band{'s' * (count != 1)}, but the model takes {wants}{told}; {way}"
+    unknown = f" and none of them ({listed(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
+    return f"{scene.path}: {count} band{'s' * (count != 1)}, but the model takes {wants}{unknown}; {way}"

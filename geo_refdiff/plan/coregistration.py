@@ -39,14 +39,13 @@ class Coregistration:
     unused: bool = False
 
     @staticmethod
-    def of(found: Registration, mode: str, dropped: tuple[Window, ...] = (), unused: bool = False) -> Coregistration:
+    def of(
+        registration: Registration, mode: str, dropped: tuple[Window, ...] = (), unused: bool = False
+    ) -> Coregistration:
         """From what was measured."""
-        sigma, before, after = (
-            round(v, 4) if np.isfinite(v) else None for v in (found.sigma, found.before, found.after)
-        )
-        return Coregistration(
-            mode, found.verdict, found.kind, found.displacement, sigma, before, after, dropped, unused
-        )
+        r = registration
+        sigma, before, after = (round(v, 4) if np.isfinite(v) else None for v in (r.sigma, r.before, r.after))
+        return Coregistration(mode, r.verdict, r.kind, r.displacement, sigma, before, after, dropped, unused)
 
     def on_target(self, scale: int) -> Displacement | None:
         """The displacement in output pixels; None if nothing is displaced."""

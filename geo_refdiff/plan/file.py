@@ -55,9 +55,9 @@ def parsed(text: bytes | str) -> Plan:
             )
         plan = msgspec.convert(_nodata_as_numbers(data), Plan)
         _check_plan(plan)
-        told = differing(data, plan.to_dict())
-        if told:
-            raise ValueError(f"{told[0]}, which does not belong to it")
+        extra = differing(data, plan.to_dict())
+        if extra:
+            raise ValueError(f"{extra[0]}, which does not belong to it")
     except (msgspec.MsgspecError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
         raise ResumeError(f"the plan is damaged ({one_line(error)}); start anew with --overwrite") from error
     return plan
@@ -145,11 +145,11 @@ def _check_windows(layout: WindowLayout, scale: int) -> None:
 
 
 def _check_bands(plan: Plan, bands: Bands) -> None:
-    own = set(plan.scene.data_bands)
-    _claim(bool(bands.scene) and own.issuperset(bands.output), "bands.scene", bands.output)
-    _claim(max(own) <= plan.scene.count and min(own) >= 1, "data_bands", plan.scene.data_bands)
-    known = set(plan.reference.data_bands) if plan.reference else set()
-    _claim(known.issuperset(bands.reference), "bands.reference", bands.reference)
+    scene_bands = set(plan.scene.data_bands)
+    _claim(bool(bands.scene) and scene_bands.issuperset(bands.output), "bands.scene", bands.output)
+    _claim(max(scene_bands) <= plan.scene.count and min(scene_bands) >= 1, "data_bands", plan.scene.data_bands)
+    reference_bands = set(plan.reference.data_bands) if plan.reference else set()
+    _claim(reference_bands.issuperset(bands.reference), "bands.reference", bands.reference)
     _claim(len(bands.reference_names) == len(bands.reference), "bands.reference_names", bands.reference_names)
     lengths = (len(bands.names), len(bands.other_names), len(bands.weights), len(bands.fitness))
     _claim(lengths == (len(bands.scene), *[len(bands.other)] * 3), "bands.names", bands.names)

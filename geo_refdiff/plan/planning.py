@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import numpy as np
 from affine import Affine
 
 from geo_refdiff import __version__
-from geo_refdiff.change.mask import MaskRecord, decide_mask
-from geo_refdiff.change.polygons import class_field
+from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes
 from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
@@ -23,12 +21,21 @@ from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, senso
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan, SensorRecord, correction_halo
-from geo_refdiff.plan.survey import fill_note, fit_reference, survey_noise, survey_others, survey_scene
+from geo_refdiff.plan.survey import (
+    Noise,
+    fill_note,
+    fit_reference,
+    survey_noise,
+    survey_others,
+    survey_scene,
+    undeclared_fill_note,
+)
 from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.sensor.recognised import recognised
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,35 +80,40 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     reference, hidden = None, None
     if ref is not None:
         reference, hidden = cloudy_reference(inspect(ref, "reference"), options.clouds.cloud_mask)
-    found = make_outline(options, scene, reference)
-    model, bands, scale, notes = found.model, found.bands, found.scale, list(found.notes)
-    notes += [told for told in (cloudy, hidden) if told is not None]
-    psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
+    outline = make_outline(options, scene, reference)
+    model, bands = outline.model, outline.bands
+    scale, notes = outline.scale, list(outline.notes)
+    notes += [note for note in (cloudy, hidden) if note is not None]
+    asked_psf = options.radiometry.psf
+    taken_by = recognised(scene)
+    instrument = taken_by if asked_psf is None else None
+    psf, sensor = declared_sensor(asked_psf, model.psf_sigma, scale, instrument)
+    notes += [] if instrument is None else [instrument.note(bands.names + bands.other_names)]
     restorer = model.make(sensor, bands.channels)
-    crop, target = found.crop, found.target
-    _LOG.debug("model %s on %s in %s, %dx", model.name, found.device, found.dtype, scale)
+    crop, target = outline.crop, outline.target
+    _LOG.debug("model %s on %s in %s, %dx", model.name, outline.device, outline.dtype, scale)
     if reference is not None:
         _LOG.debug("looking how the reference %s lies on the scene", reference.path)
-    placed, told = align_reference(options.registration, scene, reference, bands, sensor, restorer)
-    notes += [] if told is None else [told]
+    placed, note = align_reference(options.registration, scene, reference, bands, sensor, restorer)
+    notes += [] if note is None else [note]
     dropped: str | None = None
     if placed.unused:
-        reference, dropped = None, told
+        reference, dropped = None, note
     _LOG.debug("looking at the scene's values")
     radiometry = survey_scene(
         scene, bands.scene, model_units=restorer.model_units, scene_range=options.radiometry.scene_range
     )
-    told = fill_note(scene, bands.scene)
-    notes += [] if told is None else [told]
+    note = fill_note(scene, bands.scene) or undeclared_fill_note(scene, bands.scene)
+    notes += [] if note is None else [note]
     if reference is not None and restorer.uses_reference:
         _LOG.debug("fitting the reference's values to the scene's")
         fitted = fit_reference(
             radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
         )
-        told = unfit(fitted, placed, scene, reference)
-        if told is not None and (model.bands or not fitted.pixels):
-            notes.append(told)
-            reference, dropped, placed = None, told, replace(placed, unused=True)
+        note = unfit(fitted, placed, scene, reference)
+        if note is not None and (model.bands or not fitted.pixels):
+            notes.append(note)
+            reference, dropped, placed = None, note, replace(placed, unused=True)
         else:
             notes += reference_notes(reference, scene, target, fitted)
             radiometry = fitted
@@ -116,47 +128,38 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     if mask is None:
         mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
         notes += more
-    elif mask.hides_no_change:
-        notes.append(
-            "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
-            "gdal_edit.py -unsetnodata"
-        )
-    likely = None if mask is None or mask.polygons is None else class_field(mask.polygons)
-    if likely is not None:
-        notes.append(
-            f"the mask's polygons are changes to an unknown class; their field '{likely}' may tell it: "
-            f"--mask-field {likely}"
-        )
+    elif restorer.uses_mask:
+        notes += mask_notes(mask, model.classes)
     if mask is not None and mask.kind != "auto" and restorer.uses_mask and not placed.displacement.is_zero:
         where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
     _LOG.debug("looking at the scene's noise")
-    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise)
+    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise, taken_by)
     notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
     consistency = chosen_consistency(options.radiometry, restorer.consistent)
-    declared = sensor_record(psf, sensor, bands, consistency, noise)
-    windows, rounded = _windows(options.compute, restorer, scale, declared, found.device)
+    declared = sensor_record(psf, sensor, bands, consistency, noise.sigmas, instrument)
+    windows, rounded = _windows(options.compute, restorer, scale, declared, outline.device)
     uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
     notes += rounded + doubts
     plan = Plan(
         scene=scene,
         reference=reference,
         mask=mask,
-        grid=Grid(scale, origin, crop, found.polygon),
+        grid=Grid(scale, origin, crop, outline.polygon),
         bands=bands,
         windows=windows,
-        blocks=found.blocks,
+        blocks=outline.blocks,
         radiometry=radiometry,
         psf_sigma=sensor.psf_sigma,
         sensor=declared,
         model=ModelRecord(model.name, model.sha256, model.bands, model.classes, model.sampler, model.source),
         seed=options.sampling.seed,
-        device=found.device,
-        dtype=found.dtype,
-        output=found.output,
+        device=outline.device,
+        dtype=outline.dtype,
+        output=outline.output,
         coregistration=placed,
         clouds=options.clouds.clouds,
         source_map="source" in options.output.products,
@@ -187,33 +190,50 @@ def _because(dropped: str | None) -> str:
     return "" if dropped is None else f", but {dropped}"
 
 
+def largest_window(device: str) -> int:
+    """The largest side of a window where nothing is said, output pixels."""
+    return _WINDOW["cpu" if device == "cpu" else "cuda"]
+
+
 def _windows(
     asked: ComputeOptions, restorer: Restorer, scale: int, sensor: SensorRecord, device: str
 ) -> tuple[WindowLayout, list[str]]:
     """How regions are cut into windows, with notes of what was rounded."""
     size, halo = restorer.window, restorer.halo
     if restorer.finite:
-        size = max(size, _WINDOW["cpu" if device == "cpu" else "cuda"])
+        size = max(size, largest_window(device))
     if sensor.consistency != "off":
         halo = max(halo, correction_halo(sensor, scale))
     size = size if asked.window is None else asked.window
     overlap = restorer.overlap if asked.overlap is None else asked.overlap
     layout = plan_windows(size, overlap, halo, scale, restorer.multiple, fixed=not restorer.finite)
     notes = [
-        f"{name} {want} was rounded up to {got} pixels to fit scale, halo and network"
-        for name, want, got in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))
-        if want not in (None, got)
+        f"{name} {wanted} was rounded up to {rounded} pixels to fit scale, halo and network"
+        for name, wanted, rounded in (("window", asked.window, layout.size), ("overlap", asked.overlap, layout.overlap))
+        if wanted not in (None, rounded)
     ]
     return layout, notes
 
 
-def _noise_notes(noise: Sequence[float], bands: Bands, asked: str | float) -> list[str]:
-    """Notes of the noise that was found."""
+def _noise_notes(noise: Noise, bands: Bands, asked: str | float) -> list[str]:
+    """Notes of the noise that was found, or taken."""
     names = bands.names + bands.other_names
-    told = ", ".join(f"{name} {sigma:.3g}" for name, sigma in zip(names, noise, strict=True) if sigma)
-    if asked != AUTO or not told:
-        return []
-    return [f"noise of the scene, estimated, in digital numbers: {told}; give it with --noise if that is wrong"]
+    known = list(zip(names, noise.sigmas, noise.usual, strict=True))
+    measured, usual = (
+        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in known if sigma and of_sensor == wanted)
+        for wanted in (False, True)
+    )
+    notes = []
+    if asked == AUTO and measured:
+        notes.append(
+            f"noise of the scene, estimated, in digital numbers: {measured}; give it with --noise if that is wrong"
+        )
+    if asked == AUTO and usual:
+        notes.append(
+            f"the scene is too small, or too cloudy, to measure its noise: what is usual for its sensor is taken, in "
+            f"digital numbers: {usual}; give it with --noise if that is wrong"
+        )
+    return notes
 
 
 def _unused_notes(
@@ -228,10 +248,10 @@ def _unused_notes(
     if mask is not None and not restorer.uses_mask:
         notes.append(f"{restorer.name} does not use the mask")
     if bands.other:
-        told = ", ".join(f"{n} ({r:.2f})" for n, r in zip(bands.other_names, bands.fitness, strict=True))
+        correlations = ", ".join(f"{n} ({r:.2f})" for n, r in zip(bands.other_names, bands.fitness, strict=True))
         notes.append(
             f"detail is transferred to bands that the model does not know, as far as they depend on the others "
-            f"(correlation): {told}; leave them out with --other-bands drop"
+            f"(correlation): {correlations}; leave them out with --other-bands drop"
         )
     elif len(bands.names) < len(scene.data_bands):
         notes.append(f"bands {', '.join(bands.names)} of {len(scene.data_bands)} are used; choose them with --bands")

@@ -40,8 +40,8 @@ _NOT_OF_CONTENT = ("path", "mtime_ns", "vrt", "reference_names")
 
 PREDICTORS = ("constant", "spread", "reference", "generated", "gradient", "scene")
 """Energies, squares of model units: 1; variance over runs; of the detail taken from the reference; of generated detail
-(both as of `sources.trace`); squared differences of neighbouring output pixels; squared differences of neighbouring LR
-pixels, enlarged. All are local means."""
+(both as of `sources.trace`); squared differences of neighbouring output pixels; squared differences of neighbouring
+scene pixels, enlarged. All are local means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ class UncertaintyRecord:
         """What a value of the map is."""
         if not self.coverage:
             return f"standard deviation over {self.runs} runs, not calibrated"
-        told = "" if self.calibrated else ", calibrated for another model, setting or scale"
-        return f"half-width of the {self.coverage:.0%} interval{told}"
+        doubt = "" if self.calibrated else ", calibrated for another model, setting or scale"
+        return f"half-width of the {self.coverage:.0%} interval{doubt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Grid:
 
     Attributes:
         scale: output pixels along a scene pixel.
-        origin: (row, col) of the scene's corner on the LR lattice.
+        origin: (row, col) of the scene's corner on the scene lattice.
         crop: what is worked on, in pixels of the scene.
         aoi: polygon in the scene's CRS as WKT, outside of which nothing is valid; None: all of `crop`.
     """
@@ -135,13 +135,13 @@ class Bands:
 
     def pairs(self, channels: Sequence[str]) -> list[dict[str, Any]]:
         """What belongs together, for each of `scene`: numbers and names, and the channel of a model with `channels`."""
-        told: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
         for place, (band, name) in enumerate(zip(self.scene, self.names, strict=True)):
             at = self.channels.index(place) if channels and place in self.channels else None
-            told.append({"scene": band, "name": name, "channel": None if at is None else channels[at]})
+            pairs.append({"scene": band, "name": name, "channel": None if at is None else channels[at]})
             if self.reference:
-                told[-1] |= {"reference": self.reference[place], "reference_name": self.reference_names[place]}
-        return told
+                pairs[-1] |= {"reference": self.reference[place], "reference_name": self.reference_names[place]}
+        return pairs
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -291,7 +291,7 @@ class Plan:
 
     @property
     def lr_origin(self) -> tuple[int, int]:
-        """(row, col) of the scene's corner on the LR lattice."""
+        """(row, col) of the scene's corner on the scene lattice."""
         return self.grid.origin
 
     @property
@@ -301,7 +301,7 @@ class Plan:
 
     @property
     def scene_on_lattice(self) -> Window:
-        """The whole scene on the LR lattice."""
+        """The whole scene on the scene lattice."""
         return Window(*self.grid.origin, self.scene.height, self.scene.width)
 
     def block(self, index: int) -> Window:
@@ -309,7 +309,7 @@ class Plan:
         return self.blocks.window(index, self.shape)
 
     def on_lattice(self, window: Window) -> Window:
-        """A window of output pixels on the HR lattice."""
+        """A window of output pixels on the output lattice."""
         scale = self.grid.scale
         row, col = self.grid.origin[0] + self.grid.crop.row, self.grid.origin[1] + self.grid.crop.col
         return window.shift(row * scale, col * scale)

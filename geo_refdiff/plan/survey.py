@@ -6,9 +6,10 @@ next to no valid pixels, as in a swath or with a reference of scattered sheets, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from geo_refdiff.raster.warp import TILE, WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.noise import estimate_noise
+from geo_refdiff.sensor.recognised import Instrument
 from geo_refdiff.sensor.sensor import SensorModel
 
 _TILES = 8
@@ -44,6 +46,12 @@ _LEAST_SEEN = 0.5
 _ENOUGH = 0.25
 """Part of the tiles' pixels that must be valid; with fewer, more tiles are laid where there are some."""
 
+_MANY_ZEROS = 0.02
+"""Part of the pixels that are 0 in all bands from which on they are no shadows."""
+
+_SENTINELS = (-9999.0, -32768.0, -99999.0)
+"""Values that stand for missing pixels where real numbers and signed ones do not say which."""
+
 _LOW, _HIGH = 0.5, 99.5
 """Percentiles of the range."""
 
@@ -52,6 +60,22 @@ ALIKE_UNITS = (0.2, 5.0)
 
 _RUN_ALIKE = 0.5
 """Correlation of a band from which on a gain beyond that is believed: the reference is in other units."""
+
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """A survey of rasters that many areas of one scene ask for; it is made anew where a file's time is not known."""
+    kept = lru_cache(maxsize=4)(survey)
+
+    @wraps(survey)
+    def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
+        known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
+        return kept(*args, **options) if known else survey(*args, **options)
+
+    return call
 
 
 def survey_scene(
@@ -83,14 +107,38 @@ def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
     """That the nodata value stands in single bands, where it counts as a measured one; None where it does not."""
     if info.validity != "nodata" or info.nodata is None:
         return None
-    found = (_sample(info, tuple(bands)) == info.nodata).any(axis=1)  # pixels that are missing are NaN
-    numbers = [str(band) for band, there in zip(bands, found, strict=True) if there]
+    filled = (_sample(info, tuple(bands)) == info.nodata).any(axis=1)  # pixels that are missing are NaN
+    numbers = [str(band) for band, any_filled in zip(bands, filled, strict=True) if any_filled]
     if not numbers:
         return None
     return (
         f"{info.nodata:g}, the nodata value, stands in band {', '.join(numbers)} where other bands hold data: it is "
         f"taken for a measured value there; if it is none, declare the bands' negative offset (gdal_edit.py -offset)"
     )
+
+
+def undeclared_fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
+    """That pixels look missing where no nodata value says so, and so count as data; None where none do.
+
+    0 in all bands of whole numbers, the greatest value of long ones, and values that nobody measures (-9999).
+    """
+    if info.validity not in ("none", "nan"):
+        return None
+    sample, kind = _sample(info, tuple(bands)), np.dtype(info.dtype)
+    shares = {0.0: _MANY_ZEROS} if kind.kind != "f" else {}
+    if kind.kind != "u":
+        shares |= dict.fromkeys(_SENTINELS, 0.0)
+    if kind.kind != "f":
+        shares |= {float(end): 0.0 for end in (np.iinfo(kind).min, np.iinfo(kind).max) if abs(int(end)) > 255}
+    for value, least in shares.items():
+        share = float((sample == value).all(axis=0).mean())
+        if share > least:
+            return (
+                f"no nodata value is declared, so {value:g} in all bands ({max(share, 1e-3):.1%} of the pixels seen) "
+                f"is taken for data; if these are missing, say so: gdal_edit.py -a_nodata {value:g}, or "
+                f".rio.write_nodata({value:g}) of an array"
+            )
+    return None
 
 
 def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tuple[Bands, Radiometry]:
@@ -105,20 +153,48 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
 
 
-def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> tuple[float, ...]:
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviation of the noise of each computed band, digital numbers, and whether it is the sensor's usual one,
+    since it could not be measured."""
+
+    sigmas: tuple[float, ...]
+    usual: tuple[bool, ...]
+
+
+def survey_noise(
+    info: RasterInfo,
+    bands: Bands,
+    radiometry: Radiometry,
+    asked: str | float,
+    instrument: Instrument | None = None,
+) -> Noise:
     """Standard deviation of the scene's noise for each computed band, digital numbers.
 
     Args:
         radiometry: of all these bands.
         asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
             offset taken into account; or the figure itself.
+        instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
     """
     if asked == AUTO:
-        return estimate_noise(_tiles(info, bands.computed))
+        found = estimate_noise(_tiles(info, bands.computed))
+        untold = tuple(bool(np.isnan(sigma)) for sigma in found)
+        usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
+        return Noise(tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True)), untold)
+    count = len(bands.computed)
     if not isinstance(asked, str):
-        return (asked,) * len(bands.computed)
+        return Noise((asked,) * count, (False,) * count)
     zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
-    return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    return Noise(sigmas, (False,) * count)
+
+
+def _usual(info: RasterInfo, bands: Bands, place: int, instrument: Instrument | None) -> float:
+    """Of an instrument, for a computed band, in digital numbers; 0 where it, or what they mean, is not known."""
+    scale = info.scales[bands.computed[place] - 1]
+    usual = None if instrument is None else instrument.noise((bands.names + bands.other_names)[place])
+    return 0.0 if usual is None or scale == 1 or not scale else usual / abs(scale)
 
 
 @lru_cache(maxsize=1)  # two questions are asked of it
@@ -127,7 +203,8 @@ def _sample(info: RasterInfo, bands: tuple[int, ...]) -> NDArray[np.float64]:
     return np.concatenate([tile.reshape(len(bands), -1) for tile in _tiles(info, bands)], axis=1)
 
 
-def _tiles(info: RasterInfo, bands: Sequence[int]) -> list[NDArray[np.float64]]:
+@remembered
+def _tiles(info: RasterInfo, bands: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
     """(C, h, w) tiles over the whole scene, NaN = missing."""
     samples: list[NDArray[np.float64]] = []
     whole = Window(0, 0, info.height, info.width)
@@ -143,7 +220,7 @@ def _tiles(info: RasterInfo, bands: Sequence[int]) -> list[NDArray[np.float64]]:
         if _is_thin(sum(take(window) for window in fixed), fixed, whole):
             for window in pick_evenly(tiles_with_data(info, bands[0], _SCENE_TILE), _TILES**2):
                 take(window)
-    return samples
+    return tuple(samples)
 
 
 def fit_reference(
@@ -164,9 +241,24 @@ def fit_reference(
         sensor: the declared operator.
         displacement: of the reference, pixels of the target.
     """
+    a, b = _pairs(scene, tuple(scene_bands), reference, tuple(reference_bands), target, sensor, displacement)
+    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+
+
+@remembered
+def _pairs(
+    scene: RasterInfo,
+    scene_bands: tuple[int, ...],
+    reference: RasterInfo,
+    reference_bands: tuple[int, ...],
+    target: GeoBox,
+    sensor: SensorModel,
+    displacement: Displacement | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C, n) pixels of the reference as the sensor would see it, and of the scene, where both are valid."""
     area = footprint(reference, scene)
-    seen: list[NDArray[np.float64]] = []
-    truth: list[NDArray[np.float64]] = []
+    reference_values: list[NDArray[np.float64]] = []
+    scene_values: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)
     with (
         RasterReader(scene, scene_bands) as lr,
@@ -175,14 +267,14 @@ def fit_reference(
 
         def compare(window: Window) -> int:
             """Take what both know in a window, and say how many pixels that is."""
-            image, known = hr.read(window.multiply(sensor.scale))
+            image, present = hr.read(window.multiply(sensor.scale))
             values, valid = lr.read(window)
-            fine, there = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(known)[None, None]
-            mean, share = sensor.observe_valid(fine, there)
+            fine, fine_valid = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(present)[None, None]
+            mean, share = sensor.observe_valid(fine, fine_valid)
             good = (share[0, 0].numpy() >= _LEAST_SEEN) & valid.all(axis=0)
             observed = mean[0].numpy()
-            seen.append(observed[:, good].astype(np.float64))
-            truth.append(values[:, good].astype(np.float64))
+            reference_values.append(observed[:, good].astype(np.float64))
+            scene_values.append(values[:, good].astype(np.float64))
             return int(good.sum())
 
         fixed = list(_spread(area, side, side, _REFERENCE_TILES))
@@ -190,8 +282,7 @@ def fit_reference(
             both = tiles_with_data(scene, scene_bands[0], side, (reference, reference_bands[0]))
             for window in pick_evenly(both, _REFERENCE_TILES**2):
                 compare(window)
-    a, b = np.concatenate(seen, axis=1), np.concatenate(truth, axis=1)
-    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+    return np.concatenate(reference_values, axis=1), np.concatenate(scene_values, axis=1)
 
 
 def _fitted(
@@ -201,10 +292,10 @@ def _fitted(
     fit = fit_radiometry(reference, scene, np.ones(scene.shape[1], dtype=bool))
     gain, offset = np.array(fit.gain), np.array(fit.offset)
     if same_type and fit.pixels:
-        sane = np.clip(gain, *ALIKE_UNITS)
-        doubted = (sane != gain) & (np.array(fit.correlation) < _RUN_ALIKE)
-        offset = np.where(doubted, np.median(scene, axis=1) - sane * np.median(reference, axis=1), offset)
-        gain = np.where(doubted, sane, gain)
+        limited = np.clip(gain, *ALIKE_UNITS)
+        implausible = (limited != gain) & (np.array(fit.correlation) < _RUN_ALIKE)
+        offset = np.where(implausible, np.median(scene, axis=1) - limited * np.median(reference, axis=1), offset)
+        gain = np.where(implausible, limited, gain)
     return replace(
         radiometry,
         gain=tuple(float(g) for g in gain),
@@ -225,10 +316,10 @@ def _spread(area: Window, side: int, grid: int, tiles: int) -> Iterator[Window]:
                 yield tile
 
 
-def _is_thin(known: int, tiles: Sequence[Window], area: Window) -> bool:
+def _is_thin(valid: int, tiles: Sequence[Window], area: Window) -> bool:
     """Whether tiles that do not cover all of an area hold too few valid pixels."""
-    looked_at = sum(tile.area for tile in tiles)
-    return known < _ENOUGH * looked_at < _ENOUGH * area.area
+    total = sum(tile.area for tile in tiles)
+    return valid < _ENOUGH * total < _ENOUGH * area.area
 
 
 def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[int]:
@@ -240,13 +331,13 @@ def _starts(start: int, length: int, side: int, grid: int, tiles: int) -> list[i
 
 def _range(sample: NDArray[np.float64]) -> tuple[float, float]:
     """(0.5, 99.5) percentile over all bands; a flat or empty sample gives a range of 1 around its value."""
-    known = sample[np.isfinite(sample)]
-    if not known.size:
+    valid = sample[np.isfinite(sample)]
+    if not valid.size:
         return 0.0, 1.0
-    low, high = (float(v) for v in np.percentile(known, [_LOW, _HIGH]))
+    low, high = (float(v) for v in np.percentile(valid, [_LOW, _HIGH]))
     return (low, high) if high - low > 1e-9 * max(abs(low), abs(high), 1e-12) else (low - 0.5, low + 0.5)
 
 
 def _middle(band: NDArray[np.float64]) -> float:
-    known = band[np.isfinite(band)]
-    return float(np.float32(np.median(known))) if known.size else 0.0
+    valid = band[np.isfinite(band)]
+    return float(np.float32(np.median(valid))) if valid.size else 0.0

@@ -37,7 +37,7 @@ class TransferFit:
     correlation: float
 
 
-def fit_transfer(known: NDArray[np.float64], other: NDArray[np.float64]) -> TransferFit:
+def fit_transfer(model_bands: NDArray[np.float64], other: NDArray[np.float64]) -> TransferFit:
     """Least squares with a little ridge, so that bands that are alike share the weight.
 
     Args:
@@ -47,11 +47,11 @@ def fit_transfer(known: NDArray[np.float64], other: NDArray[np.float64]) -> Tran
     Returns:
         the fit; weights of 0 where fewer than 64 pixels are known or the band is flat.
     """
-    good = np.isfinite(known).all(axis=0) & np.isfinite(other)
-    none = TransferFit((0.0,) * len(known), 0.0)
+    good = np.isfinite(model_bands).all(axis=0) & np.isfinite(other)
+    none = TransferFit((0.0,) * len(model_bands), 0.0)
     if int(good.sum()) < _LEAST_PIXELS:
         return none
-    x, y = known[:, good], other[good]
+    x, y = model_bands[:, good], other[good]
     x = x - x.mean(axis=1, keepdims=True)
     y = y - y.mean()
     covariance = x @ x.T

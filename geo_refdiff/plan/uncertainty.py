@@ -60,9 +60,9 @@ class Calibration:
     def __str__(self) -> str:
         rows = [f"half-widths of {self.coverage:.0%} intervals; shares of the variance of the error"]
         for scale, table in self.tables.items():
-            for part, found in table.items():
-                shares = ", ".join(f"{n} {s:.3g}" for n, s in zip(PREDICTORS, found["shares"], strict=True) if s)
-                factors = ", ".join(f"{b} {f:.2f}" for b, f in zip(self.bands, found["factors"], strict=True))
+            for part, fit in table.items():
+                shares = ", ".join(f"{n} {s:.3g}" for n, s in zip(PREDICTORS, fit["shares"], strict=True) if s)
+                factors = ", ".join(f"{b} {f:.2f}" for b, f in zip(self.bands, fit["factors"], strict=True))
                 rows.append(f"  {scale}x, reference {part}: {shares}; factors: {factors}")
         return "\n".join(rows)
 
@@ -122,9 +122,9 @@ def uncertainty_record(
     if runs is None:
         return None, []
     notes: list[str] = []
-    found = None if model.folder is None else read_calibration(model.folder)
+    calibration = None if model.folder is None else read_calibration(model.folder)
     count = runs if restorer.stochastic else 1
-    if found is None:
+    if calibration is None:
         if count == 1:
             raise OptionError(
                 f"uncertainty: {model.name} draws no noise, so its runs do not differ, and it has no calibration; "
@@ -136,34 +136,35 @@ def uncertainty_record(
         )
         shares = (_SPREAD_ALONE, _SPREAD_ALONE)
         return UncertaintyRecord(count, 0.0, False, *shares, ((1.0, 1.0),) * len(bands.scene)), notes
-    other = _differs(found, model, scale)
-    if other:
+    mismatch = _differs(calibration, model, scale)
+    if mismatch:
         notes.append(
-            f"the calibration of uncertainty was made for {other}: coverage of {found.coverage:.0%} is not assured"
+            f"the calibration of uncertainty was made for {mismatch}: coverage of {calibration.coverage:.0%} is not "
+            f"assured"
         )
     if count == 1:
         notes.append(f"{model.name} draws no noise with these settings: uncertainty is told without a spread")
-    table = found.tables[found.nearest(scale)]
+    table = calibration.tables[calibration.nearest(scale)]
     known, unknown = (table[part] for part in ("known", "unknown"))
-    at = [_channel(bands, position) for position in range(len(bands.scene))]
+    channels = [_channel(bands, position) for position in range(len(bands.scene))]
     record = UncertaintyRecord(
         count,
-        found.coverage,
-        not other,
+        calibration.coverage,
+        not mismatch,
         tuple(known["shares"]),
         tuple(unknown["shares"]),
-        tuple((known["factors"][c], unknown["factors"][c]) for c in at),
+        tuple((known["factors"][c], unknown["factors"][c]) for c in channels),
     )
     return record, notes
 
 
-def _differs(found: Calibration, model: Model, scale: int) -> str:
+def _differs(calibration: Calibration, model: Model, scale: int) -> str:
     """In what a calibration is not for this run; empty if it is."""
-    if found.model_sha256 != model.sha256:
+    if calibration.model_sha256 != model.sha256:
         return "other weights"
-    if dict(found.sampler) != dict(model.sampler):
+    if dict(calibration.sampler) != dict(model.sampler):
         return "other settings of the sampler"
-    return "" if str(scale) in found.tables else f"scales {', '.join(found.tables)}"
+    return "" if str(scale) in calibration.tables else f"scales {', '.join(calibration.tables)}"
 
 
 def _channel(bands: Bands, position: int) -> int:

@@ -20,7 +20,7 @@ from geo_refdiff.products.files import Files, is_archive
 from geo_refdiff.products.hls import read_hls
 from geo_refdiff.products.landsat import read_landsat
 from geo_refdiff.products.planetscope import read_planetscope
-from geo_refdiff.products.record import Band, Product
+from geo_refdiff.products.record import SENSOR_TAG, Band, Product
 from geo_refdiff.products.sentinel2 import read_sentinel_2
 from geo_refdiff.products.stac_item import is_stac_item, read_stac_item
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, is_gdal_name, one_line, unreadable
@@ -131,7 +131,7 @@ def product_vrt(product: Product) -> str:
         scales=tuple(band.scale for band in bands),
         offsets=tuple(band.offset for band in bands),
         colorinterp=tuple(_COLOURS.get(band.common_name, "undefined") for band in bands),
-        tags={"AREA_OR_POINT": "Area", "ACQUISITIONDATETIME": product.taken},
+        tags={"AREA_OR_POINT": "Area", "ACQUISITIONDATETIME": product.taken, SENSOR_TAG: product.sensor},
         crs_wkt=first.crs,
     )
     root = dataset_element(mosaic)

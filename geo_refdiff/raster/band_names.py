@@ -122,21 +122,28 @@ def band_keys(info: RasterInfo) -> BandKeys:
     """
     texts = [(info.descriptions[band - 1] or "").strip().lower() for band in info.data_bands]
     sensor = _sensor(texts, Path(info.path).name.lower())
-    found: list[str | None] = []
+    names: list[str | None] = []
     for band, text in zip(info.data_bands, texts, strict=True):
         colour = info.colorinterp[band - 1]
-        known = meaning(text, sensor) or (colour if _tells_nothing(text) and colour in COLOURS else None)
-        found.append(known or (None if _PLACE.fullmatch(text) else text))
-    if "nir" not in found and found.count("nir08") == 1:
-        found[found.index("nir08")] = "nir"
+        name = meaning(text, sensor) or (colour if _tells_nothing(text) and colour in COLOURS else None)
+        names.append(name or (None if _PLACE.fullmatch(text) else text))
+    if "nir" not in names and names.count("nir08") == 1:
+        names[names.index("nir08")] = "nir"
     assumed: tuple[int, ...] = ()
-    nothing = [place for place, key in enumerate(found) if key is None]
-    if len(found) in (3, 4) and (len(nothing) == len(found) or (nothing == [3] and set(found[:3]) == set(COLOURS[:3]))):
+    nothing = [place for place, key in enumerate(names) if key is None]
+    if len(names) in (3, 4) and (len(nothing) == len(names) or (nothing == [3] and set(names[:3]) == set(COLOURS[:3]))):
         assumed = tuple(nothing)
         for place in assumed:
-            found[place] = COLOURS[place]
-    keys = [key or f"{UNNAMED}{band}" for band, key in zip(info.data_bands, found, strict=True)]
+            names[place] = COLOURS[place]
+    keys = [key or f"{UNNAMED}{band}" for band, key in zip(info.data_bands, names, strict=True)]
     return BandKeys(tuple(keys), assumed)
+
+
+def instrument(info: RasterInfo) -> tuple[Sensor | None, str]:
+    """Whose numbers the bands bear, and what tells it: "file name" or "band names"."""
+    texts = [(info.descriptions[band - 1] or "").strip().lower() for band in info.data_bands]
+    by_name = _sensor([], Path(info.path).name.lower())
+    return (by_name, "file name") if by_name is not None else (_sensor(texts, ""), "band names")
 
 
 def meaning(text: str, sensor: Sensor | None) -> str | None:
@@ -179,6 +186,8 @@ def _sensor(texts: Sequence[str], name: str) -> Sensor | None:
         if re.search(pattern, name):
             return sensor
     matches = [match for match in map(_NUMBER.search, texts) if match is not None]
+    if not matches:
+        return None
     numbers = {match["number"].lstrip("0") for match in matches}
     surface = {match["number"] for match in matches if match["group"] == "sr"}
     if surface:

@@ -19,23 +19,26 @@ def paired_bands(scene: RasterInfo, reference: RasterInfo, positions: Sequence[i
         scene, reference: as inspected.
         positions: of the chosen bands among the data bands of the scene.
     """
-    own, theirs = band_keys(scene), band_keys(reference)
+    scene_keys, reference_keys = band_keys(scene), band_keys(reference)
     places = {
-        p: theirs.place(own.keys[p]) if own.place(own.keys[p]) == p and own.is_named(p) else None for p in positions
+        p: reference_keys.place(scene_keys.keys[p])
+        if scene_keys.place(scene_keys.keys[p]) == p and scene_keys.is_named(p)
+        else None
+        for p in positions
     }
     if None in places.values():
-        count = len(theirs.keys)
-        if count == len(own.keys) and _same_places(own, theirs, range(count)):
+        count = len(reference_keys.keys)
+        if count == len(scene_keys.keys) and _same_places(scene_keys, reference_keys, range(count)):
             places = {p: p for p in positions}
-        elif count == len(positions) and _same_places(own, theirs, positions):
+        elif count == len(positions) and _same_places(scene_keys, reference_keys, positions):
             places = {p: place for place, p in enumerate(positions)}
     return tuple(None if place is None else reference.data_bands[place] for place in places.values())
 
 
 def comparable_bands(scene: RasterInfo, reference: RasterInfo) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Bands of both that can be compared with each other, pair by pair; by place where none is known to be the same."""
-    found = paired_bands(scene, reference, range(len(scene.data_bands)))
-    pairs = [(a, b) for a, b in zip(scene.data_bands, found, strict=True) if b is not None]
+    paired = paired_bands(scene, reference, range(len(scene.data_bands)))
+    pairs = [(a, b) for a, b in zip(scene.data_bands, paired, strict=True) if b is not None]
     pairs = pairs or list(zip(scene.data_bands, reference.data_bands, strict=False))
     return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
@@ -46,10 +49,10 @@ def matching_bands(scene: RasterInfo, reference: RasterInfo, positions: Sequence
     Raises:
         InputError: the reference lacks some; says which.
     """
-    found = paired_bands(scene, reference, positions)
-    bands = tuple(band for band in found if band is not None)
-    if len(bands) < len(found):
-        raise InputError(lacks(scene, reference, [p for p, b in zip(positions, found, strict=True) if b is None]))
+    paired = paired_bands(scene, reference, positions)
+    bands = tuple(band for band in paired if band is not None)
+    if len(bands) < len(paired):
+        raise InputError(lacks(scene, reference, [p for p, b in zip(positions, paired, strict=True) if b is None]))
     return bands
 
 
@@ -62,16 +65,18 @@ def lacks(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) ->
     )
 
 
-def _same_places(own: BandKeys, theirs: BandKeys, positions: Sequence[int]) -> bool:
+def _same_places(scene: BandKeys, reference: BandKeys, positions: Sequence[int]) -> bool:
     """Whether bands may belong together by their place: of each pair that differs, one name at least is not understood,
     and none is found elsewhere."""
     for place, position in enumerate(positions):
-        mine, other = own.keys[position], theirs.keys[place]
-        if mine == other:
+        scene_key, reference_key = scene.keys[position], reference.keys[place]
+        if scene_key == reference_key:
             continue
-        if own.is_known(position) and theirs.is_known(place):
+        if scene.is_known(position) and reference.is_known(place):
             return False
-        if (own.is_named(position) and mine in theirs.keys) or (theirs.is_named(place) and other in own.keys):
+        if (scene.is_named(position) and scene_key in reference.keys) or (
+            reference.is_named(place) and reference_key in scene.keys
+        ):
             return False
     return True
 

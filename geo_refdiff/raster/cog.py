@@ -228,15 +228,15 @@ def _reduced_by_band(
     values: NDArray[Any], valid: NDArray[np.bool_] | None, nodata: float, levels: int
 ) -> list[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
     """Whole numbers that are missing band by band."""
-    known = ~equals_nodata(values, nodata)
+    valid_bands = ~equals_nodata(values, nodata)
     if valid is not None:
-        known &= valid
+        valid_bands &= valid
     result: list[tuple[NDArray[Any], NDArray[np.bool_] | None]] = []
     for _ in range(levels):
-        parts = [halve(band[None], ok, nodata) for band, ok in zip(values, known, strict=True)]
+        parts = [halve(band[None], ok, nodata) for band, ok in zip(values, valid_bands, strict=True)]
         values = np.concatenate([part for part, _ in parts])
-        known = np.stack([ok for _, ok in parts if ok is not None])
-        result.append((values, np.asarray(known.any(axis=0))))
+        valid_bands = np.stack([ok for _, ok in parts if ok is not None])
+        result.append((values, np.asarray(valid_bands.any(axis=0))))
     return result
 
 

@@ -216,10 +216,10 @@ def _whole_offset(source: Affine, target: Affine, info: RasterInfo) -> tuple[int
 def _transformer(path: str, target: GeoBox, source_crs: pyproj.CRS, target_crs: pyproj.CRS) -> pyproj.Transformer:
     """The most accurate transformation from the raster's CRS to the target's for the area of the target."""
     area = _area_of_interest(target, target_crs)
-    found = _best(source_crs, target_crs, area) or _best(_by_code(source_crs), _by_code(target_crs), area)
-    if found is None:
+    transformer = _best(source_crs, target_crs, area) or _best(_by_code(source_crs), _by_code(target_crs), area)
+    if transformer is None:
         raise GridError(f"{path}: {_doubt(source_crs, target_crs)}")
-    return found
+    return transformer
 
 
 def _best(source: pyproj.CRS, target: pyproj.CRS, area: AreaOfInterest | None) -> pyproj.Transformer | None:
@@ -227,10 +227,10 @@ def _best(source: pyproj.CRS, target: pyproj.CRS, area: AreaOfInterest | None) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "best transformation is not available": the agreement check decides
             options: dict[str, Any] = {"always_xy": True, "area_of_interest": area, "allow_ballpark": False}
-            found = TransformerGroup(source, target, **options).transformers
+            transformers = TransformerGroup(source, target, **options).transformers
     except (pyproj.exceptions.ProjError, IndexError):  # IndexError: pyproj's own, where there is none
         return None
-    return found[0] if found else None
+    return transformers[0] if transformers else None
 
 
 def _by_code(crs: pyproj.CRS) -> pyproj.CRS:

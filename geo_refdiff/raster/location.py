@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import unquote, urljoin
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import is_gdal_name
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+Raster: TypeAlias = "str | os.PathLike[str] | DatasetReader"
+"""A raster: its path, URL or GDAL name, or an open rasterio dataset, which stays open."""
 
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://")
 _SCHEMES = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/", "az": "/vsiaz/"}
@@ -27,6 +35,30 @@ def text_of(name: str) -> str:
 
     with urlopen(name, timeout=_PATIENCE) as answer:
         return str(answer.read().decode())
+
+
+def name_of(raster: Raster) -> str:
+    """The path, URL or GDAL name of a raster.
+
+    Raises:
+        InputError: a dataset that cannot be opened once more by its name, or nothing of the kind.
+    """
+    if isinstance(raster, str | os.PathLike):
+        return os.fspath(raster)
+    from rasterio.io import DatasetReader, DatasetWriter
+    from rasterio.vrt import WarpedVRT
+
+    if isinstance(raster, WarpedVRT):
+        raise InputError("an open WarpedVRT has no name of its own; give what it warps, in whatever CRS that is")
+    if isinstance(raster, DatasetWriter):
+        raise InputError(f"{raster.name}: is open for writing; close it first, and give its path")
+    if type(raster).__module__.startswith("xarray."):
+        raise InputError("an array is no file: import geo_refdiff.xarray, and call array.refdiff.upscale(...)")
+    if not isinstance(raster, DatasetReader):
+        raise InputError(f"{type(raster).__name__}: is no raster; give a path, a URL or an open rasterio dataset")
+    if raster.name.startswith("/vsimem/") and raster.closed:
+        raise InputError(f"{raster.name}: is closed and was in memory alone; give it while it is open")
+    return str(raster.name)
 
 
 def gdal_name(location: str, base: Path | None = None) -> str:

@@ -43,7 +43,7 @@ def next_to_nodata(nodata: float, dtype: np.dtype[Any]) -> Any:
     """
     if dtype.kind != "f":
         return dtype.type(int(nodata) + (-1 if nodata == np.iinfo(dtype).max else 1))
-    moved = in_dtype(nodata, dtype)
+    moved: Any = in_dtype(nodata, dtype)
     for _ in range(_FLOAT_STEPS):
         moved = np.nextafter(moved, dtype.type(0 if nodata > 0 else np.inf))
     return moved

@@ -146,12 +146,12 @@ def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:
     Raises:
         OutputError: the PNG cannot be written.
     """
-    seen = look(raster, side)
-    low, high = seen.range
-    scaled = (np.nan_to_num(seen.values) - low) / max(high - low, 1e-9)
+    preview = look(raster, side)
+    low, high = preview.range
+    scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
-    alpha = np.where(seen.valid, 255, 0).astype(np.uint8)
+    alpha = np.where(preview.valid, 255, 0).astype(np.uint8)
     picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
     with atomic_path(png) as temporary:
         picture.save(temporary, format="PNG", optimize=True)

@@ -44,16 +44,16 @@ def write_image_style(raster: Path, path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    seen = look(raster)
-    low, high = seen.range
+    preview = look(raster)
+    low, high = preview.range
     high = high if high > low else low + 1.0
-    if len(seen.bands) == 3:
+    if len(preview.bands) == 3:
         colours = ("red", "green", "blue")
-        bands = {f"{c}Band": str(b) for c, b in zip(colours, seen.bands, strict=True)}
+        bands = {f"{c}Band": str(b) for c, b in zip(colours, preview.bands, strict=True)}
         root, renderer = _style("multibandcolor", **bands)
         stretched = [ET.SubElement(renderer, f"{c}ContrastEnhancement") for c in colours]
     else:
-        root, renderer = _style("singlebandgray", grayBand=str(seen.bands[0]), gradient="BlackToWhite")
+        root, renderer = _style("singlebandgray", grayBand=str(preview.bands[0]), gradient="BlackToWhite")
         stretched = [ET.SubElement(renderer, "contrastEnhancement")]
     for element in stretched:
         for key, value in (

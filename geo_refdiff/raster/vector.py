@@ -37,7 +37,7 @@ _SPARE = 1e-6
 
 _NUMBER = r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*"
 _BOX = re.compile(rf"^({_NUMBER}(?:,{_NUMBER})*)(?:,\s*(EPSG:\d+)\s*)?$", re.IGNORECASE)
-_WKT = re.compile(r"^([^;]+);\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)
+_WKT = re.compile(r"^(?:([^;]+);)?\s*((?:MULTI)?POLYGON\b.*)$", re.IGNORECASE | re.DOTALL)
 _TILE = 1024
 
 
@@ -117,7 +117,7 @@ def is_box(text: str) -> bool:
 
 
 def is_wkt(text: str) -> bool:
-    """Whether an area of interest is given as "CRS;POLYGON ((...))"."""
+    """Whether an area of interest is given as "CRS;POLYGON ((...))", or without the CRS."""
     return _WKT.match(text) is not None
 
 
@@ -127,7 +127,7 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     Args:
         text: "xmin,ymin,xmax,ymax" in units of `crs`, or "xmin,ymin,xmax,ymax,EPSG:4326" in those of another CRS (x is
             the easting or longitude), or a vector file in any CRS, as `layer_source` takes it, or
-            "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))".
+            "CRS;POLYGON ((...))", e.g. "EPSG:4326;POLYGON ((...))"; without the CRS in that of `crs`.
         crs: anything pyproj takes, e.g. a GeoBox's crs; the scene's.
 
     Raises:
@@ -146,6 +146,54 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     return _moved(box, own, crs, text)
 
 
+def area_text(area: Any) -> Any:
+    """An area of interest from Python as text that `read_aoi` takes; what is none comes back as it is.
+
+    Args:
+        area: polygons of shapely, in the scene's CRS; a GeoSeries or GeoDataFrame; a Geometry of odc-geo; or four
+            numbers, xmin, ymin, xmax, ymax in the scene's CRS.
+
+    Raises:
+        GridError, InputError: no polygon with an area, or a frame without a CRS.
+    """
+    if isinstance(area, tuple) and len(area) == 4 and all(isinstance(v, int | float) for v in area):
+        return ",".join(f"{v!r}" for v in area)
+    found = as_polygons(area, "area of interest")
+    if found is None:
+        return area
+    geometries, crs = found
+    if crs is None:
+        merged = polygons(shapely.make_valid(shapely.force_2d(shapely.union_all(geometries))))
+    else:
+        merged = shapely.union_all([sound_polygons(geometry, crs) for geometry in geometries])
+    if merged.is_empty:
+        raise GridError("area of interest: holds no polygon with an area; give polygons")
+    wkt = shapely.to_wkt(merged, rounding_precision=-1)
+    return wkt if crs is None else f"{crs.to_string() if crs.to_authority() else crs.to_wkt()};{wkt}"
+
+
+def as_polygons(value: Any, what: str) -> tuple[list[BaseGeometry], pyproj.CRS | None] | None:
+    """Geometries from Python, and their CRS, None where they have none of their own; None for anything else.
+
+    Args:
+        value: a geometry of shapely or odc-geo, a GeoSeries or a GeoDataFrame.
+        what: for messages.
+
+    Raises:
+        InputError: a frame without a CRS.
+    """
+    if isinstance(value, BaseGeometry):
+        return [value], None
+    package = type(value).__module__.partition(".")[0]
+    if package == "odc" and hasattr(value, "geom"):
+        return [value.geom], None if value.crs is None else pyproj.CRS.from_user_input(str(value.crs))
+    if package != "geopandas":
+        return None
+    if value.crs is None:
+        raise InputError(f"{what}: the {type(value).__name__} has no CRS; assign it: .set_crs('EPSG:...')")
+    return list(value.geometry.dropna()), pyproj.CRS.from_user_input(value.crs)
+
+
 def other_meanings(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
     """What an area of interest might have been meant to be: (how to say it, polygons in `crs`).
 
@@ -158,11 +206,11 @@ def other_meanings(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
     straight, swapped = f"{x0},{y0},{x1},{y1}", f"{y0},{x0},{y1},{x1}"
     code = numbers.group(2)
     given = [f"{swapped},{code}"] if code else [f"{straight},EPSG:4326", f"{swapped},EPSG:4326", swapped]
-    found = []
+    meanings = []
     for other in given:
         with contextlib.suppress(GridError, InputError):
-            found.append((other, read_aoi(other, crs)))
-    return found
+            meanings.append((other, read_aoi(other, crs)))
+    return meanings
 
 
 def _swapped_file(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
@@ -187,9 +235,9 @@ def _box(text: str) -> BaseGeometry:
     return shapely.box(xmin, ymin, xmax, ymax)
 
 
-def _from_wkt(source: str, wkt: str, crs: Any) -> BaseGeometry:
+def _from_wkt(source: str | None, wkt: str, crs: Any) -> BaseGeometry:
     name = wkt if len(wkt) <= 40 else wkt[:37] + "..."
-    crs_of_wkt = _known_crs(source.strip(), name)
+    crs_of_wkt = _known_crs(str(crs) if source is None else source.strip(), name)
     try:
         area = sound_polygons(shapely.from_wkt(wkt), crs_of_wkt)
     except shapely.errors.ShapelyError as error:
@@ -266,13 +314,13 @@ def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float]) -> None:
     xmin, ymin, xmax, ymax = (float(v) for v in bounds)
     if not in_degrees(crs) or (max(abs(ymin), abs(ymax)) <= 90.0 + _SPARE and max(abs(xmin), abs(xmax)) <= 540.0):
         return
-    told = (
+    problem = (
         f"{name}: x {xmin:.10g} to {xmax:.10g}, y {ymin:.10g} to {ymax:.10g} are no degrees of longitude and latitude"
     )
     if max(abs(xmin), abs(xmax)) <= 90.0 and max(abs(ymin), abs(ymax)) <= 540.0:
-        raise InputError(f"{told}: they look swapped; put longitude first")
+        raise InputError(f"{problem}: they look swapped; put longitude first")
     raise InputError(
-        f"{told}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
+        f"{problem}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
         f"ogr2ogr -a_srs EPSG:... area.gpkg {name}"
     )
 

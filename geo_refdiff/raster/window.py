@@ -101,12 +101,12 @@ class Window:
                 yield cell, part
 
     def divide(self, n: int) -> Window:
-        """The smallest window of pixels `n` times larger that covers this one (HR to LR)."""
+        """The smallest window of pixels `n` times larger that covers this one (output to scene)."""
         row, col = self.row // n, self.col // n
         return Window(row, col, -(-self.stop_row // n) - row, -(-self.stop_col // n) - col)
 
     def multiply(self, n: int) -> Window:
-        """The same ground in pixels `n` times smaller (LR to HR)."""
+        """The same ground in pixels `n` times smaller (scene to output)."""
         return Window(self.row * n, self.col * n, self.height * n, self.width * n)
 
 

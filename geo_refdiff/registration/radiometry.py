@@ -38,7 +38,7 @@ class RadiometricFit:
 def fit_radiometry(
     reference: NDArray[np.floating], scene: NDArray[np.floating], valid: NDArray[np.bool_]
 ) -> RadiometricFit:
-    """Fit the reference, as the LR sensor would see it, to the scene by reduced major axis.
+    """Fit the reference, as the scene's sensor would see it, to the scene by reduced major axis.
 
     The gain is the ratio of standard deviations which, unlike least squares, does not shrink when the dates agree
     badly. It is taken over the 70 % of pixels that agree best in all bands, found iteratively.
@@ -89,6 +89,6 @@ def _ratio(reference: NDArray[np.float64], scene: NDArray[np.float64]) -> NDArra
     low, high = np.quantile(reference, _SPREAD, axis=1)
     scene_low, scene_high = np.quantile(scene, _SPREAD, axis=1)
     robust = (high > low) & (scene_high > scene_low)
-    ours = np.where(robust, scene_high - scene_low, scene.std(axis=1))
-    theirs = np.where(robust, high - low, reference.std(axis=1))
-    return np.asarray(ours / np.where(theirs > 0, theirs, 1.0))
+    scene_spread = np.where(robust, scene_high - scene_low, scene.std(axis=1))
+    reference_spread = np.where(robust, high - low, reference.std(axis=1))
+    return np.asarray(scene_spread / np.where(reference_spread > 0, reference_spread, 1.0))

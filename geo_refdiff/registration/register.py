@@ -134,8 +134,8 @@ class Registration:
         row, col = self.shift
         x, y = apply_linear(affine, col, row)
         return {
-            "lr_pixels": [round(row, 4), round(col, 4)],
-            "hr_pixels": [round(row * scale, 3), round(col * scale, 3)],
+            "scene_pixels": [round(row, 4), round(col, 4)],
+            "output_pixels": [round(row * scale, 3), round(col * scale, 3)],
             "crs_units": [float(f"{float(x):.6g}"), float(f"{float(y):.6g}")],
         }
 
@@ -146,12 +146,12 @@ class Registration:
             "reason": self.reason,
             "kind": self.kind,
             "shift": self.lengths(scale, affine),
-            "standard_error_lr_pixels": _number(self.sigma),
+            "standard_error_scene_pixels": _number(self.sigma),
             "phase_score": _number(self.score),
             "edge_correlation": _number(self.correlation),
-            "estimators_apart_lr_pixels": _number(self.disagreement),
-            "residual_lr_pixels": {"before": _number(self.before), "after": _number(self.after)},
-            "displacement_lr_pixels": msgspec.to_builtins(self.displacement),
+            "estimators_apart_scene_pixels": _number(self.disagreement),
+            "residual_scene_pixels": {"before": _number(self.before), "after": _number(self.after)},
+            "displacement_scene_pixels": msgspec.to_builtins(self.displacement),
             "sites": [_site(s, affine) for s in self.sites],
         }
 
@@ -237,8 +237,8 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
     if mode != "global":
         fitted = _fitted(sites, area, mode)
         if fitted is not None and (mode != "auto" or _is_better(fitted, sites)):
-            left = _with_residuals(sites, fitted.displacement)
-            return _by_field(fitted, left, area, "affine" if mode == "affine" else "local", summary)
+            with_residuals = _with_residuals(sites, fitted.displacement)
+            return _by_field(fitted, with_residuals, area, "affine" if mode == "affine" else "local", summary)
     if smooth.inlier.mean() < _COHERENT or smooth.sigma.max() > _SCATTERED:
         reason = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
         return _not_registered(summary, "mismatch", reason)
@@ -311,22 +311,22 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
     shift = whole.candidate
     small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
     displacement = Displacement() if small else Displacement.constant(*shift).rounded()
-    left = _with_residuals(sites, displacement)
-    good = [s for s in left if s.accepted]
-    own = displacement.matrix
+    with_residuals = _with_residuals(sites, displacement)
+    good = [s for s in with_residuals if s.accepted]
+    matrix = displacement.matrix
     return Registration(
         verdict="registered",
         reason=whole.reason + _FALLBACK.get(mode, ""),
         kind="none" if small else "global",
         displacement=displacement,
-        shift=(own[2], own[5]),
+        shift=(matrix[2], matrix[5]),
         sigma=whole.sigma,
         score=whole.score,
         correlation=whole.correlation,
         disagreement=whole.disagreement,
         before=rms(s.shift for s in good) if good else hypot(*shift),
-        after=rms(s.residual for s in good) if good else hypot(shift[0] - own[2], shift[1] - own[5]),
-        sites=left,
+        after=rms(s.residual for s in good) if good else hypot(shift[0] - matrix[2], shift[1] - matrix[5]),
+        sites=with_residuals,
     )
 
 

@@ -1,4 +1,4 @@
-"""The reference as the LR sensor would have seen it, at any placement.
+"""The reference as the scene's sensor would have seen it, at any placement.
 
 Two images of different resolution can only be compared after one has gone through the other's sensor, and what a
 coarse sensor samples depends on where its pixels lie. So the reference is seen once at every quarter of a scene pixel,

@@ -39,13 +39,13 @@ class SamplerSettings:
     """How a window is sampled; all of it is recorded in the plan.
 
     Attributes:
-        name: "heun", "euler", "dpmpp-2m": from the LR plus noise at sigma_max; "better-start": from the
+        name: "heun", "euler", "dpmpp-2m": from the up-sampled scene plus noise at sigma_max; "better-start": from the
             model's mean estimate plus moderate noise, by Heun; "published": as the published code does, from
-            the LR times sigma_max, with churn.
+            the up-sampled scene times sigma_max, with churn.
         steps: noise levels; 0 for "better-start" gives the start without diffusion.
         sigma_start, sigma_min: first and last noise level above 0, model units.
         rho: exponent of the schedule.
-        back_project: whether the result is back-projected to the LR.
+        back_project: whether the result is back-projected to the scene.
         blend: "better-start" begins at mean + blend (start - mean); 0 = the conditional mean. Where noise is
             preconditioned around the start, what was sampled from it is blended with the mean instead.
         churn: noise that "published" adds between steps; None for the others.

@@ -39,7 +39,7 @@ class Model:
         make: (sensor, channels) -> restorer.
         folder: of its files, None for a classical restorer.
         source: the URL that it was fetched from, pinned to a commit or an SHA-256; "" = it was not.
-        offline: why the server was not asked whether it is still the same, "" = it was.
+        offline: why the copy in the cache was used unchecked, "" = it was not.
         device: where it runs; it may be opened on another one to plan for workers elsewhere.
         dtype: in which its layers compute.
     """
@@ -99,22 +99,22 @@ class Model:
 
 
 def default_batch(device: str) -> int:
-    """Windows that are restored together where nothing is said."""
+    """Windows that are restored together by default."""
     return 8 if device.startswith("cuda") else 1
 
 
-def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
+def open_model(sampling: SamplingOptions, *, device: str = "cpu", dtype: str = "float32") -> Model:
     """Open a model by name, by folder, by URL, or from a function that makes a restorer; an open one is taken as it is.
 
     Args:
-        asked: the model, and how it is sampled.
+        sampling: the model, and how it is sampled.
         device, dtype: where and in what a network runs; "auto": as of `ComputeOptions`.
 
     Raises:
-        ModelError: unknown, damaged, or not able to do what is asked.
+        ModelError: unknown, damaged, or not made for these options
         OptionError: a sampler, number of steps or detail that makes no sense, also any for a classical restorer.
     """
-    model = asked.model
+    model = sampling.model
     if isinstance(model, Model):
         return model
     if callable(model):
@@ -122,15 +122,15 @@ def open_model(asked: SamplingOptions, *, device: str = "cpu", dtype: str = "flo
     elif str(model) in CLASSICAL:
         factory = CLASSICAL[str(model)]
     else:
-        return _diffusion(asked, device, dtype)
+        return _diffusion(sampling, device, dtype)
     name = str(getattr(factory, "name", "")) or getattr(factory, "__name__", "restorer")
-    if asked.sampler is not None or asked.steps is not None or asked.detail is not None:
+    if sampling.sampler is not None or sampling.steps is not None or sampling.detail is not None:
         raise OptionError(f"model '{name}' is no diffusion model: leave out --sampler, --steps and --detail")
     needs_reference = bool(getattr(factory, "uses_reference", False))
     return Model(name, lambda sensor, channels: factory(sensor), needs_reference=needs_reference, device=device)
 
 
-def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
+def _diffusion(sampling: SamplingOptions, device: str, dtype: str) -> Model:
     import torch
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
@@ -139,14 +139,14 @@ def _diffusion(asked: SamplingOptions, device: str, dtype: str) -> Model:
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name, remote = str(asked.model), fetch_model(asked.model) if is_remote(asked.model) else None
+    name, remote = str(sampling.model), fetch_model(sampling.model) if is_remote(sampling.model) else None
     if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
         known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {known}")
     folder = remote.folder if remote else resolve_model(name)
     dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
     denoiser: Denoiser = load_denoiser(folder, device, getattr(torch, dtype))
-    settings = sampler_settings(denoiser, asked)
+    settings = sampler_settings(denoiser, sampling)
     config = denoiser.config
     label = remote.name if remote else name if name in bundled_models() else folder.expanduser().resolve().name
 

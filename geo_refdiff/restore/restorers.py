@@ -1,4 +1,4 @@
-"""Restorers turn conditions into HR images: what the engine asks of them, and the classical ones."""
+"""Restorers turn conditions into output images: what the engine asks of them, and the classical ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Conditions:
     """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units, on its device.
 
     Attributes:
-        windows: the N windows on the HR lattice.
+        windows: the N windows on the output lattice.
         lr: (N, C, H / scale + 2 LR_MARGIN, W / scale + 2 LR_MARGIN) float32, missing pixels filled in.
         ref: (N, C, H, W) float32 in the scene's radiometry, NaN in every band where missing; None without a reference.
         mask: (N, 1, H, W) uint8 class indices, 255 = no change known; None without a mask.
@@ -54,7 +54,7 @@ class Conditions:
 
 
 def without_margin(lr: Tensor) -> Tensor:
-    """An LR image (N, C, h, w) without its LR_MARGIN pixels on each side."""
+    """A scene image (N, C, h, w) without its LR_MARGIN pixels on each side."""
     return lr[..., LR_MARGIN : lr.shape[-2] - LR_MARGIN, LR_MARGIN : lr.shape[-1] - LR_MARGIN]
 
 
@@ -98,7 +98,7 @@ class Restorer(Protocol):
     def stochastic(self) -> bool: ...
 
     def restore(self, batch: Conditions) -> Tensor:
-        """HR images (N, C, H, W) float32, on the device of the conditions: `sample` with their own seed."""
+        """output images (N, C, H, W) float32, on the device of the conditions: `sample` with their own seed."""
         ...
 
     def prepare(self, batch: Conditions) -> Any:
@@ -106,7 +106,7 @@ class Restorer(Protocol):
         ...
 
     def sample(self, prepared: Any, seed: int) -> Tensor:
-        """HR images (N, C, H, W) float32 with the noise of a seed, on the device of the conditions."""
+        """output images (N, C, H, W) float32 with the noise of a seed, on the device of the conditions."""
         ...
 
     def trace(self, prepared: Any, image: Tensor) -> Tensor:

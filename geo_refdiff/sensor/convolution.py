@@ -1,7 +1,7 @@
-"""Strided convolution by separable kernels, the step from the HR to the scene grid, with a kernel for each image.
+"""Strided convolution by separable kernels, the step from the output to the scene grid, with a kernel for each image.
 
-Along an axis the image is cut into cells of `stride` pixels. One matrix product gives what each cell adds to the LR
-pixels that see it, so that every output pixel is read once; the rest are sums of LR size.
+Along an axis the image is cut into cells of `stride` pixels. One matrix product gives what each cell adds to the scene
+pixels that see it, so that every output pixel is read once; the rest are sums of the scene's size.
 """
 
 from __future__ import annotations

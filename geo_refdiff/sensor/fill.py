@@ -27,15 +27,15 @@ def fill_missing(values: Tensor, valid: Tensor, rounds: int, beyond: Sequence[fl
     inner = (..., slice(rounds, values.shape[-2] - rounds), slice(rounds, values.shape[-1] - rounds))
     if bool(valid[inner].all()):
         return values[inner]
-    known, grown = valid, torch.where(valid, values, 0)
+    filled, grown = valid, torch.where(valid, values, 0)
     for _ in range(rounds):
-        if bool(known.all()):
+        if bool(filled.all()):
             break
-        count = _sum_of_neighbours(known.to(values.dtype))
-        grown = torch.where(known, grown, _sum_of_neighbours(grown) / count.clamp(min=1))
-        known = known | (count > 0.5)
+        count = _sum_of_neighbours(filled.to(values.dtype))
+        grown = torch.where(filled, grown, _sum_of_neighbours(grown) / count.clamp(min=1))
+        filled = filled | (count > 0.5)
     far = torch.tensor(beyond, dtype=values.dtype, device=values.device)[:, None, None]
-    return torch.where(known, grown, far)[inner]
+    return torch.where(filled, grown, far)[inner]
 
 
 def _sum_of_neighbours(x: Tensor) -> Tensor:

@@ -74,10 +74,10 @@ def inverse_reach(sensor: SensorModel) -> int:
 
 
 def back_project(x: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
-    """Correct an HR image so that the sensor would have seen the LR scene.
+    """Correct an output image so that the sensor would have seen the scene.
 
     Args:
-        x: (N, C, H, W) float, HR image.
+        x: (N, C, H, W) float, output image.
         lr: (N, C, H / scale, W / scale), the scene over the same area, same units.
         sensor: the declared operator.
 

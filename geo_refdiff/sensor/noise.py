@@ -10,6 +10,7 @@ Noise that bands share, as of colour cameras and pansharpened images, is told to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,26 +63,28 @@ def estimate_noise(tiles: Sequence[Tile]) -> tuple[float, ...]:
         tiles: (C, h, w) pieces of a scene, at least 13 pixels a side to count, NaN = missing.
 
     Returns:
-        C values; all 0 where there is too little to tell from. White noise; of noise that grows with the signal, that
-        of the places with the least contrast.
+        C values; NaN where there is too little to tell from. White noise; of noise that grows with the signal, that of
+        the places with the least contrast.
     """
     bands = len(tiles[0]) if tiles else 0
-    found = np.zeros(bands)
+    sigmas = np.zeros(bands)
     parts = [_places(tile) for tile in tiles if min(tile.shape[1:]) > 2 * _REACH]
     if not parts:
-        return tuple(found.tolist())
+        return (math.nan,) * bands
     high, contrast = (np.concatenate([part[k] for part in parts], axis=1) for k in (0, 1))
-    known = np.isfinite(high).all(axis=0) & np.isfinite(contrast).all(axis=0)
-    high, contrast = high[:, known], contrast[:, known]
-    live = (contrast > 0).mean(axis=1) >= 0.5 if high.shape[1] else np.zeros(bands, dtype=bool)
+    valid = np.isfinite(high).all(axis=0) & np.isfinite(contrast).all(axis=0)
+    high, contrast = high[:, valid], contrast[:, valid]
+    if high.shape[1] < 4 * _FEWEST:
+        return (math.nan,) * bands
+    live = (contrast > 0).mean(axis=1) >= 0.5
     high, contrast = high[live], contrast[live]
     moving = (contrast > 0).all(axis=0)
     if not live.any() or moving.sum() < 4 * _FEWEST:
-        return tuple(found.tolist())
+        return tuple(sigmas.tolist())
     variance = _variance(high[:, moving], contrast[:, moving])
     rounding = np.array([_step(tiles, band) ** 2 / 12 for band in np.flatnonzero(live).tolist()])
-    found[live] = np.sqrt(np.where(variance > _CLEAR * rounding, variance - rounding, 0.0))
-    return tuple(found.tolist())
+    sigmas[live] = np.sqrt(np.where(variance > _CLEAR * rounding, variance - rounding, 0.0))
+    return tuple(sigmas.tolist())
 
 
 def _places(tile: Tile) -> tuple[Tile, Tile]:
@@ -89,8 +92,8 @@ def _places(tile: Tile) -> tuple[Tile, Tile]:
     taps = np.array(_HIGH_PASS) / np.linalg.norm(_HIGH_PASS)
     high = ndimage.convolve1d(ndimage.convolve1d(tile, taps, axis=1), taps, axis=2)
     contrast = _contrast(tile)
-    known = np.isfinite(tile)
-    same = contrast < _NOTHING * np.max(np.abs(tile), initial=0.0, where=known) ** 2
+    valid = np.isfinite(tile)
+    same = contrast < _NOTHING * np.max(np.abs(tile), initial=0.0, where=valid) ** 2
     contrast[ndimage.maximum_filter(same, size=(1, 2 * _REACH + 1, 2 * _REACH + 1))] = 0.0
     inner = slice(_REACH, -_REACH)
     return (high[:, inner, inner].reshape(len(tile), -1), contrast[:, inner, inner].reshape(len(tile), -1))
@@ -118,11 +121,11 @@ def _variance(high: Tile, contrast: Tile) -> NDArray[np.float64]:
     calm = np.argsort(total, kind="stable")[: min(max(int(_CALM * total.size), _ENOUGH), total.size // 2)]
     levels = np.array_split(calm, min(_LEVELS, max(2, calm.size // _FEWEST)))
     at = np.array([total[level].mean() for level in levels])
-    left = np.array([_unshared(high[:, level]) for level in levels])
-    variance = left[0]
+    unshared = np.array([_unshared(high[:, level]) for level in levels])
+    variance = unshared[0]
     for _ in range(4):  # the noise has contrast itself: what is looked for is the variance there
         bare = _noise_contrast() * float(weight @ variance)
-        variance = np.array([_followed_down(at, band, bare) for band in left.T])
+        variance = np.array([_followed_down(at, band, bare) for band in unshared.T])
     return np.asarray(variance)
 
 

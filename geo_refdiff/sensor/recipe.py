@@ -99,11 +99,11 @@ class DegradationRecipe:
         Raises:
             OptionError: an unknown key (the nearest known one is named), or a value that makes no sense.
         """
-        known = [f.name for f in fields(cls)]
+        names = [f.name for f in fields(cls)]
         for key in data:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
+            if key not in names:
+                near = difflib.get_close_matches(str(key), names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(names)}"
                 raise OptionError(f"degradation recipe: unknown key {key!r}; {hint}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
         return cls(**values)

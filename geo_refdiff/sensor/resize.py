@@ -1,4 +1,4 @@
-"""From the LR to the output grid: Keys' cubic convolution, the one up-sampling of all, and
+"""From the scene to the output grid: Keys' cubic convolution, the one up-sampling of all, and
 Lanczos' kernel, by which corrections to the scene are spread.
 
 Sources: R. G. Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29 (1981), equation 15

@@ -34,7 +34,7 @@ def _kernel(scale: int, psf_sigma: float, kernel: Kernel) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SensorModel:
-    """How the LR sensor sees an HR image: separable, linear, no shift.
+    """How the scene's sensor sees an output image: separable, linear, no shift.
 
     Attributes:
         scale: output pixels along a scene pixel.
@@ -51,7 +51,8 @@ class SensorModel:
     def __post_init__(self) -> None:
         if self.scale < 1 or not 0.0 <= self.psf_sigma <= 4.0:
             raise OptionError(
-                f"sensor scale {self.scale} and PSF sigma {self.psf_sigma} LR px: need scale >= 1 and sigma in 0..4"
+                f"sensor scale {self.scale} and PSF sigma {self.psf_sigma}: give a scale of 1 or more, and a sigma of "
+                f"0 to 4 scene pixels"
             )
         if self.kernel not in get_args(Kernel):
             raise OptionError(f"unknown sensor kernel {self.kernel!r}; choose from {', '.join(get_args(Kernel))}")
@@ -73,7 +74,7 @@ class SensorModel:
         return taps, taps
 
     def observe(self, hr: Tensor, margin: int = 0) -> Tensor:
-        """Image as the LR sensor sees it.
+        """Image as the scene's sensor sees it.
 
         Args:
             hr: (N, C, H, W) float; H and W less the margin are multiples of `scale`.
@@ -88,7 +89,7 @@ class SensorModel:
         return observe(hr, [self.factors], self.scale, margin)
 
     def observe_valid(self, hr: Tensor, valid: Tensor | None, margin: int = 0) -> tuple[Tensor, Tensor]:
-        """Image as the LR sensor sees its valid pixels alone: normalised convolution (Knutsson and Westin 1993).
+        """Image as the scene's sensor sees its valid pixels alone: normalised convolution (Knutsson and Westin 1993).
 
         Args:
             hr, margin: as for `observe`; what missing pixels hold does not matter, and what lies beyond the margin is

@@ -37,7 +37,7 @@ def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
 
 
 def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise: Tensor) -> Tensor:
-    """Correct HR images towards their noisy LR scenes.
+    """Correct output images towards their noisy scenes.
 
     The outermost scene pixels, whose surroundings an image lacks, take no part.
 

@@ -32,7 +32,7 @@ from geo_refdiff.train.config import INFERENCE_KEYS, Inference, Sampler, TrainCo
 from geo_refdiff.train.distributed import DistributedContext
 from geo_refdiff.train.samples import Source
 
-_UNMEASURED = {
+_UNMEASURED: dict[str, Any] = {
     "halo": 48,
     "window": 512,
     "back_project": True,
@@ -84,7 +84,7 @@ def interpolating(state: dict[str, torch.Tensor], fresh: dict[str, torch.Tensor]
     heads = ("head.", "guide_net.head.")
     kept = {name: value for name, value in state.items() if not name.startswith(heads)}
     for name in (name for name in kept if "ups." in name):
-        kept[name] = kept[name].unflatten(0, (-1, 4)).mean(dim=1)
+        kept[name] = kept[name].reshape(-1, 4, *kept[name].shape[1:]).mean(dim=1)
     return kept | {name: value for name, value in fresh.items() if name.startswith(heads)}
 
 
@@ -117,13 +117,17 @@ def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
     """A model's config with what is said of its use.
 
     Raises:
-        ModelError: a setting that models of its architecture do not have.
+        ModelError: a setting that models of its architecture do not have, or a value with which the model could not be
+            read again.
     """
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in use.items() if key != "sampler"}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in use.items() if key != "sampler"
+    }
     strange = sorted(given.keys() - {item.name for item in fields(described)})
     if strange:
         raise ModelError(f"inference.{strange[0]}: a {described.architecture} model has no such setting")
-    return replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+    used = replace(described, sampler=replace(described.sampler, **use.get("sampler", {})), **given)
+    return decode_config(plain(used), "[inference]")  # `replace` checks no ranges
 
 
 def _check_same(folder: Path, before: ModelConfig, now: ModelConfig) -> None:

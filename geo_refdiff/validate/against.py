@@ -101,10 +101,10 @@ def against_truth(
             if both.all() and lr_valid.all():
                 a, b, c = (_tensor(x, unit) for x in (pixels, smooth, wanted))
                 counts += correctness(a, b, c, scale, _LEAST).numpy()
-    figures, unmeasured = own.told()
+    figures, unmeasured = own.means()
     classes = dict(zip(CLASSES, counts.tolist(), strict=True)) if counts.sum() else {}
     registration = _registration(source, bands, truth, chosen, declared.sensors[0])[0]
-    return AgainstTruth(figures, other.told()[0], unmeasured, classes, registration)
+    return AgainstTruth(figures, other.means()[0], unmeasured, classes, registration)
 
 
 class _Figures:
@@ -123,7 +123,7 @@ class _Figures:
             for key, figure in zip(self.of_tiles, (ssim, haarpsi), strict=True):
                 self.of_tiles[key].append((float(figure(a, b)), image[0].size))
 
-    def told(self) -> tuple[dict[str, float], dict[str, str]]:
+    def means(self) -> tuple[dict[str, float], dict[str, str]]:
         """The figures; for each that is missing, the reason."""
         figures, unmeasured = {}, {}
         if self.squares:

@@ -140,16 +140,16 @@ def _one_of(text: str, choices: tuple[_Word, ...]) -> _Word:
 
 
 def _residual(tags: Mapping[str, str]) -> DeclaredResidual | None:
-    if "GEO_REFDIFF_LR_PIXELS" not in tags:
+    if "GEO_REFDIFF_SCENE_PIXELS" not in tags:
         return None
     beyond, saturated = (
         int(tags[key]) if key in tags else None
-        for key in ("GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN", "GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED")
+        for key in ("GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN", "GEO_REFDIFF_SCENE_PIXELS_BEYOND_SATURATED")
     )
     return DeclaredResidual(
-        float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]),
-        float(tags["GEO_REFDIFF_LR_RESIDUAL_RMS"]),
-        int(tags["GEO_REFDIFF_LR_PIXELS"]),
+        float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"]),
+        float(tags["GEO_REFDIFF_SCENE_RESIDUAL_RMS"]),
+        int(tags["GEO_REFDIFF_SCENE_PIXELS"]),
         beyond,
         saturated,
     )
@@ -240,17 +240,17 @@ def consistency(residual: Residual, declared: Declared, dtype: str, value_range:
     slack, unit = _EPSILONS * magnitude, "DN" if np.dtype(dtype).kind != "f" else "in the scene's units"
     if declared.consistency == "strict" and unit == "DN" and residual.beyond > residual.saturated:
         broken.append(
-            f"LR consistency: strict mode promises half a DN, {residual.beyond - residual.saturated} scene pixels are "
+            f"consistency: strict mode promises half a DN, {residual.beyond - residual.saturated} scene pixels are "
             f"off by more without a saturated pixel in sight"
         )
     limit = STRICT_SHARE * value_range + slack
     if declared.consistency == "strict" and unit != "DN" and residual.largest > limit:
         broken.append(
-            f"LR consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
+            f"consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
             f"{residual.largest:.4g} are left"
         )
     if declared.residual is not None:
-        broken += [f"LR consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
+        broken += [f"consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
     return broken
 
 

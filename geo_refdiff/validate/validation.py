@@ -23,6 +23,7 @@ from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
@@ -87,7 +88,7 @@ class Validation:
         figures = []
         if self.residual.count:
             unit = f" {self.unit}"
-            figures.append(Figure("LR residual", self.residual.rms, self.bicubic_residual.rms, unit))
+            figures.append(Figure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
         if isfinite(self.seams.detail):
             figures.append(Figure("sharpness", self.seams.detail, 1.0))
         if self.reference.get("detail_shared") is not None:
@@ -100,10 +101,15 @@ class Validation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        left = self.residual
-        residual: dict[str, Any] = {"count": left.count, "largest": left.largest, "rms": left.rms, "unit": self.unit}
+        measured = self.residual
+        residual: dict[str, Any] = {
+            "count": measured.count,
+            "largest": measured.largest,
+            "rms": measured.rms,
+            "unit": self.unit,
+        }
         if self.unit == "DN":
-            residual |= {"beyond": left.beyond, "saturated": left.saturated}
+            residual |= {"beyond": measured.beyond, "saturated": measured.saturated}
         return {
             "out": str(self.out),
             "ok": not self.broken,
@@ -111,7 +117,7 @@ class Validation:
             "pixels_lost": self.lost,
             "pixels_invented": self.invented,
             "consistency": self.consistency,
-            "lr_residual": residual,
+            "scene_residual": residual,
             "scene_range": self.value_range,
             "seams": self.seams.to_dict(),
             "sources": self.sources,
@@ -124,19 +130,21 @@ class Validation:
         }
 
     def __str__(self) -> str:
-        left, unit = self.residual, self.unit
-        share = "" if unit == "DN" else f", {left.largest / self.value_range:.2g} of the scene's range"
-        residual = f"{self.consistency}; rms {left.rms:.4g} {unit}, largest {left.largest:.4g} {unit}{share}"
+        measured, unit = self.residual, self.unit
+        share = "" if unit == "DN" else f", {measured.largest / self.value_range:.2g} of the scene's range"
+        residual = f"{self.consistency}; rms {measured.rms:.4g} {unit}, largest {measured.largest:.4g} {unit}{share}"
         rows = [("missing pixels", f"{self.lost} lost, {self.invented} invented"), ("consistency", residual)]
         if unit == "DN":
-            why = f"; {left.saturated} of them beside saturated pixels" if left.beyond else ""
+            why = f"; {measured.saturated} of them beside saturated pixels" if measured.beyond else ""
             rows.append(
-                ("beyond half a DN", f"{left.beyond} of {left.count} scene pixels, bands counted apart{why}"),
+                ("beyond half a DN", f"{measured.beyond} of {measured.count} scene pixels, bands counted apart{why}"),
             )
         rows.append(("seams", str(self.seams)))
         total = sum(self.sources.values()) - self.sources.get(CLASSES[0], 0)
         if total:
-            shares = [f"{self.sources[n] / total:.1%} {said}" for n, said in zip(CLASSES, MEANINGS, strict=True)][1:]
+            shares = [f"{self.sources[n] / total:.1%} {meaning}" for n, meaning in zip(CLASSES, MEANINGS, strict=True)][
+                1:
+            ]
             rows += [("detail" if not k else "", share) for k, share in enumerate(shares)]
         rows += self._of_reference()
         if self.truth_registration:
@@ -160,10 +168,10 @@ class Validation:
 
 
 def validate_product(
-    out: str | Path,
-    scene: str | Path,
-    truth: str | Path | None = None,
-    reference: str | Path | None = None,
+    out: Raster,
+    scene: Raster,
+    truth: Raster | None = None,
+    reference: Raster | None = None,
     cloud_mask: str = AUTO,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
@@ -171,7 +179,8 @@ def validate_product(
     Args:
         out: as `upscale` wrote it, with its tags.
         scene: that it was made from.
-        truth: an HR image of the same date in the scene's units, on any grid; bands are matched by name, else by order.
+        truth: an image of the same date, as fine as the output, in the scene's units, on any grid; bands are matched by
+            name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
         cloud_mask: that it was made with, as of `upscale`; it is looked at where clouds have become nodata.
 
@@ -180,14 +189,14 @@ def validate_product(
             not those of the output, or the truth has other units than the scene.
     """
     with gdal_env():
-        made, source = inspect(out, "scene"), inspect(scene, "scene")
+        made, source = inspect(name_of(out), "scene"), inspect(name_of(scene), "scene")
         if read_declared(made).clouds == "nodata":
             source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
             made,
             source,
-            None if truth is None else inspect(truth, "reference"),
-            None if reference is None else inspect(reference, "reference"),
+            None if truth is None else inspect(name_of(truth), "reference"),
+            None if reference is None else inspect(name_of(reference), "reference"),
         )
 
 
@@ -231,7 +240,7 @@ def _judged(
     """All promises but that of the grid."""
     magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
-    nothing = "nothing is promised: it was made without LR consistency" if declared.residual is None else ""
+    nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
     untold = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
@@ -315,10 +324,10 @@ def _compare(
             count, height, width = lr.shape
             whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
             kept, cut = (torch.from_numpy(part)[None] for part in (whole, lr_valid & ~whole))
-            seen = _real(lr), kept, tile.within(outer), cut
+            observed = _real(lr), kept, tile.within(outer), cut
             made, plain = _real(pixels), rounded(_real(smooth), dtype)
-            result.residual = result.residual.plus(consistency.measure(made, *seen))
-            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *seen))
+            result.residual = result.residual.plus(consistency.measure(made, *observed))
+            result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *observed))
             both = valid[own] & wanted
             output.feed(pixels[own].astype(np.float32), both)
             interpolated.feed(plain[0].to(torch.float32).numpy()[own], both)

@@ -41,7 +41,7 @@ class Promise:
         return "broken" if self.broken else "not judged" if self.unjudged else "kept"
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """What is promised, or what is wrong with it."""
         return "; ".join(self.broken) or self.unjudged or PROMISES[self.name]
 
@@ -51,7 +51,7 @@ class Figure:
     """A figure of an output beside that of its scene enlarged by bicubic interpolation.
 
     Attributes:
-        name: "PSNR", "SSIM", "HaarPSI", "LR residual", "sharpness" or "detail shared".
+        name: "PSNR", "SSIM", "HaarPSI", "scene residual", "sharpness" or "detail shared".
         own, bicubic: the output's, and bicubic's.
         unit: of both.
     """
@@ -63,7 +63,7 @@ class Figure:
 
     def __str__(self) -> str:
         own, other = f"{self.own:.4g}{self.unit}", f"{self.bicubic:.4g}{self.unit}"
-        if self.name == "LR residual":
+        if self.name == "scene residual":
             return f"Seen by the declared sensor it differs from the scene by {own} (rms), bicubic by {other}."
         if self.name == "sharpness":
             how = "hardly sharper" if self.own < _FINER * self.bicubic else "sharper"
@@ -95,8 +95,8 @@ class Verdict:
     def summary(self) -> str:
         """One sentence."""
         states = [p.state for p in self.promises]
-        left = states.count("not judged")
-        rest = f"; {left} could not be judged" if left else ""
+        unjudged = states.count("not judged")
+        rest = f"; {unjudged} could not be judged" if unjudged else ""
         if self.ok:
             return f"The file keeps {_counted(states.count('kept'), len(states))} promises{rest}."
         broken = ", ".join(p.name for p in self.promises if p.broken)
@@ -108,21 +108,21 @@ class Verdict:
         """JSON-ready."""
         return {
             "summary": self.summary,
-            "promises": [{"name": p.name, "state": p.state, "told": p.told} for p in self.promises],
-            "quality": [{"name": f.name, "own": f.own, "bicubic": f.bicubic, "told": str(f)} for f in self.figures],
+            "promises": [{"name": p.name, "state": p.state, "text": p.text} for p in self.promises],
+            "quality": [{"name": f.name, "own": f.own, "bicubic": f.bicubic, "text": str(f)} for f in self.figures],
         }
 
     def __str__(self) -> str:
         width = max(len(state) for state in ("kept", "BROKEN", "not judged")) + 2
         marks = {"kept": "kept", "broken": "BROKEN", "not judged": "not judged"}
-        lines = [f"  {marks[p.state]:{width}}{p.name}: {p.told}" for p in self.promises]
+        lines = [f"  {marks[p.state]:{width}}{p.name}: {p.text}" for p in self.promises]
         return "\n".join([f"verdict: {self.summary}", *lines, *(f"  {figure}" for figure in self.figures)])
 
 
 def verdict_of(promises: Iterable[Promise], figures: Iterable[Figure], unjudged: str) -> Verdict:
-    """The verdict on promises in any order; of those that are not among them it is told that they were not judged."""
-    found = {p.name: p for p in promises}
-    return Verdict(tuple(found.get(name, Promise(name, unjudged=unjudged)) for name in PROMISES), tuple(figures))
+    """The verdict on promises in any order; of those that are not among them it says that they were not judged."""
+    by_name = {p.name: p for p in promises}
+    return Verdict(tuple(by_name.get(name, Promise(name, unjudged=unjudged)) for name in PROMISES), tuple(figures))
 
 
 def _counted(kept: int, total: int) -> str:

@@ -1,5 +1,8 @@
-"""`DataArray.refdiff.upscale`: the command's pixels as a lazy DataArray. Importing this registers the accessor."""
+"""`DataArray.refdiff.upscale` and `Dataset.refdiff.upscale`: the command's pixels as lazy arrays.
 
-from geo_refdiff.xarray.accessor import RefdiffAccessor
+Importing this registers the accessors.
+"""
 
-__all__ = ["RefdiffAccessor"]
+from geo_refdiff.xarray.accessor import RefdiffAccessor, RefdiffDatasetAccessor
+
+__all__ = ["RefdiffAccessor", "RefdiffDatasetAccessor"]

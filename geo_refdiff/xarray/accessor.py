@@ -1,7 +1,8 @@
-"""The accessor `DataArray.refdiff`."""
+"""The accessors `DataArray.refdiff` and `Dataset.refdiff`."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,29 @@ from dask.base import tokenize
 from dask.delayed import delayed
 
 from geo_refdiff import __version__
+from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.clouds import KINDS, NamedLayer
 from geo_refdiff.raster.geobox import crs_wkt
+from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.restore.models import default_batch
-from geo_refdiff.xarray.arrays import Layers, centres, layers
+from geo_refdiff.xarray.arrays import Layers, centres, layers, stacked
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
 from geo_refdiff.xarray.tasks import Job, get_block, get_ready
+
+_LOG = logging.getLogger("geo_refdiff.xarray")
 
 OPTIONS = tuple(name for name in FIELDS if name not in ("mask", "threads", *fields_of(OutputOptions)))
 """Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file or its process."""
 
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
+
+
+Array = xarray.DataArray | xarray.Dataset
+"""Pixels: a DataArray, or a Dataset whose variables are the bands."""
 
 
 @xarray.register_dataarray_accessor("refdiff")
@@ -41,8 +50,8 @@ class RefdiffAccessor:
     @takes_options(*OPTIONS)
     def upscale(
         self,
-        ref: str | Path | xarray.DataArray | None = None,
-        mask: str | Path | xarray.DataArray | None = None,
+        ref: Raster | Array | None = None,
+        mask: Any = None,
         *,
         folder: str | Path | None = None,
         **options: Any,
@@ -54,8 +63,9 @@ class RefdiffAccessor:
         written to files once, the plan is made, and from then on each block reads what it needs.
 
         Args:
-            ref: older, finer reference: a file or an array, any CRS.
-            mask: change mask: a file or an array, any CRS; "auto" (as with None, where there is a reference) or "none".
+            ref: older, finer reference: a file, an open rasterio dataset, a DataArray or a Dataset, any CRS.
+            mask: change mask: a file, an array, polygons as of `geo_refdiff.upscale`, "auto" (as with None, where
+                there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
             options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` and `cloud_mask` may be arrays, the
@@ -69,22 +79,73 @@ class RefdiffAccessor:
             InputError, GridError, ModelError, OptionError: one line each; what only pixels can tell is raised when
                 they are computed.
         """
-        check_names(options, OPTIONS)
-        base = _folder(folder)
-        scenes = layers(self._array, "the array")
-        stored = [store_image(image, base, "the array") for image in scenes.images]
-        more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
-        inputs = {"ref": ref, "mask": mask, **more}
-        beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, xarray.DataArray)}
-        given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
-        if "cloud_mask" in beside:
-            given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
-        reference = given.pop("ref")
-        asked = UpscaleOptions.of(**given, products=())
-        _check_files(asked, [s.store for s in beside.values()])
-        outline = _outline(asked, stored[0].store, reference, beside.get("ref"))
-        blocks = [_blocks(asked, reference, s, beside, outline) for s in stored]
-        return _as_array(self._array, scenes, blocks, outline)
+        return _upscaled(self._array, ref, mask, folder, options)
+
+
+@xarray.register_dataset_accessor("refdiff")
+class RefdiffDatasetAccessor:
+    """`Dataset.refdiff`: geo-refdiff on arrays whose bands are variables, as odc-stac gives them."""
+
+    def __init__(self, dataset: xarray.Dataset) -> None:
+        self._dataset = dataset
+
+    @takes_options(*OPTIONS)
+    def upscale(
+        self,
+        ref: Raster | Array | None = None,
+        mask: Any = None,
+        *,
+        folder: str | Path | None = None,
+        **options: Any,
+    ) -> xarray.Dataset:
+        """The variables with pixels on a grid `scale` times finer, as of `DataArray.refdiff.upscale`.
+
+        Args:
+            ref, mask, folder, options: as there; names of variables are names of bands.
+
+        Returns:
+            A lazy Dataset of the same variables with their attributes; variables without pixels are left out.
+
+        Raises:
+            InputError: variables of several types, dimensions or nodata values; and as of `DataArray`.
+        """
+        array = stacked(self._dataset, "the dataset")
+        found = _upscaled(array, ref, mask, folder, options)
+        made = found.to_dataset(dim=array.dims[0])
+        for name, variable in made.data_vars.items():
+            own = self._dataset[name].attrs
+            variable.attrs = found.attrs | {k: v for k, v in own.items() if k not in _STALE and k not in found.attrs}
+            variable.attrs.pop("long_name", None)
+            if "long_name" in own:
+                variable.attrs["long_name"] = own["long_name"]
+            variable.encoding = dict(found.encoding)
+        made.attrs = dict(self._dataset.attrs)
+        return made
+
+
+def _upscaled(
+    array: xarray.DataArray, ref: Raster | Array | None, mask: Any, folder: str | Path | None, options: dict[str, Any]
+) -> xarray.DataArray:
+    check_names(options, OPTIONS)
+    base = _folder(folder)
+    scenes = layers(array, "the array")
+    stored = [store_image(image, base, "the array") for image in scenes.images]
+    if stored[0].store.info.validity == "none":
+        _LOG.warning("the array has no nodata value: all pixels are data; else say it: .rio.write_nodata(0)")
+    mask = mask_name(mask, lambda: stored[0].store.info.crs_wkt)
+    more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
+    inputs = {"ref": ref, "mask": mask, **more}
+    beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, Array)}
+    given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
+    if "cloud_mask" in beside:
+        given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
+    reference = given.pop("ref")
+    reference = None if reference is None else name_of(reference)
+    asked = UpscaleOptions.of(**given, products=())
+    _check_files(asked, [s.store for s in beside.values()])
+    outline = _outline(asked, stored[0].store, reference, beside.get("ref"))
+    blocks = [_blocks(asked, reference, s, beside, outline) for s in stored]
+    return _as_array(array, scenes, blocks, outline)
 
 
 def _folder(folder: str | Path | None) -> Path:
@@ -96,18 +157,20 @@ def _folder(folder: str | Path | None) -> Path:
     return path
 
 
-def _stored(array: xarray.DataArray, folder: Path, role: str) -> Stored:
-    found = layers(array, f"{role} array")
-    if len(found.images) != 1:
+def _stored(array: Array, folder: Path, role: str) -> Stored:
+    if isinstance(array, xarray.Dataset):
+        array = stacked(array, f"{role} dataset")
+    images = layers(array, f"{role} array")
+    if len(images.images) != 1:
         raise InputError(
-            f"{role} array: has {len(found.images)} steps along {found.stack}; choose one: .isel({found.stack}=0)"
+            f"{role} array: has {len(images.images)} steps along {images.stack}; choose one: .isel({images.stack}=0)"
         )
-    return store_image(found.images[0], folder, f"{role} array")
+    return store_image(images.images[0], folder, f"{role} array")
 
 
-def _named(path: str, array: xarray.DataArray) -> str:
+def _named(path: str, array: Array) -> str:
     """A layer of clouds with its kind, where the array's name is one."""
-    kind = next((kind for kind in KINDS if kind == str(array.name).lower()), None)
+    kind = next((kind for kind in KINDS if kind == str(getattr(array, "name", "")).lower()), None)
     return str(NamedLayer(path, kind))
 
 
@@ -119,14 +182,14 @@ def _check_files(options: UpscaleOptions, stores: list[Store]) -> None:
             raise InputError(f"{name}: no such file; give a raster or vector file, or an array")
 
 
-def _outline(options: UpscaleOptions, scene: Store, ref: str | Path | None, stored: Stored | None) -> Outline:
+def _outline(options: UpscaleOptions, scene: Store, ref: str | None, stored: Stored | None) -> Outline:
     if stored is not None:
         return make_outline(options, scene.info, stored.store.info)
     return make_outline(options, scene.info, None if ref is None else inspect(ref, "reference"))
 
 
 def _blocks(
-    options: UpscaleOptions, ref: str | Path | None, scene: Stored, beside: dict[str, Stored], outline: Outline
+    options: UpscaleOptions, ref: str | None, scene: Stored, beside: dict[str, Stored], outline: Outline
 ) -> dask.array.Array:
     """(band, y, x) pixels; a chunk is a block."""
     stored = [scene, *beside.values()]

@@ -39,6 +39,57 @@ class Layers:
     stack: Hashable | None
 
 
+def stacked(dataset: xarray.Dataset, what: str) -> xarray.DataArray:
+    """The variables of a Dataset that have pixels as the bands of one array, by their names.
+
+    Raises:
+        InputError: none has, or they differ in dimensions, data type, CRS or nodata value.
+    """
+    try:
+        pixels = {dataset.rio.y_dim, dataset.rio.x_dim}
+    except Exception as error:  # rioxarray has its own for each case
+        have = ", ".join(map(str, dataset.sizes))
+        raise InputError(f"{what}: has dimensions {have}; name those of pixels y and x: ds.rename()") from error
+    names = [name for name, variable in dataset.data_vars.items() if pixels <= set(variable.dims)]
+    if not names:
+        raise InputError(f"{what}: none of its variables ({', '.join(map(str, dataset.data_vars))}) has pixels")
+    first = dataset[names[0]]
+    for name in names[1:]:
+        for told, of in _TOLD.items():
+            if of(dataset[name]) != of(first):
+                raise InputError(
+                    f"{what}: {told} of '{name}' is {_shown(of(dataset[name]))}, of '{names[0]}' {_shown(of(first))}; "
+                    f"make them alike, or choose variables: ds[['{names[0]}', ...]]"
+                )
+    taken = {d for name in names for d in (*dataset[name].dims, *dataset[name].coords)}
+    band = next(name for name in BAND_DIMS if name not in first.dims)
+    array = dataset[names].drop_vars(band, errors="ignore") if band in taken else dataset[names]
+    array = array.to_dataarray(dim=band)
+    array.attrs = {k: v for k, v in first.attrs.items() if k in _OF_ALL}
+    if first.rio.nodata is not None:
+        array = array.rio.write_nodata(first.rio.nodata)
+    crs = dataset.rio.crs or first.rio.crs
+    return array if not crs or array.rio.crs else array.rio.write_crs(crs)
+
+
+def _same_value(array: xarray.DataArray) -> float | str | None:
+    value = array.rio.nodata
+    return None if value is None else "nan" if np.isnan(value) else float(value)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+_TOLD: Mapping[str, Any] = {
+    "the dimensions": lambda array: array.dims,
+    "the data type": lambda array: array.dtype,
+    "the nodata value": _same_value,
+}
+
+_OF_ALL = ("transform", "crs", "nodata", "_FillValue", "grid_mapping")
+
+
 def layers(array: xarray.DataArray, what: str) -> Layers:
     """The images of an array of two to four dimensions in any order.
 
@@ -114,19 +165,19 @@ def affine_of(image: xarray.DataArray, what: str) -> Affine:
         InputError: coordinates that are missing or not evenly spaced.
     """
     y, x = image.dims[-2:]
-    known, corners = _stated(image)
+    stated, corners = _stated(image)
     first = _first(image, x, y)
     if first is None:
-        if known is None:
+        if stated is None:
             raise InputError(f"{what}: has no coordinates {x}, {y} and no affine; give one: da.rio.write_transform()")
-        return known
-    if known is not None and _steps(image, x, y, known, what):
-        cols, rows = apply(~known, *(np.asarray([v]) for v in first))
+        return stated
+    if stated is not None and _steps(image, x, y, stated, what):
+        cols, rows = apply(~stated, *(np.asarray([v]) for v in first))
         col, row = float(cols[0]), float(rows[0])
         for shift in (0.5, 0.0) if corners else (0.5,):
             cut = round(row - shift), round(col - shift)
             if max(abs(row - shift - cut[0]), abs(col - shift - cut[1])) < _EVEN:
-                return translated(known, *cut)
+                return translated(stated, *cut)
     (left, a), (top, e) = _line(image, x, what), _line(image, y, what)
     return Affine(a, 0.0, left - a / 2, 0.0, e, top - e / 2)
 
@@ -205,9 +256,9 @@ def _first(image: xarray.DataArray, x: Hashable, y: Hashable) -> tuple[float, fl
     return left, top
 
 
-def _steps(image: xarray.DataArray, x: Hashable, y: Hashable, known: Affine, what: str) -> bool:
+def _steps(image: xarray.DataArray, x: Hashable, y: Hashable, affine: Affine, what: str) -> bool:
     """Whether the coordinates step as the affine says; always where they have two dimensions, or one pixel."""
-    for name, pixel in ((x, known.a), (y, known.e)):
+    for name, pixel in ((x, affine.a), (y, affine.e)):
         if name in image.coords and image.sizes[name] > 1:
             step = _line(image, name, what)[1]
             if abs(step - pixel) > _SAME * abs(pixel):

@@ -65,11 +65,11 @@ class Store:
             InputError: a chunk was written where this process cannot see it.
         """
         sources = [(r, c) for r in range(len(self.rows) - 1) for c in range(len(self.cols) - 1)]
-        lost = [self.name(*at) for at in sources if not (self.folder / self.name(*at)).exists()]
-        if lost:
+        missing = [self.name(*at) for at in sources if not (self.folder / self.name(*at)).exists()]
+        if missing:
             raise InputError(
-                f"{self.folder}: {len(lost)} of {len(sources)} chunks are not to be seen from {socket.gethostname()}; "
-                f"give folder=, a folder that all workers share"
+                f"{self.folder}: {len(missing)} of {len(sources)} chunks are not to be seen from "
+                f"{socket.gethostname()}; give folder=, a folder that all workers share"
             )
         info = self.info
         mosaic = VirtualRaster(

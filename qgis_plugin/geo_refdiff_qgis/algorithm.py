@@ -94,32 +94,32 @@ class Algorithm(QgsProcessingAlgorithm):
             text: label, where the option's own does not do.
             advanced: whether the dialog folds it away.
         """
-        told = OPTIONS[name]
-        label, default = text or told["label"], told["default"]
-        if told["kind"] == "choice":
-            self.choice(name.upper(), label, told["choices"], default, advanced)
-        elif told["kind"] == "text":
+        option = OPTIONS[name]
+        label, default = text or option["label"], option["default"]
+        if option["kind"] == "choice":
+            self.choice(name.upper(), label, option["choices"], default, advanced)
+        elif option["kind"] == "text":
             self.text(name.upper(), label, advanced)
         else:
-            whole = told["kind"] == "integer"
-            self.number(name.upper(), label, told["low"], told["high"], default, whole, advanced)
+            whole = option["kind"] == "integer"
+            self.number(name.upper(), label, option["low"], option["high"], default, whole, advanced)
 
     def option_words(self, names, parameters, context):
         """The command's words for options that were added so; none for what is left empty."""
         words = []
         for name in names:
-            told, key = OPTIONS[name], name.upper()
-            if told["kind"] == "choice":
+            option, key = OPTIONS[name], name.upper()
+            if option["kind"] == "choice":
                 value = self.word(key, parameters, context)
-            elif told["kind"] == "text":
+            elif option["kind"] == "text":
                 value = self.string(key, parameters, context)
             elif parameters.get(key) is None:
                 value = ""
-            elif told["kind"] == "integer":
+            elif option["kind"] == "integer":
                 value = str(self.parameterAsInt(parameters, key, context))
             else:
                 value = str(self.parameterAsDouble(parameters, key, context))
-            words += [told["flag"], value] if value else []
+            words += [option["flag"], value] if value else []
         return words
 
     def shared(self):
@@ -200,7 +200,7 @@ def facts_of(printed):
         ) from None
 
 
-def told(facts, feedback):
+def show_facts(facts, feedback):
     """Passes the notes of a run on to people."""
     for note in facts.get("notes", []):
         feedback.pushInfo(f"note: {note}")

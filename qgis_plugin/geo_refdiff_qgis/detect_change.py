@@ -2,7 +2,7 @@
 
 from qgis.core import QgsProcessingOutputRasterLayer, QgsProcessingParameterRasterDestination
 
-from .algorithm import Algorithm, facts_of, told
+from .algorithm import Algorithm, facts_of, show_facts
 
 
 class DetectChange(Algorithm):
@@ -19,9 +19,7 @@ class DetectChange(Algorithm):
         """Parameters and outputs."""
         self.raster("SCENE", "Coarse scene")
         self.raster("REF", "Older, finer reference")
-        self.choice(
-            "GRID", "Pixels: of the scene (lr), or of the scene once it is upscaled (hr)", ["lr", "hr"], "lr", False
-        )
+        self.choice("GRID", "Pixels: of the scene, or of the output of Upscale", ["scene", "output"], "scene", False)
         self.option("scale", "Reference pixels along a scene pixel (empty: from the reference)")
         self.option("min_confidence", "What is less sure becomes unknown (0 to 1; empty: 0)")
         self.option("bands", "Bands of the scene: red, green, blue and, if there, nir (e.g. 3,2,1,4)")
@@ -35,5 +33,5 @@ class DetectChange(Algorithm):
         words += ["--grid", self.word("GRID", parameters, context)]
         words += self.option_words(("scale", "min_confidence", "bands"), parameters, context)
         facts = facts_of(self.execute(words, feedback)[1])
-        told(facts, feedback)
+        show_facts(facts, feedback)
         return {"OUTPUT": facts["out"], "CONFIDENCE": facts["confidence"]}

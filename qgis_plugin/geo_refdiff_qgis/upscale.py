@@ -15,7 +15,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from .algorithm import OPTIONS, POLYGONS, Algorithm, facts_of, path_of, told
+from .algorithm import OPTIONS, POLYGONS, Algorithm, facts_of, path_of, show_facts
 
 
 class Upscale(Algorithm):
@@ -67,7 +67,7 @@ class Upscale(Algorithm):
         words += self.option_words(("uncertainty",), parameters, context)
         words.append("--resume" if self.parameterAsBool(parameters, "RESUME", context) else "--overwrite")
         facts = facts_of(self.execute(words, feedback)[1])
-        told(facts, feedback)
+        show_facts(facts, feedback)
         sources = f"{os.path.splitext(out)[0]}.source.tif"
         return {"OUTPUT": facts["out"], "SOURCES": sources if os.path.exists(sources) else None}
 

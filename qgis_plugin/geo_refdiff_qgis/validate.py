@@ -37,4 +37,4 @@ class Validate(Algorithm):
         for promise in facts["broken"]:
             feedback.reportError(f"broken: {promise}")
         feedback.pushInfo("all promises are kept" if facts["ok"] else "the output does not keep what it promises")
-        return {"OK": facts["ok"], "BROKEN": "; ".join(facts["broken"]), "LR_RMS": facts["lr_residual"]["rms"]}
+        return {"OK": facts["ok"], "BROKEN": "; ".join(facts["broken"]), "LR_RMS": facts["scene_residual"]["rms"]}

@@ -89,7 +89,7 @@ def test_no_file_beside_the_mask_is_replaced_unasked(
 def test_blocks_change_no_pixel_and_hr_is_lr_enlarged(pair: tuple[Path, Path], tmp_path: Path) -> None:
     whole = detect_change(*pair, tmp_path / "a.tif")
     pieces = detect_change(*pair, tmp_path / "b.tif", block_size=16)
-    fine = detect_change(*pair, tmp_path / "c.tif", grid="hr")
+    fine = detect_change(*pair, tmp_path / "c.tif", grid="output")
     assert (pixels(whole.out) == pixels(pieces.out)).all()
     assert (pixels(whole.confidence) == pixels(pieces.confidence)).all()
     assert (pixels(fine.out)[0] == pixels(whole.out)[0].repeat(SCALE, 0).repeat(SCALE, 1)).all()
@@ -104,7 +104,9 @@ def test_auto_is_the_detected_mask_and_the_same_in_a_cut_out(
     scene, ref = pair
     options = {"ref": ref, "model": tiny_compact, "device": "cpu", "bands": ["red", "green", "blue"]}
     auto = upscale(scene, out=tmp_path / "auto.tif", min_confidence=0.5, **options)  # type: ignore[arg-type]
-    mask = detect_change(scene, ref, tmp_path / "m.tif", grid="hr", bands=["red", "green", "blue"], min_confidence=0.5)
+    mask = detect_change(
+        scene, ref, tmp_path / "m.tif", grid="output", bands=["red", "green", "blue"], min_confidence=0.5
+    )
     classes = {"0": "unknown", "1": "water", "2": "unknown", "3": "unknown", "4": "unknown", "5": "building"}
     (tmp_path / "map.json").write_text(json.dumps(classes))
     given = upscale(

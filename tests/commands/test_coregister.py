@@ -87,10 +87,10 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert "the reference's content is displaced by one shift" in told
     found = json.loads(report.read_text())
     assert (found["verdict"], found["kind"], found["scale"]) == ("registered", "global", 8)
-    assert found["shift"]["lr_pixels"] == pytest.approx([11 / 8, -6 / 8], abs=0.05)
-    assert found["shift"]["hr_pixels"] == pytest.approx([11, -6], abs=0.4)
+    assert found["shift"]["scene_pixels"] == pytest.approx([11 / 8, -6 / 8], abs=0.05)
+    assert found["shift"]["output_pixels"] == pytest.approx([11, -6], abs=0.4)
     assert found["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
-    residual = found["residual_lr_pixels"]
+    residual = found["residual_scene_pixels"]
     assert residual["after"] < 0.1 < 1 < residual["before"]
     with rasterio.open(out) as aligned, rasterio.open(scene) as lr:
         assert aligned.shape == (512, 512)

@@ -47,7 +47,7 @@ def test_source_map_of_a_classical_model(make_raster: Any, make_pair: Any, tmp_p
         assert dataset.tags()["GEO_REFDIFF_CLASS_2"] == "generated"
         assert int(dataset.tags()["GEO_REFDIFF_PIXELS_REFERENCE"]) == (classes == 1).sum()
     names = [e.text for e in ET.parse(tmp_path / "o.source.tif.aux.xml").iter("Category")]
-    assert names == ["nodata", "reference", "generated", "interpolated"]
+    assert names == ["nodata", "reference", "generated", "interpolated", "cloud"]
     style = (tmp_path / "o.source.qml").read_text()
     assert style.count("<paletteEntry") == 3
     assert 'label="generated"' in style
@@ -158,7 +158,7 @@ def test_the_item_says_how_the_reference_was_registered(make_pair: Any, tmp_path
     told = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
     assert told["mode"] == "auto"
     assert told["unused"] is False
-    assert len(told["shift_lr_pixels"]) == 2
+    assert len(told["shift_scene_pixels"]) == 2
 
 
 def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_page_tells_what_validate_tells_and_what_was_decided(make_pair: Any,
     assert "a<b>" not in text
     verdict = validate_product(out, scene).verdict
     promises = plain(page, "verdict")
-    assert all(f"{p.state} {p.name} {p.told}" in promises for p in verdict.promises)
+    assert all(f"{p.state} {p.name} {p.text}" in promises for p in verdict.promises)
     assert all(str(figure) in promises for figure in verdict.figures)
     assert html.escape(verdict.summary) in text
     decided = plain(page, "decided")

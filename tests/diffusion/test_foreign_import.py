@@ -164,13 +164,13 @@ def test_the_hostile_pickles_are_hostile(canary, name):
 
 
 def test_the_error_names_what_was_asked_for(tmp_path, canary):
-    with pytest.raises(ModelError, match=r"it asks for posix\.system; nothing in it was executed"):
+    with pytest.raises(ModelError, match=r"it refers to posix\.system; nothing in it was executed"):
         read_foreign(zipped(tmp_path / "evil.pt", pickle.dumps(Runs(os.system, "true"), protocol=2)))
 
 
 def test_a_file_of_an_old_torch_says_so(tmp_path, monkeypatch, canary):
     publish(tmp_path / "old.pt", monkeypatch, f"open({str(canary)!r}, 'w').close()", legacy=True)
-    with pytest.raises(ModelError, match=r"torch before 1\.6: load and save it anew"):
+    with pytest.raises(ModelError, match=r"torch before 1\.6 .which has to be saved anew"):
         read_foreign(tmp_path / "old.pt")
     assert not canary.exists()
 
@@ -318,7 +318,7 @@ def test_archives_that_are_none(tmp_path, monkeypatch):
         read_foreign(path)
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         read_foreign(tmp_path / "missing.pt")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="is a folder; a model folder needs no import"):
         read_foreign(tmp_path)
 
 
@@ -395,3 +395,26 @@ def test_an_existing_folder_is_kept(tmp_path):
     with pytest.raises(OutputError, match="--overwrite"):
         import_published(tmp_path / "s.pt", folder)
     import_published(tmp_path / "s.pt", folder, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            {"epoch": 3, "state_dict": {"layer.weight": torch.zeros(3)}},
+            "but a dictionary of epoch, state_dict; expected",
+        ),
+        ({n: n for n in range(9)}, r"but a dictionary of 0, 1, 2, 3, \.\.\.; expected"),
+        (torch.nn.Linear(2, 2), r"but an object of torch\.nn\.modules\.linear\.Linear .*expected"),
+        ([1], "but a list; expected"),
+        ({}, "but an empty dictionary; expected"),
+    ],
+)
+def test_a_failed_import_says_what_the_file_holds_and_what_was_expected(tmp_path, content, text):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match=text) as caught:
+        read_foreign(tmp_path / "other.pt")
+    assert "map_layer0.weight" in str(caught.value)
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(ModelError, match=r"not a file from torch\.save.*; expected is a file of torch\.save"):
+        read_foreign(tmp_path / "text.pt")

@@ -5,19 +5,32 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from hub import Server, serving
 
 from geo_refdiff import upscale
+from geo_refdiff.cli.main import run
+from geo_refdiff.commands.calibrate import calibrate
 from geo_refdiff.diffusion import remote
-from geo_refdiff.diffusion.checkpoint import load_denoiser, model_digest, read_config, read_weights, save_model
+from geo_refdiff.diffusion.checkpoint import (
+    describe_model,
+    load_denoiser,
+    model_digest,
+    read_config,
+    read_weights,
+    save_model,
+)
 from geo_refdiff.diffusion.remote import fetch_model
-from geo_refdiff.errors import ModelError
+from geo_refdiff.errors import ModelError, OptionError
+from geo_refdiff.evaluate.methods import load_models
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -131,11 +144,30 @@ def test_an_archive_is_fetched_once_and_again_when_it_changes(server: Server, ti
         anew(f"{server.url}/b.tar.gz")
 
 
+def test_several_processes_may_fetch_at_once(server: Server, tiny_compact: Path) -> None:
+    server.files["/m.tar.gz"] = packed(tiny_compact)
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(fetch_model.__wrapped__, [f"{server.url}/m.tar.gz"] * 6))
+    assert len({model.folder for model in got}) == 1
+    assert model_digest(got[0].folder) == model_digest(tiny_compact)
+    assert sorted(path.name for path in got[0].folder.parent.iterdir()) == [model_digest(tiny_compact), "latest.json"]
+
+
+def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp_path: Path) -> None:
+    server.files["/m.tar.gz"] = packed(tiny_compact)
+    server.files |= {f"/m/{path.name}": path.read_bytes() for path in tiny_compact.iterdir()}
+    for path in ("/m.tar.gz", "/m"):
+        first, second = (anew(f"{server.url}{path}?token=SECRET{n}") for n in "12")
+        assert first.folder == second.folder
+        assert first.source == f"{server.url}{path}#sha256={model_digest(tiny_compact)}"
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and b"SECRET" in p.read_bytes()]
+
+
 def test_another_model_than_the_pin_says_is_refused(server: Server, tiny_compact: Path) -> None:
     server.files["/m.tar.gz"] = packed(tiny_compact)
     good = model_digest(tiny_compact)
     assert anew(f"{server.url}/m.tar.gz#sha256={good}").folder.name == good
-    with pytest.raises(ModelError, match=f"another model .SHA-256 {good}. than the one asked for"):
+    with pytest.raises(ModelError, match=f"another model .SHA-256 {good}. than the pinned one"):
         anew(f"{server.url}/m.tar.gz#sha256={'0' * 64}")
     with pytest.raises(ModelError, match="behind '#' stands sha256="):
         anew(f"{server.url}/m.tar.gz#v1")
@@ -253,6 +285,23 @@ def test_a_download_that_ends_early_is_not_kept(server: Server, tmp_path: Path, 
         anew(f"{server.url}/m.tar.gz")
     server.files["/m.tar.gz"] = whole
     assert anew(f"{server.url}/m.tar.gz").folder.is_dir()
+
+
+def test_other_commands_take_the_same_names(hub: Server) -> None:
+    bands, classes = ("red", "green", "blue"), ("no change", "water", "building")
+    (loaded,) = load_models(["hf://owner/name@v1"], bands, classes, [4], "cpu", torch.float32)
+    assert (loaded.denoiser.halo, loaded.label) == (16, "name@v1")
+    assert describe_model("hf://owner/name")["halo"] == 24
+    with pytest.raises(OptionError, match="is a copy in the cache, which is no place for a calibration"):
+        calibrate("hf://owner/name", "pairs.csv", scales=[4], runs=2, places=4)
+
+
+def test_the_settings_of_a_plan_pin_the_model(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:
+    scene = make_raster("scene.tif", np.full((3, 24, 24), 9, np.uint8))
+    out = tmp_path / "out.tif"
+    command = ["upscale", str(scene), "--scale", "4", "-o", str(out), "--model", "hf://owner/name", "--plan-only"]
+    assert run(command) == 0
+    assert tomllib.loads((tmp_path / "out.run.toml").read_text())["model"] == f"hf://owner/name@{SECOND}"
 
 
 def test_an_output_says_which_commit_made_it(hub: Server, make_raster: Callable[..., Path], tmp_path: Path) -> None:

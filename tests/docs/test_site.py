@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
+
+from geo_refdiff.cli.main import cli
 
 yaml = pytest.importorskip("yaml", reason="needs PyYAML, which dask brings")
 
@@ -61,10 +65,40 @@ def test_links_are_those_of_the_site(hooks: ModuleType) -> None:
     assert relinked("see [b](docs/batch.md#x) ![p](docs/a.jpg)", "README.md") == "see [b](batch.md#x) ![p](a.jpg)"
     assert relinked("[m](../models/default/README.md)", "docs/training.md") == "[m](model-card.md)"
     assert relinked("[d](../../docs/data.md)", "models/default/README.md") == "[d](data.md)"
+    assert relinked("[batch.md](batch.md) [docs/qgis.md](docs/qgis.md)", "README.md").endswith("[qgis](qgis.md)")
     assert relinked("[l](LICENSE), ![q](models/x.png)", "README.md") == "l, q"
     assert (
         relinked("[w](https://example.org/a.md) [h](#here)", "README.md") == "[w](https://example.org/a.md) [h](#here)"
     )
+
+
+PLACES = ("", "geo_refdiff", "benchmarks")
+"""Where the files that pages name may lie."""
+
+
+def all_flags(command: click.Command) -> Iterator[str]:
+    for option in command.params:
+        yield from (*option.opts, *option.secondary_opts)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            yield from all_flags(inner)
+
+
+def test_files_and_options_that_pages_name_exist() -> None:
+    flags = set(re.findall(r"--[a-z][a-z-]+", "".join(path.read_text() for path in ROOT.glob("benchmarks/*.py"))))
+    flags |= {"--help", "--resources"} | set(all_flags(cli))  # --resources: of dask worker
+    wrong = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for code in re.findall(r"`([^`\n]+)`", page.read_text()):
+            if re.fullmatch(r"([\w-]+/)*\w+\.py", code) and not any((ROOT / place / code).exists() for place in PLACES):
+                wrong.append(f"{page.name}: {code}")
+            named = re.match(r"--[a-z][a-z-]+", code)
+            if named and named[0] not in flags:
+                wrong.append(f"{page.name}: {code}")
+    assert not wrong
 
 
 def test_the_site_builds_without_a_warning(hooks: ModuleType, tmp_path: Path) -> None:

@@ -130,8 +130,8 @@ def test_strict_holds_in_the_file_where_the_scene_is_saturated(
         assert tags["GEO_REFDIFF_CONSISTENCY"] == mode
         assert tags["GEO_REFDIFF_PSF_SIGMAS"] == "0.35,0.35"
     assert beyond["strict"] == 0 < beyond["standard"]
-    assert float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"]) <= 0.5
-    assert tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"] == "0"
+    assert float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"]) <= 0.5
+    assert tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN"] == "0"
 
 
 def observed(image: np.ndarray, valid: np.ndarray, sensor: SensorModel) -> np.ndarray:
@@ -238,15 +238,15 @@ def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_text
         whole = np.broadcast_to(valid.any(axis=0), valid.shape)
         np.testing.assert_array_equal(dataset.dataset_mask() > 0, np.kron(whole[0], np.ones((4, 4))) > 0)
     left = np.abs(observed(image, whole, sensor) - scene.astype(float))[whole]
-    told = float(tags["GEO_REFDIFF_LR_RESIDUAL_MAX"])
+    told = float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"])
     assert left.max() == pytest.approx(told, rel=1e-3, abs=1e-6 if dtype == "float32" else 2e-3)
-    assert int(tags["GEO_REFDIFF_LR_PIXELS"]) == left.size
+    assert int(tags["GEO_REFDIFF_SCENE_PIXELS"]) == left.size
     if dtype == "float32":
         assert left.max() < 1e-4
         assert not [key for key in tags if "BEYOND" in key]
         return
-    beyond = int(tags["GEO_REFDIFF_LR_PIXELS_BEYOND_HALF_DN"])
-    assert beyond == int((left > 0.5).sum()) == int(tags["GEO_REFDIFF_LR_PIXELS_BEYOND_SATURATED"])
+    beyond = int(tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_HALF_DN"])
+    assert beyond == int((left > 0.5).sum()) == int(tags["GEO_REFDIFF_SCENE_PIXELS_BEYOND_SATURATED"])
     assert beyond == 0 or "saturated" in kind
     assert beyond < 0.005 * left.size
 

@@ -348,7 +348,7 @@ def test_a_torn_pair_is_left_out_by_name(data: str, tmp_path: Path) -> None:
     [
         ({"tile": 60}, "scale 8: give a --tile that is a multiple of it, not 60"),
         ({"scale": (8, 8)}, "give each once"),
-        ({"mask": ()}, "at least one"),
+        ({"reference": ()}, "at least one"),
         ({"degradation": "nearest"}, "degradation 'nearest': choose psf or bicubic"),
         ({"reference": ("mine",)}, "reference mine: choose given, raw, none, other"),
         ({"alexnet": Path("a.pth")}, "give both --alexnet and --lpips"),

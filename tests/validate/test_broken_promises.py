@@ -66,10 +66,10 @@ def test_floating_data_are_held_to_their_own_range(reflectance: Pair, tmp_path: 
     text = str(good)
     assert "DN" not in text
     assert f"{good.residual.rms:.4g} scene units" in text
-    assert good.to_dict()["lr_residual"].keys() == {"count", "largest", "rms", "unit"}
+    assert good.to_dict()["scene_residual"].keys() == {"count", "largest", "rms", "unit"}
     for name, change in (("brighter", lambda x: x * 1.04), ("shifted", lambda x: x + np.float32(0.015))):
         found = lines(damaged(out, tmp_path / f"{name}.tif", change), reflectance[0])
-        assert "LR consistency" in found
+        assert "consistency" in found
         assert ("strict mode promises" in found) == (mode == "strict")
         assert "the tags say" in found
 
@@ -105,7 +105,7 @@ def test_the_extent_is_the_declared_one(make_pair: Any, tmp_path: Path) -> None:
     box = f"{x},{y - 1200},{x + 1000},{y}"
     part = sharpened((scene, ref), tmp_path / "part.tif", aoi=box)
     assert not validate_product(part, scene).broken
-    assert told(part, "GEO_REFDIFF_LR_PIXELS") > validate_product(part, scene).residual.count
+    assert told(part, "GEO_REFDIFF_SCENE_PIXELS") > validate_product(part, scene).residual.count
     path = damaged(part, tmp_path / "part_cut.tif", lambda pixels: pixels[:, :-8])
     assert "extent: 200 x 232 pixels from row 48, column 32, the tags say 200 x 240" in lines(path, scene)
 

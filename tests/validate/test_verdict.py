@@ -44,14 +44,14 @@ def test_figures_stand_beside_those_of_a_bicubic_output(pair: Pair, sharp: Path,
     plain = damaged(plain, tmp_path / "plain.tif", tags=psf)  # seen by the same sensor
     one, other = (validate_product(out, scene, truth=ref, reference=ref) for out in (sharp, plain))
     figures = {f.name: f for f in one.verdict.figures}
-    assert set(figures) == {"LR residual", "sharpness", "detail shared", "PSNR", "SSIM", "HaarPSI"}
+    assert set(figures) == {"scene residual", "sharpness", "detail shared", "PSNR", "SSIM", "HaarPSI"}
     for name in ("PSNR", "SSIM", "HaarPSI"):
         assert figures[name].own == one.truth[name]
         assert figures[name].bicubic == pytest.approx(other.truth[name], rel=1e-9)
     assert figures["HaarPSI"].own > figures["HaarPSI"].bicubic
     assert str(figures["HaarPSI"]).endswith(": closer to the truth.")
-    assert figures["LR residual"].bicubic == pytest.approx(other.residual.rms, rel=1e-6)
-    assert figures["LR residual"].own < figures["LR residual"].bicubic / 5
+    assert figures["scene residual"].bicubic == pytest.approx(other.residual.rms, rel=1e-6)
+    assert figures["scene residual"].own < figures["scene residual"].bicubic / 5
     shared = other.reference["detail_shared"]
     assert figures["detail shared"].bicubic == pytest.approx(shared, abs=5e-3)  # that file is rounded
     assert {f.name: f.own for f in other.verdict.figures}["sharpness"] == pytest.approx(1.0)
@@ -120,7 +120,7 @@ def test_what_cannot_be_judged_is_not_called_kept(pair: Pair, tmp_path: Path) ->
     out = upscale(pair[0], model="bicubic", scale=8, out=tmp_path / "o.tif", products="none").out
     verdict = validate_product(out, pair[0]).verdict
     assert verdict.ok
-    unjudged = {p.name: p.told for p in verdict.promises if p.state == "not judged"}
+    unjudged = {p.name: p.text for p in verdict.promises if p.state == "not judged"}
     assert unjudged["consistency"].startswith("nothing is promised")
     assert unjudged["seams"].startswith("hardly any detail")
     assert verdict.summary == "The file keeps 4 of 6 promises; 2 could not be judged."
