@@ -59,7 +59,7 @@ def test_two_processes_learn_what_one_does(
     assert [line["step"] for line in losses(half)] == [1, 2]
 
     messages = two(tiny_toml, pair, "training.steps=4", f'data.validation=["{landscapes("1-1")}"]')
-    assert messages.count("2 process(es) on cpu") == messages.count("step 4/4  mean") == 1  # one of two tells
+    assert messages.count("2 process(es) on cpu") == messages.count("step 4/4 mean") == 1  # one of two tells
     lines = losses(pair)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "validation" in line] == [4]
