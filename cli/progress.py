@@ -132,6 +132,8 @@ class Pace:
         now = monotonic()
         self._begun = self._begun or (now, done)
         started, first = self._begun
+        from geo_refdiff.engine.estimate import duration
+
         return duration((now - started) / (done - first) * (total - done)) if first < done < total else ""
 
 
@@ -153,6 +155,8 @@ class RunMeter(Display):
 
     def __call__(self, progress: Progress) -> None:
         if progress.stage == "plan":
+            if progress.estimate:
+                self.message(progress.estimate)
             self.said = progress.notes
             for note in progress.notes:
                 self.message(f"note: {note}")
@@ -178,10 +182,3 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
             display.show(f"{what} {done} of {total}", done, total, left=pace.left(done, total))
 
         yield show
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "1 h 02 min", "3 min 20 s", "12 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -11,6 +11,8 @@ from geo_refdiff.batch.areas import Area
 from geo_refdiff.batch.jobs import Settings
 from geo_refdiff.batch.manifest import FILE, Manifest, check_outlines, status_of
 from geo_refdiff.batch.selection import Planner, plan_or_reason
+from geo_refdiff.engine.estimate import Speeds, duration, rough_estimate
+from geo_refdiff.raster.process import cores
 
 _WIDEST, _PAGE = 40, 400
 """Characters of a cell, and of a line: none is broken."""
@@ -27,7 +29,10 @@ class PlannedArea:
         width, height: output pixels.
         blocks: of the output.
         raw_mib: of the output's pixels, uncompressed.
-        seconds: it is expected to take, by the speed of what is done so far; None where nothing is.
+        disk_mib: of the output, about.
+        memory_mib: of the process that makes it, about.
+        seconds: it is expected to take, by the speed of what is done so far, or of runs of the kind on this machine;
+            None where there are none.
         error: why it is impossible.
         notes: what deserves a look about its inputs.
     """
@@ -41,6 +46,8 @@ class PlannedArea:
     height: int = 0
     blocks: int = 0
     raw_mib: float = 0.0
+    disk_mib: float = 0.0
+    memory_mib: float = 0.0
     seconds: float | None = None
     error: str = ""
     notes: str = ""
@@ -72,6 +79,8 @@ class PlanTable:
             "megapixels": round(sum(a.width * a.height for a in todo) / 1e6, 3),
             "blocks": sum(a.blocks for a in todo),
             "raw_mib": round(sum(a.raw_mib for a in todo), 3),
+            "disk_mib": round(sum(a.disk_mib for a in todo), 3),
+            "memory_mib": round(max((a.memory_mib for a in todo), default=0.0), 1),
             "seconds": round(sum(seconds), 1) if seconds else None,
         }
 
@@ -92,10 +101,11 @@ class PlanTable:
             console.print(table)
         lines = [line.rstrip() for line in shown.get().splitlines()]
         t = self.totals()
-        time = "" if t["seconds"] is None else f", about {t['seconds']:.0f} s of one process by the speed so far"
+        time = "" if t["seconds"] is None else f", about {duration(t['seconds'])} of one process by the speed so far"
         lines.append(
             f"{t['pending']} of {t['areas']} areas would run: {t['megapixels']:.1f} MPix, {t['blocks']} blocks, "
-            f"{t['raw_mib']:.1f} MiB uncompressed{time}"
+            f"{t['raw_mib']:.1f} MiB uncompressed, about {t['disk_mib']:.1f} MiB on disk, {t['memory_mib']:.0f} MiB of "
+            f"memory a process{time}"
         )
         return "\n".join([*lines, *(f"{a.name}: {a.error or a.notes}" for a in self.areas if a.error or a.notes)])
 
@@ -114,6 +124,7 @@ def plan_table(
     done = [(row.seconds, row.megapixels) for row in old.values() if row.status == "done"]
     spent = [(seconds, pixels) for seconds, pixels in done if seconds and pixels]
     speed = sum(s for s, _ in spent) / sum(p for _, p in spent) if spent else None
+    speeds = Speeds.load()
     planned = []
     for area in areas:
         plan = plan_or_reason(planner, area, settings)
@@ -121,6 +132,7 @@ def plan_table(
             planned.append(PlannedArea(area.name, "impossible", error=plan))
             continue
         height, width = plan.shape
+        costs = rough_estimate(plan.outline, settings.options, cores(), speeds)
         planned.append(
             PlannedArea(
                 area.name,
@@ -132,7 +144,9 @@ def plan_table(
                 height,
                 plan.job.blocks,
                 plan.raw_bytes / 2**20,
-                None if speed is None else speed * width * height / 1e6,
+                costs.disk_bytes / 2**20,
+                costs.memory_bytes / 2**20,
+                costs.seconds if speed is None else speed * width * height / 1e6,
                 notes="; ".join(plan.notes),
             )
         )

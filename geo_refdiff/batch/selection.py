@@ -242,6 +242,7 @@ class AreaPlan:
         scene, reference, mask: that serve it.
         shape: (height, width) of the output, pixels.
         raw_bytes: of the output's pixels.
+        outline: of the run.
     """
 
     job: Job
@@ -250,6 +251,7 @@ class AreaPlan:
     mask: Selected
     shape: tuple[int, int]
     raw_bytes: int
+    outline: Outline
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -343,7 +345,7 @@ class Planner:
             None if scene.span is None else scene.span.exact,
             without,
         )
-        return AreaPlan(job, scene, reference, mask, (height, width), raw_bytes)
+        return AreaPlan(job, scene, reference, mask, (height, width), raw_bytes, outline)
 
     def _selected(self, area: Area, chooser: Chooser, role: Role, dates: DateKey) -> Selected:
         mosaic = Mosaic(role)

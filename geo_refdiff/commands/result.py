@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.estimate import Estimate
+
 
 @dataclass(frozen=True)
 class UpscaleResult:
@@ -26,6 +28,7 @@ class UpscaleResult:
         device: where it ran.
         timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".
         counts: "blocks", "blocks_resumed" (finished before), "windows", "batch_size", "pixels".
+        estimate: what the run will take, where it is only planned.
         notes: what was decided without being asked, and what deserves a look.
     """
 
@@ -44,6 +47,7 @@ class UpscaleResult:
     notes: tuple[str, ...] = ()
     pairs: Sequence[Mapping[str, Any]] = ()
     config_path: Path | None = None
+    estimate: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -63,6 +67,7 @@ class UpscaleResult:
             "device": self.device,
             "timings": {k: round(v, 3) for k, v in self.timings.items()},
             "counts": dict(self.counts),
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
             "notes": list(self.notes),
         }
 
@@ -90,7 +95,8 @@ class UpscaleResult:
             plan = f"  plan: {self.plan_path}; run it with the same command without --plan-only"
             if self.config_path is not None:
                 plan = f"{plan}, or with --config {self.config_path}"
-            return "\n".join([f"planned: {head}", plan, *notes])
+            costs = [] if self.estimate is None else [f"  {self.estimate}"]
+            return "\n".join([f"planned: {head}", *costs, plan, *notes])
         total = self.timings.get("total", 0.0)
         megapixels = self.counts.get("pixels", 0) / 1e6
         speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""

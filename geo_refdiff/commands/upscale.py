@@ -11,6 +11,7 @@ from typing import Any
 from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.commands.products import product_files, write_products
 from geo_refdiff.commands.result import UpscaleResult
+from geo_refdiff.engine.estimate import Speeds, estimate, kind_of
 from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.rasters import UNCERTAINTY, unreached
 from geo_refdiff.engine.run import (
@@ -115,6 +116,8 @@ def upscale(
             write_products(plan, workdir, final, wanted, planned.notes, asked.output.scene_date)
             if not keep:
                 workdir.remove()
+            if runner is run_blocks and not counts.resumed:
+                Speeds.load().add(kind_of(plan), plan.shape[0] * plan.shape[1] / 1e6, perf_counter() - started)
         except KeyboardInterrupt as stop:
             done_blocks = len(workdir.done(plan.blocks))
             raise Interrupted(
@@ -153,7 +156,7 @@ def _run(
     plan, shard_size = planned.plan, options.output.shard_size
     batch = options.compute.batch_size or default_batch(plan.device)
     if progress:
-        progress(Progress("plan", 0, plan.blocks.count, planned.notes))
+        progress(Progress("plan", 0, plan.blocks.count, planned.notes, str(estimate(plan))))
     counts = runner(plan, workdir, planned.restorer, batch_size=batch, progress=progress)
     timings["blocks"], timings["restore"] = counts.seconds, counts.restore_seconds
     before = perf_counter()
@@ -268,4 +271,5 @@ def _result(
         counts=numbers,
         notes=planned.notes,
         pairs=plan.bands.pairs(plan.model.bands),
+        estimate=estimate(plan) if counts is None else None,
     )

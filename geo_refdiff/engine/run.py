@@ -29,12 +29,14 @@ class Progress:
         stage: "plan" once everything is decided, then "blocks" and "publish".
         done, total: blocks; in between windows count as parts of a block.
         notes: with "plan": what was decided without being asked, and what deserves a look.
+        estimate: with "plan": what the run will take, one line.
     """
 
     stage: str
     done: float
     total: int
     notes: tuple[str, ...] = ()
+    estimate: str = ""
 
 
 ProgressCallback = Callable[[Progress], None]

@@ -13,14 +13,14 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.options import RegistrationOptions
 from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.records import Bands, Radiometry
-from geo_refdiff.plan.survey import ALIKE_UNITS
+from geo_refdiff.plan.survey import ALIKE_UNITS, remembered
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import Site
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Registration
+from geo_refdiff.registration.register import Mode, Registration
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -58,7 +58,7 @@ def align_reference(
     """
     if asked.coregister == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
         return Coregistration("off", "off"), None
-    registration = register_rasters(scene, bands.scene, reference, bands.reference, sensor, asked.coregister)
+    registration = _registered(scene, bands.scene, reference, bands.reference, sensor, asked.coregister)
     if not registration.registered:
         return _not_registered(asked, registration, reference)
     beyond = registration.beyond(asked.max_residual)
@@ -78,6 +78,18 @@ def align_reference(
         return Coregistration.of(registration, asked.coregister, unused=True), f"{problem}; it is not used"
     dropped = _cells(beyond, registration.sites, scene)
     return Coregistration.of(registration, asked.coregister, dropped), f"{problem}; it is not used there"
+
+
+@remembered
+def _registered(
+    scene: RasterInfo,
+    scene_bands: tuple[int, ...],
+    reference: RasterInfo,
+    reference_bands: tuple[int, ...],
+    sensor: SensorModel,
+    mode: Mode,
+) -> Registration:
+    return register_rasters(scene, scene_bands, reference, reference_bands, sensor, mode)
 
 
 def undecided(placed: Coregistration) -> bool:

@@ -185,13 +185,18 @@ def _because(dropped: str | None) -> str:
     return "" if dropped is None else f", but {dropped}"
 
 
+def largest_window(device: str) -> int:
+    """The largest side of a window where nothing is said, output pixels."""
+    return _WINDOW["cpu" if device == "cpu" else "cuda"]
+
+
 def _windows(
     asked: ComputeOptions, restorer: Restorer, scale: int, sensor: SensorRecord, device: str
 ) -> tuple[WindowLayout, list[str]]:
     """How regions are cut into windows, with notes of what was rounded."""
     size, halo = restorer.window, restorer.halo
     if restorer.finite:
-        size = max(size, _WINDOW["cpu" if device == "cpu" else "cuda"])
+        size = max(size, largest_window(device))
     if sensor.consistency != "off":
         halo = max(halo, correction_halo(sensor, scale))
     size = size if asked.window is None else asked.window

@@ -6,9 +6,10 @@ next to no valid pixels, as in a swath or with a reference of scattered sheets, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +59,22 @@ ALIKE_UNITS = (0.2, 5.0)
 
 _RUN_ALIKE = 0.5
 """Correlation of a band from which on a gain beyond that is believed: the reference is in other units."""
+
+
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
+
+
+def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """A survey of rasters that many areas of one scene ask for; it is made anew where a file's time is not known."""
+    kept = lru_cache(maxsize=4)(survey)
+
+    @wraps(survey)
+    def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
+        known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
+        return kept(*args, **options) if known else survey(*args, **options)
+
+    return call
 
 
 def survey_scene(
@@ -157,7 +174,8 @@ def _sample(info: RasterInfo, bands: tuple[int, ...]) -> NDArray[np.float64]:
     return np.concatenate([tile.reshape(len(bands), -1) for tile in _tiles(info, bands)], axis=1)
 
 
-def _tiles(info: RasterInfo, bands: Sequence[int]) -> list[NDArray[np.float64]]:
+@remembered
+def _tiles(info: RasterInfo, bands: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
     """(C, h, w) tiles over the whole scene, NaN = missing."""
     samples: list[NDArray[np.float64]] = []
     whole = Window(0, 0, info.height, info.width)
@@ -173,7 +191,7 @@ def _tiles(info: RasterInfo, bands: Sequence[int]) -> list[NDArray[np.float64]]:
         if _is_thin(sum(take(window) for window in fixed), fixed, whole):
             for window in pick_evenly(tiles_with_data(info, bands[0], _SCENE_TILE), _TILES**2):
                 take(window)
-    return samples
+    return tuple(samples)
 
 
 def fit_reference(
@@ -194,6 +212,21 @@ def fit_reference(
         sensor: the declared operator.
         displacement: of the reference, pixels of the target.
     """
+    a, b = _pairs(scene, tuple(scene_bands), reference, tuple(reference_bands), target, sensor, displacement)
+    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+
+
+@remembered
+def _pairs(
+    scene: RasterInfo,
+    scene_bands: tuple[int, ...],
+    reference: RasterInfo,
+    reference_bands: tuple[int, ...],
+    target: GeoBox,
+    sensor: SensorModel,
+    displacement: Displacement | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C, n) pixels of the reference as the sensor would see it, and of the scene, where both are valid."""
     area = footprint(reference, scene)
     reference_values: list[NDArray[np.float64]] = []
     scene_values: list[NDArray[np.float64]] = []
@@ -220,8 +253,7 @@ def fit_reference(
             both = tiles_with_data(scene, scene_bands[0], side, (reference, reference_bands[0]))
             for window in pick_evenly(both, _REFERENCE_TILES**2):
                 compare(window)
-    a, b = np.concatenate(reference_values, axis=1), np.concatenate(scene_values, axis=1)
-    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+    return np.concatenate(reference_values, axis=1), np.concatenate(scene_values, axis=1)
 
 
 def _fitted(

@@ -84,8 +84,8 @@ def test_ctrl_c_is_130_and_one_line(
     table = capsys.readouterr().out
     assert re.search(r"^plain +done +west_20210503\.tif +- +- +16 x 16 +1 +0\.0$", table, re.MULTILINE), table
     assert re.search(
-        r"^3 of 6 areas would run: 0\.0 MPix, 3 blocks, 0\.0 MiB uncompressed, about \d+ s of one process by the speed "
-        r"so far$",
+        r"^3 of 6 areas would run: 0\.0 MPix, 3 blocks, 0\.0 MiB uncompressed, about 0\.0 MiB on disk, \d+ MiB of "
+        r"memory a process, about \d+ s of one process by the speed so far$",
         table,
         re.MULTILINE,
     ), table

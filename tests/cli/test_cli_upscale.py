@@ -18,7 +18,8 @@ def test_summary_for_people_and_machines(make_pair: Any, tmp_path: Path, capsys:
     assert run(["upscale", str(scene), "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "a.tif")]) == 0
     told = capsys.readouterr()
     assert "40 x 32 pixels of 20 metres in EPSG:26914" in told.out
-    assert told.err == ""  # nothing was decided without being asked
+    assert told.err.startswith("0.00128 megapixels in 1 block: about ")
+    assert told.err.count("\n") == 1  # nothing was decided without being asked
     assert (
         run(["upscale", str(scene), "--model", "bicubic", "--json", "-o", str(tmp_path / "b.tif"), "--bands", "3,1"])
         == 0
@@ -29,7 +30,9 @@ def test_summary_for_people_and_machines(make_pair: Any, tmp_path: Path, capsys:
     assert data["bands"] == ["blue", "red"]
     assert data["counts"]["pixels"] == 128 * 160
     assert data["timings"]["total"] > 0
-    assert told.err.splitlines() == [f"note: {note}" for note in data["notes"]]
+    costs, *notes = told.err.splitlines()
+    assert costs.startswith("0.0205 megapixels in 1 block: about ")
+    assert notes == [f"note: {note}" for note in data["notes"]]
 
 
 def test_default_output_lies_beside_the_scene(make_pair: Any) -> None:
