@@ -23,11 +23,11 @@ from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.figures import mean_and_error
+from geo_refdiff.evaluate.image_folder import as_written
 from geo_refdiff.evaluate.masks import WRONG_SHARE, corrupted_mask
 from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.options import EvaluateOptions
-from geo_refdiff.evaluate.run import as_written
 from geo_refdiff.evaluate.tiles import Tile, TileSource, TileSpec
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.sensor.sensor import SensorModel

@@ -55,15 +55,21 @@ def together(*options: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-def shared(*names: str, without: Sequence[str] = (), texts: Mapping[str, str] = MappingProxyType({})) -> Decorator[Any]:
+def shared(
+    *names: str,
+    without: Sequence[str] = (),
+    texts: Mapping[str, str] = MappingProxyType({}),
+    fields: Mapping[str, Field] = FIELDS,
+) -> Decorator[Any]:
     """Options of `upscale` as a command has them.
 
     Args:
         names: keywords, in the order in which help shows them within a group; default all.
         without: those that are left out.
         texts: help of options which do not mean quite the same as with `upscale`.
+        fields: among which they are; default those of `upscale`.
     """
-    return together(*(_option(FIELDS[name], texts.get(name)) for name in names or FIELDS if name not in without))
+    return together(*(_option(fields[name], texts.get(name)) for name in names or fields if name not in without))
 
 
 def record_options(*records: type[Options]) -> Decorator[Any]:

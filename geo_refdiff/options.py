@@ -159,7 +159,8 @@ class Field:
         return self.option.fits is None or self.option.fits(value)
 
     def _refusal(self, value: Any) -> str:
-        if self.choices:
+        repeated = self.option.repeated and isinstance(value, tuple)
+        if self.choices and not (repeated and set(value) <= set(self.choices)):
             return f"{self._shown(value)}: choose {(' or ' if len(self.choices) == 2 else ', ').join(self.choices)}"
         return f"{self._shown(value)}: give {self.option.give or self._wanted}"
 
@@ -167,7 +168,7 @@ class Field:
         if isinstance(value, float):
             shown = f"{value:g}"
         elif isinstance(value, tuple):
-            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+            shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
             shown = repr(value)
         return f"{self.name.replace('_', ' ')} {shown}"
@@ -508,7 +509,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         OtherBands | None,
         Option(
             help="What happens to bands that the model does not know: detail is transferred to them, or they are left "
-            "out.",
+            "out. transfer, if it is said, also takes a product's bands of coarser pixels (Sentinel-2: 20 m) along.",
             default="transfer, or drop with --bands",
         ),
     ] = None
@@ -527,7 +528,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="the one that the model was made for",
+            default="told by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None

@@ -21,6 +21,7 @@ from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.products.files import is_archive
 from geo_refdiff.products.opening import gdal_source, holds_product
+from geo_refdiff.products.stac_item import has_bands
 from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, is_gdal_name, one_line
 from geo_refdiff.raster.globe import on_the_globe
@@ -358,8 +359,9 @@ def read_stac(source: str, role: str, assets: Sequence[str] = ()) -> list[Entry]
     Args:
         source: path or URL of an item, ItemCollection (with all its pages), collection or catalogue.
         role: for messages.
-        assets: keys to use; several: one a band. Default: the only raster, or the one called "data", "visual", "image",
-            "analytic" or "default".
+        assets: keys to use; several: one a band. Default: of scenes and references all of the red one's resolution
+            that tell common names; else the only raster, or the one called "data", "visual", "image", "analytic" or
+            "default".
 
     Raises:
         InputError: unreadable, no items, or an item without such assets.
@@ -378,20 +380,25 @@ def read_stac(source: str, role: str, assets: Sequence[str] = ()) -> list[Entry]
         ) from error
     if not items:
         raise InputError(f"{source}: holds no STAC items; give one with {role}s")
-    return [_entry(item, page, assets) for item, page in items]
+    return [_entry(item, page, assets, None if role == "mask" else name) for item, page, name in items]
 
 
-def _items(pystac: Any, source: str) -> Iterator[tuple[Any, str]]:
-    """Items, each with what it was read from."""
+def _items(pystac: Any, source: str) -> Iterator[tuple[Any, str, str]]:
+    """Items, each with what it was read from and what it is called as a product: a file, or FILE#ID."""
+    place = source if URL.match(source) else str(Path(source).absolute())
     data = pystac.StacIO.default().read_json(source)
     if data.get("type") == "FeatureCollection":
         for page, features in _pages(pystac, source, data):
             for feature in features:
-                yield pystac.Item.from_dict(feature), page
+                item = pystac.Item.from_dict(feature)
+                yield item, page, f"{page}#{item.id}"
     else:
         stac = pystac.read_file(source)
-        for item in [stac] if isinstance(stac, pystac.Item) else stac.get_items(recursive=True):
-            yield item, source
+        if isinstance(stac, pystac.Item):
+            yield stac, source, place
+        else:
+            for item in stac.get_items(recursive=True):
+                yield item, source, str(item.get_self_href() or "")
 
 
 def _pages(pystac: Any, source: str, data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
@@ -423,15 +430,20 @@ def _next_page(links: Sequence[Any], page: str) -> str | None:
     return href
 
 
-def _entry(item: Any, source: str, wanted: Sequence[str]) -> Entry:
+def _entry(item: Any, source: str, wanted: Sequence[str], name: str | None) -> Entry:
+    """An item, read by its common names where it may be (`name`) and no assets are asked for."""
     where = f"{source}, item {item.id}"
     if item.geometry is None:
         raise InputError(f"{where}: has no geometry; leave it out")
-    keys = list(wanted) or [_usual(item, where)]
-    missing = [key for key in keys if key not in item.assets]
-    if missing:
-        raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
-    files = tuple(_file(item.assets[key], source) for key in keys)
+    keys: list[str] = []
+    if not wanted and name and has_bands(item.to_dict(include_self_link=False, transform_hrefs=False)):
+        files: tuple[str, ...] = (name,)
+    else:
+        keys = list(wanted) or [_usual(item, where)]
+        missing = [key for key in keys if key not in item.assets]
+        if missing:
+            raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
+        files = tuple(_file(item.assets[key], source) for key in keys)
     try:
         ground = footprint(where, shapely.geometry.shape(item.geometry))
     except (TypeError, ValueError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:

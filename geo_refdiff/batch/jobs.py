@@ -12,6 +12,7 @@ import msgspec
 
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.options import AUTO
+from geo_refdiff.products.stac_item import item_file
 from geo_refdiff.raster.clouds import NamedLayer
 from geo_refdiff.raster.gdal import is_gdal_name
 from geo_refdiff.raster.vector import layer_source
@@ -164,7 +165,7 @@ def stamps_of(files: Sequence[str | None]) -> tuple[Stamp, ...]:
     """
     stamps = []
     for file in dict.fromkeys(f for f in files if f):
-        name = layer_source(file).path
+        name = item_file(layer_source(file).path)
         if is_gdal_name(name) or name in _WORDS:
             continue
         try:

@@ -37,6 +37,7 @@ from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.sensor.recognised import recognised
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.signed_urls import unsigned
 
@@ -151,7 +152,7 @@ def coregister(
         notes = tuple(told for told in (of_scene, of_reference) if told is not None)
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
         factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
-        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor)[1]
+        sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor, recognised(lr))[1]
         if bands is None:
             own, other = comparable_bands(lr, hr)
         else:

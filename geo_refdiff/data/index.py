@@ -80,16 +80,22 @@ def read_index(path: str | Path) -> list[IndexRow]:
         InputError: the file is missing or unreadable, holds no pair, lacks a column, or has an invalid value.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such index file; make one with geo-refdiff index FOLDER -o {path.name}")
-    if path.suffix.lower() == ".csv":
-        columns, records = _read_csv(path)
-    else:
-        columns, records = _read_table(path)
+    columns, records = read_records(path)
     _check_columns(path, columns)
     if not records:
         raise InputError(f"{path}: the index holds no pair; make it again with geo-refdiff index")
     return [_row(f"{path}, row {number}", record) for number, record in enumerate(records, 1)]
+
+
+def read_records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a table in one of the formats of an index.
+
+    Raises:
+        InputError: the file is missing or unreadable.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file; make one with geo-refdiff index FOLDER -o {path.name}")
+    return _read_csv(path) if path.suffix.lower() == ".csv" else _read_table(path)
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

@@ -51,7 +51,8 @@ def open_dataset(source: str | Path, *, tell: Tell | None = None, **options: Any
     if not is_index(path):
         raise InputError(f"{path}: {_WHAT}")
     rows = _chosen(read_index(path), path, chosen)
-    return IndexDataset(rows, _root(path, rows, chosen.root), chosen, LabelCache(path), tell)
+    root = data_root(path, [row.new for row in rows], chosen.root)
+    return IndexDataset(rows, root, chosen, LabelCache(path), tell)
 
 
 def _check_bands(path: Path, bands: Sequence[str]) -> None:
@@ -74,12 +75,23 @@ def _chosen(rows: list[IndexRow], path: Path, options: DatasetOptions) -> list[I
     return rows
 
 
-def _root(path: Path, rows: Sequence[IndexRow], root: str | Path | None) -> Path:
+def data_root(path: Path, files: Sequence[str], root: str | Path | None) -> Path:
+    """The folder that the paths of an index are relative to.
+
+    Args:
+        path: of the index.
+        files: some of its paths.
+        root: as the user named it; None: the index file's folder if any of the first files is found there, else
+            the environment variable GEO_REFDIFF_DATA.
+
+    Raises:
+        InputError: the user named no folder.
+    """
     if root is not None:
         if not Path(root).is_dir():
             raise InputError(f"{root}: no such folder; give the data root of {path.name}")
         return Path(root)
     beside, variable = path.absolute().parent, os.environ.get(ROOT_VARIABLE)
-    if variable and not any((beside / row.new).exists() for row in rows[:8]):
+    if variable and not any((beside / file).exists() for file in files[:8]):
         return Path(variable)
     return beside

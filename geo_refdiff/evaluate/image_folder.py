@@ -118,6 +118,11 @@ def in_own_dtype(image: Tensor, numbers: Numbers) -> Tensor:
     return own.clamp(bounds.min, bounds.max).round()
 
 
+def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
+    """An image as the product delivers it: rounded and clipped as the scene's own dtype holds it, still 0..255."""
+    return numbers.scaled(in_own_dtype(image, numbers))
+
+
 def write_image(path: Path, image: Tensor, numbers: Numbers = UINT8) -> Path:
     """Write (1, C, h, w), 0..255 as in `Tile`, as digital numbers: PNG for uint8 in 1 or 3 bands, else TIFF.
 

@@ -21,7 +21,7 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
 from geo_refdiff.evaluate.methods import BASELINES, Baseline, LoadedModel, Method, ModelRun, Outputs, load_models
-from geo_refdiff.evaluate.options import OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
+from geo_refdiff.evaluate.options import DATASET, OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
 from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
@@ -86,6 +86,9 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     Raises:
         InputError, ModelError, OptionError: a file or an option that will not do.
     """
+    for scale in options.scene.scales:
+        if options.data.tile % scale:
+            raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {options.data.tile}")
     device, tile, paste = chosen_device(options.compute.device), options.data.tile, options.methods.paste
     dataset, raw = (_open(data, options, match) for match in (True, False))
     _check_same(dataset, raw)
@@ -98,7 +101,7 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
         if tile % step:
             raise OptionError(f"tile {tile}: model '{model.label}' needs a multiple of {step}")
     networks = open_networks(options.report, device, efflp=len(source.bands) >= 3 and tile % STRIDE == 0)
-    masks = [_masks(name, source) for name in options.methods.mask]
+    masks = [_masks(name, source) for name in options.methods.masks]
     runs = list(_runs(options, loaded, masks, len(dataset.classes)))
     specs = source.first_places(options.data.places)
     return Setup(data, options, dataset, source, specs, loaded, runs, masks, networks)
@@ -186,10 +189,7 @@ def _masks(name: str, source: TileSource) -> MaskSource:
 def _open(data: str, options: EvaluateOptions, match: bool) -> OpenedDataset:
     return open_dataset(
         data,
-        root=options.data.root,
-        split=options.data.split,
-        only=options.data.only,
-        exclude=options.data.exclude,
+        **{name: getattr(options.dataset, name) for name in DATASET},
         resident=False,
         pseudo_classes=options.methods.paste,
         match=match,

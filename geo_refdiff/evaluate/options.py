@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import msgspec
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.options import ComputeOptions, Field, Option, Options, SamplingOptions, check_names, fields_of
+from geo_refdiff.options import (
+    ComputeOptions,
+    DatasetOptions,
+    Field,
+    Option,
+    Options,
+    SamplingOptions,
+    check_names,
+    fields_of,
+)
 
 if TYPE_CHECKING:
     from geo_refdiff.sensor.sensor import SensorModel
 
 Degradation = Literal["psf", "bicubic"]
 Reference = Literal["given", "raw", "none", "other"]
-Consistency = Literal["window", "wiener", "standard", "strict"]
+Consistency = Literal["window", "standard", "strict"]
 Dtype = Literal["float32", "bfloat16"]
 
 OWN_LR = "own"
@@ -24,6 +33,9 @@ MIN_SCALE, MAX_SCALE = 2, 64
 
 SHARED = ("device", "sampler", "steps", "seed")
 """Options of `upscale` that mean the same here."""
+
+DATASET = ("root", "split", "only", "exclude")
+"""Options of `open_dataset`."""
 
 
 def _named_folders(given: Any) -> Any:
@@ -66,18 +78,6 @@ class DataOptions(Options, frozen=True, kw_only=True):
 
     group: ClassVar[str] = "Data"
 
-    root: Annotated[str | None, Option(help="Folder to which the paths of an index are relative.", metavar="DIR")] = (
-        None
-    )
-    split: Annotated[str | None, Option(help="Split of the data set.", metavar="NAME")] = None
-    only: Annotated[
-        tuple[str, ...],
-        Option(help="Places, or parts of their names, to take alone.", metavar="NAME", repeated=True),
-    ] = ()
-    exclude: Annotated[
-        tuple[str, ...],
-        Option(help="Places, or parts of their names, to leave out.", metavar="NAME", repeated=True),
-    ] = ()
     bands: Annotated[
         tuple[str, ...], Option(help="Bands to use, by name.", default="all", metavar="B,B,...", parse=_bands)
     ] = ()
@@ -146,10 +146,12 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     mask: Annotated[
         tuple[str, ...],
         Option(
-            help="Change mask that models are given; auto: as upscale finds it; DIR: class indices by the tile's name.",
-            metavar="none|auto|true|wrong|DIR", repeated=True, fits=_some_distinct, give=_ONCE,
+            help="Change mask that models are given; auto: as upscale finds it; true: the data's; DIR: class indices "
+            "by the tile's name.",
+            default="none; of triplets the index's, else auto", metavar="none|auto|true|wrong|DIR", repeated=True,
+            fits=_distinct, give="each once",
         ),
-    ] = ("none",)  # fmt: skip
+    ] = ()  # fmt: skip
     reference: Annotated[
         tuple[Reference, ...],
         Option(
@@ -160,10 +162,7 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     paste: Annotated[bool, Option(help="Paste other places into the references; the true mask is then exact.")] = False
     consistency: Annotated[
         Consistency,
-        Option(
-            help="Back-projection of each tile, a Wiener filter that knows the noise, or upscale's correction of the "
-            "whole."
-        ),
+        Option(help="Back-projection of each tile, or upscale's correction of the whole; standard knows the noise."),
     ] = "window"
     outputs: Annotated[
         tuple[str, ...],
@@ -180,6 +179,11 @@ class MethodOptions(Options, frozen=True, kw_only=True):
         ),
     ] = ()  # fmt: skip
     dtype: Annotated[Dtype, Option(help="In which models run.", group="Compute")] = "float32"
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """What models are given for tiles of pairs."""
+        return self.mask or ("none",)
 
 
 class ReportOptions(Options, frozen=True, kw_only=True):
@@ -211,17 +215,13 @@ class ReportOptions(Options, frozen=True, kw_only=True):
 class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     """All options of `evaluate`, in records."""
 
+    dataset: DatasetOptions = DatasetOptions()
     data: DataOptions = DataOptions()
     scene: SceneOptions = SceneOptions()
     methods: MethodOptions = MethodOptions()
     report: ReportOptions = ReportOptions()
     sampling: SamplingOptions = SamplingOptions()
     compute: ComputeOptions = ComputeOptions()
-
-    def __post_init__(self) -> None:
-        for scale in self.scene.scales:
-            if self.data.tile % scale:
-                raise OptionError(f"scale {scale}: give a --tile that is a multiple of it, not {self.data.tile}")
 
     @classmethod
     def of(cls, **given: Any) -> "EvaluateOptions":
@@ -230,10 +230,11 @@ class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
         """
-        check_names(given, (*OWN_FIELDS, *SHARED))
-        shared = {name: given[name] for name in SHARED if name in given}
+        check_names(given, (*OWN_FIELDS, *DATASET, *SHARED))
+        shared, dataset = ({name: given[name] for name in names if name in given} for names in (SHARED, DATASET))
         return cls(
             **{part: record.among(given) for part, record in _RECORDS.items()},  # type: ignore[arg-type]
+            dataset=DatasetOptions.among(dataset),
             sampling=SamplingOptions.among(shared),
             compute=ComputeOptions.among(shared),
         )
@@ -241,10 +242,11 @@ class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
     def changed(self) -> tuple[str, ...]:
         """Names of the options that differ from their defaults."""
         plain = EvaluateOptions()
+        names = {part: tuple(fields_of(record)) for part, record in _RECORDS.items()} | {"dataset": DATASET}
         return tuple(
             name
-            for part, record in _RECORDS.items()
-            for name in fields_of(record)
+            for part, own in names.items()
+            for name in own
             if getattr(getattr(self, part), name) != getattr(getattr(plain, part), name)
         )
 

@@ -145,6 +145,8 @@ _COMPARED = (0, 2, 4, 10, 15)
 """Blocks after which images are compared, beside the stem."""
 _POOLED = (4, 10)
 """Blocks of which means and deviations over the image are taken."""
+_STRIDES = {4: 8, 10: 16}
+"""Pixels along a feature of these."""
 STRIDE = 16
 """What the sides of images must be a multiple of for effLP and FD."""
 _MIDDLE, _SPAN = 127.0, 128.0
@@ -245,10 +247,25 @@ def feature_distances(features: list[Tensor], truth: list[Tensor]) -> list[Tenso
     return [(_unit(features[k]) - _unit(truth[k])).square().sum(dim=1, keepdim=True) for k in layers]
 
 
-def pooled_features(features: list[Tensor]) -> Tensor:
-    """Means and deviations over the image, (N, 2 x channels), for the Frechet distance."""
-    parts = [features[1 + block].flatten(2) for block in _POOLED]
-    return torch.cat([x for f in parts for x in (f.mean(dim=2), f.std(dim=2))], dim=1)
+def pooled_features(features: list[Tensor], cell: int | None = None) -> Tensor:
+    """Means and deviations over each image, (N, 2 x channels), for the Frechet distance.
+
+    Args:
+        features: of `EfficientNet.features`.
+        cell: side of parts of the images that are taken for images of their own, pixels, a multiple of 16; what is left
+            at the right and lower edge is not used. The result is then (N, parts, 2 x channels).
+    """
+    parts = []
+    for block in _POOLED:
+        layer = features[1 + block]
+        if cell is None:
+            areas = layer.flatten(2)
+        else:
+            side = min(cell // _STRIDES[block], *layer.shape[-2:])
+            areas = F.unfold(layer, side, stride=side).unflatten(1, (layer.shape[1], -1)).transpose(2, 3)
+            areas = areas.permute(0, 2, 1, 3)
+        parts += [areas.mean(dim=-1), areas.std(dim=-1)]
+    return torch.cat(parts, dim=-1)
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -401,8 +418,13 @@ class Networks:
     lpips: Lpips | None = None
     inception: Inception | None = None
 
-    def compare(self, images: Tensor, truth: Tensor) -> Compared:
-        """Distances of (M, C, H, W) images to one truth (1, C, H, W), DN, and features for the Frechet distances."""
+    def compare(self, images: Tensor, truth: Tensor, cell: int | None = None) -> Compared:
+        """Distances of (M, C, H, W) images to one truth (1, C, H, W), DN, and features for the Frechet distances.
+
+        Args:
+            images, truth: red, green, blue first.
+            cell: as `pooled_features` takes it.
+        """
         layers: dict[str, list[Tensor]] = {}
         rows: dict[str, Tensor] = {}
         together = torch.cat([truth, images])
@@ -410,7 +432,7 @@ class Networks:
             features = self.efficientnet.features(together)
             distances = feature_distances([f[1:] for f in features], [f[:1] for f in features])
             layers["efflp"] = [layer / len(distances) for layer in distances]
-            rows["fd"] = pooled_features(features).cpu()
+            rows["fd"] = pooled_features(features, cell).cpu()
         if self.lpips is not None:
             layers["lpips"] = self.lpips.layers(images, truth)
         if self.inception is not None:
@@ -424,7 +446,7 @@ class Compared:
 
     Attributes:
         layers: "efflp", "lpips" -> distances at each place of each layer, (M, 1, h_l, w_l), to be summed over layers.
-        rows: "fd", "fid" -> features of the truth and of the images, (1 + M, features).
+        rows: "fd", "fid" -> features of the truth and of the images, (1 + M, features) or (1 + M, parts, features).
     """
 
     layers: dict[str, list[Tensor]]

@@ -38,13 +38,26 @@ def choose(specs: Sequence[TileSpec], named: Sequence[str], number: int, seed: i
     Raises:
         OptionError: a name that is no tile's.
     """
-    unknown = [name for name in named if not any(name in (spec.name, spec.pair) for spec in specs)]
+    by_pair = [spec.name for spec in specs if spec.pair in named]
+    others = [name for name in named if not any(spec.pair == name for spec in specs)]
+    if by_pair and not others:
+        return by_pair
+    return choose_names([spec.name for spec in specs], (*others, *by_pair), number, seed)
+
+
+def choose_names(names: Sequence[str], named: Sequence[str], number: int, seed: int) -> list[str]:
+    """Names of what is shown, in order: those named, else `number` drawn by the seed.
+
+    Raises:
+        OptionError: a name that is not among them.
+    """
+    unknown = [name for name in named if name not in names]
     if unknown:
-        raise OptionError(f"'{unknown[0]}' is no tile of this evaluation; its tiles are called like {specs[0].name}")
+        raise OptionError(f"'{unknown[0]}' is no tile of this evaluation; its tiles are called like {names[0]}")
     if named:
-        return [spec.name for spec in specs if spec.name in named or spec.pair in named]
-    order = random.Random(seed).sample([spec.name for spec in specs], len(specs))
-    return [spec.name for spec in specs if spec.name in order[:number]]
+        return [name for name in names if name in named]
+    order = random.Random(seed).sample(list(names), len(names))
+    return [name for name in names if name in order[:number]]
 
 
 def panels(tile: Tile, lr: Tensor, images: Mapping[str, Tensor], judged: str) -> list[Panel]:

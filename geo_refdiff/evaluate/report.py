@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from geo_refdiff.evaluate.perceptual import (
     jackknifed,
 )
 from geo_refdiff.evaluate.tiles import UINT8
+from geo_refdiff.raster.files import output_error, write_bytes_atomic, write_json_atomic
 
 TRUTH = "truth"
 AGAINST = ("bicubic-ibp", "matched-ref")
@@ -63,25 +65,29 @@ class Scores:
     features: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
 
     def add(self, tile: str, figures: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> None:
-        """Add a tile: method -> figure -> value, and method -> seconds."""
+        """Add a tile: method -> figure -> value, and method -> seconds; what lacks is NaN."""
+        count = len(self.tiles)
         self.tiles.append(tile)
-        for method, values in figures.items():
-            self.seconds.setdefault(method, []).append(seconds[method])
-            for key, value in values.items():
-                self.values.setdefault(method, {}).setdefault(key, []).append(value)
+        for method in self.kinds:
+            self.seconds.setdefault(method, [math.nan] * count).append(seconds.get(method, math.nan))
+            own = self.values.setdefault(method, {})
+            for key in {**own, **figures.get(method, {})}:
+                own.setdefault(key, [math.nan] * count).append(figures.get(method, {}).get(key, math.nan))
 
     def add_features(self, compared: Compared, methods: Sequence[str]) -> None:
         """Add what Frechet distances are made from, of these methods in the order of the images compared."""
         for kind, rows in compared.rows.items():
-            for name, row in zip((TRUTH, *methods), rows, strict=True):
-                self.features.setdefault(kind, {}).setdefault(name, []).append(row)
+            for name, own in zip((TRUTH, *methods), rows, strict=True):
+                self.features.setdefault(kind, {}).setdefault(name, []).extend(torch.atleast_2d(own))
 
     @cached_property
     def fd(self) -> dict[str, tuple[float, NDArray[np.float64]]]:
         """Method -> Frechet distance over all tiles, and without each group of them; empty where not measured."""
         rows = self._rows("fd", LEAST_ROWS)
         truth = rows.pop(TRUTH, None)
-        return {} if truth is None else {name: jackknifed(own, truth) for name, own in rows.items()}
+        return {
+            name: jackknifed(own, truth) for name, own in rows.items() if truth is not None and len(own) == len(truth)
+        }
 
     @cached_property
     def fid(self) -> dict[str, float]:
@@ -237,9 +243,7 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
     }
     if methods.reference != ("given",):
         lines["reference given to the models"] = ", ".join(methods.reference)
-    if methods.consistency == "wiener":
-        lines["correction to the LR"] = "of each tile, by a Wiener filter that knows the noise"
-    elif methods.consistency != "window":
+    if methods.consistency != "window":
         lines["back-projection"] = f"of the whole, {methods.consistency}, as upscale does it"
     ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
     if ranges:
@@ -326,15 +330,19 @@ def means_table(scores: Scores, shown: Sequence[tuple[Figure, str]], *, totals: 
         label = f"**{name}**" if scores.kinds[name] != "baseline" else name
         row = [label] + [_cell(figures.get(key, []), figure.digits) for figure, key in shown]
         if totals:
-            row += [f"{scores.fd[name][0]:.0f} ± {jackknife_error(scores.fd[name][1]):.0f}"] if scores.fd else []
+            row += [_fd(scores, name)] if scores.fd else []
             row += [f"{scores.fid[name]:.2f}" if name in scores.fid else "-"] if scores.fid else []
             row.append(f"{mean_and_error(scores.seconds[name])[0]:.2f}")
         rows.append(row)
     return markdown(rows[0], rows[1:])
 
 
+def _fd(scores: Scores, name: str) -> str:
+    return f"{scores.fd[name][0]:.0f} ± {jackknife_error(scores.fd[name][1]):.0f}" if name in scores.fd else "-"
+
+
 def _difference_rows(scores: Scores, other: str, keys: Sequence[str]) -> str:
-    names = [name for name in scores.compared if other in scores.values and name != other]
+    names = [name for name in scores.compared if scores.values.get(other) and scores.values.get(name) and name != other]
     if not names:
         return ""
     by_key = {key: figure for regions in (False, True) for figure, key in columns(keys, regions)}
@@ -346,7 +354,8 @@ def _difference_rows(scores: Scores, other: str, keys: Sequence[str]) -> str:
             digits = by_key[key].digits
             row.append(f"{mean:+.{digits}f} ± {error:.{digits + 1}f}" if number else "-")
         if scores.fd:
-            row.append("{:+.0f} ± {:.0f}".format(*scores.fd_difference(name, other)))
+            both = {name, other} <= scores.fd.keys()
+            row.append("{:+.0f} ± {:.0f}".format(*scores.fd_difference(name, other)) if both else "-")
         rows.append(row)
     return markdown(rows[0], rows[1:])
 
@@ -373,3 +382,46 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _number(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation has measured and written.
+
+    Attributes:
+        text: the tables, Markdown.
+        metrics: what metrics.json holds.
+        files: written, metrics.json and table.md first.
+    """
+
+    text: str
+    metrics: dict[str, Any]
+    files: tuple[Path, ...]
+
+    def summary(self) -> list[str]:
+        """The files, those of one folder of images or pictures as one."""
+        counts: dict[str, int] = {}
+        for path in self.files:
+            single = path.parent == self.files[0].parent
+            name = str(path if single else path.parent)
+            counts[name] = counts.get(name, 0) + 1
+        return [f"{name} ({number} files)" if number > 1 else name for name, number in counts.items()]
+
+
+def write_report(out: Path, text: str, metrics: dict[str, Any], files: Sequence[Path]) -> Evaluation:
+    """Write metrics.json and table.md into a folder; `files` are there already."""
+    write_json_atomic(out / "metrics.json", metrics)
+    write_bytes_atomic(out / "table.md", text.encode())
+    return Evaluation(text, metrics, (out / "metrics.json", out / "table.md", *files))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error

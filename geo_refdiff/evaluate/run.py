@@ -12,48 +12,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geo_refdiff.data.dataset import Numbers
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.evaluate import pictures
 from geo_refdiff.evaluate.figures import measure, window_disagreement
-from geo_refdiff.evaluate.image_folder import in_own_dtype, write_image
+from geo_refdiff.evaluate.image_folder import as_written, write_image
 from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.opening import ScaleSetup, Setup, open_all, open_scale
 from geo_refdiff.evaluate.options import EvaluateOptions
-from geo_refdiff.evaluate.report import TRUTH, ScaleResult, Scores, as_json, head, tables
+from geo_refdiff.evaluate.report import (
+    TRUTH,
+    Evaluation,
+    ScaleResult,
+    Scores,
+    as_json,
+    head,
+    make_folder,
+    tables,
+    write_report,
+)
+from geo_refdiff.evaluate.scenes import is_triplets
+from geo_refdiff.evaluate.scenes_report import evaluate_triplets
 from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.raster.files import output_error, write_bytes_atomic, write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, write_panels
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.sensor import SensorModel
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation has measured and written.
-
-    Attributes:
-        text: the tables, Markdown.
-        metrics: what metrics.json holds.
-        files: written, metrics.json and table.md first.
-    """
-
-    text: str
-    metrics: dict[str, Any]
-    files: tuple[Path, ...]
-
-    def summary(self) -> list[str]:
-        """The files, those of one folder of images or pictures as one."""
-        counts: dict[str, int] = {}
-        for path in self.files:
-            single = path.parent == self.files[0].parent
-            name = str(path if single else path.parent)
-            counts[name] = counts.get(name, 0) + 1
-        return [f"{name} ({number} files)" if number > 1 else name for name, number in counts.items()]
 
 
 def evaluate(
@@ -67,10 +53,10 @@ def evaluate(
     """Run everything on the same tiles, measure, and write metrics.json, table.md and pictures to the folder `out`.
 
     Args:
-        data: pairs as `open_dataset` takes them.
+        data: pairs as `open_dataset` takes them, or an index of triplets of real scenes, see `scenes.Triplet`.
         models: bundled names or model folders.
         out: made if missing.
-        progress: called with (tiles done, tiles in all).
+        progress: called with (tiles or triplets done, all of them).
         options: of `EvaluateOptions`.
 
     Raises:
@@ -78,6 +64,8 @@ def evaluate(
     """
     asked, names = EvaluateOptions.of(**options), [str(model) for model in models]
     _check_out(out, asked.report.overwrite)
+    if is_triplets(data):
+        return evaluate_triplets(str(data), names, asked, out, progress)
     return _evaluate_pairs(open_all(str(data), names, asked), out, progress)
 
 
@@ -108,13 +96,6 @@ def _evaluate_pairs(setup: Setup, out: Path, progress: Progress) -> Evaluation:
     return write_report(out, "\n".join(parts), as_json(setup, results), files)
 
 
-def write_report(out: Path, text: str, metrics: dict[str, Any], files: Sequence[Path]) -> Evaluation:
-    """Write metrics.json and table.md into a folder; `files` are there already."""
-    write_json_atomic(out / "metrics.json", metrics)
-    write_bytes_atomic(out / "table.md", text.encode())
-    return Evaluation(text, metrics, (out / "metrics.json", out / "table.md", *files))
-
-
 @dataclass(frozen=True, slots=True)
 class _Shown:
     """Pictures of one scale.
@@ -132,14 +113,7 @@ class _Shown:
 def _check_out(out: Path, overwrite: bool) -> None:
     if (out / "metrics.json").exists() and not overwrite:
         raise OutputError(f"{out}: holds a report already; give another folder, or --overwrite")
-    _make(out)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    make_folder(out)
 
 
 def _tile(setup: Setup, result: ScaleResult, tile: Tile, shown: _Shown, out: Path) -> list[Path]:
@@ -172,11 +146,6 @@ def _tile(setup: Setup, result: ScaleResult, tile: Tile, shown: _Shown, out: Pat
     return _write_images(folder, seen, images) if setup.options.report.images else []
 
 
-def as_written(image: Tensor, numbers: Numbers = UINT8) -> Tensor:
-    """An image as the product delivers it: rounded and clipped as the scene's own dtype holds it, still 0..255."""
-    return numbers.scaled(in_own_dtype(image, numbers))
-
-
 def _observation(setup: Setup, scale: ScaleSetup, tile: Tile) -> Observation:
     scene, methods, sensor = setup.options.scene, setup.options.methods, scale.sensor
     lr = sensor.observe(tile.truth) if scale.lr is None else scale.lr.read(tile.spec)
@@ -206,7 +175,7 @@ def _write_images(folder: Path, seen: Observation, images: dict[str, Tensor]) ->
     given = {"LR": seen.lr, "Ref": tile.ref.nan_to_num(), "mask": tile.mask.to(torch.float32)}
     written = []
     for name, image in {**given, **images, TRUTH: tile.truth}.items():
-        _make(folder / name.replace("/", "_"))
+        make_folder(folder / name.replace("/", "_"))
         numbers = UINT8 if name == "mask" else tile.spec.numbers
         written.append(write_image(folder / name.replace("/", "_") / tile.spec.name, image, numbers))
     return written
@@ -220,7 +189,7 @@ def _draw(shown: _Shown, label: str, side: int, out: Path) -> list[Path]:
         write_panels(files[-1], grid, side)
     for name in shown.full:
         if name in shown.rows:
-            _make(out / "pictures" / label)
+            make_folder(out / "pictures" / label)
             files.append(out / "pictures" / label / f"{name}.png")
             pictures.write_full(files[-1], shown.rows[name], side)
     return files

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,12 +16,14 @@ from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
 from geo_refdiff.plan.automatic_mask import automatic_mask
+from geo_refdiff.plan.bands import coarser_note
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan, SensorRecord, correction_halo
 from geo_refdiff.plan.survey import (
+    Noise,
     fill_note,
     fit_reference,
     survey_noise,
@@ -35,6 +36,7 @@ from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.restore.restorers import Restorer
+from geo_refdiff.sensor.recognised import recognised
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +74,9 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
-    scene, cloudy = cloudy_scene(inspect(scene_file, "scene"), options.clouds.cloud_mask, options.clouds.clouds)
+    with_coarser = options.radiometry.other_bands == "transfer"
+    scene = inspect(scene_file, "scene", coarser=with_coarser)
+    scene, cloudy = cloudy_scene(scene, options.clouds.cloud_mask, options.clouds.clouds)
     _LOG.debug(
         "scene: %s, %d x %d pixels, %d bands, %s", scene.path, scene.width, scene.height, scene.count, scene.dtype
     )
@@ -82,8 +86,12 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     outline = make_outline(options, scene, reference)
     model, bands = outline.model, outline.bands
     scale, notes = outline.scale, list(outline.notes)
-    notes += [note for note in (cloudy, hidden) if note is not None]
-    psf, sensor = declared_sensor(options.radiometry.psf, model.psf_sigma, scale)
+    notes += [note for note in (cloudy, hidden, coarser_note(scene)) if note is not None]
+    asked_psf = options.radiometry.psf
+    taken_by = recognised(scene)
+    instrument = taken_by if asked_psf is None else None
+    psf, sensor = declared_sensor(asked_psf, model.psf_sigma, scale, instrument)
+    notes += [] if instrument is None else [instrument.note(bands.names + bands.other_names)]
     restorer = model.make(sensor, bands.channels)
     crop, target = outline.crop, outline.target
     _LOG.debug("model %s on %s in %s, %dx", model.name, outline.device, outline.dtype, scale)
@@ -130,12 +138,12 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
     _LOG.debug("looking at the scene's noise")
-    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise)
+    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise, taken_by)
     notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
     consistency = chosen_consistency(options.radiometry, restorer.consistent)
-    declared = sensor_record(psf, sensor, bands, consistency, noise)
+    declared = sensor_record(psf, sensor, bands, consistency, noise, instrument)
     windows, rounded = _windows(options.compute, restorer, scale, declared, outline.device)
     uncertainty, doubts = uncertainty_record(options.output.uncertainty, model, restorer, bands, scale)
     notes += rounded + doubts
@@ -210,13 +218,25 @@ def _windows(
     return layout, notes
 
 
-def _noise_notes(noise: Sequence[float], bands: Bands, asked: str | float) -> list[str]:
-    """Notes of the noise that was found."""
+def _noise_notes(noise: Noise, bands: Bands, asked: str | float) -> list[str]:
+    """Notes of the noise that was found, or taken."""
     names = bands.names + bands.other_names
-    levels = ", ".join(f"{name} {sigma:.3g}" for name, sigma in zip(names, noise, strict=True) if sigma)
-    if asked != AUTO or not levels:
-        return []
-    return [f"noise of the scene, estimated, in digital numbers: {levels}; give it with --noise if that is wrong"]
+    known = list(zip(names, noise.sigmas, noise.usual, strict=True))
+    measured, usual = (
+        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in known if sigma and of_sensor == wanted)
+        for wanted in (False, True)
+    )
+    notes = []
+    if asked == AUTO and measured:
+        notes.append(
+            f"noise of the scene, estimated, in digital numbers: {measured}; give it with --noise if that is wrong"
+        )
+    if asked == AUTO and usual:
+        notes.append(
+            f"the scene is too small, or too cloudy, to measure its noise: what is usual for its sensor is taken, in "
+            f"digital numbers: {usual}; give it with --noise if that is wrong"
+        )
+    return notes
 
 
 def _unused_notes(

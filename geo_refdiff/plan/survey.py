@@ -7,7 +7,7 @@ next to no valid pixels, as in a swath or with a reference of scattered sheets, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -28,7 +28,9 @@ from geo_refdiff.raster.warp import TILE, WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.noise import estimate_noise
+from geo_refdiff.sensor.recognised import Instrument
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import components
 
 _TILES = 8
 """Tiles along each axis for the scene's range."""
@@ -152,20 +154,59 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
     return replace(bands, weights=weights, fitness=fitness), replace(radiometry, fill=fill)
 
 
-def survey_noise(info: RasterInfo, bands: Bands, radiometry: Radiometry, asked: str | float) -> tuple[float, ...]:
-    """Standard deviation of the scene's noise for each computed band, digital numbers.
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The scene's noise.
+
+    Attributes:
+        sigmas: standard deviation for each computed band, digital numbers.
+        usual: whether that is the sensor's usual one, since it could not be measured.
+        components: mixtures of the bands with noise, see `sensor.wiener.components`.
+    """
+
+    sigmas: tuple[float, ...]
+    usual: tuple[bool, ...]
+    components: tuple[tuple[float, ...], ...]
+
+
+def survey_noise(
+    info: RasterInfo,
+    bands: Bands,
+    radiometry: Radiometry,
+    asked: str | float,
+    instrument: Instrument | None = None,
+) -> Noise:
+    """The noise of the scene.
 
     Args:
         radiometry: of all these bands.
         asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
             offset taken into account; or the figure itself.
+        instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
     """
+    count = len(bands.computed)
+    if asked == 0:
+        return Noise((0.0,) * count, (False,) * count, ())
+    tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        return estimate_noise(_tiles(info, bands.computed))
-    if not isinstance(asked, str):
-        return (asked,) * len(bands.computed)
-    zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
-    return tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+        found = estimate_noise(tiles)
+        untold = tuple(bool(np.isnan(sigma)) for sigma in found)
+        usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
+        sigmas = tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True))
+        return Noise(sigmas, untold, components(tiles, sigmas))
+    if isinstance(asked, str):
+        zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
+        sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    else:
+        sigmas = (asked,) * count
+    return Noise(sigmas, (False,) * count, components(tiles, sigmas))
+
+
+def _usual(info: RasterInfo, bands: Bands, place: int, instrument: Instrument | None) -> float:
+    """Of an instrument, for a computed band, in digital numbers; 0 where it, or what they mean, is not known."""
+    scale = info.scales[bands.computed[place] - 1]
+    usual = None if instrument is None else instrument.noise((bands.names + bands.other_names)[place])
+    return 0.0 if usual is None or scale == 1 or not scale else usual / abs(scale)
 
 
 @lru_cache(maxsize=1)  # two questions are asked of it

@@ -9,6 +9,9 @@ import msgspec
 Family = Literal["Sentinel-2", "Landsat", "HLS", "PlanetScope", "STAC"]
 QualityKind = Literal["scl", "qa_pixel", "fmask", "udm2"]
 
+SENSOR_TAG = "SENSOR"
+"""Metadata item of the VRT that a product is read through: platform and level."""
+
 
 class Band(msgspec.Struct, frozen=True):
     """A band of a product.

@@ -6,6 +6,7 @@ Sources: STAC item specification 1.0 and 1.1; extensions eo 1.1 and 2.0, raster 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,38 +27,93 @@ _ORDER = (
 _QUALITY: dict[str, QualityKind] = {
     "scl": "scl", "qa_pixel": "qa_pixel", "fmask": "fmask", "udm2": "udm2", "ortho_udm2": "udm2"
 }  # fmt: skip
+_ENDINGS = (".json", ".geojson")
+_OF_API = re.compile(r"/items/[^/?]+(\?|$)")
 _NO_MEASUREMENT = {"thumbnail", "overview", "visual", "metadata"}
 _RASTERS = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff", "image/x.geotiff")
 _SENTINEL_2_SCALE, _SENTINEL_2_OFFSET, _OFFSETS_FROM = 0.0001, -0.1, 4.0
 
 
 def is_stac_item(name: str) -> bool:
-    """Whether a path or URL leads to a STAC item, or cannot be read although it is called like one."""
-    if not name.partition("?")[0].lower().endswith((".json", ".geojson")):
-        return False
+    """Whether a path or URL leads to a STAC item, or cannot be read although it is called like one.
+
+    Items of an ItemCollection are called FILE#ID; those of an API end in /items/ID.
+    """
+    file, number = _item_in(name)
+    if not file.partition("?")[0].lower().endswith(_ENDINGS):
+        return URL.match(file) is not None and (bool(number) or _OF_API.search(file) is not None)
     try:
-        data = json.loads(text_of(name))
+        data = json.loads(text_of(file))
     except (OSError, ValueError):
-        return URL.match(name) is not None
-    return isinstance(data, dict) and "stac_version" in data
+        return URL.match(file) is not None
+    return isinstance(data, dict) and ("stac_version" in data or _features(data) is not None)
+
+
+def item_file(name: str) -> str:
+    """The file that is read for an item, which may be one of several in it; any other name as it is."""
+    return _item_in(name)[0]
+
+
+def has_bands(item: Mapping[str, Any]) -> bool:
+    """Whether some assets of an item tell by common names what they measure."""
+    assets = _mapping(item.get("assets"))
+    return any(
+        True
+        for key, asset in assets.items()
+        if isinstance(asset, dict) and _is_measured(str(key), asset)
+        for _ in _bands_of(str(key), asset)
+    )
+
+
+def _item_in(name: str) -> tuple[str, str]:
+    """The file, and the id of an item in it; "" for a file that is one."""
+    file, hash_, number = name.rpartition("#")
+    named = hash_ and (URL.match(file) or file.lower().endswith(_ENDINGS)) and not Path(name).exists()
+    return (file, number) if named else (name, "")
+
+
+def _features(data: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The STAC items of a FeatureCollection; None where it is none."""
+    found = data.get("features")
+    if data.get("type") != "FeatureCollection" or not isinstance(found, list) or not found:
+        return None
+    return found if all(isinstance(item, dict) and "stac_version" in item for item in found) else None
+
+
+def _item(source: str) -> dict[str, Any]:
+    """An item as it stands in its file.
+
+    Raises:
+        InputError: unreadable, no item, or no such item.
+    """
+    file, number = _item_in(source)
+    try:
+        item = json.loads(text_of(file))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({one_line(error, 120)}); give a STAC item") from error
+    several = _features(item) if isinstance(item, dict) else None
+    if several is not None:
+        names = [str(one.get("id")) for one in several]
+        if number in names or (len(names) == 1 and not number):
+            return several[names.index(number) if number else 0]
+        what = f"has no item '{number}'" if number else f"holds {len(names)} items"
+        raise InputError(f"{file}: {what}; give one of them, e.g. {file}#{names[0]}, or all to a batch")
+    if not isinstance(item, dict) or item.get("type") != "Feature":
+        kind = item.get("type") if isinstance(item, dict) else "no object"
+        raise InputError(f"{source}: is no STAC item but {kind}; give one of its items")
+    return item
 
 
 def read_stac_item(source: str) -> Product:
     """The product that an item describes.
 
     Args:
-        source: path or URL of the item.
+        source: path or URL of the item; with "#ID" of an ItemCollection that holds it.
 
     Raises:
         InputError: unreadable, no item, or without assets that can serve.
     """
-    try:
-        item = json.loads(text_of(source))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source}: cannot be read ({one_line(error, 120)}); give a STAC item") from error
-    if not isinstance(item, dict) or item.get("type") != "Feature":
-        kind = item.get("type") if isinstance(item, dict) else "no object"
-        raise InputError(f"{source}: is no STAC item but {kind}; give one of its items")
+    item = _item(source)
     assets = {str(key): asset for key, asset in _mapping(item.get("assets")).items() if isinstance(asset, dict)}
     if not assets:
         raise InputError(f"{source}: the STAC item has no assets; give one whose assets are rasters")
@@ -146,7 +202,7 @@ def _band(source: str, found: _Found, properties: Mapping[str, Any]) -> Band:
     if not isinstance(href, str) or not href:
         raise InputError(f"{source}: its asset '{found.key}' has no href")
     scale, offset = _scale(source, found, properties)
-    return Band(found.name, found.common_name, gdal_name(located(href, source)), found.index, scale, offset)
+    return Band(found.name, found.common_name, gdal_name(located(href, item_file(source))), found.index, scale, offset)
 
 
 def _scale(source: str, found: _Found, properties: Mapping[str, Any]) -> tuple[float, float]:
@@ -195,7 +251,7 @@ def _quality(source: str, assets: Mapping[str, Mapping[str, Any]]) -> Quality | 
     for key, asset in assets.items():
         kind = _QUALITY.get(key.lower())
         if kind is not None and isinstance(asset.get("href"), str):
-            return Quality(kind, gdal_name(located(str(asset["href"]), source)))
+            return Quality(kind, gdal_name(located(str(asset["href"]), item_file(source))))
     return None
 
 

@@ -139,6 +139,13 @@ def band_keys(info: RasterInfo) -> BandKeys:
     return BandKeys(tuple(keys), assumed)
 
 
+def instrument(info: RasterInfo) -> tuple[Sensor | None, str]:
+    """Whose numbers the bands bear, and what tells it: "file name" or "band names"."""
+    texts = [(info.descriptions[band - 1] or "").strip().lower() for band in info.data_bands]
+    by_name = _sensor([], Path(info.path).name.lower())
+    return (by_name, "file name") if by_name is not None else (_sensor(texts, ""), "band names")
+
+
 def meaning(text: str, sensor: Sensor | None) -> str | None:
     """STAC's common name for a band's name; None where it is not understood.
 
@@ -179,6 +186,8 @@ def _sensor(texts: Sequence[str], name: str) -> Sensor | None:
         if re.search(pattern, name):
             return sensor
     matches = [match for match in map(_NUMBER.search, texts) if match is not None]
+    if not matches:
+        return None
     numbers = {match["number"].lstrip("0") for match in matches}
     surface = {match["number"] for match in matches if match["group"] == "sr"}
     if surface:

@@ -10,6 +10,7 @@ Noise that bands share, as of colour cameras and pansharpened images, is told to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,18 +63,20 @@ def estimate_noise(tiles: Sequence[Tile]) -> tuple[float, ...]:
         tiles: (C, h, w) pieces of a scene, at least 13 pixels a side to count, NaN = missing.
 
     Returns:
-        C values; all 0 where there is too little to tell from. White noise; of noise that grows with the signal, that
-        of the places with the least contrast.
+        C values; NaN where there is too little to tell from. White noise; of noise that grows with the signal, that of
+        the places with the least contrast.
     """
     bands = len(tiles[0]) if tiles else 0
     sigmas = np.zeros(bands)
     parts = [_places(tile) for tile in tiles if min(tile.shape[1:]) > 2 * _REACH]
     if not parts:
-        return tuple(sigmas.tolist())
+        return (math.nan,) * bands
     high, contrast = (np.concatenate([part[k] for part in parts], axis=1) for k in (0, 1))
     valid = np.isfinite(high).all(axis=0) & np.isfinite(contrast).all(axis=0)
     high, contrast = high[:, valid], contrast[:, valid]
-    live = (contrast > 0).mean(axis=1) >= 0.5 if high.shape[1] else np.zeros(bands, dtype=bool)
+    if high.shape[1] < 4 * _FEWEST:
+        return (math.nan,) * bands
+    live = (contrast > 0).mean(axis=1) >= 0.5
     high, contrast = high[live], contrast[live]
     moving = (contrast > 0).all(axis=0)
     if not live.any() or moving.sum() < 4 * _FEWEST:

@@ -16,6 +16,10 @@ taken out, since the operator applies both.
   Operational Land Imager design, characterization and performance", Remote Sensing 6(11), 2014; cited without the
   document at hand). A Gaussian and an area mean with that slope at an edge, erf(1 / (2 sqrt(2) s)) = 0.81, have s =
   0.38 scene pixels and 0.31 at Nyquist. An upper limit of the blur of an instrument that keeps to it.
+- Noise: as reflectance at a radiance L, pi L / E / SNR, with the sun overhead. Sentinel-2: what was required of the
+  instrument at its reference radiances (it is better: an upper limit), and the irradiance that its products tell.
+  Landsat 8: ratios as measured in orbit at typical radiances. Figures as they are commonly cited; the documents were
+  not at hand. They stand in only where a scene is too small to measure its own noise.
 - "area": the mean over each scene px, no PSF. "default": what `upscale` assumes where nothing is said. "bicubic": the
   test protocol of the Ref-Diff paper.
 """
@@ -23,6 +27,7 @@ taken out, since the operator applies both.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,11 +68,17 @@ class Preset:
         kernel: as of `SensorModel`.
         psf_sigma: scene pixels, for a band that `bands` does not know.
         bands: band name in lower case -> scene pixels.
+        pixel: side of the instrument's own pixels, metres; 0 where it is no instrument.
+        pixels: the same of bands that have others.
+        noise: band name -> standard deviation of its usual noise, reflectance.
     """
 
     kernel: Kernel
     psf_sigma: float
     bands: dict[str, float] = field(default_factory=dict)
+    pixel: float = 0.0
+    pixels: dict[str, float] = field(default_factory=dict)
+    noise: dict[str, float] = field(default_factory=dict)
 
     def sensor(self, scale: int, band: str | None = None) -> SensorModel:
         """The operator for a band, by its name; without one (or an unknown one) that of the sensor as a whole."""
@@ -82,8 +93,29 @@ def _sentinel_2() -> Preset:
     bands = {name: psf_sigma_from_mtf(value) for name, value in mtf.items()}
     bands |= {f"b0{name[1:]}": sigma for name, sigma in bands.items() if len(name) == 2}
     spoken = {"blue": "b2", "green": "b3", "red": "b4", "nir": "b8", "swir1": "b11", "swir2": "b12"}
+    spoken |= {"coastal": "b1", "rededge071": "b5", "rededge075": "b6", "rededge078": "b7", "nir08": "b8a"}
+    spoken |= {"nir09": "b9", "swir16": "b11", "swir22": "b12"}
     bands |= {name: bands[band] for name, band in spoken.items()}
-    return Preset("psf", _mean([bands[b] for b in ("b2", "b3", "b4", "b8")]), bands)
+    coarse = {"b1": 60, "b5": 20, "b6": 20, "b7": 20, "b8a": 20, "b9": 60, "b11": 20, "b12": 20}
+    pixels = {name: float(coarse[band]) for name, band in spoken.items() if band in coarse}
+    pixels |= {band: float(metres) for band, metres in coarse.items()}
+    noise = {name: math.pi * radiance / sun / ratio for name, (ratio, radiance, sun) in _MSI_NOISE.items()}
+    for known in (pixels, noise):
+        known |= {f"b0{name[1:]}": value for name, value in known.items() if re.fullmatch(r"b\d", name)}
+    noise |= {name: noise[band] for name, band in spoken.items()}
+    return Preset("psf", _mean([bands[b] for b in ("b2", "b3", "b4", "b8")]), bands, 10.0, pixels, noise)
+
+
+_MSI_NOISE = {
+    "b1": (129, 129, 1884.69), "b2": (154, 128, 1959.66), "b3": (168, 128, 1823.24), "b4": (142, 108, 1512.06),
+    "b5": (117, 74.5, 1424.64), "b6": (89, 68, 1287.61), "b7": (105, 67, 1162.08), "b8": (174, 103, 1041.63),
+    "b8a": (72, 52.5, 955.32), "b9": (114, 9, 812.92), "b11": (100, 4, 245.59), "b12": (100, 1.5, 85.25),
+}  # fmt: skip
+_OLI_NOISE = {
+    "coastal": (238, 40, 1895.33), "blue": (364, 40, 2004.57), "green": (302, 30, 1820.75), "red": (227, 22, 1549.49),
+    "nir08": (204, 14, 951.76), "nir": (204, 14, 951.76), "swir16": (265, 4, 247.55), "swir22": (334, 1.7, 85.46),
+}  # fmt: skip
+"""Ratio of signal to noise at a radiance (W / m2 sr um), and the sun's irradiance (W / m2 um)."""
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -95,6 +127,11 @@ PRESETS: dict[str, Preset] = {
     "area": Preset("psf", 0.0),
     "default": Preset("psf", DEFAULT_PSF_SIGMA),
     "sentinel-2": _sentinel_2(),
-    "landsat": Preset("psf", psf_sigma_from_mtf(0.31)),
+    "landsat": Preset(
+        "psf",
+        psf_sigma_from_mtf(0.31),
+        pixel=30.0,
+        noise={name: math.pi * radiance / sun / ratio for name, (ratio, radiance, sun) in _OLI_NOISE.items()},
+    ),
 }
 """By name; sources and figures are in the module's docstring."""

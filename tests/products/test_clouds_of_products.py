@@ -57,7 +57,7 @@ def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> No
     assert any("of the scene is cloudy, as T33UUP_20220503T102021_SCL_20m.jp2 tells" in note for note in result.notes)
     values, valid = pixels(out)
     np.testing.assert_array_equal(valid, fine(~EMPTY))
-    assert values[:, fine(CLOUDS)].mean() == pytest.approx(12_000, rel=0.05)
+    assert np.median(values[:, fine(CLOUDS)]) == pytest.approx(12_000, rel=0.05)
     source, _ = pixels(tmp_path / "out.source.tif")
     np.testing.assert_array_equal(source[0] == CLOUD, fine(CLOUDS))
     with rasterio.open(tmp_path / "out.source.tif") as dataset:
