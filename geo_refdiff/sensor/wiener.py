@@ -32,8 +32,8 @@ def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
     size = 2 * _REACH + 1
     impulse = torch.zeros(1, 1, size, size, dtype=torch.float64)
     impulse[..., _REACH, _REACH] = 1.0
-    seen = sensor.observe(upsample(impulse, sensor.scale))[0, 0].numpy()
-    return np.asarray(seen[_REACH] / np.sqrt(seen[_REACH, _REACH]))
+    response = sensor.observe(upsample(impulse, sensor.scale))[0, 0].numpy()
+    return np.asarray(response[_REACH] / np.sqrt(response[_REACH, _REACH]))
 
 
 def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise: Tensor) -> Tensor:
