@@ -31,6 +31,9 @@ docs: $(VENV)/.ready   # a site, build/site; its search wants a server: python3 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
+bench-gpu: $(VENV)/.ready   # says "not measured" where there is no GPU
+	$(BIN)/python -m benchmarks.speed --gpu
+
 sample: $(VENV)/.ready
 	$(BIN)/python -m sample_tiles.painter valley
 
@@ -69,8 +72,7 @@ build/before/models/default:   # what the recipe begins with: the model released
 	git archive e0dd34d models/default | tar -x -C build/before
 
 train-default: build/before/models/default build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
-	$(TRAIN) default-1 -o runs/default-1 --resume
-	$(TRAIN) default-2 -o runs/default-2 --resume
+	for stage in 1 2 3 4 5; do $(TRAIN) default-$$stage -o runs/default-$$stage --resume || exit 1; done
 
 train-default-gpu: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	GEO_REFDIFF_DATA=$(DATA) $(BIN)/geo-refdiff train default-gpu -o runs/default-gpu --resume

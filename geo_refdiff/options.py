@@ -509,7 +509,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         OtherBands | None,
         Option(
             help="What happens to bands that the model does not know: detail is transferred to them, or they are left "
-            "out.",
+            "out. transfer, if it is said, also takes a product's bands of coarser pixels (Sentinel-2: 20 m) along.",
             default="transfer, or drop with --bands",
         ),
     ] = None

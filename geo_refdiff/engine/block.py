@@ -112,7 +112,7 @@ class BlockComputer:
         self._aoi = AreaOfInterest(plan.grid.aoi, plan.target, part) if plan.grid.aoi else None
         self._dtype = np.dtype(plan.output.dtype)
         self._consistency = LrConsistency(
-            plan.sensors, plan.sensor.consistency, self._dtype, plan.output.nodata, plan.sensor.noise
+            plan.sensors, plan.sensor.consistency, self._dtype, plan.output.nodata, plan.sensor.noise_filter
         )
         bands, known = len(plan.bands.computed), len(plan.bands.scene)
         traced = plan.source_map or plan.uncertainty is not None
@@ -303,6 +303,7 @@ class BlockComputer:
         at = (..., slice(around, height - around), slice(around, width - around))
         lr, valid = self._numbers(inputs.lr[at]), inputs.lr_valid[at]
         known = None if bool(valid.all()) else valid
+        target = self._consistency.target(lr, lambda margin: self.conditions.filled(inputs, margin))
         prepared = restorer.prepare(self.conditions.conditions(inputs))
 
         def finished(sample: Tensor) -> Tensor:
@@ -311,7 +312,7 @@ class BlockComputer:
             if plan.bands.other:
                 filled = self.conditions.filled(inputs, CONTEXT)
                 image = torch.cat([image, transfer_detail(image, filled, plan.bands.weights, scale)], dim=1)
-            return self._consistency.correct(image, lr, known)
+            return self._consistency.correct(image, target, known)
 
         sample = restorer.sample(prepared, plan.seed)
         image = finished(sample)

@@ -2,10 +2,9 @@
 known.
 
 What is left between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
-A sees valid pixels only, so that what lies under missing pixels never counts. Where the scene is known exactly, passes
-are repeated for borders and missing pixels, where G is not quite the inverse. Where it has noise, one pass of the
-regularised inverse lets through what stands out of the noise: the variance of what is to be corrected is that of what
-is left around a pixel less the noise's. What is left then is as large as the noise, not zero.
+A sees valid pixels only, so that what lies under missing pixels never counts. Passes are repeated for borders and
+missing pixels, where G is not quite the inverse. Where the scene has noise, it is corrected to what Wiener's filter
+(`sensor.wiener`) makes of it, both together a regularised inverse: what is left is as large as the noise, not zero.
 
 "standard" corrects windows, in which the halo is the context that it takes. "strict" goes on, on a whole block with all
 of the context that its steps reach, until what is left in finished pixels is at most half a digital number; it knows no
@@ -14,7 +13,7 @@ noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.inverse import filter_residual
 from geo_refdiff.sensor.resize import CONTEXT, cell_means, repeat_pixels, upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import REACH, NoiseFilter
 
 HALF = 0.5
 """Digital numbers: what strict mode promises."""
@@ -45,10 +45,6 @@ _SETTLED = HALF - 1e-3
 _STEP, _LEAST_FREE = 1.5, 0.1
 _MOMENTUM = {"smooth": 0.5, "within": 0.4}
 _FILL = 3
-_AROUND = 8
-"""scene pixels on each side over which the variance of what is left is taken."""
-_RATIOS = tuple(4.0**k for k in range(-2, 5))
-"""Variances of what is to be corrected over the noise's, for which filters are made; between them they are mixed."""
 
 
 Bounds = tuple[Tensor | float, Tensor | float]
@@ -101,7 +97,7 @@ class LrConsistency:
         dtype: of the output.
         nodata: a limit of the type that stands for missing pixels is not used for others in strict mode, but where
             the scene's own valid pixels hold it in a band.
-        noise: standard deviation of the scene's noise, a band each, digital numbers; 0 = the scene is exact. None: 0.
+        noise: takes off the scene's noise; None: the scene is exact. Strict mode does not use it.
     """
 
     def __init__(
@@ -110,7 +106,7 @@ class LrConsistency:
         mode: Consistency,
         dtype: np.dtype[Any],
         nodata: float | None = None,
-        noise: Sequence[float] | None = None,
+        noise: NoiseFilter | None = None,
     ) -> None:
         self.mode, self.dtype = mode, dtype
         self.scale = sensors[0].scale
@@ -119,10 +115,10 @@ class LrConsistency:
         self.sees = max(-(-s.reach // self.scale) for s in sensors)
         """scene pixels beyond its own that the sensor sees for one."""
         self.sensors = sensors
-        told = (0.0,) * len(sensors) if noise is None or mode == "strict" else tuple(noise)
-        self._groups: dict[tuple[SensorModel, float], list[int]] = {}
-        for band, key in enumerate(zip(sensors, told, strict=True)):
-            self._groups.setdefault(key, []).append(band)
+        self._noise = noise if mode == "standard" else None
+        self._groups: dict[SensorModel, list[int]] = {}
+        for band, sensor in enumerate(sensors):
+            self._groups.setdefault(sensor, []).append(band)
 
     @property
     def margin(self) -> int:
@@ -133,16 +129,28 @@ class LrConsistency:
         steps = _SMOOTH * (self.sees + CONTEXT) + (_WITHIN + _SETTLING) * self.sees if self.mode == "strict" else 0
         return steps + self.sees
 
+    def target(self, lr: Tensor, around: Callable[[int], Tensor]) -> Tensor:
+        """What windows are to be corrected to: the scene, less its noise.
+
+        Args:
+            lr: as of the class.
+            around: from a margin of scene pixels to the scene with it, (N, C, h + 2 margin, w + 2 margin) float32,
+                missing pixels filled.
+        """
+        if self._noise is None:
+            return lr
+        return lr - self._noise.told(around(REACH)).to(lr.dtype)
+
     def correct(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
-        """Windows, corrected, not rounded."""
+        """Windows, corrected to a scene (`target`), not rounded."""
         if self.mode == "off":
             return image
         parts = []
-        for (sensor, noise), bands in self._groups.items():
+        for sensor, bands in self._groups.items():
             x, scene, known = image[:, bands], lr[:, bands], None if valid is None else valid[:, bands]
-            for _ in range(1 if noise else _PASSES):
+            for _ in range(_PASSES):
                 left = self._residual(x, scene, known, sensor)
-                x = x + upsample(self._filtered(left, known, sensor, noise), self.scale, kernel="lanczos")
+                x = x + upsample(self._filtered(left, known, sensor), self.scale, kernel="lanczos")
             parts.append(x)
         order = [band for bands in self._groups.values() for band in bands]
         corrected = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -192,7 +200,7 @@ class LrConsistency:
         counted = known[every]
         if cut is not None:
             counted = counted & ~self._spread_out(cut)[every]
-        for sensor, bands in self._by_sensor().items():
+        for sensor, bands in self._groups.items():
             here = counted[:, bands]
             if not bool(here.any()):
                 continue
@@ -207,12 +215,6 @@ class LrConsistency:
             total = total.plus(Residual(values.numel(), float(values.max()), beyond, squares, limited))
         return total
 
-    def _by_sensor(self) -> dict[SensorModel, list[int]]:
-        groups: dict[SensorModel, list[int]] = {}
-        for band, sensor in enumerate(self.sensors):
-            groups.setdefault(sensor, []).append(band)
-        return groups
-
     def _residual(self, image: Tensor, lr: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """(N, C, h, w) float32, 0 where missing."""
         known = None
@@ -223,22 +225,14 @@ class LrConsistency:
         left = lr.to(torch.float32) - seen
         return left if valid is None else torch.where(valid, left, 0)
 
-    def _filtered(self, left: Tensor, valid: Tensor | None, sensor: SensorModel, noise: float) -> Tensor:
+    def _filtered(self, left: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """G of what is left, missing pixels filled from their neighbours."""
         grown = left
         if valid is not None and not bool(valid.all()):
             around = F.pad(left, (_FILL,) * 4, mode="replicate")
             there = F.pad(valid.to(left.dtype), (_FILL,) * 4, mode="replicate") > 0
             grown = fill_missing(around, there, _FILL, (0.0,) * left.shape[1])
-        if not noise:
-            return filter_residual(grown, sensor)
-        ratio = (_local_mean(left.square(), valid) / noise**2 - 1).clamp(min=1e-6)
-        place = (ratio / _RATIOS[0]).log2() / 2  # of the ratio among those that filters are made for
-        total = torch.zeros_like(left)
-        for number, each in enumerate(_RATIOS):
-            share = (1 - (place.clamp(0, len(_RATIOS) - 1) - number).abs()).clamp(min=0)
-            total += share * filter_residual(grown, sensor, 1 / each)
-        return total * (ratio / _RATIOS[0]).clamp(max=1)
+        return filter_residual(grown, sensor)
 
     def _step(
         self,
@@ -336,12 +330,3 @@ class LrConsistency:
 def _clipped(image: Tensor, bounds: Bounds) -> Tensor:
     low, high = (torch.as_tensor(b, dtype=image.dtype, device=image.device) for b in bounds)
     return torch.clamp(image, low, high)
-
-
-def _local_mean(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Means over valid pixels around each, (N, C, h, w)."""
-    size = 2 * _AROUND + 1
-    mean = F.avg_pool2d(values, size, 1, _AROUND, count_include_pad=False)
-    if valid is None:
-        return mean
-    return mean / F.avg_pool2d(valid.to(values.dtype), size, 1, _AROUND, count_include_pad=False).clamp(min=1e-6)

@@ -26,7 +26,7 @@ from geo_refdiff.restore.restorers import CLASSICAL, LR_MARGIN, Conditions, Rest
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
-from geo_refdiff.sensor.wiener import wiener_project
+from geo_refdiff.sensor.wiener import NoiseFilter, components
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Observation:
         lr: as the sensor saw the truth.
         sensor: the operator as the methods are told.
         other: the reference of another place in the radiometry of the LR, where a method asks for it.
-        consistency: "window", "wiener", or how the product corrects the whole; see `MethodOptions`.
+        consistency: "window", or how the product corrects the whole; see `MethodOptions`.
         noise: standard deviation of the noise of `lr`, DN.
     """
 
@@ -179,7 +179,7 @@ class Baseline:
         if self.name == "ref":
             up = upsample(seen.lr, seen.sensor.scale)
             return torch.where(torch.isnan(seen.tile.raw).any(dim=1, keepdim=True), up, seen.tile.raw)
-        batch = Conditions((seen.tile.spec.lattice,), _with_margin(seen.lr), seen.tile.ref)
+        batch = Conditions((seen.tile.spec.lattice,), _padded(seen.lr, LR_MARGIN), seen.tile.ref)
         return _restored(CLASSICAL[self.name](seen.sensor), batch, seen)
 
 
@@ -241,7 +241,7 @@ class ModelRun:
         mask = self._mask(seen, ref)
         return Conditions(
             (seen.tile.spec.lattice,),
-            BYTES.to_model(_with_margin(seen.lr)),
+            BYTES.to_model(_padded(seen.lr, LR_MARGIN)),
             None if ref is None else BYTES.to_model(ref),
             mask,
             seed=self.seed,
@@ -264,16 +264,15 @@ def _restored(restorer: Restorer, batch: Conditions, seen: Observation) -> Tenso
     image = BYTES.to_numbers(image) if restorer.model_units else image
     if by_itself:
         return image
-    if seen.consistency == "wiener":
-        return wiener_project(image, seen.lr, (seen.sensor,), torch.tensor([seen.noise]))
     numbers = seen.tile.spec.numbers
     values, lr = (numbers.own(x).to(torch.float32) for x in (image, seen.lr))
     mode = _MODES[seen.consistency]
     noise = (seen.noise * (numbers.high - numbers.low) / 255.0,) * lr.shape[1]
-    correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=noise)
-    values = correction.correct(values, lr, None)
+    known = NoiseFilter(noise, components(lr.numpy(), noise)) if seen.noise else None
+    correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=known)
+    values = correction.correct(values, correction.target(lr, lambda margin: _padded(lr, margin)), None)
     return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)
 
 
-def _with_margin(lr: Tensor) -> Tensor:
-    return torch.nn.functional.pad(lr, (LR_MARGIN,) * 4, mode="replicate")
+def _padded(lr: Tensor, margin: int) -> Tensor:
+    return torch.nn.functional.pad(lr, (margin,) * 4, mode="replicate")

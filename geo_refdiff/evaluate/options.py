@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Degradation = Literal["psf", "bicubic"]
 Reference = Literal["given", "raw", "none", "other"]
-Consistency = Literal["window", "wiener", "standard", "strict"]
+Consistency = Literal["window", "standard", "strict"]
 Dtype = Literal["float32", "bfloat16"]
 
 OWN_LR = "own"
@@ -162,10 +162,7 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     paste: Annotated[bool, Option(help="Paste other places into the references; the true mask is then exact.")] = False
     consistency: Annotated[
         Consistency,
-        Option(
-            help="Back-projection of each tile, a Wiener filter that knows the noise, or upscale's correction of the "
-            "whole."
-        ),
+        Option(help="Back-projection of each tile, or upscale's correction of the whole; standard knows the noise."),
     ] = "window"
     outputs: Annotated[
         tuple[str, ...],

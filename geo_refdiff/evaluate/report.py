@@ -258,9 +258,7 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
     }
     if methods.reference != ("given",):
         lines["reference given to the models"] = ", ".join(methods.reference)
-    if methods.consistency == "wiener":
-        lines["correction to the LR"] = "of each tile, by a Wiener filter that knows the noise"
-    elif methods.consistency != "window":
+    if methods.consistency != "window":
         lines["back-projection"] = f"of the whole, {methods.consistency}, as upscale does it"
     ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
     if ranges:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import Consistency, RadiometryOptions
 from geo_refdiff.plan.records import Bands, SensorRecord
+from geo_refdiff.plan.survey import Noise
 from geo_refdiff.sensor.presets import PRESETS
 from geo_refdiff.sensor.recognised import WIDEST, Instrument
 from geo_refdiff.sensor.sensor import SensorModel
@@ -50,7 +51,7 @@ def sensor_record(
     sensor: SensorModel,
     bands: Bands,
     consistency: Consistency,
-    noise: tuple[float, ...],
+    noise: Noise,
     instrument: Instrument | None = None,
 ) -> SensorRecord:
     """For the plan: the width of a preset, or of the instrument that has taken the scene, for each band by its name."""
@@ -61,7 +62,7 @@ def sensor_record(
         sigmas = tuple(preset.sensor(sensor.scale, band).psf_sigma for band in names)
     else:
         sigmas = (sensor.psf_sigma,) * len(names)
-    return SensorRecord(name, sensor.kernel, sigmas, consistency, noise)
+    return SensorRecord(name, sensor.kernel, sigmas, consistency, noise.sigmas, noise.components)
 
 
 def chosen_consistency(asked: RadiometryOptions, consistent: bool) -> Consistency:

@@ -123,6 +123,9 @@ def _check_plan(plan: Plan) -> None:
     _claim(len(plan.sensors) == len(plan.bands.computed), "sensor.sigmas", plan.sensor.sigmas)
     noise = plan.sensor.noise
     _claim(len(noise) == len(plan.bands.computed) and min(noise) >= 0, "sensor.noise", noise)
+    mixed = plan.sensor.noise_components
+    noisy = sum(sigma > 0 for sigma in noise)
+    _claim([len(row) for row in mixed] == [noisy] * noisy, "sensor.noise_components", mixed)
     for key, value in plan.software.items():
         whole = not key.endswith("threads") or (value.isdecimal() and int(value) <= _MOST_THREADS)
         _claim(whole, f"software.{key}", value)

@@ -23,7 +23,7 @@ from geo_refdiff.raster.crs import find_overlap, horizontal_crs, in_degrees, uni
 from geo_refdiff.raster.geobox import crop, output_geobox, refinement, scene_geobox
 from geo_refdiff.raster.globe import turned
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.vector import AreaOfInterest, is_box, other_meanings, read_aoi
+from geo_refdiff.raster.vector import AreaOfInterest, is_box, is_wkt, other_meanings, read_aoi
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model, open_model
 
@@ -230,16 +230,21 @@ def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str |
         ]
         way_out = f"it lies inside as {within[0]}" if within else "a vector file may be in any CRS"
         raise GridError(
-            f"area of interest '{aoi}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, y "
-            f"{ymin:.10g} to {ymax:.10g} in its own CRS; {way_out}"
+            f"area of interest '{_cut(aoi)}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, "
+            f"y {ymin:.10g} to {ymax:.10g} in its own CRS; {way_out}"
         )
     if is_box(aoi):
         return crop, None
     polygon = shapely.to_wkt(geometry, rounding_precision=-1)
     if AreaOfInterest(polygon, output_geobox(gbox, scale), crop.multiply(scale)).is_empty:
         raise GridError(
-            f"area of interest '{aoi if len(aoi) <= _SHOWN else aoi[:_SHOWN] + '...'}': no pixel centre of the output "
+            f"area of interest '{_cut(aoi)}': no pixel centre of the output "
             f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} {unit_of(scene.crs_wkt)}; draw it "
             f"larger, or give a larger --scale"
         )
     return crop, polygon
+
+
+def _cut(aoi: str) -> str:
+    """An area of interest for a message."""
+    return f"{aoi[:_SHOWN]}..." if is_wkt(aoi) and len(aoi) > _SHOWN else aoi

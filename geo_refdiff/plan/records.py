@@ -25,9 +25,10 @@ from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.resize import LOBES
 from geo_refdiff.sensor.sensor import Kernel, SensorModel
 from geo_refdiff.sensor.units import Units
+from geo_refdiff.sensor.wiener import NoiseFilter
 from geo_refdiff.signed_urls import unsigned
 
-VERSION = 5
+VERSION = 6
 """Version of the plan's format."""
 
 THREADS = "torch_threads"
@@ -185,6 +186,7 @@ class SensorRecord:
         sigmas: width of the PSF for each of `Bands.computed`, scene pixels.
         consistency: see `engine.consistency`.
         noise: standard deviation of the scene's noise for each computed band, digital numbers; 0 = exact.
+        noise_components: mixtures of the bands with noise, see `sensor.wiener.components`.
     """
 
     name: str
@@ -192,6 +194,14 @@ class SensorRecord:
     sigmas: tuple[float, ...]
     consistency: Consistency
     noise: tuple[float, ...]
+    noise_components: tuple[tuple[float, ...], ...]
+
+    @property
+    def noise_filter(self) -> NoiseFilter | None:
+        """What takes the noise off before images are corrected to the scene; None where that is exact."""
+        if self.consistency != "standard" or not any(self.noise):
+            return None
+        return NoiseFilter(self.noise, self.noise_components)
 
 
 def correction_halo(sensor: SensorRecord, scale: int) -> int:

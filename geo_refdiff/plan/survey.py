@@ -30,6 +30,7 @@ from geo_refdiff.registration.radiometry import fit_radiometry
 from geo_refdiff.sensor.noise import estimate_noise
 from geo_refdiff.sensor.recognised import Instrument
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import components
 
 _TILES = 8
 """Tiles along each axis for the scene's range."""
@@ -155,11 +156,17 @@ def survey_others(info: RasterInfo, bands: Bands, radiometry: Radiometry) -> tup
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Standard deviation of the noise of each computed band, digital numbers, and whether it is the sensor's usual one,
-    since it could not be measured."""
+    """The scene's noise.
+
+    Attributes:
+        sigmas: standard deviation for each computed band, digital numbers.
+        usual: whether that is the sensor's usual one, since it could not be measured.
+        components: mixtures of the bands with noise, see `sensor.wiener.components`.
+    """
 
     sigmas: tuple[float, ...]
     usual: tuple[bool, ...]
+    components: tuple[tuple[float, ...], ...]
 
 
 def survey_noise(
@@ -169,7 +176,7 @@ def survey_noise(
     asked: str | float,
     instrument: Instrument | None = None,
 ) -> Noise:
-    """Standard deviation of the scene's noise for each computed band, digital numbers.
+    """The noise of the scene.
 
     Args:
         radiometry: of all these bands.
@@ -177,17 +184,22 @@ def survey_noise(
             offset taken into account; or the figure itself.
         instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
     """
+    count = len(bands.computed)
+    if asked == 0:
+        return Noise((0.0,) * count, (False,) * count, ())
+    tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        found = estimate_noise(_tiles(info, bands.computed))
+        found = estimate_noise(tiles)
         untold = tuple(bool(np.isnan(sigma)) for sigma in found)
         usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
-        return Noise(tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True)), untold)
-    count = len(bands.computed)
-    if not isinstance(asked, str):
-        return Noise((asked,) * count, (False,) * count)
-    zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
-    sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
-    return Noise(sigmas, (False,) * count)
+        sigmas = tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True))
+        return Noise(sigmas, untold, components(tiles, sigmas))
+    if isinstance(asked, str):
+        zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
+        sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
+    else:
+        sigmas = (asked,) * count
+    return Noise(sigmas, (False,) * count, components(tiles, sigmas))
 
 
 def _usual(info: RasterInfo, bands: Bands, place: int, instrument: Instrument | None) -> float:

@@ -2,10 +2,9 @@
 
 Iterative back-projection (Irani and Peleg 1991) repeats x <- x + U (lr - A x), with A the sensor and U an up-sampling.
 Both are shift-invariant on the scene grid, its rounds are one: x + U G (lr - A x), with G the scene-grid filter of the
-frequency response 1 / H and H that of A U. Where the scene is known up to noise alone the regularised inverse
-H / (H^2 + n) takes its place (Wiener 1949), n the variance of the noise over that of what is to be corrected: an exact
-inverse would bring the noise in, amplified. U is Lanczos': Keys' lets more of the scene grid through (3.4 % steeper
-at borders of scene pixels than inside, Lanczos of 4 lobes 0.8 %, on a reference four years old).
+frequency response 1 / H and H that of A U. It brings noise in, amplified: `wiener` takes that off the scene first. U is
+Lanczos': Keys' lets more of the scene grid through (3.4 % steeper at borders of scene pixels than inside, Lanczos of 4
+lobes 0.8 %, on a reference four years old).
 """
 
 from __future__ import annotations
@@ -42,27 +41,22 @@ def _response(sensor: SensorModel) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=256)
-def inverse_kernel(sensor: SensorModel, noise: float = 0.0) -> NDArray[np.float64]:
-    """G, (2 R + 1, 2 R + 1), cut where less than a thousandth of its centre is left.
-
-    Args:
-        sensor: A.
-        noise: variance of the noise over that of what is to be corrected; 0 = the exact inverse.
-    """
+def inverse_kernel(sensor: SensorModel) -> NDArray[np.float64]:
+    """G of a sensor A, (2 R + 1, 2 R + 1), cut where less than a thousandth of its centre is left."""
     along = _response(sensor)
     response = np.maximum(along[:, None] * along[None], _LEAST_RESPONSE)
-    kernel = np.fft.fftshift(np.fft.ifft2(response / (response**2 + noise)).real)
+    kernel = np.fft.fftshift(np.fft.ifft2(1.0 / response).real)
     mid = _GRID // 2
     far = np.abs(kernel[mid, mid:]) > _TAIL * np.abs(kernel[mid, mid])
     radius = min(int(np.flatnonzero(far)[-1]), MAX_RADIUS)
     cut = kernel[mid - radius : mid + radius + 1, mid - radius : mid + radius + 1]
-    return np.ascontiguousarray(cut * (1.0 / (1.0 + noise) / cut.sum()))
+    return np.ascontiguousarray(cut / cut.sum())
 
 
-def filter_residual(residual: Tensor, sensor: SensorModel, noise: float = 0.0) -> Tensor:
+def filter_residual(residual: Tensor, sensor: SensorModel) -> Tensor:
     """G of what is left between the scene and an image, (N, C, h, w), same shape; the border is replicated."""
     n, c, h, w = residual.shape
-    kernel = torch.from_numpy(inverse_kernel(sensor, noise)).to(device=residual.device, dtype=residual.dtype)
+    kernel = torch.from_numpy(inverse_kernel(sensor)).to(device=residual.device, dtype=residual.dtype)
     around = F.pad(residual.reshape(n * c, 1, h, w), (kernel.shape[0] // 2,) * 4, mode="replicate")
     with torch.autocast(residual.device.type, enabled=False):
         return F.conv2d(around, kernel[None, None]).reshape(n, c, h, w)

@@ -11,13 +11,15 @@ import pytest
 import rasterio
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from geo_refdiff import upscale
 from geo_refdiff.engine.consistency import LrConsistency
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.plan.records import SensorRecord, correction_halo
-from geo_refdiff.sensor.resize import repeat_pixels
+from geo_refdiff.sensor.resize import repeat_pixels, upsample
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.sensor.wiener import NoiseFilter
 from geo_refdiff.validate.validation import validate_product
 
 SENSORS = [SensorModel(8), SensorModel(4, 0.0), SensorModel(5, 0.46), SensorModel(4, kernel="bicubic")]
@@ -49,7 +51,7 @@ def test_what_the_sensor_sees_is_the_scene(sensor: SensorModel, make_texture: An
 def test_a_halo_of_the_stated_size_makes_windows_agree(sensor: SensorModel, make_texture: Any) -> None:
     """Half a digital number where the correction itself is 20 and more."""
     consistency = LrConsistency((sensor,), "standard", UINT8)
-    record = SensorRecord("", sensor.kernel, (sensor.psf_sigma,), "standard", (0.0,))
+    record = SensorRecord("", sensor.kernel, (sensor.psf_sigma,), "standard", (0.0,), ())
     halo = correction_halo(record, sensor.scale)
     image, lr, valid = problem(make_texture, sensor, 60)
     valid[..., 20:23, 30] = False
@@ -62,23 +64,27 @@ def test_a_halo_of_the_stated_size_makes_windows_agree(sensor: SensorModel, make
     assert (cut[inner] - whole[part][inner]).abs().max() < 0.5
 
 
+def to_noisy(image: Tensor, lr: Tensor, sensor: SensorModel, sigma: float) -> Tensor:
+    """An image corrected to a scene with noise."""
+    noise = NoiseFilter((sigma,), ((1.0,),)) if sigma else None
+    consistency = LrConsistency((sensor,), "standard", UINT8, noise=noise)
+    return consistency.correct(image, consistency.target(lr, lambda n: F.pad(lr, (n,) * 4, mode="replicate")), None)
+
+
 def test_what_is_left_of_a_noisy_scene_is_as_large_as_its_noise(make_texture: Any) -> None:
     """An exact correction would bring the noise in; the regularised one leaves it, and corrects what is wrong."""
     sensor, sigma = SensorModel(8, 0.45), 2.0
-    truth = torch.from_numpy(20 + 200 * make_texture((1, 1, 480, 480), 3)).float()
-    rough = torch.from_numpy(12 * make_texture((1, 1, 480, 480), 4, 24.0) - 6).float()
+    truth = torch.from_numpy(20 + 200 * make_texture((1, 1, 480, 480), 3, 8.0)).float()
     draw = torch.Generator().manual_seed(0)
     clean = sensor.observe(truth)
     lr = clean + sigma * torch.randn(clean.shape, generator=draw)
-    exact, aware = (
-        LrConsistency((sensor,), "standard", UINT8, noise=noise).correct(truth + rough, lr, None)
-        for noise in ((0.0,), (sigma,))
-    )
+    begun = upsample(lr, 8)
+    exact, aware = (to_noisy(begun, lr, sensor, noise) for noise in (0.0, sigma))
     inner = (..., slice(80, -80), slice(80, -80))
     off = {name: float((x - truth)[inner].square().mean().sqrt()) for name, x in
-           {"before": truth + rough, "exact": exact, "aware": aware}.items()}  # fmt: skip
-    assert off["aware"] < 0.75 * off["before"]
-    assert off["aware"] < 0.75 * off["exact"]
+           {"before": begun, "exact": exact, "aware": aware}.items()}  # fmt: skip
+    assert off["aware"] < 0.95 * off["before"]
+    assert off["aware"] < 0.95 * off["exact"]
     left = float((lr - sensor.observe(aware))[..., 10:-10, 10:-10].square().mean().sqrt())
     assert 0.6 * sigma < left < 1.2 * sigma
 
@@ -86,9 +92,14 @@ def test_what_is_left_of_a_noisy_scene_is_as_large_as_its_noise(make_texture: An
 def test_known_noise_is_zero_in_the_limit(make_texture: Any) -> None:
     sensor = SensorModel(4)
     image, lr, _ = problem(make_texture, sensor)
-    aware = LrConsistency((sensor,), "standard", UINT8, noise=(1e-3,)).correct(image, lr, None)
-    left = (sensor.observe(aware) - lr).abs()[..., 6:-6, 6:-6]
+    left = (sensor.observe(to_noisy(image, lr, sensor, 1e-3)) - lr).abs()[..., 6:-6, 6:-6]
     assert left.square().mean().sqrt() < 0.3
+
+
+def test_strict_mode_keeps_to_the_scene_as_it_is(make_texture: Any) -> None:
+    lr = torch.from_numpy(200 * make_texture((1, 1, 20, 20), 1)).float()
+    strict = LrConsistency((SensorModel(4),), "strict", UINT8, noise=NoiseFilter((5.0,), ((1.0,),)))
+    assert strict.target(lr, lambda n: F.pad(lr, (n,) * 4)) is lr
 
 
 def test_missing_pixels_do_not_count(make_texture: Any) -> None:

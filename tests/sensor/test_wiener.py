@@ -1,15 +1,17 @@
-"""The noise-aware correction: near the exact one without noise, near nothing where all is noise; differentiable."""
+"""Noise is taken off a scene, edges stay; the trainer's correction is near the exact one without noise."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.sensor.wiener import wiener_project
+from geo_refdiff.sensor.wiener import REACH, NoiseFilter, components, wiener_project
 
 SENSORS = (SensorModel(8, 0.45), SensorModel(8, 0.3))
 
@@ -67,3 +69,79 @@ def test_each_image_has_its_own_sensor_and_noise_and_gradients_pass() -> None:
     assert begun.grad is not None
     assert torch.isfinite(begun.grad).all()
     assert begun.grad.abs().sum() > 0
+
+
+SIGMAS = (3.0, 4.0, 2.0)
+
+
+def ground(side: int = 96, seed: int = 0) -> torch.Tensor:
+    """(1, 3, side, side) fields with sharp edges that bands share, in other colours each, and faint texture."""
+    rng = np.random.default_rng(seed)
+    plots = ndimage.zoom(rng.uniform(40, 200, (side // 16, side // 16)), 16, order=0)
+    texture = 8 * ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.5)
+    tint = ndimage.zoom(rng.uniform(-20, 20, (3, side // 16, side // 16)), (1, 16, 16), order=0)
+    image = plots + 10 * texture + tint
+    return torch.from_numpy(np.stack([ndimage.gaussian_filter(band, 0.7) for band in image]))[None].float()
+
+
+def with_noise(image: torch.Tensor, seed: int = 1) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return image + torch.randn(image.shape, generator=draw) * torch.tensor(SIGMAS).view(3, 1, 1)
+
+
+def rms(x: torch.Tensor) -> torch.Tensor:
+    return x.square().mean(dim=(0, 2, 3)).sqrt()
+
+
+def noise_filter(scene: torch.Tensor, sigmas: tuple[float, ...] = SIGMAS) -> NoiseFilter:
+    return NoiseFilter(sigmas, components(scene.numpy(), sigmas))
+
+
+def test_noise_is_taken_off_and_edges_stay() -> None:
+    clean = ground()
+    scene = with_noise(clean)
+    inner = slice(REACH, -REACH)
+    left = (scene[..., inner, inner] - noise_filter(scene).told(scene)) - clean[..., inner, inner]
+    assert (rms(left) < 0.65 * torch.tensor(SIGMAS)).all()
+    colour = left[:, 0] - left[:, 1]
+    assert colour.square().mean().sqrt() < 0.5 * float(np.hypot(SIGMAS[0], SIGMAS[1]))  # bands share the ground
+    step = clean[..., inner, inner].diff(dim=-1).abs().amax(dim=1, keepdim=True) > 20
+    assert (left[..., 1:] * step).abs().max() < 5 * max(SIGMAS)
+
+
+def test_without_noise_nothing_is_taken_off() -> None:
+    clean = ground()
+    assert not noise_filter(clean, (0.0, 0.0, 0.0)).told(clean).any()
+    faint = noise_filter(clean, (1e-3,) * 3).told(clean)
+    assert faint.abs().max() < 0.01
+
+
+def test_bands_without_noise_stay_as_they_are_and_guide_no_others() -> None:
+    clean = ground()
+    scene = with_noise(clean)
+    told = noise_filter(scene, (3.0, 0.0, 2.0)).told(scene)
+    assert not told[:, 1].any()
+    two = noise_filter(scene[:, ::2], (3.0, 2.0)).told(scene[:, ::2])
+    torch.testing.assert_close(told[:, ::2], two)
+
+
+def test_a_pixel_depends_on_its_surroundings_alone() -> None:
+    scene = with_noise(ground())
+    known = noise_filter(scene)
+    whole = known.told(scene)
+    part = known.told(scene[..., 11 : 11 + 40, 5 : 5 + 33])
+    torch.testing.assert_close(part, whole[..., 11 : 11 + 26, 5 : 5 + 19], atol=1e-3, rtol=0)
+
+
+def test_mixtures_have_noise_of_one_and_nothing_in_common() -> None:
+    scene = with_noise(ground())
+    tiles = [scene[0, :, :48].numpy(), scene[0, :, 48:].numpy()]
+    tiles[0][:, 5:9, 5:9] = np.nan
+    mix = np.array(components(tiles, SIGMAS))
+    np.testing.assert_allclose(mix @ mix.T, np.eye(3), atol=1e-9)
+    mixed = np.einsum("kc,chw->khw", mix / np.array(SIGMAS), tiles[1].astype(np.float64))
+    steps = np.concatenate([np.diff(mixed, axis=axis).reshape(3, -1) for axis in (1, 2)], axis=1)
+    assert np.abs(np.corrcoef(steps) - np.eye(3)).max() < 0.2
+    assert steps.var(axis=1)[0] > 5 * steps.var(axis=1)[1:].max()  # what bands share comes first
+    assert steps.var(axis=1)[2] < 3
+    assert components([np.full((2, 5, 5), np.nan)], (1.0, 2.0)) == ((1.0, 0.0), (0.0, 1.0))
