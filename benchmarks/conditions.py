@@ -143,8 +143,8 @@ def row(condition: str, name: str, method: dict[str, Any]) -> list[str]:
     for key in FIGURES:
         mean, error = means.get(key), errors.get(key)
         digits = 2 if key in ("psnr", "chroma", "flat_noise", "lattice") else 3
-        told = "-" if mean is None else f"{mean:.{digits}f}"
-        cells.append(f"{told} ± {error:.3f}" if mean is not None and error is not None and "efflp" in key else told)
+        shown = "-" if mean is None else f"{mean:.{digits}f}"
+        cells.append(f"{shown} ± {error:.3f}" if mean is not None and error is not None and "efflp" in key else shown)
     fd = method["fd"]
     return [condition, name, *cells, "-" if fd is None else f"{fd:.0f} ± {method['fd_standard_error']:.0f}"]
 

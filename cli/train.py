@@ -54,7 +54,7 @@ def train(
             settings,
             out or Path("runs") / Path(config).stem,
             command=_command(),
-            tell=say,
+            log=say,
             **options,
         )
     except Interrupted as stop:
