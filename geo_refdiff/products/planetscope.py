@@ -70,11 +70,11 @@ def read_planetscope(files: Files) -> Product | None:
 
 def _coefficients(files: Files, name: str, count: int) -> list[float]:
     where = f"{files.path}/{name}"
-    found = {}
+    coefficients = {}
     for element in parsed_xml(where, files.text(name)).iter("bandSpecificMetadata"):
         band = number(where, "bandNumber", element.findtext("bandNumber"), int)
-        found[band] = number(where, "reflectanceCoefficient", element.findtext("reflectanceCoefficient"), float)
-    missing = [band for band in range(1, count + 1) if band not in found]
+        coefficients[band] = number(where, "reflectanceCoefficient", element.findtext("reflectanceCoefficient"), float)
+    missing = [band for band in range(1, count + 1) if band not in coefficients]
     if missing:
         raise InputError(f"{where}: tells no reflectanceCoefficient of band {missing[0]}; fetch the product again")
-    return [found[band] for band in range(1, count + 1)]
+    return [coefficients[band] for band in range(1, count + 1)]
