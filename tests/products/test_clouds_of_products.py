@@ -15,6 +15,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
+from PIL import Image
 
 from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
@@ -64,6 +65,10 @@ def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> No
         assert dataset.tags()["GEO_REFDIFF_CLASS_4"] == "cloud"
         assert dataset.tags()["GEO_REFDIFF_PIXELS_CLOUD"] == str(4 * CLOUDS.sum())
     assert "cloud" in (tmp_path / "out.source.qml").read_text()
+    picture = np.asarray(Image.open(tmp_path / "out.png"))[..., :3]
+    assert (picture[fine(CLOUDS)] > 250).all()
+    assert np.ptp(picture[fine(~CLOUDS & ~EMPTY)]) > 200, "clouds have made the ground dark"
+    assert picture[fine(~CLOUDS & ~EMPTY)].mean() > 90
     properties = json.loads((tmp_path / "out.json").read_text())["properties"]
     assert properties["geo_refdiff:clouds"] == {
         "layer": "T33UUP_20220503T102021_SCL_20m.jp2", "kind": "scl", "pixels": "keep",
