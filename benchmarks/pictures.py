@@ -151,10 +151,10 @@ def draw_products(out: Path, folder: Path, truth: Bytes) -> None:
 
 def draw_masks(out: Path, folder: Path, truth: Bytes) -> None:
     """The true mask beside the detected one."""
-    found = detect_change(DATA.scene, DATA.reference, folder / "change.tif", grid="output")
+    detection = detect_change(DATA.scene, DATA.reference, folder / "change.tif", grid="output")
     colours = dict(enumerate(class_colours(6))) | {0: (255, 255, 255), 255: (128, 128, 128)}
     reference = on_truth(DATA.reference)
-    sure = read(found.confidence)[0].astype(np.float32)
+    sure = read(detection.confidence)[0].astype(np.float32)
     save(
         out,
         [
@@ -165,7 +165,7 @@ def draw_masks(out: Path, folder: Path, truth: Bytes) -> None:
             ],
             [
                 Panel("true change mask", coloured(close(read(DATA.mask))[0], colours)),
-                Panel("geo-refdiff detect-change", coloured(close(read(found.out))[0], colours)),
+                Panel("geo-refdiff detect-change", coloured(close(read(detection.out))[0], colours)),
                 Panel("its confidence, white: 1", ramp(close(np.where(sure == 255, 0, sure)[None])[0], 250.0)),
             ],
         ],
@@ -175,11 +175,11 @@ def draw_masks(out: Path, folder: Path, truth: Bytes) -> None:
 def draw_wrong_references(out: Path, folder: Path, truth: Bytes) -> None:
     """Outputs and source maps with the right reference and with wrong ones."""
     image = read(DATA.reference)
-    known = (image > 0).all(axis=0)
+    valid = (image > 0).all(axis=0)
     kinds = {
         "right reference": image,
-        "turned by 180 degrees": np.where(known, image[:, ::-1, ::-1], 0),
-        "half under clouds": np.where(known, np.maximum(clouded(image, 0.5, 1), 1), 0),
+        "turned by 180 degrees": np.where(valid, image[:, ::-1, ::-1], 0),
+        "half under clouds": np.where(valid, np.maximum(clouded(image, 0.5, 1), 1), 0),
     }
     sources = dict(enumerate(COLOURS))
     rows: list[list[Panel]] = [[], [], []]

@@ -8,6 +8,7 @@ import click
 
 from geo_refdiff.cli.console import message_options, show_text
 from geo_refdiff.cli.options import debug_option
+from geo_refdiff.cli.progress import RunMeter
 
 
 @click.command()
@@ -19,4 +20,6 @@ def demo(folder: Path, model: str, debug: bool) -> None:
     """Upscale the bundled sample scene into FOLDER: a GeoTIFF and a before/after picture."""
     from geo_refdiff.commands.demo import run_demo
 
-    show_text(str(run_demo(folder.absolute(), model=model)))
+    with RunMeter() as meter:
+        made = run_demo(folder.absolute(), model=model, progress=meter)
+    show_text(str(made))

@@ -6,6 +6,7 @@ import click
 
 from geo_refdiff.cli.console import message_options, show
 from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.progress import counted
 
 
 @click.command(context_settings={"show_default": True})
@@ -28,7 +29,8 @@ def validate(
     """
     from geo_refdiff.validate.validation import validate_product
 
-    result = validate_product(out, scene, truth, ref, cloud_mask)
+    with counted("tile") as progress:
+        result = validate_product(out, scene, truth, ref, cloud_mask, progress)
     show(result, as_json)
     if result.broken:
         raise click.exceptions.Exit(1)

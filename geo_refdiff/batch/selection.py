@@ -382,9 +382,10 @@ class Planner:
     ) -> Outline:
         of_area = {"mask": mask, "aoi": area.text, "model": self.model}
         options = {k: v for k, v in self.options.items() if k not in without} | of_area
+        asked = UpscaleOptions.of(**options)
         with gdal_env():
-            infos = self._inspect(scene, "scene"), None if reference is None else self._inspect(reference, "reference")
-            return make_outline(UpscaleOptions.of(**options), *infos)
+            taken = self._inspect(scene, "scene", coarser=asked.radiometry.other_bands == "transfer")
+            return make_outline(asked, taken, None if reference is None else self._inspect(reference, "reference"))
 
 
 def plan_or_reason(planner: Planner, area: Area, settings: Settings) -> AreaPlan | str:

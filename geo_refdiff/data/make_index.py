@@ -244,7 +244,8 @@ def _published_rows(
         for split in published_splits(folder)
     ]
     wanted = _wanted([data.place(index) for data in splits for index in range(len(data))], options)
-    rows, masks = [], {}
+    rows: list[IndexRow] = []
+    masks: dict[str, WriteMask] = {}
     for data in splits:
         made.problems.total += len(data.problems)
         made.problems.unusable += data.problems.unusable
@@ -330,10 +331,10 @@ def _range(infos: Sequence[RasterInfo]) -> tuple[float, float]:
             for window in sample_windows(info.height, info.width):
                 values, valid = reader.read(window)
                 samples.append(values[valid][:: max(1, values.size // 200_000)].astype(np.float64))
-    seen = np.concatenate(samples)
-    if seen.size == 0:
+    pixels = np.concatenate(samples)
+    if pixels.size == 0:
         raise InputError(f"{infos[0].path}: has no valid pixel where it was looked at; leave it out")
-    low, high = (float(f"{q:.6g}") for q in np.quantile(seen, _QUANTILES))
+    low, high = (float(f"{q:.6g}") for q in np.quantile(pixels, _QUANTILES))
     if not low < high:
         raise InputError(f"{infos[0].path}: holds {low:g} everywhere; leave it out")
     return low, high

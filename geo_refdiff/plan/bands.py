@@ -124,6 +124,18 @@ def band_notes(
         )
 
 
+def coarser_note(scene: RasterInfo) -> str | None:
+    """What became of bands of a product's coarser pixels; None where there are none."""
+    if not scene.coarser:
+        return None
+    count = len(scene.data_bands)
+    names = ", ".join(band_name(scene, place) for place in range(count - scene.coarser, count))
+    return (
+        f"{names} have coarser pixels: they are resampled to those of the others and get detail that is finer than "
+        f"these; what lies between the two sizes stays soft"
+    )
+
+
 def _pair(pair: Mapping[str, Any]) -> str:
     """ "B04 <- ref band 1 (red), the model's red"."""
     text, channel = str(pair["name"]), pair["channel"]

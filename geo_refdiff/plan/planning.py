@@ -16,6 +16,7 @@ from geo_refdiff.errors import OptionError, OutputError
 from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
 from geo_refdiff.plan.automatic_mask import automatic_mask
+from geo_refdiff.plan.bands import coarser_note
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
 from geo_refdiff.plan.layout import WindowLayout, plan_windows
@@ -73,7 +74,9 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     Raises:
         InputError, GridError, ModelError, OptionError: one line each.
     """
-    scene, cloudy = cloudy_scene(inspect(scene_file, "scene"), options.clouds.cloud_mask, options.clouds.clouds)
+    with_coarser = options.radiometry.other_bands == "transfer"
+    scene = inspect(scene_file, "scene", coarser=with_coarser)
+    scene, cloudy = cloudy_scene(scene, options.clouds.cloud_mask, options.clouds.clouds)
     _LOG.debug(
         "scene: %s, %d x %d pixels, %d bands, %s", scene.path, scene.width, scene.height, scene.count, scene.dtype
     )
@@ -83,7 +86,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     outline = make_outline(options, scene, reference)
     model, bands = outline.model, outline.bands
     scale, notes = outline.scale, list(outline.notes)
-    notes += [note for note in (cloudy, hidden) if note is not None]
+    notes += [note for note in (cloudy, hidden, coarser_note(scene)) if note is not None]
     asked_psf = options.radiometry.psf
     taken_by = recognised(scene)
     instrument = taken_by if asked_psf is None else None

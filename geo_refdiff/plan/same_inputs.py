@@ -46,7 +46,7 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
         return now
 
     def raster(role: Role) -> Callable[[str, RasterInfo], RasterInfo]:
-        return lambda name, at: with_clouds(inspect(name, role), at.clouds)
+        return lambda name, at: with_clouds(inspect(name, role, coarser=at.coarser > 0), at.clouds)
 
     def with_clouds(info: RasterInfo, layer: CloudLayer | None) -> RasterInfo:
         if layer is None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.products.files import Files, is_archive
@@ -40,8 +41,13 @@ _COLOURS = {"red": "red", "green": "green", "blue": "blue"} | (
 """Colour interpretation by common name; near infrared from GDAL 3.10 on."""
 
 
-def inspect(path: str | Path, role: Role) -> RasterInfo:
+def inspect(path: str | Path, role: Role, *, coarser: bool = False) -> RasterInfo:
     """What a raster file or a product holds, after checking that it can serve (see `raster.info.inspect`).
+
+    Args:
+        path: of a file, folder, archive or STAC item, or a URL.
+        role: what it is to be.
+        coarser: whether a product's bands of coarser pixels come along, resampled, behind the others.
 
     Raises:
         InputError: one line that names the file, what is wrong and the way out.
@@ -50,8 +56,9 @@ def inspect(path: str | Path, role: Role) -> RasterInfo:
     if product is None:
         return inspect_file(path, role)
     with gdal_env():
-        info = inspect_file(product.path, role, vrt=product_vrt(product))
-    return replace(info, size_bytes=product.size_bytes, mtime_ns=product.mtime_ns)
+        info = inspect_file(product.path, role, vrt=product_vrt(product, coarser=coarser))
+    more = len(product.coarser) if coarser else 0
+    return replace(info, size_bytes=product.size_bytes, mtime_ns=product.mtime_ns, coarser=more)
 
 
 def open_product(path: str | Path) -> Product | None:
@@ -104,22 +111,26 @@ def _read(files: Files) -> Product | None:
     return next((product for product in (read(files) for read in _READERS) if product is not None), None)
 
 
-def product_vrt(product: Product) -> str:
+def product_vrt(product: Product, *, coarser: bool = False) -> str:
     """XML of a VRT of the product's bands, with names, scales, offsets, nodata, colours and time.
+
+    Args:
+        product: opened.
+        coarser: whether the bands of coarser pixels follow, resampled by cubic convolution.
 
     Raises:
         InputError: a band cannot be opened, or lies on another grid than the first.
     """
-    bands = product.bands
+    bands = product.bands + (product.coarser if coarser else ())
     first = _opened(product, bands[0])
-    for band in bands[1:]:
-        found = _opened(product, band)
-        if found != first:
-            told = " where ".join(
+    for band in product.bands[1:]:
+        grid = _opened(product, band)
+        if grid != first:
+            sizes = " where ".join(
                 f"{b.name} has {g.width} x {g.height} pixels of {g.affine.a:g} ({g.dtype})"
-                for b, g in ((band, found), (bands[0], first))
+                for b, g in ((band, grid), (bands[0], first))
             )
-            raise InputError(f"{product.path}: its bands do not lie on one grid: {told}; fetch the product again")
+            raise InputError(f"{product.path}: its bands do not lie on one grid: {sizes}; fetch the product again")
     geobox = GeoBox((first.height, first.width), first.affine, first.crs)
     mosaic = VirtualRaster(
         geobox=geobox,
@@ -138,9 +149,34 @@ def product_vrt(product: Product) -> str:
     whole = Window(0, 0, first.height, first.width)
     for index, band in enumerate(bands):
         element = band_element(mosaic, index)
-        add_source(element, band.file, str(band.index), whole, relative=False)
+        file = band.file if index < len(product.bands) else _resampled(product, band, first, mosaic.nodata)
+        add_source(element, file, str(band.index), whole, relative=False)
         root.append(element)
     return ET.tostring(root, encoding="unicode")
+
+
+def _resampled(product: Product, band: Band, grid: _Grid, nodata: float | None) -> str:
+    """XML of a VRT of a band's file on the grid of the other bands.
+
+    Raises:
+        InputError: it cannot be opened, or is of another data type.
+    """
+    own = _opened(product, band)
+    if own.dtype != grid.dtype:
+        raise InputError(f"{product.path}: band {band.name} holds {own.dtype}, the others {grid.dtype}; leave it out")
+    try:
+        with (
+            rasterio.open(band.file) as source,
+            WarpedVRT(
+                source, crs=grid.crs, transform=grid.affine, width=grid.width, height=grid.height,
+                resampling=Resampling.cubic, src_nodata=nodata, nodata=nodata, tolerance=1e-6,
+            ) as warped,
+        ):  # fmt: skip
+            return str(warped.tags(ns="xml:VRT")["xml:VRT"])
+    except GDAL_ERRORS as error:
+        raise InputError(
+            f"{product.path}: band {band.name} cannot be resampled ({one_line(error, 160)}); {unreadable(band.file)}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -97,9 +97,9 @@ class NamedLayer:
     def of(text: str) -> NamedLayer:
         """From "FILE" or "KIND:FILE"."""
         kind, colon, path = text.partition(":")
-        for known in KINDS:
-            if colon and kind.lower() == known:
-                return NamedLayer(path, known)
+        for kinds in KINDS:
+            if colon and kind.lower() == kinds:
+                return NamedLayer(path, kinds)
         return NamedLayer(text)
 
     def __str__(self) -> str:
@@ -226,24 +226,16 @@ def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
             add_source(band, part, "1", Window(0, 0, info.height, info.width), relative=False)
         return _text(root)
     if kind in _CLASSES:
-        values = np.arange(256)
-        marked = _CLASSES[kind](values)
-        bits = gdal_name(info.path)
-        if np.dtype(info.dtype).itemsize > 1:  # the lowest eight bits
-            saw = ((start + low, low) for start in range(0, 2**16, 256) for low in (0, 255))
-            bits = _text(_looked_up(gdal_name(info.path), "1", info, _table(saw), info))
-            return _text(_looked_up(bits, "1", info, _table((v, 255 * m) for v, m in zip(values, marked, strict=True))))
-        return _text(
-            _looked_up(bits, "1", info, _table((v, 255 * m) for v, m in zip(values, marked, strict=True)), info)
-        )
+        marked = _CLASSES[kind](np.arange(256)).tolist()
+        table = ",".join(f"{value}:{255 * cloudy}" for value, cloudy in enumerate(marked))
+        if np.dtype(info.dtype).itemsize == 1:
+            return _text(_looked_up(gdal_name(info.path), "1", info, table, info))
+        saw = ",".join(f"{start}:0,{start + 255}:255" for start in range(0, 2**16, 256))  # the lowest eight bits
+        bits = _text(_looked_up(gdal_name(info.path), "1", info, saw, info))
+        return _text(_looked_up(bits, "1", info, table))
     limit = {"probability": _SURE, "percent": 100 * _SURE, "mask": 1.0}[kind]
     below = limit - (1e-7 if kind == "probability" else 1.0)
     return _text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
-
-
-def _table(pairs: Iterable[tuple[int, int]]) -> str:
-    """Of a VRT: what stands for which value."""
-    return ",".join(f"{int(value)}:{int(result)}" for value, result in pairs)
 
 
 def _looked_up(source: str, band: str, grid: RasterInfo, table: str, holes: RasterInfo | None = None) -> ET.Element:

@@ -58,8 +58,22 @@ def horizontal_crs(crs: Any) -> pyproj.CRS:
     """The horizontal part of a CRS."""
     parsed = pyproj.CRS.from_user_input(crs)
     if parsed.is_compound:
-        parsed = parsed.sub_crs_list[0]
+        parsed = _horizontal_part(parsed)
     return parsed.to_2d() if len(parsed.axis_info) > 2 else parsed
+
+
+def _horizontal_part(compound: pyproj.CRS) -> pyproj.CRS:
+    """The horizontal part of a compound CRS, that of its authority's code where that is the same but for names.
+
+    Newer databases than pyproj's have codes of their own for such parts.
+    """
+    own, code = compound.sub_crs_list[0], compound.to_json_dict().get("id")
+    try:
+        coded = compound if code is None else pyproj.CRS.from_authority(code["authority"], code["code"])
+    except pyproj.exceptions.CRSError:
+        return own
+    known = coded.sub_crs_list[0] if coded.is_compound else own
+    return known if _shape_of(known) == _shape_of(own) else own
 
 
 def unit_of(crs: Any) -> str:

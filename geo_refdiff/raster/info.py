@@ -72,6 +72,7 @@ class RasterInfo:
         size_bytes, mtime_ns: size and time of last change (of a VRT: together with its sources); 0 if unknown.
         vrt: XML of the GDAL VRT that a product is read through; None: `path` itself is opened.
         clouds: what tells its cloudy pixels, which are missing for readers; None: nothing.
+        coarser: how many bands, the last ones, are of a product's coarser pixels, resampled to those of the others.
     """
 
     path: str
@@ -93,6 +94,7 @@ class RasterInfo:
     mtime_ns: int
     vrt: str | None = None
     clouds: CloudLayer | None = None
+    coarser: int = 0
 
     @property
     def name(self) -> str:

@@ -158,10 +158,10 @@ def area_text(area: Any) -> Any:
     """
     if isinstance(area, tuple) and len(area) == 4 and all(isinstance(v, int | float) for v in area):
         return ",".join(f"{v!r}" for v in area)
-    found = as_polygons(area, "area of interest")
-    if found is None:
+    areas = as_polygons(area, "area of interest")
+    if areas is None:
         return area
-    geometries, crs = found
+    geometries, crs = areas
     if crs is None:
         merged = polygons(shapely.make_valid(shapely.force_2d(shapely.union_all(geometries))))
     else:
@@ -199,7 +199,10 @@ def other_meanings(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
 
     Boxes in degrees without a CRS, and latitude before longitude.
     """
-    numbers = _BOX.match(text)
+    numbers, written = _BOX.match(text), _WKT.match(text)
+    if written is not None and written.group(1) is None:
+        with contextlib.suppress(GridError, InputError):
+            return [("EPSG:4326;POLYGON ...", read_aoi(f"EPSG:4326;{text}", crs))]
     if numbers is None:
         return _swapped_file(text, crs)
     x0, y0, x1, y1 = (part.strip() for part in numbers.group(1).split(","))
@@ -221,7 +224,7 @@ def _swapped_file(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
         frame = read_layer(source, columns=[])
         own = pyproj.CRS.from_user_input(frame.crs)
         turned = shapely.transform(shapely.union_all(frame.geometry.dropna()), lambda xy: xy[:, ::-1])
-        return [("x and y swapped", _moved(sound_polygons(turned, own), own, crs, source.path))]
+        return [("x and y swapped: put longitude first", _moved(sound_polygons(turned, own), own, crs, source.path))]
     return []
 
 
@@ -280,7 +283,8 @@ def read_layer(source: LayerSource, columns: Sequence[str] | None = None) -> Any
     if not isinstance(frame, geopandas.GeoDataFrame) or frame.geometry.isna().all():
         raise InputError(f"{source}: holds no geometry; give a layer of polygons (FILE|layername=NAME)")
     if frame.crs is None:
-        raise InputError(f"{source.path}: has no CRS; assign the right one: ogr2ogr -a_srs EPSG:...")
+        how = ".set_crs('EPSG:...').to_parquet()" if is_parquet(source.path) else "ogr2ogr -a_srs EPSG:..."
+        raise InputError(f"{source.path}: has no CRS; assign the right one: {how}")
     check_degrees(source.path, pyproj.CRS.from_user_input(frame.crs), frame.total_bounds)
     return frame
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -33,6 +35,8 @@ from geo_refdiff.validate.against import against_reference, against_truth, bicub
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
 from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
+
+_LOG = logging.getLogger(__name__)
 
 _TILE = 64
 _WHOLE = 1e-3
@@ -167,12 +171,17 @@ class Validation:
         ]
 
 
+TileProgress = Callable[[int, int], None]
+"""Called with the number of tiles that are done, and of all."""
+
+
 def validate_product(
     out: Raster,
     scene: Raster,
     truth: Raster | None = None,
     reference: Raster | None = None,
     cloud_mask: str = AUTO,
+    progress: TileProgress | None = None,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
@@ -183,6 +192,7 @@ def validate_product(
             name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
         cloud_mask: that it was made with, as of `upscale`; it is looked at where clouds have become nodata.
+        progress: called after each tile with their number so far and in all.
 
     Raises:
         InputError: a file cannot be read, `out` carries no tags of `upscale`, bands of the reference or the truth are
@@ -190,18 +200,26 @@ def validate_product(
     """
     with gdal_env():
         made, source = inspect(name_of(out), "scene"), inspect(name_of(scene), "scene")
-        if read_declared(made).clouds == "nodata":
+        declared = read_declared(made)
+        if max(declared.bands) > source.count:
+            source = inspect(name_of(scene), "scene", coarser=True)
+        if declared.clouds == "nodata":
             source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
             made,
             source,
             None if truth is None else inspect(name_of(truth), "reference"),
             None if reference is None else inspect(name_of(reference), "reference"),
+            progress,
         )
 
 
 def validate_raster(
-    info: RasterInfo, source: RasterInfo, truth: RasterInfo | None = None, reference: RasterInfo | None = None
+    info: RasterInfo,
+    source: RasterInfo,
+    truth: RasterInfo | None = None,
+    reference: RasterInfo | None = None,
+    progress: TileProgress | None = None,
 ) -> Validation:
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
@@ -217,7 +235,7 @@ def validate_raster(
             return result
         half_range = survey_scene(source, declared.bands, model_units=True, scene_range=None).half_range
         result.value_range = 2 * half_range
-        sums = _compare(result, info, source, corner, declared)
+        sums = _compare(result, info, source, corner, declared, progress)
         result.promises += _judged(result, info, source, declared, sums)
         side = Path(info.path).with_suffix(".source.tif")
         if side.exists():
@@ -225,11 +243,13 @@ def validate_raster(
                 tags = dataset.tags()
             result.sources = {n: int(tags.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
         if truth is not None:
+            _LOG.debug("comparing with the truth")
             compared = against_truth(info, truth, source, declared, corner, result.value_range)
             result.truth, result.bicubic_truth = compared.figures, compared.bicubic
             result.truth_unmeasured = compared.unmeasured
             result.correctness, result.truth_registration = compared.correctness, compared.registration
         if reference is not None:
+            _LOG.debug("comparing with the reference")
             result.reference = against_reference(info, reference, source, declared, corner)
         return result
 
@@ -303,7 +323,12 @@ def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int]
 
 
 def _compare(
-    result: Validation, info: RasterInfo, source: RasterInfo, corner: tuple[int, int], declared: Declared
+    result: Validation,
+    info: RasterInfo,
+    source: RasterInfo,
+    corner: tuple[int, int],
+    declared: Declared,
+    progress: TileProgress | None,
 ) -> list[BandSums]:
     """Fill in what the pixels say; gives the sums of each band."""
     scale, dtype = declared.scale, np.dtype(source.dtype)
@@ -311,7 +336,8 @@ def _compare(
     output, interpolated = Gradients(scale), Gradients(scale)
     sums = [EMPTY] * len(declared.bands)
     with RasterReader(info, info.data_bands) as fine, RasterReader(source, declared.bands) as coarse:
-        for tile in tiles(info, scale, _TILE):
+        places = list(tiles(info, scale, _TILE))
+        for number, tile in enumerate(places, 1):
             outer = tile.pad(consistency.sees)
             pixels, valid = fine.read(outer.multiply(scale))
             smooth, lr, lr_valid = bicubic(coarse, outer.shift(*corner), scale)
@@ -331,6 +357,8 @@ def _compare(
             both = valid[own] & wanted
             output.feed(pixels[own].astype(np.float32), both)
             interpolated.feed(plain[0].to(torch.float32).numpy()[own], both)
+            if progress:
+                progress(number, len(places))
     result.seams = Seams.of(output, interpolated)
     return sums
 

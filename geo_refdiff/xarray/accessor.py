@@ -133,8 +133,8 @@ def _upscaled(
     if stored[0].store.info.validity == "none":
         _LOG.warning("the array has no nodata value: all pixels are data; else say it: .rio.write_nodata(0)")
     mask = mask_name(mask, lambda: stored[0].store.info.crs_wkt)
-    more = {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
-    inputs = {"ref": ref, "mask": mask, **more}
+    inputs: dict[str, Any] = {"ref": ref, "mask": mask}
+    inputs |= {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
     beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, Array)}
     given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
     if "cloud_mask" in beside:

@@ -125,6 +125,13 @@ def test_without_a_terminal_there_is_a_line_a_minute_with_the_time_left(
     assert len(lines) == 5
 
 
+def test_validating_counts_tiles(job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told) -> None:
+    assert run([*job, "-q"]) == 0
+    monkeypatch.setenv("GEO_REFDIFF_PROGRESS", "lines")
+    assert run(["validate", str(tmp_path / "o.tif"), "--scene", job[1]]) == 0
+    assert capsys.readouterr().err == "tile 1 of 1 (100%)\n"
+
+
 def test_a_batch_says_failures_even_when_quiet(make_pair: Any, tmp_path: Path, capsys: Told) -> None:
     import geopandas
     import shapely

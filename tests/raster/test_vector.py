@@ -187,7 +187,9 @@ def test_latitude_first_is_told_where_both_could_be_longitudes(
         "europe.tif", np.ones((1, 20, 24), np.uint8), transform=Affine(40, 0, 600000, 0, -40, 5400000), crs="EPSG:32633"
     )
     box = shapely.box(48.743, 16.361, 48.749, 16.367)
+    told = aoi_error(scene, shapely.box(16.361, 48.743, 16.367, 48.749).wkt)
+    assert "it lies inside as EPSG:4326;POLYGON ..." in told
     told = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
     assert "it lies inside as 16.361,48.743,16.367,48.749,EPSG:4326" in told
     geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
-    assert "it lies inside as x and y swapped" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
+    assert "it lies inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
