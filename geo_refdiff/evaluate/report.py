@@ -244,10 +244,10 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
     data, scene, methods, report = (getattr(setup.options, part) for part in ("data", "scene", "methods", "report"))
     places = len({spec.place for spec in setup.specs})
     sigma = scene.sensor(scene.scales[0]).psf_sigma
-    psf = f"Gaussian PSF of {sigma:g} LR px, then area means"
+    psf = f"Gaussian PSF of {sigma:g} scene pixels, then area means"
     lr = {"psf": psf, "bicubic": "antialiased bicubic"}[scene.degradation]
     lr += f", noise of {scene.noise:g} DN" if scene.noise else ""
-    lr += f"; declared as {scene.declared_psf:g} LR px" if scene.declared_psf is not None else ""
+    lr += f"; declared as {scene.declared_psf:g} scene pixels" if scene.declared_psf is not None else ""
     coarser = "" if data.average == 1 else f" that are means of {data.average} x {data.average} px"
     lines: dict[str, str] = {
         "data": f"{setup.data}, {places} places, tiles of {data.tile} px{coarser}, "
