@@ -31,6 +31,9 @@ docs: $(VENV)/.ready   # a site, build/site; its search wants a server: python3 
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
+bench-gpu: $(VENV)/.ready   # says "not measured" where there is no GPU
+	$(BIN)/python -m benchmarks.speed --gpu
+
 sample: $(VENV)/.ready
 	$(BIN)/python -m sample_tiles.painter valley
 

@@ -55,10 +55,10 @@ def stacked(dataset: xarray.Dataset, what: str) -> xarray.DataArray:
         raise InputError(f"{what}: none of its variables ({', '.join(map(str, dataset.data_vars))}) has pixels")
     first = dataset[names[0]]
     for name in names[1:]:
-        for told, of in _TOLD.items():
+        for kind, of in _TOLD.items():
             if of(dataset[name]) != of(first):
                 raise InputError(
-                    f"{what}: {told} of '{name}' is {_shown(of(dataset[name]))}, of '{names[0]}' {_shown(of(first))}; "
+                    f"{what}: {kind} of '{name}' is {_shown(of(dataset[name]))}, of '{names[0]}' {_shown(of(first))}; "
                     f"make them alike, or choose variables: ds[['{names[0]}', ...]]"
                 )
     taken = {d for name in names for d in (*dataset[name].dims, *dataset[name].coords)}

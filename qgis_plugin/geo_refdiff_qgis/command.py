@@ -28,8 +28,8 @@ def find_command():
     if named:
         path = os.path.expanduser(named)
         return [path] if os.path.exists(path) else shlex.split(named)
-    found = shutil.which("geo-refdiff") or shutil.which("geo-refdiff", path=os.path.expanduser("~/.local/bin"))
-    return [found] if found else None
+    installed = shutil.which("geo-refdiff") or shutil.which("geo-refdiff", path=os.path.expanduser("~/.local/bin"))
+    return [installed] if installed else None
 
 
 class CancelledError(Exception):

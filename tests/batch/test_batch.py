@@ -195,7 +195,8 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
     assert first.done == second.done == 5
     (told,) = said.messages
     assert told.startswith(f"left out: {country.scenes}: 3 outputs of runs, such as {country.scenes}/sharp_20250101.s")
-    assert plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS) == before
+    after = plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS)
+    assert [replace(area, seconds=None) for area in after.areas] == list(before.areas)  # the time is known by now
     named = country.scenes / "sharp_20250101.tif"
     planned = plan_batch(country.areas, Sources([named]), tmp_path / "none", options=OPTIONS)
     assert planned.areas[0].scene == "sharp_20250101.tif"
