@@ -107,15 +107,15 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
 
 def rows(cases: Callable[[], Iterator[tuple[str, int, int]]]) -> list[list[str]]:
     """A row of the table for each model and number of workers."""
-    told = []
+    lines = []
     for model, count, side in cases():
         for workers in (None, 1, 2):
             with TemporaryDirectory() as folder:
                 clock = run_batch(Path(folder), count, side, model, workers)
             pace = (clock.times[-1] - clock.times[0]) / max(count - 1, 1)
             name = "none, one process" if workers is None else str(workers)
-            told.append([model, name, str(count), f"{clock.times[-1] - clock.times[0]:.1f}", f"{1000 * pace:.0f}"])
-    return told
+            lines.append([model, name, str(count), f"{clock.times[-1] - clock.times[0]:.1f}", f"{1000 * pace:.0f}"])
+    return lines
 
 
 @click.command()

@@ -55,12 +55,12 @@ def against(crop: Crop, ref: np.ndarray) -> Crop:
 
 def reported(network: ChangeNetwork, samples: Iterable[LrSample], threshold: float) -> float:
     """Share of known scene pixels that are told to have changed."""
-    told = known = 0
+    cells = labelled = 0
     for sample in samples:
         ok = sample.weight > 0
-        told += int((1 - probabilities(network, sample)[0][ok] >= threshold).sum())
-        known += int(ok.sum())
-    return told / max(1, known)
+        cells += int((1 - probabilities(network, sample)[0][ok] >= threshold).sum())
+        labelled += int(ok.sum())
+    return cells / max(1, labelled)
 
 
 def exposed(image: np.ndarray) -> np.ndarray:

@@ -83,9 +83,9 @@ def measured(models: tuple[str, ...], data: str | Path, **options: Any) -> dict[
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Method -> what was measured of it: at the one scale of tiles, or over real scenes."""
-    scales = metrics.get("scales")
-    methods: dict[str, Any] = metrics["methods"] if scales is None else next(iter(scales.values()))["methods"]
+    """Method -> what was measured of it: at the one scale of tiles, or over the real scenes that all were run on."""
+    measurements = [metrics["common"]] if "common" in metrics else list(metrics["scales"].values())
+    methods: dict[str, Any] = measurements[0]["methods"]
     return methods
 
 
@@ -143,8 +143,8 @@ def row(condition: str, name: str, method: dict[str, Any]) -> list[str]:
     for key in FIGURES:
         mean, error = means.get(key), errors.get(key)
         digits = 2 if key in ("psnr", "chroma", "flat_noise", "lattice") else 3
-        told = "-" if mean is None else f"{mean:.{digits}f}"
-        cells.append(f"{told} ± {error:.3f}" if mean is not None and error is not None and "efflp" in key else told)
+        shown = "-" if mean is None else f"{mean:.{digits}f}"
+        cells.append(f"{shown} ± {error:.3f}" if mean is not None and error is not None and "efflp" in key else shown)
     fd = method["fd"]
     return [condition, name, *cells, "-" if fd is None else f"{fd:.0f} ± {method['fd_standard_error']:.0f}"]
 

@@ -79,10 +79,10 @@ def _with_reference(tile: Tile, ref: Tensor) -> Tile:
 
 def in_radiometry(ref: Tensor, truth: Tensor) -> Tensor:
     """A reference (1, C, H, W) DN, NaN = missing, fitted to another image as the index does for its own; whole DN."""
-    known = torch.isfinite(ref).all(dim=1)[0]
+    valid = torch.isfinite(ref).all(dim=1)[0]
     new, old = (x[0].nan_to_num().clamp(0, 255).round().numpy().astype(np.uint8) for x in (truth, ref))
-    image = torch.from_numpy(match_radiometry(new, old, known.numpy()).astype(np.float32))[None]
-    return torch.where(known, image, torch.nan)
+    image = torch.from_numpy(match_radiometry(new, old, valid.numpy()).astype(np.float32))[None]
+    return torch.where(valid, image, torch.nan)
 
 
 def compare(

@@ -99,14 +99,16 @@ def draw_cases(count: int, seed: int) -> list[Case]:
 def run_case(case: Case) -> Outcome:
     """Register one case."""
     view = make_case(case)
-    found = register_view(view)
+    registration = register_view(view)
     error = less_own = nan
-    if found.registered:
-        d = found.displacement.on_pixels(view.shape) - np.array(case.truth)[:, None, None]
+    if registration.registered:
+        d = registration.displacement.on_pixels(view.shape) - np.array(case.truth)[:, None, None]
         error = _rms(d)
         own = own_shift(case)
         less_own = nan if own is None else _rms(d - np.array(own)[:, None, None])
-    return Outcome(case, found.verdict, found.kind, error, less_own, found.score, found.disagreement)
+    return Outcome(
+        case, registration.verdict, registration.kind, error, less_own, registration.score, registration.disagreement
+    )
 
 
 def own_shift(case: Case) -> tuple[float, float] | None:
@@ -128,8 +130,8 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     wrong = sum(o.silent for o in outcomes)
     refused = sum(o.verdict != "registered" for o in outcomes if o.case.unrelated)
     unrelated = len(outcomes) - len(sure)
-    told = f"{refused} of {unrelated}"
-    return [name, str(len(sure)), f"{len(errors)}", root_mean_square(errors), worst, less, str(wrong), told]
+    cells = f"{refused} of {unrelated}"
+    return [name, str(len(sure)), f"{len(errors)}", root_mean_square(errors), worst, less, str(wrong), cells]
 
 
 def root_mean_square(errors: NDArray[np.float64]) -> str:

@@ -82,7 +82,7 @@ def make_case(case: Case, field: Field | None = None) -> View:
     rng = np.random.default_rng(case.seed)
     margin, side = PAD * case.scale, case.side * case.scale
     full = side + 2 * margin
-    now, known = _ground(case, case.years[0], case.bands[0], full)
+    now, valid_pixels = _ground(case, case.years[0], case.bands[0], full)
     old, old_known = _ground(case, case.years[1], case.bands[1], full)
     other = np.roll(old.transpose(0, 2, 1)[:, ::-1], (full // 3, full // 5), (1, 2))
     if case.unrelated:
@@ -94,7 +94,7 @@ def make_case(case: Case, field: Field | None = None) -> View:
     scene = observed(now[inner] * case.gain, sensor)
     scene += rng.standard_normal(scene.shape).astype(np.float32) * case.noise
     scene = np.clip(np.rint(scene), 0, 255 * max(1.0, case.gain))
-    valid = observed(known[inner][None].astype(np.float32), sensor)[0] > 0.999
+    valid = observed(valid_pixels[inner][None].astype(np.float32), sensor)[0] > 0.999
     valid &= ~blobs(valid.shape, case.nodata, max(4.0, case.side / 16), rng)
     if field is not None:
         old = _bent(old, field, case.scale, margin)
@@ -160,12 +160,12 @@ def _ground(case: Case, year: int, bands: tuple[int, ...], side: int) -> tuple[I
     names = _places(case.place, case.years)
     chosen = rng.permutation(len(names))[np.arange(count * count) % len(names)]
     out = np.zeros((len(bands), count * 256, count * 256), dtype=np.float32)
-    known = np.zeros(out.shape[1:], dtype=bool)
+    valid = np.zeros(out.shape[1:], dtype=bool)
     for k, index in enumerate(chosen):
         row, col = (256 * v for v in divmod(k, count))
         out[:, row : row + 256, col : col + 256] = _place_on(case.place, names[index], onto, year)[list(bands)]
-        known[row + GUTTER : row + 256 - GUTTER, col + GUTTER : col + 256 - GUTTER] = True
-    return out[:, :side, :side], known[:side, :side]
+        valid[row + GUTTER : row + 256 - GUTTER, col + GUTTER : col + 256 - GUTTER] = True
+    return out[:, :side, :side], valid[:side, :side]
 
 
 def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:

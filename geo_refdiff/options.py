@@ -213,15 +213,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def fields_of(record: type[Options]) -> Mapping[str, Field]:
     """The options of a record by name."""
-    hints, found = get_type_hints(record, include_extras=True), {}
+    hints, fields = get_type_hints(record, include_extras=True), {}
     for item in msgspec.structs.fields(record):
         kind, option = get_args(hints[item.name])
         others = tuple(part for part in get_args(kind) if part is not type(None))
         optional = get_origin(kind) is not Literal and len(others) < len(get_args(kind))
         if optional:
             kind = others[0] if len(others) == 1 else kind
-        found[item.name] = Field(item.name, kind, optional, item.default, option, option.group or record.group)
-    return found
+        fields[item.name] = Field(item.name, kind, optional, item.default, option, option.group or record.group)
+    return fields
 
 
 def chosen_products(products: Any) -> Any:

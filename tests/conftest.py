@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches" / secrets.token_hex(8)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """Nothing waits for the disk: files of tests need not outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def landscapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Paints the landscapes of some seeds, each set once, and gives their index."""
@@ -76,6 +85,11 @@ def landscapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def texture(shape: tuple[int, ...], seed: int = 0, smooth: float = 1.5) -> np.ndarray:
     """Values in 0..1, (..., height, width), with structure at all sizes."""
+    return _texture(shape, seed, smooth).copy()
+
+
+@lru_cache(maxsize=16)
+def _texture(shape: tuple[int, ...], seed: int, smooth: float) -> np.ndarray:
     from scipy import ndimage
 
     rng = np.random.default_rng(seed)

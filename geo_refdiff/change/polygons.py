@@ -118,10 +118,10 @@ def mask_name(mask: Any, scene_crs: Callable[[], str]) -> Any:
     """
     import geopandas
 
-    found = as_polygons(mask, "mask")
-    if found is None:
+    source = as_polygons(mask, "mask")
+    if source is None:
         return mask
-    geometries, crs = found
+    geometries, crs = source
     frame = mask if isinstance(mask, geopandas.GeoDataFrame) else geopandas.GeoDataFrame(geometry=geometries)
     if not geometries:
         raise InputError("mask: holds no geometry; give polygons, or mask='none'")

@@ -23,7 +23,7 @@ from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import declared_sensor
 from geo_refdiff.plan.layout import plan_blocks
-from geo_refdiff.plan.output import output_of
+from geo_refdiff.plan.records import Output
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.band_pairs import comparable_bands
 from geo_refdiff.raster.crs import unit_of
@@ -195,7 +195,7 @@ def _write(
     progress: BlockProgress | None,
 ) -> None:
     """The reference on the target, in one warp, block by block."""
-    output = output_of(reference, more=True)
+    output = Output.of(reference, more=True)
     profile = VirtualRaster(
         geobox=target,
         dtype=output.dtype,

@@ -16,7 +16,7 @@ from geo_refdiff.engine.writer import BlockProgress, write_rasters
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import SimulateOptions, takes_options
 from geo_refdiff.plan.bands import choose_bands
-from geo_refdiff.plan.output import output_of
+from geo_refdiff.plan.records import Output
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo, inspect
@@ -122,7 +122,7 @@ def simulate(
         names = choose_bands(info, None, None, (), ()).names
         sensor = _sensor(info, names, chosen)
         block = _block(block_size, scale)
-        simulation = Simulation(info, sensor, block, output_of(info, False))
+        simulation = Simulation(info, sensor, block, Output.of(info, more=False))
         with RasterReader(info, info.data_bands) as reader:
             finished = blocks(reader, simulation, progress)
             write_rasters([simulation.raster], [out], simulation.layout, finished, overwrite=overwrite)

@@ -156,9 +156,9 @@ def match(
         register: whether to look for a shift.
     """
     shifts = [find_shift(new, ref, ok & ref_ok) for new, ok, ref, ref_ok in views] if register else []
-    seen = [shift for shift in shifts if shift is not None]
-    registered = 2 * len(seen) >= len(views) and bool(seen)
-    rows, cols = (float(v) for v in np.median(np.array(seen), axis=0)) if registered else (0.0, 0.0)
+    measured = [shift for shift in shifts if shift is not None]
+    registered = 2 * len(measured) >= len(views) and bool(measured)
+    rows, cols = (float(v) for v in np.median(np.array(measured), axis=0)) if registered else (0.0, 0.0)
     old_cells, new_cells, both = [], [], []
     for new, ok, ref, ref_ok in views:
         shifted, inside = moved(ref, (rows, cols))

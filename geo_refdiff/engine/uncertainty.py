@@ -84,12 +84,12 @@ def half_widths(energies: Tensor, traces: Tensor, record: UncertaintyRecord, hal
         record: of the plan.
         half_range: digital numbers to a model unit.
     """
-    said = (traces[:, :1] > 0)[:, None]
-    parts = torch.unflatten(energies, 1, (len(record.known), -1))
-    known, unknown = (torch.tensor(v, device=energies.device) for v in (record.known, record.unknown))
-    shares = torch.where(said, known[:, None, None, None], unknown[:, None, None, None])
+    informed = (traces[:, :1] > 0)[:, None]  # by the reference
+    parts = torch.unflatten(energies, 1, (len(record.with_reference), -1))
+    both = (torch.tensor(v, device=energies.device) for v in (record.with_reference, record.without_reference))
+    shares = torch.where(informed, *(part[:, None, None, None] for part in both))
     factors = torch.tensor(record.factors, device=energies.device)[..., None, None] * half_range
-    widths: Tensor = (shares * parts).sum(dim=1).sqrt() * torch.where(said[:, 0], factors[:, 0], factors[:, 1])
+    widths: Tensor = (shares * parts).sum(dim=1).sqrt() * torch.where(informed[:, 0], factors[:, 0], factors[:, 1])
     return widths
 
 

@@ -23,15 +23,15 @@ def cloudy_scene(info: RasterInfo, asked: str, mode: CloudMode = "keep") -> tupl
     """
     layer = _layer(info, asked)
     if layer is None:
-        told = "the scene's product tells no clouds; give a layer that does with --cloud-mask"
-        return info, told if asked == AUTO and is_product(info) else None
+        note = "the scene's product tells no clouds; give a layer that does with --cloud-mask"
+        return info, note if asked == AUTO and is_product(info) else None
     cloudy, share = with_layer(info, cloud_layer(layer, info))
-    told = _told(cloudy, share)
+    note = _told(cloudy, share)
     if not share:
-        return cloudy, f"the scene is free of clouds, {told}"
+        return cloudy, f"the scene is free of clouds, {note}"
     become = "are nodata" if mode == "nodata" else "are marked in the source map (--clouds nodata leaves them out)"
     return cloudy, (
-        f"{share:.1%} of the scene is cloudy, {told}: these pixels count for nothing in range, fit, registration and "
+        f"{share:.1%} of the scene is cloudy, {note}: these pixels count for nothing in range, fit, registration and "
         f"changes, and {become}; --cloud-mask none takes them for ground"
     )
 

@@ -16,7 +16,6 @@ from geo_refdiff.options import MAX_SCALE, GridOptions, UpscaleOptions
 from geo_refdiff.plan.bands import band_notes, choose_bands
 from geo_refdiff.plan.declared import transfers
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
-from geo_refdiff.plan.output import output_of
 from geo_refdiff.plan.records import Bands, Output
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.crs import find_overlap, horizontal_crs, in_degrees, unit_of
@@ -86,7 +85,7 @@ class Outline:
     @property
     def output(self) -> Output:
         """How the output tells its pixels."""
-        return output_of(self.scene, self.polygon is not None or self.hides_clouds)
+        return Output.of(self.scene, more=self.polygon is not None or self.hides_clouds)
 
 
 def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterInfo | None) -> Outline:
@@ -118,8 +117,8 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
         bands = choose_bands(
             scene, reference, wanted.bands, model.bands, model.optional_bands, others, wanted.ref_bands
         )
-    scale, told = _scale(wanted_scale(options.grid, scene), ratio, model)
-    notes += [] if told is None else [told]
+    scale, note = _scale(wanted_scale(options.grid, scene), ratio, model)
+    notes += [] if note is None else [note]
     notes += band_notes(scene, reference, bands, alone, model.bands, wanted.ref_bands is not None)
     area, polygon = _area(options.grid.aoi, scene, scale)
     blocks = plan_blocks(compute.block_size or BLOCK, (area.height * scale, area.width * scale))
@@ -159,10 +158,10 @@ def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, 
             f"the reference's pixels are only {1 / ratio:.3g} times finer than the scene's: say which --scale is wanted"
         )
     scale = model.nearest_scale(1 / ratio)
-    told = f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer"
+    note = f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer"
     if scale != round(1 / ratio) and not model.knows(round(1 / ratio)):
-        return scale, f"{told}, but {model.scales_told}); {model.way_out(round(1 / ratio))}"
-    return scale, f"{told}); choose another with --scale"
+        return scale, f"{note}, but {model.scales_told}); {model.way_out(round(1 / ratio))}"
+    return scale, f"{note}); choose another with --scale"
 
 
 def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
@@ -184,8 +183,8 @@ def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
     found = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
     if found.is_exact(_ON_PIXELS):
         if asked.scale not in (None, found.scale):
-            told = f"pixels like those of {like.path} want {found.scale}"
-            raise OptionError(f"scale {asked.scale}: {told}; leave one out")
+            note = f"pixels like those of {like.path} want {found.scale}"
+            raise OptionError(f"scale {asked.scale}: {note}; leave one out")
         return found.scale
     if not found.scale:
         raise GridError(

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+import numpy as np
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.mask import MaskRecord
@@ -19,6 +20,7 @@ from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.nodata import in_dtype
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
@@ -53,16 +55,16 @@ class UncertaintyRecord:
         runs: with other noise; 1 where the restorer draws none.
         coverage: share of pixels whose true value the interval is to hold; 0: the map is the plain spread.
         calibrated: whether the shares were fitted for these very weights, settings and scale.
-        known: for each of `PREDICTORS` its share where the reference says something.
-        unknown: the same elsewhere.
+        with_reference: for each of `PREDICTORS` its share where the reference says something.
+        without_reference: the same elsewhere.
         factors: for each of the model's bands in the output, where the reference says something and elsewhere.
     """
 
     runs: int
     coverage: float
     calibrated: bool
-    known: tuple[float, ...]
-    unknown: tuple[float, ...]
+    with_reference: tuple[float, ...]
+    without_reference: tuple[float, ...]
     factors: tuple[tuple[float, float], ...]
 
     @property
@@ -237,6 +239,17 @@ class Output:
     dtype: str
     nodata: float | None
     mask: bool
+
+    @classmethod
+    def of(cls, scene: RasterInfo, *, more: bool) -> Self:
+        """That of a scene's type; `more`: pixels are missing beyond the scene's own, as outside of a polygon."""
+        dtype, nodata = np.dtype(scene.dtype), scene.nodata
+        finite = scene.validity == "nodata" and nodata is not None and isfinite(nodata)
+        if finite and nodata is not None and in_dtype(nodata, dtype) is not None:
+            return cls(scene.dtype, nodata, False)
+        if dtype.kind == "f" and scene.validity in ("nodata", "nan", "none"):
+            return cls(scene.dtype, float("nan"), False)
+        return cls(scene.dtype, None, scene.validity in ("alpha", "mask") or more)
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,8 @@ class Files:
 
     def matching(self, pattern: str) -> list[re.Match[str]]:
         """The files whose names match as a whole."""
-        found = (re.fullmatch(pattern, name) for name in sorted(self.names))
-        return [match for match in found if match is not None]
+        matches = (re.fullmatch(pattern, name) for name in sorted(self.names))
+        return [match for match in matches if match is not None]
 
     def text(self, name: str) -> str:
         """What a text file holds.
@@ -88,11 +88,11 @@ class Files:
                 self._root = f"{top[0].name}/"
                 top = list(top[0].iterdir())
             base = self.path / self._root
-            found = []
+            listed = []
             for entry in top[:_MOST_LISTED]:
                 inside = list(entry.iterdir())[:_MOST_LISTED] if entry.is_dir() else [entry]
-                found += [path.relative_to(base).as_posix() for path in inside if path.is_file()]
-        return tuple(found)
+                listed += [path.relative_to(base).as_posix() for path in inside if path.is_file()]
+        return tuple(listed)
 
     @contextmanager
     def _told(self, name: str = "") -> Iterator[None]:
@@ -150,8 +150,8 @@ def number(where: str, name: str, text: str | None, kind: Callable[[str], Number
     try:
         return kind(str(text).strip())
     except ValueError:
-        told = "is missing" if text is None else f"is '{text.strip()[:40]}', no number"
-        raise InputError(f"{where}: {name} {told}; fetch the product again") from None
+        reason = "is missing" if text is None else f"is '{text.strip()[:40]}', no number"
+        raise InputError(f"{where}: {name} {reason}; fetch the product again") from None
 
 
 def _zip_names(path: Path) -> list[str]:

@@ -100,8 +100,8 @@ def _taken(where: str, image: Mapping[str, str]) -> str:
     day, time = image.get("DATE_ACQUIRED", ""), image.get("SCENE_CENTER_TIME", "")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
         raise InputError(f"{where}: DATE_ACQUIRED '{day}' is no date; fetch the product again")
-    told = re.match(r"\d\d:\d\d:\d\d", time)
-    return f"{day}T{told[0]}Z" if told else day
+    clock = re.match(r"\d\d:\d\d:\d\d", time)
+    return f"{day}T{clock[0]}Z" if clock else day
 
 
 def _group(where: str, groups: _Groups, name: str) -> Mapping[str, str]:

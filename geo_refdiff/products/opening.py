@@ -124,13 +124,13 @@ def product_vrt(product: Product, *, coarser: bool = False) -> str:
     bands = product.bands + (product.coarser if coarser else ())
     first = _opened(product, bands[0])
     for band in product.bands[1:]:
-        found = _opened(product, band)
-        if found != first:
-            told = " where ".join(
+        grid = _opened(product, band)
+        if grid != first:
+            sizes = " where ".join(
                 f"{b.name} has {g.width} x {g.height} pixels of {g.affine.a:g} ({g.dtype})"
-                for b, g in ((band, found), (bands[0], first))
+                for b, g in ((band, grid), (bands[0], first))
             )
-            raise InputError(f"{product.path}: its bands do not lie on one grid: {told}; fetch the product again")
+            raise InputError(f"{product.path}: its bands do not lie on one grid: {sizes}; fetch the product again")
     geobox = GeoBox((first.height, first.width), first.affine, first.crs)
     mosaic = VirtualRaster(
         geobox=geobox,

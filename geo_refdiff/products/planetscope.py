@@ -52,6 +52,9 @@ def read_planetscope(files: Files) -> Product | None:
         )
     masks = files.matching(f"(?:.*/)?{re.escape(match['scene'])}_3B_udm2(?:_clip)?(?:_file_format)?\\.tif")
     quality = Quality("udm2", files.gdal(masks[0][0])) if masks else None
+    if not masks:  # orders of before 2018 have the older mask alone
+        masks = files.matching(f"(?:.*/)?{re.escape(match['scene'])}_3B_AnalyticMS(?:_SR|_8b)*_DN_udm(?:_clip)?\\.tif")
+        quality = Quality("udm", files.gdal(masks[0][0])) if masks else None
     try:
         taken = datetime.strptime(match["day"] + match["time"], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
@@ -70,11 +73,11 @@ def read_planetscope(files: Files) -> Product | None:
 
 def _coefficients(files: Files, name: str, count: int) -> list[float]:
     where = f"{files.path}/{name}"
-    found = {}
+    coefficients = {}
     for element in parsed_xml(where, files.text(name)).iter("bandSpecificMetadata"):
         band = number(where, "bandNumber", element.findtext("bandNumber"), int)
-        found[band] = number(where, "reflectanceCoefficient", element.findtext("reflectanceCoefficient"), float)
-    missing = [band for band in range(1, count + 1) if band not in found]
+        coefficients[band] = number(where, "reflectanceCoefficient", element.findtext("reflectanceCoefficient"), float)
+    missing = [band for band in range(1, count + 1) if band not in coefficients]
     if missing:
         raise InputError(f"{where}: tells no reflectanceCoefficient of band {missing[0]}; fetch the product again")
-    return [found[band] for band in range(1, count + 1)]
+    return [coefficients[band] for band in range(1, count + 1)]

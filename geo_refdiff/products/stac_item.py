@@ -153,12 +153,14 @@ class _Found:
     @property
     def pixel(self) -> float | None:
         """Side in metres, where it is told."""
-        told = self.raster.get("spatial_resolution") or self.raster.get("raster:spatial_resolution")
-        told = told or self.raster.get("gsd") or self.asset.get("gsd") or self.asset.get("raster:spatial_resolution")
+        resolution = self.raster.get("spatial_resolution") or self.raster.get("raster:spatial_resolution")
+        resolution = (
+            resolution or self.raster.get("gsd") or self.asset.get("gsd") or self.asset.get("raster:spatial_resolution")
+        )
         grid = self.asset.get("proj:transform")
-        if told is None and isinstance(grid, list) and grid:
-            told = grid[0]
-        return abs(float(told)) if isinstance(told, int | float) and told else None
+        if resolution is None and isinstance(grid, list) and grid:
+            resolution = grid[0]
+        return abs(float(resolution)) if isinstance(resolution, int | float) and resolution else None
 
 
 def _bands_of(key: str, asset: Mapping[str, Any]) -> Iterator[_Found]:
@@ -186,11 +188,11 @@ def _by_resolution(found: Sequence[_Found]) -> tuple[list[_Found], list[_Found]]
         once.setdefault(one.common_name, one)
     ordered = [once[name] for name in _ORDER if name in once]
     sizes = [one.pixel for one in ordered]
-    known = [size for size in sizes if size is not None]
-    if not known:
+    resolutions = [size for size in sizes if size is not None]
+    if not resolutions:
         return ordered, []
     lead = once["red"].pixel if "red" in once else None
-    least = min(known) if lead is None else lead
+    least = min(resolutions) if lead is None else lead
     return (
         [one for one, size in zip(ordered, sizes, strict=True) if size is None or size <= least],
         [one for one, size in zip(ordered, sizes, strict=True) if size is not None and size > least],
@@ -211,10 +213,10 @@ def _scale(source: str, found: _Found, properties: Mapping[str, Any]) -> tuple[f
     Sentinel-2's offset is told in three ways: by the asset; by the baseline alone; not at all where the catalogue has
     taken it off the pixels (`earthsearch:boa_offset_applied`), whatever the asset says.
     """
-    told = [found.raster.get(name, found.raster.get(f"raster:{name}")) for name in ("scale", "offset")]
+    values = [found.raster.get(name, found.raster.get(f"raster:{name}")) for name in ("scale", "offset")]
     scale, offset = (
         None if v is None else number(f"{source}, asset '{found.key}'", n, str(v), float)
-        for n, v in zip(("scale", "offset"), told, strict=True)
+        for n, v in zip(("scale", "offset"), values, strict=True)
     )
     if _is_sentinel_2(properties):
         scale = _SENTINEL_2_SCALE if scale is None else scale
@@ -226,16 +228,16 @@ def _scale(source: str, found: _Found, properties: Mapping[str, Any]) -> tuple[f
 
 
 def _baseline(source: str, properties: Mapping[str, Any]) -> float:
-    told = properties.get("s2:processing_baseline", properties.get("processing:version"))
-    if told is None:
+    baseline = properties.get("s2:processing_baseline", properties.get("processing:version"))
+    if baseline is None:
         raise InputError(f"{source}: tells neither the offset of its bands nor s2:processing_baseline")
-    return number(source, "s2:processing_baseline", str(told), float)
+    return number(source, "s2:processing_baseline", str(baseline), float)
 
 
 def _nodata(source: str, bands: Sequence[_Found], properties: Mapping[str, Any]) -> float | None:
-    told = next((b.raster["nodata"] for b in bands if b.raster.get("nodata") is not None), None)
-    if told is not None:
-        return number(source, "nodata", str(told), float)
+    values = next((b.raster["nodata"] for b in bands if b.raster.get("nodata") is not None), None)
+    if values is not None:
+        return number(source, "nodata", str(values), float)
     return 0.0 if _is_sentinel_2(properties) else None
 
 

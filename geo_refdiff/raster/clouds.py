@@ -97,9 +97,9 @@ class NamedLayer:
     def of(text: str) -> NamedLayer:
         """From "FILE" or "KIND:FILE"."""
         kind, colon, path = text.partition(":")
-        for known in KINDS:
-            if colon and kind.lower() == known:
-                return NamedLayer(path, known)
+        for kinds in KINDS:
+            if colon and kind.lower() == kinds:
+                return NamedLayer(path, kinds)
         return NamedLayer(text)
 
     def __str__(self) -> str:

@@ -158,10 +158,10 @@ def area_text(area: Any) -> Any:
     """
     if isinstance(area, tuple) and len(area) == 4 and all(isinstance(v, int | float) for v in area):
         return ",".join(f"{v!r}" for v in area)
-    found = as_polygons(area, "area of interest")
-    if found is None:
+    areas = as_polygons(area, "area of interest")
+    if areas is None:
         return area
-    geometries, crs = found
+    geometries, crs = areas
     if crs is None:
         merged = polygons(shapely.make_valid(shapely.force_2d(shapely.union_all(geometries))))
     else:

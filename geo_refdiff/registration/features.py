@@ -270,8 +270,8 @@ class Pair:
     def __init__(self, view: View, placement: Placement, like: Pair | None = None) -> None:
         """Resample the reference at its placement; `like`: a pair of the same view, to reuse its frame."""
         self.view, self.placement = view, placement
-        self._image, seen = view.render(placement)
-        both = view.valid & seen
+        self._image, reference_valid = view.render(placement)
+        both = view.valid & reference_valid
         same = like is not None and like.view is view and np.array_equal(like.frame.both, both)
         self.frame: Frame = like.frame if like is not None and same else Frame(view.scene, both)
         self.reference = self.frame.described(self._image)

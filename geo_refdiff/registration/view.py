@@ -36,8 +36,8 @@ class View:
     Attributes:
         scene: (C, h, w) float32, any units.
         valid: (h, w), True = the scene is valid in every band.
-        seen: (C, (h + 2 pad) 4, (w + 2 pad) 4) float32; position (4 (i + pad), 4 (j + pad)) is what the sensor would
-            have seen in scene pixel (i, j) had it looked at the reference.
+        observed: (C, (h + 2 pad) 4, (w + 2 pad) 4) float32; position (4 (i + pad), 4 (j + pad)) is what the sensor
+            would have seen in scene pixel (i, j) had it looked at the reference.
         support: ((h + 2 pad) 4, (w + 2 pad) 4) float32, the part of the sensor's response there that falls on
             valid pixels of the reference, 0..1.
         pad: scene pixels by which the reference reaches beyond the scene on each side.
@@ -46,7 +46,7 @@ class View:
 
     scene: NDArray[np.float32]
     valid: NDArray[np.bool_]
-    seen: NDArray[np.float32]
+    observed: NDArray[np.float32]
     support: NDArray[np.float32]
     pad: int
     origin: tuple[int, int] = (0, 0)
@@ -67,20 +67,20 @@ class View:
             (C, h, w) float32, and (h, w), True = valid.
         """
         height, width = self.shape
-        image = np.empty((len(self.seen), height, width), dtype=np.float32)
+        image = np.empty((len(self.observed), height, width), dtype=np.float32)
         if isinstance(placement, tuple):
-            top, left = (float(self.pad + s) * OVERSAMPLING for s in placement)
-            matrix = np.array([[OVERSAMPLING, 0, left], [0, OVERSAMPLING, top]], dtype=np.float64)
+            row, col = (float(self.pad + s) * OVERSAMPLING for s in placement)
+            matrix = np.array([[OVERSAMPLING, 0, col], [0, OVERSAMPLING, row]], dtype=np.float64)
             flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-            for band, seen in zip(image, self.seen, strict=True):
-                cv2.warpAffine(seen, matrix, (width, height), band, flags, cv2.BORDER_REPLICATE)
+            for band, observed in zip(image, self.observed, strict=True):
+                cv2.warpAffine(observed, matrix, (width, height), band, flags, cv2.BORDER_REPLICATE)
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             support = cv2.warpAffine(self.support, matrix, (width, height), None, flags, cv2.BORDER_CONSTANT)
         else:
             rows = (np.arange(height, dtype=np.float32)[:, None] + np.float32(self.pad) + placement[0]) * OVERSAMPLING
             cols = (np.arange(width, dtype=np.float32)[None] + np.float32(self.pad) + placement[1]) * OVERSAMPLING
-            for band, seen in zip(image, self.seen, strict=True):
-                cv2.remap(seen, cols, rows, cv2.INTER_CUBIC, band, cv2.BORDER_REPLICATE)
+            for band, observed in zip(image, self.observed, strict=True):
+                cv2.remap(observed, cols, rows, cv2.INTER_CUBIC, band, cv2.BORDER_REPLICATE)
             support = cv2.remap(self.support, cols, rows, cv2.INTER_LINEAR, None, cv2.BORDER_CONSTANT)
         return image, np.asarray(support > _SUPPORT)
 
@@ -104,9 +104,9 @@ def make_view(
         origin: of the view in the scene.
     """
     pad = (reference_valid.shape[0] // OVERSAMPLING - valid.shape[0]) // 2
-    seen, support = _look(reference, reference_valid, SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
+    observed, support = _look(reference, reference_valid, SensorModel(OVERSAMPLING, sensor.psf_sigma, sensor.kernel))
     filled = np.where(valid, scene, 0).astype(np.float32)
-    return View(filled, np.asarray(valid), seen, support, pad, origin)
+    return View(filled, np.asarray(valid), observed, support, pad, origin)
 
 
 def _look(
@@ -115,9 +115,9 @@ def _look(
     """The sensor's view with its pixel's corner at every pixel of `image`, (C, height, width), and its support."""
     before, after = sensor.reach, sensor.reach + sensor.scale - 1
     sides = ((before, after), (before, after))
-    there = torch.from_numpy(np.pad(valid, sides, mode="edge"))[None, None]
-    known = np.where(valid, image, 0).astype(np.float32)
-    fine = torch.from_numpy(np.pad(known, ((0, 0), *sides), mode="edge"))[None]
-    support = convolve(there.to(torch.float32), [sensor.factors], 1)
-    seen = convolve(fine, [sensor.factors], 1) / support.clamp(min=_MIN_SUPPORT)
-    return seen[0].numpy(), support[0, 0].numpy()
+    valid_pixels = torch.from_numpy(np.pad(valid, sides, mode="edge"))[None, None]
+    filled = np.where(valid, image, 0).astype(np.float32)
+    fine = torch.from_numpy(np.pad(filled, ((0, 0), *sides), mode="edge"))[None]
+    support = convolve(valid_pixels.to(torch.float32), [sensor.factors], 1)
+    observed = convolve(fine, [sensor.factors], 1) / support.clamp(min=_MIN_SUPPORT)
+    return observed[0].numpy(), support[0, 0].numpy()

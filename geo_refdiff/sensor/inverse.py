@@ -36,8 +36,8 @@ def _response(sensor: SensorModel) -> NDArray[np.float64]:
     impulse = torch.zeros(1, 1, 1, size, dtype=torch.float64)
     impulse[..., size // 2] = 1.0
     fine = F.pad(enlarge_along(impulse, sensor.scale, -1, "lanczos"), (sensor.reach, sensor.reach))
-    seen = convolve_along(fine, torch.tensor([sensor.taps], dtype=torch.float64), sensor.scale, -1)
-    return np.asarray(np.fft.fft(np.fft.ifftshift(seen.flatten().numpy())).real)
+    response = convolve_along(fine, torch.tensor([sensor.taps], dtype=torch.float64), sensor.scale, -1)
+    return np.asarray(np.fft.fft(np.fft.ifftshift(response.flatten().numpy())).real)
 
 
 @lru_cache(maxsize=256)

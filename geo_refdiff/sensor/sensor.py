@@ -128,8 +128,8 @@ def observe_valid(
     else:
         share = torch.ones_like(hr[:, :1], dtype=torch.bool) if valid is None else valid
         weight = convolve(_with_reach(share.to(hr.dtype), kernels, scale, margin, "constant"), kernels, scale)
-    seen = convolve(x, kernels, scale) / weight.clamp(min=_LEAST_WEIGHT)
-    return torch.where(weight > _LEAST_WEIGHT, seen, 0), weight
+    observed = convolve(x, kernels, scale) / weight.clamp(min=_LEAST_WEIGHT)
+    return torch.where(weight > _LEAST_WEIGHT, observed, 0), weight
 
 
 def reach_of(kernel: Factors, scale: int) -> int:

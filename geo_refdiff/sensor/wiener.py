@@ -144,8 +144,8 @@ def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
     size = 2 * _SEEN + 1
     impulse = torch.zeros(1, 1, size, size, dtype=torch.float64)
     impulse[..., _SEEN, _SEEN] = 1.0
-    seen = sensor.observe(upsample(impulse, sensor.scale))[0, 0].numpy()
-    return np.asarray(seen[_SEEN] / np.sqrt(seen[_SEEN, _SEEN]))
+    response = sensor.observe(upsample(impulse, sensor.scale))[0, 0].numpy()
+    return np.asarray(response[_SEEN] / np.sqrt(response[_SEEN, _SEEN]))
 
 
 def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise: Tensor) -> Tensor:

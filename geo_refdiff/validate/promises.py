@@ -14,7 +14,7 @@ from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.rasters import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.options import CloudMode, Consistency
-from geo_refdiff.plan.output import output_of
+from geo_refdiff.plan.records import Output
 from geo_refdiff.raster.band_names import band_name
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.statistics import BandSums
@@ -174,7 +174,7 @@ def metadata(info: RasterInfo, source: RasterInfo, declared: Declared) -> list[s
     broken: list[str] = []
     if info.dtype != source.dtype:
         broken.append(f"data type: {info.dtype}, the scene has {source.dtype}")
-    wanted = output_of(source, declared.area == "polygon" or declared.clouds == "nodata")
+    wanted = Output.of(source, more=declared.area == "polygon" or declared.clouds == "nodata")
     if not _same(info.nodata, wanted.nodata, info.dtype):
         broken.append(f"nodata: declared as {_quoted(info.nodata)}, the scene asks for {_quoted(wanted.nodata)}")
     if wanted.mask != (info.validity == "mask"):

@@ -51,10 +51,10 @@ def check_units(
     """
     for band, other in zip(bands, chosen, strict=True):
         ours, theirs = _declared(source, band), _declared(truth, other)
-        for what, own, told in zip(("unit", "scale and offset"), ours, theirs, strict=True):
-            if own is not None and told is not None and own != told:
+        for what, own, problem in zip(("unit", "scale and offset"), ours, theirs, strict=True):
+            if own is not None and problem is not None and own != problem:
                 raise InputError(
-                    f"{truth.path}: its band {other} has {what} {told}, the scene's band {band} has {own}; "
+                    f"{truth.path}: its band {other} has {what} {problem}, the scene's band {band} has {own}; "
                     f"give a truth in the scene's own numbers"
                 )
     for place, (a, b) in enumerate(_samples(source, bands, truth, chosen, scale)):
@@ -80,20 +80,20 @@ def _samples(
     source: RasterInfo, bands: Sequence[int], truth: RasterInfo, chosen: Sequence[int], scale: int
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """For each band values of the scene and means of the truth over the same scene pixels."""
-    found: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
+    samples: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
     target = output_geobox(scene_geobox(source), scale)
     with RasterReader(source, bands) as coarse, WarpedReader(truth, chosen, target, "cubic") as fine:
         for tile in spread_tiles(footprint(truth, source), _SIDE, _TILES, _TILES):
             values, valid = coarse.read(tile)
-            image, known = fine.read(tile.multiply(scale))
+            image, truth_valid = fine.read(tile.multiply(scale))
             cells = (tile.height, scale, tile.width, scale)
-            whole = known.reshape(cells).all(axis=(1, 3))
-            seen = image.astype(np.float64).reshape(len(bands), *cells).mean(axis=(2, 4))
-            for band, pairs in enumerate(found):
+            whole = truth_valid.reshape(cells).all(axis=(1, 3))
+            means = image.astype(np.float64).reshape(len(bands), *cells).mean(axis=(2, 4))
+            for band, pairs in enumerate(samples):
                 good = whole & valid[band]
-                pairs.append((values[band][good].astype(np.float64), seen[band][good]))
+                pairs.append((values[band][good].astype(np.float64), means[band][good]))
     none = np.zeros(0)
     return [
         (np.concatenate([none, *(a for a, _ in pairs)]), np.concatenate([none, *(b for _, b in pairs)]))
-        for pairs in found
+        for pairs in samples
     ]

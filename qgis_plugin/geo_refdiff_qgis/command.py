@@ -28,8 +28,8 @@ def find_command():
     if named:
         path = os.path.expanduser(named)
         return [path] if os.path.exists(path) else shlex.split(named)
-    found = shutil.which("geo-refdiff") or shutil.which("geo-refdiff", path=os.path.expanduser("~/.local/bin"))
-    return [found] if found else None
+    installed = shutil.which("geo-refdiff") or shutil.which("geo-refdiff", path=os.path.expanduser("~/.local/bin"))
+    return [installed] if installed else None
 
 
 class CancelledError(Exception):
@@ -81,7 +81,9 @@ def run(arguments, feedback):
             if line.startswith("error:"):
                 error = line[len("error:") :].strip()
             share = progress_of(line)
-            if share is None:
+            if line.startswith("note:"):
+                feedback.pushInfo(line)
+            elif share is None:
                 feedback.pushConsoleInfo(line)
             else:
                 feedback.setProgress(share)

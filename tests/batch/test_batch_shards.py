@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,12 +38,6 @@ def times_of(folder: Path) -> dict[str, int]:
 
 def table(folder: Path) -> Any:
     return geopandas.read_file(folder / "manifest.gpkg", layer="areas").set_index("name")
-
-
-@pytest.fixture(autouse=True)
-def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody pulls the plug in these tests."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_source_map_of_a_classical_model(make_raster: Any, make_pair: Any, tmp_p
     names = [e.text for e in ET.parse(tmp_path / "o.source.tif.aux.xml").iter("Category")]
     assert names == ["nodata", "reference", "generated", "interpolated", "cloud"]
     style = (tmp_path / "o.source.qml").read_text()
-    assert style.count("<paletteEntry") == 3
+    assert style.count("<paletteEntry") == 4
     assert 'label="generated"' in style
 
 
@@ -186,7 +186,8 @@ def test_other_bands_get_detail(make_raster: Any, make_texture: Any, tmp_path: P
     names = ("red", "green", "blue", "swir", "alien")
     scene = make_raster("scene.tif", np.concatenate([coarse, swir, alien]).astype("float32"), names=names)
     ref = make_raster("ref.tif", fine.astype("float32"), pixel=5.0, names=names[:3])
-    kept = upscale(scene, ref=ref, model=tiny_compact, scale=8, out=tmp_path / "a.tif", consistency="standard")
+    options: dict[str, Any] = {"ref": ref, "model": tiny_compact, "scale": 8, "products": "none"}
+    kept = upscale(scene, out=tmp_path / "a.tif", consistency="standard", **options)
     assert kept.bands == names
     with rasterio.open(kept.out) as dataset:
         out = dataset.read()
@@ -198,7 +199,7 @@ def test_other_bands_get_detail(make_raster: Any, make_texture: Any, tmp_path: P
     inner = (slice(32, -32), slice(32, -32))
     error = (out[3] - predicted)[inner].std() / predicted[inner].std()
     assert error < 0.1
-    dropped = upscale(scene, ref=ref, model=tiny_compact, scale=8, out=tmp_path / "b.tif", other_bands="drop")
+    dropped = upscale(scene, out=tmp_path / "b.tif", other_bands="drop", **options)
     assert dropped.bands == names[:3]
     with pytest.raises(OptionError, match="other bands 'keep'"):
         upscale(scene, model=tiny_compact, scale=8, out=tmp_path / "c.tif", other_bands="keep")

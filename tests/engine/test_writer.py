@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tracemalloc
 from collections.abc import Iterator
@@ -30,12 +29,6 @@ from geo_refdiff.raster.window import Window
 OPTIONS: dict[str, Any] = {
     "model": "bicubic-ibp", "scale": 4, "block_size": 16, "window": 64, "device": "cpu", "products": "source",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody pulls the plug in these tests."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def scene_of(make_raster: Any, make_texture: Any, kind: str) -> Path:

@@ -68,7 +68,7 @@ def test_contrasts_that_turn_round(pair: MakePair, bands: int) -> None:
 
 def test_units_do_not_matter(pair: MakePair) -> None:
     view = pair(64, (0.5, 1.0), seed=4)
-    found = register_view(replace(view, scene=view.scene * 37 + 1000, seen=view.seen / 255))
+    found = register_view(replace(view, scene=view.scene * 37 + 1000, observed=view.observed / 255))
     assert off(found, register_view(view).shift) < 1e-3
 
 
@@ -182,10 +182,10 @@ def test_tiles_of_a_large_scene(pair: MakePair) -> None:
 def test_the_estimators_must_agree(pair: MakePair) -> None:
     """Two halves of a scene that moved differently by 3 scene pixels have no one shift."""
     one, other = pair(64, (0.0, 0.0), seed=6), pair(64, (0.0, 3.0), seed=6)
-    seen = one.seen.copy()
+    seen = one.observed.copy()
     middle = seen.shape[1] // 2
-    seen[:, middle:] = other.seen[:, middle:]
-    estimate = estimate_shift(replace(one, seen=seen))
+    seen[:, middle:] = other.observed[:, middle:]
+    estimate = estimate_shift(replace(one, observed=seen))
     near = [hypot(estimate.candidate[0], estimate.candidate[1] - c) < 0.1 for c in (0.0, 3.0)]
     assert any(near)  # the candidate is one of both, never the middle
     if estimate.registered:

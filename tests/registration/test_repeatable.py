@@ -74,7 +74,7 @@ def test_a_registration_is_the_same_to_the_bit_wherever_a_view_lies(pair: MakePa
     view = pair(128, (0.6, -0.4), nodata=0.1)
     with repeatable_opencv():
         found = {
-            register_view(replace(view, scene=placed(view.scene, a), seen=placed(view.seen, b)), "global").sites
+            register_view(replace(view, scene=placed(view.scene, a), observed=placed(view.observed, b)), "global").sites
             for a, b in ((0, 0), (4, 20), (36, 8), (60, 52))
         }
     assert len(found) == 1
