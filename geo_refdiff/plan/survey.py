@@ -74,7 +74,7 @@ def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
     @wraps(survey)
     def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
         known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
-        return kept(*args, **options) if known else survey(*args, **options)
+        return kept(*args, **options) if known else survey(*args, **options)  # type: ignore[arg-type]
 
     return call
 
