@@ -49,7 +49,7 @@ def test_source_map_of_a_classical_model(make_raster: Any, make_pair: Any, tmp_p
     names = [e.text for e in ET.parse(tmp_path / "o.source.tif.aux.xml").iter("Category")]
     assert names == ["nodata", "reference", "generated", "interpolated", "cloud"]
     style = (tmp_path / "o.source.qml").read_text()
-    assert style.count("<paletteEntry") == 3
+    assert style.count("<paletteEntry") == 4
     assert 'label="generated"' in style
 
 
