@@ -83,9 +83,9 @@ def measured(models: tuple[str, ...], data: str | Path, **options: Any) -> dict[
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Method -> what was measured of it: at the one scale of tiles, or over real scenes."""
-    scales = metrics.get("scales")
-    methods: dict[str, Any] = metrics["methods"] if scales is None else next(iter(scales.values()))["methods"]
+    """Method -> what was measured of it: at the one scale of tiles, or over the real scenes that all were run on."""
+    measurements = [metrics["common"]] if "common" in metrics else list(metrics["scales"].values())
+    methods: dict[str, Any] = measurements[0]["methods"]
     return methods
 
 

@@ -55,12 +55,11 @@ def table(metrics: dict[str, Any]) -> str:
             if any(value is not None for value in values):
                 rows.append([first, _bold(name, method), *_cells(values, keys), ""])
                 first = ""
-    shared = [n for n in range(len(metrics["tiles"])) if all(_ran(method, n) for _, method in _main(methods))]
-    first, nothing = f"mean of {len(shared)}", [None] * len(metrics["tiles"])
-    for name, method in _main(methods) if shared else ():
-        means = [_mean([method["per_tile"].get(key, nothing)[n] for n in shared]) for key in keys]
+    common = metrics["common"]
+    first = f"mean of {len(common['tiles'])}"
+    for name, method in common["methods"].items() if common["tiles"] else ():
         fd = "-" if method["fd"] is None else f"{method['fd']:.0f} ± {method['fd_standard_error']:.0f}"
-        rows.append([first, _bold(name, method), *_cells(means, keys), fd])
+        rows.append([first, _bold(name, method), *_cells([method["means"].get(key) for key in keys], keys), fd])
         first = ""
     return markdown(["", "", *(FIGURES[key][0] for key in keys), "FD"], rows)
 
@@ -80,20 +79,6 @@ def differences(metrics: dict[str, Any]) -> list[str]:
                 count = others[other]["psnr"]["tiles"]
                 sentences.append(f"- **{name}** less {other}, {count} scenes: {', '.join(parts)}")
     return sentences
-
-
-def _main(methods: dict[str, Any]) -> list[tuple[str, Any]]:
-    """All methods that every complete triplet has, and that could be run at all."""
-    return [(n, m) for n, m in methods.items() if n != "ref+difference" and m["per_tile"]]
-
-
-def _ran(method: dict[str, Any], number: int) -> bool:
-    return method["per_tile"]["psnr"][number] is not None
-
-
-def _mean(values: list[float | None]) -> float | None:
-    kept = [value for value in values if value is not None]
-    return sum(kept) / len(kept) if kept else None
 
 
 def _bold(name: str, method: dict[str, Any]) -> str:

@@ -50,4 +50,4 @@ def train_detector(out: Path, sources: tuple[tuple[str, int], ...], threads: int
     for source, samples in sources:
         dataset = open_dataset(source, bands=BANDS, pseudo_change=True, resident=False)
         data.append(DetectorData(Path(source).name, dataset, samples))
-    run(out, data, tell=say, **options)
+    run(out, data, log=say, **options)

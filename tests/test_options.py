@@ -13,18 +13,31 @@ import pytest
 
 import geo_refdiff
 from geo_refdiff.cli.batch import batch
+from geo_refdiff.cli.index import index
 from geo_refdiff.cli.main import run
 from geo_refdiff.cli.options import GroupedCommand
+from geo_refdiff.cli.simulate import simulate
+from geo_refdiff.cli.train import train
+from geo_refdiff.cli.train_detector import train_detector
 from geo_refdiff.cli.upscale import upscale as command
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
+from geo_refdiff.commands.simulate import simulate as simulate_scene
+from geo_refdiff.data import open_dataset
+from geo_refdiff.data.make_index import make_index
 from geo_refdiff.errors import OptionError
 from geo_refdiff.options import (
     FIELDS,
     GROUPS,
     PRODUCTS,
     ComputeOptions,
+    DatasetOptions,
+    DetectorOptions,
+    IndexOptions,
     MaskOptions,
+    Options,
+    SimulateOptions,
+    TrainOptions,
     UpscaleOptions,
     as_forms,
     fields_of,
@@ -44,6 +57,37 @@ def test_a_command_has_the_options_and_defaults_of_the_records(
     assert FIELDS.keys() - found.keys() == set(other) - set(found)
     shared = {name: found[name] for name in FIELDS if name not in other and found[name] is not None}
     assert UpscaleOptions.of(**shared) == UpscaleOptions()
+
+
+@pytest.mark.parametrize(
+    ("of", "words", "record"),
+    [
+        (index, "folder -o i.csv", IndexOptions),
+        (simulate, "hr.tif -o lr.tif --scale 8", SimulateOptions),
+        (train, "cpu-minutes", TrainOptions),
+        (train_detector, "-o out --data pairs.csv 3", DetectorOptions),
+    ],
+)
+def test_other_commands_have_the_options_and_defaults_of_their_records(
+    of: click.Command, words: str, record: type[Options]
+) -> None:
+    params = of.make_context("geo-refdiff", words.split()).params
+    required = {name: params[name] for name, field in fields_of(record).items() if field.required}
+    assert record.of({name: params[name] for name in fields_of(record)}) == record(**required)
+    help_texts = {option.name: option.help for option in of.params if isinstance(option, click.Option)}
+    assert all(help_texts[name] == field.help for name, field in fields_of(record).items())
+
+
+@pytest.mark.parametrize(
+    ("of", "record"), [(open_dataset, DatasetOptions), (make_index, IndexOptions), (simulate_scene, SimulateOptions)]
+)
+def test_functions_show_the_options_of_their_records(of: Any, record: type[Options]) -> None:
+    shown = inspect.signature(of).parameters
+    for name, field in fields_of(record).items():
+        assert shown[name].default == (inspect.Parameter.empty if field.required else field.default)
+        assert f"\n    {name}: " in of.__doc__
+    with pytest.raises(OptionError, match="unknown option 'sizes'"):
+        of("a", **{name: value for name, value in (("out", "b.csv"), ("scale", 8)) if name in shown}, sizes=3)
 
 
 def test_help_shows_options_in_groups(capsys: pytest.CaptureFixture[str]) -> None:

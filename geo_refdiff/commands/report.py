@@ -36,6 +36,9 @@ from geo_refdiff.restore.sources import CLASSES, COLOURS, MEANINGS
 from geo_refdiff.signed_urls import unsigned
 from geo_refdiff.validate.validation import Validation, validate_raster
 
+_CLEAR = 254
+"""Mean of a layer of clouds (255: clear) from which on a pixel of a picture has none in it."""
+
 SIDE = 1024
 """Largest side of a picture, pixels."""
 
@@ -150,7 +153,10 @@ def _layers(
     coarse = coarse.shift(plan.grid.crop.row, plan.grid.crop.col)
     scene = reduced(plan.scene.source, of_scene, SIDE, coarse, Resampling.average)
     fine = reduced(str(out), bands, SIDE, window, Resampling.average)
-    low, high = _range(*scene)
+    clear = scene[1]
+    if plan.scene.clouds is not None:
+        clear = clear & (reduced(plan.scene.clouds.vrt, (1,), SIDE, coarse, Resampling.average)[0][0] > _CLEAR)
+    low, high = _range(scene[0], clear if clear.any() else scene[1])
     pixel, unit = hypot(plan.geobox.affine.a, plan.geobox.affine.d), unit_of(plan.crs_name)
     layers = [
         Layer("scene", "scene", _picture(*scene, low, high), f"as it came, pixels of {pixel * scale:.4g} {unit}"),

@@ -39,7 +39,7 @@ from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.process import cores
 from geo_refdiff.raster.window import Window
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 S = TypeVar("S")
 T = TypeVar("T")
 _OPENING = threading.Lock()
@@ -95,7 +95,7 @@ class IndexDataset:
         options: see `DatasetOptions`; without bands those of the first file that can be read.
         cache: where labels by rules are kept from one opening to the next, if the pixels are held in memory; None =
             they are made each time.
-        tell: takes lines about the progress where labels are made.
+        log: takes lines about the progress where labels are made.
 
     Attributes:
         problems: pairs that are left out.
@@ -111,7 +111,7 @@ class IndexDataset:
         root: Path,
         options: DatasetOptions,
         cache: LabelCache | None = None,
-        tell: Tell | None = None,
+        log: Log | None = None,
     ) -> None:
         self.problems = Problems(total=len(rows))
         self._open = ReaderCache()
@@ -122,7 +122,7 @@ class IndexDataset:
             if self._pairs:
                 self._reading = self._pairs[0].reading
             if self.resident and self._pairs:
-                self._held = self._load(options, cache, tell or _silent)
+                self._held = self._load(options, cache, log or _silent)
         if not self._pairs:
             first = next(iter(self.problems), None)
             why = f"; the first: {first.name}: {first.reason}" if first else ""
@@ -208,7 +208,7 @@ class IndexDataset:
     def _nbytes(self) -> int:
         return sum(pair.nbytes for pair in self._pairs)
 
-    def _load(self, options: DatasetOptions, cache: LabelCache | None, tell: Tell) -> list[_Held]:
+    def _load(self, options: DatasetOptions, cache: LabelCache | None, log: Log) -> list[_Held]:
         """All pairs in memory, read side by side; labels by rules come from the cache, or are made and go there."""
         firsts: dict[tuple[object, ...], int] = {}
         for number, pair in enumerate(self._pairs):
@@ -219,7 +219,7 @@ class IndexDataset:
         covers = list({id(pair.new): n for n, pair in enumerate(held) if pair.new.classes is None}.values())
         changes = [n for n, pair in enumerate(self._pairs) if pair.change_by_rules]
         if changes and cache is not None:
-            results = self._label_once(held, covers, changes, cache, tell)
+            results = self._label_once(held, covers, changes, cache, log)
         else:
             results = self._label(held, covers, changes, {}, _silent)
         return self._usable(results, options)
@@ -270,19 +270,19 @@ class IndexDataset:
         return _Held(date, ref, None if ref_valid.all() else ref_valid, _or_none(mask), before)
 
     def _label_once(
-        self, held: Sequence[_Held], covers: Sequence[int], changes: Sequence[int], cache: LabelCache, tell: Tell
+        self, held: Sequence[_Held], covers: Sequence[int], changes: Sequence[int], cache: LabelCache, log: Log
     ) -> list[_Held | GeoRefDiffError]:
         """Labels from the cache; those that are missing are made by one process at a time and kept."""
         jobs = [*(_Job("cover", n) for n in covers), *(_Job("change", n) for n in changes)]
         keys = dict(zip(jobs, _side_by_side(partial(self._key, held), jobs), strict=True))
         stored = cache.read()
         if stored.keys() >= set(keys.values()):
-            return self._label(held, covers, changes, {job: stored[keys[job]] for job in jobs}, tell)
-        with cache.exclusive(tell):
+            return self._label(held, covers, changes, {job: stored[keys[job]] for job in jobs}, log)
+        with cache.exclusive(log):
             stored = cache.read()  # another process may have made them meanwhile
-            known = {job: stored[keys[job]] for job in jobs if keys[job] in stored}
-            results = self._label(held, covers, changes, known, tell)
-            if len(known) < len(jobs):
+            ready = {job: stored[keys[job]] for job in jobs if keys[job] in stored}
+            results = self._label(held, covers, changes, ready, log)
+            if len(ready) < len(jobs):
                 for job in jobs:
                     pair = held[job.number]
                     made = pair.new.classes if job.kind == "cover" else pair.mask
@@ -291,7 +291,7 @@ class IndexDataset:
                             np.full(pair.ref.shape[1:], UNKNOWN_CLASS, np.uint8) if made is None else made
                         )
                 if cache.write(stored):
-                    tell(f"labels by rules are kept in {cache.path}")
+                    log(f"labels by rules are kept in {cache.path}")
         return results
 
     def _key(self, held: Sequence[_Held], job: _Job) -> str:
@@ -311,7 +311,7 @@ class IndexDataset:
         covers: Sequence[int],
         changes: Sequence[int],
         stored: Mapping[_Job, Labels],
-        tell: Tell,
+        log: Log,
     ) -> list[_Held | GeoRefDiffError]:
         """Fill in labels by rules, side by side: land cover of the new dates, then change; the pairs, or their errors.
 
@@ -319,14 +319,14 @@ class IndexDataset:
             held: the pairs.
             covers, changes: numbers of pairs that need them; for land cover one pair a date.
             stored: labels that need not be made.
-            tell: takes lines about the progress.
+            log: takes lines about the progress.
         """
         failed: dict[int, GeoRefDiffError] = {}
         failed_dates: dict[int, GeoRefDiffError] = {}
 
         def made(kind: str, numbers: Sequence[int], what: str) -> Iterator[tuple[int, Labels | GeoRefDiffError]]:
             jobs = [job for n in numbers if (job := _Job(kind, n)) not in stored]
-            new = dict(zip(jobs, _side_by_side(partial(self._by_rules, held), jobs, tell, what), strict=True))
+            new = dict(zip(jobs, _side_by_side(partial(self._by_rules, held), jobs, log, what), strict=True))
             return ((n, stored[job] if (job := _Job(kind, n)) in stored else new[job]) for n in numbers)
 
         for n, label in made("cover", covers, "land cover of {} dates"):
@@ -370,7 +370,7 @@ def _silent(text: str) -> None:
     return None
 
 
-def _side_by_side(work: Callable[[S], T], items: Sequence[S], tell: Tell = _silent, what: str = "{}") -> list[T]:
+def _side_by_side(work: Callable[[S], T], items: Sequence[S], log: Log = _silent, what: str = "{}") -> list[T]:
     """What `work` gives for each item, on all cores; tells how far it is, at first and then each half a minute."""
     results: list[T] = []
     due = time.monotonic()
@@ -382,7 +382,7 @@ def _side_by_side(work: Callable[[S], T], items: Sequence[S], tell: Tell = _sile
     with ThreadPoolExecutor(cores(), thread_name_prefix="pairs") as pool:
         for count, result in enumerate(pool.map(one, items)):
             if time.monotonic() >= due:
-                tell(f"labels by rules, {what.format(len(items))}: {count} done")
+                log(f"labels by rules, {what.format(len(items))}: {count} done")
                 due = time.monotonic() + _EVERY
             results.append(result)
     return results

@@ -76,11 +76,11 @@ class LabelCache:
         return True
 
     @contextmanager
-    def exclusive(self, tell: Callable[[str], None]) -> Iterator[None]:
+    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
         """Make labels while no other process does; waits for one that does. Without a lock where none can be made.
 
         Args:
-            tell: takes the line that another process is waited for.
+            log: takes the line that another process is waited for.
         """
         lock, locked, waiting = self.path.with_suffix(".lock"), False, False
         with ExitStack() as stack:
@@ -90,7 +90,7 @@ class LabelCache:
                     locked = True
                 except BusyError:
                     if not waiting:
-                        tell(f"waiting for the labels by rules that another process makes ({self.path})")
+                        log(f"waiting for the labels by rules that another process makes ({self.path})")
                     waiting = True
                     time.sleep(_AGAIN)
                 except OutputError:

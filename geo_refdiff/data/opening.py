@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from geo_refdiff.data.dataset import PairDataset, Problems
 from geo_refdiff.data.index import IndexRow, check_names, is_in, is_index, read_index
-from geo_refdiff.data.indexed import IndexDataset, Tell
+from geo_refdiff.data.indexed import IndexDataset, Log
 from geo_refdiff.data.label_cache import LabelCache
 from geo_refdiff.data.published import PublishedDataset, is_published
 from geo_refdiff.errors import InputError, OptionError
@@ -30,13 +30,13 @@ class OpenedDataset(PairDataset, Protocol):
 
 
 @takes_options(record=DatasetOptions)
-def open_dataset(source: str | Path, *, tell: Tell | None = None, **options: Any) -> OpenedDataset:
+def open_dataset(source: str | Path, *, log: Log | None = None, **options: Any) -> OpenedDataset:
     """Open a data set of ordered pairs of dates.
 
     Args:
         source: an index file (.csv, .parquet, .geoparquet, .gpkg), or a folder as SECOND and CNAM-CD are published (see
             `published`).
-        tell: takes lines about the progress where labels by rules are made. With `pseudo_change`, and pixels in memory,
+        log: takes lines about the progress where labels by rules are made. With `pseudo_change`, and pixels in memory,
             they are kept in INDEX.labels.npz.
 
     Raises:
@@ -52,7 +52,7 @@ def open_dataset(source: str | Path, *, tell: Tell | None = None, **options: Any
         raise InputError(f"{path}: {_WHAT}")
     rows = _chosen(read_index(path), path, chosen)
     root = data_root(path, [row.new for row in rows], chosen.root)
-    return IndexDataset(rows, root, chosen, LabelCache(path), tell)
+    return IndexDataset(rows, root, chosen, LabelCache(path), log)
 
 
 def _check_bands(path: Path, bands: Sequence[str]) -> None:

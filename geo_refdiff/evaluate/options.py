@@ -98,22 +98,22 @@ class SceneOptions(Options, frozen=True, kw_only=True):
             fits=_distinct, give="each once",
         ),
     ] = ()  # fmt: skip
-    degradation: Annotated[Degradation, Option(help="How the LR is made.")] = "psf"
+    degradation: Annotated[Degradation, Option(help="How the coarse image (LR) of a tile is made.")] = "psf"
     psf_sigma: Annotated[
         float | None, Option(help="Width of the PSF, scene pixels.", default="0.35", low=0, high=4)
     ] = None
     declared_psf: Annotated[
-        float | None, Option(help="What methods are told of it.", default="as it is", low=0, high=4)
+        float | None, Option(help="Width of the PSF that methods are told.", default="the true one", low=0, high=4)
     ] = None
     noise: Annotated[
         float,
         Option(
-            help="Standard deviation of the LR's noise.", metavar="DN", low=0, high=255,
+            help="Standard deviation of the noise of the coarse image.", metavar="DN", low=0, high=255,
             give="a standard deviation of 0 to 255 DN",
         ),
     ] = 0.0  # fmt: skip
     lr: Annotated[
-        str | None, Option(help="LR images by the tile's name, or the data set's own.", metavar="DIR|own")
+        str | None, Option(help="Coarse images by the tile's name, or the data set's own, instead.", metavar="DIR|own")
     ] = None
 
     def __post_init__(self) -> None:

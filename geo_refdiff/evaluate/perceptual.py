@@ -262,8 +262,8 @@ def pooled_features(features: list[Tensor], cell: int | None = None) -> Tensor:
             areas = layer.flatten(2)
         else:
             side = min(cell // _STRIDES[block], *layer.shape[-2:])
-            areas = F.unfold(layer, side, stride=side).unflatten(1, (layer.shape[1], -1)).transpose(2, 3)
-            areas = areas.permute(0, 2, 1, 3)
+            areas = layer.unfold(2, side, side).unfold(3, side, side)  # (N, C, rows, columns, side, side)
+            areas = areas.flatten(4).flatten(2, 3).transpose(1, 2)
         parts += [areas.mean(dim=-1), areas.std(dim=-1)]
     return torch.cat(parts, dim=-1)
 

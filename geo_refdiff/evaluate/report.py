@@ -78,7 +78,7 @@ class Scores:
         """Add what Frechet distances are made from, of these methods in the order of the images compared."""
         for kind, rows in compared.rows.items():
             for name, own in zip((TRUTH, *methods), rows, strict=True):
-                self.features.setdefault(kind, {}).setdefault(name, []).extend(torch.atleast_2d(own))
+                self.features.setdefault(kind, {}).setdefault(name, []).extend(own.reshape(-1, own.shape[-1]))
 
     @cached_property
     def fd(self) -> dict[str, tuple[float, NDArray[np.float64]]]:
@@ -109,6 +109,21 @@ class Scores:
         """FD of the method less the other's, and its standard error."""
         (own, parts), (against, others) = self.fd[method], self.fd[other]
         return own - against, jackknife_error(parts - others)
+
+    def common(self, without: Sequence[str] = ()) -> Scores:
+        """The same of those tiles alone that every method was run on which was run on any, but for some methods.
+
+        Frechet distances stay as they are: they are of what was compared for all.
+        """
+        names = [name for name, figures in self.values.items() if figures and name not in without]
+        kept = [k for k in range(len(self.tiles)) if all(math.isfinite(self.values[n]["psnr"][k]) for n in names)]
+        return Scores(
+            {name: self.kinds[name] for name in names},
+            [self.tiles[k] for k in kept],
+            {n: {key: [values[k] for k in kept] for key, values in self.values[n].items()} for n in names},
+            {n: [self.seconds[n][k] for k in kept] for n in names},
+            self.features,
+        )
 
     @property
     def compared(self) -> list[str]:
@@ -229,10 +244,10 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
     data, scene, methods, report = (getattr(setup.options, part) for part in ("data", "scene", "methods", "report"))
     places = len({spec.place for spec in setup.specs})
     sigma = scene.sensor(scene.scales[0]).psf_sigma
-    psf = f"Gaussian PSF of {sigma:g} LR px, then area means"
+    psf = f"Gaussian PSF of {sigma:g} scene pixels, then area means"
     lr = {"psf": psf, "bicubic": "antialiased bicubic"}[scene.degradation]
     lr += f", noise of {scene.noise:g} DN" if scene.noise else ""
-    lr += f"; declared as {scene.declared_psf:g} LR px" if scene.declared_psf is not None else ""
+    lr += f"; declared as {scene.declared_psf:g} scene pixels" if scene.declared_psf is not None else ""
     coarser = "" if data.average == 1 else f" that are means of {data.average} x {data.average} px"
     lines: dict[str, str] = {
         "data": f"{setup.data}, {places} places, tiles of {data.tile} px{coarser}, "

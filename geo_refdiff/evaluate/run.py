@@ -79,7 +79,8 @@ def _evaluate_pairs(setup: Setup, out: Path, progress: Progress) -> Evaluation:
         for scale in scales:
             result = ScaleResult(scale, Scores({method.name: method.kind for method in scale.methods}))
             seed = setup.options.sampling.seed
-            shown = _Shown(*(pictures.choose(scale.specs, asked.show, n, seed) for n in (asked.grid, asked.pictures)))
+            grid, full = (pictures.choose(scale.specs, asked.show, n, seed) for n in (asked.grid, asked.pictures))
+            shown = _Shown(grid, full)
             for spec, tile in read_ahead(setup.source, scale.specs):
                 if isinstance(tile, Tile):
                     files += _tile(setup, result, tile, shown, out)

@@ -476,10 +476,11 @@ def score(run: SceneRun, networks: Networks) -> tuple[dict[str, dict[str, float]
     figures = image_figures(images, truth.image, {"": None if valid.all() else valid}, Compared({}, {}))
     compared = Compared({}, {})
     if picture.rgb:
-        cut = (..., *(slice(n // STRIDE * STRIDE) for n in truth.image.shape[-2:]))
+        height, width = (n // STRIDE * STRIDE for n in truth.image.shape[-2:])
+        cut = (..., slice(height), slice(width))
         compared = networks.compare(images[cut], truth.image[cut], CELL)
         for key, layers in compared.layers.items():
-            distances = perceptual.layers_map(layers, valid[cut].shape[-2:]).cpu()
+            distances = perceptual.layers_map(layers, (height, width)).cpu()
             figures[key] = metrics.mean_where(distances, valid[cut])
     else:
         del figures["chroma"]

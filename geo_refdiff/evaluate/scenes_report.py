@@ -112,13 +112,14 @@ def evaluate_triplets(
         files = [out / "grid.png", *files]
         write_panels(files[0], list(rows.values()), SIDE)
     parts = ["# Evaluation of real scenes", "", _head(data, methods, runs, left_out, efflp_note(networks)), ""]
+    common = scores.common(without=(DIFFERENCE,))
     if scores.tiles:
         parts += [
             "## Each scene",
             "",
             scene_table(runs, scores),
             "",
-            _means(scores),
+            _means(common),
             *differences_tables(scores, AGAINST),
         ]
     metrics = {
@@ -134,6 +135,7 @@ def evaluate_triplets(
         "scenes": {run.picture.triplet.name: run.to_dict() for run in runs},
         "left_out": left_out,
         **scores.to_dict(),
+        "common": common.to_dict(),
     }
     return write_report(out, "\n".join(parts), metrics, files)
 
@@ -158,10 +160,13 @@ def scene_table(runs: Sequence[SceneRun], scores: Scores) -> str:
     return markdown(["", "", *(figure.title for figure, _ in shown)], rows)
 
 
-def _means(scores: Scores) -> str:
-    shown = [(figure, key) for figure, key in columns(scores.measured()) if key in SHOWN]
-    text = means_table(scores, shown, totals=True)
-    return f"## Means over the scenes that a method was run on\n\n{text}\n"
+def _means(common: Scores) -> str:
+    """Table of means over the scenes that every method was run on; empty where there are none."""
+    if not common.tiles:
+        return ""
+    shown = [(figure, key) for figure, key in columns(common.measured()) if key in SHOWN]
+    text = means_table(common, shown, totals=True)
+    return f"## Means over the {len(common.tiles)} scenes that every method was run on\n\n{text}\n"
 
 
 def _head(
@@ -209,7 +214,8 @@ def _registration(truth: Truth) -> str:
     if truth.shift is None:
         return "the truth could not be registered: it is taken where it says it lies"
     done = "is moved back" if truth.moved else "is left there"
-    return "the truth lies {:.2f}, {:.2f} output pixels (down, right) off and {}".format(*truth.shift, done)
+    rows, cols = truth.shift
+    return f"the truth lies {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
 
 
 def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
@@ -229,7 +235,7 @@ def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
     with RasterReader(scene, picture.bands) as reader:
         values, valid = reader.read(square)
     lr = torch.from_numpy(values.astype(np.float32))[None]
-    limits = _limits(values, valid.all(axis=0))
+    limits = _limits(values, np.asarray(valid.all(axis=0)))
     shown = {name: restored.image[_part(fine)] for name, restored in run.restored.items()}
     if truth is not None:
         lr, shown = truth.fitted(lr), {name: truth.fitted(image) for name, image in shown.items()}

@@ -52,6 +52,9 @@ def read_planetscope(files: Files) -> Product | None:
         )
     masks = files.matching(f"(?:.*/)?{re.escape(match['scene'])}_3B_udm2(?:_clip)?(?:_file_format)?\\.tif")
     quality = Quality("udm2", files.gdal(masks[0][0])) if masks else None
+    if not masks:  # orders of before 2018 have the older mask alone
+        masks = files.matching(f"(?:.*/)?{re.escape(match['scene'])}_3B_AnalyticMS(?:_SR|_8b)*_DN_udm(?:_clip)?\\.tif")
+        quality = Quality("udm", files.gdal(masks[0][0])) if masks else None
     try:
         taken = datetime.strptime(match["day"] + match["time"], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:

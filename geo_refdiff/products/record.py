@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 Family = Literal["Sentinel-2", "Landsat", "HLS", "PlanetScope", "STAC"]
-QualityKind = Literal["scl", "qa_pixel", "fmask", "udm2"]
+QualityKind = Literal["scl", "qa_pixel", "fmask", "udm", "udm2"]
 
 SENSOR_TAG = "SENSOR"
 """Metadata item of the VRT that a product is read through: platform and level."""

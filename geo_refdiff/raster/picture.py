@@ -81,29 +81,39 @@ class Look:
             where there are fewer.
         values: (1 or 3, height, width) float32, reduced.
         valid: (height, width), True = valid.
+        counted: (height, width), True = counts for the range.
     """
 
     bands: tuple[int, ...]
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
     @property
     def range(self) -> tuple[float, float]:
         """What becomes black and white: the 2 to 98 percentile range over all bands shown."""
-        valid = self.values[:, self.valid]
+        valid = self.values[:, self.counted if self.counted.any() else self.valid]
         low, high = (float(v) for v in np.percentile(valid, _CUT)) if valid.size else (0.0, 1.0)
         return low, high
 
 
-def look(raster: Path, side: int = SIDE) -> Look:
+def look(raster: Path, side: int = SIDE, apart: tuple[Path, int] | None = None) -> Look:
     """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size.
+
+    Args:
+        raster: to look at.
+        side: pixels.
+        apart: a map of classes on its grid, and the class of pixels that do not count for the range, such as clouds.
 
     Raises:
         InputError: it cannot be read.
     """
     bands = shown_bands(inspect(raster, "scene"))
     values, valid = reduced(str(raster), bands, side)
-    return Look(bands, values, valid)
+    counted = valid
+    if apart is not None:
+        counted = valid & (reduced(str(apart[0]), (1,), side)[0][0] != apart[1])
+    return Look(bands, values, valid, counted)
 
 
 def shown_bands(info: RasterInfo) -> tuple[int, ...]:
@@ -140,13 +150,13 @@ def reduced(
     return values, valid & np.isfinite(values).all(axis=0)
 
 
-def write_quicklook(raster: Path, png: Path, side: int = SIDE) -> None:
-    """A PNG of at most `side` pixels along its longer side; missing pixels are transparent.
+def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path, int] | None = None) -> None:
+    """A PNG of at most `side` pixels along its longer side; missing pixels are transparent. `apart`: see `look`.
 
     Raises:
         OutputError: the PNG cannot be written.
     """
-    preview = look(raster, side)
+    preview = look(raster, side, apart)
     low, high = preview.range
     scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)

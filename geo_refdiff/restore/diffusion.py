@@ -61,10 +61,10 @@ class SamplerSettings:
     churn: SamplerConfig | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; of the churn what the other settings do not say: S_churn, S_min, S_max and S_noise."""
+        """JSON-ready; of the churn what the other settings do not say: s_churn, s_min, s_max and s_noise."""
         settings = asdict(self)
         churn = settings.pop("churn") or {}
-        return settings | {key: value for key, value in churn.items() if key.startswith("S_")}
+        return settings | {key.lower(): value for key, value in churn.items() if key.startswith("S_")}
 
     @property
     def noisy_start(self) -> bool:

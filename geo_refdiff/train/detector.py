@@ -31,9 +31,9 @@ from geo_refdiff.sensor.units import BYTES
 SCALES = (6, 8, 8, 8, 8, 12, 16, 16, 16, 16)
 _SIGMAS = (0.0, DEFAULT_PSF_SIGMA, DEFAULT_PSF_SIGMA, 0.45)
 _SAME, _PASTED, _NO_NIR = 0.1, 0.12, 0.15
-_MIN_KNOWN = 0.5
+_MIN_LABELLED = 0.5
 _BATCH_PIXELS = 9216
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 _HELD = 10
 """Every so many pairs of the first source one is kept from training, to choose the threshold on."""
@@ -45,8 +45,8 @@ class LrSample:
 
     Attributes:
         features: (CHANNELS, h, w) float16, as of `change_features`.
-        shares: (K, h, w) float16 share of each class among the output pixels whose change is known.
-        weight: (h, w) float16, 0 where nothing is known.
+        shares: (K, h, w) float16 share of each class among the labelled output pixels.
+        weight: (h, w) float16, 0 where nothing is labelled.
         scale: output pixels along a scene pixel.
     """
 
@@ -82,10 +82,10 @@ def lr_sample(crop: Crop, sensor: SensorModel, *, nir: bool = True, noise: float
     mask = torch.from_numpy(crop.mask[cut].astype(np.int64))
     one_hot = F.one_hot(mask.clamp(max=len(CLASSES)), len(CLASSES) + 1)[..., : len(CLASSES)].permute(2, 0, 1).float()
     shares = F.avg_pool2d(one_hot, scale)
-    known = shares.sum(0)
+    labelled = shares.sum(0)
     features = change_features(lr, valid, ref, sensor, nir=nir)
-    weight = torch.where((known >= _MIN_KNOWN) & (features[-1] > 0) & valid, 1.0, 0.0)
-    shares = shares / known.clamp(min=1e-3)
+    weight = torch.where((labelled >= _MIN_LABELLED) & (features[-1] > 0) & valid, 1.0, 0.0)
+    shares = shares / labelled.clamp(min=1e-3)
     return LrSample(features.half(), shares.half(), weight.half(), scale)
 
 
@@ -131,7 +131,7 @@ def whole(dataset: PairDataset, index: int) -> Crop:
     return dataset.read(index, 0, 0, *dataset.shape(index))
 
 
-def train(network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate: float, tell: Tell = print) -> None:
+def train(network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate: float, log: Log = print) -> None:
     """Train a network on samples: Adam, one cosine, soft cross-entropy, batches turned and mirrored.
 
     Args:
@@ -139,7 +139,7 @@ def train(network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate:
         samples: of any sizes; a batch holds one size.
         steps: of the optimizer.
         rate: of learning, at first.
-        tell: takes a line for the terminal, now and then.
+        log: takes a line for the terminal, now and then.
     """
     rng = np.random.default_rng(0)
     network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -163,7 +163,7 @@ def train(network: ChangeNetwork, samples: Sequence[LrSample], steps: int, rate:
         optimiser.step()
         smooth = float(loss.detach()) if step == 1 else 0.98 * smooth + 0.02 * float(loss.detach())
         if step % 100 == 0:
-            tell(f"step {step} of {steps}, loss {smooth:.4f}")
+            log(f"step {step} of {steps}, loss {smooth:.4f}")
     network.eval()
 
 
@@ -205,7 +205,7 @@ def probabilities(network: ChangeNetwork, sample: LrSample) -> Tensor:
 
 
 def count(network: ChangeNetwork, samples: Sequence[LrSample], threshold: float) -> Counts:
-    """Changed is a scene pixel of whose known area at least half changed."""
+    """Changed is a scene pixel of whose labelled area at least half changed."""
     totals = np.zeros(4, np.int64)
     for sample in samples:
         labelled = sample.weight > 0
@@ -266,7 +266,7 @@ def train_detector(
     out: Path,
     data: Sequence[DetectorData],
     *,
-    tell: Tell = print,
+    log: Log = print,
     **options: Any,
 ) -> Counts:
     """Train on nine of ten pairs, choose the threshold on the tenth of the first data set and write the model.
@@ -276,7 +276,7 @@ def train_detector(
     Args:
         out: model folder.
         data: what to learn from.
-        tell: takes a line for the terminal, now and then.
+        log: takes a line for the terminal, now and then.
         options: see `options.DetectorOptions`.
 
     Returns:
@@ -300,7 +300,7 @@ def train_detector(
         network.load_state_dict(weights)
     rng = np.random.default_rng(0)
     samples = [sample for part in data for sample in collect(part.dataset, part.samples, rng)]
-    train(network, samples, chosen.steps, chosen.rate, tell)
+    train(network, samples, chosen.steps, chosen.rate, log)
     held = (whole(first, index) for index in range(len(first)) if _held(index))
     checks = [lr_sample(crop, SensorModel(scale)) for crop in held for scale in (8, 16)]
     threshold = best_threshold(network, checks)
@@ -328,5 +328,5 @@ def train_detector(
     card = out / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else "A change detector; see docs/change-masks.md.\n"
     save_model(out, config, network.state_dict(), text)
-    tell(f"{out}: threshold {threshold}, F1 {counts.f1:.3f} on {counts.pixels} held-out scene pixels")
+    log(f"{out}: threshold {threshold}, F1 {counts.f1:.3f} on {counts.pixels} held-out scene pixels")
     return counts

@@ -163,7 +163,7 @@ class Trainer:
         try:
             self.save()
         except OutputError as error:
-            monitor.tell(f"warning: {error}; training goes on, the next checkpoint is tried in a while")
+            monitor.log(f"warning: {error}; training goes on, the next checkpoint is tried in a while")
 
     def _one(self, batches: Batches, stop: StopRequest, monitor: Monitor) -> bool:
         """One step; whether any process was asked to stop."""

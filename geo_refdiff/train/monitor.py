@@ -24,7 +24,7 @@ class Monitor:
         folder: where log.jsonl (and the folder tensorboard) lie; None = write nothing.
         steps: of the whole run.
         first: steps done before; lines of log.jsonl after it are dropped.
-        tell: takes a line for the terminal.
+        log: takes a line for the terminal.
         tensorboard: write events, too.
 
     Attributes:
@@ -36,9 +36,9 @@ class Monitor:
     """
 
     def __init__(
-        self, folder: Path | None, steps: int, first: int, tell: Callable[[str], None], tensorboard: bool
+        self, folder: Path | None, steps: int, first: int, log: Callable[[str], None], tensorboard: bool
     ) -> None:
-        self.folder, self.steps, self.tell = folder, steps, tell
+        self.folder, self.steps, self.log = folder, steps, log
         self.images = self.all_images = 0
         self.busy = self.waited = self.all_busy = self.all_waited = 0.0
         self.done = self.first = first
@@ -70,7 +70,7 @@ class Monitor:
         self._write(record | {"images_per_s": round(speed, 2), "waiting": round(share, 4)})
         left = (time.monotonic() - self.begun) / max(self.done - self.first, 1) * (self.steps - step)
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        self.tell(
+        self.log(
             f"step {step}/{self.steps}  {terms}  {speed:.1f} images/s, {100 * share:.0f} % waiting, "
             f"{_duration(left)} left"
         )
@@ -85,7 +85,7 @@ class Monitor:
             return
         self.last_validation = figures
         self._write({"step": step, "validation": figures})
-        self.tell(f"step {step}/{self.steps}  " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        self.log(f"step {step}/{self.steps}  " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         self._scalars("validation", figures, step)
 
     def summary(self) -> str:
@@ -113,7 +113,7 @@ class Monitor:
                 file.write(self._pending)
             self._pending = ""
         except OSError as error:
-            self.tell(f"warning: {output_error(log, error)}; the line is kept for later")
+            self.log(f"warning: {output_error(log, error)}; the line is kept for later")
 
     def _scalars(self, group: str, values: dict[str, float], step: int) -> None:
         if self._writer is None:
@@ -124,7 +124,7 @@ class Monitor:
             self._writer.flush()
         except OSError as error:
             self._writer = None
-            self.tell(f"warning: TensorBoard events cannot be written ({error.strerror or error}); no more are")
+            self.log(f"warning: TensorBoard events cannot be written ({error.strerror or error}); no more are")
 
 
 def _truncate(log: Path, step: int) -> dict[str, float]:

@@ -25,7 +25,7 @@ from geo_refdiff.train.run_folder import check_free, locked, prepare
 from geo_refdiff.train.samples import SampleMaker, Source
 from geo_refdiff.train.validation import Validation, ValidationPlan
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 _GIB = 2**30
 _SHOWN = 20
 
@@ -39,7 +39,7 @@ class Data:
     fingerprint: str
 
 
-def open_data(config: DataConfig, tell: Tell) -> Data:
+def open_data(config: DataConfig, log: Log) -> Data:
     """Open the sources of a configuration; tells counts, and pairs that cannot be used, by name.
 
     Raises:
@@ -52,10 +52,10 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
     budget = int(config.resident_gib * _GIB)
     opened = []
     for text in (*config.train, *config.validation):
-        data = _open(text, config, budget, lambda line, text=text: tell(f"{text}: {line}"))  # type: ignore[misc]
+        data = _open(text, config, budget, lambda line, text=text: log(f"{text}: {line}"))  # type: ignore[misc]
         if getattr(data, "resident", False):
             budget -= sum(_pair_bytes(data, index) for index in range(len(data)))
-        tell(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
+        log(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
         opened.append(data)
     weights = config.weights or [float(len(data)) for data in opened]
     sources = [Source(data, weight) for data, weight in zip(opened, weights[: len(config.train)], strict=False)]
@@ -64,7 +64,7 @@ def open_data(config: DataConfig, tell: Tell) -> Data:
     return Data(sources, opened[len(sources) :], fingerprint)
 
 
-def _open(text: str, config: DataConfig, budget: int, tell: Tell) -> OpenedDataset:
+def _open(text: str, config: DataConfig, budget: int, log: Log) -> OpenedDataset:
     source, _, split = text.partition("#")
     return open_dataset(
         source,
@@ -73,7 +73,7 @@ def _open(text: str, config: DataConfig, budget: int, tell: Tell) -> OpenedDatas
         pseudo_change=config.pseudo_change,
         on_error=config.on_error,
         budget=max(budget, 0),
-        tell=tell,
+        log=log,
     )
 
 
@@ -88,7 +88,7 @@ def train(
     out: Path,
     *,
     command: str = "",
-    tell: Tell = print,
+    log: Log = print,
     **options: Any,
 ) -> Path | None:
     """Train what a configuration describes and write the model folder `out`/model.
@@ -97,7 +97,7 @@ def train(
         config: see `TrainConfig`.
         out: folder of the run: config.toml, log.jsonl, state (checkpoint), pictures, model, model.json (its SHA-256).
         command: that started it, for the model card.
-        tell: takes lines for the terminal.
+        log: takes lines for the terminal.
         options: see `options.TrainOptions`.
 
     Returns:
@@ -113,7 +113,7 @@ def train(
     chosen = TrainOptions.of(options)
     with distributed_context(chosen.device) as context, torch_settings(), ExitStack() as stack:
         stack.enter_context(denormals_flushed())
-        say: Tell = tell if context.is_main else _nothing
+        say: Log = log if context.is_main else _nothing
         if context.is_main and not chosen.dry_run:
             stack.enter_context(locked(out))
             check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
@@ -160,7 +160,7 @@ def train(
         return folder
 
 
-def _run(trainer: Trainer, data: Data, say: Tell) -> dict[str, float]:
+def _run(trainer: Trainer, data: Data, say: Log) -> dict[str, float]:
     """Train to the end; the last figures."""
     config, report, out = trainer.config, trainer.config.report, trainer.out
     is_main = trainer.context.is_main
@@ -182,7 +182,7 @@ def _run(trainer: Trainer, data: Data, say: Tell) -> dict[str, float]:
     return monitor.last_validation
 
 
-def _say_list(say: Tell, what: str, lines: list[str]) -> None:
+def _say_list(say: Log, what: str, lines: list[str]) -> None:
     """The count, then some of the lines."""
     if lines:
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []

@@ -59,7 +59,7 @@ class Validation:
         denoiser: the network as it is trained: its config and its window multiple.
         plan: what is wanted.
         device: where the network is.
-        tell: takes a line for the terminal: tiles that cannot be used, pictures that cannot be written.
+        log: takes a line for the terminal: tiles that cannot be used, pictures that cannot be written.
 
     Raises:
         InputError: no tile can be used.
@@ -71,9 +71,9 @@ class Validation:
         denoiser: Denoiser,
         plan: ValidationPlan,
         device: str,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self.config, self.plan, self.device, self.tell = denoiser.config, plan, device, tell
+        self.config, self.plan, self.device, self.log = denoiser.config, plan, device, log
         self.sensor = SensorModel(plan.scale)
         step = math.lcm(plan.scale, denoiser.multiple)
         pairs = [(data, index) for data in datasets for index in range(len(data))]
@@ -87,12 +87,12 @@ class Validation:
         height, width = data.shape(index)
         side = min(_SIDE, height, width) // step * step
         if side == 0:
-            self.tell(f"not validated on: {data.name(index)}: {height} x {width} px, smaller than {step}")
+            self.log(f"not validated on: {data.name(index)}: {height} x {width} px, smaller than {step}")
             return None
         try:
             crop = data.read(index, (height - side) // 2, (width - side) // 2, side, side)
         except GeoRefDiffError as error:
-            self.tell(f"not validated on: {data.name(index)}: {reason(data.name(index), error)}")
+            self.log(f"not validated on: {data.name(index)}: {reason(data.name(index), error)}")
             return None
         sample = Sample.of(Planes.of(crop, torch.device("cpu")))
         return sample.truth[None], sample.ref[None]
@@ -124,7 +124,7 @@ class Validation:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_panels(path, rows, _SIDE)
         except (OSError, OutputError) as error:
-            self.tell(f"warning: the pictures of step {step} are lost: {' '.join(str(error).split())}")
+            self.log(f"warning: the pictures of step {step} are lost: {' '.join(str(error).split())}")
 
     def _images(self, denoiser: Denoiser, lr: Tensor, ref: Tensor) -> dict[str, Tensor]:
         """DN, on the CPU."""

@@ -34,7 +34,7 @@ def test_a_line_of_the_table() -> None:
 
 def test_noise_and_psf_are_declared_and_not() -> None:
     declared, unknown = (CONDITIONS[f"8x, noise 1 %, PSF 0.48{end}"] for end in ("", ", not declared"))
-    assert declared == {"noise": 2.55, "psf_sigma": 0.48, "consistency": "wiener"}
+    assert declared == {"noise": 2.55, "psf_sigma": 0.48, "consistency": "standard"}
     assert unknown == {"noise": 2.55, "psf_sigma": 0.48, "declared_psf": 0.35}
     names = [name for name in CONDITIONS if "noise" in name]
     assert len(names) == 3 * 2 * 2
@@ -81,6 +81,13 @@ def test_the_table_of_real_scenes_goes_into_its_page(tmp_path: Path) -> None:
         "tiles": ["a", "b"],
         "scenes": {"a": {"factor": 3}, "b": {"factor": 16}},
         "methods": {"bicubic": method("baseline", [30.0, 20.0], 9.0), "new": method("model", [31.0, None], 7.0)},
+        "common": {
+            "tiles": ["a"],
+            "methods": {
+                "bicubic": method("baseline", [], 9.0) | {"means": {"psnr": 30.0}},
+                "new": method("model", [], 7.0) | {"means": {"psnr": 31.0}},
+            },
+        },
         "differences": {
             "new": {"bicubic": {"psnr": {"mean": 1.0, "standard_error": None, "tiles": 1}}, "matched-ref": {}}
         },

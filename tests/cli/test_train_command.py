@@ -101,3 +101,15 @@ def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr("geo_refdiff.train.run.train", stopped)
     assert run(["train", *TINY]) == 130
     assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; go on with --resume\n"
+
+
+def test_pairs_that_are_left_out_are_listed_line_by_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header, row = (here / "pairs.csv").read_text().splitlines()
+    name = row.split(",")[0]
+    broken = [row.replace(name, f"gone {n}", 1).replace(".tif", f"-{n}.tif") for n in (1, 2)]
+    (here / "pairs.csv").unlink()
+    (here / "pairs.csv").write_text("\n".join([header, row, *broken]) + "\n")
+    assert run(["train", *TINY, "-o", "run", "--dry-run"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    at = lines.index("pairs.csv: 1 of 3 pairs are used, 2 left out as missing or unreadable")
+    assert [line.split(":")[0].strip() for line in lines[at + 1 : at + 3]] == ["gone 1", "gone 2"]

@@ -15,6 +15,7 @@ import rasterio
 from affine import Affine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import ndimage
 
 from geo_refdiff.data import OpenedDataset, ReadError, open_dataset
@@ -459,3 +460,31 @@ def test_columns_are_those_that_are_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
     for column in COLUMNS:
         assert f"`{column}" in text, column
+
+
+def test_pictures_without_georeference_are_pairs_of_an_index_but_not_of_a_folder(tmp_path: Path) -> None:
+    new, old = dates(9, (0.0, 0.0))
+    for name, image in (("2016", old), ("2020", new)):
+        save_picture(tmp_path / "p" / f"{name}.png", image[:3])
+    rows = [IndexRow("p", "p/2020.png", "p/2016.png")]
+    write_index(tmp_path / "i.csv", rows)
+    for resident in (True, False):
+        crop = open_dataset(tmp_path / "i.csv", resident=resident).read(0, 10, 20, 30, 40)
+        np.testing.assert_array_equal(crop.new, new[:3, 10:40, 20:60])
+        np.testing.assert_array_equal(crop.ref, old[:3, 10:40, 20:60])
+    # where nobody says that they belong together they are refused, as are those of another size or kind
+    shutil.copy(tmp_path / "p" / "2016.png", tmp_path / "p" / "2016.tif")
+    shutil.copy(tmp_path / "p" / "2020.png", tmp_path / "p" / "2020.tif")
+    with pytest.raises(InputError, match=r"2016\.tif: is not georeferenced; assign an affine and a CRS"):
+        make_index(tmp_path / "p", tmp_path / "j.csv")
+    save_picture(tmp_path / "p" / "small.png", old[:3, :64])
+    write(tmp_path / "p" / "placed.tif", old[:3])
+    for other in ("small.png", "placed.tif"):
+        write_index(tmp_path / "i.csv", [IndexRow("p", "p/2020.png", f"p/{other}")])
+        with pytest.raises(ReadError, match="is not georeferenced; both dates and their labels must be so, and of one"):
+            open_dataset(tmp_path / "i.csv")
+
+
+def save_picture(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.transpose(1, 2, 0)).save(path)

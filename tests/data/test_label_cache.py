@@ -44,8 +44,8 @@ def masks(data: OpenedDataset) -> list[np.ndarray]:
     return [part for i in range(len(data)) for part in data.read(i, 0, 0, 96, 96)[4:]]
 
 
-def opened(index: Path, told: list[str] | None = None) -> OpenedDataset:
-    return open_dataset(index, pseudo_change=True, tell=None if told is None else told.append)
+def opened(index: Path, messages: list[str] | None = None) -> OpenedDataset:
+    return open_dataset(index, pseudo_change=True, log=None if messages is None else messages.append)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -63,18 +63,18 @@ def check_equal(one: OpenedDataset, other: OpenedDataset) -> None:
 
 
 def test_labels_are_made_once_and_are_those_of_the_rules(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    first = opened(index, told)
-    assert told[0] == "labels by rules, land cover of 6 dates: 0 done"
-    assert "labels by rules, change of 6 pairs: 0 done" in told
-    assert told[-1] == f"labels by rules are kept in {LabelCache(index).path}"
+    messages: list[str] = []
+    first = opened(index, messages)
+    assert messages[0] == "labels by rules, land cover of 6 dates: 0 done"
+    assert "labels by rules, change of 6 pairs: 0 done" in messages
+    assert messages[-1] == f"labels by rules are kept in {LabelCache(index).path}"
     check_equal(first, open_dataset(index, pseudo_change=True, resident=False))
     assert any((mask > 0).any() for mask in masks(first)[1::2])
 
     made = counted(monkeypatch)
-    told.clear()
-    again = opened(index, told)
-    assert told == made == []
+    messages.clear()
+    again = opened(index, messages)
+    assert messages == made == []
     assert again.fingerprint() == first.fingerprint()
     check_equal(first, again)
     assert {path.name for path in index.parent.iterdir()} == {"town", index.name, LabelCache(index).path.name}
@@ -135,12 +135,12 @@ def test_a_broken_cache_is_made_anew(index: Path, harm: str) -> None:
     else:
         with np.load(kept) as file:
             np.savez(kept, keys=file["keys"], shapes=file["shapes"][:-1], labels=file["labels"])
-    told: list[str] = []
-    check_equal(expected, opened(index, told))
-    assert told[-1] == f"labels by rules are kept in {kept}"
-    told.clear()
-    opened(index, told)
-    assert told == []
+    messages: list[str] = []
+    check_equal(expected, opened(index, messages))
+    assert messages[-1] == f"labels by rules are kept in {kept}"
+    messages.clear()
+    opened(index, messages)
+    assert messages == []
 
 
 def test_a_second_process_waits_for_the_first(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,16 +148,16 @@ def test_a_second_process_waits_for_the_first(index: Path, monkeypatch: pytest.M
     cache = LabelCache(index)
     labels = cache.read()
     cache.path.unlink()
-    made, told, results = counted(monkeypatch), list[str](), list[OpenedDataset]()
-    other = threading.Thread(target=lambda: results.append(opened(index, told)))
-    with cache.exclusive(told.append):  # as a process does that is making them
+    made, messages, results = counted(monkeypatch), list[str](), list[OpenedDataset]()
+    other = threading.Thread(target=lambda: results.append(opened(index, messages)))
+    with cache.exclusive(messages.append):  # as a process does that is making them
         other.start()
         deadline = time.monotonic() + 30
-        while not told and time.monotonic() < deadline:
+        while not messages and time.monotonic() < deadline:
             time.sleep(0.02)
         assert cache.write(labels)
     other.join(30)
-    assert told == [f"waiting for the labels by rules that another process makes ({cache.path})"]
+    assert messages == [f"waiting for the labels by rules that another process makes ({cache.path})"]
     assert made == []
     check_equal(expected, results[0])
 
@@ -168,10 +168,10 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(index: Path, mon
 
     monkeypatch.setattr(label_cache, "write_bytes_atomic", refused)
     monkeypatch.setattr(label_cache, "held", refused)
-    told: list[str] = []
-    assert len(opened(index, told)) == 6
-    assert told
-    assert not any("kept" in line for line in told)
+    messages: list[str] = []
+    assert len(opened(index, messages)) == 6
+    assert messages
+    assert not any("kept" in line for line in messages)
 
 
 def test_labels_of_any_sizes_come_back(tmp_path: Path) -> None:

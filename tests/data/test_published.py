@@ -241,6 +241,9 @@ def test_an_index_of_a_published_data_set_gives_the_same_pairs(
     assert len(made.problems) == 0
     rows = read_index(out)
     assert steps[-1] == (len(rows), len(rows))
+    masks = out.with_name("pairs.masks")
+    assert {row.mask for row in rows} == {f"{masks.name}/{path.name}" for path in masks.iterdir()}
+    assert not any(path.stem.endswith((".png", ".tif")) for path in masks.iterdir())
     for split in {row.split for row in rows}:
         plain, indexed = open_dataset(folder, split=split), open_dataset(out, split=split)
         assert indexed.bands == plain.bands
@@ -431,9 +434,9 @@ def test_second_as_published_goes_through_train_and_evaluate(
     settings = [f"samples.{s}" for s in small] + [f'data.train=["{official}#train"]', "data.validation=[]"]
     given = [part for setting in settings for part in ("--set", setting)]
     assert run(["train", "cpu-minutes", "--dry-run", "--device", "cpu", *given]) == 0
-    told = capsys.readouterr().err
-    assert f"{official}#train: 6 pairs" in told
-    assert "at 4x, 32 px: SECOND_train_set/" in told
+    messages = capsys.readouterr().err
+    assert f"{official}#train: 6 pairs" in messages
+    assert "at 4x, 32 px: SECOND_train_set/" in messages
     report = tmp_path / "report"
     where = ["--data", str(official / "SECOND_total_test"), "--split", "test", "-o", str(report)]
     assert run(["evaluate", *where, "--tile", "32", "--scale", "4", "--grid", "1", "--device", "cpu"]) == 0

@@ -496,7 +496,7 @@ def test_noise_and_a_psf_that_is_declared_wrongly(data: str, tmp_path: Path) -> 
         assert means(aware, method)["psnr"] > means(noisy, method)["psnr"]
     assert means(wrong.metrics, "bicubic") == means(clean, "bicubic")
     assert means(wrong.metrics, "bicubic-ibp")["lr_rmse"] > 2 * means(clean, "bicubic-ibp")["lr_rmse"]
-    assert "Gaussian PSF of 0.5 LR px, then area means; declared as 0.2 LR px" in wrong.text
+    assert "Gaussian PSF of 0.5 scene pixels, then area means; declared as 0.2 scene pixels" in wrong.text
     with pytest.raises(OptionError, match="noise -1: give a standard deviation of 0 to 255 DN"):
         EvaluateOptions.of(noise=-1.0)
 

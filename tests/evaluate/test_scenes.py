@@ -154,6 +154,11 @@ def test_what_cannot_be_run_is_left_out_and_said(index: Path, tmp_path: Path, ti
     matched = metrics["methods"]["matched-ref"]
     assert matched["per_tile"]["psnr"][0] is None
     assert matched["means"]["psnr"] == pytest.approx(matched["per_tile"]["psnr"][1])
+    assert metrics["common"]["tiles"] == ["whole"]
+    assert list(metrics["common"]["methods"]) == ["bicubic", "bicubic-ibp", "matched-ref"]
+    bicubic = metrics["common"]["methods"]["bicubic"]["means"]["psnr"]
+    assert bicubic == metrics["methods"]["bicubic"]["per_tile"]["psnr"][1]
+    assert "Means over the 1 scenes that every method was run on" in report.text
     assert "tiny-compact" not in metrics["methods"] or not metrics["methods"]["tiny-compact"]["means"]
     assert "gone, left out" in report.text
 

@@ -15,6 +15,7 @@ import rasterio
 import rasterio.shutil
 import shapely
 from affine import Affine
+from PIL import Image
 
 from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
@@ -64,6 +65,10 @@ def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> No
         assert dataset.tags()["GEO_REFDIFF_CLASS_4"] == "cloud"
         assert dataset.tags()["GEO_REFDIFF_PIXELS_CLOUD"] == str(4 * CLOUDS.sum())
     assert "cloud" in (tmp_path / "out.source.qml").read_text()
+    picture = np.asarray(Image.open(tmp_path / "out.png"))[..., :3]
+    assert (picture[fine(CLOUDS)] > 250).all()
+    assert np.ptp(picture[fine(~CLOUDS & ~EMPTY)]) > 200, "clouds have made the ground dark"
+    assert picture[fine(~CLOUDS & ~EMPTY)].mean() > 90
     properties = json.loads((tmp_path / "out.json").read_text())["properties"]
     assert properties["geo_refdiff:clouds"] == {
         "layer": "T33UUP_20220503T102021_SCL_20m.jp2", "kind": "scl", "pixels": "keep",
@@ -216,3 +221,38 @@ def test_a_batch_heeds_the_clouds_of_one_product_and_of_mosaics(make_sentinel_2:
         told[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
     layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which lies on top is the batch's choice
     assert any(np.array_equal(valid, fine(seen == 1)) for seen in layered)
+
+
+def test_quality_layers_that_are_missing_or_damaged_give_one_line(
+    make_sentinel_2: Make, make_landsat: Make, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.tif"
+    with pytest.raises(InputError, match=r"band SCL_20m is missing \(GRANULE.*\); fetch the product again"):
+        run(make_sentinel_2(without=("SCL",)), out)
+    shutil.rmtree(next(tmp_path.glob("*.SAFE")))
+    folder = make_sentinel_2()
+    layer = next(folder.rglob("*SCL_20m.jp2"))
+    layer.write_bytes(layer.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"SCL_20m\.jp2: cannot be (opened as a raster|read)") as error:
+        run(folder, out)
+    assert "\n" not in str(error.value)
+    landsat = make_landsat()
+    next(landsat.glob("*QA_PIXEL.TIF")).unlink()
+    with pytest.raises(InputError, match=r"_QA_PIXEL\.TIF is missing \(FILE_NAME_QUALITY_L1_PIXEL\)"):
+        run(landsat, out)
+    assert not out.exists()
+
+
+def test_planetscopes_older_mask(make_planetscope: Make, tmp_path: Path) -> None:
+    folder = make_planetscope(without=("udm2",))
+    values = np.zeros((SIDE, SIDE), np.uint8)
+    values[CLOUDS], values[:3] = 2, 1
+    image = next(folder.rglob("*AnalyticMS_SR_clip.tif"))
+    with rasterio.open(image) as dataset:
+        profile = dict(dataset.profile) | {"count": 1, "dtype": "uint8", "nodata": None}
+    with rasterio.open(
+        image.with_name("20220503_101112_34_2251_3B_AnalyticMS_DN_udm_clip.tif"), "w", **profile
+    ) as mask:
+        mask.write(values, 1)
+    run(folder, tmp_path / "out.tif")
+    np.testing.assert_array_equal(pixels(tmp_path / "out.source.tif")[0][0] == CLOUD, fine(CLOUDS & ~EMPTY))

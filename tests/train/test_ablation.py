@@ -118,7 +118,7 @@ def test_a_row_trains_and_its_folder_says_what_it_lacks(landscapes: Callable[...
         "training.batch=2", "model.widths=[8, 8]", "model.hidden=8", "model.full_width=4",
     )  # fmt: skip
     config = load_config("ablation-semantic-sft", small)
-    folder = train(config, tmp_path, device="cpu", tell=lambda line: None)
+    folder = train(config, tmp_path, device="cpu", log=lambda line: None)
     assert folder is not None
     assert "Licence and attribution: the config names none" in (folder / "README.md").read_text()
     trained = load_denoiser(folder)

@@ -21,7 +21,7 @@ def read(text: str, tmp_path: Path, *overrides: str) -> TrainConfig:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "messages"),
     [
         ("[training]\nstep = 3", "unknown key 'training.step'; the nearest known one is 'training.steps'"),
         ("[trainning]\nsteps = 3", "unknown key 'trainning'; the nearest known one is 'training'"),
@@ -60,10 +60,10 @@ def read(text: str, tmp_path: Path, *overrides: str) -> TrainConfig:
         ("extends = 'some.toml'", "a config cannot extend itself"),
     ],
 )
-def test_a_wrong_config_is_one_line_with_the_way_out(text: str, told: str, tmp_path: Path) -> None:
+def test_a_wrong_config_is_one_line_with_the_way_out(text: str, messages: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         read(text, tmp_path)
-    assert told in str(caught.value)
+    assert messages in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

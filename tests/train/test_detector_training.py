@@ -52,10 +52,10 @@ def test_the_same_pairs_give_the_same_detector_and_its_folder_tells_how(painted:
         train_detector(tmp_path / name, data, steps=3, width=4)
     first, second = (load_detector(tmp_path / name) for name in "ab")
     assert first.sha256 == second.sha256
-    told = json.loads((tmp_path / "a" / "config.json").read_text())["trained"]
-    assert told["steps"] == 3
-    assert [(d["source"], d["pairs"], d["samples"]) for d in told["data"]] == [("x", 12, 15), ("y", 12, 3)]
-    assert {d["fingerprint"] for d in told["data"]} == {painted.fingerprint()}
+    messages = json.loads((tmp_path / "a" / "config.json").read_text())["trained"]
+    assert messages["steps"] == 3
+    assert [(d["source"], d["pairs"], d["samples"]) for d in messages["data"]] == [("x", 12, 15), ("y", 12, 3)]
+    assert {d["fingerprint"] for d in messages["data"]} == {painted.fingerprint()}
 
 
 def test_samples_are_spread_over_the_pairs_that_are_not_held_out(
@@ -63,11 +63,11 @@ def test_samples_are_spread_over_the_pairs_that_are_not_held_out(
 ) -> None:
     read: list[int] = []
 
-    def told(dataset: OpenedDataset, index: int) -> Crop:
+    def messages(dataset: OpenedDataset, index: int) -> Crop:
         read.append(index)
         return whole(dataset, index)
 
-    monkeypatch.setattr("geo_refdiff.train.detector.whole", told)
+    monkeypatch.setattr("geo_refdiff.train.detector.whole", messages)
     monkeypatch.setattr("geo_refdiff.train.detector._PASTED", 0.0)
     assert len(collect(painted, 15, np.random.default_rng(0))) == 15
     assert read == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11]
@@ -83,9 +83,9 @@ def test_the_command_goes_on_from_a_detector(
     asked = ["train-detector", "--data", str(index), "12", "--steps", "1", "--init", str(tmp_path / "a")]
     assert run([*asked, "--width", "4", "-o", str(tmp_path / "b")]) == 0
     assert f"{tmp_path / 'b'}: threshold 0." in capsys.readouterr().err
-    told = json.loads((tmp_path / "b" / "config.json").read_text())["trained"]
-    assert told["data"][0]["source"] == index.name
-    assert told["init"] == load_detector(tmp_path / "a").sha256
+    messages = json.loads((tmp_path / "b" / "config.json").read_text())["trained"]
+    assert messages["data"][0]["source"] == index.name
+    assert messages["init"] == load_detector(tmp_path / "a").sha256
     assert run([*asked, "--width", "5", "-o", str(tmp_path / "c")]) == 1
     assert "do not fit the network" in capsys.readouterr().err
 
@@ -104,12 +104,12 @@ def test_it_learns_what_it_is_shown(painted: OpenedDataset, crops: list[Crop]) -
     network = ChangeNetwork(16, len(CLASSES))
     train(network, collect(painted, 24, np.random.default_rng(0)), 80, 3e-3)
     found = [(1 - probabilities(network, s)[0], s) for s in (lr_sample(crop, SensorModel(8)) for crop in crops)]
-    told, true = (
+    messages, true = (
         torch.cat(parts)
         for parts in zip(*((p[s.weight > 0], s.shares[0][s.weight > 0] < 0.5) for p, s in found), strict=True)
     )
     assert true.any()
-    assert told[true].mean() > 2 * told[~true].mean()
+    assert messages[true].mean() > 2 * messages[~true].mean()
 
 
 def test_samples_say_what_changed_and_where_nothing_is_known(crops: list[Crop]) -> None:

@@ -25,7 +25,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def two(toml: Path, out: Path, *settings: str, more: tuple[str, ...] = ()) -> str:
-    """What two processes told on their way to the end."""
+    """What two processes messages on their way to the end."""
     parts = [part for setting in (*SETTINGS, *settings) for part in ("--set", setting)]
     train = ["-m", "geo_refdiff.cli.main", "train", str(toml), "-o", str(out), "--device", "cpu", *parts, *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -54,12 +54,12 @@ def test_two_processes_learn_what_one_does(
 ) -> None:
     pair, alone, half = tmp_path / "pair", tmp_path / "alone", tmp_path / "half"
     config = tiny_config(*SETTINGS, "training.steps=4", "training.accumulate=2")
-    train(config, alone, device="cpu", tell=lambda text: None)
-    train(replace(config, training=replace(config.training, steps=2)), half, device="cpu", tell=lambda text: None)
+    train(config, alone, device="cpu", log=lambda text: None)
+    train(replace(config, training=replace(config.training, steps=2)), half, device="cpu", log=lambda text: None)
     assert [line["step"] for line in losses(half)] == [1, 2]
 
-    told = two(tiny_toml, pair, "training.steps=4", f'data.validation=["{landscapes("1-1")}"]')
-    assert told.count("2 process(es) on cpu") == told.count("step 4/4  mean") == 1  # one of two tells
+    messages = two(tiny_toml, pair, "training.steps=4", f'data.validation=["{landscapes("1-1")}"]')
+    assert messages.count("2 process(es) on cpu") == messages.count("step 4/4 mean") == 1  # one of two tells
     lines = losses(pair)
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if "validation" in line] == [4]

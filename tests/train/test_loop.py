@@ -45,9 +45,9 @@ def make(tiny_config: Callable[..., TrainConfig], textures: Any, tmp_path: Path)
     return trainer
 
 
-def run(trainer: Trainer, tell: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+def run(trainer: Trainer, log: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
     """Train to the end; the lines of the log."""
-    monitor = Monitor(trainer.out, trainer.config.training.steps, trainer.step, tell, tensorboard=False)
+    monitor = Monitor(trainer.out, trainer.config.training.steps, trainer.step, log, tensorboard=False)
     trainer.run(monitor)
     return [json.loads(line) for line in (trainer.out / "log.jsonl").read_text().splitlines()]
 
@@ -123,9 +123,9 @@ def test_the_average_follows_the_weights(make: Make) -> None:
 def test_accumulated_gradients_are_those_of_the_large_batch(count: int, make: Make) -> None:
     whole, parts = make(*EVEN, "training.steps=3", out="a"), make(*EVEN, "training.steps=3", out="b")
     parts = make(*EVEN, "training.steps=3", f"training.accumulate={count}", out="b")
-    told = [run(trainer)[-1] for trainer in (whole, parts)]
+    messages = [run(trainer)[-1] for trainer in (whole, parts)]
     for name in ("mean", "gradient", "gate", "start"):
-        assert told[1][name] == pytest.approx(told[0][name], rel=1e-4)
+        assert messages[1][name] == pytest.approx(messages[0][name], rel=1e-4)
     assert close(weights(whole), weights(parts), 2e-4)
     assert not close(weights(whole), weights(make(out="c")), 2e-4)
 
@@ -197,12 +197,12 @@ def test_a_lost_loss_stops_with_step_files_and_checkpoint(make: Make, monkeypatc
     monkeypatch.setattr(trainer, "objective", poisoned)
     with pytest.raises(GeoRefDiffError) as caught:
         run(trainer)
-    told = str(caught.value)
-    assert "the loss is not finite at step 4" in told
-    assert "gate nan" in told
-    assert "texture 1 (1.tif, same.tif)" in told
-    assert f"the last good checkpoint is {trainer.out / 'state'} (step 3)" in told
-    assert "\n" not in told
+    messages = str(caught.value)
+    assert "the loss is not finite at step 4" in messages
+    assert "gate nan" in messages
+    assert "texture 1 (1.tif, same.tif)" in messages
+    assert f"the last good checkpoint is {trainer.out / 'state'} (step 3)" in messages
+    assert "\n" not in messages
     assert all(torch.isfinite(w).all() for w in weights(trainer))  # a poisoned gradient is not stepped along
 
 
@@ -217,7 +217,7 @@ def test_a_lost_gradient_stops_as_well(make: Make) -> None:
 
 def test_a_full_disk_is_told_and_training_goes_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("training.steps=6", "report.save_minutes=0")
-    save, told = loop.save_state, list[str]()
+    save, messages = loop.save_state, list[str]()
 
     def full(out: Path, progress: Any, *parts: Any) -> None:
         if progress.step in (3, 4):
@@ -225,8 +225,8 @@ def test_a_full_disk_is_told_and_training_goes_on(make: Make, monkeypatch: pytes
         save(out, progress, *parts)
 
     monkeypatch.setattr(loop, "save_state", full)
-    run(trainer, told.append)
-    assert sum("warning" in line and "the disk is full" in line for line in told) == 2
+    run(trainer, messages.append)
+    assert sum("warning" in line and "the disk is full" in line for line in messages) == 2
     assert read_progress(trainer.out / "state").step == 6
     full_at_the_end = make("training.steps=4", "report.save_minutes=0", out="other")
     with pytest.raises(OutputError, match="the disk is full"):
@@ -235,16 +235,16 @@ def test_a_full_disk_is_told_and_training_goes_on(make: Make, monkeypatch: pytes
 
 def test_a_log_that_cannot_be_written_is_written_later(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("training.steps=6", "report.log_steps=1")
-    opened, told = Path.open, list[str]()
+    opened, messages = Path.open, list[str]()
 
     def full(path: Path, *args: Any, **kwargs: Any) -> Any:
-        if path.name == "log.jsonl" and "a" in args and 1 <= sum("step" in line for line in told) < 4:
+        if path.name == "log.jsonl" and "a" in args and 1 <= sum("step" in line for line in messages) < 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", full)
-    lines = run(trainer, told.append)
-    assert any("warning" in line and "the disk is full" in line for line in told)
+    lines = run(trainer, messages.append)
+    assert any("warning" in line and "the disk is full" in line for line in messages)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
@@ -254,13 +254,13 @@ def test_asked_to_stop_it_does_so_after_the_step_and_keeps_it(number: int, make:
     run(whole)
     trainer = make("training.steps=6", "report.log_steps=1")
 
-    def told(line: str) -> None:
+    def messages(line: str) -> None:
         if line.startswith("step 3/"):
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
     with pytest.raises(Interrupted, match=r"stopped after step 4, kept in .*state; go on with --resume"):
-        run(trainer, told)
+        run(trainer, messages)
     assert signal.getsignal(number) is before
     again = make("training.steps=6", "report.log_steps=1")
     assert again.resume() == 4

@@ -14,8 +14,8 @@ from geo_refdiff.errors import OptionError
 from geo_refdiff.train.monitor import Monitor
 
 
-def monitor(folder: Path | None, told: list[str], first: int = 0, tensorboard: bool = False) -> Monitor:
-    return Monitor(folder, 100, first, told.append, tensorboard)
+def monitor(folder: Path | None, messages: list[str], first: int = 0, tensorboard: bool = False) -> Monitor:
+    return Monitor(folder, 100, first, messages.append, tensorboard)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -23,13 +23,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_line_tells_losses_speed_waiting_and_the_time_left(tmp_path: Path) -> None:
-    told: list[str] = []
-    made = monitor(tmp_path, told)
+    messages: list[str] = []
+    made = monitor(tmp_path, messages)
     made.begun -= 60  # ten steps a minute
     for _ in range(10):
         made.step(4, 0.75, 0.25)
     made.line(10, {"mean": 0.1 + 0.2, "edm": 0.5}, 1e-3)
-    assert told == ["step 10/100  mean 0.300 edm 0.500  4.0 images/s, 25 % waiting, 9 min left"]
+    assert messages == ["step 10/100  mean 0.300 edm 0.500  4.0 images/s, 25 % waiting, 9 min left"]
     entry = lines(tmp_path)[0]
     assert entry["mean"] == 0.1 + 0.2  # to the last digit
     assert entry["loss"] == 0.1 + 0.2 + 0.5
@@ -42,12 +42,12 @@ def test_a_line_tells_losses_speed_waiting_and_the_time_left(tmp_path: Path) -> 
 
 
 def test_long_times_are_told_in_hours(tmp_path: Path) -> None:
-    told: list[str] = []
-    made = monitor(tmp_path, told)
+    messages: list[str] = []
+    made = monitor(tmp_path, messages)
     made.begun -= 3600
     made.step(1, 1, 0)
     made.line(1, {"mean": 1.0}, 1.0)
-    assert told[0].endswith("99 h 00 min left")
+    assert messages[0].endswith("99 h 00 min left")
 
 
 def test_going_on_drops_what_is_done_again_and_what_a_kill_cut_short(tmp_path: Path) -> None:

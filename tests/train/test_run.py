@@ -29,9 +29,9 @@ Configs = Callable[..., TrainConfig]
 
 
 def trained(config: TrainConfig, out: Path, **options: Any) -> list[str]:
-    told: list[str] = []
-    train(config, out, device="cpu", tell=told.append, **options)
-    return told
+    messages: list[str] = []
+    train(config, out, device="cpu", log=messages.append, **options)
+    return messages
 
 
 def last(out: Path) -> int:
@@ -46,9 +46,9 @@ def test_every_preset_makes_a_batch(name: str, landscapes: Callable[..., Path], 
     thin = config.model.published | {"model_channels": 16, "num_blocks": 1} if config.model.published else {}
     model = replace(config.model, widths=(8,) * len(config.model.widths), published=thin, init="")
     small = replace(config, model=model, training=replace(config.training, batch=2, accumulate=1))
-    told = trained(small, tmp_path / "run", dry_run=True)
-    assert told[0] == f"{index}: 1 pairs"
-    assert told[-1].startswith("a batch of 2 at ")
+    messages = trained(small, tmp_path / "run", dry_run=True)
+    assert messages[0] == f"{index}: 1 pairs"
+    assert messages[-1].startswith("a batch of 2 at ")
     assert not (tmp_path / "run").exists()
 
 
@@ -65,7 +65,7 @@ def test_a_run_leaves_a_model_and_all_that_is_known_of_it(
     validation = f'data.validation=["{landscapes("3-3")}"]'
     config = tiny_config(validation, "report.tensorboard=false", "training.steps=4")
     out = tmp_path / "my-run"
-    told = trained(config, out, command="geo-refdiff train tiny.toml")
+    messages = trained(config, out, command="geo-refdiff train tiny.toml")
     names = {"config.toml", "lock", "log.jsonl", "model", "model.json", "pictures", "state"}
     assert {path.name for path in out.iterdir()} == names
     assert load_config(out / "config.toml") == config
@@ -77,7 +77,7 @@ def test_a_run_leaves_a_model_and_all_that_is_known_of_it(
     assert described["receptive_field"] == load_denoiser(model).receptive_field
     sha256 = model_digest(model)
     assert json.loads((out / "model.json").read_text()) == {"folder": str(model), "sha256": sha256}
-    assert told[-1] == f"{model}: sha256 {sha256}"
+    assert messages[-1] == f"{model}: sha256 {sha256}"
     assert describe_model(model)["sha256"] == sha256
 
     card = (model / "README.md").read_text()
@@ -197,7 +197,7 @@ def test_a_run_is_neither_replaced_nor_mixed_with_another(
     trained(config, out)
     with pytest.raises(ResumeError, match="holds a run at step 3: give --resume or --overwrite"):
         trained(config, out)
-    for setting, told in (
+    for setting, messages in (
         ("training.rate=1e-4", "training.rate was 0.002, is 0.0001"),
         ("samples.faults.paste=0.1", "samples.faults.paste was 0.5, is 0.1"),
         ("training.accumulate=2", "processes x training.accumulate was 1, is 2"),
@@ -205,15 +205,15 @@ def test_a_run_is_neither_replaced_nor_mixed_with_another(
         (f'data.train=["{landscapes("1-1")}"]', "learned from other data"),
         ("training.decay=0.5", "training.decay was 0.0, is 0.5"),
     ):
-        with pytest.raises(ResumeError, match=told):
+        with pytest.raises(ResumeError, match=messages):
             trained(tiny_config("training.steps=3", "training.decay=0", setting), out, resume=True)
     assert last(out) == 3
     # what changes nothing that was learned may change
     free = tiny_config("training.steps=4", "training.decay=0", "training.workers=2", "report.log_steps=1")
     assert "going on after step 3" in trained(free, out, resume=True)
     assert last(out) == 4
-    told = trained(tiny_config("training.steps=1"), out, overwrite=True)
-    assert not any("going on" in line for line in told)
+    messages = trained(tiny_config("training.steps=1"), out, overwrite=True)
+    assert not any("going on" in line for line in messages)
     assert last(out) == 1
     assert len((out / "log.jsonl").read_text().splitlines()) == 1
 
@@ -248,7 +248,7 @@ def test_denormal_numbers_are_treated_as_before(tiny_config: Configs, tmp_path: 
     seen: list[bool] = []
     torch.set_flush_denormal(before)
     try:
-        train(tiny_config("training.steps=1"), tmp_path / "run", device="cpu", tell=lambda line: seen.append(flushed()))
+        train(tiny_config("training.steps=1"), tmp_path / "run", device="cpu", log=lambda line: seen.append(flushed()))
         after = flushed()
         with pytest.raises(OptionError):
             trained(tiny_config("training.accumulate=3"), tmp_path / "other")
@@ -281,8 +281,8 @@ def test_another_number_of_threads_is_told(tiny_config: Configs, tmp_path: Path)
     trained(tiny_config("training.steps=2"), out)
     progress = json.loads((out / "state" / "progress.json").read_text())
     (out / "state" / "progress.json").write_text(json.dumps(progress | {"threads": 5}))
-    told = trained(tiny_config("training.steps=2"), out, resume=True)
-    assert "warning: 5 torch threads before, 1 now: the last bits will differ" in told
+    messages = trained(tiny_config("training.steps=2"), out, resume=True)
+    assert "warning: 5 torch threads before, 1 now: the last bits will differ" in messages
 
 
 def test_broken_pairs_are_listed_and_counted_or_stop_the_run(
@@ -299,9 +299,9 @@ def test_broken_pairs_are_listed_and_counted_or_stop_the_run(
         writer.writeheader()
         writer.writerows(rows)
     source = f'data.train=["{index}"]'
-    told = trained(tiny_config(source, "training.steps=1"), tmp_path / "run")
+    messages = trained(tiny_config(source, "training.steps=1"), tmp_path / "run")
     used = f"{index}: 4 of 6 pairs are used, 2 left out as missing or unreadable"
-    line = next(line for line in told if line.startswith(used))
+    line = next(line for line in messages if line.startswith(used))
     assert rows[0]["name"] in line
     assert rows[1]["name"] in line
     with pytest.raises(GeoRefDiffError, match=rows[0]["name"]):
@@ -313,10 +313,10 @@ def test_pairs_too_small_for_a_crop_are_told_at_the_start(
     tiny_config: Configs, tiny_index: Path, landscapes: Callable[..., Path], tmp_path: Path
 ) -> None:
     both = f'data.train=["{tiny_index}", "{landscapes("1-1")}"]'
-    told = trained(tiny_config(both, "samples.crop=128"), tmp_path / "run", dry_run=True)
+    messages = trained(tiny_config(both, "samples.crop=128"), tmp_path / "run", dry_run=True)
     assert any(
         line.startswith("6 pair(s) passed over:\n") and "96 x 96 px, smaller than a crop of 128" in line
-        for line in told
+        for line in messages
     )
     with pytest.raises(InputError, match=r"6 pair\(s\) are too small"):
         trained(tiny_config(both, "samples.crop=128", "data.on_error=stop"), tmp_path / "run", dry_run=True)

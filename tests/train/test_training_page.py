@@ -49,15 +49,15 @@ def commands(page: str) -> list[list[str]]:
 
 
 def test_every_key_is_there_with_its_default(page: str) -> None:
-    told = {}
+    messages = {}
     for part in re.split(r"^### ", page, flags=re.MULTILINE)[1:]:
         name = re.match(r"\[(.+)\]", part)
         assert name is not None
         rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| .*\|$", part.split("\n## ")[0], flags=re.MULTILINE)
-        told[name[1]] = {key: tomllib.loads(f"value = {value}")["value"] for key, value in rows}
+        messages[name[1]] = {key: tomllib.loads(f"value = {value}")["value"] for key, value in rows}
     inference = page.split("### [inference]")[1].split("\n## ")[0]
-    assert told.pop("inference") == {}
-    assert told == sections(TrainConfig())
+    assert messages.pop("inference") == {}
+    assert messages == sections(TrainConfig())
     assert all(f"`{key}`" in inference for key in INFERENCE_KEYS)
 
 

@@ -1,4 +1,4 @@
-"""Validation: the same tiles and figures each time, pictures, and tiles that cannot be used told by name."""
+"""Validation: the same tiles and figures each time, pictures, and tiles that cannot be used messages by name."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ Make = Callable[..., tuple[Validation, Any]]
 
 @pytest.fixture
 def make(tiny_config: Callable[..., TrainConfig], tmp_path: Path) -> Make:
-    """make(data, told) -> (validation, denoiser)."""
+    """make(data, messages) -> (validation, denoiser)."""
 
-    def made(data: Any, told: list[str], *overrides: str, tiles: int = 4, pictures: int = 1) -> tuple[Validation, Any]:
+    def made(
+        data: Any, messages: list[str], *overrides: str, tiles: int = 4, pictures: int = 1
+    ) -> tuple[Validation, Any]:
         denoiser = new_denoiser(tiny_config(*overrides), data.bands, data.classes)
         plan = ValidationPlan(4, tiles, pictures, tmp_path / "pictures")
-        return Validation([data], denoiser, plan, "cpu", told.append), denoiser
+        return Validation([data], denoiser, plan, "cpu", messages.append), denoiser
 
     return made
 
@@ -58,12 +60,12 @@ def test_the_network_is_left_as_it_was(make: Make, textures: Any) -> None:
 
 
 def test_tiles_that_cannot_be_used_are_told(make: Make, textures: Any) -> None:
-    told: list[str] = []
-    validation, _ = make(textures((1, 2, 3), size=64, broken=(1,)), told)
+    messages: list[str] = []
+    validation, _ = make(textures((1, 2, 3), size=64, broken=(1,)), messages)
     assert len(validation.tiles) == 2
-    assert told == ["not validated on: texture 2: gone.tif: no such file"]
+    assert messages == ["not validated on: texture 2: gone.tif: no such file"]
     with pytest.raises(InputError, match="no validation tile can be used"):
-        make(textures((1,), size=64, broken=(0,)), told)
+        make(textures((1,), size=64, broken=(0,)), messages)
 
 
 def test_missing_pixels_of_the_truth_are_filled(make: Make, textures: Any) -> None:
@@ -76,16 +78,16 @@ def test_missing_pixels_of_the_truth_are_filled(make: Make, textures: Any) -> No
 
 
 def test_pictures_that_cannot_be_written_are_told(make: Make, textures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    validation, denoiser = make(textures((1,), size=64), told)
+    messages: list[str] = []
+    validation, denoiser = make(textures((1,), size=64), messages)
 
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(validations, "write_panels", full)
     assert validation(denoiser.network, 3)
-    assert len(told) == 1
-    assert "the pictures of step 3 are lost" in told[0]
+    assert len(messages) == 1
+    assert "the pictures of step 3 are lost" in messages[0]
 
 
 def test_a_network_without_a_mean_is_sampled_from_the_lr(make: Make, textures: Any) -> None:
