@@ -89,7 +89,8 @@ class Figures:
     Attributes:
         psnr, haarpsi: of all bands; of red, green and blue.
         chroma: energy above a quarter of a cycle a scene pixel, see `chroma_energy`.
-        noise: standard deviation that the plan tells, over that which was added, mean of bands; NaN without.
+        noise: standard deviation that the plan tells, over that which was added, mean of
+            the bands where that is above 1; NaN without.
     """
 
     psnr: float
@@ -189,7 +190,8 @@ def measured(case: Case, picture: Path | None = None) -> Figures:
     a, b = torch.from_numpy(image)[None], torch.from_numpy(truth)[None]
     if picture is not None:
         Picture.fromarray(_shown(image, truth)).save(picture)
-    ratio = float((told / sigma).mean()) if case.percent else float("nan")
+    there = sigma > 1  # the rest is less than rounding
+    ratio = float((told[there] / sigma[there]).mean()) if case.percent else float("nan")
     return Figures(
         float(metrics.psnr(a, b)), float(metrics.haarpsi(a[:, :3], b[:, :3])), chroma_energy(image, SCALE), ratio
     )

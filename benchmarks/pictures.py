@@ -20,6 +20,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from scipy import ndimage
 
+from benchmarks.noise import GAIN, simulated
 from benchmarks.wrong_reference import clouded
 from geo_refdiff import upscale
 from geo_refdiff.change.legend import class_colours
@@ -28,6 +29,7 @@ from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.raster.picture import Panel, stretch, write_panels
 from geo_refdiff.restore.sources import COLOURS
 from geo_refdiff.sample_tiles import sample
+from geo_refdiff.sensor.presets import psf_sigma_from_mtf
 from geo_refdiff.sensor.sensor import SensorModel
 
 SIDE = 300
@@ -219,6 +221,29 @@ def draw_consistency(out: Path, folder: Path, truth: Bytes) -> None:
     save(out, rows)
 
 
+def draw_noise(out: Path, folder: Path, truth: Bytes) -> None:
+    """What noise of 2.5 % of dark fields does to outputs that take it for the ground, and to those that do not."""
+    lr, _ = simulated(truth.astype(np.float32), 0.23, 2.5)
+    with rasterio.open(DATA.scene) as dataset:
+        profile, names = dataset.profile | {"dtype": "uint16"}, dataset.descriptions
+    scene = folder / "noisy.tif"
+    with rasterio.open(scene, "w", **profile) as dataset:
+        dataset.write(lr)
+        dataset.descriptions = names
+    rows = []
+    for model, first in (
+        ("bicubic-ibp", Panel("scene with noise", natural(close(lr / GAIN, 8), truth))),
+        ("default", Panel("truth", natural(close(truth), truth))),
+    ):
+        row = [first]
+        for noise in (0, "auto"):
+            path = folder / f"noise-{model}-{noise}.tif"
+            done = upscale(scene, ref=DATA.reference, out=path, model=model, psf=psf_sigma_from_mtf(0.23), noise=noise)
+            row.append(Panel(f"--model {model} --noise {noise}", natural(close(read(done.out) / GAIN), truth)))
+        rows.append(row)
+    save(out, rows)
+
+
 @click.command()
 @click.argument("out", default="docs", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def main(out: Path) -> None:
@@ -230,6 +255,7 @@ def main(out: Path) -> None:
         draw_products(out / "products.webp", folder, truth)
         draw_masks(out / "change_masks.webp", folder, truth)
         draw_consistency(out / "consistency.webp", folder, truth)
+        draw_noise(out / "noise.webp", folder, truth)
         draw_wrong_references(out / "wrong_reference.webp", folder, truth)
 
 

@@ -268,7 +268,7 @@ def _restored(restorer: Restorer, batch: Conditions, seen: Observation) -> Tenso
     values, lr = (numbers.own(x).to(torch.float32) for x in (image, seen.lr))
     mode = _MODES[seen.consistency]
     noise = (seen.noise * (numbers.high - numbers.low) / 255.0,) * lr.shape[1]
-    known = NoiseFilter(noise, components(lr.numpy(), noise)) if seen.noise else None
+    known = NoiseFilter(noise, components(list(lr.numpy()), noise)) if seen.noise else None
     correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=known)
     values = correction.correct(values, correction.target(lr, lambda margin: _padded(lr, margin)), None)
     return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)

@@ -1,11 +1,13 @@
 """How noisy a scene is, told from the scene itself.
 
 A diagonal high pass leaves the corner of the spectrum, where a sensor's PSF lets little of the ground through and noise
-is as strong as anywhere. What of the ground is left there has two marks that noise has not: bands share it, and it
-grows with the contrast around. So of each band only what the others do not explain counts (residual of a linear
-regression), and its variance is followed down to places without contrast.
+is as strong as anywhere. What of the ground is left there has two marks that noise has not: it grows with the contrast
+around, and bands share it. So variances are followed down to places without contrast, and of each band only what the
+others do not explain counts (residual of a linear regression).
 
-Noise that bands share, as of colour cameras and pansharpened images, is told too low, at worst by half.
+Bands may share noise, too, as of colour cameras and pansharpened images. Where there are calm places, and all that is
+left there is clearly more than what bands do not share, all of it counts. A dense city in few pixels has no calm
+places: noise that bands share is told too low there, at worst by half.
 """
 
 from __future__ import annotations
@@ -48,6 +50,13 @@ _FEWEST = 400
 
 _OUTLIERS = 4.0
 """Robust standard deviations beyond which a place is an edge."""
+
+_CALM_ENOUGH = 0.25
+"""The ground's contrast at the calmest places over that at the least calm ones that are looked at, up to which
+variances can be followed down."""
+
+_ALONE = 0.65
+"""Of all variance there, what of it is not shared, from which on bands are taken to have noise of their own alone."""
 
 _SHARED = 0.75
 """Most of a band's variance that is taken for the ground because other bands have it, too."""
@@ -121,23 +130,34 @@ def _variance(high: Tile, contrast: Tile) -> NDArray[np.float64]:
     calm = np.argsort(total, kind="stable")[: min(max(int(_CALM * total.size), _ENOUGH), total.size // 2)]
     levels = np.array_split(calm, min(_LEVELS, max(2, calm.size // _FEWEST)))
     at = np.array([total[level].mean() for level in levels])
-    unshared = np.array([_unshared(high[:, level]) for level in levels])
-    variance = unshared[0]
-    for _ in range(4):  # the noise has contrast itself: what is looked for is the variance there
+    whole, unshared = np.array([_variances(high[:, level]) for level in levels]).swapaxes(0, 1)
+    every, bare = _without_contrast(whole, at, weight)
+    own, _ = _without_contrast(unshared, at, weight)
+    calm_enough = at[0] - bare <= _CALM_ENOUGH * (at[-1] - bare)
+    shares = calm_enough and own.sum() < _ALONE * every.sum()
+    return every if shares else own
+
+
+def _without_contrast(
+    variances: NDArray[np.float64], at: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """(C,) what variances (levels, C) are where there is no contrast but the noise's own, and that contrast."""
+    variance = variances[0]
+    for _ in range(4):
         bare = _noise_contrast() * float(weight @ variance)
-        variance = np.array([_followed_down(at, band, bare) for band in unshared.T])
-    return np.asarray(variance)
+        variance = np.array([_followed_down(at, band, bare) for band in variances.T])
+    return variance, bare
 
 
-def _unshared(high: Tile) -> NDArray[np.float64]:
-    """(C,) variance that other bands do not explain, edges left aside."""
+def _variances(high: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) variance, and what of it other bands do not explain, edges left aside."""
     spread = 1.4826 * np.median(np.abs(high), axis=1, keepdims=True)
     usual = high[:, (np.abs(high) <= _OUTLIERS * spread).all(axis=0)]
     covariance = usual @ usual.T / max(usual.shape[1], 1)
     own = np.diag(covariance).copy()
     with np.errstate(divide="ignore"):
         residual = 1 / np.diag(np.linalg.pinv(covariance + 1e-9 * np.diag(own), hermitian=True))
-    return np.asarray(np.where(own > 0, np.maximum(residual, (1 - _SHARED) * own), 0.0))
+    return own, np.where(own > 0, np.maximum(residual, (1 - _SHARED) * own), 0.0)
 
 
 def _followed_down(at: NDArray[np.float64], variance: NDArray[np.float64], bare: float) -> float:
