@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import click
 
 from geo_refdiff import __version__
-from geo_refdiff.cli.options import GROUPS, Option
+from geo_refdiff.cli.options import Option
 from geo_refdiff.errors import InputError, OptionError, OutputError
-from geo_refdiff.options import FIELDS, check_names
+from geo_refdiff.options import FIELDS, GROUPS, check_names
 from geo_refdiff.raster.gdal import is_gdal_name, one_line
 from geo_refdiff.signed_urls import unsigned
 
@@ -97,7 +97,7 @@ def write_config(out: Path, context: click.Context, decided: Mapping[str, Any]) 
         value = decided.get(name, context.params.get(str(parameter.name)))
         if name in _ONCE or value is None or value == () or value is False:
             continue
-        values[getattr(parameter, "group", GROUPS[0])][name] = _plain(parameter, value)
+        values.setdefault(getattr(parameter, "group", GROUPS[0]), {})[name] = _plain(parameter, value)
     head = f"{_OWN} (version {__version__}); geo-refdiff {context.info_name} --config {path.name}\n"
     text = "".join(f"\n# {group}\n{tomli_w.dumps(part)}" for group, part in values.items() if part)
     plain = unsigned(text)

@@ -74,6 +74,9 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
         raise click.exceptions.Exit(INTERRUPTED) from stop
     if options["plan_only"] and result.plan_path is not None:
         result = _with_settings(result, result.plan_path, options["model"])
+    for note in result.notes if as_json else ():
+        if note not in meter.said:
+            say(f"note: {note}")
     show(result, as_json, result.words(meter.said))
 
 

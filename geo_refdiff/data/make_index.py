@@ -256,9 +256,14 @@ def _published_rows(
             new, ref = (Path(os.path.relpath(path, root)).as_posix() for path in data.paths(index))
             rows.append(IndexRow(name, new, ref, split=options.split or data.split, place=place))
             if data.labelled:
-                path = out.with_name(f"{out.stem}.masks") / f"{re.sub(r'[^A-Za-z0-9.-]+', '_', name)}.png"
+                path = out.with_name(f"{out.stem}.masks") / f"{_mask_name(name)}.png"
                 masks[name] = partial(_write_mask, data, index, path)
     return rows, masks
+
+
+def _mask_name(name: str) -> str:
+    """A pair's name as a file stem: "test/3.png im2->im1" is test_3_im2_im1."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", re.sub(r"\.\w+(?= |$)", "", name, count=1).replace("->", "_"))
 
 
 def _write_mask(data: PublishedDataset, index: int, path: Path) -> Path:

@@ -31,11 +31,11 @@ _PACKED = {"uint8": 0.65, "uint16": 0.75, "int16": 0.75}
 _UNPACKED, _CLASSES = 0.95, 0.1
 """Of other types, and of classes."""
 
-_RUN_BYTES = 450 * 2**20
+_RUN_BYTES = 500 * 10**6
 """Python, torch, GDAL and its caches."""
 
-_PIXEL_BYTES = 700
-"""Of a window, or of a block that is put together, the greater one; measured at 8x with four bands in bfloat16."""
+_WINDOW_BYTES, _BLOCK_BYTES = 650, 300
+"""A pixel of a window and of a block; measured at 8x with four bands in bfloat16, planning included."""
 
 _BEYOND = 256
 """Output pixels that windows see beyond a block, both sides together, at most."""
@@ -150,7 +150,7 @@ def _kind(model: str, sampler: Mapping[str, Any], device: str, dtype: str, threa
 
 def _memory(seen: Sequence[int], block: Sequence[int]) -> int:
     """Of a process at its height, by the sides of its windows and of a block in output pixels."""
-    return int(_RUN_BYTES + _PIXEL_BYTES * max(np.prod(seen), np.prod(block) / 4))
+    return int(_RUN_BYTES + _WINDOW_BYTES * np.prod(seen) + _BLOCK_BYTES * np.prod(block))
 
 
 class Speeds:

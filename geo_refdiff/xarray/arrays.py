@@ -63,13 +63,15 @@ def stacked(dataset: xarray.Dataset, what: str) -> xarray.DataArray:
                 )
     taken = {d for name in names for d in (*dataset[name].dims, *dataset[name].coords)}
     band = next(name for name in BAND_DIMS if name not in first.dims)
-    array = dataset[names].drop_vars(band, errors="ignore") if band in taken else dataset[names]
-    array = array.to_dataarray(dim=band)
+    chosen: xarray.Dataset = dataset[names].drop_vars(band, errors="ignore") if band in taken else dataset[names]
+    array: xarray.DataArray = chosen.to_dataarray(dim=band)
     array.attrs = {k: v for k, v in first.attrs.items() if k in _OF_ALL}
     if first.rio.nodata is not None:
         array = array.rio.write_nodata(first.rio.nodata)
     crs = dataset.rio.crs or first.rio.crs
-    return array if not crs or array.rio.crs else array.rio.write_crs(crs)
+    if crs and not array.rio.crs:
+        array = array.rio.write_crs(crs)
+    return array
 
 
 def _same_value(array: xarray.DataArray) -> float | str | None:

@@ -81,7 +81,9 @@ def run(arguments, feedback):
             if line.startswith("error:"):
                 error = line[len("error:") :].strip()
             share = progress_of(line)
-            if share is None:
+            if line.startswith("note:"):
+                feedback.pushInfo(line)
+            elif share is None:
                 feedback.pushConsoleInfo(line)
             else:
                 feedback.setProgress(share)

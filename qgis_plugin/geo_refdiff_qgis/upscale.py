@@ -15,7 +15,7 @@ from qgis.core import (
     QgsVectorLayer,
 )
 
-from .algorithm import OPTIONS, POLYGONS, Algorithm, facts_of, path_of, show_facts
+from .algorithm import OPTIONS, POLYGONS, Algorithm, facts_of, path_of
 
 
 class Upscale(Algorithm):
@@ -66,8 +66,7 @@ class Upscale(Algorithm):
         words += self.shared_words(parameters, context)
         words += self.option_words(("uncertainty",), parameters, context)
         words.append("--resume" if self.parameterAsBool(parameters, "RESUME", context) else "--overwrite")
-        facts = facts_of(self.execute(words, feedback)[1])
-        show_facts(facts, feedback)
+        facts = facts_of(self.execute(words, feedback)[1])  # its notes have come while it ran
         sources = f"{os.path.splitext(out)[0]}.source.tif"
         return {"OUTPUT": facts["out"], "SOURCES": sources if os.path.exists(sources) else None}
 

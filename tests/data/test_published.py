@@ -241,6 +241,9 @@ def test_an_index_of_a_published_data_set_gives_the_same_pairs(
     assert len(made.problems) == 0
     rows = read_index(out)
     assert steps[-1] == (len(rows), len(rows))
+    masks = out.with_name("pairs.masks")
+    assert {row.mask for row in rows} == {f"{masks.name}/{path.name}" for path in masks.iterdir()}
+    assert not any(path.stem.endswith((".png", ".tif")) for path in masks.iterdir())
     for split in {row.split for row in rows}:
         plain, indexed = open_dataset(folder, split=split), open_dataset(out, split=split)
         assert indexed.bands == plain.bands

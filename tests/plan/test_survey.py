@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from affine import Affine
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.options import UpscaleOptions
+from geo_refdiff.plan import aligning
 from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.planning import make_plan
-from geo_refdiff.plan.records import Radiometry
-from geo_refdiff.plan.survey import fit_reference, survey_scene
+from geo_refdiff.plan.records import Plan, Radiometry
+from geo_refdiff.plan.survey import fit_reference, remembered, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
-from geo_refdiff.raster.info import inspect
+from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.sampling import tiles_with_data
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
@@ -156,3 +158,42 @@ def test_noise_is_what_the_user_says(tmp_path: Path, make_texture: Callable[...,
     wanted = (middle - 1000) / 100 if given == "SNR:100" else np.full(3, float(given))
     assert made.plan.sensor.noise == pytest.approx(wanted, rel=0.03)
     assert not any("noise of the scene" in note for note in made.notes)
+
+
+def test_areas_of_one_scene_share_what_is_measured_of_it(
+    make_pair: Any, make_raster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, reference = make_pair(40, 48)
+    asked: list[tuple[Any, ...]] = []
+
+    def counting(*given: Any) -> Any:
+        asked.append(given)
+        return register_rasters(*given)
+
+    monkeypatch.setattr(aligning, "register_rasters", counting)
+
+    def plan(rows: int) -> Plan:
+        with rasterio.open(scene) as dataset:
+            (left, top), (right, bottom) = (dataset.transform @ at for at in ((4, 4), (12, 4 + rows)))
+        options = UpscaleOptions.of(model="matched-ref", scale=8, aoi=f"{left},{bottom},{right},{top}")
+        return make_plan(scene, reference, options).plan
+
+    one, other = plan(8), plan(16)
+    assert len(asked) == 1
+    assert (one.radiometry, one.coregistration) == (other.radiometry, other.coregistration)
+    assert one.shape != other.shape
+    with rasterio.open(scene, "r+") as dataset:
+        values = dataset.read()
+        dataset.write(values // 2 + 40)
+    changed = plan(8)
+    assert len(asked) == 2
+    assert changed.radiometry.gain != one.radiometry.gain
+
+
+def test_nothing_is_remembered_of_a_file_whose_time_is_unknown(make_pair: Any) -> None:
+    info = inspect(make_pair(40, 48)[0], "scene")
+    asked: list[RasterInfo] = []
+    survey = remembered(lambda info: len(asked.append(info) or asked))
+    assert [survey(info), survey(info)] == [1, 1]
+    unknown = replace(info, mtime_ns=0)
+    assert [survey(unknown), survey(unknown)] == [2, 3]
