@@ -86,8 +86,8 @@ def half_widths(energies: Tensor, traces: Tensor, record: UncertaintyRecord, hal
     """
     informed = (traces[:, :1] > 0)[:, None]  # by the reference
     parts = torch.unflatten(energies, 1, (len(record.with_reference), -1))
-    both = (torch.tensor(v, device=energies.device) for v in (record.with_reference, record.without_reference))
-    shares = torch.where(informed, *(part[:, None, None, None] for part in both))
+    own, other = (torch.tensor(v, device=energies.device) for v in (record.with_reference, record.without_reference))
+    shares = torch.where(informed, own[:, None, None, None], other[:, None, None, None])
     factors = torch.tensor(record.factors, device=energies.device)[..., None, None] * half_range
     widths: Tensor = (shares * parts).sum(dim=1).sqrt() * torch.where(informed[:, 0], factors[:, 0], factors[:, 1])
     return widths

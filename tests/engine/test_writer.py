@@ -143,9 +143,9 @@ def test_every_block_is_named_once_and_in_order(rows: int, cols: int, most: int,
 def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "read_block_tags", lambda file: {})
     peaks = []
-    for side in (8, 48, 96):
+    for number, side in enumerate((96, 48, 96)):  # the first time Python's own table of names may grow
         shape = (side * 16, side * 16)
-        files = BlockFiles(tmp_path / str(side), plan_blocks(16, shape))
+        files = BlockFiles(tmp_path / str(number), plan_blocks(16, shape))
         (files.folder / "blocks").mkdir(parents=True)
         filled = range(files.layout.count)
         tracemalloc.start()

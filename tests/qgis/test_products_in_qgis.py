@@ -60,7 +60,7 @@ def test_products(scene_and_ref: tuple[Path, Path], tiny_compact: Path, look: Lo
     assert [low, high] == pytest.approx(np.percentile(values, [2, 98]), abs=4)
     assert image["colours"] > 500
     assert sources["renderer"] == "paletted"
-    wanted = [[v, CLASSES[v], "#{:02x}{:02x}{:02x}".format(*COLOURS[v])] for v in (1, 2, 3)]
+    wanted = [[v, CLASSES[v], "#{:02x}{:02x}{:02x}".format(*COLOURS[v])] for v in (1, 2, 3, 4)]
     assert sources["classes"] == wanted
     assert uncertainty["renderer"] == "singlebandpseudocolor"
     assert uncertainty["stretch"][0][0] == 0
