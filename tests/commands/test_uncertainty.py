@@ -111,7 +111,7 @@ def test_churn_is_noise(make_pair: Any, tiny_published: Path, tmp_path: Path) ->
     plan = read_plan(tmp_path / "o.tif.parts" / "plan.json")
     assert plan.uncertainty is not None
     assert plan.uncertainty.runs == 2
-    assert plan.model.sampler["S_churn"] == 40.0
+    assert plan.model.sampler["s_churn"] == 40.0
     assert np.isfinite(read(out.with_suffix(".uncertainty.tif"))).all()
     assert read(out.with_suffix(".uncertainty.tif")).max() > 0
     config = json.loads((tiny_published / "config.json").read_text())
