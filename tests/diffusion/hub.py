@@ -88,8 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if not head:
+            self.server.sent += [urlsplit(self.path).path] if status == 200 else []  # before the client has it
             self.wfile.write(body)
-            self.server.sent += [urlsplit(self.path).path] if status == 200 else []
 
 
 @contextmanager
