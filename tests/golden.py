@@ -985,7 +985,7 @@ def _(session: Session) -> None:
 def _(session: Session) -> None:
     command = "detect-change @scene:uint8:4:value @ref --json"
     session.run(f"{command} -o change.tif")
-    session.run(f"{command} -o fine.tif --grid hr --min-confidence 0.7 --bands red,green,blue")
+    session.run(f"{command} -o fine.tif --grid output --min-confidence 0.7 --bands red,green,blue")
 
 
 @job("detect-change-as-mask")
