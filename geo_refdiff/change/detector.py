@@ -278,7 +278,8 @@ class DetectedMask:
             self._classes[index] = other
         self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
         self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
-        self._networks = {torch.float64: detector.network, torch.float32: copy.deepcopy(detector.network).float()}
+        fast = copy.deepcopy(detector.network).float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._networks = {torch.float64: detector.network, torch.float32: fast}
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown.

@@ -19,9 +19,9 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w), dtype of x; a pixel's scale, which all its channels share, is float32 or better."""
-        precise = torch.promote_types(x.dtype, torch.float32)
-        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True, dtype=precise) + 1e-6)
-        return (x * scale * self.weight.view(1, -1, 1, 1)).to(x.dtype)
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(precise.square().mean(dim=1, keepdim=True) + 1e-6)
+        return (precise * scale * self.weight.view(1, -1, 1, 1)).to(x.dtype)
 
 
 class NoiseEmbedding(nn.Module):
@@ -44,6 +44,9 @@ class NoiseEmbedding(nn.Module):
 
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv 3 x 3, norm, SiLU, conv 3 x 3, added to the input; optional noise scale and shift."""
+
+    reach = 2
+    """pixels."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int = 0) -> None:
         super().__init__()
