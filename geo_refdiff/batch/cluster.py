@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +17,10 @@ from typing import Any, Self
 from geo_refdiff.batch.jobs import Outcome
 from geo_refdiff.batch.work import this_process
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import OptionError, WorkerError
+from geo_refdiff.errors import WorkerError
+from geo_refdiff.options import ClusterOptions, resource_amounts
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.process import steady_heap
-
-WORKER_WAIT = 60.0
-"""Minutes: a cluster that grows by demand may have to queue for its workers."""
 
 _PREFIX = "geo-refdiff"
 """Of all keys, up to the first digit: a scheduler keeps what it learns of a prefix for ever, so areas share one."""
@@ -43,70 +40,6 @@ StartedCallback = Callable[[str, str], None]
 """Called with a task's name and "host:pid" of its worker."""
 
 TaskProgressCallback = Callable[[str, Progress], None]
-
-
-@dataclass(frozen=True)
-class ClusterConfig:
-    """Where workers are.
-
-    Attributes:
-        workers: processes of this machine to start; None: join a cluster that is there.
-        scheduler: its address.
-        scheduler_file: with its address.
-        resources: that a worker needs for a task.
-        worker_wait: minutes to wait for a worker that can do a task at all, before giving up.
-        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each of `workers` sees one, the next one in turn;
-            empty: all see what this process sees.
-    """
-
-    workers: int | None = None
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    resources: Mapping[str, float] = field(default_factory=dict)
-    worker_wait: float = WORKER_WAIT
-    gpus: tuple[str, ...] = ()
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether workers are not started by this process, and may be on other machines."""
-        return self.workers is None
-
-
-def cluster_config(
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    resources: Iterable[str] = (),
-    worker_wait: float = WORKER_WAIT,
-) -> ClusterConfig | None:
-    """Where the work is to be done; None: in this process.
-
-    Args:
-        workers, scheduler, scheduler_file, worker_wait: as of `ClusterConfig`.
-        resources: as dask's command line takes them, "GPU=1".
-
-    Raises:
-        OptionError: more than one place, or resources that make no sense.
-    """
-    given = [v for v in (workers, scheduler, scheduler_file) if v is not None]
-    if len(given) > 1:
-        raise OptionError("give one of --workers, --scheduler and --scheduler-file")
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers {workers}: give 1 or more")
-    if not 0 <= worker_wait < inf:
-        raise OptionError(f"worker wait {worker_wait:g}: give minutes, 0 or more")
-    needed = {}
-    for text in resources:
-        name, _, number = text.partition("=")
-        try:
-            needed[name.strip()] = float(number or 1)
-        except ValueError:
-            needed[name.strip()] = 0.0
-        if not name.strip() or not 0 < needed[name.strip()] < inf:
-            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
-    if not given and needed:
-        raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
-    return ClusterConfig(workers, scheduler, scheduler_file, needed, worker_wait) if given else None
 
 
 @dataclass(eq=False)
@@ -141,15 +74,18 @@ class Cluster:
     """A cluster for as long as the block lasts.
 
     Args:
-        config: where its workers are.
-        say: told of what people should know, one line.
+        options: where its workers are.
+        say: called with what people should know, one line.
+        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each worker started here sees one, the next one in
+            turn; empty: all see what this process sees.
 
     Raises:
         WorkerError: dask is missing, or the scheduler does not answer.
     """
 
-    def __init__(self, config: ClusterConfig, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+    def __init__(self, options: ClusterOptions, say: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
+        self.options, self.say, self.gpus = options, say, tuple(gpus)
+        self._needs = resource_amounts(options.resources)
         self._topic = f"{_PREFIX}-{secrets.token_hex(8)}"
         self._events: deque[tuple[str, Any]] = deque()
         self._news = threading.Event()
@@ -165,8 +101,8 @@ class Cluster:
             raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
         try:
-            if self.config.workers is not None:
-                self._local = local_cluster(self.config.workers, self.config.resources, self.config.gpus)
+            if self.options.workers is not None:
+                self._local = local_cluster(self.options.workers, self._needs, self.gpus)
             self._connect(_FIRST_PATIENCE)
         except BaseException:
             self._close()
@@ -253,7 +189,7 @@ class Cluster:
             pure=False,
             retries=_RETRIES,  # of what dask itself fails at: the function raises nothing
             workers=sorted(fit) if fit else None,
-            resources=dict(self.config.resources) or None,
+            resources=self._needs or None,
         )
         future.add_done_callback(lambda _: self._news.set())
         flying[key] = _Flight(task, future, fit or None)
@@ -311,7 +247,7 @@ class Cluster:
 
     def _workers(self) -> dict[str, int]:
         """Threads of each worker that has the resources for a task, by address; none where the scheduler is gone."""
-        needed = self.config.resources
+        needed = self._needs
         try:
             threads = dict(self._client.nthreads())
             if needed and threads.keys() != self._offers.keys():
@@ -336,18 +272,18 @@ class Cluster:
         Raises:
             WorkerError: it has been so for too long.
         """
-        if self._local is None or len(self._local.scheduler.workers) >= (self.config.workers or 1):
+        if self._local is None or len(self._local.scheduler.workers) >= (self.options.workers or 1):
             self._whole_since = monotonic()
         elif monotonic() - self._whole_since > _REVIVED:
             self._whole_since = monotonic()
-            self._local.scale(self.config.workers)  # dask gives up nannies whose worker is slow to return
+            self._local.scale(self.options.workers)  # dask gives up nannies whose worker is slow to return
         if workers:
             self._lonely_since, self._told = monotonic(), False
             return
-        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.config.worker_wait
+        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.options.worker_wait
         if lonely < min(_LONELY, patience):
             return
-        missing, limit = self._missing(), f"{self.config.worker_wait:g} min"
+        missing, limit = self._missing(), f"{self.options.worker_wait:g} min"
         if lonely >= patience:
             start = "start one, then give" if self._local is None else "give"
             raise WorkerError(f"{missing}, after {limit} (--worker-wait); {start} the same command again")
@@ -362,7 +298,7 @@ class Cluster:
         start = f"dask worker {self._client.scheduler.address} --nthreads 1"
         if not self._offers:
             return f"the cluster has no workers ({start})"
-        needed = _in_words(self.config.resources)
+        needed = _in_words(self._needs)
         offers = Counter(map(_in_words, self._offers.values())).most_common()
         offered = ", ".join(f"{count} x {what}" for what, count in offers[:_OFFERS_SHOWN])
         offered += ", ..." if len(offers) > _OFFERS_SHOWN else ""
@@ -372,19 +308,19 @@ class Cluster:
         import distributed
 
         deadline = monotonic() + patience
-        file = self.config.scheduler_file
+        file = self.options.scheduler_file
         where: dict[str, Any] = {"scheduler_file": file} if file else {}
         while True:
             try:
                 self._client = distributed.Client(
-                    self._local or self.config.scheduler, timeout=5, set_as_default=False, **where
+                    self._local or self.options.scheduler, timeout=5, set_as_default=False, **where
                 )
                 break
             except (OSError, TimeoutError, ValueError) as error:
                 if monotonic() > deadline:
                     raise WorkerError(
-                        f"the scheduler {self.config.scheduler or file} does not answer ({one_line(error, 80)}); start "
-                        f"it (dask scheduler) and its workers, then give the same command again"
+                        f"the scheduler {self.options.scheduler or file} does not answer ({one_line(error, 80)}); "
+                        f"start it (dask scheduler) and its workers, then give the same command again"
                     ) from error
                 sleep(1.0)
         self._client.subscribe_topic(self._topic, self._hear)
@@ -448,7 +384,7 @@ def local_cluster(workers: int, resources: Mapping[str, float], gpus: Sequence[s
     Args:
         workers: how many, of one thread.
         resources: that each offers.
-        gpus: as of `ClusterConfig`.
+        gpus: as of `Cluster`.
     """
     import distributed
 

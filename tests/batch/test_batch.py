@@ -23,13 +23,14 @@ from geo_refdiff import upscale
 from geo_refdiff.batch import run as module
 from geo_refdiff.batch.areas import read_areas
 from geo_refdiff.batch.folder import held_folder
-from geo_refdiff.batch.jobs import Job, Settings, Sources, stamps_of
+from geo_refdiff.batch.jobs import Job, Settings, stamps_of
 from geo_refdiff.batch.manifest import Row
 from geo_refdiff.batch.run import BatchInterrupted, Silent, batch, plan_batch
 from geo_refdiff.batch.selection import Planner
 from geo_refdiff.batch.work import same_software, work
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
+from geo_refdiff.options import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
 

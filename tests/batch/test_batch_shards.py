@@ -18,6 +18,7 @@ from geo_refdiff.batch.run import BatchInterrupted, batch, plan_batch
 from geo_refdiff.batch.workers import batch_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import ResumeError
+from geo_refdiff.options import ClusterOptions
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -167,7 +168,7 @@ def test_workers_give_the_same_shards_split_or_not(
 ) -> None:
     address = start_cluster(2).scheduler_address
     for folder, split in (("two", 16), ("six", 1)):
-        runner = batch_runner(None, address, None, split=split)
+        runner = batch_runner(ClusterOptions(scheduler=address), split)
         result = batch(country.areas, country.sources(), tmp_path / folder, options=SHARDED, runner=runner)
         assert result.done == 5
         assert files_of(tmp_path / folder) == files_of(sharded)

@@ -21,12 +21,12 @@ import pytest
 
 from geo_refdiff import upscale
 from geo_refdiff.batch.cluster import Cluster as Workers
-from geo_refdiff.batch.cluster import ClusterConfig
 from geo_refdiff.batch.jobs import Settings
 from geo_refdiff.batch.run import Silent, batch
 from geo_refdiff.batch.work import same_software
 from geo_refdiff.batch.workers import ClusterBlocks, batch_runner, work_blocks
 from geo_refdiff.cli.main import run as cli
+from geo_refdiff.options import ClusterOptions
 from geo_refdiff.plan.file import read_plan
 
 from .conftest import OPTIONS, Country, square, write_areas
@@ -148,7 +148,7 @@ def test_killed_worker_loses_nothing(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     thread, found = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
@@ -169,7 +169,7 @@ def test_killed_worker_loses_nothing(
 def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes]) -> None:
     flag, watch = tmp_path / "hanging", Silent()
     cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     thread, found = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     )
@@ -192,7 +192,7 @@ def test_a_scheduler_keeps_nothing_of_areas_that_are_done(country: Country, tmp_
         return set(dask_scheduler.task_prefixes), len(dask_scheduler.tasks), len(dask_scheduler.task_groups)
 
     cluster.start_worker()
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     with distributed.Client(cluster.address, set_as_default=False) as client:
         before = client.run_on_scheduler(kept)
         done = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner)
@@ -227,9 +227,9 @@ def test_unfit_worker_is_left_out(
     watch = Silent()
     cluster.start_worker(preload=preload)
     cluster.start_worker()
-    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = batch_runner(None, None, str(cluster.folder / "scheduler.json"))
+    runner = batch_runner(ClusterOptions(scheduler_file=str(cluster.folder / "scheduler.json")))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
     assert any(told in line and "another one tries" in line for line in watch.messages)
@@ -240,7 +240,7 @@ def test_only_unfit_workers_is_a_failure_that_can_be_retried(
     country: Country, tmp_path: Path, cluster: Cluster
 ) -> None:
     cluster.start_worker(preload=CANNOT_READ)
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     assert result.failed == 6
     assert "all workers need the same inputs" in dict(result.errors)["plain"]
@@ -254,9 +254,9 @@ def test_tasks_go_to_workers_that_have_what_they_need(
     watch = Silent()
     cluster.start_worker(preload=CANNOT_READ)
     cluster.start_worker("--resources", "GPU=1")
-    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
     assert not any("another one tries" in line for line in watch.messages)
@@ -268,7 +268,7 @@ def test_missing_resources_are_told_and_waited_for(
 ) -> None:
     monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     watch = Silent()
-    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
     thread, found = in_background(
         lambda: batch(
             country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, listener=watch
@@ -293,7 +293,7 @@ def test_resources_that_nobody_offers_end_in_one_line(
     monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     cluster.start_worker()
     cluster.start_worker("--resources", "DISK=10")
-    with Workers(ClusterConfig(None, cluster.address), print) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), print) as pool:
         wait_for(lambda: pool.threads == 2)
     where = ["--scheduler", cluster.address, "--resource", "GPU=1", "--worker-wait", "0.05"]
     cheap = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
@@ -373,7 +373,7 @@ def test_large_area_is_split_by_blocks(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None, split=1)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address), 1)
     thread, found = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
@@ -392,7 +392,7 @@ def test_large_area_is_split_by_blocks(
     settings = Settings(
         {"model": str(tiny_compact)}, {}, open_batch_model({"model": tiny_compact}).sha256, 1, same_software()
     )
-    with Workers(ClusterConfig(None, cluster.address), print) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), print) as pool:
         blocks = ClusterBlocks(pool, settings)
         result = upscale(scene, model=tiny_compact, out=tmp_path / "b.tif", runner=blocks, **options)
     assert result.counts["windows"] > 0

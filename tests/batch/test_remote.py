@@ -16,9 +16,9 @@ import rasterio
 import shapely
 
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.errors import InputError
+from geo_refdiff.options import Sources
 from geo_refdiff.raster.stac import outline
 
 from .conftest import OPTIONS, Country, square

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.manifest import add_geometry_functions
 from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.options import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -42,7 +42,7 @@ def test_other_sources_are_refused_by_name_but_files_may_join(
         (country.sources(masks=["auto"]), r'mask: \["none"\] -> \["auto"\]'),
         (country.sources(masks=["none"], references=[west]), r'ref: \[\] -> \["/[^"]*west_20210503\.tif"\]'),
         (Sources([west], masks=["none"]), r'scene: \["[^"]*scenes"\] -> \["[^"]*west_20210503\.tif"\]'),
-        (country.sources(masks=["none"], assets={"scene": "red"}), r'scene_asset: null -> "red"'),
+        (country.sources(masks=["none"], scene_asset="red"), r'scene_asset: null -> "red"'),
     ):
         with pytest.raises(ResumeError, match=told):
             batch(one, other, out, options=OPTIONS)
@@ -142,7 +142,7 @@ def test_a_changed_input_is_told_and_made_of_again_only_if_asked(country: Countr
 
 def test_sources_are_kept_as_they_were_named(country: Country, one: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(country.root)
-    batch(one, Sources(["scenes"], assets={"reference": None}), tmp_path / "out", options=OPTIONS)
+    batch(one, Sources(["scenes"]), tmp_path / "out", options=OPTIONS)
     rules = json.loads((tmp_path / "out" / "batch" / "batch.json").read_text())["rules"]
     assert rules["scene"] == [str(country.scenes)]
     assert (rules["ref"], rules["mask"], rules["ref_asset"]) == ([], [], None)

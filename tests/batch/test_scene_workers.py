@@ -20,6 +20,7 @@ from geo_refdiff.batch.workers import block_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.commands.upscale import Interrupted
 from geo_refdiff.errors import WorkerError
+from geo_refdiff.options import ClusterOptions
 from geo_refdiff.raster.process import cores
 
 from .conftest import PIXEL
@@ -124,7 +125,7 @@ def test_no_scheduler_costs_no_finished_block(make_pair: Any, tmp_path: Path, mo
     with pytest.raises(Interrupted, match="of 4 blocks are finished"):
         upscale(scene, out=out, progress=stop, **options)
     said: list[str] = []
-    nobody = block_runner(None, "tcp://127.0.0.1:9", None, options=options, say=said.append)
+    nobody = block_runner(ClusterOptions(scheduler="tcp://127.0.0.1:9"), options, said.append)
     with pytest.raises(WorkerError, match=r"the scheduler tcp://127.0.0.1:9 does not answer"):
         upscale(scene, out=out, resume=True, runner=nobody, **options)
     result = upscale(scene, out=out, resume=True, **options)
@@ -137,7 +138,7 @@ def test_unfit_workers_are_an_error(make_pair: Any, tmp_path: Path, monkeypatch:
     scene, _ = make_pair(16, 16)
     options: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu"}
     said: list[str] = []
-    runner = block_runner(1, None, None, options=options, say=said.append)
+    runner = block_runner(ClusterOptions(workers=1), options, said.append)
     with monkeypatch.context() as patch:
         patch.setattr("geo_refdiff.batch.workers.same_software", lambda: {"numpy": "0.1"})
         with pytest.raises(WorkerError, match=r"instead of 0\.1; give all workers the same versions"):

@@ -193,8 +193,8 @@ def _spoiled_model(whole: bytes, length: int, draw: random.Random) -> bytes:
 
 def manifest_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]:
     """The manifest, or the settings, of a batch that is planned and run again."""
-    from geo_refdiff.batch.jobs import Sources
     from geo_refdiff.batch.run import batch, plan_batch
+    from geo_refdiff.options import Sources
 
     out = folder / "batch"
     kept = {path: path.read_bytes() for path in (out / "manifest.gpkg", out / "batch" / "batch.json")}
