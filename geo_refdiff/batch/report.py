@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
@@ -21,7 +22,7 @@ from geo_refdiff.products.opening import gdal_source
 from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import point
-from geo_refdiff.raster.picture import look, stretch
+from geo_refdiff.raster.picture import as_image, look, stretch
 
 PICTURES = 48
 """Areas that are shown with thumbnails."""
@@ -179,12 +180,9 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
     return _png(stretch(before, low, high)), _png(stretch(after.values, low, high))
 
 
-def _png(values: Any) -> str:
-    from PIL import Image
-
-    rgb = np.repeat(values, 3, axis=0) if len(values) == 1 else values
+def _png(values: NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))).save(stream, format="PNG", optimize=True)
+    as_image(values).save(stream, format="PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
 
 

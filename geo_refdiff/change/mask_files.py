@@ -234,7 +234,7 @@ def _other_values(
 ) -> Iterator[float]:
     """Values of valid pixels that are not accepted, window by window."""
     with RasterReader(info, bands) as reader:
-        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+        for window in info.window.tiles(_SCAN):
             values, valid = reader.read(window)
             for value in np.unique(merge(values)[valid.all(axis=0)]).tolist():
                 if not accepted(value):
@@ -249,7 +249,7 @@ def check_confidence(info: RasterInfo) -> None:
     """
     band = info.data_bands[0]
     with RasterReader(info, [band]) as reader:
-        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+        for window in info.window.tiles(_SCAN):
             values, valid = reader.read(window)
             confidence = values[valid].astype(np.float64) * info.scales[band - 1] + info.offsets[band - 1]
             if confidence.size and (confidence.min() < -_ROUNDING or confidence.max() > 1 + _ROUNDING):

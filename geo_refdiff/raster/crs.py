@@ -176,7 +176,7 @@ def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
     x, y = apply(Affine(*reference.transform), cols, rows)
     x, y = (np.asarray(v) for v in rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, x, y)[:2])
     cols, rows = apply(~Affine(*scene.transform), x, y)
-    whole = Window(0, 0, scene.height, scene.width)
+    whole = scene.window
     if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
         return whole
     top, left = int(np.floor(rows.min())), int(np.floor(cols.min()))

@@ -57,7 +57,7 @@ def write_panels(path: Path, rows: Sequence[Sequence[Panel]], side: int) -> None
         for c, panel in enumerate(row):
             left, top = _GAP + c * (side + _GAP), _GAP + r * (side + _TITLE + _GAP)
             draw.text((left, top + 4), panel.title, fill=_INK, font=font)
-            image = Image.fromarray(np.ascontiguousarray(panel.pixels.transpose(1, 2, 0)))
+            image = as_image(panel.pixels)
             method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.BOX
             sheet.paste(image.resize((side, side), method), (left, top + _TITLE))
     with atomic_path(path) as temporary:
@@ -70,6 +70,14 @@ def stretch(image: NDArray[np.generic], low: NDArray[np.floating], high: NDArray
     scaled = (image.astype(np.float32) - low[:, None, None]) / span
     shown: NDArray[np.uint8] = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     return shown
+
+
+def as_image(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image.Image:
+    """Pixels (1 or 3, height, width) as a picture, transparent where `valid` (height, width) is False."""
+    rgb = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
+    if valid is not None:
+        rgb = np.concatenate([rgb, np.where(valid, 255, 0).astype(np.uint8)[None]])
+    return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
 
 
 @dataclass(frozen=True)
@@ -160,8 +168,5 @@ def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path
     low, high = preview.range
     scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
-    rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
-    alpha = np.where(preview.valid, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
     with atomic_path(png) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        as_image(shown, preview.valid).save(temporary, format="PNG", optimize=True)
