@@ -44,7 +44,7 @@ TaskProgressCallback = Callable[[str, Progress], None]
 
 @dataclass(eq=False)
 class Task:
-    """Something for a worker to do, and what has befallen it so far.
+    """Something for a worker to do, and its state.
 
     Attributes:
         name: for people.
@@ -57,17 +57,12 @@ class Task:
     function: Callable[..., Outcome]
     args: tuple[Any, ...]
     fails_here: Callable[[], bool] = lambda: False
+    _future: Any = None
+    _only: frozenset[str] = frozenset()
+    """Addresses of the workers that may do it; empty: any."""
+
     _not_on: set[str] = field(default_factory=set)
     _lethal: bool = False
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A task that dask has; `only`: addresses of the workers that may do it, None: any."""
-
-    task: Task
-    future: Any
-    only: frozenset[str] | None
 
 
 class Cluster:
@@ -117,7 +112,7 @@ class Cluster:
     @property
     def threads(self) -> int:
         """Threads of all workers that are there now and can do a task."""
-        return sum(n for worker, n in self._workers().items() if self._strikes[worker] < _STRIKES)
+        return self._usable(self._workers())
 
     def run(
         self, tasks: Iterable[Task], started: StartedCallback, progress: TaskProgressCallback
@@ -139,80 +134,84 @@ class Cluster:
             WorkerError: no worker that could do a task came in time, or the scheduler did not come back.
         """
         source, again, alone = iter(tasks), deque[Task](), deque[Task]()
-        flying: dict[str, _Flight] = {}
+        flying: list[Task] = []
         self._wait_begins()
         try:
             while True:
                 workers = self._workers()
                 self._wait_for(workers)
-                room = _AHEAD * max(sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES), 1)
                 until = monotonic() + _FILLING
-                while len(flying) < room and monotonic() < until:
+                while len(flying) < _AHEAD * max(self._usable(workers), 1) and monotonic() < until:
                     task = again.popleft() if again else next(source, None)
                     if task is None:
                         break
-                    self._submit(task, workers, flying)
+                    flying.append(self._submit(task, workers))
                 if not flying:
                     if not alone:
                         return
-                    self._submit(alone.popleft(), workers, flying)
+                    flying.append(self._submit(alone.popleft(), workers))
                 self._news.wait(_TICK)
                 self._news.clear()
                 while self._events:
                     name, event = self._events.popleft()
                     progress(name, event) if isinstance(event, Progress) else started(name, event)
-                for task, outcome in self._landed(flying):
+                for task in list(self._landed(flying)):
+                    flying.remove(task)
+                    outcome = self._outcome(task)
                     if outcome is not None:
                         yield task, outcome
                     else:
                         (alone if task._lethal else again).append(task)
                 if self._client.status != "running":
-                    for flight in flying.values():
-                        (alone if flight.task._lethal else again).append(flight.task)
+                    for task in flying:
+                        (alone if task._lethal else again).append(task)
                     flying.clear()
                     self._rejoin()
                 yield None
         finally:
-            for flight in flying.values():
-                flight.future.release()
+            for task in flying:
+                task._future.release()
 
-    def _submit(self, task: Task, workers: Collection[str], flying: dict[str, _Flight]) -> None:
-        fit = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else None
-        key = f"{_PREFIX}-0{secrets.token_hex(8)}-{task.name}"
-        future = self._client.submit(
+    def _usable(self, workers: Mapping[str, int]) -> int:
+        """Threads of workers that are not left out."""
+        return sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES)
+
+    def _submit(self, task: Task, workers: Collection[str]) -> Task:
+        task._only = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else frozenset()
+        task._future = self._client.submit(
             _run_on_worker,
             self._topic,
             task.name,
             task.function,
             *task.args,
-            key=key,
+            key=f"{_PREFIX}-0{secrets.token_hex(8)}-{task.name}",
             pure=False,
             retries=_RETRIES,  # of what dask itself fails at: the function raises nothing
-            workers=sorted(fit) if fit else None,
+            workers=sorted(task._only) or None,
             resources=self._needs or None,
         )
-        future.add_done_callback(lambda _: self._news.set())
-        flying[key] = _Flight(task, future, fit or None)
+        task._future.add_done_callback(lambda _: self._news.set())
+        return task
 
     def _fit(self, task: Task, workers: Iterable[str]) -> list[str]:
         """Workers that may do a task."""
         return [w for w in workers if w not in task._not_on and self._strikes[w] < _STRIKES]
 
-    def _landed(self, flying: dict[str, _Flight]) -> Iterator[tuple[Task, Outcome | None]]:
-        """Tasks that dask is done with, each with its outcome; None: it is to be done again."""
-        workers = self._workers() if any(flight.only for flight in flying.values()) else {}
-        for key, flight in list(flying.items()):
-            if flight.future.status != "pending":
-                del flying[key]
-                yield flight.task, self._outcome(flight.task, flight.future)
-            elif workers and flight.only is not None and not flight.only & workers.keys():
-                del flying[key]  # dask would wait for ever for a worker of this address
-                flight.future.cancel()
-                yield flight.task, None
+    def _landed(self, flying: Sequence[Task]) -> Iterator[Task]:
+        """Tasks that dask has finished, or for which it would wait for ever: their workers are gone."""
+        workers = self._workers() if any(task._only for task in flying) else {}
+        for task in flying:
+            if task._future.status != "pending":
+                yield task
+            elif workers and task._only and not task._only & workers.keys():
+                task._future.cancel()
+                yield task
 
-    def _outcome(self, task: Task, future: Any) -> Outcome | None:
+    def _outcome(self, task: Task) -> Outcome | None:
+        """The outcome of a task; None: it is to be done again."""
         import distributed
 
+        future = task._future
         if future.status in ("cancelled", "lost"):
             return None
         try:

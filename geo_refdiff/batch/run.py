@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -32,7 +32,7 @@ class BatchInterrupted(KeyboardInterrupt):
 
 
 class ProgressListener(Protocol):
-    """Hears how a batch goes."""
+    """Receives the progress of a batch; subclasses need not implement every method."""
 
     def total(self, done: int, failed: int, count: int) -> None:
         """How many areas are done, failed, and there at all."""
@@ -50,30 +50,18 @@ class ProgressListener(Protocol):
         """Something that people should know, one line."""
 
 
-@dataclass(frozen=True)
-class Silent:
+class Silent(ProgressListener):
     """A listener that shows nothing.
 
     Attributes:
-        messages: that it heard.
+        messages: that it received.
     """
 
-    messages: list[str] = field(default_factory=list)
-
-    def total(self, done: int, failed: int, count: int) -> None:
-        """Nothing."""
-
-    def started(self, name: str, worker: str) -> None:
-        """Nothing."""
-
-    def progress(self, name: str, progress: Progress) -> None:
-        """Nothing."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """Nothing."""
+    def __init__(self) -> None:
+        self.messages: list[str] = []
 
     def message(self, text: str) -> None:
-        """Kept."""
+        """Keep a message."""
         self.messages.append(text)
 
 
@@ -261,7 +249,7 @@ def _settings(options: Mapping[str, Any], sources: Sources, model: Model, thread
     return Settings(plain_options(options), choice_rules(sources), model.sha256, threads, same_software(), overwrite)
 
 
-class _Run:
+class _Run(ProgressListener):
     """One run over the areas that are to be done: plans each as workers get free, has it done, keeps the manifest.
 
     It hears how it goes, and passes that on to the listener.
@@ -295,7 +283,7 @@ class _Run:
             OutputError: the manifest cannot be written.
             KeyboardInterrupt: passed on; what is done is noted.
         """
-        self.total(self.done, self.failed, self.count)
+        self.listener.total(self.done, self.failed, self.count)
         try:
             for outcome in runner(self._jobs(areas), self):
                 if outcome is not None:
@@ -317,12 +305,7 @@ class _Run:
                 self.finished(Outcome(area.name, "area", plan))
             self.manifest.write_soon()
 
-    def total(self, done: int, failed: int, count: int) -> None:
-        """How many areas are done, failed, and there at all."""
-        self.listener.total(done, failed, count)
-
     def started(self, name: str, worker: str) -> None:
-        """An area has been begun."""
         self._attempts[name] = self._attempts.get(name, 0) + 1
         self._running.add(name)
         self.manifest.set(name, status="running", started=_now(), attempts=self._attempts[name], worker=worker or None)
@@ -330,16 +313,13 @@ class _Run:
         self.listener.started(name, worker)
 
     def progress(self, name: str, progress: Progress) -> None:
-        """How far an area is."""
         self.manifest.write_soon()
         self.listener.progress(name, progress)
 
     def message(self, text: str) -> None:
-        """Something that people should know, one line."""
         self.listener.message(text)
 
     def finished(self, outcome: Outcome) -> None:
-        """An area is done or has failed."""
         values: dict[str, Any] = {
             "finished": _now(),
             "seconds": round(outcome.seconds, 3),
@@ -359,7 +339,7 @@ class _Run:
         self._running.discard(outcome.name)
         self.manifest.set(outcome.name, **values)
         self.listener.finished(outcome)
-        self.total(self.done, self.failed, self.count)
+        self.listener.total(self.done, self.failed, self.count)
 
 
 def _now() -> str:

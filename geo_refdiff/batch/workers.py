@@ -136,18 +136,10 @@ class SceneOnWorkers:
     def __init__(self, cluster: ClusterOptions, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
         self.cluster, self.options, self.say = cluster, dict(options), say
 
-    def __call__(
-        self,
-        plan: Plan,
-        workdir: Workdir,
-        restorer: Restorer,
-        *,
-        batch_size: int = 1,
-        progress: ProgressCallback | None = None,
-    ) -> RunCounts:
+    def __call__(self, plan: Plan, workdir: Workdir, restorer: Restorer, **how: Any) -> RunCounts:
         remaining = plan.blocks.count - len(workdir.done(plan.blocks))
         if not remaining:
-            return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
+            return run_blocks(plan, workdir, restorer, **how)
         asked, threads, gpus = self.cluster, int(plan.software[THREADS]), tuple[str, ...]()
         if asked.workers is not None:
             workers, gpus = min(asked.workers, remaining), _gpus(plan.device)
@@ -158,8 +150,7 @@ class SceneOnWorkers:
             options["model"] = plan.model.source
         settings = Settings(options, {}, plan.model.sha256, threads, same_software())
         with Cluster(asked, self.say, gpus) as cluster:
-            blocks = ClusterBlocks(cluster, settings)
-            return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
+            return ClusterBlocks(cluster, settings)(plan, workdir, restorer, **how)
 
     def _warn(self, workers: int, threads: int, device: str) -> None:
         count = cores()

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from geo_refdiff.classes import COLOURS
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.picture import look
 
@@ -126,17 +127,33 @@ def write_field_style(path: Path, field: str, colours: Mapping[str, Colour]) -> 
     _write(path, root)
 
 
-def write_category_names(raster: Path, names: Sequence[str]) -> None:
-    """GDAL's side-car (raster.aux.xml) with the classes' names; a GeoTIFF itself cannot hold them.
+def class_colours(count: int) -> list[Colour]:
+    """Colours of the project's own classes, by index."""
+    return [COLOURS[index] if index < len(COLOURS) else (128, 128, 128) for index in range(count)]
+
+
+def legend_files(raster: Path) -> tuple[Path, Path]:
+    """The two files of `write_legend`, beside a class raster."""
+    return raster.with_name(f"{raster.name}.aux.xml"), raster.with_suffix(".qml")
+
+
+def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
+    """Names of classes as GDAL's side-car, since a GeoTIFF cannot hold them, and a QGIS style; value 0 is transparent.
+
+    Args:
+        raster: a class raster of one band.
+        names, colours: of the values 0, 1, 2, ...
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: disk full, no permission.
     """
+    sidecar, style = legend_files(raster)
     root = ET.Element("PAMDataset")
     categories = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for name in names:
         ET.SubElement(categories, "Category").text = name
-    write_bytes_atomic(raster.with_name(f"{raster.name}.aux.xml"), ET.tostring(root, encoding="utf-8"))
+    write_bytes_atomic(sidecar, ET.tostring(root, encoding="utf-8"))
+    write_class_style(style, names, colours, clear=True)
 
 
 def _style(kind: str, **attributes: str) -> tuple[ET.Element, ET.Element]:

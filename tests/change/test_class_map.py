@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.change.class_map import as_key, by_names, category_names, read_class_map, second_colours
-from geo_refdiff.change.legend import class_colours, write_legend
 from geo_refdiff.classes import CLASSES, SECOND_COLOURS, class_index
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.raster.styles import class_colours, write_legend
 from geo_refdiff.sample_tiles import __file__ as samples
 
 
