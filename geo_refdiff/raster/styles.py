@@ -147,13 +147,21 @@ def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) 
     Raises:
         OutputError: disk full, no permission.
     """
-    sidecar, style = legend_files(raster)
+    write_category_names(raster, names)
+    write_class_style(legend_files(raster)[1], names, colours, clear=True)
+
+
+def write_category_names(raster: Path, names: Sequence[str]) -> None:
+    """GDAL's side-car (raster.aux.xml) with the classes' names.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     root = ET.Element("PAMDataset")
     categories = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for name in names:
         ET.SubElement(categories, "Category").text = name
-    write_bytes_atomic(sidecar, ET.tostring(root, encoding="utf-8"))
-    write_class_style(style, names, colours, clear=True)
+    write_bytes_atomic(legend_files(raster)[0], ET.tostring(root, encoding="utf-8"))
 
 
 def _style(kind: str, **attributes: str) -> tuple[ET.Element, ET.Element]:
