@@ -299,7 +299,7 @@ def test_rerun_goes_on_and_retries_only_if_asked(country: Country, tmp_path: Pat
             seen.append(task.name)
             yield from real([task], watch)
 
-    with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command goes on"):
+    with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command continues"):
         batch(country.areas, country.sources(), out, options=OPTIONS, runner=stops)
     rows = table(out)
     assert sorted(rows["status"]) == ["done", "done", "failed", "pending", "pending", "pending"]

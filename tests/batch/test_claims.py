@@ -79,7 +79,7 @@ def test_ctrl_c_is_130_and_one_line(
     told = capsys.readouterr()
     assert told.out == ""
     last = told.err.splitlines()[-1]
-    assert re.fullmatch(r"interrupted: 2 of 6 areas are done in .*; the same command goes on", last)
+    assert re.fullmatch(r"interrupted: 2 of 6 areas are done in .*; the same command continues", last)
     assert cli([*command, "--plan-only"]) == 1
     table = capsys.readouterr().out
     assert re.search(r"^plain +done +west_20210503\.tif +- +- +16 x 16 +1 +0\.0$", table, re.MULTILINE), table
