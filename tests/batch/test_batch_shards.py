@@ -29,8 +29,8 @@ DONE = ("plain", "round", "seam", "far_east", "Größe_.._x")
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Outputs with their shards, by name."""
-    found = [*folder.glob("*.vrt"), *folder.glob("*.shards/*")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(found)}
+    actual = [*folder.glob("*.vrt"), *folder.glob("*.shards/*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(actual)}
 
 
 def times_of(folder: Path) -> dict[str, int]:
@@ -181,11 +181,11 @@ def test_the_command(country: Country, tmp_path: Path, capsys: pytest.CaptureFix
     areas = write_areas(tmp_path / "few.gpkg", {"plain": square(2, 2, 8), "seam": square(4, 16, 10)})
     command = ["batch", str(areas), "--scene", str(country.scenes), "--model", "bicubic", "--scale", "4"]
     command += ["--device", "cpu", "--out", str(tmp_path / "out")]
-    for size, told in (("0", "a multiple of 2048, the block size"), ("100", "a multiple of 2048")):
+    for size, reported in (("0", "a multiple of 2048, the block size"), ("100", "a multiple of 2048")):
         assert cli([*command, "--shard-size", size]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert told in said
+        assert reported in said
         assert not (tmp_path / "out").exists()
     sharding = ["--block-size", "16", "--shard-size", "32"]
     assert cli([*command, *sharding, "--plan-only"]) == 0

@@ -116,14 +116,14 @@ def expected(country: Country, tmp_path: Path) -> dict[str, bytes]:
 
 
 def in_background(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    found: list[Any] = []
+    actual: list[Any] = []
 
     def call() -> None:
-        found.append(function())
+        actual.append(function())
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    return thread, found
+    return thread, actual
 
 
 HANGS_ONCE = """
@@ -149,7 +149,7 @@ def test_killed_worker_loses_nothing(
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
     runner = batch_runner(ClusterOptions(scheduler=cluster.address))
-    thread, found = in_background(
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
     wait_for(flag.exists)
@@ -158,7 +158,7 @@ def test_killed_worker_loses_nothing(
     victim.send_signal(signal.SIGKILL)
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert bytes_of(tmp_path / "two") == expected
     assert not list((tmp_path / "two").glob("*.parts"))
     rows = geopandas.read_file(tmp_path / "two" / "manifest.gpkg").set_index("name")
@@ -170,7 +170,7 @@ def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster,
     flag, watch = tmp_path / "hanging", Silent()
     cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
     runner = batch_runner(ClusterOptions(scheduler=cluster.address))
-    thread, found = in_background(
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     )
     wait_for(flag.exists)
@@ -180,7 +180,7 @@ def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster,
     cluster.start_scheduler()
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert "the scheduler is gone; waiting for it to come back" in watch.messages
     assert bytes_of(tmp_path / "two") == expected
 
@@ -220,9 +220,9 @@ DISK_FULL = """
 """
 
 
-@pytest.mark.parametrize(("preload", "told"), [(CANNOT_READ, "No such file"), (DISK_FULL, "the disk is full")])
+@pytest.mark.parametrize(("preload", "output"), [(CANNOT_READ, "No such file"), (DISK_FULL, "the disk is full")])
 def test_unfit_worker_is_left_out(
-    country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes], preload: str, told: str
+    country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes], preload: str, output: str
 ) -> None:
     watch = Silent()
     cluster.start_worker(preload=preload)
@@ -232,7 +232,7 @@ def test_unfit_worker_is_left_out(
     runner = batch_runner(ClusterOptions(scheduler_file=str(cluster.folder / "scheduler.json")))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
-    assert any(told in line and "another one tries" in line for line in watch.messages)
+    assert any(output in line and "another one tries" in line for line in watch.messages)
     assert bytes_of(tmp_path / "two") == expected
 
 
@@ -269,7 +269,7 @@ def test_missing_resources_are_told_and_waited_for(
     monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     watch = Silent()
     runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
-    thread, found = in_background(
+    thread, actual = in_background(
         lambda: batch(
             country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, listener=watch
         )
@@ -283,7 +283,7 @@ def test_missing_resources_are_told_and_waited_for(
     cluster.start_worker("--resources", "GPU=1", preload=CANNOT_READ)
     cluster.start_worker("--resources", "GPU=2 DISK=10")
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert len(watch.messages) == 1 + sum("another one tries" in line or "left out" in line for line in watch.messages)
 
 
@@ -301,7 +301,7 @@ def test_resources_that_nobody_offers_end_in_one_line(
     single = ["upscale", str(country.scenes / "west_20210503.tif"), "--out", str(tmp_path / "one.tif")]
     for command in (batched, single):
         assert cli([*command, *cheap, *where]) == 1
-        told = [
+        output = [
             line for line in capsys.readouterr().err.splitlines() if not re.search("nowhere failed|megapixels in", line)
         ]
         lacking = (
@@ -309,9 +309,9 @@ def test_resources_that_nobody_offers_end_in_one_line(
             rf'\(dask worker {cluster.address} --nthreads 1 --resources "GPU=1"\)'
         )
         waiting, ending = rf"{lacking}; waiting for one, up to 0\.05 min", rf"error: {lacking}, after 0\.05 min .*"
-        assert all(re.fullmatch(waiting, line) for line in told[:-1]), told  # none where planning took longer
-        assert re.fullmatch(ending, told[-1])
-        assert told[-1].endswith(" (--worker-wait); start one, then give the same command again")
+        assert all(re.fullmatch(waiting, line) for line in output[:-1]), output  # none where planning took longer
+        assert re.fullmatch(ending, output[-1])
+        assert output[-1].endswith(" (--worker-wait); start one, then give the same command again")
     assert not (tmp_path / "one.tif").exists()
     assert cli([*batched, *cheap]) == 1
     assert "5 of 6 areas done" in capsys.readouterr().out
@@ -363,9 +363,9 @@ def test_the_client_needs_no_gpu(
     scene = ["upscale", str(country.scenes / "west_20210503.tif"), *cheap, "--out", str(tmp_path / "one.tif")]
     assert cli([*scene, "--device", "cuda", "--json", *where]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cuda"
-    for wrong, told in ((["--device", "cuda"], "has 0 CUDA devices"), (["--device", "tpu", *where], "device 'tpu'")):
+    for wrong, output in ((["--device", "cuda"], "has 0 CUDA devices"), (["--device", "tpu", *where], "device 'tpu'")):
         assert cli([*command, *wrong, "--out", str(tmp_path / "c")]) == 2
-        assert told in capsys.readouterr().err
+        assert output in capsys.readouterr().err
 
 
 def test_large_area_is_split_by_blocks(
@@ -374,7 +374,7 @@ def test_large_area_is_split_by_blocks(
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
     runner = batch_runner(ClusterOptions(scheduler=cluster.address), 1)
-    thread, found = in_background(
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
     wait_for(flag.exists)
@@ -382,7 +382,7 @@ def test_large_area_is_split_by_blocks(
     cluster.start_worker()
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert bytes_of(tmp_path / "two") == expected
     scene = country.scenes / "west_20210503.tif"
     options: dict[str, Any] = {"scale": 4, "block_size": 32, "device": "cpu", "products": "source"}
@@ -427,11 +427,11 @@ def test_embedded_workers_and_their_command(
         "--model", "bicubic-ibp", "--window", "160", "--block-size", "32", "--scale", "4", "--device", "cpu",
         "--products", "none", "--out", str(tmp_path / "two"), "--workers", "2",
     ]  # fmt: skip
-    found = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
-    assert found.returncode == 1, found.stderr
-    assert "5 of 6 areas done, 1 failed" in found.stdout
-    lines = found.stderr.splitlines()
-    assert len(lines) == 6, found.stderr
+    actual = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
+    assert actual.returncode == 1, actual.stderr
+    assert "5 of 6 areas done, 1 failed" in actual.stdout
+    lines = actual.stderr.splitlines()
+    assert len(lines) == 6, actual.stderr
     assert all(line.startswith("[") for line in lines)
     assert bytes_of(tmp_path / "two") == expected
     workers = geopandas.read_file(tmp_path / "two" / "manifest.gpkg")["worker"].dropna()
@@ -464,7 +464,7 @@ def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--out"]
     assert cli([*command, str(tmp_path / "two"), "--scheduler", "tcp://127.0.0.1:9"]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "the scheduler tcp://127.0.0.1:9 does not answer" in told
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "the scheduler tcp://127.0.0.1:9 does not answer" in output
     assert np.all([p.name == "batch" or p.suffix in (".gpkg", ".qml") for p in (tmp_path / "two").iterdir()])

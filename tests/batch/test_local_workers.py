@@ -20,7 +20,7 @@ from geo_refdiff.options import ClusterOptions
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
 
-def quiet(*told: Any) -> None:
+def quiet(*output: Any) -> None:
     """Hears nothing."""
 
 
@@ -52,13 +52,13 @@ def test_who_kills_a_worker_takes_no_other_task_along(workers: int) -> None:
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         Cluster(ClusterOptions(workers=workers), quiet) as cluster,
     ):
-        found = {
+        result = {
             task.name: outcome
             for task, outcome in filter(None, cluster.run(tasks(2 * workers + 1, killer=True), quiet, quiet))
         }
-    assert len(found) == 2 * workers + 2
-    assert [name for name, outcome in found.items() if outcome.kind != "done"] == ["bad"]
-    assert "its workers died, again and again" in found["bad"].error
+    assert len(result) == 2 * workers + 2
+    assert [name for name, outcome in result.items() if outcome.kind != "done"] == ["bad"]
+    assert "its workers died, again and again" in result["bad"].error
 
 
 def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,8 +73,8 @@ def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.Mo
     ):
         local = cluster._local
         local.sync(local.workers[0].close)
-        found = [event for event in cluster.run(tasks(2, killer=False), quiet, quiet) if event is not None]
-    assert [outcome.kind for _, outcome in found] == ["done", "done"]
+        result = [event for event in cluster.run(tasks(2, killer=False), quiet, quiet) if event is not None]
+    assert [outcome.kind for _, outcome in result] == ["done", "done"]
     assert said == ["no worker of this machine is there, they are started again; waiting for one, up to 60 min"]
 
 

@@ -54,9 +54,9 @@ def test_workers_give_the_bytes_of_one_process(command: list[str], tmp_path: Pat
     assert one.returncode == 0, one.stderr
     two = geo_refdiff(*command, "--threads", "2", "-o", "two.tif", "--json", "--workers", "2", folder=tmp_path)
     assert two.returncode == 0, two.stderr
-    told = json.loads(two.stdout)
-    assert told["counts"]["blocks"] == 6
-    assert told["counts"]["windows"] >= json.loads(one.stdout)["counts"]["windows"] > 0
+    reported = json.loads(two.stdout)
+    assert reported["counts"]["blocks"] == 6
+    assert reported["counts"]["windows"] >= json.loads(one.stdout)["counts"]["windows"] > 0
     for product in ("tif", "source.tif"):
         assert (tmp_path / f"one.{product}").read_bytes() == (tmp_path / f"two.{product}").read_bytes()
     assert not list(tmp_path.glob("*.parts"))
@@ -97,17 +97,17 @@ def test_interrupted_and_resumed(command: list[str], tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: client and workers
-        told = process.communicate(timeout=PATIENCE)[1]
+        reported = process.communicate(timeout=PATIENCE)[1]
     if process.returncode == 0:
         pytest.skip("the run was done before Ctrl-C came")
-    assert process.returncode == 130, told
-    *begun, stopped = told.splitlines()
+    assert process.returncode == 130, reported
+    *begun, stopped = reported.splitlines()
     assert all(line.startswith("note: ") or "megapixels in" in line for line in begun)
     assert "of 6 blocks are finished" in stopped
-    found = len(list(blocks.glob("r*_c?????.tif")))
+    actual = len(list(blocks.glob("r*_c?????.tif")))
     again = geo_refdiff(*command, "-o", "two.tif", "--workers", "2", "--resume", "--json", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["counts"]["blocks_resumed"] >= found > 0
+    assert json.loads(again.stdout)["counts"]["blocks_resumed"] >= actual > 0
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
 
 

@@ -75,9 +75,9 @@ def test_class_map_files(tmp_path: Path, name: str, text: str, want: dict[object
 )
 def test_bad_class_maps_are_told_in_one_line(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
     (tmp_path / "m").write_text(text)
-    with pytest.raises(error, match=words.replace("(", r"\(")) as found:
+    with pytest.raises(error, match=words.replace("(", r"\(")) as result:
         read_class_map(tmp_path / "m", CLASSES)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(result.value)
 
 
 def test_second_colours_cover_the_published_labels() -> None:
