@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from geo_refdiff.data.dataset import Numbers
-from geo_refdiff.data.index import check_names, is_in, is_index, read_records
+from geo_refdiff.data.index import chosen_places, is_index, read_records
 from geo_refdiff.data.opening import data_root
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.errors import GeoRefDiffError, InputError, ModelError, OptionError
@@ -128,10 +128,8 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: two rows are called '{name}'; give each a name of its own in a column name")
-    check_names("only", options.dataset.only, names)
-    check_names("exclude", options.dataset.exclude, names)
-    only, exclude = options.dataset.only, options.dataset.exclude
-    kept = [t for t in triplets if (not only or is_in(t.name, only)) and not is_in(t.name, exclude)]
+    chosen = chosen_places(names, options.dataset.only, options.dataset.exclude)
+    kept = [triplet for triplet in triplets if triplet.name in chosen]
     if not kept:
         raise OptionError(f"{path}: no triplet is left after only and exclude; ask for more")
     return kept
