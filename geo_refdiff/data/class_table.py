@@ -19,7 +19,9 @@ from geo_refdiff.errors import InputError
 Encoding = Literal["colour", "index", "grey"]
 ClassMap = Mapping[str, int] | Literal["own"] | None
 _NAME = re.compile(r"[A-Za-z][A-Za-z.\-_/ ]*[A-Za-z.]")
-_HEADINGS = "class classes name index id label colour color rgb r g b value grey".split()
+_HEADINGS = (
+    "class", "classes", "name", "index", "id", "label", "colour", "color", "rgb", "r", "g", "b", "value", "grey",
+)  # fmt: skip
 _SHOWN = 8
 
 
