@@ -170,7 +170,7 @@ class Field:
         elif isinstance(value, tuple):
             shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
-            shown = repr(value)
+            shown = " ".join(repr(value).split())[:80]
         return f"{self.name.replace('_', ' ')} {shown}"
 
     @property
@@ -243,15 +243,19 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples.
+
+    Raises:
+        InputError: a dataset without a name of its own, or an array.
+    """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     package = type(value).__module__.partition(".")[0]
-    if package == "numpy" and hasattr(value, "item"):
+    if package == "numpy" and hasattr(value, "item") and value.size == 1:
         return value.item()
-    if package == "rasterio" and hasattr(value, "name"):
+    if package in ("rasterio", "xarray"):
         from geo_refdiff.raster.location import name_of
 
         return name_of(value)

@@ -130,6 +130,41 @@ def test_blocks_and_areas_do_not_change_pixels_near_clouds(make_sentinel_2: Make
         assert np.abs(cut.astype(int) - values[:, 6:30, 10:36].astype(int)).max() <= (1 if end == ".tif" else 0)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("baseline", ["05.10", "02.09"])
+def test_clouds_of_level_1c(
+    make_sentinel_2: Make, zip_folder: Callable[[Path, str], Path], tmp_path: Path, baseline: str, packed: bool
+) -> None:
+    product = make_sentinel_2(level="L1C", baseline=baseline, clouds=True)
+    wanted = np.zeros((SIDE, SIDE), bool)
+    if baseline == "02.09":
+        wanted[8:16, 4:14], wanted[10:12, 6:8] = True, False
+    else:
+        coarse = CLOUDS[::6, ::6]
+        wanted = np.kron(coarse | np.roll(coarse, 1, 0), np.ones((6, 6), bool))
+        assert wanted.any()
+    if packed:
+        product = zip_folder(product, f"{product.name}.zip")
+    out = tmp_path / "out.tif"
+    plan = read_plan(run(product, out, clouds="nodata", plan_only=True).plan_path)
+    assert check_inputs(plan) == plan
+    run(product, out, clouds="nodata", resume=True)
+    np.testing.assert_array_equal(pixels(out)[1], fine(~EMPTY & ~wanted))
+    assert validate_product(out, product).broken == []
+
+
+@pytest.mark.parametrize("baseline", ["05.10", "02.09"])
+def test_clouds_of_level_1c_that_are_none_or_damaged(make_sentinel_2: Make, tmp_path: Path, baseline: str) -> None:
+    folder, out = make_sentinel_2(level="L1C", baseline=baseline), tmp_path / "out.tif"
+    name = next(folder.rglob("MSK_*"))
+    assert f"the scene is free of clouds, as {name.name} tells" in run(folder, out, clouds="nodata").notes
+    np.testing.assert_array_equal(pixels(out)[1], fine(~EMPTY))
+    name.write_bytes(name.read_bytes()[:200])
+    with pytest.raises(InputError, match=rf"{name.name}: (is no XML|cannot be (opened as a raster|read))") as error:
+        run(folder, out, overwrite=True)
+    assert "\n" not in str(error.value)
+
+
 def test_the_change_of_a_layer_is_another_input(make_sentinel_2: Make, tmp_path: Path) -> None:
     folder = make_sentinel_2()
     layer = tmp_path / "mask.tif"
@@ -189,7 +224,7 @@ def test_layers_that_do_not_fit_give_one_line(make_sentinel_2: Make, tmp_path: P
         with pytest.raises((InputError, OptionError), match=told):
             run(folder, tmp_path / "out.tif", cloud_mask=mask)
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name]
-    plain = make_sentinel_2(level="L1C")
+    plain = make_sentinel_2(level="L1C", without=("MSK",))
     assert any("tells no clouds" in note for note in run(plain, tmp_path / "out.tif").notes)
 
 
