@@ -852,7 +852,42 @@ class DetectorOptions(Options, frozen=True, kw_only=True):
     init: Annotated[str | None, Option(help="Begin with the weights of this detector.", metavar="DIR")] = None
 
 
-class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
+class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """Options in several records, gathered from keywords and given out as such.
+
+    Attributes:
+        taken: names of the options of a record, where they are not all of it.
+    """
+
+    taken: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def names(cls) -> dict[str, tuple[str, ...]]:
+        """Names of the options, record by record."""
+        return {f.name: cls.taken.get(f.name) or tuple(fields_of(f.type)) for f in msgspec.structs.fields(cls)}
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """From keywords.
+
+        Raises:
+            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+        """
+        names = cls.names()
+        check_names(given, [name for some in names.values() for name in some])
+        return cls(
+            **{
+                f.name: f.type(**{name: given[name] for name in names[f.name] if name in given})
+                for f in msgspec.structs.fields(cls)
+            }
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """The keywords that make it, each with its value."""
+        return {name: getattr(getattr(self, part), name) for part, some in self.names().items() for name in some}
+
+
+class UpscaleOptions(OptionRecords, frozen=True, kw_only=True):
     """All options of `upscale` that say what is computed and written, in records."""
 
     grid: GridOptions = GridOptions()
@@ -864,33 +899,10 @@ class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
     output: OutputOptions = OutputOptions()
     compute: ComputeOptions = ComputeOptions()
 
-    @classmethod
-    def of(cls, **given: Any) -> "UpscaleOptions":
-        """From keywords.
 
-        Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
-        """
-        check_names(given, FIELDS)
-        return cls(**{part: record.among(given) for part, record in _RECORDS.items()})  # type: ignore[arg-type]
-
-    def flat(self) -> dict[str, Any]:
-        """The keywords that make it, each with its value."""
-        return {name: getattr(getattr(self, part), name) for part in _RECORDS for name in fields_of(_RECORDS[part])}
-
-
-_RECORDS: dict[str, type[Options]] = {
-    "grid": GridOptions,
-    "mask": MaskOptions,
-    "registration": RegistrationOptions,
-    "sampling": SamplingOptions,
-    "radiometry": RadiometryOptions,
-    "clouds": CloudOptions,
-    "output": OutputOptions,
-    "compute": ComputeOptions,
+FIELDS: Mapping[str, Field] = {
+    name: f for part in msgspec.structs.fields(UpscaleOptions) for name, f in fields_of(part.type).items()
 }
-
-FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name, f in fields_of(record).items()}
 """All options by name."""
 
 
