@@ -170,7 +170,7 @@ class Field:
         elif isinstance(value, tuple):
             shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
-            shown = repr(value)
+            shown = " ".join(repr(value).split())[:80]
         return f"{self.name.replace('_', ' ')} {shown}"
 
     @property
@@ -243,15 +243,19 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples.
+
+    Raises:
+        InputError: a dataset without a name of its own, or an array.
+    """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     package = type(value).__module__.partition(".")[0]
-    if package == "numpy" and hasattr(value, "item"):
+    if package == "numpy" and hasattr(value, "item") and value.size == 1:
         return value.item()
-    if package == "rasterio" and hasattr(value, "name"):
+    if package in ("rasterio", "xarray"):
         from geo_refdiff.raster.location import name_of
 
         return name_of(value)
@@ -1000,43 +1004,43 @@ class DetectorOptions(Options, frozen=True, kw_only=True):
     init: Annotated[str | None, Option(help="Begin with the weights of this detector.", metavar="DIR")] = None
 
 
-class OptionGroups(msgspec.Struct, frozen=True, kw_only=True):
-    """Records of options that one function takes as keywords; each field is a record.
+class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """Options in several records, gathered from keywords and given out as such.
 
     Attributes:
-        only: of the records named here these options alone, which mean the same as elsewhere.
+        taken: names of the options of a record, where they are not all of it.
     """
 
-    only: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    taken: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
-    def names(cls) -> dict[str, dict[str, Field]]:
-        """The options of each record by name."""
-        parts = {}
-        for part in msgspec.structs.fields(cls):
-            fields = fields_of(part.type)
-            parts[part.name] = {name: fields[name] for name in cls.only.get(part.name, fields) if name in fields}
-        return parts
+    def names(cls) -> dict[str, tuple[str, ...]]:
+        """Names of the options, record by record."""
+        return {f.name: cls.taken.get(f.name) or tuple(fields_of(f.type)) for f in msgspec.structs.fields(cls)}
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """The records made of keywords.
+        """From keywords.
 
         Raises:
-            OptionError: an unknown name, with the nearest one, or a value that makes no sense.
+            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
         """
-        parts = cls.names()
-        check_names(given, [name for fields in parts.values() for name in fields])
-        types = {part.name: part.type for part in msgspec.structs.fields(cls)}
-        return cls(**{part: types[part].among({k: given[k] for k in own if k in given}) for part, own in parts.items()})
+        names = cls.names()
+        check_names(given, [name for some in names.values() for name in some])
+        return cls(
+            **{
+                f.name: f.type(**{name: given[name] for name in names[f.name] if name in given})
+                for f in msgspec.structs.fields(cls)
+            }
+        )
 
     def flat(self) -> dict[str, Any]:
         """The keywords that make it, each with its value."""
-        return {name: getattr(getattr(self, part), name) for part, own in self.names().items() for name in own}
+        return {name: getattr(getattr(self, part), name) for part, some in self.names().items() for name in some}
 
 
-class UpscaleOptions(OptionGroups, frozen=True, kw_only=True):
-    """All options of `upscale` that say what is computed and written."""
+class UpscaleOptions(OptionRecords, frozen=True, kw_only=True):
+    """All options of `upscale` that say what is computed and written, in records."""
 
     grid: GridOptions = GridOptions()
     mask: MaskOptions = MaskOptions()
@@ -1048,8 +1052,10 @@ class UpscaleOptions(OptionGroups, frozen=True, kw_only=True):
     compute: ComputeOptions = ComputeOptions()
 
 
-FIELDS: Mapping[str, Field] = {name: field for own in UpscaleOptions.names().values() for name, field in own.items()}
-"""All options of `upscale` by name."""
+FIELDS: Mapping[str, Field] = {
+    name: f for part in msgspec.structs.fields(UpscaleOptions) for name, f in fields_of(part.type).items()
+}
+"""All options by name."""
 
 
 def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:

@@ -44,10 +44,11 @@ class Mosaic:
 
     Args:
         role: of the rasters, for the checks.
+        coarser: whether a product's bands of coarser pixels come along, see `products.opening.inspect`.
     """
 
-    def __init__(self, role: Role) -> None:
-        self.role = role
+    def __init__(self, role: Role, *, coarser: bool = False) -> None:
+        self.role, self.coarser = role, coarser
         self._layers: dict[tuple[str, ...], _Layer] = {}
 
     def why_not(self, entry: Entry, top: Entry) -> str | None:
@@ -87,12 +88,12 @@ class Mosaic:
 
     def _layer(self, entry: Entry) -> _Layer:
         if entry.files not in self._layers:
-            self._layers[entry.files] = _inspected(entry, self.role)
+            self._layers[entry.files] = _inspected(entry, self.role, coarser=self.coarser)
         return self._layers[entry.files]
 
 
-def _inspected(entry: Entry, role: Role) -> _Layer:
-    infos = tuple(inspect(file, role) for file in entry.files)
+def _inspected(entry: Entry, role: Role, *, coarser: bool) -> _Layer:
+    infos = tuple(inspect(file, role, coarser=coarser) for file in entry.files)
     if len(infos) == 1:
         bands = tuple((infos[0], band) for band in range(1, infos[0].count + 1))
         return _Layer(infos, bands, _names(infos[0]))

@@ -5,14 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.options import (
-    ComputeOptions,
-    DatasetOptions,
-    Option,
-    OptionGroups,
-    Options,
-    SamplingOptions,
-)
+from geo_refdiff.options import ComputeOptions, DatasetOptions, Option, OptionRecords, Options, SamplingOptions
 
 if TYPE_CHECKING:
     from geo_refdiff.sensor.sensor import SensorModel
@@ -208,20 +201,19 @@ class ReportOptions(Options, frozen=True, kw_only=True):
             raise OptionError("LPIPS needs two files: give both --alexnet and --lpips")
 
 
-class EvaluateOptions(OptionGroups, frozen=True, kw_only=True):
-    """All options of `evaluate`."""
+class EvaluateOptions(OptionRecords, frozen=True, kw_only=True):
+    """All options of `evaluate`, in records."""
 
-    only: ClassVar[Mapping[str, tuple[str, ...]]] = {"dataset": DATASET, "sampling": SHARED, "compute": SHARED}
+    taken: ClassVar[dict[str, tuple[str, ...]]] = {
+        "dataset": DATASET,
+        "sampling": ("sampler", "steps", "seed"),
+        "compute": ("device",),
+    }
 
-    dataset: DatasetOptions = DatasetOptions()
     data: DataOptions = DataOptions()
     scene: SceneOptions = SceneOptions()
     methods: MethodOptions = MethodOptions()
     report: ReportOptions = ReportOptions()
+    dataset: DatasetOptions = DatasetOptions()
     sampling: SamplingOptions = SamplingOptions()
     compute: ComputeOptions = ComputeOptions()
-
-    def changed(self) -> tuple[str, ...]:
-        """Names of the options that differ from their defaults, those of models and device aside."""
-        plain = EvaluateOptions().flat()
-        return tuple(name for name, value in self.flat().items() if name not in SHARED and value != plain[name])

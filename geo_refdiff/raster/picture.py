@@ -57,7 +57,7 @@ def write_panels(path: Path, rows: Sequence[Sequence[Panel]], side: int) -> None
         for c, panel in enumerate(row):
             left, top = _GAP + c * (side + _GAP), _GAP + r * (side + _TITLE + _GAP)
             draw.text((left, top + 4), panel.title, fill=_INK, font=font)
-            image = as_image(panel.pixels)
+            image = Image.fromarray(np.ascontiguousarray(panel.pixels.transpose(1, 2, 0)))
             method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.BOX
             sheet.paste(image.resize((side, side), method), (left, top + _TITLE))
     with atomic_path(path) as temporary:
@@ -70,14 +70,6 @@ def stretch(image: NDArray[np.generic], low: NDArray[np.floating], high: NDArray
     scaled = (image.astype(np.float32) - low[:, None, None]) / span
     shown: NDArray[np.uint8] = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     return shown
-
-
-def as_image(pixels: NDArray[np.uint8], valid: NDArray[np.bool_] | None = None) -> Image.Image:
-    """Pixels (1 or 3, height, width) as a picture, transparent where `valid` (height, width) is False."""
-    rgb = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
-    if valid is not None:
-        rgb = np.concatenate([rgb, np.where(valid, 255, 0).astype(np.uint8)[None]])
-    return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0)))
 
 
 @dataclass(frozen=True)
@@ -158,6 +150,13 @@ def reduced(
     return values, valid & np.isfinite(values).all(axis=0)
 
 
+def picture_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Image.Image:
+    """Pixels (1 or 3, height, width), those that are missing transparent, and white where transparency is not shown."""
+    rgb = np.where(valid, np.broadcast_to(pixels, (3, *valid.shape)), 255)
+    alpha = np.where(valid, 255, 0)
+    return Image.fromarray(np.concatenate([rgb, alpha[None]]).astype(np.uint8).transpose(1, 2, 0).copy())
+
+
 def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path, int] | None = None) -> None:
     """A PNG of at most `side` pixels along its longer side; missing pixels are transparent. `apart`: see `look`.
 
@@ -169,4 +168,4 @@ def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path
     scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
     with atomic_path(png) as temporary:
-        as_image(shown, preview.valid).save(temporary, format="PNG", optimize=True)
+        picture_of(shown, preview.valid).save(temporary, format="PNG", optimize=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,7 +19,7 @@ from geo_refdiff import __version__
 from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
-from geo_refdiff.plan.outline import Outline, make_outline
+from geo_refdiff.plan.outline import Outline, make_outline, scale_of
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.clouds import KINDS, NamedLayer
 from geo_refdiff.raster.geobox import crs_wkt
@@ -72,8 +73,8 @@ class RefdiffAccessor(Generic[T]):
                 there is a reference) or "none".
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
-            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence` and `cloud_mask` may be arrays, the
-                latter of the kind that its name tells ("scl", "qa_pixel", ...), else its values.
+            options: as of `geo_refdiff.upscale`, listed below; `mask_confidence`, `cloud_mask` and `like` may be
+                arrays, clouds of the kind that the array's name tells ("scl", "qa_pixel", ...), else its values.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
@@ -117,6 +118,9 @@ def _upscaled(
     inputs |= {name: options[name] for name in ("mask_confidence", "cloud_mask") if name in options}
     beside = {k: _stored(v, base, k) for k, v in inputs.items() if isinstance(v, Array)}
     given = options | inputs | {k: s.store.info.path for k, s in beside.items()}
+    if isinstance(options.get("like"), Array):
+        like = replace(_stored(options["like"], base, "like").store.info, path="array")
+        given |= {"like": None, "scale": scale_of(like, stored[0].store.info, options.get("scale"))}
     if "cloud_mask" in beside:
         given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
     reference = given.pop("ref")

@@ -410,6 +410,32 @@ def test_overlap_then_date_then_nodata(no_nodata: dict[str, float]) -> None:
     assert names(twins.choose(area, scene_dates(None, False)).entries) == ["b"]
 
 
+def test_each_percent_of_clouds_counts_as_a_day(no_nodata: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    area = shapely.box(0, 0, 1, 1)
+    shares = {"may": 0.4, "june": 0.0, "july": 0.9, "part": 0.0}
+    looked: list[str] = []
+
+    def cloudy(entry: Entry, area: Any) -> float:
+        looked.append(entry.name)
+        return shares[entry.name]
+
+    monkeypatch.setattr("geo_refdiff.batch.selection.cloudy_share", cloudy)
+    dates = (("may", "2021-05-03"), ("june", "2021-06-03"), ("july", "2021-07-03"))
+    entries = [entry("part", (0, 0, 0.5, 1), "2021-05-03"), *(entry(name, (0, 0, 2, 2), day) for name, day in dates)]
+    by_date = scene_dates(span_of("2021-05-03"), False)
+    chosen = Chooser(entries, "scene", clear=True).choose(area, by_date)
+    assert names(chosen.entries) == ["june"]  # 31 days further off, 40 % clearer
+    assert chosen.cloudy == ("may (40%)",)
+    assert looked == ["may", "june"], "july cannot win: its clouds are not looked at"
+    shares["may"] = 0.3
+    assert names(Chooser(entries, "scene", clear=True).choose(area, by_date).entries) == ["may"]
+    shares |= {"may": 1.0, "june": 1.0, "july": 1.0}
+    assert names(Chooser(entries, "scene", clear=True).choose(area, by_date).entries) == ["may"]  # covers all of it
+    looked.clear()
+    assert names(Chooser(entries, "scene").choose(area, by_date).entries) == ["may"]
+    assert not looked
+
+
 def test_references_are_older_than_the_scene(no_nodata: dict[str, float]) -> None:
     area = shapely.box(0, 0, 1, 1)
     entries = [entry(d, (0, 0, 1, 1), d) for d in ("2014", "2016-07-01", "2018", "2022")]
