@@ -85,7 +85,7 @@ class Judged:
         self.methods, self.differences, self.tiles = scale["methods"], scale["differences"], len(scale["tiles"])
         names = list(told["models"])
         if len(names) != len(ROWS) * len(OUTPUTS):
-            raise ValueError(f"{len(names)} runs of models are told of, {len(ROWS) * len(OUTPUTS)} are needed")
+            raise ValueError(f"{len(names)} runs of models are given, {len(ROWS) * len(OUTPUTS)} are needed")
         self.names = [names[at : at + len(OUTPUTS)] for at in range(0, len(names), len(OUTPUTS))]
         self.figures = [key for key in FIGURES if key in self.methods[names[0]]["means"]]
 

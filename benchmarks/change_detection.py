@@ -1,4 +1,4 @@
-"""How well changes are found, and what the mask is worth: `python -m benchmarks.change_detection`.
+"""How well changes are detected, and what the mask is worth: `python -m benchmarks.change_detection`.
 
 Three tables: F1 of change on generated landscapes that the detector never saw (exact truth, a scene pixel is changed
 where at least half of it is); changes reported on real pairs of a city that no model was trained on (there is no truth:
@@ -54,7 +54,7 @@ def against(crop: Crop, ref: np.ndarray) -> Crop:
 
 
 def reported(network: ChangeNetwork, samples: Iterable[LrSample], threshold: float) -> float:
-    """Share of known scene pixels that are told to have changed."""
+    """Share of known scene pixels that are reported as changed."""
     cells = labelled = 0
     for sample in samples:
         ok = sample.weight > 0

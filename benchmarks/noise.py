@@ -231,7 +231,7 @@ def table(found: dict[Case, Figures]) -> tuple[str, bool]:
         )  # fmt: skip
     head = [
         "scene", "model", "MTF", f"PSNR at {' '.join(f'{p:g}' for p in PERCENTS)} %", f"lost at {AT:g} %",
-        "above bicubic", "chroma", "HaarPSI", "noise told", "holds",
+        "above bicubic", "chroma", "HaarPSI", "noise estimated", "holds",
     ]  # fmt: skip
     return markdown(head, rows), every
 

@@ -1,4 +1,4 @@
-"""How well a known shift is found: `python -m benchmarks.registration [--cases 1000]`.
+"""How well a known shift is recovered: `python -m benchmarks.registration [--cases 1000]`.
 
 Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 output px, up to
 30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused.
@@ -53,7 +53,7 @@ class Outcome:
         case: what was registered.
         verdict, kind, score, disagreement: as in `Registration`.
         error: root mean square over the scene, against the injected shift; NaN unless registered.
-        less_own: the same less the shift that the pair shows as it is; NaN if that cannot be told.
+        less_own: the same less the shift that the pair shows as it is; NaN if that cannot be determined.
     """
 
     case: Case
@@ -112,7 +112,7 @@ def run_case(case: Case) -> Outcome:
 
 
 def own_shift(case: Case) -> tuple[float, float] | None:
-    """What the pair of years shows as it is: no shift, nodata, change, gain or noise; None if it cannot be told."""
+    """What the pair of years shows as it is: no shift, nodata, change, gain or noise; None if it cannot be measured."""
     plain = estimate_shift(make_case(replace(case, shift=(0, 0), nodata=0.0, changed=0.0, gain=1.0, noise=0.0)))
     return plain.candidate if plain.registered else None
 

@@ -4,7 +4,7 @@ Runs the command with one thread on a scene simulated from one date of `naip-kno
 bands): the whole scene and an area of 192 x 192 pixels of it, each with and without `--uncertainty 4`; `--large` adds
 the scene mirrored to 4,096 x 4,096. PYTHON is the interpreter of an environment in which another version is installed,
 for instance `pip install git+https://...@e0dd34d` in a fresh one; its rows stand beside. What starting Python and its
-libraries takes is told apart. `engine` is the part of the wall time that is not spent in the restorer: planning,
+libraries takes is distinguished. `engine` is the part of the wall time that is not spent in the restorer: planning,
 reading, writing. Memory at 8,000 and 40,000 pixels a side is what `benchmarks.engine_memory_speed` measures.
 
 `--gpu` (`make bench-gpu`) measures a GPU instead: megapixels a second end to end of uint16 scenes from COGs on the

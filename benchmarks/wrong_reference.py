@@ -37,7 +37,7 @@ NOISE = 0.7
 """Standard deviation of the scene's noise, DN."""
 
 CORNER = (352 * -18_000 + 64, 352 * 1_000 + 64)
-"""(row, col) on the lattice where tiles are put: there one of 256 px lies in a single window of the model `default`."""
+"""(row, col) on the lattice where tiles are put: there one of 256 px is in a single window of the model `default`."""
 
 KNOX = "knox"
 """Name of the rural scene, among cities."""
@@ -123,7 +123,7 @@ def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> Judgement
 
 
 def _to_corner(transform: Affine) -> Affine:
-    """Moves the image with this affine, and whatever lies around it, to `CORNER`."""
+    """Moves the image with this affine, and whatever is around it, to `CORNER`."""
     row, col = CORNER
     return Affine.translation(transform.a * col - transform.c, transform.e * row - transform.f)
 

@@ -126,7 +126,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
     """What belongs to one scale, and the tiles that can be compared at it.
 
     Raises:
-        InputError: a folder is missing, or no tile is left.
+        InputError: a folder is missing, or no tile remains.
         OptionError: two methods of one name.
     """
     options, bands = setup.options, len(setup.source.bands)

@@ -210,10 +210,10 @@ def _facts(run: SceneRun) -> str:
 
 def _registration(truth: Truth) -> str:
     if truth.shift is None:
-        return "the truth could not be registered: it is taken where it says it lies"
+        return "the truth could not be registered: it is taken by its own georeference"
     done = "is moved back" if truth.moved else "is left there"
     rows, cols = truth.shift
-    return f"the truth lies {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
+    return f"the place of the truth {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
 
 
 def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:

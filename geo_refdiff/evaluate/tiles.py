@@ -32,7 +32,7 @@ _PASTES = 3
 
 @dataclass(frozen=True, slots=True)
 class TileSpec:
-    """Where a tile lies.
+    """Where a tile is.
 
     Attributes:
         name: file stem; the pair's, with row and column where a pair gives several tiles.
@@ -68,7 +68,7 @@ class Tile:
     """One tile; images (1, C, H, W) float32, in which 0..255 is the range of the pair's `Numbers`, masks (1, 1, H, W).
 
     Attributes:
-        spec: where it lies.
+        spec: where it is.
         truth: the new date.
         ref: the old date, registered and in the radiometry of the new one; NaN in all bands = missing.
         raw: the old date as the files hold it; NaN = missing.

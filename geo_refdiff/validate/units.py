@@ -22,7 +22,7 @@ _FACTOR = 3.0
 """How many times wider one range may be than the other: other light or season stays well below."""
 
 _TELLING = 0.1
-"""Of the scene's range: what spreads less, and lies closer, may be anything (a lake)."""
+"""Of the scene's range: what spreads less, and is closer, may be anything (a lake)."""
 
 _LOW, _HIGH = 0.5, 99.5
 _FEWEST = 16

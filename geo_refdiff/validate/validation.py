@@ -57,7 +57,7 @@ class Validation:
         unit: "DN"; for floating-point data the unit of the scene's band, or "scene units".
         consistency: mode declared by the file.
         seams: gradients across borders of scene pixels.
-        sources: pixels of each class of the source map, if it lies beside the file.
+        sources: pixels of each class of the source map, if it is beside the file.
         reference: see `against_reference`; empty without a reference.
         truth, bicubic_truth, truth_unmeasured, truth_registration, correctness: see `AgainstTruth`; empty without a
             truth.
@@ -152,7 +152,7 @@ class Validation:
             rows += [("detail" if not k else "", share) for k, share in enumerate(shares)]
         rows += self._of_reference()
         if self.truth_registration:
-            rows.append(("truth lies", f"{_describe(self.truth_registration)}; taken as it lies"))
+            rows.append(("place of the truth", f"{_describe(self.truth_registration)}; taken as it is"))
         rows += [(key, f"{value:.4f}") for key, value in self.truth.items()]
         rows += [(key, f"not measured: {why}") for key, why in self.truth_unmeasured.items()]
         places = sum(self.correctness.values())

@@ -1,4 +1,4 @@
-"""Two processes by torchrun over gloo learn what one does with the same batch; the first alone writes; they go on."""
+"""Two processes by torchrun over gloo learn what one does with the same batch; the first alone writes; they resume."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_two_processes_learn_what_one_does(
     assert "torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train" in (pair / "model" / "README.md").read_text()
     check_alike(pair, alone)
 
-    # what one began, two go on with
-    assert "going on after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
+    # what one began, two continue with
+    assert "continuing after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
     check_alike(half, alone)
 
 

@@ -210,10 +210,10 @@ def test_a_run_is_neither_replaced_nor_mixed_with_another(
     assert last(out) == 3
     # what changes nothing that was learned may change
     free = tiny_config("training.steps=4", "training.decay=0", "training.workers=2", "report.log_steps=1")
-    assert "going on after step 3" in trained(free, out, resume=True)
+    assert "continuing after step 3" in trained(free, out, resume=True)
     assert last(out) == 4
     messages = trained(tiny_config("training.steps=1"), out, overwrite=True)
-    assert not any("going on" in line for line in messages)
+    assert not any("continuing" in line for line in messages)
     assert last(out) == 1
     assert len((out / "log.jsonl").read_text().splitlines()) == 1
 
@@ -240,7 +240,7 @@ def test_what_was_begun_anew_is_never_gone_on_with_as_the_old_run(
         patch.setattr(runs.Trainer, "run", killed)
         with pytest.raises(MemoryError):
             trained(config, out, overwrite=True)
-    assert not any("going on" in line for line in trained(config, out, resume=True))
+    assert not any("continuing" in line for line in trained(config, out, resume=True))
 
 
 @pytest.mark.parametrize("before", [False, True])
