@@ -325,7 +325,7 @@ def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainCon
         overrides: "section.key=value" with a TOML value, applied last.
 
     Raises:
-        OptionError: unreadable, no TOML, an unknown key (with the nearest known one), a value of the wrong kind or one
+        OptionError: unreadable, no TOML, an unknown key (with the nearest one), a value of the wrong kind or one
             that makes no sense.
     """
     raw = _read(str(source), ())

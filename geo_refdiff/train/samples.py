@@ -50,7 +50,7 @@ class Batch:
         truth: (N, C, H, W).
         lr: (N, C, H, W), up-sampled.
         ref: (N, C, H, W), NaN = missing.
-        mask: (N, 1, H, W) uint8 class indices, 255 = no change known.
+        mask: (N, 1, H, W) uint8 class indices, 255 = change unknown.
         weight: (N, C, H, W), 0 where the truth has no data and in a band that the sample does without.
         seen: (N, C, h, w), the LR as it was seen, 0 in a band that the sample does without.
         noise: (N,), standard deviation of its noise as a user would declare it.

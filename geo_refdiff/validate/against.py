@@ -73,7 +73,7 @@ def against_truth(
 
     Args:
         info: the output.
-        truth: on any grid; its bands are found by name, else by place.
+        truth: on any grid; its bands are matched by name, else by place.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
         value_range: of the scene, in its units.
@@ -151,7 +151,7 @@ def against_reference(
 
     Args:
         info: the output.
-        reference: its bands are found as `upscale` finds them, for the bands that the model made, or as declared.
+        reference: its bands are matched as by `upscale`, for the bands that the model made, or as declared.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
 
@@ -303,7 +303,7 @@ _FACTOR = 3.0
 """How many times wider one range may be than the other: other light or season stays well below."""
 
 _TELLING = 0.1
-"""Of the scene's range: what spreads less, and lies closer, may be anything (a lake)."""
+"""Of the scene's range: what spreads less, and is closer, may be anything (a lake)."""
 
 _LOW, _HIGH = 0.5, 99.5
 _FEWEST = 16
@@ -326,7 +326,7 @@ def check_units(
         value_range: of the scene, in its numbers.
 
     Raises:
-        InputError: units, scale or offset that both declare differ; or values over the same ground lie apart by more
+        InputError: units, scale or offset that both declare differ; or values over the same ground are apart by more
             than they spread, or one spreads 3 times as wide as the other.
         GridError: no overlap.
     """

@@ -50,14 +50,14 @@ class Validation:
         out: the file.
         promises: those that were looked at.
         lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon,
-            and under clouds of which the layer is not known, are counted only.
+            and under clouds of an unknown layer, are counted only.
         residual: between scene and output as the declared sensor sees it, in the scene's units.
         bicubic_residual: the same of the scene enlarged by bicubic interpolation, in the output's data type.
         value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
         unit: "DN"; for floating-point data the unit of the scene's band, or "scene units".
         consistency: mode declared by the file.
         seams: gradients across borders of scene pixels.
-        sources: pixels of each class of the source map, if it lies beside the file.
+        sources: pixels of each class of the source map, if it is beside the file.
         reference: see `against_reference`; empty without a reference.
         truth: the output compared with a truth; empty without one.
     """

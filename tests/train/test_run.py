@@ -210,7 +210,7 @@ def test_a_run_is_neither_replaced_nor_mixed_with_another(
     assert last(out) == 3
     # what changes nothing that was learned may change
     free = tiny_config("training.steps=4", "training.decay=0", "training.workers=2", "report.log_steps=1")
-    assert "going on after step 3" in trained(free, out, resume=True)
+    assert "continuing after step 3" in trained(free, out, resume=True)
     assert last(out) == 4
     messages = trained(tiny_config("training.steps=1"), out, overwrite=True)
     assert not any("going on" in line for line in messages)
