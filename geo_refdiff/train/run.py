@@ -105,7 +105,7 @@ def train(
 
     Raises:
         OptionError, InputError, ModelError: a configuration or data that cannot be used.
-        ResumeError: there is a run in `out` that was asked neither to be resumed nor to be replaced, or it is another one.
+        ResumeError: a run is in `out` that was asked neither to be resumed nor replaced, or another one.
         OutputError: a folder or checkpoint cannot be written.
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.

@@ -154,7 +154,7 @@ _FREE = {
     "data": ("train", "validation", "root", "resident_gib", "device_gib", "on_error", "attribution"),
     "training": ("steps", "accumulate", "workers"),
 }
-"""Settings that may differ when a run is resumed: what they change is checked otherwise, or is nothing that is learned."""
+"""Settings that may differ when a run is resumed: what they change is checked otherwise, or is not learned."""
 
 
 @contextmanager
