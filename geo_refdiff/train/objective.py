@@ -190,7 +190,7 @@ class Objective(nn.Module):
 
     def _corrected(self, image: Tensor, batch: Batch) -> Tensor:
         """Images corrected towards their scenes as the product does it."""
-        parts = zip(image.split(1), batch.target.split(1), batch.sensors, strict=True)
+        parts = zip(image[:, None], batch.target[:, None], batch.sensors, strict=True)
         return torch.cat([back_project(x, lr, sensor) for x, lr, sensor in parts])
 
     def _view(self, images: Tensor, draw: torch.Generator) -> Tensor:
