@@ -148,13 +148,14 @@ def say(text: str, level: int = logging.INFO, *, drawn: bool = False) -> None:
     """Say something on stderr and in the log file.
 
     Args:
-        text: one line.
+        text: a line, or several, each of which is a message.
         level: as of `logging`; -q leaves errors alone.
         drawn: a terminal shows it already.
     """
     if not drawn and not any(isinstance(handler, Console) for handler in logging.getLogger(_LOGGERS[0]).handlers):
         click.echo(text, err=True)  # a command that is called without `run`
-    LOG.log(level, "%s", text, extra={"drawn": drawn})
+    for line in text.splitlines():
+        LOG.log(level, "%s", line, extra={"drawn": drawn})
 
 
 def show(result: Result, as_json: bool, words: str | None = None) -> None:
@@ -177,8 +178,7 @@ def show_text(text: str) -> None:
     console = Console.current()
     if console is None or not console.quiet:
         click.echo(text)
-    for line in text.splitlines():
-        say(line.strip(), drawn=True)
+    say(text, drawn=True)
 
 
 def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:

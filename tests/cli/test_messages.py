@@ -71,6 +71,15 @@ def test_quiet_says_errors_alone_and_json(job: list[str], capsys: Told) -> None:
     assert "give -v or -q, not both" in capsys.readouterr().err
 
 
+def test_each_line_is_a_message(tmp_path: Path, capsys: Told, monkeypatch: Any) -> None:
+    log = tmp_path / "log.txt"
+    monkeypatch.setattr("geo_refdiff.train.run.train", lambda *args, log, **options: log("2 pairs:\n  a\n  b"))
+    words = ["train", "cpu-minutes", "--set", 'data.train=["pairs.csv"]', "-o", str(tmp_path / "o")]
+    assert run([*words, "--log-file", str(log)]) == 0
+    assert capsys.readouterr().err.splitlines() == ["2 pairs:", "a", "b"]
+    assert [line.rpartition("INFO ")[2] for line in log.read_text().splitlines()[-3:]] == ["2 pairs:", "a", "b"]
+
+
 def test_verbose_says_each_step(job: list[str], capsys: Told) -> None:
     assert run(job) == 0
     assert "fitting the reference's values" not in capsys.readouterr().err
