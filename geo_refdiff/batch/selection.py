@@ -20,11 +20,11 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.batch.areas import Area
 from geo_refdiff.batch.catalogue import PATH_COLUMNS, TABLES, Entry, check_asset_names, is_stac, read_catalogue
 from geo_refdiff.batch.folder import KEPT, output_of
-from geo_refdiff.batch.jobs import Job, Settings, Sources, files_of, stamps_of
+from geo_refdiff.batch.jobs import Job, Settings, files_of, stamps_of
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.options import AUTO, MaskOptions, UpscaleOptions, fields_of
+from geo_refdiff.options import AUTO, MaskOptions, Sources, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.clouds import own_layer
@@ -361,15 +361,15 @@ class Planner:
         self._scene_dates = scene_dates(date, strict=sources.date is not None and "/" in sources.date)
         self._before = None if sources.ref_before is None else asked_span("--ref-before", sources.ref_before)
         self._fixed_mask, masks = _fixed_mask(sources.masks)
-        assets = {role: check_asset_names(text) for role, text in sources.assets.items()}
+        assets = [check_asset_names(text) for text in (sources.scene_asset, sources.ref_asset, sources.mask_asset)]
         self.unusable: list[str] = []
         self._inspect = lru_cache(_INSPECTED)(inspect)
-        scenes = read_catalogue(sources.scenes, "scene", assets.get("scene", ()), self.unusable)
         self._clear = options.get("cloud_mask", AUTO) == AUTO
         self._coarser = options.get("other_bands") == "transfer"
+        scenes = read_catalogue(sources.scenes, "scene", assets[0], self.unusable)
         self._scenes = Chooser(scenes, "scene", clear=self._clear)
-        self._references = self._chooser(sources.references, "reference", assets.get("reference", ()))
-        self._masks = self._chooser(masks, "mask", assets.get("mask", ()))
+        self._references = self._chooser(sources.references, "reference", assets[1])
+        self._masks = self._chooser(masks, "mask", assets[2])
 
     def _chooser(self, sources: Sequence[str | Path], role: str, assets: Sequence[str]) -> Chooser | None:
         clear = role == "reference" and self._clear

@@ -17,12 +17,12 @@ import shapely
 from affine import Affine
 from PIL import Image
 
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.commands.upscale import upscale
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.options import Sources
 from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.restore.sources import CLOUD
