@@ -304,6 +304,24 @@ def snr_of(noise: str | float) -> float:
     return ratio
 
 
+def resource_amounts(texts: Iterable[str]) -> dict[str, float]:
+    """Resources as dask's command line takes them, "GPU=1" or "GPU", by name.
+
+    Raises:
+        OptionError: no name, or no number above 0.
+    """
+    amounts = {}
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            amounts[name] = float(number or 1)
+        except ValueError:
+            amounts[name] = 0.0
+        if not name or not 0 < amounts[name] < math.inf:
+            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
+    return amounts
+
+
 class GridOptions(Options, frozen=True, kw_only=True):
     """Which part of the scene becomes how fine."""
 
@@ -738,6 +756,140 @@ class SimulateOptions(Options, frozen=True, kw_only=True):
         super().__post_init__()
         if self.preset is not None and self.recipe is not None:
             raise OptionError("both a preset and a recipe are given; choose one")
+
+
+class Sources(Options, frozen=True):
+    """What a batch chooses from; see `batch.catalogue.read_catalogue`."""
+
+    scenes: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Scenes to choose from: files, a folder, an index (CSV, GeoPackage) or STAC (path or URL); may be "
+            "given again.",
+            metavar="SOURCE",
+            flag="--scene",
+            repeated=True,
+        ),
+    ]
+    references: Annotated[
+        tuple[str, ...],
+        Option(help="References, named as scenes are.", metavar="SOURCE", flag="--ref", repeated=True),
+    ] = ()
+    masks: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Change masks, named as scenes are; or one file of polygons; auto compares scene and reference.",
+            default="auto where there is a reference",
+            metavar="SOURCE|auto|none",
+            flag="--mask",
+            repeated=True,
+        ),
+    ] = ()
+    date: Annotated[
+        str | None,
+        Option(
+            help="The scene nearest to a date, or only those within.", default="the latest", metavar="DATE|FIRST/LAST"
+        ),
+    ] = None
+    ref_before: Annotated[
+        str | None,
+        Option(
+            help="Only references older than this.",
+            default="the latest before the scene, else the nearest",
+            metavar="DATE",
+        ),
+    ] = None
+    scene_asset: Annotated[
+        str | None, Option(help="STAC assets of the scenes; several are stacked as bands.", metavar="KEY,...")
+    ] = None
+    ref_asset: Annotated[str | None, Option(help="STAC assets of the references.", metavar="KEY,...")] = None
+    mask_asset: Annotated[str | None, Option(help="STAC assets of the masks.", metavar="KEY,...")] = None
+
+
+class BatchOptions(Options, frozen=True, kw_only=True):
+    """How `batch` runs; what is computed of each area is said by the options of `upscale`."""
+
+    name_field: Annotated[
+        str | None,
+        Option(
+            help="Field of the areas that names the outputs.", default="name, aoi, id, tile or grid_id", metavar="NAME"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            help="CPU threads for one area; kept for the whole batch.",
+            default="all; 1 for workers",
+            metavar="N",
+            group="Compute",
+            low=1,
+            give="1 or more",
+        ),
+    ] = None
+    retry_failed: Annotated[bool, Option(help="Try areas that failed before once more.")] = False
+    overwrite: Annotated[bool, Option(help="Begin anew; replace outputs that are there.")] = False
+    report: Annotated[
+        str | None,
+        Option(help="HTML page to write: map, thumbnails, figures; replaces its own.", metavar="FILE"),
+    ] = None
+
+
+class ClusterOptions(Options, frozen=True, kw_only=True):
+    """The workers that do the work; none of the first three: this process."""
+
+    group: ClassVar[str] = "Cluster"
+
+    workers: Annotated[
+        int | None,
+        Option(help="Do the work in N processes of this machine (needs dask).", metavar="N", low=1, give="1 or more"),
+    ] = None
+    scheduler: Annotated[
+        str | None, Option(help="Do the work on an existing dask cluster.", metavar="tcp://HOST:PORT")
+    ] = None
+    scheduler_file: Annotated[str | None, Option(help="The same, with the address from a file.", metavar="FILE")] = None
+    resources: Annotated[
+        tuple[str, ...],
+        Option(
+            help="What a worker must have for a task: GPU=1.",
+            metavar="NAME=N",
+            flag="--resource",
+            repeated=True,
+            check=resource_amounts,
+        ),
+    ] = ()
+    worker_wait: Annotated[
+        float,
+        Option(
+            help="How long to wait while the cluster has no worker for the work.",
+            metavar="MINUTES",
+            low=0,
+            give="minutes, 0 or more",
+        ),
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        places = [v for v in (self.workers, self.scheduler, self.scheduler_file) if v is not None]
+        if len(places) > 1:
+            raise OptionError("give one of --workers, --scheduler and --scheduler-file")
+        if self.resources and not places:
+            raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers are those of an existing cluster, which may be other machines."""
+        return self.scheduler is not None or self.scheduler_file is not None
+
+    @property
+    def used(self) -> bool:
+        """Whether there are workers at all."""
+        return self.elsewhere or self.workers is not None
+
+
+class BatchClusterOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The workers of a batch."""
+
+    split: Annotated[int, Option(help="Areas of more blocks are shared by all workers; 0 = never.", metavar="N")] = 16
 
 
 OnError = Literal["skip", "stop"]

@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.raster.window import Window
 from geo_refdiff.signed_urls import unsigned
 
 Role = Literal["scene", "reference", "mask", "clouds"]
@@ -107,6 +108,11 @@ class RasterInfo:
     def source(self) -> str:
         """What GDAL opens."""
         return self.path if self.vrt is None else self.vrt
+
+    @property
+    def window(self) -> Window:
+        """All of its pixels."""
+        return Window(0, 0, self.height, self.width)
 
 
 def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:

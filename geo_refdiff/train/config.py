@@ -28,8 +28,8 @@ _WHOLE = ("averaged", "scales")
 
 
 INFERENCE_KEYS = (
-    "back_project", "detail", "gate_gain", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
-    "sharpen", "window",
+    "back_project", "copy_exponent", "detail", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
+    "window",
 )  # fmt: skip
 """What [inference] may say of a model's use, as config.json of a model does."""
 
