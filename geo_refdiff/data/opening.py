@@ -77,7 +77,7 @@ def data_root(path: Path, files: Sequence[str], root: str | Path | None) -> Path
     Args:
         path: of the index.
         files: some of its paths.
-        root: as the user named it; None: the index file's folder if any of the first files is found there, else
+        root: as the user named it; None: the index file's folder if any of the first files is there, else
             the environment variable GEO_REFDIFF_DATA.
 
     Raises:

@@ -7,8 +7,8 @@ missing pixels, where G is not quite the inverse. Where the scene has noise, it 
 (`sensor.wiener`) makes of it, both together a regularised inverse: what remains is as large as the noise, not zero.
 
 "standard" corrects windows, in which the halo is the context that it takes. "strict" continues, on a whole block with
-all of the context that its steps reach, until what remains in finished pixels is at most half a digital number; it knows
-no noise.
+all of the context that its steps reach, until what remains in finished pixels is at most half a digital number; it
+knows no noise.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ class SceneOptions(Options, frozen=True, kw_only=True):
         float | None, Option(help="Width of the PSF, scene pixels.", default="0.35", low=0, high=4)
     ] = None
     declared_psf: Annotated[
-        float | None, Option(help="Width of the PSF that methods are given.", default="the true one", low=0, high=4)
+        float | None,
+        Option(help="Width of the PSF that is declared to the methods.", default="the true one", low=0, high=4),
     ] = None
     noise: Annotated[
         float,
@@ -135,7 +136,7 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     mask: Annotated[
         tuple[str, ...],
         Option(
-            help="Change mask that models are given; auto: as upscale detects it; true: the data's; DIR: class indices "
+            help="Change mask that models are given; auto: as upscale finds it; true: the data's; DIR: class indices "
             "by the tile's name.",
             default="none; of triplets the index's, else auto", metavar="none|auto|true|wrong|DIR", repeated=True,
             fits=_distinct, give="each once",

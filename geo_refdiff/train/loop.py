@@ -94,7 +94,7 @@ class Trainer:
         self.step, self.seconds, self.sums = 0, 0.0, dict[str, float]()
 
     def resume(self) -> int:
-        """Continue where the newest checkpoint stands; its step, 0 where there is none."""
+        """Continue from the newest checkpoint; its step, 0 where there is none."""
         state = find_state(self.out)
         if state is None:
             return 0
@@ -250,7 +250,7 @@ def _seed(*numbers: int) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and did so after a step; the message says where its checkpoint is."""
+    """Training was asked to stop and did so after a step; the message names its checkpoint."""
 
 
 @dataclass(slots=True)

@@ -154,7 +154,7 @@ _FREE = {
     "data": ("train", "validation", "root", "resident_gib", "device_gib", "on_error", "attribution"),
     "training": ("steps", "accumulate", "workers"),
 }
-"""Settings that a run may continue without: what they change is checked otherwise, or is nothing that is learned."""
+"""Settings that may differ when a run is resumed: what they change is checked otherwise, or is not learned."""
 
 
 @contextmanager
@@ -181,10 +181,10 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Whether a run may be made or continued in a folder as far as can be determined without its data.
+    """Whether a run may be started or resumed in a folder, as far as can be seen without its data.
 
     Raises:
-        ResumeError: a run is there that was asked neither to continue nor to be replaced.
+        ResumeError: there is a run that was asked neither to be resumed nor to be replaced.
     """
     state = find_state(out)
     if state is not None and not resume and not overwrite:
@@ -199,7 +199,7 @@ def prepare(config: TrainConfig, fingerprint: str, out: Path, world_size: int, *
         fingerprint: of the data.
         out: the folder.
         world_size: number of processes.
-        resume: continue with the run that is there, if one does; otherwise all that it made is removed.
+        resume: the run that is there, if there is one; otherwise all that it made is removed.
 
     Returns:
         Warnings.
@@ -229,7 +229,7 @@ def _clean(out: Path) -> None:
 
 
 def _check(before: Progress, config: TrainConfig, fingerprint: str, out: Path, world_size: int) -> list[str]:
-    """Whether continuing gives what an uninterrupted run would have given; warnings where it does but for rounding."""
+    """Whether a resumed run gives what an uninterrupted one would have; warnings where it does but for rounding."""
     try:
         old = decode(TrainConfig, before.config, f"{out}: the run there")
     except OptionError as error:

@@ -65,7 +65,7 @@ class Declared:
         modelled: places of the bands made by the model; the others were made by transfer.
         reference: bands of the reference for these, where --ref-bands chose them; empty: as names and places say.
         area: "none", "box" or "polygon".
-        clouds: what became of the scene's clouds: "keep", "nodata", or "none" where none were known.
+        clouds: what became of the scene's clouds: "keep", "nodata", or "none" where there were none.
         extent: window of the output on the whole scene's output grid.
         valid: number of valid pixels of each band.
         consistency: mode.
