@@ -39,11 +39,11 @@ class TileDetector:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of what it tells apart."""
+        """Names of its classes."""
         return self.detector.classes
 
-    def find(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
-        """(1, 1, H, W) uint8 in the detector's classes, 255 = not known: as in a product, only sure changes are told.
+    def detect(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
+        """(1, 1, H, W) uint8 in the detector's classes, 255 = unknown: as in a product, sure changes alone.
 
         Args:
             lr: (1, C, h, w) DN.
@@ -94,7 +94,7 @@ class MaskSource:
 
     Attributes:
         name: "none", "true", "wrong" (see `corrupted_mask`), "auto", or a folder's name.
-        folder: of class indices by the tile's name; 255 = not known.
+        folder: of class indices by the tile's name; 255 = unknown.
         detector: of the mask "auto".
     """
 
@@ -120,9 +120,9 @@ def corrupted_mask(mask: Tensor, classes: int, seed: int, share: float = WRONG_S
     """A mask of which `share` is wrong: that much of the changed area is missed, and as much is invented elsewhere.
 
     Args:
-        mask: (1, 1, H, W) uint8, 255 = not known.
+        mask: (1, 1, H, W) uint8, 255 = unknown.
         classes: number of classes, class 0 included.
-        seed: of where the errors lie, which come in patches of some 16 px.
+        seed: of the places of the errors, patches of some 16 px.
     """
     draw = torch.Generator().manual_seed(seed)
     coarse = torch.rand((1, 1, *(max(2, -(-n // _PATCH)) for n in mask.shape[-2:])), generator=draw)

@@ -15,6 +15,7 @@ from geo_refdiff import __version__
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.evaluate import pictures
 from geo_refdiff.evaluate.figures import columns
+from geo_refdiff.evaluate.methods import Variant
 from geo_refdiff.evaluate.opening import open_networks
 from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.report import (
@@ -26,12 +27,12 @@ from geo_refdiff.evaluate.report import (
     make_folder,
     markdown,
     means_table,
+    model_facts,
     write_report,
 )
 from geo_refdiff.evaluate.scenes import (
     CELL,
     DIFFERENCE,
-    SceneMethod,
     SceneRun,
     Truth,
     bands_in,
@@ -171,7 +172,7 @@ def _means(common: Scores) -> str:
 
 def _head(
     data: str,
-    methods: Sequence[SceneMethod],
+    methods: Sequence[Variant],
     runs: Sequence[SceneRun],
     left_out: Mapping[str, str],
     efflp: str,
@@ -184,10 +185,7 @@ def _head(
     }
     for method in methods:
         if method.kind == "model":
-            sampler = method.model.sampler
-            lines[f"model {method.name}"] = (
-                f"sha256 {method.model.sha256[:12]}, {sampler['name']}, {sampler['steps']} steps"
-            )
+            lines[f"model {method.name}"] = model_facts(method.model)
     for run in runs:
         lines[run.picture.triplet.name] = _facts(run)
     for name, reason in left_out.items():
@@ -212,10 +210,10 @@ def _facts(run: SceneRun) -> str:
 
 def _registration(truth: Truth) -> str:
     if truth.shift is None:
-        return "the truth could not be registered: it is taken where it says it lies"
-    done = "is moved back" if truth.moved else "is left there"
+        return "the truth could not be registered: it is compared by its own georeference"
+    done = "is moved back" if truth.moved else "is not moved"
     rows, cols = truth.shift
-    return f"the truth lies {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
+    return f"the truth is {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
 
 
 def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
@@ -246,8 +244,8 @@ def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
         ref = inspect(picture.triplet.ref, "reference")
         target = output_geobox(scene_geobox(scene), factor)
         with WarpedReader(ref, bands_in(picture, ref), target, "cubic") as warped:
-            old, known = warped.read(fine)
-        panels.append(Panel("reference", _shade(old, _limits(old, known))))
+            old, old_valid = warped.read(fine)
+        panels.append(Panel("reference", _shade(old, _limits(old, old_valid))))
     return panels + [Panel(name, _shade(image[0].numpy(), limits)) for name, image in shown.items()]
 
 

@@ -150,6 +150,13 @@ def reduced(
     return values, valid & np.isfinite(values).all(axis=0)
 
 
+def picture_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Image.Image:
+    """Pixels (1 or 3, height, width), those that are missing transparent, and white where transparency is not shown."""
+    rgb = np.where(valid, np.broadcast_to(pixels, (3, *valid.shape)), 255)
+    alpha = np.where(valid, 255, 0)
+    return Image.fromarray(np.concatenate([rgb, alpha[None]]).astype(np.uint8).transpose(1, 2, 0).copy())
+
+
 def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path, int] | None = None) -> None:
     """A PNG of at most `side` pixels along its longer side; missing pixels are transparent. `apart`: see `look`.
 
@@ -160,8 +167,5 @@ def write_quicklook(raster: Path, png: Path, side: int = SIDE, apart: tuple[Path
     low, high = preview.range
     scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
-    rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
-    alpha = np.where(preview.valid, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
     with atomic_path(png) as temporary:
-        picture.save(temporary, format="PNG", optimize=True)
+        picture_of(shown, preview.valid).save(temporary, format="PNG", optimize=True)

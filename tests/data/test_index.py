@@ -357,7 +357,7 @@ def test_places_and_splits_are_chosen(index: Path, tree: Path, tmp_path: Path) -
     assert len(open_dataset(index, only=["alpha"], exclude=["alpha/001"])) == 2
     with pytest.raises(OptionError, match=r"exclude 'alhpa' fits no place; there are e\.g\. alpha"):
         open_dataset(index, exclude=["alhpa"])
-    with pytest.raises(InputError, match="no pair is left"):
+    with pytest.raises(InputError, match="no pair remains"):
         open_dataset(index, only=["alpha"], exclude=["alpha"])
     rows = read_index(index)
     write_index(index, [replace(row, split="test" if row.place.startswith("beta") else "train") for row in rows])
@@ -425,7 +425,7 @@ def test_index_refuses_what_it_cannot_do(tree: Path, tmp_path: Path) -> None:
         make_index(tmp_path / "nowhere", tmp_path / "i.csv")
     with pytest.raises(OptionError, match=r"an index ends in \.csv"):
         make_index(tree, tmp_path / "i.xlsx")
-    with pytest.raises(OptionError, match="--exclude 'gamma' fits no place"):
+    with pytest.raises(OptionError, match="exclude 'gamma' fits no place"):
         make_index(tree, tmp_path / "i.csv", exclude=["gamma"])
     (tmp_path / "i.csv").write_text("mine")
     with pytest.raises(OutputError, match="exists already; choose another name or say --overwrite"):
