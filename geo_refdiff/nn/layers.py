@@ -19,9 +19,9 @@ class PixelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w), dtype of x; a pixel's scale, which all its channels share, is float32 or better."""
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = torch.rsqrt(precise.square().mean(dim=1, keepdim=True) + 1e-6)
-        return (precise * scale * self.weight.view(1, -1, 1, 1)).to(x.dtype)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True, dtype=precise) + 1e-6)
+        return (x * scale * self.weight.view(1, -1, 1, 1)).to(x.dtype)
 
 
 class NoiseEmbedding(nn.Module):
