@@ -54,8 +54,6 @@ def write_products(
     Raises:
         OutputError: a file cannot be written.
     """
-    from geo_refdiff.commands.report import write_report
-    from geo_refdiff.raster.picture import write_quicklook
     from geo_refdiff.raster.styles import write_image_style, write_ramp_style
 
     wanted, notes, measured = tuple(products), tuple(notes), {}
@@ -72,10 +70,14 @@ def write_products(
             uncertainty = product_path(out, UNCERTAINTY)
             write_ramp_style(uncertainty, uncertainty.with_suffix(".qml"))
         if "quicklook" in wanted:
+            from geo_refdiff.raster.picture import write_quicklook
+
             write_quicklook(out, product_path(out, "quicklook"), apart=apart)
         if "stac" in wanted:
             write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, measured, notes, span_of(scene_date)))
         if "report" in wanted:
+            from geo_refdiff.commands.report import write_report
+
             made = {product: product_path(out, product) for product in wanted}
             write_report(plan, out, made["report"], made.get("source"), made.get(UNCERTAINTY), notes)
     return measured
