@@ -52,7 +52,6 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     geo-refdiff upscale scene.tif --model bicubic --scale 4 --aoi field.gpkg -o field.tif
     geo-refdiff upscale country.tif --ref archive.vrt --scheduler-file scheduler.json --shard-size 16384
     """
-    from geo_refdiff.batch.workers import block_runner, options_here
     from geo_refdiff.commands.upscale import Interrupted
     from geo_refdiff.commands.upscale import upscale as run
     from geo_refdiff.raster.process import steady_heap
@@ -60,15 +59,11 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     steady_heap()
     cluster = {name: options.pop(name) for name in CLUSTER}
     options = given(options)
+    here = all(cluster[name] in (None, ()) for name in CLUSTER if name != "worker_wait")
     try:
         with RunMeter() as meter:
-            result = run(
-                scene,
-                out=None if out is None else Path(out),
-                progress=meter,
-                runner=block_runner(**cluster, options=options, say=meter.message),
-                **options_here(options, **cluster),
-            )
+            where = options if here else _on_workers(cluster, options, meter)
+            result = run(scene, out=None if out is None else Path(out), progress=meter, **where)
     except Interrupted as stop:
         say(f"{str(stop).removesuffix('--resume')}{_again()}", logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
@@ -78,6 +73,14 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
         if note not in meter.said:
             say(f"note: {note}")
     show(result, as_json, result.words(meter.said))
+
+
+def _on_workers(cluster: dict[str, Any], options: dict[str, Any], meter: RunMeter) -> dict[str, Any]:
+    """Options of a run whose blocks workers compute."""
+    from geo_refdiff.batch.workers import block_runner, options_here
+
+    runner = block_runner(**cluster, options=options, say=meter.message)
+    return {**options_here(options, **cluster), "runner": runner}
 
 
 def _with_settings(result: UpscaleResult, plan_path: Path, model: str) -> UpscaleResult:
