@@ -142,7 +142,7 @@ def _item(
         assets["report"] = Asset(path, "pictures, decisions and verdict, for people", ("metadata",), "text/html")
     properties: dict[str, Any] = {
         "geo_refdiff:datetime_from": source,
-        "geo_refdiff:plan_sha256": plan.digest(),
+        "geo_refdiff:plan_sha256": plan.digest,
         "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256, "source": plan.model.source},
         "geo_refdiff:sampler": dict(plan.model.sampler),
         "geo_refdiff:seed": plan.seed,
