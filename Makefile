@@ -25,7 +25,7 @@ lint: $(VENV)/.ready
 	ln -s $(CURDIR)/sample_tiles build/typed
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff -p sample_tiles.painter
 
-docs: $(VENV)/.ready   # a site, build/site; its search wants a server: python3 -m http.server -d build/site
+docs: $(VENV)/.ready   # a site: open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.ready

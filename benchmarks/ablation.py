@@ -29,6 +29,7 @@ from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.gdal import gdal_env
+from geo_refdiff.restore.diffusion import DiffusionRestorer
 from geo_refdiff.restore.restorers import LR_MARGIN
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.units import BYTES
@@ -153,7 +154,8 @@ def denoising_errors(run: ModelRun, seen: Observation) -> dict[str, float]:
     Returns:
         "mean changed", "0.05 changed", ... for changed and unchanged pixels; NaN where there are none.
     """
-    denoiser, given = run.model.denoiser, run.conditions(seen)
+    restorer, given = run.restorer(seen.sensor), run.conditions(seen)
+    denoiser = restorer.denoiser if isinstance(restorer, DiffusionRestorer) else None
     if not isinstance(denoiser, GuidedDenoiser):
         raise ModelError(f"{run.name}: has no mean estimate; the ablation is of the compact network")
     lr, truth, mask = upsample(given.lr, seen.sensor.scale, LR_MARGIN), seen.tile.truth, given.mask

@@ -28,6 +28,7 @@ from geo_refdiff.evaluate.masks import WRONG_SHARE, corrupted_mask
 from geo_refdiff.evaluate.methods import ModelRun, Observation
 from geo_refdiff.evaluate.opening import open_all
 from geo_refdiff.evaluate.options import EvaluateOptions
+from geo_refdiff.evaluate.report import model_facts
 from geo_refdiff.evaluate.tiles import Tile, TileSource, TileSpec
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.sensor.sensor import SensorModel
@@ -162,15 +163,12 @@ def main(model: str, data: str, root: Path | None, places: int, tile: int, scale
         setup = open_all(data, (model,), options)
         run, pasted, classes = setup.runs[0], setup.source, len(setup.dataset.classes)
         plain = TileSource(setup.dataset, size=pasted.size, bands=pasted.bands)
-        sensor, settings = options.scene.sensor(scale), run.settings
+        sensor = options.scene.sensor(scale)
 
         def plain_tile(spec: TileSpec) -> dict[str, Tile]:
             return with_references(plain.read(spec), plain.read(plain.other_place(spec)))
 
-        click.echo(
-            f"{run.model.label} (sha256 {run.model.digest[:12]}), {settings.name}, {settings.steps} steps, "
-            f"{len(setup.specs)} tiles of {data}, {scale}x\n"
-        )
+        click.echo(f"{run.name}, {model_facts(run.model)}, {len(setup.specs)} tiles of {data}, {scale}x\n")
         found = compare(run, sensor, setup.specs, lambda spec: with_masks(pasted.read(spec), classes))
         click.echo(f"{table(found, NONE, REGIONS)}\n")
         click.echo("\n".join(mask_claims(found)))

@@ -148,13 +148,14 @@ def say(text: str, level: int = logging.INFO, *, drawn: bool = False) -> None:
     """Say something on stderr and in the log file.
 
     Args:
-        text: one line.
+        text: a line, or several, each of which is a message.
         level: as of `logging`; -q leaves errors alone.
         drawn: a terminal shows it already.
     """
     if not drawn and not any(isinstance(handler, Console) for handler in logging.getLogger(_LOGGERS[0]).handlers):
         click.echo(text, err=True)  # a command that is called without `run`
-    LOG.log(level, "%s", text, extra={"drawn": drawn})
+    for line in text.splitlines():
+        LOG.log(level, "%s", line, extra={"drawn": drawn})
 
 
 def show(result: Result, as_json: bool, words: str | None = None) -> None:
@@ -177,11 +178,10 @@ def show_text(text: str) -> None:
     console = Console.current()
     if console is None or not console.quiet:
         click.echo(text)
-    for line in text.splitlines():
-        say(line.strip(), drawn=True)
+    say(text, drawn=True)
 
 
-def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+def _level_option(short: str, long: str, level: int, text: str) -> Callable[[_Command], _Command]:
     def set_level(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         console = context.find_object(Console)
         if not wanted or console is None:
@@ -190,7 +190,7 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
             raise click.UsageError("give -v or -q, not both", context)
         console.setLevel(level)
 
-    return set_level
+    return click.option(short, long, is_flag=True, expose_value=False, is_eager=True, callback=set_level, help=text)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -211,24 +211,8 @@ def message_options(command: _Command) -> _Command:
             callback=_keep,
             help="Also write what is said, and each step with its time, at the end of this file.",
         ),
-        click.option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_set_level(logging.ERROR),
-            help="Say nothing but errors; what --json prints is printed.",
-        ),
-        click.option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_set_level(logging.DEBUG),
-            help="Say each step, and what GDAL warns of.",
-        ),
+        _level_option("-q", "--quiet", logging.ERROR, "Say nothing but errors; what --json prints is printed."),
+        _level_option("-v", "--verbose", logging.DEBUG, "Say each step, and what GDAL warns of."),
     ):
         command = option(command)
     return command

@@ -54,18 +54,12 @@ def train(
             settings,
             out or Path("runs") / Path(config).stem,
             command=_command(),
-            log=_say_lines,
+            log=say,
             **options,
         )
     except Interrupted as stop:
         say(str(stop), logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
-
-
-def _say_lines(text: str) -> None:
-    """Say a list line by line."""
-    for line in text.splitlines():
-        say(line)
 
 
 def _command() -> str:

@@ -14,15 +14,9 @@ import click
 from geo_refdiff.cli.config_file import config_option, model_name, write_config
 from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
-from geo_refdiff.cli.options import (
-    CLUSTER,
-    GroupedCommand,
-    cluster_options,
-    given,
-    report_options,
-    shared,
-)
+from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import RunMeter
+from geo_refdiff.options import ClusterOptions, fields_of
 
 if TYPE_CHECKING:
     from geo_refdiff.commands.result import UpscaleResult
@@ -36,7 +30,7 @@ if TYPE_CHECKING:
     "-o", "--out", metavar="FILE", help="GeoTIFF to write, or VRT.  [default: SCENE_<scale>x.tif beside the scene]"
 )
 @shared(without=["mask"])
-@cluster_options
+@record_options(ClusterOptions)
 @config_option
 @click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
@@ -57,12 +51,11 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
-    cluster = {name: options.pop(name) for name in CLUSTER}
+    cluster = ClusterOptions.of({name: options.pop(name) for name in fields_of(ClusterOptions)})
     options = given(options)
-    here = all(cluster[name] in (None, ()) for name in CLUSTER if name != "worker_wait")
     try:
         with RunMeter() as meter:
-            where = options if here else _on_workers(cluster, options, meter)
+            where = _on_workers(cluster, options, meter) if cluster.used else options
             result = run(scene, out=None if out is None else Path(out), progress=meter, **where)
     except Interrupted as stop:
         say(f"{str(stop).removesuffix('--resume')}{_again()}", logging.ERROR)
@@ -75,12 +68,11 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     show(result, as_json, result.words(meter.said))
 
 
-def _on_workers(cluster: dict[str, Any], options: dict[str, Any], meter: RunMeter) -> dict[str, Any]:
+def _on_workers(cluster: ClusterOptions, options: dict[str, Any], meter: RunMeter) -> dict[str, Any]:
     """Options of a run whose blocks workers compute."""
     from geo_refdiff.batch.workers import block_runner, options_here
 
-    runner = block_runner(**cluster, options=options, say=meter.message)
-    return {**options_here(options, **cluster), "runner": runner}
+    return {**options_here(options, cluster), "runner": block_runner(cluster, options, meter.message)}
 
 
 def _with_settings(result: UpscaleResult, plan_path: Path, model: str) -> UpscaleResult:

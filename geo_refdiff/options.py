@@ -170,7 +170,7 @@ class Field:
         elif isinstance(value, tuple):
             shown = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
         else:
-            shown = repr(value)
+            shown = " ".join(repr(value).split())[:80]
         return f"{self.name.replace('_', ' ')} {shown}"
 
     @property
@@ -243,15 +243,19 @@ def chosen_products(products: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples."""
+    """Paths and open datasets as text, numbers of numpy as Python's, lists as tuples.
+
+    Raises:
+        InputError: a dataset without a name of its own, or an array.
+    """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     package = type(value).__module__.partition(".")[0]
-    if package == "numpy" and hasattr(value, "item"):
+    if package == "numpy" and hasattr(value, "item") and value.size == 1:
         return value.item()
-    if package == "rasterio" and hasattr(value, "name"):
+    if package in ("rasterio", "xarray"):
         from geo_refdiff.raster.location import name_of
 
         return name_of(value)
@@ -298,6 +302,24 @@ def snr_of(noise: str | float) -> float:
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
+
+
+def resource_amounts(texts: Iterable[str]) -> dict[str, float]:
+    """Resources as dask's command line takes them, "GPU=1" or "GPU", by name.
+
+    Raises:
+        OptionError: no name, or no number above 0.
+    """
+    amounts = {}
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            amounts[name] = float(number or 1)
+        except ValueError:
+            amounts[name] = 0.0
+        if not name or not 0 < amounts[name] < math.inf:
+            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
+    return amounts
 
 
 class GridOptions(Options, frozen=True, kw_only=True):
@@ -736,6 +758,140 @@ class SimulateOptions(Options, frozen=True, kw_only=True):
             raise OptionError("both a preset and a recipe are given; choose one")
 
 
+class Sources(Options, frozen=True):
+    """What a batch chooses from; see `batch.catalogue.read_catalogue`."""
+
+    scenes: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Scenes to choose from: files, a folder, an index (CSV, GeoPackage) or STAC (path or URL); may be "
+            "given again.",
+            metavar="SOURCE",
+            flag="--scene",
+            repeated=True,
+        ),
+    ]
+    references: Annotated[
+        tuple[str, ...],
+        Option(help="References, named as scenes are.", metavar="SOURCE", flag="--ref", repeated=True),
+    ] = ()
+    masks: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Change masks, named as scenes are; or one file of polygons; auto compares scene and reference.",
+            default="auto where there is a reference",
+            metavar="SOURCE|auto|none",
+            flag="--mask",
+            repeated=True,
+        ),
+    ] = ()
+    date: Annotated[
+        str | None,
+        Option(
+            help="The scene nearest to a date, or only those within.", default="the latest", metavar="DATE|FIRST/LAST"
+        ),
+    ] = None
+    ref_before: Annotated[
+        str | None,
+        Option(
+            help="Only references older than this.",
+            default="the latest before the scene, else the nearest",
+            metavar="DATE",
+        ),
+    ] = None
+    scene_asset: Annotated[
+        str | None, Option(help="STAC assets of the scenes; several are stacked as bands.", metavar="KEY,...")
+    ] = None
+    ref_asset: Annotated[str | None, Option(help="STAC assets of the references.", metavar="KEY,...")] = None
+    mask_asset: Annotated[str | None, Option(help="STAC assets of the masks.", metavar="KEY,...")] = None
+
+
+class BatchOptions(Options, frozen=True, kw_only=True):
+    """How `batch` runs; what is computed of each area is said by the options of `upscale`."""
+
+    name_field: Annotated[
+        str | None,
+        Option(
+            help="Field of the areas that names the outputs.", default="name, aoi, id, tile or grid_id", metavar="NAME"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            help="CPU threads for one area; kept for the whole batch.",
+            default="all; 1 for workers",
+            metavar="N",
+            group="Compute",
+            low=1,
+            give="1 or more",
+        ),
+    ] = None
+    retry_failed: Annotated[bool, Option(help="Try areas that failed before once more.")] = False
+    overwrite: Annotated[bool, Option(help="Begin anew; replace outputs that are there.")] = False
+    report: Annotated[
+        str | None,
+        Option(help="HTML page to write: map, thumbnails, figures; replaces its own.", metavar="FILE"),
+    ] = None
+
+
+class ClusterOptions(Options, frozen=True, kw_only=True):
+    """The workers that do the work; none of the first three: this process."""
+
+    group: ClassVar[str] = "Cluster"
+
+    workers: Annotated[
+        int | None,
+        Option(help="Do the work in N processes of this machine (needs dask).", metavar="N", low=1, give="1 or more"),
+    ] = None
+    scheduler: Annotated[
+        str | None, Option(help="Do the work on an existing dask cluster.", metavar="tcp://HOST:PORT")
+    ] = None
+    scheduler_file: Annotated[str | None, Option(help="The same, with the address from a file.", metavar="FILE")] = None
+    resources: Annotated[
+        tuple[str, ...],
+        Option(
+            help="What a worker must have for a task: GPU=1.",
+            metavar="NAME=N",
+            flag="--resource",
+            repeated=True,
+            check=resource_amounts,
+        ),
+    ] = ()
+    worker_wait: Annotated[
+        float,
+        Option(
+            help="How long to wait while the cluster has no worker for the work.",
+            metavar="MINUTES",
+            low=0,
+            give="minutes, 0 or more",
+        ),
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        places = [v for v in (self.workers, self.scheduler, self.scheduler_file) if v is not None]
+        if len(places) > 1:
+            raise OptionError("give one of --workers, --scheduler and --scheduler-file")
+        if self.resources and not places:
+            raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers are those of an existing cluster, which may be other machines."""
+        return self.scheduler is not None or self.scheduler_file is not None
+
+    @property
+    def used(self) -> bool:
+        """Whether there are workers at all."""
+        return self.elsewhere or self.workers is not None
+
+
+class BatchClusterOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The workers of a batch."""
+
+    split: Annotated[int, Option(help="Areas of more blocks are shared by all workers; 0 = never.", metavar="N")] = 16
+
+
 OnError = Literal["skip", "stop"]
 
 
@@ -848,7 +1004,42 @@ class DetectorOptions(Options, frozen=True, kw_only=True):
     init: Annotated[str | None, Option(help="Begin with the weights of this detector.", metavar="DIR")] = None
 
 
-class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
+class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
+    """Options in several records, gathered from keywords and given out as such.
+
+    Attributes:
+        taken: names of the options of a record, where they are not all of it.
+    """
+
+    taken: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def names(cls) -> dict[str, tuple[str, ...]]:
+        """Names of the options, record by record."""
+        return {f.name: cls.taken.get(f.name) or tuple(fields_of(f.type)) for f in msgspec.structs.fields(cls)}
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """From keywords.
+
+        Raises:
+            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+        """
+        names = cls.names()
+        check_names(given, [name for some in names.values() for name in some])
+        return cls(
+            **{
+                f.name: f.type(**{name: given[name] for name in names[f.name] if name in given})
+                for f in msgspec.structs.fields(cls)
+            }
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """The keywords that make it, each with its value."""
+        return {name: getattr(getattr(self, part), name) for part, some in self.names().items() for name in some}
+
+
+class UpscaleOptions(OptionRecords, frozen=True, kw_only=True):
     """All options of `upscale` that say what is computed and written, in records."""
 
     grid: GridOptions = GridOptions()
@@ -860,33 +1051,10 @@ class UpscaleOptions(msgspec.Struct, frozen=True, kw_only=True):
     output: OutputOptions = OutputOptions()
     compute: ComputeOptions = ComputeOptions()
 
-    @classmethod
-    def of(cls, **given: Any) -> "UpscaleOptions":
-        """From keywords.
 
-        Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
-        """
-        check_names(given, FIELDS)
-        return cls(**{part: record.among(given) for part, record in _RECORDS.items()})  # type: ignore[arg-type]
-
-    def flat(self) -> dict[str, Any]:
-        """The keywords that make it, each with its value."""
-        return {name: getattr(getattr(self, part), name) for part in _RECORDS for name in fields_of(_RECORDS[part])}
-
-
-_RECORDS: dict[str, type[Options]] = {
-    "grid": GridOptions,
-    "mask": MaskOptions,
-    "registration": RegistrationOptions,
-    "sampling": SamplingOptions,
-    "radiometry": RadiometryOptions,
-    "clouds": CloudOptions,
-    "output": OutputOptions,
-    "compute": ComputeOptions,
+FIELDS: Mapping[str, Field] = {
+    name: f for part in msgspec.structs.fields(UpscaleOptions) for name, f in fields_of(part.type).items()
 }
-
-FIELDS: Mapping[str, Field] = {name: f for record in _RECORDS.values() for name, f in fields_of(record).items()}
 """All options by name."""
 
 

@@ -262,16 +262,16 @@ def start_cluster() -> Iterator[Callable[[int], Any]]:
 
 @pytest.fixture
 def browse() -> Callable[..., str]:
-    """What a headless browser without a network prints of a page: browse(page, "--dump-dom", ...) -> text."""
+    """What a headless browser without a network prints of a page: browse(page, "--dump-dom", ..., query="") -> text."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("needs a browser: apt-get install chromium")
 
-    def browse(page: Path, *options: str) -> str:
+    def browse(page: Path, *options: str, query: str = "") -> str:
         command = [
             chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             f"--user-data-dir={page.parent / 'profile'}", "--proxy-server=127.0.0.1:9", "--window-size=1200,1400",
-            "--virtual-time-budget=10000", *options, page.as_uri(),
+            "--virtual-time-budget=10000", *options, page.as_uri() + query,
         ]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
@@ -21,7 +22,7 @@ from geo_refdiff.products.opening import gdal_source
 from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import point
-from geo_refdiff.raster.picture import look, stretch
+from geo_refdiff.raster.picture import look, picture_of, stretch
 
 PICTURES = 48
 """Areas that are shown with thumbnails."""
@@ -173,18 +174,16 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
             size = max(1, round(window.height / shrink)), max(1, round(window.width / shrink))
             shown = [bands[b - 1] for b in after.bands]
             before = coarse.read(shown, window=window, out_shape=(len(shown), *size))
+            seen = coarse.dataset_mask(window=window, out_shape=size) > 0
     except (*GDAL_ERRORS, InputError, KeyError, IndexError):
         return None
     low, high = (np.full(len(after.bands), edge) for edge in after.range)
-    return _png(stretch(before, low, high)), _png(stretch(after.values, low, high))
+    return _png(stretch(before, low, high), seen), _png(stretch(after.values, low, high), after.valid)
 
 
-def _png(values: Any) -> str:
-    from PIL import Image
-
-    rgb = np.repeat(values, 3, axis=0) if len(values) == 1 else values
+def _png(values: NDArray[np.uint8], valid: NDArray[np.bool_]) -> str:
     stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0))).save(stream, format="PNG", optimize=True)
+    picture_of(values, valid).save(stream, format="PNG", optimize=True)
     return base64.b64encode(stream.getvalue()).decode()
 
 

@@ -1,10 +1,11 @@
-"""Which scene, reference and mask serve an area: by overlap, then by date, then by the least nodata."""
+"""Which scene, reference and mask serve an area: by overlap, then by date and clouds, then by the least nodata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import heapify, heappop, heappush
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,22 @@ import msgspec
 import numpy as np
 import shapely
 from affine import Affine
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.areas import Area
 from geo_refdiff.batch.catalogue import PATH_COLUMNS, TABLES, Entry, check_asset_names, is_stac, read_catalogue
 from geo_refdiff.batch.folder import KEPT, output_of
-from geo_refdiff.batch.jobs import Job, Settings, Sources, files_of, stamps_of
+from geo_refdiff.batch.jobs import Job, Settings, files_of, stamps_of
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.options import MaskOptions, UpscaleOptions, fields_of
+from geo_refdiff.options import AUTO, MaskOptions, Sources, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
-from geo_refdiff.products.opening import gdal_source, inspect
+from geo_refdiff.products.clouds import own_layer
+from geo_refdiff.products.opening import gdal_source, inspect, open_product
+from geo_refdiff.raster.clouds import cloud_layer
 from geo_refdiff.raster.dates import Span, asked_span
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, one_line
 from geo_refdiff.raster.geobox import compose, translated
@@ -44,9 +48,14 @@ _INSPECTED = 1024
 """Files whose description is kept: areas of one scene share it."""
 
 _UNKNOWN = 10**6
+_DAYS_OF_CLOUDS = 100
+"""Days by which a date may be further off if all of the area is cloudy: one for each percent."""
 
 _POLYGONS = (".gpkg", ".geojson", ".shp", ".fgb", ".parquet", ".geoparquet")
 _OF_MASKS = tuple(name for name in fields_of(MaskOptions) if name != "mask")
+
+_Key = tuple[float, int]
+_Ranked = tuple[_Key, Entry]
 
 DateKey = Callable[[Span | None], int | None]
 """Rank of a date, lower is better; None: not to be used."""
@@ -76,11 +85,13 @@ class Chosen:
         entries: the one that goes on top first.
         covered: share of the area within their outlines, 0..1.
         left_out: those that would have filled a gap but cannot be laid under the one on top, and why.
+        cloudy: those that would be on top but for their clouds, and the share of the area that is cloudy.
     """
 
     entries: tuple[Entry, ...]
     covered: float
     left_out: tuple[str, ...] = ()
+    cloudy: tuple[str, ...] = ()
 
 
 def scene_dates(asked: Span | None, strict: bool) -> DateKey:
@@ -116,16 +127,18 @@ class Chooser:
     Args:
         entries: of the catalogue.
         role: for messages.
+        clear: whether products whose quality layer tells clouds in the area come later.
     """
 
-    def __init__(self, entries: Sequence[Entry], role: str) -> None:
-        self.entries, self.role = list(entries), role
+    def __init__(self, entries: Sequence[Entry], role: str, *, clear: bool = False) -> None:
+        self.entries, self.role, self.clear = list(entries), role, clear
         self._tree = shapely.STRtree([entry.lonlat for entry in self.entries])
 
     def choose(self, area: BaseGeometry, rank: DateKey, why_not: Fit = lambda entry, top: None) -> Chosen:
         """The best entry, and what fills its gaps, in order.
 
-        Entries that cover the area equally (to a hundredth) are told apart by date, then by their missing pixels.
+        Entries that cover the area equally (to a hundredth) are told apart by date, to which each percent of clouds
+        adds a day, then by their missing pixels.
         As long as a part is not covered, or has missing pixels, the next ones in this order that fit the first are laid
         under.
 
@@ -139,16 +152,17 @@ class Chooser:
         if not overlapping:
             raise NothingFitsError(f"no {self.role} of {len(self.entries)} overlaps the area", "give one that does")
         dated = [(e, share, rank(e.span)) for e, share in overlapping]
-        keyed = [((-round(share, 2), when), e) for e, share, when in dated if when is not None]
-        if not keyed:
+        keys = {e: (-round(share, 2), when) for e, share, when in dated if when is not None}
+        if not keys:
             dates = ", ".join(sorted({str(e.span or "no date") for e, _ in overlapping})[:6])
             raise NothingFitsError(
                 f"no {self.role} of the dates asked for overlaps the area ({dates})", "choose other dates"
             )
         chosen: list[Entry] = []
         left_out: list[str] = []
+        cloudy: dict[Entry, float] = {}
         gap, holes = area, False
-        for _, group in groupby(sorted(keyed, key=lambda k: k[0]), key=lambda k: k[0]):
+        for _, group in groupby(self._ranked(keys, area, cloudy), key=lambda k: k[0]):
             tied = [e for _, e in group]
             missing = {e.files: missing_share(e, area) for e in tied} if len(tied) > 1 else {}
             for entry in sorted(tied, key=lambda e: (missing.get(e.files, 0.0), e.files)):
@@ -161,14 +175,38 @@ class Chooser:
                     continue
                 chosen.append(entry)
                 gap = gap.difference(entry.lonlat)
-                if len(keyed) == 1:  # nothing could fill its gaps
+                if len(keys) == 1:  # nothing could fill its gaps
                     break
                 own = missing[entry.files] if entry.files in missing else missing_share(entry, area)
                 whole = entry.lonlat.covers(area)
                 holes = own > 0 if len(chosen) == 1 else holes and (own > 0 or not whole)
                 if len(chosen) == MOST or (gap.area / area.area < _WHOLE and not holes):
-                    return Chosen(tuple(chosen), 1.0 - gap.area / area.area, tuple(left_out))
-        return Chosen(tuple(chosen), 1.0 - gap.area / area.area, tuple(left_out))
+                    break
+            else:
+                continue
+            break
+        before = [e for e in cloudy if keys[e] < keys[chosen[0]]]
+        passed = tuple(f"{e.name} ({cloudy[e]:.0%})" for e in before)
+        return Chosen(tuple(chosen), 1.0 - gap.area / area.area, tuple(left_out), passed)
+
+    def _ranked(self, keys: Mapping[Entry, _Key], area: BaseGeometry, cloudy: dict[Entry, float]) -> Iterator[_Ranked]:
+        """Entries from the best on, with their keys; clouds are looked at only where they can change the order.
+
+        Args:
+            keys: by coverage and date.
+            cloudy: is filled with the shares that were looked at, where they are not 0.
+        """
+        waiting = [(key, entry.files, entry, not self.clear) for entry, key in keys.items()]
+        heapify(waiting)
+        while waiting:
+            key, files, entry, final = heappop(waiting)
+            if final:
+                yield key, entry
+                continue
+            share = cloudy_share(entry, area)
+            if share:
+                cloudy[entry] = share
+            heappush(waiting, ((key[0], key[1] + round(share * _DAYS_OF_CLOUDS)), files, entry, True))
 
 
 def missing_share(entry: Entry, area: BaseGeometry) -> float:
@@ -177,6 +215,31 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
     Raises:
         InputError: the file cannot be read.
     """
+    return _share(gdal_source(entry.files[0]), entry, area, lambda dataset, **part: dataset.dataset_mask(**part) == 0)
+
+
+def cloudy_share(entry: Entry, area: BaseGeometry) -> float:
+    """Share of pixels that a product's own quality layer tells cloudy, as `missing_share`; 0 without such a layer.
+
+    Raises:
+        InputError: the product or its layer cannot be read.
+    """
+    clear = _clear(entry.files[0])
+    return 0.0 if clear is None else _share(clear, entry, area, lambda dataset, **part: dataset.read(1, **part) == 0)
+
+
+@lru_cache(_INSPECTED)
+def _clear(file: str) -> str | None:
+    """A VRT of where a product is clear, see `CloudLayer`; None of other rasters, and of products that do not tell."""
+    if open_product(file) is None:
+        return None
+    info = inspect(file, "scene")
+    layer = own_layer(info)
+    return None if layer is None else cloud_layer(layer, info).vrt
+
+
+def _share(source: str, entry: Entry, area: BaseGeometry, counted: Callable[..., NDArray[np.bool_]]) -> float:
+    """Share of an entry's pixels in an area that count, by a window of what GDAL opens and the shape it is read in."""
     import geopandas
     import rasterio
     from rasterio.features import geometry_mask
@@ -186,7 +249,7 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
     if common.is_empty:
         return 1.0
     try:
-        with gdal_env(), rasterio.open(gdal_source(entry.files[0])) as dataset:
+        with gdal_env(), rasterio.open(source) as dataset:
             shape = geopandas.GeoSeries([common], crs=4326).to_crs(dataset.crs).iloc[0]
             a, b, c, d, e, f = (~dataset.transform)[:6]
             xy = shapely.get_coordinates(shape)
@@ -197,14 +260,14 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
                 return 1.0
             height, width = bottom - top, right - left
             size = max(1, min(_SIDE, round(height))), max(1, min(_SIDE, round(width)))
-            valid = dataset.dataset_mask(window=Window(left, top, width, height), out_shape=size) > 0
+            counts = counted(dataset, window=Window(left, top, width, height), out_shape=size)
             grid = compose(translated(dataset.transform, top, left), Affine.scale(width / size[1], height / size[0]))
             inside = geometry_mask([shape], size, grid, all_touched=True, invert=True)
     except GDAL_ERRORS as error:
         raise InputError(
             f"{entry.files[0]}: cannot be read ({one_line(error, 160)}); fetch it again, or leave it out"
         ) from error
-    return float(np.mean(~valid[inside])) if inside.any() else 0.0
+    return float(np.mean(counts[inside])) if inside.any() else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,16 +363,19 @@ class Planner:
         self._scene_dates = scene_dates(date, strict=sources.date is not None and "/" in sources.date)
         self._before = None if sources.ref_before is None else asked_span("--ref-before", sources.ref_before)
         self._fixed_mask, masks = _fixed_mask(sources.masks)
-        assets = {role: check_asset_names(text) for role, text in sources.assets.items()}
+        assets = [check_asset_names(text) for text in (sources.scene_asset, sources.ref_asset, sources.mask_asset)]
         self.unusable: list[str] = []
         self._inspect = lru_cache(_INSPECTED)(inspect)
-        scenes = read_catalogue(sources.scenes, "scene", assets.get("scene", ()), self.unusable)
-        self._scenes = Chooser(scenes, "scene")
-        self._references = self._chooser(sources.references, "reference", assets.get("reference", ()))
-        self._masks = self._chooser(masks, "mask", assets.get("mask", ()))
+        self._clear = options.get("cloud_mask", AUTO) == AUTO
+        self._coarser = options.get("other_bands") == "transfer"
+        scenes = read_catalogue(sources.scenes, "scene", assets[0], self.unusable)
+        self._scenes = Chooser(scenes, "scene", clear=self._clear)
+        self._references = self._chooser(sources.references, "reference", assets[1])
+        self._masks = self._chooser(masks, "mask", assets[2])
 
     def _chooser(self, sources: Sequence[str | Path], role: str, assets: Sequence[str]) -> Chooser | None:
-        return Chooser(read_catalogue(sources, role, assets, self.unusable), role) if sources else None
+        clear = role == "reference" and self._clear
+        return Chooser(read_catalogue(sources, role, assets, self.unusable), role, clear=clear) if sources else None
 
     def plan(self, area: Area, settings: Settings) -> AreaPlan:
         """The job of an area.
@@ -350,12 +416,14 @@ class Planner:
         return AreaPlan(job, scene, reference, mask, (height, width), raw_bytes, outline)
 
     def _selected(self, area: Area, chooser: Chooser, role: Role, dates: DateKey) -> Selected:
-        mosaic = Mosaic(role)
+        mosaic = Mosaic(role, coarser=self._coarser and role == "scene")
         chosen = chooser.choose(area.lonlat, dates, mosaic.why_not)
         file = mosaic.write(chosen.entries, self.folder / KEPT / "mosaics" / f"{area.name}.{role}.vrt")
         notes = []
         if chosen.left_out:
             notes.append(f"left out under {role} {chosen.entries[0].name}: {', '.join(chosen.left_out)}")
+        if chosen.cloudy:
+            notes.append(f"{role}s of better dates are cloudy in the area: {', '.join(chosen.cloudy)}")
         if chosen.covered < 1 - 1e-4:
             notes.append(f"{role}s cover {chosen.covered:.1%} of the area")
         own = tuple(name for entry in chosen.entries for name in entry.files)
@@ -386,7 +454,7 @@ class Planner:
         options = {k: v for k, v in self.options.items() if k not in without} | of_area
         asked = UpscaleOptions.of(**options)
         with gdal_env():
-            taken = self._inspect(scene, "scene", coarser=asked.radiometry.other_bands == "transfer")
+            taken = self._inspect(scene, "scene", coarser=self._coarser)
             return make_outline(asked, taken, None if reference is None else self._inspect(reference, "reference"))
 
 

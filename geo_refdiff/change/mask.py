@@ -21,7 +21,6 @@ from geo_refdiff.change.mask_files import (
     MIN_CONFIDENCE,
     ChangeMask,
     ClassMask,
-    ColourMask,
     ConfidenceMask,
     check_classes,
     check_colours,
@@ -277,10 +276,8 @@ def open_mask(
         return detected()
     if record.kind == "polygons" and record.polygons:
         mask = PolygonMask(record.polygons, target, values, displacement)
-    elif record.kind == "colours" and record.raster:
-        mask = ColourMask(record.raster, target, values, displacement)
     elif record.raster:
-        mask = ClassMask(record.raster, target, values, displacement)
+        mask = ClassMask(record.raster, target, values, displacement, colours=record.kind == "colours")
     else:
         raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start anew")
     if record.confidence is None:

@@ -17,7 +17,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from PIL import Image, ImageColor
+from PIL import ImageColor
 from rasterio.enums import Resampling
 from scipy.ndimage import uniform_filter
 
@@ -28,7 +28,7 @@ from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.geobox import compose, crop
 from geo_refdiff.raster.info import RasterInfo
-from geo_refdiff.raster.picture import reduced, shown_bands, stretch
+from geo_refdiff.raster.picture import picture_of, reduced, shown_bands, stretch
 from geo_refdiff.raster.styles import RAMP
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
@@ -240,9 +240,7 @@ def _ramp(values: Values, valid: Valid, brightest: float) -> str:
 
 def _uri(pixels: NDArray[np.uint8], valid: Valid, kind: str) -> str:
     """A picture with missing pixels transparent, (1 or 3, height, width), as a data URI."""
-    rgb = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
-    alpha = np.where(valid, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
+    picture = picture_of(pixels, valid)
     if valid.all():
         picture = picture.convert("RGB")
     stream = io.BytesIO()

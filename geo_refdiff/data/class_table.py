@@ -19,22 +19,9 @@ from geo_refdiff.errors import InputError
 Encoding = Literal["colour", "index", "grey"]
 ClassMap = Mapping[str, int] | Literal["own"] | None
 _NAME = re.compile(r"[A-Za-z][A-Za-z.\-_/ ]*[A-Za-z.]")
-_HEADINGS = {
-    "class",
-    "classes",
-    "name",
-    "index",
-    "id",
-    "label",
-    "colour",
-    "color",
-    "rgb",
-    "r",
-    "g",
-    "b",
-    "value",
-    "grey",
-}
+_HEADINGS = (
+    "class", "classes", "name", "index", "id", "label", "colour", "color", "rgb", "r", "g", "b", "value", "grey",
+)  # fmt: skip
 _SHOWN = 8
 
 
@@ -74,13 +61,15 @@ class ClassTable:
         """
         codes = pack_colours(np.moveaxis(labels, -1, 0)) if encoding == "colour" else labels.astype(np.int64)
         out = np.full(codes.shape, UNKNOWN_CLASS, np.uint8)
-        left = np.ones(codes.shape, np.bool_)
+        unknown = np.ones(codes.shape, np.bool_)
         for code, target in zip(self.codes(encoding), self.targets, strict=True):
             here = codes == code
             out[here] = target
-            left &= ~here
-        if left.any():
-            raise InputError(f"{where}: {unknown_values(codes[left], encoding)}; correct the labels or CLASS_Table.txt")
+            unknown &= ~here
+        if unknown.any():
+            raise InputError(
+                f"{where}: {unknown_values(codes[unknown], encoding)}; correct the labels or CLASS_Table.txt"
+            )
         return out
 
     def codes(self, encoding: Encoding) -> tuple[int, ...]:
@@ -157,9 +146,8 @@ def parse_class_table(text: str, path: str, class_map: ClassMap = None) -> Class
         InputError: a line that makes no sense, a class twice, a name that is not mapped, or no class
             for "no change".
     """
-    rows = [
-        row for n, line in enumerate(text.splitlines(), 1) if (row := _parse(line, f"{path}, line {n}")) is not None
-    ]
+    parsed = (_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1))
+    rows = [row for row in parsed if row is not None]
     if len(rows) < 2:
         raise InputError(f"{path}: {len(rows)} classes; give a line a class: unchanged 255 255 255")
     own = {} if class_map is None or class_map == "own" else dict(class_map)

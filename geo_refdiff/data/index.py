@@ -252,6 +252,18 @@ def check_suffix(path: Path) -> None:
         raise OptionError(f"{path}: an index ends in {', '.join(SUFFIXES)}; choose one of these")
 
 
+def chosen_places(places: Iterable[str], only: Sequence[str], exclude: Sequence[str]) -> set[str]:
+    """Those places that are in one of `only` (empty: all) and in none of `exclude`.
+
+    Raises:
+        OptionError: a name that fits no place.
+    """
+    places = set(places)
+    check_names("only", only, places)
+    check_names("exclude", exclude, places)
+    return {place for place in places if (not only or is_in(place, only)) and not is_in(place, exclude)}
+
+
 def is_in(place: str, names: Iterable[str]) -> bool:
     """Whether a place is one of `names`, or lies in one of them: "chico/012" in "chico" and in "chico/012"."""
     return any(place == name or place.startswith(f"{name}/") or name in place.split("/") for name in names)
@@ -265,11 +277,6 @@ def check_names(option: str, names: Sequence[str], places: Iterable[str]) -> Non
     """
     names_of_places = sorted({part for place in places for part in (place, *place.split("/"))})
     for name in names:
-        if not is_in_any(name, names_of_places):
+        if not any(is_in(place, [name]) for place in names_of_places):
             near = get_close_matches(name, names_of_places, 3) or names_of_places[:5]
             raise OptionError(f"{option} '{name}' fits no place; there are e.g. {', '.join(near) or 'none'}")
-
-
-def is_in_any(name: str, places: Iterable[str]) -> bool:
-    """Whether any of the places is `name` or lies in it."""
-    return any(is_in(place, [name]) for place in places)

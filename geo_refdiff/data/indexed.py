@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.dataset import Crop, Numbers, Problems, ReadError, check_window
 from geo_refdiff.data.index import IndexRow, as_text
-from geo_refdiff.data.label_cache import LabelCache, content_key
+from geo_refdiff.data.label_cache import LabelCache, LabelStore, content_key
 from geo_refdiff.data.labels import VERSION
 from geo_refdiff.data.pair_files import (
     Dates,
@@ -50,7 +50,7 @@ _EVERY = 30.0
 
 @dataclass(slots=True)
 class _Date:
-    """A new date in memory, shared by its pairs; valid None = everywhere, classes None = not made yet."""
+    """A new date in memory, shared by its pairs; valid None = everywhere, classes None = by rules, not made yet."""
 
     values: Image
     valid: Valid | None
@@ -59,8 +59,9 @@ class _Date:
 
 @dataclass(slots=True)
 class _Held:
-    """A pair in memory; mask None = unknown everywhere; before: land cover of the reference from a file, until then."""
+    """A pair in memory; mask None = unknown everywhere; before: land cover of the reference from a file."""
 
+    files: PairFiles
     new: _Date
     ref: Image
     ref_valid: Valid | None
@@ -84,6 +85,30 @@ class _Held:
         assert self.new.classes is not None
         classes = self.new.classes[at].copy()
         return Crop(self.new.values[:, *at].copy(), self.ref[:, *at].copy(), new_valid, ref_valid, classes, mask)
+
+    def cover_key(self) -> str:
+        """Of the land cover of the new date by rules: all that it is made of."""
+        new, new_valid, _, _ = self.dates
+        return content_key("cover", rule_bands(new, self.files.reading), new_valid)
+
+    def change_key(self) -> str:
+        """The same of its change."""
+        (new, new_valid, ref, ref_valid), reading, by_rules = self.dates, self.files.reading, self.files.cover_by_rules
+        files = [part for part in (self.before, None if by_rules else self.new.classes) if part is not None]
+        kind = f"change {reading.pseudo_classes} {self.before is None} {by_rules}"
+        pixels = (rule_bands(new, reading), new_valid, rule_bands(ref, reading), ref_valid)
+        return content_key(kind, *pixels, *files)
+
+    def make_cover(self) -> Labels:
+        """Land cover of the new date by rules."""
+        with _opened(self.files) as opened:
+            return opened.classes(self.files.whole, self.new.values, self.dates.new_valid)
+
+    def make_change(self) -> Labels:
+        """Change by rules."""
+        assert self.new.classes is not None
+        with _opened(self.files) as opened:
+            return opened.change(self.dates, self.new.classes, self.before)
 
 
 class IndexDataset:
@@ -118,11 +143,13 @@ class IndexDataset:
         with gdal_env():
             self._pairs = self._inspect(rows, root, options)
             self._held: list[_Held] | None = None
-            self.resident = self._nbytes() <= options.budget if options.resident == "auto" else options.resident
+            size = sum(pair.nbytes for pair in self._pairs)
+            self.resident = size <= options.budget if options.resident == "auto" else options.resident
             if self._pairs:
                 self._reading = self._pairs[0].reading
             if self.resident and self._pairs:
                 self._held = self._load(options, cache, log or _silent)
+                self._pairs = [pair.files for pair in self._held]
         if not self._pairs:
             first = next(iter(self.problems), None)
             why = f"; the first: {first.name}: {first.reason}" if first else ""
@@ -205,160 +232,83 @@ class IndexDataset:
                 self.problems.add(row.name, str(error), options.on_error)
         return pairs
 
-    def _nbytes(self) -> int:
-        return sum(pair.nbytes for pair in self._pairs)
-
     def _load(self, options: DatasetOptions, cache: LabelCache | None, log: Log) -> list[_Held]:
         """All pairs in memory, read side by side; labels by rules come from the cache, or are made and go there."""
-        firsts: dict[tuple[object, ...], int] = {}
-        for number, pair in enumerate(self._pairs):
-            firsts.setdefault(pair.date, number)
-        dates = dict(zip(firsts, _side_by_side(self._read_date, list(firsts.values())), strict=True))
-        results = _side_by_side(partial(self._read_pair, dates), range(len(self._pairs)))
-        held = self._usable(results, options)
-        covers = list({id(pair.new): n for n, pair in enumerate(held) if pair.new.classes is None}.values())
-        changes = [n for n, pair in enumerate(self._pairs) if pair.change_by_rules]
-        if changes and cache is not None:
-            results = self._label_once(held, covers, changes, cache, log)
-        else:
-            results = self._label(held, covers, changes, {}, _silent)
-        return self._usable(results, options)
+        firsts = {pair.date: pair for pair in reversed(self._pairs)}
+        dates = dict(zip(firsts, _side_by_side(_read_date, list(firsts.values())), strict=True))
+        pairs = _side_by_side(partial(_read_pair, dates), self._pairs)
+        held = self._usable(self._pairs, pairs, options)
+        if not any(pair.files.change_by_rules for pair in held):
+            cache, log = None, _silent
+        with LabelStore(cache, log) as store:
+            news = {id(pair.new): pair for pair in reversed(held) if pair.new.classes is None}
+            make = partial(_side_by_side, _Held.make_cover, log=log, what="land cover of {} dates")
+            covers = dict(zip(news, store.labels(list(news.values()), _Held.cover_key, make), strict=True))
+            held = self._labelled(held, [covers.get(id(pair.new)) for pair in held], _set_cover, options)
+            changed = [pair for pair in held if pair.files.change_by_rules]
+            make = partial(_side_by_side, _Held.make_change, log=log, what="change of {} pairs")
+            masks = dict(zip(map(id, changed), store.labels(changed, _Held.change_key, make), strict=True))
+            return self._labelled(held, [masks.get(id(pair)) for pair in held], _set_mask, options)
 
-    def _usable(self, results: Sequence[_Held | GeoRefDiffError], options: DatasetOptions) -> list[_Held]:
-        """What is no error, and its pairs; the others are problems."""
-        good = [(pair, held) for pair, held in zip(self._pairs, results, strict=True) if isinstance(held, _Held)]
-        for pair, result in zip(self._pairs, results, strict=True):
+    def _usable(
+        self, pairs: Sequence[PairFiles], results: Sequence[T | GeoRefDiffError], options: DatasetOptions
+    ) -> list[T]:
+        """What is no error; an error is a problem of its pair."""
+        for pair, result in zip(pairs, results, strict=True):
             if isinstance(result, GeoRefDiffError):
                 self.problems.add(pair.row.name, str(result), options.on_error)
-        self._pairs = [pair for pair, _ in good]
-        return [held for _, held in good]
+        return [result for result in results if not isinstance(result, GeoRefDiffError)]
 
-    @contextmanager
-    def _opened(self, number: int) -> Iterator[OpenPair]:
-        with _OPENING:
-            opened = self._pairs[number].open()
-        try:
-            yield opened
-        finally:
-            opened.close()
-
-    def _read_date(self, number: int) -> _Date | GeoRefDiffError:
-        """The new date of a pair, without land cover by rules."""
-        pair, whole = self._pairs[number], Window(0, 0, *self._pairs[number].shape)
-        try:
-            with self._opened(number) as opened:
-                values, valid = opened.new(whole)
-                classes = None if pair.cover_by_rules else opened.classes(whole, values, valid)
-        except GeoRefDiffError as error:
-            return error
-        return _Date(values, None if valid.all() else valid, classes)
-
-    def _read_pair(
-        self, dates: Mapping[tuple[object, ...], _Date | GeoRefDiffError], number: int
-    ) -> _Held | GeoRefDiffError:
-        """A pair, without change by rules."""
-        pair, whole = self._pairs[number], Window(0, 0, *self._pairs[number].shape)
-        date = dates[pair.date]
-        if isinstance(date, GeoRefDiffError):
-            return date
-        try:
-            with self._opened(number) as opened:
-                ref, ref_valid = opened.ref(whole)
-                mask, before = opened.mask(whole), opened.before(whole) if pair.change_by_rules else None
-        except GeoRefDiffError as error:
-            return error
-        return _Held(date, ref, None if ref_valid.all() else ref_valid, _or_none(mask), before)
-
-    def _label_once(
-        self, held: Sequence[_Held], covers: Sequence[int], changes: Sequence[int], cache: LabelCache, log: Log
-    ) -> list[_Held | GeoRefDiffError]:
-        """Labels from the cache; those that are missing are made by one process at a time and kept."""
-        jobs = [*(_Job("cover", n) for n in covers), *(_Job("change", n) for n in changes)]
-        keys = dict(zip(jobs, _side_by_side(partial(self._key, held), jobs), strict=True))
-        stored = cache.read()
-        if stored.keys() >= set(keys.values()):
-            return self._label(held, covers, changes, {job: stored[keys[job]] for job in jobs}, log)
-        with cache.exclusive(log):
-            stored = cache.read()  # another process may have made them meanwhile
-            ready = {job: stored[keys[job]] for job in jobs if keys[job] in stored}
-            results = self._label(held, covers, changes, ready, log)
-            if len(ready) < len(jobs):
-                for job in jobs:
-                    pair = held[job.number]
-                    made = pair.new.classes if job.kind == "cover" else pair.mask
-                    if not isinstance(results[job.number], GeoRefDiffError):
-                        stored[keys[job]] = (
-                            np.full(pair.ref.shape[1:], UNKNOWN_CLASS, np.uint8) if made is None else made
-                        )
-                if cache.write(stored):
-                    log(f"labels by rules are kept in {cache.path}")
-        return results
-
-    def _key(self, held: Sequence[_Held], job: _Job) -> str:
-        """What identifies a label by rules: all that it is made of."""
-        pair, reading = held[job.number], self._reading
-        new, new_valid, ref, ref_valid = pair.dates
-        now = (rule_bands(new, reading), new_valid)
-        if job.kind == "cover":
-            return content_key("cover", *now)
-        files = [part for part in (pair.before, pair.new.classes) if part is not None]
-        kind = f"change {reading.pseudo_classes} {pair.before is None} {pair.new.classes is None}"
-        return content_key(kind, *now, rule_bands(ref, reading), ref_valid, *files)
-
-    def _label(
+    def _labelled(
         self,
         held: Sequence[_Held],
-        covers: Sequence[int],
-        changes: Sequence[int],
-        stored: Mapping[_Job, Labels],
-        log: Log,
-    ) -> list[_Held | GeoRefDiffError]:
-        """Fill in labels by rules, side by side: land cover of the new dates, then change; the pairs, or their errors.
-
-        Args:
-            held: the pairs.
-            covers, changes: numbers of pairs that need them; for land cover one pair a date.
-            stored: labels that need not be made.
-            log: takes lines about the progress.
-        """
-        failed: dict[int, GeoRefDiffError] = {}
-        failed_dates: dict[int, GeoRefDiffError] = {}
-
-        def made(kind: str, numbers: Sequence[int], what: str) -> Iterator[tuple[int, Labels | GeoRefDiffError]]:
-            jobs = [job for n in numbers if (job := _Job(kind, n)) not in stored]
-            new = dict(zip(jobs, _side_by_side(partial(self._by_rules, held), jobs, log, what), strict=True))
-            return ((n, stored[job] if (job := _Job(kind, n)) in stored else new[job]) for n in numbers)
-
-        for n, label in made("cover", covers, "land cover of {} dates"):
-            if isinstance(label, GeoRefDiffError):
-                failed_dates[id(held[n].new)] = label
-            else:
-                held[n].new.classes = label
-        for n, label in made("change", changes, "change of {} pairs"):
-            if isinstance(label, GeoRefDiffError):
-                failed[n] = label
-            else:
-                held[n].mask = _or_none(label)
-        return [failed_dates.get(id(pair.new)) or failed.get(n) or pair for n, pair in enumerate(held)]
-
-    def _by_rules(self, held: Sequence[_Held], job: _Job) -> Labels | GeoRefDiffError:
-        pair, whole = held[job.number], Window(0, 0, *self._pairs[job.number].shape)
-        try:
-            with self._opened(job.number) as opened:
-                if job.kind == "cover":
-                    return opened.classes(whole, pair.new.values, pair.dates.new_valid)
-                if pair.new.classes is None:
-                    return ReadError("its land cover could not be made")
-                return opened.change(pair.dates, pair.new.classes, pair.before)
-        except GeoRefDiffError as error:
-            return error
+        labels: Sequence[Labels | GeoRefDiffError | None],
+        put: Callable[[_Held, Labels], None],
+        options: DatasetOptions,
+    ) -> list[_Held]:
+        """The pairs whose label is no error, each with its label if it has one."""
+        for pair, label in zip(held, labels, strict=True):
+            if isinstance(label, np.ndarray):
+                put(pair, label)
+        results = [x if isinstance(x, GeoRefDiffError) else pair for pair, x in zip(held, labels, strict=True)]
+        return self._usable([pair.files for pair in held], results, options)
 
 
-class _Job(NamedTuple):
-    """A label by rules: "cover" of a pair's new date, or "change"."""
+def _set_cover(pair: _Held, label: Labels) -> None:
+    pair.new.classes = label
 
-    kind: str
-    number: int
+
+def _set_mask(pair: _Held, label: Labels) -> None:
+    pair.mask = _or_none(label)
+
+
+@contextmanager
+def _opened(pair: PairFiles) -> Iterator[OpenPair]:
+    with _OPENING:
+        opened = pair.open()
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def _read_date(pair: PairFiles) -> _Date:
+    """The new date of a pair, without land cover by rules."""
+    with _opened(pair) as opened:
+        values, valid = opened.new(pair.whole)
+        classes = None if pair.cover_by_rules else opened.classes(pair.whole, values, valid)
+    return _Date(values, None if valid.all() else valid, classes)
+
+
+def _read_pair(dates: Mapping[tuple[object, ...], _Date | GeoRefDiffError], pair: PairFiles) -> _Held:
+    """A pair, without change by rules."""
+    date = dates[pair.date]
+    if isinstance(date, GeoRefDiffError):
+        raise date
+    with _opened(pair) as opened:
+        ref, ref_valid = opened.ref(pair.whole)
+        mask, before = opened.mask(pair.whole), opened.before(pair.whole) if pair.change_by_rules else None
+    return _Held(pair, date, ref, None if ref_valid.all() else ref_valid, _or_none(mask), before)
 
 
 def _or_none(mask: Labels | None) -> Labels | None:
@@ -370,14 +320,19 @@ def _silent(text: str) -> None:
     return None
 
 
-def _side_by_side(work: Callable[[S], T], items: Sequence[S], log: Log = _silent, what: str = "{}") -> list[T]:
-    """What `work` gives for each item, on all cores; tells how far it is, at first and then each half a minute."""
-    results: list[T] = []
+def _side_by_side(
+    work: Callable[[S], T], items: Sequence[S], log: Log = _silent, what: str = "{}"
+) -> list[T | GeoRefDiffError]:
+    """What `work` gives for each item, or its error, on all cores; logs the progress now and then."""
+    results: list[T | GeoRefDiffError] = []
     due = time.monotonic()
 
-    def one(item: S) -> T:
-        with gdal_env():
-            return work(item)
+    def one(item: S) -> T | GeoRefDiffError:
+        try:
+            with gdal_env():
+                return work(item)
+        except GeoRefDiffError as error:
+            return error
 
     with ThreadPoolExecutor(cores(), thread_name_prefix="pairs") as pool:
         for count, result in enumerate(pool.map(one, items)):

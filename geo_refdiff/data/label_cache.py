@@ -1,7 +1,7 @@
-"""Labels by rules, kept beside the index that they were made for: making them takes far longer than reading pixels.
+"""Labels by rules, cached beside the index that they were made for: making them takes far longer than reading pixels.
 
-A label is found again by what it was made of: the pixels and the version of the rules. So it is right whatever happens
-to index and files, and one that is missing, or in a damaged file, is made anew.
+The key of a label is a hash of what it is made of, pixels and version of the rules, so that no change of index or files
+makes it wrong; one that is missing, or in a damaged file, is made anew.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import io
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geo_refdiff.data.labels import VERSION
-from geo_refdiff.errors import BusyError, OutputError
+from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError
 from geo_refdiff.raster.files import held, write_bytes_atomic
 
 Labels = NDArray[np.uint8]
+T = TypeVar("T")
 _AGAIN = 0.5
 """Seconds between two looks whether another process is done."""
 
@@ -101,3 +102,47 @@ class LabelCache:
                 if locked:
                     with suppress(OSError):
                         lock.unlink()
+
+
+class LabelStore(ExitStack):
+    """Labels by key, those of a cache among them if there is one; what was made goes there when it closes.
+
+    Args:
+        cache: None: all labels are made.
+        log: takes lines about the progress.
+    """
+
+    def __init__(self, cache: LabelCache | None, log: Callable[[str], None]) -> None:
+        super().__init__()
+        self._cache, self._log, self._locked = cache, log, False
+        self._labels = {} if cache is None else cache.read()
+        self._made: dict[str, Labels] = {}
+
+    def labels(
+        self,
+        items: Sequence[T],
+        key: Callable[[T], str],
+        make: Callable[[Sequence[T]], list[Labels | GeoRefDiffError]],
+    ) -> list[Labels | GeoRefDiffError]:
+        """The labels of items; those that are missing are made, by one process at a time.
+
+        Args:
+            items: what they are labels of.
+            key: of a label.
+            make: labels of items, or errors.
+        """
+        if self._cache is None:
+            return make(items)
+        keys = [key(item) for item in items]
+        if not self._locked and not self._labels.keys() >= set(keys):
+            self.enter_context(self._cache.exclusive(self._log))
+            self.callback(self._write, self._cache)
+            self._locked, self._labels = True, self._cache.read()  # another process may have made them meanwhile
+        missing = [n for n, name in enumerate(keys) if name not in self._labels]
+        made = dict(zip(missing, make([items[n] for n in missing]), strict=True))
+        self._made |= {keys[n]: label for n, label in made.items() if not isinstance(label, GeoRefDiffError)}
+        return [made[n] if n in made else self._labels[name] for n, name in enumerate(keys)]
+
+    def _write(self, cache: LabelCache) -> None:
+        if self._made and cache.write(self._labels | self._made):
+            self._log(f"labels by rules are kept in {cache.path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -17,8 +17,8 @@ import rasterio.warp
 from PIL import Image
 
 from geo_refdiff.data.dataset import Problems
-from geo_refdiff.data.index import Box, IndexRow, check_names, check_suffix, is_in, write_index
-from geo_refdiff.data.matching import match
+from geo_refdiff.data.index import Box, IndexRow, check_suffix, chosen_places, write_index
+from geo_refdiff.data.matching import View, fit_views, median_shift
 from geo_refdiff.data.pair_files import InfoCache, OpenPair, PairFiles, is_picture, named_bands, sample_windows
 from geo_refdiff.data.published import PublishedDataset, is_published, published_splits
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
@@ -212,7 +212,7 @@ def make_index(
 def _dated_rows(folder: Path, root: Path, options: IndexOptions) -> list[IndexRow]:
     """All ordered pairs of dates of the places under a folder that are wanted."""
     places = find_dates(folder, options.pattern)
-    wanted = _wanted(places, options)
+    wanted = chosen_places(places, options.only, options.exclude)
     pairs = [(place, *pair) for place in places if place in wanted for pair in itertools.permutations(places[place], 2)]
     if not pairs:
         raise InputError(
@@ -220,14 +220,6 @@ def _dated_rows(folder: Path, root: Path, options: IndexOptions) -> list[IndexRo
             f"dates of a place come together"
         )
     return [_row(place, new, ref, root, options.split) for place, new, ref in pairs]
-
-
-def _wanted(places: Iterable[str], options: IndexOptions) -> set[str]:
-    """The places that `only` and `exclude` leave."""
-    places = list(places)
-    check_names("--only", options.only, places)
-    check_names("--exclude", options.exclude, places)
-    return {p for p in places if (not options.only or is_in(p, options.only)) and not is_in(p, options.exclude)}
 
 
 def _published_rows(
@@ -243,7 +235,8 @@ def _published_rows(
         PublishedDataset(folder, DatasetOptions(split=split, on_error=options.on_error, resident=False))
         for split in published_splits(folder)
     ]
-    wanted = _wanted([data.place(index) for data in splits for index in range(len(data))], options)
+    places = (data.place(index) for data in splits for index in range(len(data)))
+    wanted = chosen_places(places, options.only, options.exclude)
     rows: list[IndexRow] = []
     masks: dict[str, WriteMask] = {}
     for data in splits:
@@ -298,34 +291,38 @@ def _matched(
     if any(info.dtype != "uint8" for info in (new, ref)):
         low, high = _range((new, ref))
         row = replace(row, low=low, high=high)
-    opened = PairFiles(row, root, ReadOptions(bands=bands, pseudo_classes=False), infos).open()
+    reading = ReadOptions(bands=bands, pseudo_classes=False)
+    fitted = _fitted(row, lambda moved: PairFiles(moved, root, reading, infos).open(), register)
+    return fitted, None if is_picture(new) else _footprint(new)
+
+
+def _fitted(row: IndexRow, open_pair: Callable[[IndexRow], OpenPair], register: bool) -> IndexRow:
+    """The row with shift and fit; not valid where the dates have next to no data in common."""
+    views, share = _views(open_pair(row))
+    if not views:
+        return replace(row, valid=False, note=f"only {share:.1%} of the pixels have data at both dates")
+    shift = median_shift(views) if register else None
+    if shift is not None:
+        row = replace(row, shift_rows=round(shift[0], 3), shift_cols=round(shift[1], 3))
+        views, _ = _views(open_pair(row))
+    fit = fit_views(views)
+    note = NO_SHIFT if register and shift is None else ""
+    return replace(row, gain=fit.gain, offset=fit.offset, correlation=float(np.mean(fit.correlation)), note=note)
+
+
+def _views(opened: OpenPair) -> tuple[list[View], float]:
+    """The sample windows of a pair in which both dates have data, and the share of all pixels where they do."""
+    views, common, pixels = [], 0, 0
     try:
-        return _fitted(row, opened, register), None if is_picture(new) else _footprint(new)
+        for window in sample_windows(*opened.files.shape):
+            view = View(*opened.new(window), *opened.ref(window))
+            both = int((view.new_valid & view.ref_valid).sum())
+            common, pixels = common + both, pixels + window.area
+            if both >= _MIN_COMMON * window.area:
+                views.append(view)
     finally:
         opened.close()
-
-
-def _fitted(row: IndexRow, opened: OpenPair, register: bool) -> IndexRow:
-    views, common, pixels = [], 0, 0
-    for window in sample_windows(*opened.files.shape):
-        new, new_valid = opened.new(window)
-        ref, ref_valid = opened.ref(window)
-        both = int((new_valid & ref_valid).sum())
-        common, pixels = common + both, pixels + window.area
-        if both >= _MIN_COMMON * window.area:
-            views.append((new, new_valid, ref, ref_valid))
-    if not views:
-        return replace(row, valid=False, note=f"only {common / pixels:.1%} of the pixels have data at both dates")
-    matched = match(views, register)
-    return replace(
-        row,
-        shift_rows=round(matched.shift[0], 3),
-        shift_cols=round(matched.shift[1], 3),
-        gain=matched.gain,
-        offset=matched.offset,
-        correlation=matched.correlation,
-        note=NO_SHIFT if register and not matched.registered else "",
-    )
+    return views, common / pixels
 
 
 def _range(infos: Sequence[RasterInfo]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from geo_refdiff.data.dataset import PairDataset, Problems
-from geo_refdiff.data.index import IndexRow, check_names, is_in, is_index, read_index
+from geo_refdiff.data.index import IndexRow, chosen_places, is_index, read_index
 from geo_refdiff.data.indexed import IndexDataset, Log
 from geo_refdiff.data.label_cache import LabelCache
 from geo_refdiff.data.published import PublishedDataset, is_published
@@ -61,15 +61,11 @@ def _check_bands(path: Path, bands: Sequence[str]) -> None:
 
 
 def _chosen(rows: list[IndexRow], path: Path, options: DatasetOptions) -> list[IndexRow]:
-    split, only, exclude = options.split, options.only, options.exclude
-    places = {row.place for row in rows}
-    check_names("only", only, places)
-    check_names("exclude", exclude, places)
+    split, places = options.split, chosen_places((row.place for row in rows), options.only, options.exclude)
     splits = sorted({row.split for row in rows})
     if split is not None and split not in splits:
         raise OptionError(f"{path}: has no split '{split}'; it has {', '.join(s or '(none)' for s in splits)}")
-    rows = [row for row in rows if split is None or row.split == split]
-    rows = [row for row in rows if (not only or is_in(row.place, only)) and not is_in(row.place, exclude)]
+    rows = [row for row in rows if split in (None, row.split) and row.place in places]
     if not rows:
         raise InputError(f"{path}: no pair is left after split, only and exclude; ask for more")
     return rows

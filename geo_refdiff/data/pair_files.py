@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import rasterio
@@ -33,19 +33,15 @@ from geo_refdiff.data.labels import (
     land_cover,
     measure_tone,
 )
-from geo_refdiff.data.matching import TAPS_AFTER, TAPS_BEFORE, interpolate, interpolate_valid, whole_and_part
 from geo_refdiff.errors import InputError
 from geo_refdiff.options import ReadOptions
-from geo_refdiff.raster.crs import find_overlap
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import scene_geobox, translated
 from geo_refdiff.raster.info import RasterInfo, Role, inspect
-from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 
-Pixels = tuple[NDArray[Any], NDArray[np.bool_]]
 Image = NDArray[np.generic]
 Valid = NDArray[np.bool_]
 Labels = NDArray[np.uint8]
@@ -57,92 +53,9 @@ _PICTURE_CRS = "EPSG:3857"
 """Any projected one does: nothing is transformed from or to it."""
 
 
-class Reader(Protocol):
-    """Reader of one raster on a grid: values (C, h, w), valid (h, w)."""
-
-    def read(self, window: Window) -> Pixels:
-        """The pixels of a window in grid pixels, which may reach outside."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
-        ...
-
-
-class PlainReader:
-    """A raster on its own grid; `offset` (row, col): position of its corner on the grid of the windows."""
-
-    def __init__(self, info: RasterInfo, bands: Sequence[int], offset: tuple[int, int] = (0, 0)) -> None:
-        self._reader, self._offset = RasterReader(info, bands), offset
-
-    def read(self, window: Window) -> Pixels:
-        """Values in the file's dtype, 0 where not valid."""
-        values, ok = self._reader.read(window.shift(-self._offset[0], -self._offset[1]))
-        valid = np.asarray(ok.all(axis=0))
-        values[:, ~valid] = 0
-        return values, valid
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-
-class ShiftedReader:
-    """A raster moved by a sub-pixel shift, by cubic interpolation; pixels do not depend on the windows.
-
-    Args:
-        reader: of the raster.
-        shift: (rows, cols), pixels of its grid.
-    """
-
-    def __init__(self, reader: Reader, shift: tuple[float, float]) -> None:
-        self._reader = reader
-        rows, cols = whole_and_part(shift[0]), whole_and_part(shift[1])
-        self._whole, self._parts = (rows[0], cols[0]), (rows[1], cols[1])
-
-    def read(self, window: Window) -> Pixels:
-        """Values as float32, or in the file's dtype where the shift is whole."""
-        if self._parts == (0.0, 0.0):
-            return self._reader.read(window.shift(*self._whole))
-        extra = TAPS_BEFORE + TAPS_AFTER
-        top, left = window.row + self._whole[0] - TAPS_BEFORE, window.col + self._whole[1] - TAPS_BEFORE
-        values, ok = self._reader.read(Window(top, left, window.height + extra, window.width + extra))
-        moved, valid = interpolate(values, self._parts), interpolate_valid(ok, self._parts)
-        moved[:, ~valid] = 0
-        return moved, valid
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-
-def on_grid(info: RasterInfo, bands: Sequence[int], target: RasterInfo, shift: tuple[float, float]) -> Reader:
-    """Open a raster on the grid of another one, moved by `shift` (rows, cols) pixels of that grid.
-
-    A raster whose grid differs by whole pixels only is shifted by interpolation; any other is warped once, shift
-    included.
-
-    Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
-        InputError: no such band.
-    """
-    grid = scene_geobox(target)
-    offset = _offset(info, target, grid)
-    if offset is None:
-        return WarpedReader(info, bands, shifted(grid, shift), "cubic")
-    plain = PlainReader(info, bands, offset)
-    return plain if shift == (0.0, 0.0) else ShiftedReader(plain, shift)
-
-
 def shifted(grid: GeoBox, shift: tuple[float, float]) -> GeoBox:
     """The grid on which an image is read to be moved by `shift` (rows, cols) pixels."""
     return GeoBox(grid.shape, translated(grid.affine, -shift[0], -shift[1]), grid.crs)
-
-
-def _offset(info: RasterInfo, target: RasterInfo, grid: GeoBox) -> tuple[int, int] | None:
-    if info.crs_wkt == target.crs_wkt and info.transform == target.transform:
-        return 0, 0
-    return find_overlap(info, grid).offset
 
 
 def sample_windows(height: int, width: int) -> list[Window]:
@@ -320,6 +233,11 @@ class PairFiles:
         return self.new.height, self.new.width
 
     @property
+    def whole(self) -> Window:
+        """All of the new date."""
+        return Window(0, 0, *self.shape)
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         """uint8 where both files hold it and no range is given, else float32."""
         return np.dtype("uint8" if self.row.low is None else "float32")
@@ -376,8 +294,8 @@ class OpenPair:
         self.files, row = files, files.row
         shift = (row.shift_rows, row.shift_cols) if files.reading.match else (0.0, 0.0)
         grid = scene_geobox(files.new)
-        self._new: Reader = PlainReader(files.new, files.new_bands)
-        self._ref = on_grid(files.ref, files.ref_bands, files.new, shift)
+        self._new = WarpedReader(files.new, files.new_bands, grid, "nearest")
+        self._ref = WarpedReader(files.ref, files.ref_bands, shifted(grid, shift), "cubic")
         self._mask = _labels(files.mask, grid)
         self._classes = _labels(files.new_classes, grid)
         self._ref_classes = _labels(files.ref_classes, shifted(grid, shift))
@@ -458,7 +376,7 @@ class OpenPair:
 
     def read(self, window: Window) -> Crop:
         """One window as a crop; pixels do not depend on how windows are cut."""
-        area = window.pad(reach(self.files.reading)).intersect(Window(0, 0, *self.files.shape)) or window
+        area = window.pad(reach(self.files.reading)).intersect(self.files.whole) or window
         dates = Dates(*self.new(area), *self.ref(area))
         classes = self.classes(area, dates.new, dates.new_valid)
         mask = self.mask(area)

@@ -14,6 +14,7 @@ from geo_refdiff.engine.consistency import Residual
 from geo_refdiff.engine.writer import BlockRaster
 from geo_refdiff.errors import GeoRefDiffError
 from geo_refdiff.plan.records import Plan
+from geo_refdiff.raster.band_pairs import paired_bands
 from geo_refdiff.raster.statistics import BandSums
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.window import Window
@@ -37,6 +38,8 @@ VALID_TAG = "GEO_REFDIFF_VALID_PIXELS"
 BAND_TAG = "GEO_REFDIFF_BAND"
 """Metadata item of a band: "model", or "transfer" where the model does not know the band."""
 
+REF_BAND_TAG = "GEO_REFDIFF_REFERENCE_BAND"
+"""Metadata item of a band: the reference's band that was chosen for it, where names and places say otherwise."""
 
 _RESIDUAL_TAG = "GEO_REFDIFF_RESIDUAL"
 _CLASS_COUNTS_TAG = "GEO_REFDIFF_CLASS_COUNTS"
@@ -227,7 +230,11 @@ def extent_tags(plan: Plan, region: Window, sums: Sequence[BandSums]) -> dict[st
 
 
 def band_tags(plan: Plan) -> tuple[dict[str, str], ...]:
-    """Metadata of each band: made by the model, or by transfer of its detail."""
+    """Metadata of each band: made by the model, or by transfer of its detail; its band of the reference."""
     made: tuple[dict[str, str], ...] = tuple({BAND_TAG: "model"} for _ in plan.bands.scene)
+    if plan.reference is not None and plan.bands.reference:
+        places = [plan.scene.data_bands.index(band) for band in plan.bands.scene]
+        if plan.bands.reference != paired_bands(plan.scene, plan.reference, places):
+            made = tuple(tags | {REF_BAND_TAG: str(b)} for tags, b in zip(made, plan.bands.reference, strict=True))
     made += tuple({BAND_TAG: "transfer", "GEO_REFDIFF_TRANSFER_CORRELATION": f"{r:.4f}"} for r in plan.bands.fitness)
     return tuple(made[place] for place in plan.bands.order)

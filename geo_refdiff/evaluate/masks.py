@@ -42,8 +42,8 @@ class TileDetector:
         """Names of what it tells apart."""
         return self.detector.classes
 
-    def find(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
-        """(1, 1, H, W) uint8 in the detector's classes, 255 = not known: as in a product, only sure changes are told.
+    def detect(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
+        """(1, 1, H, W) uint8 in the detector's classes, 255 = unknown: as in a product, sure changes alone.
 
         Args:
             lr: (1, C, h, w) DN.
@@ -122,7 +122,7 @@ def corrupted_mask(mask: Tensor, classes: int, seed: int, share: float = WRONG_S
     Args:
         mask: (1, 1, H, W) uint8, 255 = not known.
         classes: number of classes, class 0 included.
-        seed: of where the errors lie, which come in patches of some 16 px.
+        seed: of the places of the errors, patches of some 16 px.
     """
     draw = torch.Generator().manual_seed(seed)
     coarse = torch.rand((1, 1, *(max(2, -(-n // _PATCH)) for n in mask.shape[-2:])), generator=draw)

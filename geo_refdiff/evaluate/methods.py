@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from msgspec.structs import replace as replace_options
 from torch import Tensor
 
-from geo_refdiff import options
+from geo_refdiff import options as upscale_options
 from geo_refdiff.classes import UNKNOWN_CLASS, class_index
-from geo_refdiff.diffusion.checkpoint import load_denoiser, model_digest
-from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.engine.consistency import LrConsistency
 from geo_refdiff.errors import ModelError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder
 from geo_refdiff.evaluate.masks import MaskSource
-from geo_refdiff.evaluate.options import Consistency, Reference
+from geo_refdiff.evaluate.options import Consistency, EvaluateOptions, Reference
 from geo_refdiff.evaluate.tiles import Tile
-from geo_refdiff.restore.diffusion import DiffusionRestorer, SamplerSettings
+from geo_refdiff.nn.device import chosen_device
+from geo_refdiff.restore.models import Model, open_model
 from geo_refdiff.restore.restorers import CLASSICAL, LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
@@ -31,12 +33,12 @@ from geo_refdiff.sensor.wiener import NoiseFilter, components
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One tile as a method sees it: its LR, and what is told of it; images (1, C, ...) float32 in DN.
+    """One tile as a method sees it: its LR, and what is declared of it; images (1, C, ...) float32 in DN.
 
     Attributes:
         tile: with the truth, which methods leave alone.
         lr: as the sensor saw the truth.
-        sensor: the operator as the methods are told.
+        sensor: the operator as it is declared to the methods.
         other: the reference of another place in the radiometry of the LR, where a method asks for it.
         consistency: "window", or how the product corrects the whole; see `MethodOptions`.
         noise: standard deviation of the noise of `lr`, DN.
@@ -50,54 +52,46 @@ class Observation:
     noise: float = 0.0
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model folder, ready for a data set.
+Kind = Literal["model", "baseline", "outputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model and what it is given.
 
     Attributes:
-        label: what the report calls it.
-        denoiser, digest: as loaded, and the SHA-256 of its files.
-        channels: for each band of the model that of the data set, None where it lacks it.
-        classes: names of the model's own, empty where it has none.
-        class_map: (256,) uint8, class index of the data set -> of the model.
-        unknown_classes: classes of the data set that the model does not know; they are given as 255, not known.
+        name: in tables: the model's label, and what differs between its variants.
+        model: opened.
+        mask: as the option `mask` names it; None: the data's own where they have one, else "auto".
+        reference: as the option `reference` names it.
+        kind: what it is.
     """
 
-    label: str
-    denoiser: Denoiser
-    digest: str
-    channels: tuple[int | None, ...]
-    classes: tuple[str, ...]
-    class_map: Tensor
-    unknown_classes: tuple[str, ...]
+    name: str
+    model: Model
+    mask: str | None = None
+    reference: Reference = "given"
+    kind: Kind = "model"
 
 
-def load_models(
-    names: Sequence[str],
-    bands: Sequence[str],
-    classes: Sequence[str],
-    scales: Sequence[int],
-    device: str,
-    dtype: torch.dtype,
-) -> list[LoadedModel]:
-    """Models for a data set with these bands and classes.
+def variants(models: Sequence[str], options: EvaluateOptions, masks: Sequence[str | None]) -> list[Variant]:
+    """Each model with each mask, reference and amount of detail.
 
     Raises:
-        ModelError: unknown or damaged, or bands or a scale that it cannot do.
+        ModelError, OptionError: an unknown or damaged model, one that is named twice, or options that make no sense.
     """
-    loaded = []
-    for name, label in zip(names, model_labels(names), strict=True):
-        denoiser = load_denoiser(name, device, dtype)
-        config = denoiser.config
-        known = config.scales or tuple(scales)
-        for scale in scales:
-            if scale not in known:
-                told = ", ".join(str(s) for s in known)
-                raise ModelError(f"model '{label}' does not know scale {scale}; its scales are {told}")
-        channels = _channels(label, denoiser.bands, config.optional_bands, bands)
-        table, unknown = class_map(config.classes, classes)
-        loaded.append(LoadedModel(label, denoiser, model_digest(name), channels, config.classes, table, unknown))
-    return loaded
+    asked, device = options.methods, chosen_device(options.compute.device)
+    details, made = asked.detail or (None,), []
+    for name, label in zip(models, model_labels(models), strict=True):
+        settings = (replace_options(options.sampling, model=name, detail=detail) for detail in details)
+        opened = [open_model(sampling, device=device, dtype=asked.dtype) for sampling in settings]
+        for mask, reference, (detail, model) in product(masks, asked.reference, zip(details, opened, strict=True)):
+            parts = [label]
+            parts += [f"mask {Path(str(mask)).name}"] if len(masks) > 1 else []
+            parts += [f"ref {reference}"] if len(asked.reference) > 1 else []
+            parts += [f"detail {detail:g}"] if len(details) > 1 else []
+            made.append(Variant(", ".join(parts), model, mask, reference))
+    return made
 
 
 def model_labels(names: Sequence[str]) -> list[str]:
@@ -112,46 +106,43 @@ def model_labels(names: Sequence[str]) -> list[str]:
     return labels
 
 
-def _channels(
-    label: str, wanted: Sequence[str], optional: Sequence[str], bands: Sequence[str]
-) -> tuple[int | None, ...]:
-    lowered = [band.lower() for band in bands]
-    missing = [band for band in wanted if band.lower() not in (*lowered, *(o.lower() for o in optional))]
-    strange = [band for band in lowered if band not in [w.lower() for w in wanted]]
-    if missing or strange:
+def model_channels(model: Model, bands: Sequence[str]) -> tuple[int | None, ...]:
+    """For each band of the model that of the data set, None where it lacks an optional one.
+
+    Raises:
+        ModelError: the data set lacks one, or has others.
+    """
+    lowered, wanted = [band.lower() for band in bands], [band.lower() for band in model.bands or bands]
+    optional = [band.lower() for band in model.optional_bands]
+    if set(wanted) - set(lowered) - set(optional) or set(lowered) - set(wanted):
         raise ModelError(
-            f"model '{label}' takes the bands {', '.join(wanted)}, the data set has {', '.join(bands)}; "
+            f"model '{model.name}' takes the bands {', '.join(model.bands)}, the data set has {', '.join(bands)}; "
             f"choose among them with --bands"
         )
-    return tuple(lowered.index(band.lower()) if band.lower() in lowered else None for band in wanted)
+    return tuple(lowered.index(band) if band in lowered else None for band in wanted)
 
 
-def class_map(known: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+def class_map(own: Sequence[str], classes: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
     """From class indices to those of a model, by name where the model names its classes, else as they are.
 
     Args:
-        known: names of the model's classes.
+        own: names of the model's classes.
         classes: names of the classes that are to be mapped.
 
     Returns:
-        (256,) uint8, and the names that the model does not know, which become 255.
+        (256,) uint8, and the names that the model lacks, which become 255.
     """
     table = torch.arange(256, dtype=torch.uint8)
-    if not known:
+    if not own:
         return table, ()
+    indices = {name: class_index(name, own) for name in classes[1:]}
     table[1:] = UNKNOWN_CLASS
-    unknown_classes = []
-    for index, name in enumerate(classes[1:], 1):
-        own = class_index(name, known)
-        if own is None:
-            unknown_classes.append(name)
-        else:
-            table[index] = own
-    return table, tuple(unknown_classes)
+    for place, index in enumerate(indices.values(), 1):
+        table[place] = UNKNOWN_CLASS if index is None else index
+    return table, tuple(name for name, index in indices.items() if index is None)
 
 
-Kind = Literal["model", "baseline", "outputs"]
-_MODES: dict[Consistency, options.Consistency] = {"standard": "standard", "strict": "strict"}
+_MODES: dict[Consistency, upscale_options.Consistency] = {"standard": "standard", "strict": "strict"}
 
 
 class Method(Protocol):
@@ -201,60 +192,70 @@ class Outputs:
 
 @dataclass(frozen=True)
 class ModelRun:
-    """A model with the conditions that it is given.
+    """A variant of a model on tiles of pairs.
 
     Attributes:
-        name: label, and what differs between the runs of this evaluation.
-        model: loaded.
-        settings: of the sampler.
-        masks, reference: what it is given; see `MethodOptions`.
-        classes: number of mask classes of the data set.
+        variant: with its name.
+        masks: what it is given.
+        channels: for each band of the model that of the data set, None where it lacks it.
+        classes: of the data set's masks.
         seed: of the noise.
     """
 
-    name: str
-    model: LoadedModel
-    settings: SamplerSettings
+    variant: Variant
     masks: MaskSource
-    reference: Reference
-    classes: int
+    channels: tuple[int | None, ...]
+    classes: tuple[str, ...]
     seed: int
     kind: Kind = "model"
-    _restorers: dict[SensorModel, DiffusionRestorer] = field(default_factory=dict, repr=False)
+    _restorers: dict[SensorModel, Restorer] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """That of the variant."""
+        return self.variant.name
+
+    @property
+    def model(self) -> Model:
+        """That of the variant."""
+        return self.variant.model
+
+    @cached_property
+    def class_map(self) -> tuple[Tensor, tuple[str, ...]]:
+        """From the data set's classes to the model's, see `class_map`."""
+        return class_map(self.model.classes, self.classes)
 
     def restore(self, seen: Observation) -> Tensor:
         """(1, C, H, W), DN."""
         return _restored(self.restorer(seen.sensor), self.conditions(seen), seen)
 
-    def restorer(self, sensor: SensorModel) -> DiffusionRestorer:
+    def restorer(self, sensor: SensorModel) -> Restorer:
         """The model for a sensor, as the engine runs it."""
         if sensor not in self._restorers:
-            model = self.model
-            self._restorers[sensor] = DiffusionRestorer(
-                model.denoiser, self.settings, sensor, model.channels, model.label
-            )
+            self._restorers[sensor] = self.model.make(sensor, self.channels)
         return self._restorers[sensor]
 
     def conditions(self, seen: Observation) -> Conditions:
-        """What the model is told of a tile, model units; the tile is a scene of its own, with noise of its own."""
-        ref = {"given": seen.tile.ref, "raw": seen.tile.raw, "none": None, "other": seen.other}[self.reference]
+        """What the model is given of a tile, model units; the tile is a scene of its own, with noise of its own."""
+        tile = seen.tile
+        ref = {"given": tile.ref, "raw": tile.raw, "none": None, "other": seen.other}[self.variant.reference]
         mask = self._mask(seen, ref)
         return Conditions(
-            (seen.tile.spec.lattice,),
+            (tile.spec.lattice,),
             BYTES.to_model(_padded(seen.lr, LR_MARGIN)),
             None if ref is None else BYTES.to_model(ref),
             mask,
             seed=self.seed,
-        ).to(self.model.denoiser.device)
+        ).to(self.model.device)
 
     def _mask(self, seen: Observation, ref: Tensor | None) -> Tensor | None:
         if self.masks.detector is not None:
             if ref is None:
                 return None
             table, _ = class_map(self.model.classes, self.masks.detector.classes)
-            return table[self.masks.detector.find(seen.lr, ref, seen.sensor).long()]
-        mask = self.masks.of(seen.tile, self.classes)
-        return None if mask is None else self.model.class_map[mask.long()]
+            return table[self.masks.detector.detect(seen.lr, ref, seen.sensor).long()]
+        mask = self.masks.of(seen.tile, len(self.classes))
+        return None if mask is None else self.class_map[0][mask.long()]
 
 
 def _restored(restorer: Restorer, batch: Conditions, seen: Observation) -> Tensor:
@@ -268,8 +269,8 @@ def _restored(restorer: Restorer, batch: Conditions, seen: Observation) -> Tenso
     values, lr = (numbers.own(x).to(torch.float32) for x in (image, seen.lr))
     mode = _MODES[seen.consistency]
     noise = (seen.noise * (numbers.high - numbers.low) / 255.0,) * lr.shape[1]
-    known = NoiseFilter(noise, components(list(lr.numpy()), noise)) if seen.noise else None
-    correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=known)
+    filtered = NoiseFilter(noise, components(list(lr.numpy()), noise)) if seen.noise else None
+    correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=filtered)
     values = correction.correct(values, correction.target(lr, lambda margin: _padded(lr, margin)), None)
     return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from math import lcm
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,15 +15,14 @@ from geo_refdiff.change.detector import load_detector
 from geo_refdiff.data import OpenedDataset, open_dataset
 from geo_refdiff.data.dataset import coarser
 from geo_refdiff.data.published import PublishedDataset
-from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.errors import InputError, ModelError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
-from geo_refdiff.evaluate.methods import BASELINES, Baseline, LoadedModel, Method, ModelRun, Outputs, load_models
+from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, Outputs, model_channels, variants
 from geo_refdiff.evaluate.options import DATASET, OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
 from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
 from geo_refdiff.nn.device import chosen_device
-from geo_refdiff.restore.diffusion import sampler_settings
 from geo_refdiff.sensor.sensor import SensorModel
 
 
@@ -39,7 +36,6 @@ class Setup:
         dataset: with what it left out.
         source: of tiles.
         specs: the tiles asked for.
-        models: loaded.
         runs: each model with each mask, reference and amount of detail.
         masks: what `runs` are given.
         networks: those that judge images.
@@ -50,7 +46,6 @@ class Setup:
     dataset: OpenedDataset
     source: TileSource
     specs: list[TileSpec]
-    models: list[LoadedModel]
     runs: list[ModelRun]
     masks: list[MaskSource]
     networks: Networks
@@ -94,17 +89,21 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     _check_same(dataset, raw)
     matched, unmatched = (coarser(pairs, options.data.average) for pairs in (dataset, raw))
     source = TileSource(matched, unmatched, tile, options.data.bands, paste, options.sampling.seed)
-    dtype = getattr(torch, options.methods.dtype)
-    loaded = load_models(models, source.bands, dataset.classes, options.scene.scales, device, dtype)
-    for model in loaded:
-        step = lcm(model.denoiser.multiple, *options.scene.scales)
-        if tile % step:
-            raise OptionError(f"tile {tile}: model '{model.label}' needs a multiple of {step}")
+    masks = {name: _masks(name, source) for name in options.methods.masks}
+    runs = []
+    for variant in variants(models, options, options.methods.masks):
+        model = variant.model
+        for scale in options.scene.scales:
+            if not model.knows(scale):
+                raise ModelError(f"scale {scale}: {model.scales_told}; give one of these")
+        channels = model_channels(model, source.bands)
+        runs.append(ModelRun(variant, masks[str(variant.mask)], channels, dataset.classes, options.sampling.seed))
+        multiples = [runs[-1].restorer(options.scene.sensor(scale)).multiple for scale in options.scene.scales]
+        if tile % (step := lcm(*multiples, *options.scene.scales)):
+            raise OptionError(f"tile {tile}: model '{model.name}' needs a multiple of {step}")
     networks = open_networks(options.report, device, efflp=len(source.bands) >= 3 and tile % STRIDE == 0)
-    masks = [_masks(name, source) for name in options.methods.masks]
-    runs = list(_runs(options, loaded, masks, len(dataset.classes)))
     specs = source.first_places(options.data.places)
-    return Setup(data, options, dataset, source, specs, loaded, runs, masks, networks)
+    return Setup(data, options, dataset, source, specs, runs, list(masks.values()), networks)
 
 
 def open_networks(asked: ReportOptions, device: str, *, efflp: bool) -> Networks:
@@ -173,10 +172,10 @@ def _lr(setup: Setup, scale: int) -> Images | None:
     if lr != OWN_LR:
         return ImageFolder(_inner(setup.options, Path(lr), scale), len(setup.source.bands), scale)
     if not isinstance(dataset, PublishedDataset):
-        raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images; name a folder, or leave --lr out")
+        raise OptionError(f"lr {OWN_LR}: {setup.data} has no LR images; name a folder, or leave --lr out")
     if scale not in [s for _, s in dataset.lr_kinds()]:
         have = ", ".join(f"{kind} {s}x" for kind, s in dataset.lr_kinds()) or "none"
-        raise OptionError(f"lr {OWN_LR}: {setup.data} brings no LR images for {scale}x, only {have}")
+        raise OptionError(f"lr {OWN_LR}: {setup.data} has no LR images for {scale}x, only {have}")
     return _OwnLr(dataset, scale)
 
 
@@ -201,20 +200,6 @@ def _check_same(dataset: OpenedDataset, raw: OpenedDataset) -> None:
     names = [[data.name(i) for i in range(len(data))] for data in (dataset, raw)]
     if names[0] != names[1]:
         raise InputError("the data set changed while it was being opened; start again")
-
-
-def _runs(
-    options: EvaluateOptions, models: Sequence[LoadedModel], masks: Sequence[MaskSource], classes: int
-) -> Iterator[ModelRun]:
-    references, details = options.methods.reference, options.methods.detail
-    for model in models:
-        for mask, reference, detail in product(masks, references, details or (None,)):
-            parts = [model.label]
-            parts += [f"mask {mask.name}"] if len(masks) > 1 else []
-            parts += [f"ref {reference}"] if len(references) > 1 else []
-            parts += [f"detail {detail:g}"] if detail is not None and len(details) > 1 else []
-            settings = sampler_settings(model.denoiser, msgspec.structs.replace(options.sampling, detail=detail))
-            yield ModelRun(", ".join(parts), model, settings, mask, reference, classes, options.sampling.seed)
 
 
 def _inner(options: EvaluateOptions, folder: Path, scale: int) -> Path:

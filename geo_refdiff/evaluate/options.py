@@ -4,19 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import msgspec
-
 from geo_refdiff.errors import OptionError
-from geo_refdiff.options import (
-    ComputeOptions,
-    DatasetOptions,
-    Field,
-    Option,
-    Options,
-    SamplingOptions,
-    check_names,
-    fields_of,
-)
+from geo_refdiff.options import ComputeOptions, DatasetOptions, Option, OptionRecords, Options, SamplingOptions
 
 if TYPE_CHECKING:
     from geo_refdiff.sensor.sensor import SensorModel
@@ -212,51 +201,19 @@ class ReportOptions(Options, frozen=True, kw_only=True):
             raise OptionError("LPIPS needs two files: give both --alexnet and --lpips")
 
 
-class EvaluateOptions(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluateOptions(OptionRecords, frozen=True, kw_only=True):
     """All options of `evaluate`, in records."""
 
-    dataset: DatasetOptions = DatasetOptions()
+    taken: ClassVar[dict[str, tuple[str, ...]]] = {
+        "dataset": DATASET,
+        "sampling": ("sampler", "steps", "seed"),
+        "compute": ("device",),
+    }
+
     data: DataOptions = DataOptions()
     scene: SceneOptions = SceneOptions()
     methods: MethodOptions = MethodOptions()
     report: ReportOptions = ReportOptions()
+    dataset: DatasetOptions = DatasetOptions()
     sampling: SamplingOptions = SamplingOptions()
     compute: ComputeOptions = ComputeOptions()
-
-    @classmethod
-    def of(cls, **given: Any) -> "EvaluateOptions":
-        """From keywords.
-
-        Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
-        """
-        check_names(given, (*OWN_FIELDS, *DATASET, *SHARED))
-        shared, dataset = ({name: given[name] for name in names if name in given} for names in (SHARED, DATASET))
-        return cls(
-            **{part: record.among(given) for part, record in _RECORDS.items()},  # type: ignore[arg-type]
-            dataset=DatasetOptions.among(dataset),
-            sampling=SamplingOptions.among(shared),
-            compute=ComputeOptions.among(shared),
-        )
-
-    def changed(self) -> tuple[str, ...]:
-        """Names of the options that differ from their defaults."""
-        plain = EvaluateOptions()
-        names = {part: tuple(fields_of(record)) for part, record in _RECORDS.items()} | {"dataset": DATASET}
-        return tuple(
-            name
-            for part, own in names.items()
-            for name in own
-            if getattr(getattr(self, part), name) != getattr(getattr(plain, part), name)
-        )
-
-
-_RECORDS: dict[str, type[Options]] = {
-    "data": DataOptions,
-    "scene": SceneOptions,
-    "methods": MethodOptions,
-    "report": ReportOptions,
-}
-
-OWN_FIELDS: dict[str, Field] = {name: f for record in _RECORDS.values() for name, f in fields_of(record).items()}
-"""By name, in the order of the help."""

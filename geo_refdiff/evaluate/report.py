@@ -29,6 +29,7 @@ from geo_refdiff.evaluate.perceptual import (
 )
 from geo_refdiff.evaluate.tiles import UINT8
 from geo_refdiff.raster.files import output_error, write_bytes_atomic, write_json_atomic
+from geo_refdiff.restore.models import Model
 
 TRUTH = "truth"
 AGAINST = ("bicubic-ibp", "matched-ref")
@@ -211,11 +212,11 @@ def as_json(setup: Setup, results: Sequence[ScaleResult]) -> dict[str, Any]:
         "dtype": methods.dtype,
         "models": {
             run.name: {
-                "sha256": run.model.digest,
-                "sampler": run.settings.to_dict(),
+                "sha256": run.model.sha256,
+                "sampler": dict(run.model.sampler),
                 "mask": run.masks.name,
-                "reference": run.reference,
-                "classes_it_does_not_know": list(run.model.unknown_classes),
+                "reference": run.variant.reference,
+                "classes_it_does_not_know": list(run.class_map[1]),
             }
             for run in setup.runs
         },
@@ -268,11 +269,9 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
             ", ".join(shown[:_RANGES]) + more + "; rounded and clipped as that dtype holds it"
         )
     for run in setup.runs:
-        settings, model = run.settings, run.model
-        text = f"sha256 {model.digest[:12]}, {settings.name}, {settings.steps} steps"
-        if model.unknown_classes:
-            text += f"; does not know the classes {', '.join(model.unknown_classes)}: given as 255"
-        lines[f"model {run.name}"] = text
+        lacking = run.class_map[1]
+        text = f"; does not know the classes {', '.join(lacking)}: given as 255" if lacking else ""
+        lines[f"model {run.name}"] = model_facts(run.model) + text
     lines["LPIPS"] = NO_LPIPS if setup.networks.lpips is None else f"AlexNet, {report.alexnet}, {report.lpips}"
     lines["FID"] = NO_FID if setup.networks.inception is None else f"{report.inception}, over all pixels of all tiles"
     lines["effLP, FD"] = efflp_note(setup.networks)
@@ -285,6 +284,11 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
         if result.left_out:
             lines[f"{scale}, tiles left out"] = _some(result.left_out)
     return listed(lines)
+
+
+def model_facts(model: Model) -> str:
+    """A model's digest and sampler."""
+    return f"sha256 {model.sha256[:12]}, {model.sampler['name']}, {model.sampler['steps']} steps"
 
 
 def listed(lines: Mapping[str, str]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,14 +29,13 @@ from geo_refdiff.evaluate.report import (
     tables,
     write_report,
 )
-from geo_refdiff.evaluate.scenes import is_triplets
+from geo_refdiff.evaluate.scenes import is_triplets, seen_pixels
 from geo_refdiff.evaluate.scenes_report import evaluate_triplets
 from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, write_panels
 from geo_refdiff.registration.radiometry import fit_radiometry
-from geo_refdiff.sensor.sensor import SensorModel
 
 Progress = Callable[[int, int], None]
 
@@ -157,18 +155,10 @@ def _observation(setup: Setup, scale: ScaleSetup, tile: Tile) -> Observation:
         sensor = replace(sensor, psf_sigma=scene.declared_psf)
     other = None
     if "other" in methods.reference:
-        other = _fitted(setup.source.read(setup.source.other_place(tile.spec)).ref, lr, scale.sensor)
+        other = setup.source.read(setup.source.other_place(tile.spec)).ref
+        coarse, valid = seen_pixels(scale.sensor, other, torch.isfinite(other).all(dim=1, keepdim=True))
+        other = fit_radiometry(coarse, lr[0].flatten(1).numpy(), valid).applied(other)
     return Observation(tile, lr, sensor, other, methods.consistency, scene.noise)
-
-
-def _fitted(ref: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
-    """A reference in the radiometry of the LR, as the product fits it."""
-    known = torch.isfinite(ref).all(dim=1, keepdim=True)
-    coarse = sensor.observe(torch.where(known, ref, 0.0))[0].flatten(1).numpy()
-    valid = (sensor.observe(known.to(ref.dtype))[0, 0] > 0.999).flatten().numpy()
-    fit = fit_radiometry(coarse, lr[0].flatten(1).numpy(), np.asarray(valid, dtype=np.bool_))
-    gain, offset = (torch.tensor(v, dtype=ref.dtype).view(1, -1, 1, 1) for v in (fit.gain, fit.offset))
-    return gain * ref + offset
 
 
 def _write_images(folder: Path, seen: Observation, images: dict[str, Tensor]) -> list[Path]:

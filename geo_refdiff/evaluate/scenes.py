@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from math import hypot
 from pathlib import Path
 from time import perf_counter
@@ -19,19 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from geo_refdiff.data.dataset import Numbers
-from geo_refdiff.data.index import check_names, is_in, is_index, read_records
+from geo_refdiff.data.index import chosen_places, is_index, read_records
 from geo_refdiff.data.opening import data_root
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.errors import GeoRefDiffError, InputError, ModelError, OptionError
 from geo_refdiff.evaluate import metrics, perceptual
 from geo_refdiff.evaluate.figures import image_figures
 from geo_refdiff.evaluate.image_folder import as_written
-from geo_refdiff.evaluate.methods import Kind, model_labels
-from geo_refdiff.evaluate.options import MAX_SCALE, MIN_SCALE, EvaluateOptions
+from geo_refdiff.evaluate.methods import Variant, variants
+from geo_refdiff.evaluate.options import MAX_SCALE, MIN_SCALE, SHARED, EvaluateOptions
 from geo_refdiff.evaluate.perceptual import STRIDE, Compared, Networks
 from geo_refdiff.nn.device import chosen_device
 from geo_refdiff.options import SamplingOptions, UpscaleOptions
@@ -44,7 +44,7 @@ from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.warp import WarpedReader
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.registration.radiometry import RadiometricFit, fit_radiometry
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.restore.models import Model, open_model
@@ -108,7 +108,8 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
         InputError: the index cannot be read, or a row lacks a file name.
         OptionError: an option that does not go with real scenes, or chooses nothing.
     """
-    strange = [name for name in options.changed() if name not in APPLICABLE]
+    asked, plain = options.flat(), EvaluateOptions().flat()
+    strange = [name for name in asked if asked[name] != plain[name] and name not in (*APPLICABLE, *SHARED)]
     if strange:
         flag = strange[0].replace("_", "-")
         raise OptionError(f"--{flag} goes with pairs, not with triplets of real scenes: leave it out")
@@ -127,61 +128,29 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{path}: two rows are called '{name}'; give each a name of its own in a column name")
-    check_names("only", options.dataset.only, names)
-    check_names("exclude", options.dataset.exclude, names)
-    only, exclude = options.dataset.only, options.dataset.exclude
-    kept = [t for t in triplets if (not only or is_in(t.name, only)) and not is_in(t.name, exclude)]
+    chosen = chosen_places(names, options.dataset.only, options.dataset.exclude)
+    kept = [triplet for triplet in triplets if triplet.name in chosen]
     if not kept:
         raise OptionError(f"{path}: no triplet is left after only and exclude; ask for more")
     return kept
 
 
-@dataclass(frozen=True, slots=True)
-class SceneMethod:
-    """A method as it is run on every triplet.
-
-    Attributes:
-        name: in tables.
-        kind: what it is.
-        model: as `upscale` takes it, opened.
-        mask: "none", "auto", "true" (the triplet's); None: the triplet's where it has one, else auto.
-        reference: "given", "raw" (not registered) or "none".
-    """
-
-    name: str
-    kind: Kind
-    model: Model
-    mask: str | None = None
-    reference: str = "given"
-
-
-def scene_methods(models: Sequence[str], options: EvaluateOptions) -> list[SceneMethod]:
+def scene_methods(models: Sequence[str], options: EvaluateOptions) -> list[Variant]:
     """The baselines, and each model with each mask, reference and amount of detail.
 
     Raises:
         ModelError, OptionError: unknown or damaged, or options that make no sense for it.
     """
-    masks, references, details = options.methods.mask, options.methods.reference, options.methods.detail
-    for name in masks:
+    for name in options.methods.mask:
         if name not in ("none", "auto", "true"):
             raise OptionError(f"mask {name}: of real scenes give none, auto or true (the index's)")
-    if "other" in references:
+    if "other" in options.methods.reference:
         raise OptionError("reference other: of real scenes give given, raw or none")
-    device, dtype = chosen_device(options.compute.device), options.methods.dtype
-    methods = [SceneMethod(n, "baseline", open_model(SamplingOptions(model=n), device=device)) for n in BASELINES]
-    for model, label in zip(models, model_labels(models), strict=True):
-        for detail in details or (None,):
-            asked = SamplingOptions(
-                model=model, detail=detail, steps=options.sampling.steps, sampler=options.sampling.sampler
-            )
-            opened = open_model(asked, device=device, dtype=dtype)
-            for mask, reference in product(masks or (None,), references):
-                parts = [label]
-                parts += [f"mask {mask}"] if len(masks) > 1 else []
-                parts += [f"ref {reference}"] if len(references) > 1 else []
-                parts += [f"detail {detail:g}"] if len(details) > 1 else []
-                methods.append(SceneMethod(", ".join(parts), "model", opened, mask, reference))
-    return methods
+    device = chosen_device(options.compute.device)
+    baselines = [
+        Variant(name, open_model(SamplingOptions(model=name), device=device), kind="baseline") for name in BASELINES
+    ]
+    return baselines + variants(models, options, options.methods.mask or (None,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +174,11 @@ class Truth:
     @property
     def moved(self) -> bool:
         """Whether it was moved back, which costs a little sharpness."""
-        return _is_far(self.shift)
+        return self.shift is not None and hypot(*self.shift) > _MOVED
 
     def fitted(self, image: Tensor) -> Tensor:
         """An image in the scene's numbers -> 0..255 as `image`, rounded and clipped as the truth's file is."""
-        return as_written(self.numbers.scaled(_linear(image, self.fit)), self.numbers)
+        return as_written(self.numbers.scaled(self.fit.applied(image)), self.numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +205,11 @@ class ScenePicture:
     def sensor(self) -> SensorModel:
         """The operator by which scene and sharp images are compared."""
         return SensorModel(self.factor)
+
+    @property
+    def whole(self) -> Window:
+        """All of the scene, scene pixels."""
+        return Window(0, 0, self.scene.height, self.scene.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,29 +307,47 @@ def whole_factor(scene: RasterInfo, sharp: RasterInfo) -> int:
 
 
 def _read_truth(picture: ScenePicture, truth: RasterInfo, chosen: tuple[int, ...]) -> Truth:
-    scene, factor = picture.scene, picture.factor
-    registration = register_rasters(scene, picture.bands, truth, chosen, picture.sensor, "global")
-    shift = (registration.shift[0] * factor, registration.shift[1] * factor) if registration.registered else None
-    displacement = registration.displacement.scaled(factor) if _is_far(shift) else None
-    target = output_geobox(scene_geobox(scene), factor)
-    with WarpedReader(truth, chosen, target, "cubic", displacement) as fine, RasterReader(scene, picture.bands) as lr:
-        values, known = fine.read(Window(0, 0, scene.height * factor, scene.width * factor))
-        coarse, coarse_valid = lr.read(Window(0, 0, scene.height, scene.width))
-    if not known.any():
+    image, valid, shift = _on_output_grid(picture, truth, chosen, _MOVED)
+    with RasterReader(picture.scene, picture.bands) as reader:
+        coarse, coarse_valid = reader.read(picture.whole)
+    if not valid.any():
         raise InputError(f"{truth.path}: has no valid pixel over the scene; give another truth")
-    low, high = (0.0, 255.0) if truth.dtype == "uint8" else (float(q) for q in np.quantile(values[:, known], _RANGE))
+    values = image[0, :, valid[0, 0]].numpy()
+    low, high = (0.0, 255.0) if truth.dtype == "uint8" else (float(q) for q in np.quantile(values, _RANGE))
     numbers = Numbers(truth.dtype, low, high if high > low else low + 1.0)
-    means = values[:, known].mean(axis=1, dtype=np.float64)[:, None, None]
-    image = torch.from_numpy(np.where(known, values, means).astype(np.float32))[None]
-    valid = torch.from_numpy(np.asarray(known))[None, None]
-    seen, weight = picture.sensor.observe_valid(image, valid)
-    both = (weight[0, 0].numpy() > _SEEN) & coarse_valid.all(axis=0)
-    fit = fit_radiometry(coarse.astype(np.float64).reshape(len(coarse), -1), seen[0].flatten(1).numpy(), both.ravel())
+    means = torch.from_numpy(values.mean(axis=1, dtype=np.float64).astype(np.float32))[:, None, None]
+    image = torch.where(valid, image, means)
+    seen, known = seen_pixels(picture.sensor, image, valid)
+    fit = fit_radiometry(_flat(coarse), seen, known & coarse_valid.all(axis=0).ravel())
     return Truth(numbers.scaled(image), valid, numbers, fit, shift)
 
 
-def _is_far(shift: tuple[float, float] | None) -> bool:
-    return shift is not None and hypot(*shift) > _MOVED
+def _on_output_grid(
+    picture: ScenePicture, sharp: RasterInfo, bands: tuple[int, ...], least: float
+) -> tuple[Tensor, Tensor, tuple[float, float] | None]:
+    """A sharp raster on the output grid, moved by the shift against the scene where that is more than `least`.
+
+    Returns:
+        (1, C, H, W) float32, (1, 1, H, W) bool, and the shift, output pixels; None where there is no clear one.
+    """
+    factor = picture.factor
+    registration = register_rasters(picture.scene, picture.bands, sharp, bands, picture.sensor, "global")
+    shift = (registration.shift[0] * factor, registration.shift[1] * factor) if registration.registered else None
+    displacement = registration.displacement.scaled(factor) if shift is not None and hypot(*shift) > least else None
+    target = output_geobox(scene_geobox(picture.scene), factor)
+    with WarpedReader(sharp, bands, target, "cubic", displacement) as reader:
+        values, valid = reader.read(picture.whole.multiply(factor))
+    return torch.from_numpy(values.astype(np.float32))[None], torch.from_numpy(np.asarray(valid))[None, None], shift
+
+
+def seen_pixels(sensor: SensorModel, image: Tensor, valid: Tensor) -> tuple[NDArray[np.floating], NDArray[np.bool_]]:
+    """(C, n) what the sensor sees of an image (1, C, H, W), and (n,) which scene pixels see valid ones alone."""
+    seen, weight = sensor.observe_valid(image, valid)
+    return seen[0].flatten(1).numpy(), (weight[0, 0] > _SEEN).flatten().numpy()
+
+
+def _flat(values: NDArray[Any]) -> NDArray[np.float64]:
+    return values.astype(np.float64).reshape(len(values), -1)
 
 
 def run_scale(model: Model, factor: int) -> int:
@@ -373,7 +365,7 @@ def run_scale(model: Model, factor: int) -> int:
     return multiples[0]
 
 
-def restore(picture: ScenePicture, method: SceneMethod, seed: int = 0) -> Restored:
+def restore(picture: ScenePicture, method: Variant, seed: int = 0) -> Restored:
     """Upscale a scene by a method, as `upscale` does it but for the file.
 
     A model that does not know the factor works at a multiple of it, and its pixels are averaged.
@@ -426,29 +418,19 @@ def difference_baseline(picture: ScenePicture) -> Restored:
         GeoRefDiffError: the rasters do not fit together; one line.
     """
     scene, factor = picture.scene, picture.factor
-    grid = scene_geobox(scene)
     before, ref = inspect(picture.triplet.lr_t1, "scene"), inspect(picture.triplet.ref, "reference")
-    old_bands, ref_bands = (bands_in(picture, other) for other in (before, ref))
-    registration = register_rasters(scene, picture.bands, ref, ref_bands, picture.sensor, "global")
-    displacement = registration.displacement.scaled(factor) if registration.registered else None
-    target = output_geobox(grid, factor)
-    whole = Window(0, 0, scene.height, scene.width)
+    image, valid, _ = _on_output_grid(picture, ref, bands_in(picture, ref), 0.0)
     with (
         RasterReader(scene, picture.bands) as now,
-        WarpedReader(before, old_bands, grid, "cubic") as then,
-        WarpedReader(ref, ref_bands, target, "cubic", displacement) as sharp,
+        WarpedReader(before, bands_in(picture, before), scene_geobox(scene), "cubic") as then,
     ):
-        (lr, lr_valid), (old, old_valid) = now.read(whole), then.read(whole)
-        fine, fine_valid = sharp.read(whole.multiply(factor))
-    image, known = torch.from_numpy(fine.astype(np.float32))[None], torch.from_numpy(np.asarray(fine_valid))[None, None]
-    coarse_known = lr_valid.all(axis=0) & old_valid
-    seen, weight = picture.sensor.observe_valid(image, known)
-    both = (weight[0, 0].numpy() > _SEEN) & coarse_known
-    fit = fit_radiometry(seen[0].flatten(1).numpy(), old.astype(np.float64).reshape(len(old), -1), both.ravel())
-    change = np.where(coarse_known, lr.astype(np.float32) - old.astype(np.float32), 0.0).astype(np.float32)
-    result = _linear(image, fit) + upsample(torch.from_numpy(change)[None], factor)
-    valid = torch.from_numpy(coarse_known)[None, None].repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    return Restored(result, known & valid, factor)
+        (lr, lr_valid), (old, old_valid) = now.read(picture.whole), then.read(picture.whole)
+    coarse_valid = lr_valid.all(axis=0) & old_valid
+    seen, known = seen_pixels(picture.sensor, image, valid)
+    fit = fit_radiometry(seen, _flat(old), known & coarse_valid.ravel())
+    change = np.where(coarse_valid, lr.astype(np.float32) - old.astype(np.float32), 0.0).astype(np.float32)
+    result = fit.applied(image) + upsample(torch.from_numpy(change)[None], factor)
+    return Restored(result, valid & torch.from_numpy(repeated(coarse_valid, factor))[None, None], factor)
 
 
 def score(run: SceneRun, networks: Networks) -> tuple[dict[str, dict[str, float]], Compared]:
@@ -490,7 +472,7 @@ def score(run: SceneRun, networks: Networks) -> tuple[dict[str, dict[str, float]
     }, compared
 
 
-def run_triplet(triplet: Triplet, methods: Sequence[SceneMethod], options: EvaluateOptions) -> SceneRun:
+def run_triplet(triplet: Triplet, methods: Sequence[Variant], options: EvaluateOptions) -> SceneRun:
     """Open a triplet and run every method that can be run on it.
 
     Raises:
@@ -520,11 +502,6 @@ def bands_in(picture: ScenePicture, other: RasterInfo) -> tuple[int, ...]:
     if missing:
         raise InputError(f"{other.path}: lacks the scene's {', '.join(_name(picture.scene, b) for b in missing)}")
     return tuple(pairs[band] for band in picture.bands)
-
-
-def _linear(image: Tensor, fit: RadiometricFit) -> Tensor:
-    gain, offset = (torch.tensor(v, dtype=image.dtype).view(1, -1, 1, 1) for v in (fit.gain, fit.offset))
-    return gain * image + offset
 
 
 def _name(info: RasterInfo, band: int) -> str:

@@ -15,6 +15,7 @@ from geo_refdiff import __version__
 from geo_refdiff.errors import GeoRefDiffError, InputError
 from geo_refdiff.evaluate import pictures
 from geo_refdiff.evaluate.figures import columns
+from geo_refdiff.evaluate.methods import Variant
 from geo_refdiff.evaluate.opening import open_networks
 from geo_refdiff.evaluate.options import EvaluateOptions
 from geo_refdiff.evaluate.report import (
@@ -26,12 +27,12 @@ from geo_refdiff.evaluate.report import (
     make_folder,
     markdown,
     means_table,
+    model_facts,
     write_report,
 )
 from geo_refdiff.evaluate.scenes import (
     CELL,
     DIFFERENCE,
-    SceneMethod,
     SceneRun,
     Truth,
     bands_in,
@@ -171,7 +172,7 @@ def _means(common: Scores) -> str:
 
 def _head(
     data: str,
-    methods: Sequence[SceneMethod],
+    methods: Sequence[Variant],
     runs: Sequence[SceneRun],
     left_out: Mapping[str, str],
     efflp: str,
@@ -184,10 +185,7 @@ def _head(
     }
     for method in methods:
         if method.kind == "model":
-            sampler = method.model.sampler
-            lines[f"model {method.name}"] = (
-                f"sha256 {method.model.sha256[:12]}, {sampler['name']}, {sampler['steps']} steps"
-            )
+            lines[f"model {method.name}"] = model_facts(method.model)
     for run in runs:
         lines[run.picture.triplet.name] = _facts(run)
     for name, reason in left_out.items():

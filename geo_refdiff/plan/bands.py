@@ -189,20 +189,21 @@ def _for_model(scene: RasterInfo, keys: BandKeys, channels: Sequence[str], optio
         return named
     for order in (list(channels), needed):
         if count == len(order):
-            _check_order(scene, keys, order)
+            _check_order(scene, keys, order, needed)
             return list(range(count))
     raise InputError(_wrong_count(scene, [c for c in needed if places[c] is None], count, channels, optional))
 
 
-def _check_order(info: RasterInfo, keys: BandKeys, wanted: Sequence[str]) -> None:
-    """Bands that are taken by their place must not say by their names that they belong elsewhere."""
-    for place, channel in enumerate(wanted):
-        elsewhere = keys.place(channel.lower())
-        if elsewhere is not None and elsewhere != place:
-            raise InputError(
-                f"{info.path}: its band {elsewhere + 1} is called {channel.lower()}, expected as band {place + 1}; "
-                f"name all bands ({', '.join(wanted)}) or choose them with --bands"
-            )
+def _check_order(info: RasterInfo, keys: BandKeys, wanted: Sequence[str], needed: Sequence[str]) -> None:
+    """Bands that are taken by their place must not say by their names that they are others."""
+    if not any(keys.is_known(p) and keys.keys[p] != channel.lower() for p, channel in enumerate(wanted)):
+        return
+    lacking = ", ".join(c for c in needed if keys.place(c.lower()) is None)
+    raise InputError(
+        f"{info.path}: the model takes {', '.join(needed)}, and none of the scene's bands ({listed(info)}) is known to "
+        f"be {lacking}; name that band, choose all in this order with --bands, or take a model for any bands: --model "
+        f"matched-ref, or bicubic-ibp without a reference"
+    )
 
 
 def _roles(

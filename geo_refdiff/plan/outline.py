@@ -171,9 +171,21 @@ def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
         GridError: the output's pixels cannot lie on those.
         OptionError: both were given, and differ.
     """
-    if asked.like is None:
-        return asked.scale
-    like = inspect(asked.like, "reference")
+    return asked.scale if asked.like is None else scale_of(inspect(asked.like, "reference"), scene, asked.scale)
+
+
+def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> int:
+    """The factor at which the output's pixels lie on those of another raster.
+
+    Args:
+        like: that raster.
+        scene: as inspected.
+        scale: that was asked for beside it.
+
+    Raises:
+        GridError: the output's pixels cannot lie on those.
+        OptionError: the factor is another one.
+    """
     own, other = horizontal_crs(scene.crs_wkt), horizontal_crs(like.crs_wkt)
     if not own.equals(other, ignore_axis_order=True):
         raise GridError(
@@ -182,9 +194,8 @@ def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
         )
     found = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
     if found.is_exact(_ON_PIXELS):
-        if asked.scale not in (None, found.scale):
-            note = f"pixels like those of {like.path} want {found.scale}"
-            raise OptionError(f"scale {asked.scale}: {note}; leave one out")
+        if scale not in (None, found.scale):
+            raise OptionError(f"scale {scale}: pixels like those of {like.path} want {found.scale}; leave one out")
         return found.scale
     if not found.scale:
         raise GridError(

@@ -57,7 +57,8 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
         name = offered.get(unsigned(layer.path))
         if name is None:
             raise ResumeError(f"the plan names {layer.path}, which was not asked for; remove the plan, and plan anew")
-        now = cloud_layer(NamedLayer(name, layer.kind), info)
+        polygons = own.polygons if own is not None and name == own.path else ""
+        now = cloud_layer(NamedLayer(name, layer.kind, polygons), info)
         if (now.size_bytes, now.mtime_ns) != (layer.size_bytes, layer.mtime_ns):
             raise InputError(f"{layer.path}: is another file here, or was changed")
         return replace(info, clouds=now)

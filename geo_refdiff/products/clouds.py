@@ -21,7 +21,8 @@ def own_layer(info: RasterInfo) -> NamedLayer | None:
     """
     product = open_product(info.path)
     if product is not None:
-        return None if product.quality is None else NamedLayer(product.quality.file, product.quality.kind)
+        quality = product.quality
+        return None if quality is None else NamedLayer(quality.file, quality.kind, quality.polygons)
     try:
         with rasterio.open(info.source) as dataset:
             named = dataset.tags().get(TAG)

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 Family = Literal["Sentinel-2", "Landsat", "HLS", "PlanetScope", "STAC"]
-QualityKind = Literal["scl", "qa_pixel", "fmask", "udm", "udm2"]
+QualityKind = Literal["scl", "qa_pixel", "fmask", "udm", "udm2", "msk_classi", "msk_clouds"]
 
 SENSOR_TAG = "SENSOR"
 """Metadata item of the VRT that a product is read through: platform and level."""
@@ -33,11 +33,19 @@ class Band(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """The layer that tells clouds: what its values mean, its file, and the band in it (of UDM2 the first of all)."""
+    """The layer that tells clouds.
+
+    Attributes:
+        kind: what its values mean.
+        file: path or GDAL name.
+        index: band of that file, 1-based; of UDM2 and MSK_CLASSI the first of all.
+        polygons: of MSK_CLOUDS: the clouds, as `raster.vector.read_aoi` takes them; "" where there are none.
+    """
 
     kind: QualityKind
     file: str
     index: int = 1
+    polygons: str = ""
 
 
 class Product(msgspec.Struct, frozen=True):

@@ -58,7 +58,7 @@ def read_sentinel_2(files: Files) -> Product | None:
     platform = _text(root, "SPACECRAFT_NAME")
     if taken is None or platform is None:
         raise InputError(f"{where}: does not tell platform and time (SPACECRAFT_NAME, PRODUCT_START_TIME)")
-    quality = make.scene_classes() if level == "L2A" else None
+    quality = make.scene_classes() if level == "L2A" else make.cloud_mask()
     size, mtime = files.stamp([name, *make.used])
     return Product(
         str(files.path), "Sentinel-2", (_text(root, "PRODUCT_URI") or files.path.name).removesuffix(".SAFE"),
@@ -86,6 +86,18 @@ class _Bands:
             return None
         return Quality("scl", self.files.gdal(self._file("SCL_20m")))
 
+    def cloud_mask(self) -> Quality | None:
+        """Of L1C: a raster from baseline 04.00 on, polygons before."""
+        folder = next(iter(self.images.values())).partition("/IMG_DATA")[0] + "/QI_DATA"
+        raster, polygons = f"{folder}/MSK_CLASSI_B00.jp2", f"{folder}/MSK_CLOUDS_B00.gml"
+        if self.files.has(raster):
+            self.used.append(raster)
+            return Quality("msk_classi", self.files.gdal(raster))
+        if not self.files.has(polygons):
+            return None
+        self.used.append(polygons)
+        return Quality("msk_clouds", self.files.gdal(polygons), polygons=_polygons(self.files, polygons))
+
     def _file(self, stem: str) -> str:
         if stem not in self.images:
             raise InputError(
@@ -97,6 +109,31 @@ class _Bands:
             raise InputError(f"{self.files.path}: band {stem} is missing ({name}); fetch the product again")
         self.used.append(name)
         return name
+
+
+def _polygons(files: Files, name: str) -> str:
+    """The polygons of a mask of the older kind, "CRS;MULTIPOLYGON ...", or "".
+
+    Raises:
+        InputError: a damaged file, or one in several CRSs.
+    """
+    where = f"{files.path}/{name}"
+    root = parsed_xml(where, files.text(name))
+    systems = {code for e in root.iter() for code in re.findall(r"EPSG:+(\d+)", e.get("srsName", ""))}
+    shapes = []
+    for element in root.iter("Polygon"):
+        rings = []
+        for ring in (r for side in ("exterior", "interior") for r in element.findall(f"{side}//posList")):
+            numbers = [number(where, "posList", text, float) for text in (ring.text or "").split()]
+            step = int(ring.get("srsDimension", "2"))
+            points = [f"{x!r} {y!r}" for x, y in zip(numbers[::step], numbers[1::step], strict=False)]
+            rings.append(f"({', '.join(points)})")
+        shapes.append(f"({', '.join(rings)})")
+    if not shapes:
+        return ""
+    if len(systems) != 1:
+        raise InputError(f"{where}: its polygons are in {len(systems)} CRSs, expected one; say --cloud-mask none")
+    return f"EPSG:{systems.pop()};MULTIPOLYGON ({', '.join(shapes)})"
 
 
 def _images(where: str, root: ET.Element) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 What counts as cloud is all that hides or dims the ground: clouds of any thickness and their shadows.
 
-Sources: Sentinel-2 Products Specification Document (SCL); Landsat 8-9 Collection 2 Level 2 Science Product Guide
-(QA_PIXEL); HLS Product User Guide 2.0 (Fmask); Planet imagery product specifications (UDM2, UDM); Zhu and Woodcock 2012
-(Fmask as its own program writes it); s2cloudless; OmniCloudMask.
+Sources: Sentinel-2 Products Specification Document (SCL, MSK_CLASSI, MSK_CLOUDS); Landsat 8-9 Collection 2 Level 2
+Science Product Guide (QA_PIXEL); HLS Product User Guide 2.0 (Fmask); Planet imagery product specifications (UDM2, UDM);
+Zhu and Woodcock 2012 (Fmask as its own program writes it); s2cloudless; OmniCloudMask.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, get_args
 
 import numpy as np
 import rasterio
+import shapely.affinity
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
@@ -28,11 +30,11 @@ from geo_refdiff.errors import GridError, InputError, OptionError
 from geo_refdiff.raster.crs import Overlap, find_overlap, horizontal_crs
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, one_line, unreadable
 from geo_refdiff.raster.geobox import crs_wkt, scene_geobox
-from geo_refdiff.raster.info import CloudKind, CloudLayer, RasterInfo, inspect
+from geo_refdiff.raster.info import CloudKind, CloudLayer, RasterInfo, inspect, size_and_time
 from geo_refdiff.raster.location import gdal_name
 from geo_refdiff.raster.reader import ClearReader
-from geo_refdiff.raster.vrt import add_grid, add_source
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.vector import read_aoi
+from geo_refdiff.raster.vrt import add_source, grid_element, xml_text
 
 KINDS: tuple[CloudKind, ...] = get_args(CloudKind)
 
@@ -43,6 +45,8 @@ MEANINGS: dict[CloudKind, str] = {
     "fmask4": "classes of Fmask: 2 and 4",
     "udm": "bits of Planet's UDM: 1",
     "udm2": "bands of Planet's UDM2: 3 to 6",
+    "msk_classi": "bands of Sentinel-2's MSK_CLASSI: 1 and 2",
+    "msk_clouds": "polygons of Sentinel-2's MSK_CLOUDS",
     "probability": "probability, from 0.4 on",
     "percent": "probability in percent, from 40 on",
     "mask": "all values but 0",
@@ -59,6 +63,7 @@ _NAMES: tuple[tuple[str, CloudKind], ...] = (
     (r"fmask", "fmask4"),
     (r"udm2", "udm2"),
     (r"(^|[^a-z])udm([^a-z]|$)", "udm"),
+    (r"msk_classi", "msk_classi"),
     (r"(^|[^a-z])ocm([^a-z]|$)|omnicloudmask", "mask"),
 )
 """Names of files, and what they hold."""
@@ -74,8 +79,8 @@ _CLASSES: dict[str, Callable[[NDArray[np.int64]], NDArray[np.bool_]]] = {
 }
 """Kinds of whole numbers of which the lowest eight bits count."""
 
-_UDM2 = (3, 4, 5, 6)
-"""Bands of UDM2: shadow, light haze, heavy haze, cloud."""
+_BANDS = {"udm2": (3, 4, 5, 6), "msk_classi": (1, 2)}
+"""Bands that tell clouds, each in another way: shadow, light haze, heavy haze, cloud; opaque clouds, cirrus."""
 
 _ALL_OF_IT = 0.999
 _SAMPLED = 512
@@ -88,10 +93,12 @@ class NamedLayer:
     Attributes:
         path: as the user writes it.
         kind: None: to be told from name and values.
+        polygons: of MSK_CLOUDS, see `products.record.Quality`.
     """
 
     path: str
     kind: CloudKind | None = None
+    polygons: str = ""
 
     @staticmethod
     def of(text: str) -> NamedLayer:
@@ -116,6 +123,8 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
     Raises:
         InputError: it cannot be read, it is not told what its values mean, or it does not cover the raster.
     """
+    if given.kind == "msk_clouds":
+        return _of_polygons(given, target)
     with gdal_env():
         info = inspect(given.path, "clouds")
         kind = given.kind or _told(info)
@@ -125,7 +134,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         if overlap.offset != (0, 0) or (info.width, info.height) != (target.width, target.height):
             cloudy = _warped(info, cloudy, scene_geobox(target), overlap)
         clear = _looked_up(cloudy, "1", target, "0:255,1:0")
-    return CloudLayer(info.path, kind, info.size_bytes, info.mtime_ns, ET.tostring(clear, encoding="unicode"))
+    return CloudLayer(info.path, kind, info.size_bytes, info.mtime_ns, xml_text(clear))
 
 
 def with_layer(info: RasterInfo, layer: CloudLayer) -> tuple[RasterInfo, float]:
@@ -165,7 +174,7 @@ def _told(info: RasterInfo) -> CloudKind:
     for pattern, kind in _NAMES:
         if re.search(pattern, name):
             return kind
-    if (info.descriptions[0] or "").strip().lower() == "clear" and info.count >= max(_UDM2):
+    if (info.descriptions[0] or "").strip().lower() == "clear" and info.count >= max(_BANDS["udm2"]):
         return "udm2"
     values = _sampled(info)
     most = float(values.max()) if values.size else 0.0
@@ -194,8 +203,9 @@ def _sampled(info: RasterInfo) -> NDArray[Any]:
 
 
 def _check(info: RasterInfo, kind: CloudKind) -> None:
-    if kind == "udm2" and info.count < max(_UDM2):
-        raise InputError(f"{info.path}: has {info.count} bands, UDM2 has 8; an older mask is given as udm:FILE")
+    if info.count < max(_BANDS.get(kind, (1,))):
+        way_out = "UDM2 has 8; an older mask is given as udm:FILE" if kind == "udm2" else "MSK_CLASSI has 3"
+        raise InputError(f"{info.path}: has {info.count} bands, {way_out}")
     if kind in _CLASSES and np.dtype(info.dtype).kind not in "ui":
         raise InputError(f"{info.path}: holds {info.dtype}, no {kind}; say what it is, e.g. probability:FILE")
 
@@ -217,33 +227,33 @@ def _overlap(info: RasterInfo, target: RasterInfo) -> Overlap:
 
 def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
     """A VRT on the layer's own grid: 255 where it tells a cloud, 0 elsewhere."""
-    if kind == "udm2":
-        parts = [_text(_looked_up(gdal_name(info.path), str(band), info, "0:0,1:255", info)) for band in _UDM2]
-        root = _grid(info)
+    if kind in _BANDS:
+        name = gdal_name(info.path)
+        parts = [xml_text(_looked_up(name, str(band), info, "0:0,1:255", info)) for band in _BANDS[kind]]
+        root = grid_element(scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
         band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1", subClass="VRTDerivedRasterBand")
         ET.SubElement(band, "PixelFunctionType").text = "sum"
         for part in parts:
-            add_source(band, part, "1", Window(0, 0, info.height, info.width), relative=False)
-        return _text(root)
+            add_source(band, part, "1", info.window, relative=False)
+        return xml_text(root)
     if kind in _CLASSES:
         marked = _CLASSES[kind](np.arange(256)).tolist()
         table = ",".join(f"{value}:{255 * cloudy}" for value, cloudy in enumerate(marked))
         if np.dtype(info.dtype).itemsize == 1:
-            return _text(_looked_up(gdal_name(info.path), "1", info, table, info))
+            return xml_text(_looked_up(gdal_name(info.path), "1", info, table, info))
         saw = ",".join(f"{start}:0,{start + 255}:255" for start in range(0, 2**16, 256))  # the lowest eight bits
-        bits = _text(_looked_up(gdal_name(info.path), "1", info, saw, info))
-        return _text(_looked_up(bits, "1", info, table))
+        bits = xml_text(_looked_up(gdal_name(info.path), "1", info, saw, info))
+        return xml_text(_looked_up(bits, "1", info, table))
     limit = {"probability": _SURE, "percent": 100 * _SURE, "mask": 1.0}[kind]
     below = limit - (1e-7 if kind == "probability" else 1.0)
-    return _text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
+    return xml_text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
 
 
 def _looked_up(source: str, band: str, grid: RasterInfo, table: str, holes: RasterInfo | None = None) -> ET.Element:
     """A VRT of a band whose values are looked up; 0 where `holes`, the raster that it is of, has none."""
-    root = _grid(grid)
+    root = grid_element(scene_geobox(grid), horizontal_crs(grid.crs_wkt).to_wkt())
     own = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    window = Window(0, 0, grid.height, grid.width)
-    element = add_source(own, source, band, window, relative=False, kind="ComplexSource")
+    element = add_source(own, source, band, grid.window, relative=False, kind="ComplexSource")
     nodata = None if holes is None else holes.nodata
     if holes is not None and np.dtype(holes.dtype).kind == "f":
         nodata = float("nan") if nodata is None else nodata
@@ -281,11 +291,16 @@ def _warped(info: RasterInfo, cloudy: str, target: GeoBox, overlap: Overlap) -> 
         ) from error
 
 
-def _grid(info: RasterInfo) -> ET.Element:
-    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-    add_grid(root, scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
-    return root
-
-
-def _text(root: ET.Element) -> str:
-    return ET.tostring(root, encoding="unicode")
+def _of_polygons(given: NamedLayer, target: RasterInfo) -> CloudLayer:
+    """A layer of polygons: a VRT that warps a raster which is 255 everywhere onto its own grid, cut along them."""
+    clear = everywhere = _looked_up(target.source, "1", target, "0:255,1:255")
+    if given.polygons:
+        a, b, c, d, e, f = (~Affine(*target.transform))[:6]
+        area = shapely.affinity.affine_transform(read_aoi(given.polygons, target.crs_wkt), (a, b, d, e, c, f))
+        grid = scene_geobox(target)
+        with gdal_env():
+            cloudy = ET.fromstring(_warped(target, xml_text(everywhere), grid, find_overlap(target, grid)))
+        ET.SubElement(cloudy.findall("GDALWarpOptions")[0], "Cutline").text = area.wkt
+        clear = _looked_up(xml_text(cloudy), "1", target, "0:255,1:0")
+    size, mtime = size_and_time([given.path])
+    return CloudLayer(given.path, "msk_clouds", size, mtime, xml_text(clear))

@@ -112,6 +112,13 @@ def apply_linear(affine: Affine, dcols: Any, drows: Any) -> tuple[Any, Any]:
     return a * dcols + b * drows, d * dcols + e * drows
 
 
+def edge(height: float, width: float, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(cols, rows) of `steps` points a side of a rectangle, from its upper left corner to the right and around."""
+    t = np.arange(steps) / steps
+    zero, one = np.zeros(steps), np.ones(steps)
+    return np.concatenate([t, one, 1 - t, zero]) * width, np.concatenate([zero, t, one, 1 - t]) * height
+
+
 def lattice_origin(transform: Affine) -> tuple[int, int]:
     """(row, col) of a raster's corner on the lattice of its own CRS and affine.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from pathlib import Path
@@ -19,10 +19,13 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.raster.window import Window
 from geo_refdiff.signed_urls import unsigned
 
 Role = Literal["scene", "reference", "mask", "clouds"]
-CloudKind = Literal["scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "probability", "percent", "mask"]
+CloudKind = Literal[
+    "scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "msk_classi", "msk_clouds", "probability", "percent", "mask"
+]
 """What the values of a layer that tells clouds mean, see `raster.clouds`."""
 
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
@@ -106,6 +109,11 @@ class RasterInfo:
         """What GDAL opens."""
         return self.path if self.vrt is None else self.vrt
 
+    @property
+    def window(self) -> Window:
+        """All of its pixels."""
+        return Window(0, 0, self.height, self.width)
+
 
 def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:
     """What a raster file holds, after checking that it can serve as a scene, a reference, a mask of change or clouds.
@@ -163,7 +171,8 @@ def _checked(dataset: Any, name: str, role: Role) -> RasterInfo:
     _check_bands(name, role, data_bands, interp, dtypes)
     _check_chunks(dataset, name)
     _check_readable(dataset, name)
-    size, mtime = _size_and_time(dataset, name)
+    made_of = [f for f in dataset.files if not f.endswith(".aux.xml")] if dataset.driver == "VRT" else []
+    size, mtime = size_and_time([name, *made_of])
     first = data_bands[0]
     nodata = dataset.nodatavals[first - 1]
     has_alpha = len(data_bands) < dataset.count
@@ -316,16 +325,13 @@ def _check_readable(dataset: Any, name: str) -> None:
                 ) from error
 
 
-def _size_and_time(dataset: Any, name: str) -> tuple[int, int]:
-    """Bytes and last change (ns) of the file; of a VRT together with the files it is made of."""
-    files = {name}
-    if dataset.driver == "VRT":
-        files.update(f for f in dataset.files if not f.endswith(".aux.xml"))
+def size_and_time(files: Iterable[str]) -> tuple[int, int]:
+    """Bytes of some files together, and their last change, ns; URLs and files inside archives count nothing."""
     size = mtime = 0
-    for file in sorted(files):
+    for file in sorted(set(files)):
         try:
             state = Path(file).stat()
-        except OSError:  # a URL or a file inside an archive
+        except OSError:
             continue
         size, mtime = size + state.st_size, max(mtime, state.st_mtime_ns)
     return size, mtime

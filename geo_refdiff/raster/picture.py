@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -17,6 +18,9 @@ from geo_refdiff.raster.band_names import band_keys
 from geo_refdiff.raster.files import atomic_path
 from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.window import Window
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GAP = 8
 _TITLE = 30
@@ -155,19 +159,23 @@ def reduced(
     return values, valid & np.isfinite(values).all(axis=0)
 
 
+def picture_of(pixels: NDArray[np.uint8], valid: NDArray[np.bool_]) -> Image.Image:
+    """Pixels (1 or 3, height, width), those that are missing transparent, and white where transparency is not shown."""
+    from PIL import Image
+
+    rgb = np.where(valid, np.broadcast_to(pixels, (3, *valid.shape)), 255)
+    alpha = np.where(valid, 255, 0)
+    return Image.fromarray(np.concatenate([rgb, alpha[None]]).astype(np.uint8).transpose(1, 2, 0).copy())
+
+
 def write_quicklook(preview: Look, png: Path) -> None:
     """A PNG of what `look` gives; missing pixels are transparent.
 
     Raises:
         OutputError: the PNG cannot be written.
     """
-    from PIL import Image
-
     low, high = preview.range
     scaled = (np.nan_to_num(preview.values) - low) / max(high - low, 1e-9)
     shown = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
-    rgb = np.repeat(shown, 3, axis=0) if len(shown) == 1 else shown
-    alpha = np.where(preview.valid, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(np.concatenate([rgb, alpha[None]]).transpose(1, 2, 0)))
     with atomic_path(png) as temporary:
-        picture.save(temporary, format="PNG", compress_level=_COMPRESSION)
+        picture_of(shown, preview.valid).save(temporary, format="PNG", compress_level=_COMPRESSION)

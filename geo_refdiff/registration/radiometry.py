@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROUNDS = 5
 _KEEP = 0.7
@@ -33,6 +37,10 @@ class RadiometricFit:
     offset: tuple[float, ...]
     correlation: tuple[float, ...]
     pixels: int
+
+    def applied(self, image: Tensor) -> Tensor:
+        """gain * image + offset, of (..., C, H, W) float."""
+        return image.new_tensor(self.gain).view(-1, 1, 1) * image + image.new_tensor(self.offset).view(-1, 1, 1)
 
 
 def fit_radiometry(

@@ -58,14 +58,13 @@ class Inference(TypedDict, total=False):
 
     back_project: bool
     detail: Share
-    gate_gain: NotNegative
+    copy_exponent: Share
     halo: WholeNumber
     optional_bands: list[str]
     overlap: WholeNumber
     psf_sigma: NotNegative
     sampler: Sampler
     scales: list[Count]
-    sharpen: NotNegative
     window: Count
 
 

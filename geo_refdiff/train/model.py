@@ -36,8 +36,6 @@ _UNMEASURED: dict[str, Any] = {
     "halo": 48,
     "window": 512,
     "back_project": True,
-    "gate_gain": 1.0,
-    "sharpen": 1.0,
     "sampler": SamplerConfig(
         "better-start", steps=2, sigma_start=0.02, sigma_full=0.3, sigma_min=0.006, sigma_max=20.0, rho=7.0
     ),
@@ -110,7 +108,7 @@ def _perceptual_inference(config: TrainConfig) -> Inference:
     sampler: Sampler = {"steps": 0}
     if config.perception.sample:
         sampler = {"steps": 1, "sigma_start": config.perception.sigma}
-    return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
+    return {"sampler": sampler}
 
 
 def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:

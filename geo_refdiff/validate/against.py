@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from geo_refdiff.engine.finish import rounded
-from geo_refdiff.errors import GridError
+from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.evaluate.metrics import haarpsi, ssim
-from geo_refdiff.raster.band_pairs import matching_bands
+from geo_refdiff.raster.band_pairs import listed, matching_bands
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
@@ -150,7 +150,7 @@ def against_reference(
 
     Args:
         info: the output.
-        reference: its bands are found as `upscale` finds them, for the bands that the model made.
+        reference: its bands are found as `upscale` finds them, for the bands that the model made, or as declared.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
 
@@ -161,10 +161,15 @@ def against_reference(
         registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
     Raises:
-        InputError: the reference has other bands than the scene.
+        InputError: the reference has other bands than the scene, or lacks declared ones.
     """
     scale, bands = declared.scale, [declared.bands[k] for k in declared.modelled]
-    chosen = matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
+    chosen = declared.reference or matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
+    if not set(chosen) <= set(reference.data_bands):
+        raise InputError(
+            f"{reference.path}: has bands {listed(reference)}, the output was made with {', '.join(map(str, chosen))} "
+            f"of its reference (--ref-bands); give that reference"
+        )
     registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
     own, other, pixels, covered = np.zeros(3), np.zeros(3), 0, 0
     with (

@@ -11,7 +11,7 @@ import numpy as np
 import rasterio
 
 from geo_refdiff.engine.consistency import Residual
-from geo_refdiff.engine.rasters import BAND_TAG, EXTENT_TAG, PLAN_TAG, VALID_TAG
+from geo_refdiff.engine.rasters import BAND_TAG, EXTENT_TAG, PLAN_TAG, REF_BAND_TAG, VALID_TAG
 from geo_refdiff.errors import InputError
 from geo_refdiff.options import CloudMode, Consistency
 from geo_refdiff.plan.records import Output
@@ -63,6 +63,7 @@ class Declared:
         scale: output pixels along a scene pixel.
         bands: 1-based bands of the scene, in the output's order.
         modelled: places of the bands made by the model; the others were made by transfer.
+        reference: bands of the reference for these, where --ref-bands chose them; empty: as names and places say.
         area: "none", "box" or "polygon".
         clouds: what became of the scene's clouds: "keep", "nodata", or "none" where none were known.
         extent: window of the output on the whole scene's output grid.
@@ -76,6 +77,7 @@ class Declared:
     scale: int
     bands: tuple[int, ...]
     modelled: tuple[int, ...]
+    reference: tuple[int, ...]
     area: str
     clouds: str
     extent: Window
@@ -114,6 +116,7 @@ def _parsed(tags: Mapping[str, str], band_tags: list[dict[str, str]]) -> Declare
         scale=scale,
         bands=_numbers(tags["GEO_REFDIFF_BANDS"]),
         modelled=tuple(k for k, tags in enumerate(band_tags) if tags.get(BAND_TAG, "model") == "model"),
+        reference=tuple(int(tags[REF_BAND_TAG]) for tags in band_tags if REF_BAND_TAG in tags),
         area=_one_of(tags["GEO_REFDIFF_AOI"], ("none", "box", "polygon")),
         clouds=_one_of(tags.get("GEO_REFDIFF_CLOUDS", "none"), ("none", *get_args(CloudMode))),
         extent=Window(*_numbers(tags[EXTENT_TAG])),

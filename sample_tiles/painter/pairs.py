@@ -15,7 +15,7 @@ from rasterio.enums import ColorInterp
 
 from geo_refdiff.classes import CLASSES, COLOURS
 from geo_refdiff.data.index import IndexRow, check_suffix, write_index
-from geo_refdiff.data.matching import match
+from geo_refdiff.data.matching import View, fit_views
 from sample_tiles.painter.landscape import render_pair
 
 U8 = NDArray[np.uint8]
@@ -72,7 +72,7 @@ def _write_pair(folder: Path, seed: int, size: int, gsd: float) -> IndexRow:
     for name, image in (("new", new), ("ref", ref), ("classes", now), ("mask", np.where(before != now, now, 0))):
         write_raster(folder / f"{name}.tif", image.astype(np.uint8), CRS_UTM, grid, None)
     everywhere = np.ones(now.shape, np.bool_)
-    fit = match([(new, everywhere, ref, everywhere)], register=False)
+    fit = fit_views([View(new, everywhere, ref, everywhere)])
     below = f"{folder.parent.name}/{folder.name}"
     return IndexRow(
         f"landscape {seed} {'new->old' if seed % 2 else 'old->new'}",
@@ -83,5 +83,5 @@ def _write_pair(folder: Path, seed: int, size: int, gsd: float) -> IndexRow:
         place=f"landscape/{seed}",
         gain=fit.gain,
         offset=fit.offset,
-        correlation=fit.correlation,
+        correlation=float(np.mean(fit.correlation)),
     )

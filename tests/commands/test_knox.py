@@ -100,9 +100,9 @@ def test_the_model_with_a_reference_in_any_crs(
     out = upscale(scene, ref=reference, out=tmp_path / "out.tif", scale=8, device="cpu").out
     check_product(scene, out)
     if which("gdalinfo"):
-        told = subprocess.run(["gdalinfo", str(out)], capture_output=True, text=True, check=True)
-        assert 'ID["EPSG",26914]' in told.stdout
-        assert "Warning" not in told.stderr
+        reported = subprocess.run(["gdalinfo", str(out)], capture_output=True, text=True, check=True)
+        assert 'ID["EPSG",26914]' in reported.stdout
+        assert "Warning" not in reported.stderr
 
 
 def test_the_model_with_a_mask_and_without(knox: Path, make_scene: MakeScene, tmp_path: Path) -> None:

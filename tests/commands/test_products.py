@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
@@ -140,11 +144,11 @@ def test_the_item_says_when_the_scene_was_taken(
     scene = make_pair()[0].rename(tmp_path / name)
     options: dict[str, Any] = {"model": "bicubic", "scale": 2, "products": "stac", "scene_date": said}
     upscale(scene, out=tmp_path / "o.tif", **options)
-    told = json.loads((tmp_path / "o.json").read_text())["properties"]
-    assert told["geo_refdiff:datetime_from"] == want[2]
-    assert told["datetime"] == want[0] or want[0] is None
-    assert told.get("end_datetime") == want[1]
-    assert told.get("start_datetime") == (told["datetime"] if want[1] else None)
+    reported = json.loads((tmp_path / "o.json").read_text())["properties"]
+    assert reported["geo_refdiff:datetime_from"] == want[2]
+    assert reported["datetime"] == want[0] or want[0] is None
+    assert reported.get("end_datetime") == want[1]
+    assert reported.get("start_datetime") == (reported["datetime"] if want[1] else None)
 
 
 def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_path: Path) -> None:
@@ -155,10 +159,10 @@ def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_pa
 def test_the_item_says_how_the_reference_was_registered(make_pair: Any, tmp_path: Path) -> None:
     scene, ref = make_pair()
     upscale(scene, ref=ref, model="matched-ref", out=tmp_path / "o.tif", products="stac")
-    told = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
-    assert told["mode"] == "auto"
-    assert told["unused"] is False
-    assert len(told["shift_scene_pixels"]) == 2
+    reported = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
+    assert reported["mode"] == "auto"
+    assert reported["unused"] is False
+    assert len(reported["shift_scene_pixels"]) == 2
 
 
 def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) -> None:
@@ -167,6 +171,25 @@ def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) ->
     with pytest.raises(OutputError, match=r"o\.png: exists already"):
         upscale(scene, model="bicubic", scale=2, out=tmp_path / "o.tif", products=PRODUCTS)
     assert (tmp_path / "o.png").read_text() == "mine"
+
+
+def test_missing_pixels_are_transparent_and_white(make_pair: Any, tmp_path: Path) -> None:
+    """Of areas whose polygon is turned against the grid."""
+    scene, _ = make_pair()
+    with rasterio.open(scene) as dataset:
+        (west, south), (east, north) = dataset.bounds[:2], dataset.bounds[2:]
+    x, y = (west + east) / 2, (south + north) / 2
+    turned = shapely.Polygon([(x, north), (east, y), (x, south), (west, y)])
+    upscale(scene, model="bicubic", scale=2, out=tmp_path / "o.tif", aoi=turned, products="quicklook,report")
+    picture = np.asarray(Image.open(tmp_path / "o.png"))
+    missing = picture[..., 3] == 0
+    assert 0.3 < missing.mean() < 0.7
+    assert (picture[missing] == (255, 255, 255, 0)).all()
+    data = re.search(r'src="data:image/webp;base64,([^"]+)" alt="output"', (tmp_path / "o.html").read_text())
+    assert data is not None
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1]))))
+    assert (shown[..., 3] == 0).mean() == pytest.approx(missing.mean(), abs=0.02)
+    assert np.median(shown[shown[..., 3] == 0][:, :3]) == 255
 
 
 def test_names_of_products() -> None:

@@ -425,7 +425,7 @@ def test_index_refuses_what_it_cannot_do(tree: Path, tmp_path: Path) -> None:
         make_index(tmp_path / "nowhere", tmp_path / "i.csv")
     with pytest.raises(OptionError, match=r"an index ends in \.csv"):
         make_index(tree, tmp_path / "i.xlsx")
-    with pytest.raises(OptionError, match="--exclude 'gamma' fits no place"):
+    with pytest.raises(OptionError, match="exclude 'gamma' fits no place"):
         make_index(tree, tmp_path / "i.csv", exclude=["gamma"])
     (tmp_path / "i.csv").write_text("mine")
     with pytest.raises(OutputError, match="exists already; choose another name or say --overwrite"):

@@ -1,14 +1,12 @@
-"""Shifts with their signs, cubic interpolation, and the fit of radiometry."""
+"""Shifts with their signs, and the fit of radiometry."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 
-from geo_refdiff.data.matching import find_shift, match, match_radiometry, moved, whole_and_part
+from geo_refdiff.data.matching import View, find_shift, fit_views, match_radiometry, median_shift
 
 
 def texture(seed: int, side: int = 160) -> np.ndarray:
@@ -44,47 +42,21 @@ def test_no_shift_is_claimed_between_strangers_or_too_far() -> None:
     assert find_shift(texture(2)[:, :16], texture(2)[:, :16]) is None
 
 
-@given(st.floats(-20, 20))
-def test_a_position_is_whole_pixels_and_a_rest(shift: float) -> None:
-    whole, part = whole_and_part(shift)
-    assert 0 <= part < 1
-    assert whole + part == pytest.approx(-shift, abs=2e-6)
-
-
-@settings(max_examples=25)
-@given(st.floats(-6, 6), st.floats(-6, 6))
-def test_moving_agrees_with_splines_and_tells_what_it_does_not_know(rows: float, cols: float) -> None:
-    image = texture(4, 64)
-    out, known = moved(image, (rows, cols))
-    expected = ndimage.shift(image.astype(float), (0, rows, cols), order=3, mode="nearest")
-    inner = (slice(None), slice(12, -12), slice(12, -12))
-    assert known[12:-12, 12:-12].all()
-    assert np.abs(out - expected)[inner].mean() < 1.0
-    share = known.mean()
-    reach = (64 - abs(rows) - 4) * (64 - abs(cols) - 4) / 64**2
-    assert reach <= share <= (64 - abs(rows) + 1) * (64 - abs(cols) + 1) / 64**2
-
-
-def test_whole_shifts_copy_pixels() -> None:
-    image = texture(5, 48)
-    out, known = moved(image, (3.0, -5.0))
-    np.testing.assert_array_equal(out[:, 3:, :-5], image[:, :-3, 5:])
-    assert known.sum() == 45 * 43
-
-
 def test_match_finds_shift_and_radiometry_and_says_how_well() -> None:
     new = texture(6)
     old = shifted((new - 15.0) / 0.85, (1.5, -2.0))
     everywhere = np.ones(new.shape[1:], bool)
-    found = match([(new, everywhere, old, everywhere)], register=True)
-    assert found.registered
-    assert found.shift == pytest.approx((-1.5, 2.0), abs=0.15)
-    assert found.gain == pytest.approx((0.85,) * 4, rel=0.05)
-    assert found.correlation > 0.95
-    assert not match([(new, everywhere, old, everywhere)], register=False).registered
+    view = View(new, everywhere, old, everywhere)
+    shift = median_shift([view])
+    assert shift == pytest.approx((-1.5, 2.0), abs=0.15)
+    registered = View(new, everywhere, shifted(old, shift), everywhere)
+    fit = fit_views([registered])
+    assert fit.gain == pytest.approx((0.85,) * 4, rel=0.05)
+    assert np.mean(fit.correlation) > 0.95 > np.mean(fit_views([view]).correlation)
     # two views that see nothing are outvoted by none: half must agree to see something
-    blind = (texture(7), everywhere, texture(8), everywhere)
-    assert not match([(new, everywhere, old, everywhere), blind, blind], register=True).registered
+    blind = View(texture(7), everywhere, texture(8), everywhere)
+    assert median_shift([view, blind]) == shift
+    assert median_shift([view, blind, blind]) is None
 
 
 def test_fitted_is_in_the_new_radiometry() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import torch
 from hub import Server, serving
 
 from geo_refdiff import upscale
@@ -30,7 +29,9 @@ from geo_refdiff.diffusion.checkpoint import (
 )
 from geo_refdiff.diffusion.remote import fetch_model
 from geo_refdiff.errors import ModelError, OptionError
-from geo_refdiff.evaluate.methods import load_models
+from geo_refdiff.evaluate.methods import variants
+from geo_refdiff.evaluate.options import EvaluateOptions
+from geo_refdiff.sensor.sensor import SensorModel
 
 FIRST, SECOND = "1" * 40, "2" * 40
 
@@ -288,9 +289,8 @@ def test_a_download_that_ends_early_is_not_kept(server: Server, tmp_path: Path, 
 
 
 def test_other_commands_take_the_same_names(hub: Server) -> None:
-    bands, classes = ("red", "green", "blue"), ("no change", "water", "building")
-    (loaded,) = load_models(["hf://owner/name@v1"], bands, classes, [4], "cpu", torch.float32)
-    assert (loaded.denoiser.halo, loaded.label) == (16, "name@v1")
+    (variant,) = variants(["hf://owner/name@v1"], EvaluateOptions.of(device="cpu"), [None])
+    assert (variant.model.make(SensorModel(4), (0, 1, 2)).halo, variant.name) == (16, "name@v1")
     assert describe_model("hf://owner/name")["halo"] == 24
     with pytest.raises(OptionError, match="is a copy in the cache, which is no place for a calibration"):
         calibrate("hf://owner/name", "pairs.csv", scales=[4], runs=2, places=4)

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,19 +101,34 @@ def test_files_and_options_that_pages_name_exist() -> None:
     assert not wrong
 
 
-def test_the_site_builds_without_a_warning(hooks: ModuleType, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(hooks: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built without a warning."""
     for name in ("material", "mkdocs_jupyter"):
         pytest.importorskip(name, reason="needs the extra docs: pip install 'geo-refdiff[docs]'")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     surroundings = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     run = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "WARNING" not in run.stderr
-    built = {path.relative_to(tmp_path / "site").as_posix() for path in (tmp_path / "site").rglob("*.html")}
+    return folder
+
+
+def test_the_site_has_every_page_of_the_menu(site: Path) -> None:
+    built = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert {page.rpartition(".")[0] + ".html" for page in menu()} <= built
-    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text())
+    index = json.loads((site / "search" / "search_index.json").read_text())
     found = {entry["location"].partition("#")[0] for entry in index["docs"]}
     assert {"products.html", "models.html", "tutorial.html", "model-card.html"} <= found
+
+
+def test_pages_from_disk_can_be_searched(site: Path, browse: Callable[..., str]) -> None:
+    page = browse(site / "index.html", "--dump-dom", query="?q=lattice")
+    told = re.search(r'md-search-result__meta">\s*(\d+) matching documents', page)
+    assert told is not None
+    assert int(told[1]) > 1
+    assert 'href="design.html' in page
 
 
 def test_the_citation_names_this_version_and_the_paper() -> None:

@@ -191,7 +191,7 @@ def test_the_protocol_of_the_paper_in_one_go(tiny_published: Path, tmp_path: Pat
     assert means(report.metrics, "TTSR")["ssim"] == pytest.approx(1)
     assert means(report.metrics, "TTSR")["lr_rmse"] == pytest.approx(0.29, abs=0.05)  # the LR images are rounded
     assert means(report.metrics, "ref")["psnr_changed"] < 20 < means(report.metrics, "ref")["psnr_unchanged"]
-    with pytest.raises(GeoRefDiffError, match="brings no LR images for 4x, only bic 8x"):
+    with pytest.raises(GeoRefDiffError, match="has no LR images for 4x, only bic 8x"):
         evaluate(str(data), tile=64, scale=(4,), lr=Path("own"), out=tmp_path / "four")
 
 
@@ -269,10 +269,10 @@ def test_the_mask_that_the_product_finds_by_itself(
     pair = TileSource(open_dataset(data), size=64)
     tile = pair.read(pair.specs[0])
     lr = SensorModel(8).observe(tile.truth)
-    mask = TileDetector(detector, ("red", "green", "blue")).find(lr, tile.ref, SensorModel(8))
+    mask = TileDetector(detector, ("red", "green", "blue")).detect(lr, tile.ref, SensorModel(8))
     assert mask.shape == (1, 1, 64, 64)
     assert torch.equal(mask[..., ::8, ::8].repeat_interleave(8, -1).repeat_interleave(8, -2), mask)
-    missing = TileDetector(detector, ("red", "green", "blue")).find(lr, tile.ref * torch.nan, SensorModel(8))
+    missing = TileDetector(detector, ("red", "green", "blue")).detect(lr, tile.ref * torch.nan, SensorModel(8))
     assert missing.unique().tolist() == [255]
     with pytest.raises(OptionError, match="mask auto needs the bands red, green, blue"):
         TileDetector(detector, ("red", "nir"))
@@ -357,14 +357,14 @@ def test_a_torn_pair_is_left_out_by_name(data: str, tmp_path: Path) -> None:
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"device": "tpu9"}, "device 'tpu9': give auto, cpu, cuda"),
         ({"models": ("unheard-of",)}, "unknown model 'unheard-of'"),
-        ({"scale": (2,), "models": ("TINY",)}, "does not know scale 2; its scales are 4, 8"),
+        ({"scale": (2,), "models": ("TINY",)}, "scale 2: model .* knows 4, 8; give one of these"),
         ({"bands": ("red",), "models": ("TINY",)}, "takes the bands red, green, blue, the data set has red"),
         ({"bands": ("nir",)}, "band 'nir'"),
         ({"mask": ("nowhere",)}, "nowhere: no such folder"),
         ({"show": ("nobody",)}, "'nobody' is no tile"),
         ({"models": ("TINY", "TINY")}, "named twice"),
         ({"inception": Path("none.pt")}, r"none\.pt: no such file"),
-        ({"lr": Path("own")}, "brings no LR images; name a folder"),
+        ({"lr": Path("own")}, "has no LR images; name a folder"),
         ({"detail": (2.0,), "models": ("TINY",)}, "detail 2"),
     ],
 )

@@ -116,11 +116,18 @@ def test_sentinel_2_names_are_known(make_info: Any) -> None:
 
 def test_names_that_contradict_the_order_are_told(make_info: Any) -> None:
     scene = make_info(4, names=("blue", "green", "red", "other"))
-    with pytest.raises(InputError, match="is called red"):
+    with pytest.raises(InputError, match=r"\(blue, green, red, other\) is known to be nir; .* --model matched-ref"):
         choose_bands(scene, None, None, MODEL, ())
     assert choose_bands(scene, None, None, MODEL, ("nir",)).channels == (2, 1, 0, None)
     with pytest.raises(InputError, match=r"5 bands, .* none .*\(blue, green, x, y, z\) is known to be red;"):
         choose_bands(make_info(5, names=("blue", "green", "x", "y", "z")), None, None, MODEL, ("nir",))
+
+
+@pytest.mark.parametrize("names", [("red", "green", "nir"), ("B04", "B03", "B08"), ("green", "red", "x")])
+def test_a_band_of_another_kind_is_not_taken_for_the_one_that_is_lacking(make_info: Any, names: Any) -> None:
+    with pytest.raises(InputError, match=rf"the model takes red, green, blue, .*\({', '.join(names)}\) .* to be blue;"):
+        choose_bands(make_info(3, names=names), None, None, MODEL, ("nir",))
+    assert choose_bands(make_info(3, names=names), None, ("1", "2", "3"), MODEL, ("nir",)).channels == (0, 1, 2, None)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,36 @@ def zipped(folder: Path, name: str) -> Path:
     return path
 
 
+def write_l1c_clouds(folder: Path, clouds: bool, *, old: bool) -> None:
+    """The mask of L1C: polygons in GML before baseline 04.00, one opaque cloud with a hole; else a raster of 60 m."""
+    folder.mkdir(parents=True)
+    if not old:
+        opaque = CLOUDS[::3, ::3] & clouds
+        values = np.stack([opaque, np.roll(opaque, 1, 0), ~opaque])  # opaque, cirrus, snow
+        write(folder / "MSK_CLASSI_B00.jp2", values.astype(np.uint8), 60)
+        return
+    west, north = CORNER
+    rings = [
+        f'<gml:{side}><gml:LinearRing><gml:posList srsDimension="2">'
+        + " ".join(f"{west + 10 * x:g} {north - 10 * y:g}" for x, y in points)
+        + f"</gml:posList></gml:LinearRing></gml:{side}>"
+        for side, points in (
+            ("exterior", [(4, 8), (14, 8), (14, 16), (4, 16), (4, 8)]),
+            ("interior", [(6, 10), (6, 12), (8, 12), (8, 10), (6, 10)]),
+        )
+    ]
+    member = (
+        '<eop:maskMembers><eop:MaskFeature gml:id="OPAQUE.0"><eop:maskType>OPAQUE</eop:maskType><eop:extentOf>'
+        '<gml:Polygon gml:id="OPAQUE.0_Polygon" srsName="urn:ogc:def:crs:EPSG::32633">'
+        f"{''.join(rings)}</gml:Polygon></eop:extentOf></eop:MaskFeature></eop:maskMembers>"
+    )
+    (folder / "MSK_CLOUDS_B00.gml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?><eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" '
+        'xmlns:gml="http://www.opengis.net/gml/3.2" gml:id="S2A_OPER_MSK_CLOUDS">'
+        f"<gml:name>MSK_CLOUDS</gml:name>{member if clouds else ''}</eop:Mask>"
+    )
+
+
 _S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 
 
@@ -102,6 +132,8 @@ def make_sentinel_2(tmp_path: Path) -> Make:
             classes[10, 10] = 11  # snow
             if "SCL" not in without:
                 write(folder / f"{name}.jp2", classes, 20)
+        elif "MSK" not in without:
+            write_l1c_clouds(folder / granule / "QI_DATA", clouds, old=float(baseline) < 4)
         listed = "".join(f"<IMAGE_FILE>{name}</IMAGE_FILE>" for name in images)
         adds = "BOA_ADD_OFFSET" if level == "L2A" else "RADIO_ADD_OFFSET"
         lists = "BOA_ADD_OFFSET_VALUES_LIST" if level == "L2A" else "Radiometric_Offset_List"

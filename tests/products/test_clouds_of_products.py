@@ -17,12 +17,12 @@ import shapely
 from affine import Affine
 from PIL import Image
 
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.commands.upscale import upscale
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.options import Sources
 from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.restore.sources import CLOUD
@@ -130,6 +130,41 @@ def test_blocks_and_areas_do_not_change_pixels_near_clouds(make_sentinel_2: Make
         assert np.abs(cut.astype(int) - values[:, 6:30, 10:36].astype(int)).max() <= (1 if end == ".tif" else 0)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("baseline", ["05.10", "02.09"])
+def test_clouds_of_level_1c(
+    make_sentinel_2: Make, zip_folder: Callable[[Path, str], Path], tmp_path: Path, baseline: str, packed: bool
+) -> None:
+    product = make_sentinel_2(level="L1C", baseline=baseline, clouds=True)
+    wanted = np.zeros((SIDE, SIDE), bool)
+    if baseline == "02.09":
+        wanted[8:16, 4:14], wanted[10:12, 6:8] = True, False
+    else:
+        coarse = CLOUDS[::6, ::6]
+        wanted = np.kron(coarse | np.roll(coarse, 1, 0), np.ones((6, 6), bool))
+        assert wanted.any()
+    if packed:
+        product = zip_folder(product, f"{product.name}.zip")
+    out = tmp_path / "out.tif"
+    plan = read_plan(run(product, out, clouds="nodata", plan_only=True).plan_path)
+    assert check_inputs(plan) == plan
+    run(product, out, clouds="nodata", resume=True)
+    np.testing.assert_array_equal(pixels(out)[1], fine(~EMPTY & ~wanted))
+    assert validate_product(out, product).broken == []
+
+
+@pytest.mark.parametrize("baseline", ["05.10", "02.09"])
+def test_clouds_of_level_1c_that_are_none_or_damaged(make_sentinel_2: Make, tmp_path: Path, baseline: str) -> None:
+    folder, out = make_sentinel_2(level="L1C", baseline=baseline), tmp_path / "out.tif"
+    name = next(folder.rglob("MSK_*"))
+    assert f"the scene is free of clouds, as {name.name} tells" in run(folder, out, clouds="nodata").notes
+    np.testing.assert_array_equal(pixels(out)[1], fine(~EMPTY))
+    name.write_bytes(name.read_bytes()[:200])
+    with pytest.raises(InputError, match=rf"{name.name}: (is no XML|cannot be (opened as a raster|read))") as error:
+        run(folder, out, overwrite=True)
+    assert "\n" not in str(error.value)
+
+
 def test_the_change_of_a_layer_is_another_input(make_sentinel_2: Make, tmp_path: Path) -> None:
     folder = make_sentinel_2()
     layer = tmp_path / "mask.tif"
@@ -189,7 +224,7 @@ def test_layers_that_do_not_fit_give_one_line(make_sentinel_2: Make, tmp_path: P
         with pytest.raises((InputError, OptionError), match=told):
             run(folder, tmp_path / "out.tif", cloud_mask=mask)
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name]
-    plain = make_sentinel_2(level="L1C")
+    plain = make_sentinel_2(level="L1C", without=("MSK",))
     assert any("tells no clouds" in note for note in run(plain, tmp_path / "out.tif").notes)
 
 
@@ -221,6 +256,50 @@ def test_a_batch_heeds_the_clouds_of_one_product_and_of_mosaics(make_sentinel_2:
         told[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
     layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which lies on top is the batch's choice
     assert any(np.array_equal(valid, fine(seen == 1)) for seen in layered)
+
+
+def earlier(folder: Path, days: int, to: Path) -> Path:
+    """A copy of a product that says that it was taken before."""
+    to.mkdir(parents=True, exist_ok=True)
+    copy = shutil.copytree(folder, to / folder.name.replace("20220503T102021", f"202205{3 - days:02}T102021", 1))
+    metadata = next(copy.glob("MTD_MSI*.xml"))
+    metadata.write_text(metadata.read_text().replace("2022-05-03T", f"2022-05-{3 - days:02}T"))
+    return copy
+
+
+def test_a_batch_takes_the_clear_one_of_two_dates(make_sentinel_2: Make, tmp_path: Path) -> None:
+    cloudy = make_sentinel_2(clouds=True).rename(tmp_path / "cloudy.SAFE")
+    clear = earlier(make_sentinel_2(), 2, tmp_path / "more")
+    box = shapely.box(CORNER[0] + 40, CORNER[1] - 160, CORNER[0] + 140, CORNER[1] - 80)  # all of it under the cloud
+    beside = shapely.box(CORNER[0] + 160, CORNER[1] - 230, CORNER[0] + 230, CORNER[1] - 170)
+    areas = tmp_path / "areas.gpkg"
+    gpd.GeoDataFrame({"name": ["under", "beside"]}, geometry=[box, beside], crs="EPSG:32633").to_file(areas)
+
+    def chosen(folder: str, **options: Any) -> dict[str, tuple[str, str]]:
+        given = {"model": "bicubic-ibp", "scale": 2, "products": "none"} | options
+        done = batch(areas, Sources([cloudy, clear]), tmp_path / folder, options=given)
+        assert done.done == 2
+        table = gpd.read_file(tmp_path / folder / "manifest.gpkg").set_index("name")
+        return {name: (row["scene"], row["notes"] or "") for name, row in table.iterrows()}
+
+    auto = chosen("auto")
+    assert auto["under"][0] == clear.name
+    assert "scenes of better dates are cloudy in the area: cloudy.SAFE (100%)" in auto["under"][1]
+    assert auto["beside"][0] == "cloudy.SAFE"
+    assert chosen("none", cloud_mask="none")["under"][0] == "cloudy.SAFE"
+
+
+def test_coarser_bands_reach_mosaics_of_a_batch(make_sentinel_2: Make, tiny_compact: Path, tmp_path: Path) -> None:
+    folder = make_sentinel_2()
+    under = earlier(folder, 2, tmp_path / "more")
+    box = shapely.box(CORNER[0], CORNER[1] - 200, CORNER[0] + 200, CORNER[1])  # with missing pixels: a mosaic
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "areas.gpkg")
+    options = {"model": str(tiny_compact), "scale": 4, "other_bands": "transfer"}
+    done = batch(tmp_path / "areas.gpkg", Sources([folder, under]), tmp_path / "out", options=options)
+    assert done.done == 1, done.errors
+    assert (tmp_path / "out" / "batch" / "mosaics" / "a.scene.vrt").exists()
+    with rasterio.open(tmp_path / "out" / "a.tif") as dataset:
+        assert dataset.descriptions[4:] == ("B05", "B06", "B07", "B8A", "B11", "B12")
 
 
 def test_quality_layers_that_are_missing_or_damaged_give_one_line(

@@ -108,11 +108,11 @@ def test_an_approximate_datum_shift_is_told_with_its_accuracy(
     scene = inspect(make_raster("scene.tif", image, crs="EPSG:32614"), "scene")
     fine = np.repeat(np.repeat(image, 8, 1), 8, 2)
     reference = inspect(make_raster("ref.tif", fine, pixel=5.0, crs="EPSG:26914"), "reference")  # NAD83
-    told = make_outline(UpscaleOptions.of(model="matched-ref"), scene, reference).notes
-    assert any("datum shift" in note and "accurate to 4 metres" in note for note in told)
+    output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, reference).notes
+    assert any("datum shift" in note and "accurate to 4 metres" in note for note in output)
     same = inspect(make_raster("same.tif", fine, pixel=5.0, crs="EPSG:32614"), "reference")
-    told = make_outline(UpscaleOptions.of(model="matched-ref"), scene, same).notes
-    assert not any("datum shift" in note for note in told)
+    output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, same).notes
+    assert not any("datum shift" in note for note in output)
 
 
 def test_a_subdataset_is_opened_by_the_name_that_rasterio_gives(

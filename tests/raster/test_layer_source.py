@@ -45,9 +45,9 @@ def fields(tmp_path: Path) -> Path:
     ],
 )
 def test_parts_of_a_name(rest: str, layer: str | int | None, subset: str) -> None:
-    found = layer_source(f"x.gpkg{rest}")
-    assert (found.path, found.layer, found.subset) == ("x.gpkg", layer, subset)
-    assert layer_source(str(found)) == LayerSource("x.gpkg", layer, subset)
+    result = layer_source(f"x.gpkg{rest}")
+    assert (result.path, result.layer, result.subset) == ("x.gpkg", layer, subset)
+    assert layer_source(str(result)) == LayerSource("x.gpkg", layer, subset)
 
 
 @pytest.mark.parametrize("rest", ["|option:X=1", "|layerid=last", "|geometrytype=Point", "|layername=", "|fields"])

@@ -171,8 +171,8 @@ def test_a_use_that_no_config_may_hold_is_refused_before_training(
 
 
 def test_a_use_of_another_architecture_is_refused(tiny_config: Configs) -> None:
-    published = tiny_config("model.architecture=published", "inference.gate_gain=1.0")
-    with pytest.raises(ModelError, match=r"inference\.gate_gain: a published model has no such setting"):
+    published = tiny_config("model.architecture=published", "inference.copy_exponent=0.5")
+    with pytest.raises(ModelError, match=r"inference\.copy_exponent: a published model has no such setting"):
         new_denoiser(published, ("red", "green", "blue"), ("no change", "water"))
 
 

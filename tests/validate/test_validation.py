@@ -110,6 +110,24 @@ def test_bands_are_found_by_name_and_the_reference_is_moved_to_its_place(make_pa
     assert found["detail_shared"] > 0.9
 
 
+@pytest.mark.parametrize("model", ["matched-ref", "bicubic-ibp"])
+def test_the_reference_is_paired_as_the_run_paired_it(
+    make_pair: Any, make_raster: Any, tmp_path: Path, model: str
+) -> None:
+    scene, ref = make_pair(64, 64)
+    with rasterio.open(ref) as dataset:
+        names = list(dataset.descriptions)
+    straight = upscale(scene, ref=ref, model=model, scale=8, out=tmp_path / "o.tif", coregister="off").out
+    wrong = reordered(ref, tmp_path / "wrong.tif", [2, 0, 1], [names[2], names[1], names[0]])  # names of others
+    options: dict[str, Any] = {"model": model, "scale": 8, "coregister": "off", "ref_bands": (2, 3, 1)}
+    out = upscale(scene, ref=wrong, out=tmp_path / "p.tif", **options).out
+    found = validate_product(out, scene, reference=wrong).reference
+    assert found["detail_shared"] == validate_product(straight, scene, reference=ref).reference["detail_shared"]
+    short = make_raster("short.tif", np.ones((2, 512, 512), np.uint8), pixel=5.0, names=names[:2])
+    with pytest.raises(InputError, match=r"short\.tif: has bands .* the output was made with 2, 3, 1 of its reference"):
+        validate_product(out, scene, reference=short)
+
+
 def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
     make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ from affine import Affine
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff import upscale
-from geo_refdiff.errors import ResumeError
+from geo_refdiff.errors import GeoRefDiffError, ResumeError
 from geo_refdiff.xarray.store import temporary_folder
 
 Opened = Callable[..., xarray.DataArray]
@@ -234,3 +234,25 @@ def test_clouds_as_a_file_and_as_an_array(
     cloudy = np.kron(classes[0] == 9, np.ones((4, 4), bool))
     assert (wanted == 0).all(axis=0)[cloudy].all() == (clouds == "nodata")
     assert (wanted == 0).all(axis=0)[~cloudy].mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["array", "dataset"])
+def test_like_as_an_array(make_pair: Any, opened: Opened, command: Command, kind: str) -> None:
+    scene, reference = make_pair(16, 20, scale=4)
+    like = opened(reference, {"x": 40, "y": 40})
+    given = like if kind == "array" else like.to_dataset(dim="band").rename({1: "a", 2: "b", 3: "c"})
+    lazy = opened(scene).refdiff.upscale(model="bicubic", like=given)
+    np.testing.assert_array_equal(lazy.values, command(scene, model="bicubic", scale=4))
+    with pytest.raises(GeoRefDiffError, match="scale 8: pixels like those of array want 4"):
+        opened(scene).refdiff.upscale(model="bicubic", like=given, scale=8)
+
+
+@pytest.mark.parametrize("name", ["like", "cloud_mask"])
+def test_arrays_beside_files_are_told_the_way(make_pair: Any, opened: Opened, tmp_path: Path, name: str) -> None:
+    scene, reference = make_pair(16, 20)
+    options: dict[str, Any] = {"model": "bicubic", "out": tmp_path / "o.tif"}
+    with pytest.raises(GeoRefDiffError, match=r"an array is no file: .* call array\.refdiff\.upscale"):
+        upscale(scene, **options, **{name: opened(reference)})
+    with pytest.raises(GeoRefDiffError, match="give a text") as error:
+        upscale(scene, **options, **{name: np.zeros((40, 40))})
+    assert "\n" not in str(error.value)
