@@ -112,7 +112,7 @@ def other_reference(path: Path, image: Bytes, moved: Affine | None = None) -> Pa
 
 
 def draw_coregistration(out: Path, folder: Path) -> None:
-    """The reference moved away, found and moved back."""
+    """The reference moved away, registered and moved back."""
     image = read(DATA.reference)
     moved = other_reference(folder / "moved.tif", image, Affine.translation(_SHIFT, _SHIFT / 3))
     coregister(DATA.scene, moved, report=folder / "r.json", picture=folder / "r.png")

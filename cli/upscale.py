@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @shared(without=["mask"])
 @record_options(ClusterOptions)
 @config_option
-@click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
+@click.option("--resume", is_flag=True, help="Continue with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
 @click.option("--plan-only", is_flag=True, help="Check everything, write the plan and OUT.run.toml, compute nothing.")
 @click.option("--keep", is_flag=True, help="Keep the folder with plan and blocks.")

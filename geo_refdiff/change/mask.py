@@ -54,7 +54,7 @@ class MaskRecord:
         min_confidence: below it the class is unknown.
         channels: for "auto", positions of red, green, blue, nir among the plan's bands.
         detector: for "auto", SHA-256 of the detector.
-        on_scene: whether the mask lies on the scene; otherwise it is moved with the reference.
+        on_scene: whether the mask is aligned with the scene; otherwise it is moved with the reference.
     """
 
     kind: Kind
@@ -242,7 +242,7 @@ def _from_polygons(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -
         values[key] = index
     record = MaskRecord("polygons", polygons=info, values=_sorted(values))
     if not PolygonMask(info, target, values).meets_target():
-        raise GridError(f"{info.path}: no polygon lies near the scene; check its CRS, or say --mask none")
+        raise GridError(f"{info.path}: no polygon is near the scene; check its CRS, or say --mask none")
     return record
 
 

@@ -152,7 +152,7 @@ class ConditionReader:
         return Inputs(windows, lr, lr_valid, ref, ref_valid, mask)
 
     def conditions(self, inputs: Inputs) -> Conditions:
-        """What a restorer is told, on the device of the inputs."""
+        """What a restorer is given, on the device of the inputs."""
         radiometry, count = self.plan.radiometry, len(self.plan.bands.scene)
         lr = self.filled(inputs, LR_MARGIN)[:, :count]
         ref = inputs.ref

@@ -179,7 +179,7 @@ class FullResolutionHead(nn.Module):
 class ResizeHead(nn.Module):
     """Coarse features -> pixels: interpolated to half resolution, convolved, to full resolution, convolved.
 
-    Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what lies between its
+    Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what is between its
     pixels comes from the inputs at full resolution.
     """
 

@@ -1,4 +1,4 @@
-"""How noisy a scene is, told from the scene itself.
+"""How noisy a scene is, estimated from the scene itself.
 
 A diagonal high pass leaves the corner of the spectrum, where a sensor's PSF lets little of the ground through and noise
 is as strong as anywhere. What of the ground is left there has two marks that noise has not: it grows with the contrast
@@ -7,7 +7,7 @@ others do not explain counts (residual of a linear regression).
 
 Bands may share noise, too, as of colour cameras and pansharpened images. Where there are calm places, and all that is
 left there is clearly more than what bands do not share, all of it counts. A dense city in few pixels has no calm
-places: noise that bands share is told too low there, at worst by half.
+places: noise that bands share is estimated too low there, at worst by half.
 """
 
 from __future__ import annotations

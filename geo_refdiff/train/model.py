@@ -28,7 +28,7 @@ from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.records import plain
-from geo_refdiff.train.config import INFERENCE_KEYS, Inference, Sampler, TrainConfig
+from geo_refdiff.train.config import INFERENCE_KEYS, Inference, TrainConfig
 from geo_refdiff.train.distributed import DistributedContext
 from geo_refdiff.train.samples import Source
 
@@ -105,7 +105,7 @@ def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, 
 
 def _perceptual_inference(config: TrainConfig) -> Inference:
     """How a model is used whose starts, or samples by one evaluation, were trained by perceptual losses."""
-    sampler: Sampler = {"steps": 0}
+    sampler: dict[str, Any] = {"steps": 0}
     if config.perception.sample:
         sampler = {"steps": 1, "sigma_start": config.perception.sigma}
     return {"sampler": sampler}
@@ -245,7 +245,7 @@ def write_model(
     """Write a model folder: config.json, weights and README.md, the model card.
 
     Args:
-        folder: of the model; the card is named after the run that it lies in.
+        folder: of the model; the card is named after the run that it is in.
         network: the trained one.
         described: as of `Denoiser.config`.
         config: of the run.

@@ -231,7 +231,7 @@ def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"item x: its geometry (has no area|makes no sense)"):
             read_stac(str(path), "scene")
     (tmp_path / "index.csv").write_text('path,wkt\nx.tif,"POLYGON ((0 0, 1 1, inf 0, 0 0))"\n')
-    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be told in degrees"):
+    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be given in degrees"):
         read_catalogue([tmp_path / "index.csv"], "scene")
 
 

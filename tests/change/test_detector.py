@@ -242,7 +242,7 @@ def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
     steps = (1 - tile[0]) * CONFIDENCE_STEPS
     off = np.where((steps > 10) & (steps < 240), np.abs(steps % 1 - 0.5), 1.0)
     assert off.min() < 0.1
-    limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding lies next to this pixel
+    limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding is next to this pixel
     prior = scene.prior(replace(detector, threshold=limit / CONFIDENCE_STEPS))
     again: list[Window] = []
     shift = [0.0]

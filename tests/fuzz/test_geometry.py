@@ -198,7 +198,7 @@ def corners(gbox: GeoBox) -> np.ndarray:
 
 
 def check_grid(plan: Plan, raster: dict[str, Any]) -> None:
-    """The output lies on the scene's grid divided by the scale, within it."""
+    """The output is on the scene's grid divided by the scale, within it."""
     scale, crop, own = plan.grid.scale, plan.grid.crop, raster["transform"]
     assert Window(0, 0, raster["height"], raster["width"]).contains(crop)
     assert plan.shape == plan.geobox.shape == (crop.height * scale, crop.width * scale)

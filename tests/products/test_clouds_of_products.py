@@ -254,7 +254,7 @@ def test_a_batch_heeds_the_clouds_of_one_product_and_of_mosaics(make_sentinel_2:
     told = np.zeros((2, SIDE, 44), int)  # 0 nothing, 1 clear, 2 cloudy
     for place, offset in enumerate((0, 20)):
         told[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
-    layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which lies on top is the batch's choice
+    layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which is on top is the batch's choice
     assert any(np.array_equal(valid, fine(seen == 1)) for seen in layered)
 
 

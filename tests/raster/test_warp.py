@@ -181,7 +181,7 @@ def test_alpha_and_mask_bands_are_heard(tmp_path: Path, kind: str) -> None:
 def test_nan_spoils_nothing_however_else_pixels_are_missing(
     tmp_path: Path, output: str, bands: tuple[int, ...]
 ) -> None:
-    """NaN or a nodata value in all bands or in one, or a mask: missing is what lies on them, and no more."""
+    """NaN or a nodata value in all bands or in one, or a mask: missing is what is on them, and no more."""
     path = tmp_path / "in.tif"
     image = np.full((3, 200, 200), 0.2, np.float32)
     gone, hole = np.zeros((2, 200, 200), np.bool_)
