@@ -122,7 +122,7 @@ def told_of(haarpsi: list[float]) -> dict[str, Any]:
     return {"models": dict.fromkeys(names), "scales": {"8": scale}}
 
 
-def test_the_order_of_the_rows_is_told_as_it_is() -> None:
+def test_the_order_of_the_rows_is_reported_as_it_is() -> None:
     judged = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.549, 0.52, 0.70]))
     order = judged.order(2)
     assert len(order) == 8

@@ -135,7 +135,7 @@ def test_another_light_within_a_few_percent_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("colour", "expected"), [(ROOF_DN, BUILT), (BARE_DN, BARE), (WATER_DN, WATER)], ids=["roof", "earth", "pond"]
 )
-def test_what_is_new_on_a_lawn_is_told_with_its_class(colour: tuple[int, ...], expected: int) -> None:
+def test_what_is_new_on_a_lawn_is_reported_with_its_class(colour: tuple[int, ...], expected: int) -> None:
     new = town()
     new[:, 20:60, 95:140] = surface(colour, 160, 2.0)[:, 20:60, 95:140]
     mask = labels_of(new, town())

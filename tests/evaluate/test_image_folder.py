@@ -69,7 +69,7 @@ def test_alpha_is_left_out_and_masks_are_class_indices(tmp_path: Path, specs: li
     assert mask.unique().tolist() == [3]
 
 
-def test_missing_and_unfit_images_are_told_apart(tmp_path: Path, specs: list[TileSpec]) -> None:
+def test_missing_and_unfit_images_are_reported_apart(tmp_path: Path, specs: list[TileSpec]) -> None:
     write_image(tmp_path / specs[0].name, picture(32, 32))
     write_image(tmp_path / specs[1].name, picture(16, 16))
     write_image(tmp_path / specs[2].name, picture(32, 32, 4))

@@ -283,7 +283,7 @@ def test_another_layout_is_refused(lpips_files: tuple[Path, Path], tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_files_in_the_wrong_order_are_told_apart(lpips_files: tuple[Path, Path]) -> None:
+def test_files_in_the_wrong_order_are_reported_apart(lpips_files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="not AlexNet as torchvision's state dict"):
         Lpips(*reversed(lpips_files))
     with pytest.raises(InputError, match="not the linear weights"):

@@ -90,7 +90,7 @@ def test_the_command_goes_on_from_a_detector(
     assert "do not fit the network" in capsys.readouterr().err
 
 
-def test_too_few_pairs_are_told(
+def test_too_few_pairs_are_reported(
     tmp_path: Path, landscapes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = landscapes("20000-20001", SIZE)

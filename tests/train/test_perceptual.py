@@ -127,7 +127,7 @@ def test_grain_counts_in_strength_alone() -> None:
     assert near < float(grain_distance(grey, truth)) < float(grain_distance(speckle, truth)) < 1.0
 
 
-def test_heads_learn_to_tell_and_the_generator_is_told() -> None:
+def test_heads_learn_to_tell_and_the_generator_follows() -> None:
     torch.manual_seed(1)
     heads = Heads((4, 8))
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.01, betas=(0.0, 0.99))
@@ -215,7 +215,7 @@ def test_a_network_without_a_start_is_refused(small_trunk: Path, tiny_config: Ca
         Objective(published, TrainingConfig(), PERCEPTION)
 
 
-def test_a_run_with_a_discriminator_goes_on(
+def test_a_run_with_a_discriminator_resumes(
     tiny_toml: Path, tmp_path: Path, small_trunk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [

@@ -157,7 +157,7 @@ def test_a_really_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
     parts = trained(1)
     save_state(tmp_path, NOTE, *parts)
     state = tmp_path / "state"
@@ -203,7 +203,7 @@ def losses(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("images_per_s", "waiting")} for line in lines]
 
 
-def test_a_killed_run_goes_on_to_the_same_end(
+def test_a_killed_run_is_resumed_to_the_same_end(
     tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -233,7 +233,7 @@ def test_what_the_truth_lacks_has_no_weight(textures: Any) -> None:
     assert torch.isfinite(batch.lr).all()
 
 
-def test_sources_that_differ_and_unknown_degradations_are_told(textures: Any) -> None:
+def test_sources_that_differ_and_unknown_degradations_are_reported(textures: Any) -> None:
     with pytest.raises(OptionError, match=r"the sources differ: bands red, green, blue, nir and red"):
         maker(textures((1,)), textures((2,), bands=("red",)))
     with pytest.raises(OptionError, match=r"samples.degradation is 'fog': choose"):

@@ -121,7 +121,7 @@ def test_the_extent_is_the_declared_one(make_pair: Any, tmp_path: Path) -> None:
         ({"nodata": 0}, "nodata: declared as 0, the scene asks for none"),
     ],
 )
-def test_numbers_are_told_as_the_scene_tells_them(
+def test_numbers_are_reported_as_the_scene_tells_them(
     numbers: Pair, tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
     out = sharpened(numbers, tmp_path / "o.tif")
