@@ -183,9 +183,9 @@ def test_rules_against_the_generated_landscape() -> None:
     for seed in (0, 2, 4):
         pair = render_pair(seed, (160, 160))
         np.add.at(hits, (pair.new_classes.ravel(), land_cover(pair.new).ravel()), 1)
-    found = np.diag(hits) / np.maximum(hits.sum(axis=1), 1)
-    assert found[BUILT] > 0.7
-    assert found[BARE] > 0.4
+    result = np.diag(hits) / np.maximum(hits.sum(axis=1), 1)
+    assert result[BUILT] > 0.7
+    assert result[BARE] > 0.4
     assert hits[TREE, TREE] + hits[TREE, LOW] > 0.6 * hits[TREE].sum()
 
 

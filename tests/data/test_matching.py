@@ -22,8 +22,8 @@ def shifted(image: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
 
 @pytest.mark.parametrize("shift", [(2.3, -1.6), (-4.0, 0.5), (0.0, 0.0), (7.5, 7.5)])
 def test_shift_is_recovered_with_its_sign(shift: tuple[float, float]) -> None:
-    found = find_shift(texture(1), shifted(texture(1), shift))
-    assert found == pytest.approx((-shift[0], -shift[1]), abs=0.15)
+    result = find_shift(texture(1), shifted(texture(1), shift))
+    assert result == pytest.approx((-shift[0], -shift[1]), abs=0.15)
 
 
 def test_shift_is_recovered_beside_missing_data() -> None:

@@ -84,9 +84,9 @@ def test_the_trunk_is_that_of_the_file(small_trunk: Path) -> None:
         x = F.relu(F.conv2d(x, weights[f"conv{name}.weight"].double(), weights[f"conv{name}.bias"].double(), padding=1))
         if name in ("1_2", "2_2", "3_3"):
             expected.append(x)
-    found = Trunk(weights)(image)
-    assert [f.shape[1] for f in found] == list(CHANNELS)
-    for a, b in zip(found, expected, strict=True):
+    result = Trunk(weights)(image)
+    assert [f.shape[1] for f in result] == list(CHANNELS)
+    for a, b in zip(result, expected, strict=True):
         assert float((a.double() - b).abs().mean() / b.abs().mean()) < 0.02
 
 
