@@ -76,7 +76,7 @@ def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> No
     assert properties["geo_refdiff:sources"]["cloud"] == 4 * CLOUDS.sum()
     page = (tmp_path / "out.html").read_text()
     assert "a cloud or its shadow hides the ground" in page
-    assert "upscaled as they are, and marked in the source map" in page
+    assert "interpolated, and marked in the source map" in page
     found = validate_product(out, folder)
     assert found.broken == []
     assert found.sources["cloud"] == 4 * CLOUDS.sum()
@@ -113,6 +113,25 @@ def test_clouds_count_for_nothing_in_range_and_noise(make_sentinel_2: Make, tmp_
     assert plans[0].digest() != plans[1].digest()
     middles = [plan.radiometry.fill for plan in plans]
     assert all(a < b for a, b in zip(*middles, strict=True))
+
+
+@pytest.mark.parametrize("consistency", ["standard", "strict"])
+def test_no_cloud_rings_into_clear_pixels(make_sentinel_2: Make, tmp_path: Path, consistency: str) -> None:
+    folder, keep, nodata = make_sentinel_2(clouds=True), tmp_path / "keep.tif", tmp_path / "nodata.tif"
+    run(folder, keep, consistency=consistency)
+    run(folder, nodata, clouds="nodata", consistency=consistency)
+    clear = fine(~CLOUDS & ~EMPTY)
+    np.testing.assert_array_equal(pixels(keep)[0][:, clear], pixels(nodata)[0][:, clear])
+    assert pixels(keep)[0][:, clear].max() < 6000
+    assert pixels(keep)[0][:, fine(CLOUDS)].min() > 6000
+    found = validate_product(keep, folder)
+    assert found.broken == []
+    assert found.residual.count == 4 * (~CLOUDS & ~EMPTY).sum()
+    untold = validate_product(keep, folder, cloud_mask="none")
+    assert untold.broken == []
+    assert (
+        "nothing tells where: give --cloud-mask" in next(p for p in untold.promises if p.name == "consistency").unjudged
+    )
 
 
 @pytest.mark.parametrize("mode", ["keep", "nodata"])
