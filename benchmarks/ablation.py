@@ -69,23 +69,22 @@ SIGMAS = (0.05, 0.15, 0.4, 1.2)
 """Noise levels of `denoising_errors`, model units."""
 
 BASELINES = ("bicubic-ibp", "matched-ref")
-Told = dict[str, Any]
 
 
 class Judged:
     """What an evaluation says of the six rows.
 
     Args:
-        told: of an `Evaluation` of the six models in the order of `ROWS`, with the amounts of detail of `OUTPUTS`, at
-            one scale.
+        metrics: of an `Evaluation` of the six models in the order of `ROWS`, with the amounts of detail of `OUTPUTS`,
+            at one scale.
     """
 
-    def __init__(self, told: Told) -> None:
-        (scale,) = told["scales"].values()
+    def __init__(self, metrics: dict[str, Any]) -> None:
+        (scale,) = metrics["scales"].values()
         self.methods, self.differences, self.tiles = scale["methods"], scale["differences"], len(scale["tiles"])
-        names = list(told["models"])
+        names = list(metrics["models"])
         if len(names) != len(ROWS) * len(OUTPUTS):
-            raise ValueError(f"{len(names)} runs of models are told of, {len(ROWS) * len(OUTPUTS)} are needed")
+            raise ValueError(f"{len(names)} runs of models, {len(ROWS) * len(OUTPUTS)} are needed")
         self.names = [names[at : at + len(OUTPUTS)] for at in range(0, len(names), len(OUTPUTS))]
         self.figures = [key for key in FIGURES if key in self.methods[names[0]]["means"]]
 
@@ -117,26 +116,26 @@ class Judged:
 
     def order(self, output: int) -> list[str]:
         """Whether each row from the third on is better than the first two, in sentences."""
-        titles, told = list(ROWS.values()), []
+        titles, sentences = list(ROWS.values()), []
         for key in (k for k in ("haarpsi", "lpips") if k in self.figures):
             for row in range(2, len(ROWS)):
                 for before in (0, 1):
                     mean, error = self.difference(output, row, before, key)
                     better = verdict(-mean if key in LOWER_IS_BETTER else mean, error)
-                    told.append(
+                    sentences.append(
                         f"{titles[row]} better than {titles[before]} in {FIGURES[key][0]}: {better} "
                         f"({plus_minus(mean, error)})"
                     )
-        return told
+        return sentences
 
     def difference(self, output: int, row: int, before: int, key: str) -> tuple[float, float]:
         """Mean over the tiles of (row - before), and its standard error."""
-        told = self.differences[self.names[row][output]][self.names[before][output]][key]
-        return _number(told["mean"]), _number(told["standard_error"])
+        entry = self.differences[self.names[row][output]][self.names[before][output]][key]
+        return _number(entry["mean"]), _number(entry["standard_error"])
 
     def _mean(self, name: str, key: str) -> str:
-        told, digits = self.methods[name], FIGURES[key][1]
-        return plus_minus(_number(told["means"][key]), _number(told["standard_errors"][key]), digits, signed=False)
+        method, digits = self.methods[name], FIGURES[key][1]
+        return plus_minus(_number(method["means"][key]), _number(method["standard_errors"][key]), digits, signed=False)
 
 
 def _number(value: float | None) -> float:
@@ -168,29 +167,29 @@ def denoising_errors(run: ModelRun, seen: Observation) -> dict[str, float]:
     for sigma in SIGMAS:
         noisy = BYTES.to_model(truth) + sigma * noise
         images[f"{sigma:g}"] = denoiser(noisy, torch.tensor(sigma), *conditions, guidance=guidance)
-    told = {}
+    errors = {}
     for name, image in images.items():
         error = (BYTES.to_numbers(image) - truth).square()
         for region in ("changed", "unchanged"):
-            told[f"{name} {region}"] = float(mean_where(error, getattr(seen.tile, region)).sqrt())
-    return told
+            errors[f"{name} {region}"] = float(mean_where(error, getattr(seen.tile, region)).sqrt())
+    return errors
 
 
-def denoising_tables(found: Sequence[dict[str, list[float]]]) -> str:
+def denoising_tables(errors: Sequence[dict[str, list[float]]]) -> str:
     """Tables of `denoising_errors`: means of the six rows, and paired differences.
 
     Args:
-        found: for each row: figure -> a value for each tile.
+        errors: for each row: figure -> a value for each tile.
     """
-    titles, keys = list(ROWS.values()), list(found[0])
+    titles, keys = list(ROWS.values()), list(errors[0])
     means = [
         [title, *(plus_minus(*mean_and_error(row[key])[:2], 2, signed=False) for key in keys)]
-        for title, row in zip(titles, found, strict=True)
+        for title, row in zip(titles, errors, strict=True)
     ]
     steps = [
         [
             f"{titles[row]}, less {titles[before]}",
-            *(plus_minus(*paired(found[row][key], found[before][key]), 3) for key in keys),
+            *(plus_minus(*paired(errors[row][key], errors[before][key]), 3) for key in keys),
         ]
         for row, before in STEPS
     ]
@@ -210,7 +209,7 @@ def judge(data: str, models: Sequence[str], out: Path, **options: Any) -> str:
 
 def _denoised(data: str, models: Sequence[str], options: EvaluateOptions) -> list[dict[str, list[float]]]:
     """For each row: figure of `denoising_errors` -> a value for each tile."""
-    found: list[dict[str, list[float]]] = [{} for _ in ROWS]
+    errors: list[dict[str, list[float]]] = [{} for _ in ROWS]
     with torch.inference_mode(), gdal_env():
         setup = open_all(data, models, options)
         sensor = options.scene.sensor(options.scene.scales[0])
@@ -218,10 +217,10 @@ def _denoised(data: str, models: Sequence[str], options: EvaluateOptions) -> lis
         for spec in setup.specs:
             tile = setup.source.read(spec)
             seen = Observation(tile, sensor.observe(tile.truth), sensor)
-            for run, values in zip(samplers, found, strict=True):
+            for run, values in zip(samplers, errors, strict=True):
                 for key, value in denoising_errors(run, seen).items():
                     values.setdefault(key, []).append(value)
-    return found
+    return errors
 
 
 @click.command()

@@ -83,9 +83,9 @@ class Clock:
 
 def run_batch(folder: Path, count: int, side: int, model: str, workers: int | None) -> Clock:
     """One batch into a folder of its own."""
-    from geo_refdiff.batch.jobs import Sources
     from geo_refdiff.batch.run import batch
     from geo_refdiff.batch.workers import batch_runner
+    from geo_refdiff.options import ClusterOptions, Sources
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
@@ -98,9 +98,8 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
         folder / "out",
         options=options,
         threads=1,
-        runner=batch_runner(workers, None, None),
+        runner=batch_runner(ClusterOptions(workers=workers)),
         listener=clock,
-        collection=False,
     )
     return clock
 

@@ -1,9 +1,9 @@
-"""How well changes are found, and what the mask is worth: `python -m benchmarks.change_detection`.
+"""How well changes are detected, and what the mask is worth: `python -m benchmarks.change_detection`.
 
 Three tables: F1 of change on generated landscapes that the detector never saw (exact truth, a scene pixel is changed
 where at least half of it is); changes reported on real pairs of a city that no model was trained on (there is no truth:
 the same date against itself, with another exposure, and another year, in which some 2 to 5 % really changed); HaarPSI
-of the bundled model with true, spoilt, detected and no mask ("auto": what `upscale` tells of the detected one).
+of the bundled model with a true, a partly wrong, the detected and no mask ("auto": as `upscale` gives it).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def against(crop: Crop, ref: np.ndarray) -> Crop:
 
 
 def reported(network: ChangeNetwork, samples: Iterable[LrSample], threshold: float) -> float:
-    """Share of known scene pixels that are told to have changed."""
+    """Share of labelled scene pixels that are reported as changed."""
     cells = labelled = 0
     for sample in samples:
         ok = sample.weight > 0
@@ -71,7 +71,7 @@ def exposed(image: np.ndarray) -> np.ndarray:
 
 
 def detected(network: ChangeNetwork, sample: LrSample, threshold: float, least: float, *, changes_only: bool) -> Tensor:
-    """(1, 1, H, W) uint8 mask on the output grid, 255 where less sure than `least`, or where no change was found."""
+    """(1, 1, H, W) uint8 mask on the output grid, 255 where less sure than `least`, or where there is no change."""
     share = probabilities(network, sample)
     now = share[1:].argmax(0) + 1
     changed = 1 - share[0] >= threshold
@@ -138,8 +138,8 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
             "same date, exposed anew": [lr_sample(against(p, exposed(p.new)), sensor, noise=1.0) for p in pairs[::2]],
             "another year": [lr_sample(p, sensor) for p in pairs],
         }
-        told = ", ".join(f"{name} {reported(network, samples, limit):.2%}" for name, samples in kinds.items())
-        click.echo(f"{city} {scale:2}x, reported as changed: {told}")
+        shares = ", ".join(f"{name} {reported(network, samples, limit):.2%}" for name, samples in kinds.items())
+        click.echo(f"{city} {scale:2}x, reported as changed: {shares}")
     if not restore:
         return
     opened = open_model(SamplingOptions(model=model))
@@ -156,8 +156,8 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
                 for name, least, only in (("auto", AUTO_MIN_CONFIDENCE, True), ("auto, all of it", 0.0, False)):
                     kinds_of[name] = detected(network, sample, limit, least, changes_only=only)
                 if title == "landscapes":
-                    spoilt = corrupted_mask(true, len(CLASSES), number)
-                    kinds_of |= {"true": true, "true, 30 % wrong": spoilt}
+                    wrong = corrupted_mask(true, len(CLASSES), number)
+                    kinds_of |= {"true": true, "true, 30 % wrong": wrong}
                 masks.append(kinds_of)
             if crops:
                 click.echo(f"HaarPSI, {title}, {scale}x, {len(crops)} tiles: all and changed pixels")

@@ -2,7 +2,7 @@
 
 Each condition is one evaluation of all models, with and without their diffusion, beside bicubic-ibp and matched-ref:
 noise and PSF of the scene, declared and not, other factors and pixel sizes, 16 bits, a reference that is not
-registered, masks with pasted changes, real scenes. Declared, models and baselines are told the PSF and are corrected by
+registered, masks with pasted changes, real scenes. Declared, models and baselines get the PSF and are corrected by
 a filter that knows the noise; not declared, they take the PSF for .35 and the scene for free of noise.
 """
 
@@ -97,7 +97,7 @@ def rows_of(condition: str, models: tuple[str, ...], data: str | Path, **options
         if method["kind"] == "model" or name in _COMPARED:
             rows.append(row(condition, f"**{name}**" if method["kind"] == "model" else name, method))
     stepped = tuple(
-        model for model, told in zip(models, metrics["models"].values(), strict=False) if told["sampler"]["steps"]
+        model for model, used in zip(models, metrics["models"].values(), strict=False) if used["sampler"]["steps"]
     )
     if stepped:
         without = measured(stepped, data, **{**options, "steps": 0})

@@ -65,7 +65,7 @@ class Case:
         scene: of `SCENES`.
         model: as `--model` names it.
         mtf: of the simulated sensor at Nyquist.
-        declared: whether `--psf` tells it.
+        declared: whether `--psf` declares it.
         percent: noise, of the reflectance of dark fields.
     """
 
@@ -78,8 +78,8 @@ class Case:
     @property
     def name(self) -> str:
         """For files and lines."""
-        told = "declared" if self.declared else "unknown"
-        return f"{self.scene}-{Path(self.model).name}-{self.mtf:g}-{told}-{self.percent:g}"
+        psf = "declared" if self.declared else "unknown"
+        return f"{self.scene}-{Path(self.model).name}-{self.mtf:g}-{psf}-{self.percent:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Figures:
     Attributes:
         psnr, haarpsi: of all bands; of red, green and blue.
         chroma: energy above a quarter of a cycle a scene pixel, see `chroma_energy`.
-        noise: standard deviation that the plan tells, over that which was added, mean of
+        noise: standard deviation of the plan, over that which was added, mean of
             the bands where that is above 1; NaN without.
     """
 
@@ -186,12 +186,12 @@ def measured(case: Case, picture: Path | None = None) -> Figures:
         )  # fmt: skip
         image = _read(Path(done.out)) / GAIN
         assert done.plan_path is not None
-        told = np.array(json.loads(done.plan_path.read_text())["sensor"]["noise"])
+        planned = np.array(json.loads(done.plan_path.read_text())["sensor"]["noise"])
     a, b = torch.from_numpy(image)[None], torch.from_numpy(truth)[None]
     if picture is not None:
         Picture.fromarray(_shown(image, truth)).save(picture)
     there = sigma > 1  # the rest is less than rounding
-    ratio = float((told[there] / sigma[there]).mean()) if case.percent else float("nan")
+    ratio = float((planned[there] / sigma[there]).mean()) if case.percent else float("nan")
     return Figures(
         float(metrics.psnr(a, b)), float(metrics.haarpsi(a[:, :3], b[:, :3])), chroma_energy(image, SCALE), ratio
     )
@@ -205,15 +205,15 @@ def _shown(image: Image, truth: Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.moveaxis(stretch(middle, low, high), 0, 2))
 
 
-def table(found: dict[Case, Figures]) -> tuple[str, bool]:
+def table(results: dict[Case, Figures]) -> tuple[str, bool]:
     """A line for each scene, model and sensor; and whether all holds."""
     rows, every = [], True
-    for case in found:
+    for case in results:
         if case.percent or case.model == "bicubic":
             continue
-        noisy = [p for p in PERCENTS if p and replace(case, percent=p) in found]
-        figures = {p: found[replace(case, percent=p)] for p in (0.0, *noisy)}
-        plain = {p: found[replace(case, percent=p, model="bicubic", declared=False)] for p in figures}
+        noisy = [p for p in PERCENTS if p and replace(case, percent=p) in results]
+        figures = {p: results[replace(case, percent=p)] for p in (0.0, *noisy)}
+        plain = {p: results[replace(case, percent=p, model="bicubic", declared=False)] for p in figures}
         chroma = {p: figures[p].chroma / figures[0.0].chroma for p in noisy}
         above = {p: figures[p].psnr - plain[p].psnr for p in figures}
         lost = figures[0.0].psnr - figures[AT].psnr if AT in figures else 0.0
@@ -231,7 +231,7 @@ def table(found: dict[Case, Figures]) -> tuple[str, bool]:
         )  # fmt: skip
     head = [
         "scene", "model", "MTF", f"PSNR at {' '.join(f'{p:g}' for p in PERCENTS)} %", f"lost at {AT:g} %",
-        "above bicubic", "chroma", "HaarPSI", "noise told", "holds",
+        "above bicubic", "chroma", "HaarPSI", "noise estimated", "holds",
     ]  # fmt: skip
     return markdown(head, rows), every
 
@@ -264,12 +264,12 @@ def main(
         pictures.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         waiting = [pool.submit(measured, case, pictures and pictures / f"{case.name}.png") for case in todo]
-        found = {}
+        results = {}
         for case, future in zip(todo, waiting, strict=True):
-            found[case] = future.result()
-            click.echo(f"{case.name}: {found[case]}", err=True)
-    told, holds = table(found)
-    click.echo(told)
+            results[case] = future.result()
+            click.echo(f"{case.name}: {results[case]}", err=True)
+    text, holds = table(results)
+    click.echo(text)
     if not holds:
         raise click.exceptions.Exit(1)
 

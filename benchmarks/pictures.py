@@ -23,10 +23,10 @@ from scipy import ndimage
 from benchmarks.noise import GAIN, simulated
 from benchmarks.wrong_reference import clouded
 from geo_refdiff import upscale
-from geo_refdiff.change.legend import class_colours
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.raster.picture import Panel, stretch, write_panels
+from geo_refdiff.raster.styles import class_colours
 from geo_refdiff.restore.sources import COLOURS
 from geo_refdiff.sample_tiles import sample
 from geo_refdiff.sensor.presets import psf_sigma_from_mtf
@@ -112,7 +112,7 @@ def other_reference(path: Path, image: Bytes, moved: Affine | None = None) -> Pa
 
 
 def draw_coregistration(out: Path, folder: Path) -> None:
-    """The reference moved away, found and moved back."""
+    """The reference moved away, registered and moved back."""
     image = read(DATA.reference)
     moved = other_reference(folder / "moved.tif", image, Affine.translation(_SHIFT, _SHIFT / 3))
     coregister(DATA.scene, moved, report=folder / "r.json", picture=folder / "r.png")

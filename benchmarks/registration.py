@@ -1,11 +1,11 @@
-"""How well a known shift is found: `python -m benchmarks.registration [--cases 1000]`.
+"""How well a shift is recovered: `python -m benchmarks.registration [--cases 1000]`.
 
 Random cases of real scenes (`registration_cases`): another year, red against near infrared, up to 20 output px, up to
 30 % nodata and 20 % changed, gain and noise; one of seven shows another place altogether and must be refused.
 An error counts as silent where the result is said to be registered and is more than half a scene pixel off.
 
 Two years of a place need not have one true shift: shadows turn and buildings lean from flight to flight. So each pair
-is also registered as it is, without shift, nodata, change, noise and gain, and the error is told less what it shows
+is also registered as it is, without shift, nodata, change, noise and gain, and the error is given less what it shows
 then, too. What the method gets wrong alike in both is not seen in that figure; the error against the truth stands
 beside it.
 """
@@ -53,7 +53,7 @@ class Outcome:
         case: what was registered.
         verdict, kind, score, disagreement: as in `Registration`.
         error: root mean square over the scene, against the injected shift; NaN unless registered.
-        less_own: the same less the shift that the pair shows as it is; NaN if that cannot be told.
+        less_own: the same less the shift that the pair shows as it is; NaN if that is not registered.
     """
 
     case: Case
@@ -112,7 +112,7 @@ def run_case(case: Case) -> Outcome:
 
 
 def own_shift(case: Case) -> tuple[float, float] | None:
-    """What the pair of years shows as it is: no shift, nodata, change, gain or noise; None if it cannot be told."""
+    """What the pair of years shows as it is: no shift, nodata, change, gain or noise; None if it is not registered."""
     plain = estimate_shift(make_case(replace(case, shift=(0, 0), nodata=0.0, changed=0.0, gain=1.0, noise=0.0)))
     return plain.candidate if plain.registered else None
 
@@ -139,7 +139,7 @@ def root_mean_square(errors: NDArray[np.float64]) -> str:
     return f"{np.sqrt((errors**2).mean()):.3f}" if len(errors) else "-"
 
 
-def tell(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[Outcome]) -> str:
     """The table by grid and scale."""
     head = ["scene grid, scale", "cases", "registered", "RMSE", "worst"]
     head += ["RMSE less the pair's own (cases)", "silent errors", "other places refused"]
@@ -168,7 +168,7 @@ def time_large(repeats: int = 5) -> dict[str, tuple[float, float]]:
     """(seconds, CPU seconds) of ways to register a scene of 512 x 512 scene pixels at 8x, each the best of some."""
     case = Case(512, 8, "knox", (2012, 2015), ((0, 1, 2), (0, 1, 2)), (11, -7), seed=3)
     view = make_case(case)
-    found: dict[str, tuple[float, float]] = {}
+    best: dict[str, tuple[float, float]] = {}
     ways: dict[str, Callable[[], object]] = {
         "one shift": lambda: estimate_shift(view),
         "global, with residuals": lambda: register_view(view, "global"),
@@ -181,8 +181,8 @@ def time_large(repeats: int = 5) -> dict[str, tuple[float, float]]:
             begun, start = perf_counter(), process_time()
             way()
             times.append((perf_counter() - begun, process_time() - start))
-        found[name] = min(times)
-    return found
+        best[name] = min(times)
+    return best
 
 
 def recover_bump() -> list[list[str]]:
@@ -196,10 +196,10 @@ def recover_bump() -> list[list[str]]:
             truths = [
                 np.stack(bump(256, amplitude, width)(*np.meshgrid(at, at, indexing="ij"))) for amplitude in (1.5, 0.0)
             ]
-            found = [register_view(view, mode) for view, mode in zip(views, ("auto", "local"), strict=True)]
-            wrong, own = (f.displacement.on_pixels((256, 256)) - t for f, t in zip(found, truths, strict=True))
+            results = [register_view(view, mode) for view, mode in zip(views, ("auto", "local"), strict=True)]
+            wrong, own = (f.displacement.on_pixels((256, 256)) - t for f, t in zip(results, truths, strict=True))
             figures = [float(np.sqrt((e**2).sum(axis=0).mean())) for e in (wrong, wrong - own)]
-            rows.append([f"{years[0]} / {years[1]}", f"{width:.0f}", found[0].kind, *(f"{v:.3f}" for v in figures)])
+            rows.append([f"{years[0]} / {years[1]}", f"{width:.0f}", results[0].kind, *(f"{v:.3f}" for v in figures)])
     return rows
 
 
@@ -208,15 +208,15 @@ def recover_bump() -> list[list[str]]:
 @click.option("--seed", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="JSON lines, one a case.")
 def main(cases: int, seed: int, out: Path | None) -> None:
-    """Register random cases and tell how well it went."""
+    """Register random cases and print how well it went."""
     need_scenes("naip-knox", "naip-ca")
     torch.set_num_threads(1)
     with repeatable_opencv():  # as in a run
         outcomes = list(_run(draw_cases(cases, seed), out))
-        print(tell(outcomes))
-        print("\n" + markdown(["years", "width", "found", "RMS", "RMS less the years' own"], recover_bump()))
-        told = (f"{name} {seconds:.3f} ({cpu:.3f})" for name, (seconds, cpu) in time_large().items())
-        print("\nSeconds (CPU seconds) for 512 x 512: " + ", ".join(told))
+        print(table(outcomes))
+        print("\n" + markdown(["years", "width", "field", "RMS", "RMS less the years' own"], recover_bump()))
+        times = (f"{name} {seconds:.3f} ({cpu:.3f})" for name, (seconds, cpu) in time_large().items())
+        print("\nSeconds (CPU seconds) for 512 x 512: " + ", ".join(times))
 
 
 def _run(cases: Iterable[Case], out: Path | None) -> Iterable[Outcome]:

@@ -1,4 +1,4 @@
-"""Pairs with a known shift, for the registration benchmark: real scenes of two years, degraded, changed and displaced.
+"""Pairs with an exact shift, for the registration benchmark: real scenes of two years, degraded, changed and displaced.
 
 The truth is what is injected here, on top of an alignment of the two years with each other that is made at full
 resolution by another method (the median of OpenCV's ECC over bands and smoothings); it is good to some 0.15 output px.
@@ -218,7 +218,7 @@ def _base(first: Image, second: Image) -> tuple[float, float]:
     """Shift of the second image against the first at full resolution, (rows, columns); (99, 99) if there is none."""
     mask = np.zeros(first.shape[1:], dtype=np.uint8)
     mask[12:-12, 12:-12] = 255
-    found = []
+    shifts = []
     for a, b in zip(first, second, strict=True):
         for sigma in (1.0, 1.5, 2.0):
             edges = [ndimage.gaussian_gradient_magnitude(x, sigma).astype(np.float32) for x in (a, b)]
@@ -227,8 +227,8 @@ def _base(first: Image, second: Image) -> tuple[float, float]:
                 cv2.findTransformECC(*edges, matrix, cv2.MOTION_TRANSLATION, (3, 60, 1e-7), mask, 1)
             except cv2.error:
                 continue
-            found.append((float(matrix[1, 2]), float(matrix[0, 2])))
-    if len(found) < 6 or np.std(found, axis=0).max() > 1.0:
+            shifts.append((float(matrix[1, 2]), float(matrix[0, 2])))
+    if len(shifts) < 6 or np.std(shifts, axis=0).max() > 1.0:
         return 99.0, 99.0
-    row, col = np.median(found, axis=0)
+    row, col = np.median(shifts, axis=0)
     return float(row), float(col)

@@ -4,7 +4,7 @@ Runs the command with one thread on a scene simulated from one date of `naip-kno
 bands): the whole scene and an area of 192 x 192 pixels of it, each with and without `--uncertainty 4`; `--large` adds
 the scene mirrored to 4,096 x 4,096. PYTHON is the interpreter of an environment in which another version is installed,
 for instance `pip install git+https://...@e0dd34d` in a fresh one; its rows stand beside. What starting Python and its
-libraries takes is told apart. `engine` is the part of the wall time that is not spent in the restorer: planning,
+libraries takes is subtracted. `engine` is the part of the wall time that is not spent in the restorer: planning,
 reading, writing. Memory at 8,000 and 40,000 pixels a side is what `benchmarks.engine_memory_speed` measures.
 
 `--gpu` (`make bench-gpu`) measures a GPU instead: megapixels a second end to end of uint16 scenes from COGs on the
@@ -112,8 +112,8 @@ def cpu_table(data: Path, folder: Path, others: Sequence[str], *, large: bool) -
             start = timed([python, "-c", _START])
             out = ["-o", str(folder / f"out_{number}.tif"), "--threads", "1", *options]
             cost = timed([python, "-c", _RUN, "upscale", str(scene), "--ref", str(reference), *_OPTIONS, *out])
-            told = json.loads(cost.printed)
-            pixels, timings = told["counts"]["pixels"] / 1e6, told["timings"]
+            summary = json.loads(cost.printed)
+            pixels, timings = summary["counts"]["pixels"] / 1e6, summary["timings"]
             own = cost.cpu - start.cpu
             shown = "this" if python == sys.executable else Path(python).parent.parent.parent.name
             figures = f"{cost.cpu:11.2f} {own:11.2f} {own / pixels:11.2f} {(cost.wall - start.wall) / pixels:11.2f}"
@@ -168,13 +168,13 @@ def gpu_table(folder: Path) -> None:
     query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-lms", "100"]
     with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as watch:
         run = [*command, "--device", "cuda", "-o", str(folder / "large.tif")]
-        told = json.loads(timed(run, os.cpu_count() or 1).printed)
+        summary = json.loads(timed(run, os.cpu_count() or 1).printed)
         watch.terminate()
         lines = (watch.stdout.read() if watch.stdout else "").splitlines()
     seen = [tuple(map(float, line.split(","))) for line in lines if line.count(",") == 1]
-    timings, pixels = told["timings"], told["counts"]["pixels"] / 1e6
+    timings, pixels = summary["timings"], summary["counts"]["pixels"] / 1e6
     blocks = seen[-max(1, round(10 * (timings["blocks"] + timings["publish"]))) :]
-    print(f"{told['device']}, {_SCALE}x, 4 bands of uint16, {_GPU_SIDE} x {_GPU_SIDE}")
+    print(f"{summary['device']}, {_SCALE}x, 4 bands of uint16, {_GPU_SIDE} x {_GPU_SIDE}")
     print(f"MPix/s end to end: {pixels / timings['total']:.1f}; blocks alone: {pixels / timings['blocks']:.1f}")
     print(f"GPU idle while blocks are made: {1 - mean(u for u, _ in blocks) / 100:.0%}")
     print(f"GPU memory: {max(m for _, m in seen):.0f} MiB")

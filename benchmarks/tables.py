@@ -21,8 +21,8 @@ def plus_minus(mean: float, error: float, digits: int = 4, signed: bool = True) 
     return f"{mean:{'+' if signed else ''}.{digits}f} ± {error:.{digits}f}"
 
 
-def verdict(mean: float, error: float, least: float = 0.0) -> str:
-    """Whether a difference is at least `least`: "yes" or "no" where two standard errors leave no doubt."""
-    if abs(mean - least) > 2.0 * error:
-        return "yes" if mean > least else "no"
-    return f"{'yes' if mean >= least else 'no'} by the mean, not settled by two standard errors"
+def verdict(mean: float, error: float) -> str:
+    """Whether a difference is above 0: "yes" or "no" where two standard errors leave no doubt."""
+    if abs(mean) > 2.0 * error:
+        return "yes" if mean > 0 else "no"
+    return f"{'yes' if mean >= 0 else 'no'} by the mean, not settled by two standard errors"

@@ -1,4 +1,4 @@
-"""How well the map of uncertainty tells the error, on places that neither model nor calibration learned from."""
+"""How well the map of uncertainty predicts the error, on places that neither model nor calibration learned from."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ NOISE = 0.7
 """Standard deviation of the scene's noise, DN."""
 
 CORNER = (352 * -18_000 + 64, 352 * 1_000 + 64)
-"""(row, col) on the lattice where tiles are put: there one of 256 px lies in a single window of the model `default`."""
+"""(row, col) on the lattice where tiles are put: there one of 256 px is in a single window of the model `default`."""
 
 KNOX = "knox"
 """Name of the rural scene, among cities."""
@@ -123,7 +123,7 @@ def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> Judgement
 
 
 def _to_corner(transform: Affine) -> Affine:
-    """Moves the image with this affine, and whatever lies around it, to `CORNER`."""
+    """Moves the image with this affine, and whatever is around it, to `CORNER`."""
     row, col = CORNER
     return Affine.translation(transform.a * col - transform.c, transform.e * row - transform.f)
 
@@ -135,7 +135,7 @@ def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dic
     if ref_crs != crs:
         raise click.ClickException(f"{old}: is in {ref_crs}, {new} in {crs}")
     moved = _to_corner(transform)
-    found: dict[tuple[str, str], Judgement] = {}
+    results: dict[tuple[str, str], Judgement] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
         scene = write(folder / "scene.tif", coarse(truth, index), moved @ transform @ Affine.scale(SCALE), crs)
@@ -143,10 +143,10 @@ def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dic
         for kind, image in wrong_references(right, other, index):
             ref = write(folder / "ref.tif", image, moved @ ref_transform, crs)
             for mode in ("auto", "off"):
-                found[kind, mode] = judged(
+                results[kind, mode] = judged(
                     folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"
                 )
-    return plain, found
+    return plain, results
 
 
 @click.command()
@@ -159,7 +159,7 @@ def main(places: int, city: str, jobs: int) -> None:
         need_scenes("naip-knox")
     else:
         need_city(city)
-    found: dict[tuple[str, str], list[Judgement]] = {}
+    results: dict[tuple[str, str], list[Judgement]] = {}
     plain: list[float] = []
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         waiting = [
@@ -170,10 +170,10 @@ def main(places: int, city: str, jobs: int) -> None:
             without, results = future.result()
             plain.append(without)
             for key, result in results.items():
-                found.setdefault(key, []).append(result)
+                results.setdefault(key, []).append(result)
             click.echo(f"{place}: without {without:.4f}", err=True)
     rows = []
-    for (kind, mode), judgements in found.items():
+    for (kind, mode), judgements in results.items():
         quality, share, warned = zip(*judgements, strict=True)
         worst = min(a - b for a, b in zip(quality, plain, strict=True))
         rows.append(

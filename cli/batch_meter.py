@@ -27,7 +27,7 @@ class BatchMeter(Display):
             self.message(f"{done} of {count} areas are done already, {failed} failed")
         self._over, self._count = over, count
         text = f"{over} of {count} areas" + (f", {failed} failed" if failed else "")
-        self.show(text, over, count, left=self._pace.left(over, count))
+        self.show(text, over, count, remaining=self._pace.remaining(over, count))
 
     def started(self, name: str, worker: str) -> None:
         """An area has been begun."""

@@ -56,18 +56,18 @@ def settings_of(path: Path, command: click.Command) -> dict[str, Any]:
         raise InputError(f"--config {path}: {error.strerror}; give a TOML file, as --plan-only writes it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path}: is no TOML ({one_line(error)}); write lines like scale = 8") from error
-    known = _parameters(command)
-    found: dict[str, Any] = {}
+    parameters = _parameters(command)
+    settings: dict[str, Any] = {}
     try:
         for key, value in data.items():
             name = key.replace("-", "_")
-            check_names([name], known)
-            if known[name].name in found:
+            check_names([name], parameters)
+            if parameters[name].name in settings:
                 raise OptionError(f"option '{name}' is given twice")
-            found[str(known[name].name)] = _given(name, known[name], value)
+            settings[str(parameters[name].name)] = _given(name, parameters[name], value)
     except OptionError as error:
         raise OptionError(f"--config {path}: {error}") from error
-    return found
+    return settings
 
 
 def write_config(out: Path, context: click.Context, decided: Mapping[str, Any]) -> Path:
@@ -114,13 +114,13 @@ def _load(context: click.Context, parameter: click.Parameter, path: Path | None)
 
 def _parameters(command: click.Command) -> dict[str, click.Parameter]:
     """A command's arguments and options by their names in a file: flags without their dashes."""
-    found = {}
+    parameters = {}
     for parameter in command.params:
         flags = [flag for flag in parameter.opts if flag.startswith("--")]
         name = flags[0].removeprefix("--").replace("-", "_") if flags else str(parameter.name)
         if name not in _NEVER:
-            found[name] = parameter
-    return found
+            parameters[name] = parameter
+    return parameters
 
 
 def _given(name: str, parameter: click.Parameter, value: Any) -> Any:

@@ -181,7 +181,7 @@ def show_text(text: str) -> None:
     say(text, drawn=True)
 
 
-def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+def _level_option(short: str, long: str, level: int, text: str) -> Callable[[_Command], _Command]:
     def set_level(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
         console = context.find_object(Console)
         if not wanted or console is None:
@@ -190,7 +190,7 @@ def _set_level(level: int) -> Callable[[click.Context, click.Parameter, bool], N
             raise click.UsageError("give -v or -q, not both", context)
         console.setLevel(level)
 
-    return set_level
+    return click.option(short, long, is_flag=True, expose_value=False, is_eager=True, callback=set_level, help=text)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
@@ -211,24 +211,8 @@ def message_options(command: _Command) -> _Command:
             callback=_keep,
             help="Also write what is said, and each step with its time, at the end of this file.",
         ),
-        click.option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_set_level(logging.ERROR),
-            help="Say nothing but errors; what --json prints is printed.",
-        ),
-        click.option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            expose_value=False,
-            is_eager=True,
-            callback=_set_level(logging.DEBUG),
-            help="Say each step, and what GDAL warns of.",
-        ),
+        _level_option("-q", "--quiet", logging.ERROR, "Say nothing but errors; what --json prints is printed."),
+        _level_option("-v", "--verbose", logging.DEBUG, "Say each step, and what GDAL warns of."),
     ):
         command = option(command)
     return command

@@ -106,30 +106,6 @@ def _option(field: Field, text: str | None = None) -> Decorator[Any]:
     )
 
 
-def cluster_option(*names: str, **more: Any) -> Decorator[Any]:
-    """An option about the cluster that does the work."""
-    return click.option(*names, cls=Option, group="Cluster", **more)
-
-
-cluster_options = together(
-    cluster_option("--workers", type=int, metavar="N", help="Do the work in N processes of this machine (needs dask)."),
-    cluster_option("--scheduler", metavar="tcp://HOST:PORT", help="Do the work on an existing dask cluster."),
-    cluster_option("--scheduler-file", metavar="FILE", help="The same, with the address from a file."),
-    cluster_option(
-        "--resource", "resources", multiple=True, metavar="NAME=N", help="What a worker must have for a task: GPU=1."
-    ),
-    cluster_option(
-        "--worker-wait",
-        type=float,
-        default=60.0,
-        metavar="MINUTES",
-        help="How long to wait while the cluster has no worker for the work.",
-    ),
-)
-
-CLUSTER = ("workers", "scheduler", "scheduler_file", "resources", "worker_wait")
-"""Names of what `cluster_options` give."""
-
 debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
 report_options = together(

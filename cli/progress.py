@@ -53,7 +53,7 @@ class Display:
         self.close()
 
     def show(
-        self, text: str, done: float = 0.0, total: float | None = None, *, left: str = "", part: str | None = None
+        self, text: str, done: float = 0.0, total: float | None = None, *, remaining: str = "", part: str | None = None
     ) -> None:
         """Show how far something is.
 
@@ -61,16 +61,16 @@ class Display:
             text: what it is at.
             done: of the total.
             total: None: nobody knows.
-            left: how long it will still take, "3 min 20 s".
+            remaining: how long it will still take, "3 min 20 s".
             part: name of one of several things under way, which only a terminal has room for; None: the whole.
         """
-        left = f"{left} left" if left else ""
+        remaining = f"{remaining} left" if remaining else ""
         if self.live:
-            self._draw(text, done, total, left, part)
+            self._draw(text, done, total, remaining, part)
         if part is None and self._is_due(done, total):
             self._last = monotonic()
             share = f" ({done / total:.0%})" if total else ""
-            say(f"{text}{share}{f', {left}' if left else ''}", drawn=self.live)
+            say(f"{text}{share}{f', {remaining}' if remaining else ''}", drawn=self.live)
 
     def _is_due(self, done: float, total: float | None) -> bool:
         passed = monotonic() - self._last
@@ -95,14 +95,14 @@ class Display:
             self._bars.stop()
             self._bars, self._ids = None, {}
 
-    def _draw(self, text: str, done: float, total: float | None, left: str, part: str | None) -> None:
+    def _draw(self, text: str, done: float, total: float | None, remaining: str, part: str | None) -> None:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
         key = part or ""
         if key not in self._ids:
-            self._ids[key] = self._bars.add_task("", left="", visible=len(self._ids) <= _MOST)
-        self._bars.update(self._ids[key], description=text, completed=done, total=total, left=left)
+            self._ids[key] = self._bars.add_task("", remaining="", visible=len(self._ids) <= _MOST)
+        self._bars.update(self._ids[key], description=text, completed=done, total=total, remaining=remaining)
 
 
 def _bars() -> Any:
@@ -110,12 +110,12 @@ def _bars() -> Any:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
     from rich.table import Column
 
-    text, left = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True)
+    text, rest = Column(no_wrap=True, overflow="ellipsis"), Column(no_wrap=True)
     columns = (
         TextColumn("{task.description}", markup=False, table_column=text),
         BarColumn(20),
         TaskProgressColumn(),
-        TextColumn("{task.fields[left]}", markup=False, table_column=left),
+        TextColumn("{task.fields[remaining]}", markup=False, table_column=rest),
     )
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, refresh_per_second=5)
@@ -127,7 +127,7 @@ class Pace:
     def __init__(self) -> None:
         self._begun: tuple[float, float] | None = None
 
-    def left(self, done: float, total: float) -> str:
+    def remaining(self, done: float, total: float) -> str:
         """In words; "" where nothing is done since, or all."""
         now = monotonic()
         self._begun = self._begun or (now, done)
@@ -163,8 +163,8 @@ class RunMeter(Display):
         elif progress.stage == "publish":
             self.show("writing the GeoTIFF ...")
         else:
-            left = self._pace.left(progress.done, progress.total)
-            self.show(block_of(progress), progress.done, progress.total, left=left)
+            remaining = self._pace.remaining(progress.done, progress.total)
+            self.show(block_of(progress), progress.done, progress.total, remaining=remaining)
 
 
 def block_of(progress: Progress) -> str:
@@ -179,6 +179,6 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
         pace = Pace()
 
         def show(done: int, total: int) -> None:
-            display.show(f"{what} {done} of {total}", done, total, left=pace.left(done, total))
+            display.show(f"{what} {done} of {total}", done, total, remaining=pace.remaining(done, total))
 
         yield show

@@ -14,15 +14,9 @@ import click
 from geo_refdiff.cli.config_file import config_option, model_name, write_config
 from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
-from geo_refdiff.cli.options import (
-    CLUSTER,
-    GroupedCommand,
-    cluster_options,
-    given,
-    report_options,
-    shared,
-)
+from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import RunMeter
+from geo_refdiff.options import ClusterOptions, fields_of
 
 if TYPE_CHECKING:
     from geo_refdiff.commands.result import UpscaleResult
@@ -36,9 +30,9 @@ if TYPE_CHECKING:
     "-o", "--out", metavar="FILE", help="GeoTIFF to write, or VRT.  [default: SCENE_<scale>x.tif beside the scene]"
 )
 @shared(without=["mask"])
-@cluster_options
+@record_options(ClusterOptions)
 @config_option
-@click.option("--resume", is_flag=True, help="Go on with an unfinished run.")
+@click.option("--resume", is_flag=True, help="Continue with an unfinished run.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
 @click.option("--plan-only", is_flag=True, help="Check everything, write the plan and OUT.run.toml, compute nothing.")
 @click.option("--keep", is_flag=True, help="Keep the folder with plan and blocks.")
@@ -58,7 +52,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
-    cluster = {name: options.pop(name) for name in CLUSTER}
+    cluster = ClusterOptions.of({name: options.pop(name) for name in fields_of(ClusterOptions)})
     options = given(options)
     try:
         with RunMeter() as meter:
@@ -66,8 +60,8 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
                 scene,
                 out=None if out is None else Path(out),
                 progress=meter,
-                runner=block_runner(**cluster, options=options, say=meter.message),
-                **options_here(options, **cluster),
+                runner=block_runner(cluster, options, meter.message),
+                **options_here(options, cluster),
             )
     except Interrupted as stop:
         say(f"{str(stop).removesuffix('--resume')}{_again()}", logging.ERROR)

@@ -28,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 MAX_SCALE = 64
 MAX_RUNS = 64
 AUTO, NONE = "auto", "none"
-"""What a mask may be called instead of a file: found by comparing scene and reference, or none at all."""
+"""What a mask may be called instead of a file: detected by comparing scene and reference, or none at all."""
 
 LiesOn = Literal["auto", "scene", "ref"]
 Coregister = Literal["auto", "global", "local", "off"]
@@ -54,7 +54,7 @@ _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What people are told of an option, and which of its type's values it takes.
+    """What people read about an option, and which of its type's values it takes.
 
     Attributes:
         help: one or two sentences.
@@ -199,7 +199,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """The record made of keywords.
 
         Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or a value that makes no sense.
+            OptionError: an unknown name, with the nearest known one, or a value that makes no sense.
         """
         check_names(given, fields_of(cls))
         return cls(**given)
@@ -302,6 +302,24 @@ def snr_of(noise: str | float) -> float:
     if not sound:
         raise OptionError(f"noise {noise!r}: give auto, a standard deviation of 0 or more, or SNR:RATIO, e.g. SNR:150")
     return ratio
+
+
+def resource_amounts(texts: Iterable[str]) -> dict[str, float]:
+    """Resources as dask's command line takes them, "GPU=1" or "GPU", by name.
+
+    Raises:
+        OptionError: no name, or no number above 0.
+    """
+    amounts = {}
+    for text in texts:
+        name, _, number = (part.strip() for part in text.partition("="))
+        try:
+            amounts[name] = float(number or 1)
+        except ValueError:
+            amounts[name] = 0.0
+        if not name or not 0 < amounts[name] < math.inf:
+            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
+    return amounts
 
 
 class GridOptions(Options, frozen=True, kw_only=True):
@@ -439,7 +457,7 @@ class RegistrationOptions(Options, frozen=True, kw_only=True):
     on_misregistration: Annotated[
         Misregistered,
         Option(
-            help="What to do where more remains, or where the reference does not match the scene: stop, or go on "
+            help="What to do where more remains, or where the reference does not match the scene: stop, or continue "
             "without the reference there."
         ),
     ] = "stop"
@@ -532,7 +550,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="told by product, file or band names, else the one that the model was made for",
+            default="given by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
@@ -740,6 +758,140 @@ class SimulateOptions(Options, frozen=True, kw_only=True):
             raise OptionError("both a preset and a recipe are given; choose one")
 
 
+class Sources(Options, frozen=True):
+    """What a batch chooses from; see `batch.catalogue.read_catalogue`."""
+
+    scenes: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Scenes to choose from: files, a folder, an index (CSV, GeoPackage) or STAC (path or URL); may be "
+            "given again.",
+            metavar="SOURCE",
+            flag="--scene",
+            repeated=True,
+        ),
+    ]
+    references: Annotated[
+        tuple[str, ...],
+        Option(help="References, named as scenes are.", metavar="SOURCE", flag="--ref", repeated=True),
+    ] = ()
+    masks: Annotated[
+        tuple[str, ...],
+        Option(
+            help="Change masks, named as scenes are; or one file of polygons; auto compares scene and reference.",
+            default="auto where there is a reference",
+            metavar="SOURCE|auto|none",
+            flag="--mask",
+            repeated=True,
+        ),
+    ] = ()
+    date: Annotated[
+        str | None,
+        Option(
+            help="The scene nearest to a date, or only those within.", default="the latest", metavar="DATE|FIRST/LAST"
+        ),
+    ] = None
+    ref_before: Annotated[
+        str | None,
+        Option(
+            help="Only references older than this.",
+            default="the latest before the scene, else the nearest",
+            metavar="DATE",
+        ),
+    ] = None
+    scene_asset: Annotated[
+        str | None, Option(help="STAC assets of the scenes; several are stacked as bands.", metavar="KEY,...")
+    ] = None
+    ref_asset: Annotated[str | None, Option(help="STAC assets of the references.", metavar="KEY,...")] = None
+    mask_asset: Annotated[str | None, Option(help="STAC assets of the masks.", metavar="KEY,...")] = None
+
+
+class BatchOptions(Options, frozen=True, kw_only=True):
+    """How `batch` runs; what is computed of each area is said by the options of `upscale`."""
+
+    name_field: Annotated[
+        str | None,
+        Option(
+            help="Field of the areas that names the outputs.", default="name, aoi, id, tile or grid_id", metavar="NAME"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Option(
+            help="CPU threads for one area; kept for the whole batch.",
+            default="all; 1 for workers",
+            metavar="N",
+            group="Compute",
+            low=1,
+            give="1 or more",
+        ),
+    ] = None
+    retry_failed: Annotated[bool, Option(help="Try areas that failed before once more.")] = False
+    overwrite: Annotated[bool, Option(help="Begin anew; replace outputs that are there.")] = False
+    report: Annotated[
+        str | None,
+        Option(help="HTML page to write: map, thumbnails, figures; replaces its own.", metavar="FILE"),
+    ] = None
+
+
+class ClusterOptions(Options, frozen=True, kw_only=True):
+    """The workers that do the work; none of the first three: this process."""
+
+    group: ClassVar[str] = "Cluster"
+
+    workers: Annotated[
+        int | None,
+        Option(help="Do the work in N processes of this machine (needs dask).", metavar="N", low=1, give="1 or more"),
+    ] = None
+    scheduler: Annotated[
+        str | None, Option(help="Do the work on an existing dask cluster.", metavar="tcp://HOST:PORT")
+    ] = None
+    scheduler_file: Annotated[str | None, Option(help="The same, with the address from a file.", metavar="FILE")] = None
+    resources: Annotated[
+        tuple[str, ...],
+        Option(
+            help="What a worker must have for a task: GPU=1.",
+            metavar="NAME=N",
+            flag="--resource",
+            repeated=True,
+            check=resource_amounts,
+        ),
+    ] = ()
+    worker_wait: Annotated[
+        float,
+        Option(
+            help="How long to wait while the cluster has no worker for the work.",
+            metavar="MINUTES",
+            low=0,
+            give="minutes, 0 or more",
+        ),
+    ] = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        places = [v for v in (self.workers, self.scheduler, self.scheduler_file) if v is not None]
+        if len(places) > 1:
+            raise OptionError("give one of --workers, --scheduler and --scheduler-file")
+        if self.resources and not places:
+            raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers are those of an existing cluster, which may be other machines."""
+        return self.scheduler is not None or self.scheduler_file is not None
+
+    @property
+    def used(self) -> bool:
+        """Whether there are workers at all."""
+        return self.elsewhere or self.workers is not None
+
+
+class BatchClusterOptions(ClusterOptions, frozen=True, kw_only=True):
+    """The workers of a batch."""
+
+    split: Annotated[int, Option(help="Areas of more blocks are shared by all workers; 0 = never.", metavar="N")] = 16
+
+
 OnError = Literal["skip", "stop"]
 
 
@@ -836,7 +988,7 @@ class TrainOptions(Options, frozen=True, kw_only=True):
     """How `train` runs; what is learned, and from what, is in its configuration."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Option(help="Where to compute.")] = "auto"
-    resume: Annotated[bool, Option(help="Go on with the run in the folder; begin where there is none.")] = False
+    resume: Annotated[bool, Option(help="Continue with the run in the folder; begin where there is none.")] = False
     overwrite: Annotated[bool, Option(help="Begin anew although the folder holds a run.")] = False
     dry_run: Annotated[bool, Option(help="Check configuration and data, make one batch, train nothing.")] = False
 
@@ -871,7 +1023,7 @@ class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
         """From keywords.
 
         Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+            OptionError: an unknown name, with the nearest known one, or what a record does not take.
         """
         names = cls.names()
         check_names(given, [name for some in names.values() for name in some])

@@ -49,11 +49,11 @@ LEAVES = {"models", "sample_tiles"}
 def sources() -> list[tuple[str, Path]]:
     """(room, file) of every module of the package."""
     top = ROOT / "geo_refdiff"
-    found = [(path.relative_to(top).parts[0], path) for path in top.glob("*/**/*.py")]
-    found += [(path.stem, path) for path in top.glob("*.py") if path.stem in LEVELS]
+    result = [(path.relative_to(top).parts[0], path) for path in top.glob("*/**/*.py")]
+    result += [(path.stem, path) for path in top.glob("*.py") if path.stem in LEVELS]
     for name, folder in MAPPED.items():
-        found += [(name.split(".")[1], path) for path in (ROOT / folder).glob("*.py")]
-    return found
+        result += [(name.split(".")[1], path) for path in (ROOT / folder).glob("*.py")]
+    return result
 
 
 def imported_rooms(path: Path, room: str) -> set[str]:

@@ -53,9 +53,9 @@ ROOT = Path(__file__).parents[1]
 def test_a_command_has_the_options_and_defaults_of_the_records(
     of: click.Command, words: str, other: tuple[str, ...]
 ) -> None:
-    found = of.make_context("geo-refdiff", words.split()).params
-    assert FIELDS.keys() - found.keys() == set(other) - set(found)
-    shared = {name: found[name] for name in FIELDS if name not in other and found[name] is not None}
+    result = of.make_context("geo-refdiff", words.split()).params
+    assert FIELDS.keys() - result.keys() == set(other) - set(result)
+    shared = {name: result[name] for name in FIELDS if name not in other and result[name] is not None}
     assert UpscaleOptions.of(**shared) == UpscaleOptions()
 
 
@@ -93,10 +93,12 @@ def test_functions_show_the_options_of_their_records(of: Any, record: type[Optio
 def test_help_shows_options_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(command, GroupedCommand)
     assert run(["upscale", "--help"]) == 0
-    told = capsys.readouterr().out
-    assert [told.index(f"\n{name}:\n") for name in GROUPS] == sorted(told.index(f"\n{name}:\n") for name in GROUPS)
+    reported = capsys.readouterr().out
+    assert [reported.index(f"\n{name}:\n") for name in GROUPS] == sorted(
+        reported.index(f"\n{name}:\n") for name in GROUPS
+    )
     for name, field in FIELDS.items():
-        assert f"\n  {field.flag} " in told, name
+        assert f"\n  {field.flag} " in reported, name
 
 
 def test_python_shows_all_options_with_their_defaults() -> None:

@@ -10,7 +10,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import inf
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +17,10 @@ from typing import Any, Self
 from geo_refdiff.batch.jobs import Outcome
 from geo_refdiff.batch.work import this_process
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import OptionError, WorkerError
+from geo_refdiff.errors import WorkerError
+from geo_refdiff.options import ClusterOptions, resource_amounts
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.process import steady_heap
-
-WORKER_WAIT = 60.0
-"""Minutes: a cluster that grows by demand may have to queue for its workers."""
 
 _PREFIX = "geo-refdiff"
 """Of all keys, up to the first digit: a scheduler keeps what it learns of a prefix for ever, so areas share one."""
@@ -45,73 +42,9 @@ StartedCallback = Callable[[str, str], None]
 TaskProgressCallback = Callable[[str, Progress], None]
 
 
-@dataclass(frozen=True)
-class ClusterConfig:
-    """Where workers are.
-
-    Attributes:
-        workers: processes of this machine to start; None: join a cluster that is there.
-        scheduler: its address.
-        scheduler_file: with its address.
-        resources: that a worker needs for a task.
-        worker_wait: minutes to wait for a worker that can do a task at all, before giving up.
-        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each of `workers` sees one, the next one in turn;
-            empty: all see what this process sees.
-    """
-
-    workers: int | None = None
-    scheduler: str | None = None
-    scheduler_file: str | None = None
-    resources: Mapping[str, float] = field(default_factory=dict)
-    worker_wait: float = WORKER_WAIT
-    gpus: tuple[str, ...] = ()
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether workers are not started by this process, and may be on other machines."""
-        return self.workers is None
-
-
-def cluster_config(
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    resources: Iterable[str] = (),
-    worker_wait: float = WORKER_WAIT,
-) -> ClusterConfig | None:
-    """Where the work is to be done; None: in this process.
-
-    Args:
-        workers, scheduler, scheduler_file, worker_wait: as of `ClusterConfig`.
-        resources: as dask's command line takes them, "GPU=1".
-
-    Raises:
-        OptionError: more than one place, or resources that make no sense.
-    """
-    given = [v for v in (workers, scheduler, scheduler_file) if v is not None]
-    if len(given) > 1:
-        raise OptionError("give one of --workers, --scheduler and --scheduler-file")
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers {workers}: give 1 or more")
-    if not 0 <= worker_wait < inf:
-        raise OptionError(f"worker wait {worker_wait:g}: give minutes, 0 or more")
-    needed = {}
-    for text in resources:
-        name, _, number = text.partition("=")
-        try:
-            needed[name.strip()] = float(number or 1)
-        except ValueError:
-            needed[name.strip()] = 0.0
-        if not name.strip() or not 0 < needed[name.strip()] < inf:
-            raise OptionError(f"resource '{text}': give NAME=NUMBER, for example GPU=1")
-    if not given and needed:
-        raise OptionError("--resource needs workers: give --scheduler, --scheduler-file or --workers, too")
-    return ClusterConfig(workers, scheduler, scheduler_file, needed, worker_wait) if given else None
-
-
 @dataclass(eq=False)
 class Task:
-    """Something for a worker to do, and what has befallen it so far.
+    """Something for a worker to do, and its state.
 
     Attributes:
         name: for people.
@@ -124,32 +57,30 @@ class Task:
     function: Callable[..., Outcome]
     args: tuple[Any, ...]
     fails_here: Callable[[], bool] = lambda: False
+    _future: Any = None
+    _only: frozenset[str] = frozenset()
+    """Addresses of the workers that may do it; empty: any."""
+
     _not_on: set[str] = field(default_factory=set)
     _lethal: bool = False
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A task that dask has; `only`: addresses of the workers that may do it, None: any."""
-
-    task: Task
-    future: Any
-    only: frozenset[str] | None
 
 
 class Cluster:
     """A cluster for as long as the block lasts.
 
     Args:
-        config: where its workers are.
-        say: told of what people should know, one line.
+        options: where its workers are.
+        say: called with what people should know, one line.
+        gpus: of this machine, as CUDA_VISIBLE_DEVICES names them: each worker started here sees one, the next one in
+            turn; empty: all see what this process sees.
 
     Raises:
         WorkerError: dask is missing, or the scheduler does not answer.
     """
 
-    def __init__(self, config: ClusterConfig, say: Callable[[str], None]) -> None:
-        self.config, self.say = config, say
+    def __init__(self, options: ClusterOptions, say: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
+        self.options, self.say, self.gpus = options, say, tuple(gpus)
+        self._needs = resource_amounts(options.resources)
         self._topic = f"{_PREFIX}-{secrets.token_hex(8)}"
         self._events: deque[tuple[str, Any]] = deque()
         self._news = threading.Event()
@@ -160,13 +91,13 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            import distributed  # noqa: F401  # told by its ImportError
+            import distributed  # noqa: F401  # its ImportError is caught below
         except ImportError as error:
             raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
         try:
-            if self.config.workers is not None:
-                self._local = local_cluster(self.config.workers, self.config.resources, self.config.gpus)
+            if self.options.workers is not None:
+                self._local = local_cluster(self.options.workers, self._needs, self.gpus)
             self._connect(_FIRST_PATIENCE)
         except BaseException:
             self._close()
@@ -181,7 +112,7 @@ class Cluster:
     @property
     def threads(self) -> int:
         """Threads of all workers that are there now and can do a task."""
-        return sum(n for worker, n in self._workers().items() if self._strikes[worker] < _STRIKES)
+        return self._usable(self._workers())
 
     def run(
         self, tasks: Iterable[Task], started: StartedCallback, progress: TaskProgressCallback
@@ -203,80 +134,84 @@ class Cluster:
             WorkerError: no worker that could do a task came in time, or the scheduler did not come back.
         """
         source, again, alone = iter(tasks), deque[Task](), deque[Task]()
-        flying: dict[str, _Flight] = {}
+        flying: list[Task] = []
         self._wait_begins()
         try:
             while True:
                 workers = self._workers()
                 self._wait_for(workers)
-                room = _AHEAD * max(sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES), 1)
                 until = monotonic() + _FILLING
-                while len(flying) < room and monotonic() < until:
+                while len(flying) < _AHEAD * max(self._usable(workers), 1) and monotonic() < until:
                     task = again.popleft() if again else next(source, None)
                     if task is None:
                         break
-                    self._submit(task, workers, flying)
+                    flying.append(self._submit(task, workers))
                 if not flying:
                     if not alone:
                         return
-                    self._submit(alone.popleft(), workers, flying)
+                    flying.append(self._submit(alone.popleft(), workers))
                 self._news.wait(_TICK)
                 self._news.clear()
                 while self._events:
                     name, event = self._events.popleft()
                     progress(name, event) if isinstance(event, Progress) else started(name, event)
-                for task, outcome in self._landed(flying):
+                for task in list(self._landed(flying)):
+                    flying.remove(task)
+                    outcome = self._outcome(task)
                     if outcome is not None:
                         yield task, outcome
                     else:
                         (alone if task._lethal else again).append(task)
                 if self._client.status != "running":
-                    for flight in flying.values():
-                        (alone if flight.task._lethal else again).append(flight.task)
+                    for task in flying:
+                        (alone if task._lethal else again).append(task)
                     flying.clear()
                     self._rejoin()
                 yield None
         finally:
-            for flight in flying.values():
-                flight.future.release()
+            for task in flying:
+                task._future.release()
 
-    def _submit(self, task: Task, workers: Collection[str], flying: dict[str, _Flight]) -> None:
-        fit = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else None
-        key = f"{_PREFIX}-0{secrets.token_hex(8)}-{task.name}"
-        future = self._client.submit(
+    def _usable(self, workers: Mapping[str, int]) -> int:
+        """Threads of workers that are not left out."""
+        return sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES)
+
+    def _submit(self, task: Task, workers: Collection[str]) -> Task:
+        task._only = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else frozenset()
+        task._future = self._client.submit(
             _run_on_worker,
             self._topic,
             task.name,
             task.function,
             *task.args,
-            key=key,
+            key=f"{_PREFIX}-0{secrets.token_hex(8)}-{task.name}",
             pure=False,
             retries=_RETRIES,  # of what dask itself fails at: the function raises nothing
-            workers=sorted(fit) if fit else None,
-            resources=dict(self.config.resources) or None,
+            workers=sorted(task._only) or None,
+            resources=self._needs or None,
         )
-        future.add_done_callback(lambda _: self._news.set())
-        flying[key] = _Flight(task, future, fit or None)
+        task._future.add_done_callback(lambda _: self._news.set())
+        return task
 
     def _fit(self, task: Task, workers: Iterable[str]) -> list[str]:
         """Workers that may do a task."""
         return [w for w in workers if w not in task._not_on and self._strikes[w] < _STRIKES]
 
-    def _landed(self, flying: dict[str, _Flight]) -> Iterator[tuple[Task, Outcome | None]]:
-        """Tasks that dask is done with, each with its outcome; None: it is to be done again."""
-        workers = self._workers() if any(flight.only for flight in flying.values()) else {}
-        for key, flight in list(flying.items()):
-            if flight.future.status != "pending":
-                del flying[key]
-                yield flight.task, self._outcome(flight.task, flight.future)
-            elif workers and flight.only is not None and not flight.only & workers.keys():
-                del flying[key]  # dask would wait for ever for a worker of this address
-                flight.future.cancel()
-                yield flight.task, None
+    def _landed(self, flying: Sequence[Task]) -> Iterator[Task]:
+        """Tasks that dask has finished, or for which it would wait for ever: their workers are gone."""
+        workers = self._workers() if any(task._only for task in flying) else {}
+        for task in flying:
+            if task._future.status != "pending":
+                yield task
+            elif workers and task._only and not task._only & workers.keys():
+                task._future.cancel()
+                yield task
 
-    def _outcome(self, task: Task, future: Any) -> Outcome | None:
+    def _outcome(self, task: Task) -> Outcome | None:
+        """The outcome of a task; None: it is to be done again."""
         import distributed
 
+        future = task._future
         if future.status in ("cancelled", "lost"):
             return None
         try:
@@ -311,7 +246,7 @@ class Cluster:
 
     def _workers(self) -> dict[str, int]:
         """Threads of each worker that has the resources for a task, by address; none where the scheduler is gone."""
-        needed = self.config.resources
+        needed = self._needs
         try:
             threads = dict(self._client.nthreads())
             if needed and threads.keys() != self._offers.keys():
@@ -336,18 +271,18 @@ class Cluster:
         Raises:
             WorkerError: it has been so for too long.
         """
-        if self._local is None or len(self._local.scheduler.workers) >= (self.config.workers or 1):
+        if self._local is None or len(self._local.scheduler.workers) >= (self.options.workers or 1):
             self._whole_since = monotonic()
         elif monotonic() - self._whole_since > _REVIVED:
             self._whole_since = monotonic()
-            self._local.scale(self.config.workers)  # dask gives up nannies whose worker is slow to return
+            self._local.scale(self.options.workers)  # dask gives up nannies whose worker is slow to return
         if workers:
             self._lonely_since, self._told = monotonic(), False
             return
-        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.config.worker_wait
+        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.options.worker_wait
         if lonely < min(_LONELY, patience):
             return
-        missing, limit = self._missing(), f"{self.config.worker_wait:g} min"
+        missing, limit = self._missing(), f"{self.options.worker_wait:g} min"
         if lonely >= patience:
             start = "start one, then give" if self._local is None else "give"
             raise WorkerError(f"{missing}, after {limit} (--worker-wait); {start} the same command again")
@@ -362,7 +297,7 @@ class Cluster:
         start = f"dask worker {self._client.scheduler.address} --nthreads 1"
         if not self._offers:
             return f"the cluster has no workers ({start})"
-        needed = _in_words(self.config.resources)
+        needed = _in_words(self._needs)
         offers = Counter(map(_in_words, self._offers.values())).most_common()
         offered = ", ".join(f"{count} x {what}" for what, count in offers[:_OFFERS_SHOWN])
         offered += ", ..." if len(offers) > _OFFERS_SHOWN else ""
@@ -372,19 +307,19 @@ class Cluster:
         import distributed
 
         deadline = monotonic() + patience
-        file = self.config.scheduler_file
+        file = self.options.scheduler_file
         where: dict[str, Any] = {"scheduler_file": file} if file else {}
         while True:
             try:
                 self._client = distributed.Client(
-                    self._local or self.config.scheduler, timeout=5, set_as_default=False, **where
+                    self._local or self.options.scheduler, timeout=5, set_as_default=False, **where
                 )
                 break
             except (OSError, TimeoutError, ValueError) as error:
                 if monotonic() > deadline:
                     raise WorkerError(
-                        f"the scheduler {self.config.scheduler or file} does not answer ({one_line(error, 80)}); start "
-                        f"it (dask scheduler) and its workers, then give the same command again"
+                        f"the scheduler {self.options.scheduler or file} does not answer ({one_line(error, 80)}); "
+                        f"start it (dask scheduler) and its workers, then give the same command again"
                     ) from error
                 sleep(1.0)
         self._client.subscribe_topic(self._topic, self._hear)
@@ -448,7 +383,7 @@ def local_cluster(workers: int, resources: Mapping[str, float], gpus: Sequence[s
     Args:
         workers: how many, of one thread.
         resources: that each offers.
-        gpus: as of `ClusterConfig`.
+        gpus: as of `Cluster`.
     """
     import distributed
 
@@ -493,5 +428,5 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
-    """Resources as a worker is told of them: "GPU=1 MEMORY=32"."""
+    """Resources as dask's command line takes them: "GPU=1 MEMORY=32"."""
     return " ".join(f"{name}={number:g}" for name, number in sorted(resources.items())) or "nothing"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from geo_refdiff.errors import GeoRefDiffError, InputError
-from geo_refdiff.options import AUTO
+from geo_refdiff.options import AUTO, Sources
 from geo_refdiff.products.stac_item import item_file
 from geo_refdiff.raster.clouds import NamedLayer
 from geo_refdiff.raster.gdal import is_gdal_name
@@ -33,38 +33,12 @@ class UnfitError(GeoRefDiffError):
     """A worker cannot do what others could: it does not see the inputs or the folder, or has another model."""
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a batch may choose from, as the user names it; see `read_catalogue`.
-
-    Attributes:
-        scenes, references, masks: files, folders, indices or STAC; masks also "auto", "none" or one file of polygons.
-        date: "2021-05-03", "2021" (the nearest is taken) or "FIRST/LAST" (only those within).
-        ref_before: references must be older than this.
-        assets: for "scene", "reference" and "mask" keys of STAC assets, "red,green,blue".
-    """
-
-    scenes: Sequence[str | Path]
-    references: Sequence[str | Path] = ()
-    masks: Sequence[str | Path] = ()
-    date: str | None = None
-    ref_before: str | None = None
-    assets: Mapping[str, str | None] = field(default_factory=dict)
-
-    def rules(self) -> dict[str, Any]:
-        """How a batch chooses, as arguments: files may join a folder or an index, but not another source."""
-        named = {"scene": self.scenes, "ref": self.references, "mask": self.masks}
-        rules: dict[str, Any] = {key: sorted({_absolute(v) for v in given}) for key, given in named.items()}
-        assets = {f"{'ref' if role == 'reference' else role}_asset": text for role, text in self.assets.items()}
-        return rules | assets | {"date": self.date, "ref_before": self.ref_before}
-
-
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all jobs of a batch share; kept in batch/batch.json for as long as the batch lives.
 
     Attributes:
         options: of `upscale`: scale, model and so on.
-        rules: how inputs are chosen, see `Sources.rules`.
+        rules: how inputs are chosen, see `choice_rules`.
         model_sha256: of the model's files, "" for a classical one.
         threads: that torch computes with; they move the last bits of convolutions.
         software: versions of what computes pixels; workers must have the same.
@@ -190,7 +164,16 @@ def changed_inputs(job: Job) -> Iterator[str]:
             yield f"{name}: no permission to read it"
 
 
-def _absolute(source: str | Path) -> str:
-    name, bar, layer = str(source).partition("|")
+def choice_rules(sources: Sources) -> dict[str, Any]:
+    """How a batch chooses, as arguments: files may join a folder or an index, but not another source."""
+    named = {"scene": sources.scenes, "ref": sources.references, "mask": sources.masks}
+    rest = msgspec.structs.asdict(sources)
+    return {key: sorted({_absolute(v) for v in given}) for key, given in named.items()} | {
+        key: rest[key] for key in ("scene_asset", "ref_asset", "mask_asset", "date", "ref_before")
+    }
+
+
+def _absolute(source: str) -> str:
+    name, bar, layer = source.partition("|")
     path = Path(name).expanduser()
-    return f"{path.absolute()}{bar}{layer}" if path.exists() else str(source)
+    return f"{path.absolute()}{bar}{layer}" if path.exists() else source

@@ -1,4 +1,4 @@
-"""Several rasters as one: a VRT in which the first lies on top, and bands may come from files of their own."""
+"""Several rasters as one: a VRT in which the first is on top, and bands may come from files of their own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geo_refdiff.raster.clouds import cloud_layer
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.geobox import crop, crs_wkt, point, scene_geobox
 from geo_refdiff.raster.info import RasterInfo, Role
-from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.raster.vrt import VirtualRaster, add_source, band_element, dataset_element, grid_element, xml_text
 from geo_refdiff.raster.window import Window, around
 
 _ON_GRID = 1e-3
@@ -100,9 +100,7 @@ def _inspected(entry: Entry, role: Role, *, coarser: bool) -> _Layer:
     first = infos[0]
     for other in infos[1:]:
         if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
-            raise InputError(
-                f"{other.path}: lies on another pixel grid than {first.path}; stack bands of one pixel size"
-            )
+            raise InputError(f"{other.path}: is on another pixel grid than {first.path}; stack bands of one pixel size")
         if other.dtype != first.dtype:
             raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
     return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos), tuple(entry.bands))
@@ -157,88 +155,71 @@ def _write(path: Path, root: ET.Element) -> None:
         write_bytes_atomic(path, text)
 
 
-def _placed(layers: Sequence[_Layer]) -> tuple[ET.Element, list[tuple[_Layer, Window]]]:
-    """The mosaic without bands, and where each layer lies in it."""
+def _placed(layers: Sequence[_Layer]) -> tuple[GeoBox, list[tuple[_Layer, Window]]]:
+    """The grid of the mosaic, and the window of each layer in it."""
     top = layers[0].first
-    windows = []
-    for layer in layers:
-        row, col = _offset(layer.first, top) or (0, 0)
-        windows.append(Window(row, col, layer.first.height, layer.first.width))
+    windows = [layer.first.window.shift(*(_offset(layer.first, top) or (0, 0))) for layer in layers]
     whole = around(windows)
-    gbox: GeoBox = crop(scene_geobox(top), whole)
-    root = ET.Element("VRTDataset", rasterXSize=str(whole.width), rasterYSize=str(whole.height))
-    add_grid(root, gbox, crs_wkt(gbox))
-    return root, [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
+    placed = [(layer, window.shift(-whole.row, -whole.col)) for layer, window in zip(layers, windows, strict=True)]
+    return crop(scene_geobox(top), whole), placed
 
 
 def _clouds(layers: Sequence[_Layer]) -> ET.Element | None:
-    """What products tell of clouds, 255 where the layer that is seen tells one, else 0; None where none tells any."""
+    """What products tell of clouds, 255 where the visible layer tells one, else 0; None where none tells any."""
     if all(layer.first.vrt is None for layer in layers):
         return None
-    root, placed = _placed(layers)
+    gbox, placed = _placed(layers)
+    root = grid_element(gbox, crs_wkt(gbox))
     band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    known = False
-    for layer, window in reversed(placed):
+    named = [own_layer(layer.first) for layer, _ in placed]
+    for (layer, window), clouds in reversed(list(zip(placed, named, strict=True))):
         info = layer.first
-        named = own_layer(info)
-        known = known or named is not None
-        whole = Window(0, 0, info.height, info.width)
-        own = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-        add_grid(own, scene_geobox(info), info.crs_wkt)
+        own = grid_element(scene_geobox(info), info.crs_wkt)
         cloudy = ET.SubElement(own, "VRTRasterBand", dataType="Byte", band="1")
-        if named is not None:
-            clear = cloud_layer(named, info).vrt
-            source = add_source(cloudy, clear, "1", whole, relative=False, kind="ComplexSource")
+        if clouds is not None:
+            clear = cloud_layer(clouds, info).vrt
+            source = add_source(cloudy, clear, "1", info.window, relative=False, kind="ComplexSource")
             ET.SubElement(source, "LUT").text = "0:255,255:0"
-        mask = ET.SubElement(ET.SubElement(own, "MaskBand"), "VRTRasterBand", dataType="Byte")
-        add_source(mask, info.source, "mask,1", whole, relative=False)
-        text = ET.tostring(own, encoding="unicode")
-        seen = add_source(band, text, "1", window, relative=False, kind="ComplexSource")
+        add_source(_mask_band(own), info.source, "mask,1", info.window, relative=False)
+        seen = add_source(band, xml_text(own), "1", window, relative=False, kind="ComplexSource")
         ET.SubElement(seen, "UseMaskBand").text = "true"
-    return root if known else None
+    return root if any(named) else None
+
+
+def _mask_band(root: ET.Element) -> ET.Element:
+    return ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
 
 
 def _tree(layers: Sequence[_Layer], names: Sequence[str]) -> ET.Element:
-    top = layers[0].first
-    root, placed = _placed(layers)
-    for index, (info, band) in enumerate(layers[0].bands):
-        _add_band(root, info, band, index, placed, names[index] if names else None)
+    """The mosaic's VRT; its bands are called `names`, or as those of the layer on top."""
+    top, bands = layers[0].first, layers[0].bands
+    gbox, placed = _placed(layers)
+    mosaic = VirtualRaster(
+        geobox=gbox,
+        dtype=top.dtype,
+        count=len(bands),
+        sources=(),
+        nodata=float("nan") if top.nodata is None and np.dtype(top.dtype).kind == "f" else top.nodata,
+        descriptions=tuple(names or (info.descriptions[band - 1] for info, band in bands)),
+        scales=tuple(info.scales[band - 1] for info, band in bands),
+        offsets=tuple(info.offsets[band - 1] for info, band in bands),
+        units=tuple(info.units[band - 1] for info, band in bands),
+        colorinterp=tuple("undefined" if names else info.colorinterp[band - 1] for info, band in bands),
+    )
+    root = dataset_element(mosaic)
+    for index in range(mosaic.count):
+        element = band_element(mosaic, index)
+        for layer, window in reversed(placed):
+            info, band = layer.bands[index]
+            source = add_source(element, info.source, str(band), window, relative=False, kind="ComplexSource")
+            if info.validity in ("mask", "alpha", "none"):
+                ET.SubElement(source, "UseMaskBand").text = "true"
+            else:
+                ET.SubElement(source, "NODATA").text = "nan" if info.nodata is None else repr(info.nodata)
+        root.append(element)
     if top.validity in ("mask", "none"):
-        mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+        mask = _mask_band(root)
         for layer, window in reversed(placed):
             source = add_source(mask, layer.first.path, "mask,1", window, relative=False, kind="ComplexSource")
             ET.SubElement(source, "NODATA").text = "0"
     return root
-
-
-def _add_band(
-    root: ET.Element, info: RasterInfo, band: int, index: int, placed: Sequence[tuple[_Layer, Window]], name: str | None
-) -> None:
-    element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index + 1))
-    at = band - 1
-    description = name or info.descriptions[at]
-    if description:
-        ET.SubElement(element, "Description").text = description
-    if info.nodata is not None:
-        ET.SubElement(element, "NoDataValue").text = repr(info.nodata)
-    elif np.dtype(info.dtype).kind == "f":
-        ET.SubElement(element, "NoDataValue").text = "nan"
-    if info.units[at]:
-        ET.SubElement(element, "UnitType").text = info.units[at]
-    if info.offsets[at] != 0:
-        ET.SubElement(element, "Offset").text = repr(info.offsets[at])
-    if info.scales[at] != 1:
-        ET.SubElement(element, "Scale").text = repr(info.scales[at])
-    interp = "undefined" if name else info.colorinterp[at]
-    ET.SubElement(element, "ColorInterp").text = interp.capitalize()
-    for layer, window in reversed(placed):
-        source, number = layer.bands[index]
-        _add_source(element, source, number, window)
-
-
-def _add_source(element: ET.Element, info: RasterInfo, band: int, window: Window) -> None:
-    source = add_source(element, info.source, str(band), window, relative=False, kind="ComplexSource")
-    if info.validity in ("mask", "alpha", "none"):
-        ET.SubElement(source, "UseMaskBand").text = "true"
-    else:
-        ET.SubElement(source, "NODATA").text = "nan" if info.nodata is None else repr(info.nodata)

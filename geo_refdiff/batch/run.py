@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -13,13 +13,14 @@ import msgspec
 
 from geo_refdiff.batch.areas import Area, read_areas
 from geo_refdiff.batch.folder import check_folder, held_folder, output_of, save_settings, settled
-from geo_refdiff.batch.jobs import Job, Outcome, Settings, Sources, plain_options
-from geo_refdiff.batch.manifest import Manifest, open_manifest
+from geo_refdiff.batch.jobs import Job, Outcome, Settings, choice_rules, plain_options
+from geo_refdiff.batch.manifest import Manifest, Opened, open_manifest
 from geo_refdiff.batch.plan_table import PlanTable, plan_table
 from geo_refdiff.batch.selection import AreaPlan, Planner, check_options, plan_or_reason
 from geo_refdiff.batch.work import open_batch_model, same_software, work
 from geo_refdiff.engine.run import Progress
-from geo_refdiff.errors import GeoRefDiffError, OptionError
+from geo_refdiff.errors import GeoRefDiffError
+from geo_refdiff.options import BatchOptions, Sources, takes_options
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.process import cores
 from geo_refdiff.raster.stac import rfc3339
@@ -31,7 +32,7 @@ class BatchInterrupted(KeyboardInterrupt):
 
 
 class ProgressListener(Protocol):
-    """Hears how a batch goes."""
+    """Receives the progress of a batch; subclasses need not implement every method."""
 
     def total(self, done: int, failed: int, count: int) -> None:
         """How many areas are done, failed, and there at all."""
@@ -49,30 +50,18 @@ class ProgressListener(Protocol):
         """Something that people should know, one line."""
 
 
-@dataclass(frozen=True)
-class Silent:
+class Silent(ProgressListener):
     """A listener that shows nothing.
 
     Attributes:
-        messages: that it heard.
+        messages: that it received.
     """
 
-    messages: list[str] = field(default_factory=list)
-
-    def total(self, done: int, failed: int, count: int) -> None:
-        """Nothing."""
-
-    def started(self, name: str, worker: str) -> None:
-        """Nothing."""
-
-    def progress(self, name: str, progress: Progress) -> None:
-        """Nothing."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """Nothing."""
+    def __init__(self) -> None:
+        self.messages: list[str] = []
 
     def message(self, text: str) -> None:
-        """Kept."""
+        """Keep a message."""
         self.messages.append(text)
 
 
@@ -151,70 +140,56 @@ class BatchResult:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
+@takes_options(record=BatchOptions)
 def batch(
     areas: str | Path,
     sources: Sources,
     out: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
-    name_field: str | None = None,
-    threads: int | None = None,
     runner: Runner | None = None,
-    retry_failed: bool = False,
-    overwrite: bool = False,
-    collection: bool = True,
-    report: str | Path | None = None,
-    listener: ProgressListener | None = None,
     elsewhere: bool = False,
+    listener: ProgressListener | None = None,
+    **settings: Any,
 ) -> BatchResult:
-    """Upscale every area, each into a file of its own; goes on where an earlier run of the same batch stopped.
+    """Upscale every area, each into a file of its own; continues where an earlier run of the same batch stopped.
 
     Args:
         areas: vector file, `FILE|layername=NAME` for one layer of several; see `read_areas`.
         sources: scenes, references and masks to choose from.
         out: folder for the outputs; made if it is missing.
         options: of `upscale`, for all areas.
-        name_field: field of the areas that names the outputs.
-        threads: that torch computes with for one area; kept for the whole life of the batch. Default: all cores for one
-            process, 1 for workers.
-        runner: who does the work; None: this process, one area after the other.
-        retry_failed: try failures of earlier runs again.
-        overwrite: begin anew; outputs that are there are replaced.
-        collection: write a STAC collection, and its items as GeoParquet, of all that is done.
-        report: HTML page to write; a page of an earlier run is replaced, another file with `overwrite` only.
-        listener: hears how it goes.
+        runner: does the work; None: this process, one area after the other.
         elsewhere: the runner's workers may be other machines, whose device this one need not have.
+        listener: receives progress.
+        settings: as listed below.
 
     Raises:
         GeoRefDiffError: nothing can be done at all; an area's own failure is in the manifest instead.
-        BatchInterrupted: Ctrl-C; the same command goes on.
+        BatchInterrupted: Ctrl-C; the same command continues.
     """
-    begun = perf_counter()
-    if threads is not None and threads < 1:
-        raise OptionError(f"threads {threads}: give 1 or more")
-    listener = listener or Silent()
-    given, folder, listed, model = _prepared(areas, name_field, out, options, elsewhere)
-    if report is not None:
+    begun, listener, how = perf_counter(), listener or Silent(), BatchOptions.of(settings)
+    given, folder, listed, model = _prepared(areas, how.name_field, out, options, elsewhere)
+    if how.report is not None:
         from geo_refdiff.batch.report import check_report
 
-        check_report(Path(report), folder, overwrite=overwrite)
+        check_report(Path(how.report), folder, overwrite=how.overwrite)
     planner = Planner(sources, folder, given, model)
     with held_folder(folder):
-        threads = threads or (1 if runner else cores())
-        settings = save_settings(folder, _settings(given, sources, model, threads, overwrite), overwrite=overwrite)
-        opened = open_manifest(folder, listed, settings.options, retry_failed=retry_failed, overwrite=overwrite)
+        threads = how.threads or (1 if runner else cores())
+        new = _settings(given, sources, model, threads, how.overwrite)
+        kept = save_settings(folder, new, overwrite=how.overwrite)
+        opened = open_manifest(folder, listed, kept.options, retry_failed=how.retry_failed, overwrite=how.overwrite)
         for text in planner.unusable:
             listener.message(f"left out: {text}")
-        run = _Run(planner, settings, opened.manifest, listener, dict(opened.attempts))
-        run.failed, run.count = opened.failed_before, len(listed)
-        run.done = run.count - run.failed - len(opened.todo)
+        run = _Run(planner, kept, opened, len(listed), listener)
         try:
             run(opened.todo, runner or run_here)
         except KeyboardInterrupt as stop:
             raise BatchInterrupted(
-                f"interrupted: {run.done} of {run.count} areas are done in {folder}; the same command goes on"
+                f"interrupted: {run.done} of {run.count} areas are done in {folder}; the same command continues"
             ) from stop
-        notes = opened.notes + _written_beside(folder, opened.manifest, listed, settings, collection, report)
+        notes = opened.notes + _written_beside(folder, opened.manifest, listed, kept, how.report)
     return BatchResult(
         folder,
         opened.manifest.path,
@@ -229,34 +204,32 @@ def batch(
     )
 
 
+@takes_options(record=BatchOptions)
 def plan_batch(
     areas: str | Path,
     sources: Sources,
     out: str | Path,
     *,
     options: Mapping[str, Any] | None = None,
-    name_field: str | None = None,
-    retry_failed: bool = False,
-    overwrite: bool = False,
     elsewhere: bool = False,
+    **settings: Any,
 ) -> PlanTable:
-    """What `batch` would do, without doing it; only VRTs of inputs that would be mosaicked are written, into a
-    temporary folder.
+    """What `batch` would do with the same arguments, without doing it.
 
-    Args:
-        areas, sources, out, options, name_field, retry_failed, overwrite, elsewhere: as of `batch`.
+    Only VRTs of inputs that would be mosaicked are written, into a temporary folder.
 
     Raises:
         GeoRefDiffError: as `batch`.
     """
     from tempfile import TemporaryDirectory
 
-    given, folder, listed, model = _prepared(areas, name_field, out, options, elsewhere)
+    how = BatchOptions.of(settings)
+    given, folder, listed, model = _prepared(areas, how.name_field, out, options, elsewhere)
     check_folder(folder)
-    settings = settled(folder, _settings(given, sources, model, 1, overwrite), overwrite=overwrite)
+    kept = settled(folder, _settings(given, sources, model, 1, how.overwrite), overwrite=how.overwrite)
     with TemporaryDirectory(prefix="geo-refdiff-") as scratch:
         planner = Planner(sources, Path(scratch), given, model)
-        return plan_table(listed, planner, settings, folder, retry_failed=retry_failed, overwrite=overwrite)
+        return plan_table(listed, planner, kept, folder, retry_failed=how.retry_failed, overwrite=how.overwrite)
 
 
 def _prepared(
@@ -273,10 +246,10 @@ def _prepared(
 def _settings(options: Mapping[str, Any], sources: Sources, model: Model, threads: int, overwrite: bool) -> Settings:
     if model.source:  # pinned, so that every worker takes the same
         options = {**options, "model": model.source}
-    return Settings(plain_options(options), sources.rules(), model.sha256, threads, same_software(), overwrite)
+    return Settings(plain_options(options), choice_rules(sources), model.sha256, threads, same_software(), overwrite)
 
 
-class _Run:
+class _Run(ProgressListener):
     """One run over the areas that are to be done: plans each as workers get free, has it done, keeps the manifest.
 
     It hears how it goes, and passes that on to the listener.
@@ -291,15 +264,16 @@ class _Run:
         self,
         planner: Planner,
         settings: Settings,
-        manifest: Manifest,
+        opened: Opened,
+        count: int,
         listener: ProgressListener,
-        attempts: dict[str, int],
     ) -> None:
-        self.planner, self.settings, self.manifest, self.listener = planner, settings, manifest, listener
-        self.done = self.failed = self.count = 0
+        self.planner, self.settings, self.manifest, self.listener = planner, settings, opened.manifest, listener
+        self.count, self.failed = count, opened.failed_before
+        self.done = count - self.failed - len(opened.todo)
         self.megapixels = 0.0
         self.errors: list[tuple[str, str]] = []
-        self._attempts, self._running = attempts, set[str]()
+        self._attempts, self._running = dict(opened.attempts), set[str]()
         self._notes: dict[str, tuple[str, ...]] = {}
 
     def __call__(self, areas: Sequence[Area], runner: Runner) -> None:
@@ -309,7 +283,7 @@ class _Run:
             OutputError: the manifest cannot be written.
             KeyboardInterrupt: passed on; what is done is noted.
         """
-        self.total(self.done, self.failed, self.count)
+        self.listener.total(self.done, self.failed, self.count)
         try:
             for outcome in runner(self._jobs(areas), self):
                 if outcome is not None:
@@ -331,12 +305,7 @@ class _Run:
                 self.finished(Outcome(area.name, "area", plan))
             self.manifest.write_soon()
 
-    def total(self, done: int, failed: int, count: int) -> None:
-        """How many areas are done, failed, and there at all."""
-        self.listener.total(done, failed, count)
-
     def started(self, name: str, worker: str) -> None:
-        """An area has been begun."""
         self._attempts[name] = self._attempts.get(name, 0) + 1
         self._running.add(name)
         self.manifest.set(name, status="running", started=_now(), attempts=self._attempts[name], worker=worker or None)
@@ -344,16 +313,13 @@ class _Run:
         self.listener.started(name, worker)
 
     def progress(self, name: str, progress: Progress) -> None:
-        """How far an area is."""
         self.manifest.write_soon()
         self.listener.progress(name, progress)
 
     def message(self, text: str) -> None:
-        """Something that people should know, one line."""
         self.listener.message(text)
 
     def finished(self, outcome: Outcome) -> None:
-        """An area is done or has failed."""
         values: dict[str, Any] = {
             "finished": _now(),
             "seconds": round(outcome.seconds, 3),
@@ -373,7 +339,7 @@ class _Run:
         self._running.discard(outcome.name)
         self.manifest.set(outcome.name, **values)
         self.listener.finished(outcome)
-        self.total(self.done, self.failed, self.count)
+        self.listener.total(self.done, self.failed, self.count)
 
 
 def _now() -> str:
@@ -385,16 +351,13 @@ def _written_beside(
     manifest: Manifest,
     areas: Sequence[Area],
     settings: Settings,
-    collection: bool,
-    report: str | Path | None,
+    report: str | None,
 ) -> list[str]:
     """Write the collection and the report; notes."""
-    outputs = {a.name: output_of(folder, a.name, settings.options) for a in areas}
-    notes = []
-    if collection:
-        from geo_refdiff.batch.collection import write_collection
+    from geo_refdiff.batch.collection import write_collection
 
-        notes += _or_note("collection", lambda: write_collection(folder, outputs))
+    outputs = {a.name: output_of(folder, a.name, settings.options) for a in areas}
+    notes = _or_note("collection", lambda: write_collection(folder, outputs))
     if report is not None:
         from geo_refdiff.batch.report import write_report
 

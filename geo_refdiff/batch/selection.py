@@ -20,11 +20,11 @@ from shapely.geometry.base import BaseGeometry
 from geo_refdiff.batch.areas import Area
 from geo_refdiff.batch.catalogue import PATH_COLUMNS, TABLES, Entry, check_asset_names, is_stac, read_catalogue
 from geo_refdiff.batch.folder import KEPT, output_of
-from geo_refdiff.batch.jobs import Job, Settings, Sources, files_of, stamps_of
+from geo_refdiff.batch.jobs import Job, Settings, files_of, stamps_of
 from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.options import AUTO, MaskOptions, UpscaleOptions, fields_of
+from geo_refdiff.options import AUTO, MaskOptions, Sources, UpscaleOptions, fields_of
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.clouds import own_layer
@@ -82,7 +82,7 @@ class Chosen:
     """Inputs for an area.
 
     Attributes:
-        entries: the one that goes on top first.
+        entries: the one that is on top first.
         covered: share of the area within their outlines, 0..1.
         left_out: those that would have filled a gap but cannot be laid under the one on top, and why.
         cloudy: those that would be on top but for their clouds, and the share of the area that is cloudy.
@@ -137,7 +137,7 @@ class Chooser:
     def choose(self, area: BaseGeometry, rank: DateKey, why_not: Fit = lambda entry, top: None) -> Chosen:
         """The best entry, and what fills its gaps, in order.
 
-        Entries that cover the area equally (to a hundredth) are told apart by date, to which each percent of clouds
+        Entries that cover the area equally (to a hundredth) are distinguished by date, to which each percent of clouds
         adds a day, then by their missing pixels.
         As long as a part is not covered, or has missing pixels, the next ones in this order that fit the first are laid
         under.
@@ -361,15 +361,15 @@ class Planner:
         self._scene_dates = scene_dates(date, strict=sources.date is not None and "/" in sources.date)
         self._before = None if sources.ref_before is None else asked_span("--ref-before", sources.ref_before)
         self._fixed_mask, masks = _fixed_mask(sources.masks)
-        assets = {role: check_asset_names(text) for role, text in sources.assets.items()}
+        assets = [check_asset_names(text) for text in (sources.scene_asset, sources.ref_asset, sources.mask_asset)]
         self.unusable: list[str] = []
         self._inspect = lru_cache(_INSPECTED)(inspect)
-        scenes = read_catalogue(sources.scenes, "scene", assets.get("scene", ()), self.unusable)
         self._clear = options.get("cloud_mask", AUTO) == AUTO
         self._coarser = options.get("other_bands") == "transfer"
+        scenes = read_catalogue(sources.scenes, "scene", assets[0], self.unusable)
         self._scenes = Chooser(scenes, "scene", clear=self._clear)
-        self._references = self._chooser(sources.references, "reference", assets.get("reference", ()))
-        self._masks = self._chooser(masks, "mask", assets.get("mask", ()))
+        self._references = self._chooser(sources.references, "reference", assets[1])
+        self._masks = self._chooser(masks, "mask", assets[2])
 
     def _chooser(self, sources: Sequence[str | Path], role: str, assets: Sequence[str]) -> Chooser | None:
         clear = role == "reference" and self._clear

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from geo_refdiff.batch.cluster import WORKER_WAIT, Cluster, ClusterConfig, Task, cluster_config
+from geo_refdiff.batch.cluster import Cluster, Task
 from geo_refdiff.batch.jobs import Job, Outcome, Settings, UnfitError, changed_inputs, plain_options
 from geo_refdiff.batch.run import ProgressListener, Runner
 from geo_refdiff.batch.work import IN_THE_MODEL, guarded, model_for, open_batch_model, same_software, this_process, work
@@ -21,6 +20,7 @@ from geo_refdiff.engine.run import BlockRunner, Progress, ProgressCallback, RunC
 from geo_refdiff.engine.workdir import Workdir
 from geo_refdiff.errors import InputError, OutputError, ResumeError, WorkerError
 from geo_refdiff.nn.device import chosen_device, visible_gpus
+from geo_refdiff.options import ClusterOptions
 from geo_refdiff.plan.records import THREADS, Plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.raster.files import held
@@ -31,72 +31,42 @@ _TASKS_A_THREAD = 4
 _MOST_BLOCKS = 8
 
 
-def batch_runner(
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    resources: Sequence[str] = (),
-    split: int = 16,
-    worker_wait: float = WORKER_WAIT,
-) -> Runner | None:
+def batch_runner(cluster: ClusterOptions, split: int = 16) -> Runner | None:
     """Who does the work of a batch; None: the process itself.
 
     Args:
-        workers, scheduler, scheduler_file, resources, worker_wait: as of `cluster_config`.
+        cluster: its workers.
         split: areas of more blocks are shared by all workers; 0 = never.
-
-    Raises:
-        OptionError: options that do not go together.
     """
-    config = cluster_config(workers, scheduler, scheduler_file, resources, worker_wait)
-    return None if config is None else partial(_run_on_cluster, config, split)
+    return partial(_run_on_cluster, cluster, split) if cluster.used else None
 
 
-def block_runner(
-    workers: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-    resources: Sequence[str] = (),
-    *,
-    worker_wait: float = WORKER_WAIT,
-    options: Mapping[str, Any],
-    say: Callable[[str], None],
-) -> BlockRunner:
+def block_runner(cluster: ClusterOptions, options: Mapping[str, Any], say: Callable[[str], None]) -> BlockRunner:
     """Who computes the blocks of a single scene: the process itself, or workers, which give the same bytes.
 
     Args:
-        workers, scheduler, scheduler_file, resources, worker_wait: as of `cluster_config`.
+        cluster: its workers.
         options: of `upscale`: what names the model and how it runs.
-        say: told of what people should know, one line.
-
-    Raises:
-        OptionError: options that do not go together.
+        say: called with what people should know, one line.
     """
-    config = cluster_config(workers, scheduler, scheduler_file, resources, worker_wait)
-    return run_blocks if config is None else SceneOnWorkers(config, plain_options(options), say)
+    return SceneOnWorkers(cluster, plain_options(options), say) if cluster.used else run_blocks
 
 
-def options_here(
-    options: Mapping[str, Any], workers: int | None, scheduler: str | None, scheduler_file: str | None, **more: Any
-) -> dict[str, Any]:
+def options_here(options: Mapping[str, Any], cluster: ClusterOptions) -> dict[str, Any]:
     """Options of `upscale` to plan with on this machine, which need not have the device of workers elsewhere.
-
-    Args:
-        options: of `upscale`.
-        workers, scheduler, scheduler_file, more: as of `block_runner`.
 
     Raises:
         ModelError, OptionError: as of `open_batch_model`.
     """
     device = options.get("device", "auto")
-    if device == "auto" or (scheduler is None and scheduler_file is None):
+    if device == "auto" or not cluster.elsewhere:
         return dict(options)
     model = open_batch_model(options, device)
     return {k: v for k, v in options.items() if k not in IN_THE_MODEL} | {"model": model}
 
 
 def _run_on_cluster(
-    config: ClusterConfig, split: int, jobs: Iterable[Job], listener: ProgressListener
+    options: ClusterOptions, split: int, jobs: Iterable[Job], listener: ProgressListener
 ) -> Iterator[Outcome | None]:
     """Do the jobs of a batch on a cluster, large ones at the end, block by block; see `Runner`."""
     large: list[Job] = []
@@ -105,8 +75,7 @@ def _run_on_cluster(
     if first is None:
         return
     settings = first.settings
-    if not config.elsewhere:
-        config = _one_gpu_each(config, chosen_device(settings.options.get("device", "auto")))
+    gpus = () if options.elsewhere else _gpus(chosen_device(settings.options.get("device", "auto")))
 
     def small() -> Iterator[Task]:
         for job in chain([first], jobs):
@@ -115,12 +84,12 @@ def _run_on_cluster(
             else:
                 yield Task(job.name, work, (job,), partial(_has_changed, job))
 
-    with Cluster(config, listener.message) as cluster:
+    with Cluster(options, listener.message, gpus) as cluster:
         for event in cluster.run(small(), listener.started, listener.progress):
             yield None if event is None else event[1]
         if not large:
             return
-        device = _device_elsewhere(cluster, settings) if config.elsewhere else None
+        device = _device_elsewhere(cluster, settings) if options.elsewhere else None
         if device is not None:
             settings = replace(settings, options={**settings.options, "device": device})
         for job in large:
@@ -128,9 +97,9 @@ def _run_on_cluster(
             yield work(job, partial(listener.progress, job.name), ClusterBlocks(cluster, settings), device)
 
 
-def _one_gpu_each(config: ClusterConfig, device: str) -> ClusterConfig:
-    """Workers of this machine that compute on any of its GPUs share them; one that is named is for all of them."""
-    return dataclasses.replace(config, gpus=visible_gpus()) if device == "cuda" else config
+def _gpus(device: str) -> tuple[str, ...]:
+    """Those that workers of this machine share, where any of its GPUs will do; one that is named is for all of them."""
+    return visible_gpus() if device == "cuda" else ()
 
 
 def _has_changed(job: Job) -> bool:
@@ -164,32 +133,24 @@ def _ignore(name: str, event: object) -> None:
 class SceneOnWorkers:
     """Starts or joins a cluster once the plan is made, and has it compute the blocks; see `BlockRunner`."""
 
-    def __init__(self, config: ClusterConfig, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        self.config, self.options, self.say = config, dict(options), say
+    def __init__(self, cluster: ClusterOptions, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
+        self.cluster, self.options, self.say = cluster, dict(options), say
 
-    def __call__(
-        self,
-        plan: Plan,
-        workdir: Workdir,
-        restorer: Restorer,
-        *,
-        batch_size: int = 1,
-        progress: ProgressCallback | None = None,
-    ) -> RunCounts:
+    def __call__(self, plan: Plan, workdir: Workdir, restorer: Restorer, **how: Any) -> RunCounts:
         remaining = plan.blocks.count - len(workdir.done(plan.blocks))
         if not remaining:
-            return run_blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
-        config, threads = self.config, int(plan.software[THREADS])
-        if config.workers is not None:
-            config = _one_gpu_each(dataclasses.replace(config, workers=min(config.workers, remaining)), plan.device)
-            self._warn(config.workers or 1, threads, plan.device)
+            return run_blocks(plan, workdir, restorer, **how)
+        asked, threads, gpus = self.cluster, int(plan.software[THREADS]), tuple[str, ...]()
+        if asked.workers is not None:
+            workers, gpus = min(asked.workers, remaining), _gpus(plan.device)
+            asked = replace(asked, workers=workers)
+            self._warn(workers, threads, plan.device)
         options = {**self.options, "device": plan.device}
         if plan.model.source:  # pinned, so that every worker takes the same
             options["model"] = plan.model.source
         settings = Settings(options, {}, plan.model.sha256, threads, same_software())
-        with Cluster(config, self.say) as cluster:
-            blocks = ClusterBlocks(cluster, settings)
-            return blocks(plan, workdir, restorer, batch_size=batch_size, progress=progress)
+        with Cluster(asked, self.say, gpus) as cluster:
+            return ClusterBlocks(cluster, settings)(plan, workdir, restorer, **how)
 
     def _warn(self, workers: int, threads: int, device: str) -> None:
         count = cores()

@@ -57,7 +57,7 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
         lr_valid: (h, w) bool, True = valid in all bands.
         ref: (4, h scale, w scale) the reference in the scene's radiometry, model units, NaN in every band where
             missing.
-        sensor: how the scene's sensor sees the reference; what lies beyond the border is missing.
+        sensor: how the scene's sensor sees the reference; what is beyond the border is missing.
         nir: whether both have near infrared.
 
     Returns:
@@ -241,7 +241,7 @@ _LEAST_TILE = 16
 
 
 class DetectedMask:
-    """Classes of change and their confidence, found by comparing the scene with the reference tile by tile.
+    """Classes of change and their confidence, detected by comparing the scene with the reference tile by tile.
 
     A scene px's class depends on the scene within `reach` scene px around it and on the reference that the sensor
     sees there. It is that of probabilities in float64, rounded to steps of 1 / 250: the mask depends neither on the

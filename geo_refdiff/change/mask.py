@@ -21,7 +21,6 @@ from geo_refdiff.change.mask_files import (
     MIN_CONFIDENCE,
     ChangeMask,
     ClassMask,
-    ColourMask,
     ConfidenceMask,
     check_classes,
     check_colours,
@@ -55,7 +54,7 @@ class MaskRecord:
         min_confidence: below it the class is unknown.
         channels: for "auto", positions of red, green, blue, nir among the plan's bands.
         detector: for "auto", SHA-256 of the detector.
-        on_scene: whether the mask lies on the scene; otherwise it is moved with the reference.
+        on_scene: whether the mask is aligned with the scene; otherwise it is moved with the reference.
     """
 
     kind: Kind
@@ -243,7 +242,7 @@ def _from_polygons(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -
         values[key] = index
     record = MaskRecord("polygons", polygons=info, values=_sorted(values))
     if not PolygonMask(info, target, values).meets_target():
-        raise GridError(f"{info.path}: no polygon lies near the scene; check its CRS, or say --mask none")
+        raise GridError(f"{info.path}: no polygon is near the scene; check its CRS, or say --mask none")
     return record
 
 
@@ -277,10 +276,8 @@ def open_mask(
         return detected()
     if record.kind == "polygons" and record.polygons:
         mask = PolygonMask(record.polygons, target, values, displacement)
-    elif record.kind == "colours" and record.raster:
-        mask = ColourMask(record.raster, target, values, displacement)
     elif record.raster:
-        mask = ClassMask(record.raster, target, values, displacement)
+        mask = ClassMask(record.raster, target, values, displacement, colours=record.kind == "colours")
     else:
         raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start anew")
     if record.confidence is None:

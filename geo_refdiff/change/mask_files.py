@@ -46,17 +46,45 @@ class ChangeMask(Protocol):
         ...
 
 
-class ClassMask:
-    """Class indices on the output grid: the nearest pixel of a coarser mask, the most frequent class of a finer one.
+class _WarpedMask:
+    """A raster, warped to the output grid, of which a mask is made.
 
     Args:
         info: from `inspect(path, "mask")`.
+        bands: 1-based.
         target: the whole scene's output grid.
-        values: value in the file -> class index; other values are unknown. Empty: the values are class indices.
+        finer: resampling where its pixels are finer than the target's; coarser ones are read by the nearest pixel.
         displacement: of the mask, see `WarpedReader`.
 
     Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
+        GridError: no overlap, or no exact transformation between the CRSs.
+    """
+
+    def __init__(
+        self,
+        info: RasterInfo,
+        bands: Sequence[int],
+        target: GeoBox,
+        finer: WarpResampling,
+        displacement: Displacement | None,
+    ) -> None:
+        resampling = finer if gsd_ratio(info, target) < 1 - 1e-6 else "nearest"
+        self._reader = WarpedReader(info, bands, target, resampling, displacement)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+
+class ClassMask(_WarpedMask):
+    """Class indices on the output grid from a raster of classes or of colours.
+
+    Of classes finer than the grid the most frequent one counts; of coarser ones, and of colours, the nearest pixel.
+
+    Args:
+        info, target, displacement: as of `_WarpedMask`; the first three bands of colours are red, green and blue.
+        values: value or colour in the file -> class index; others are unknown. Empty: the values are class indices.
+        colours: whether the raster holds colours.
     """
 
     def __init__(
@@ -65,79 +93,45 @@ class ClassMask:
         target: GeoBox,
         values: Mapping[Key, int] | None = None,
         displacement: Displacement | None = None,
+        *,
+        colours: bool = False,
     ) -> None:
-        resampling: WarpResampling = "mode" if _is_finer(info, target) else "nearest"
-        self._reader = WarpedReader(info, [info.data_bands[0]], target, resampling, displacement)
-        self._values = {k: v for k, v in (values or {}).items() if isinstance(k, int)}
+        bands = info.data_bands[: 3 if colours else 1]
+        super().__init__(info, bands, target, "nearest" if colours else "mode", displacement)
+        self._merge = pack_colours if colours else _first
+        packed = {pack_colour(k) if isinstance(k, tuple) else k: v for k, v in (values or {}).items()}
+        self._values = {k: v for k, v in packed.items() if isinstance(k, int)}
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """(height, width) uint8 class indices; 255 = unknown: nodata, outside the mask, or 255 in the file."""
         values, valid = self._reader.read(window)
-        classes = _look_up(values[0], self._values) if self._values else values[0]
-        return np.where(valid, classes, UNKNOWN_CLASS).astype(np.uint8)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
+        classes = self._merge(values)
+        return np.where(valid, _look_up(classes, self._values) if self._values else classes, UNKNOWN_CLASS).astype(
+            np.uint8
+        )
 
 
-class ColourMask:
-    """Class indices on the output grid from a raster of colours, by the nearest pixel.
-
-    Args:
-        info: from `inspect(path, "mask")`; its first three bands are red, green and blue.
-        target: the whole scene's output grid.
-        values: colour -> class index; other colours are unknown.
-        displacement: of the mask, see `WarpedReader`.
-
-    Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
-    """
-
-    def __init__(
-        self, info: RasterInfo, target: GeoBox, values: Mapping[Key, int], displacement: Displacement | None = None
-    ) -> None:
-        self._reader = WarpedReader(info, info.data_bands[:3], target, "nearest", displacement)
-        self._values = {pack_colour(k): v for k, v in values.items() if isinstance(k, tuple)}
-
-    def read(self, window: Window) -> NDArray[np.uint8]:
-        """(height, width) uint8 class indices, 255 = unknown."""
-        values, valid = self._reader.read(window)
-        return np.where(valid, _look_up(pack_colours(values), self._values), UNKNOWN_CLASS).astype(np.uint8)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-
-class ConfidenceMask:
+class ConfidenceMask(_WarpedMask):
     """A change mask whose class is unknown where a raster of confidence is below a limit or missing.
 
     Args:
         mask: the classes.
-        confidence: from `inspect(path, "mask")`, 0 to 1 after scale and offset; a coarser raster is read by the nearest
-            pixel, a finer one is averaged.
-        target: the whole scene's output grid.
+        info, target, displacement: as of `_WarpedMask`: 0 to 1 after scale and offset; a finer raster is averaged.
         min_confidence: the limit, 0 to 1.
-        displacement: of the confidence, see `WarpedReader`.
-
-    Raises:
-        GridError: no overlap, or no exact transformation between the CRSs is known.
     """
 
     def __init__(
         self,
         mask: ChangeMask,
-        confidence: RasterInfo,
+        info: RasterInfo,
         target: GeoBox,
         min_confidence: float,
         displacement: Displacement | None = None,
     ) -> None:
+        band = info.data_bands[0]
+        super().__init__(info, [band], target, "average", displacement)
         self._mask, self._min_confidence = mask, min_confidence
-        resampling: WarpResampling = "average" if _is_finer(confidence, target) else "nearest"
-        band = confidence.data_bands[0]
-        self._reader = WarpedReader(confidence, [band], target, resampling, displacement)
-        self._scale, self._offset = confidence.scales[band - 1], confidence.offsets[band - 1]
+        self._scale, self._offset = info.scales[band - 1], info.offsets[band - 1]
 
     def read(self, window: Window) -> NDArray[np.uint8]:
         """(height, width) uint8 class indices, 255 = unknown."""
@@ -149,11 +143,11 @@ class ConfidenceMask:
     def close(self) -> None:
         """Close the files of mask and confidence."""
         self._mask.close()
-        self._reader.close()
+        super().close()
 
 
-def _is_finer(info: RasterInfo, target: GeoBox) -> bool:
-    return gsd_ratio(info, target) < 1 - 1e-6
+def _first(bands: NDArray[np.generic]) -> NDArray[np.generic]:
+    return bands[0]
 
 
 def pack_colours(bands: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -192,7 +186,7 @@ def check_classes(info: RasterInfo, classes: Sequence[str], values: Mapping[Key,
         return value in values if values else value == UNKNOWN_CLASS or (0 <= value <= highest and value == int(value))
 
     names = dict(enumerate(category_names(info.path, info.data_bands[0])))
-    for value in _other_values(info, info.data_bands[:1], lambda bands: bands[0], is_class):
+    for value in _other_values(info, info.data_bands[:1], _first, is_class):
         category = f" ('{names[int(value)]}')" if names.get(int(value)) else ""
         mapped = f"mapped values are {', '.join(map(str, values))}; the model's" if values else "the model's"
         raise InputError(
@@ -207,7 +201,7 @@ def holds_only(info: RasterInfo, values: Container[float]) -> bool:
     Raises:
         InputError: the file cannot be read.
     """
-    others = _other_values(info, info.data_bands[:1], lambda bands: bands[0], values.__contains__)
+    others = _other_values(info, info.data_bands[:1], _first, values.__contains__)
     return next(others, None) is None
 
 
@@ -234,7 +228,7 @@ def _other_values(
 ) -> Iterator[float]:
     """Values of valid pixels that are not accepted, window by window."""
     with RasterReader(info, bands) as reader:
-        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+        for window in info.window.tiles(_SCAN):
             values, valid = reader.read(window)
             for value in np.unique(merge(values)[valid.all(axis=0)]).tolist():
                 if not accepted(value):
@@ -249,7 +243,7 @@ def check_confidence(info: RasterInfo) -> None:
     """
     band = info.data_bands[0]
     with RasterReader(info, [band]) as reader:
-        for window in Window(0, 0, info.height, info.width).tiles(_SCAN):
+        for window in info.window.tiles(_SCAN):
             values, valid = reader.read(window)
             confidence = values[valid].astype(np.float64) * info.scales[band - 1] + info.offsets[band - 1]
             if confidence.size and (confidence.min() < -_ROUNDING or confidence.max() > 1 + _ROUNDING):
@@ -261,10 +255,10 @@ def check_confidence(info: RasterInfo) -> None:
 
 
 def lies_on_scene(mask: RasterInfo, target: GeoBox, reference: Georeferenced | None) -> bool:
-    """Whether a mask lies on the scene rather than on the reference, by its tag, else by its grid.
+    """Whether a mask is aligned with the scene rather than with the reference, by its tag, else by its grid.
 
-    A mask on the reference's grid lies on the reference. Otherwise, a mask whose pixels are whole pixels of the output
-    grid, or divide them, lies on the scene; any other lies on the reference.
+    A mask on the reference's grid is aligned with the reference. Otherwise, a mask whose pixels are whole pixels of
+    the output grid, or divide them, is aligned with the scene; any other is aligned with the reference.
 
     Args:
         mask: inspected.

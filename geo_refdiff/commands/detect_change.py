@@ -13,7 +13,6 @@ from torch import Tensor
 
 from geo_refdiff import __version__
 from geo_refdiff.change.detector import BANDS, CONFIDENCE_STEPS, DetectedMask, Detector, load_detector
-from geo_refdiff.change.legend import class_colours, legend_files, write_legend
 from geo_refdiff.change.mask_files import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
@@ -27,6 +26,7 @@ from geo_refdiff.plan.records import Plan
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import scene_geobox
 from geo_refdiff.raster.location import Raster, name_of
+from geo_refdiff.raster.styles import class_colours, legend_files, write_legend
 from geo_refdiff.raster.vrt import VirtualRaster
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.models import Model
@@ -117,7 +117,7 @@ def detect_change(
             and, if there, nir.
 
     Raises:
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)

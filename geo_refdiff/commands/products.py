@@ -21,7 +21,7 @@ from geo_refdiff.restore.sources import CLOUD
 
 
 def product_path(out: Path, product: str) -> Path:
-    """Where a product of `out` lies: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png, out.html."""
+    """Where a product of `out` is: out.source.tif, out.uncertainty.tif, out.qml, out.json, out.png, out.html."""
     suffixes = {"source": ".source.tif", UNCERTAINTY: ".uncertainty.tif", "style": ".qml", "stac": ".json"}
     return out.with_suffix((suffixes | {"quicklook": ".png", "report": ".html"})[product])
 
@@ -49,7 +49,7 @@ def write_products(
         scene_date: when the scene was taken, as the user says.
 
     Returns:
-        what they told: "sources", pixels of each class, where that map was made.
+        what they reported: "sources", pixels of each class, where that map was made.
 
     Raises:
         OutputError: a file cannot be written.

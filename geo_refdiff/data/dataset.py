@@ -45,7 +45,7 @@ class Numbers:
 
 
 class Crop(NamedTuple):
-    """One window of one ordered pair of dates; all arrays lie on the output grid of the new date, (h, w) pixels.
+    """One window of one ordered pair of dates; all arrays are on the output grid of the new date, (h, w) pixels.
 
     Attributes:
         new: (C, h, w) uint8 or float32, the new date, 0..255; unbounded if the data set was opened without clip.
@@ -173,7 +173,7 @@ def check_window(name: str, shape: tuple[int, int], top: int, left: int, height:
     """The window of a crop.
 
     Raises:
-        ReadError: it does not lie inside the pair.
+        ReadError: it reaches outside the pair.
     """
     if min(top, left) < 0 or min(height, width) < 1 or top + height > shape[0] or left + width > shape[1]:
         wanted = f"rows {top} to {top + height - 1}, columns {left} to {left + width - 1}"

@@ -265,7 +265,7 @@ def chosen_places(places: Iterable[str], only: Sequence[str], exclude: Sequence[
 
 
 def is_in(place: str, names: Iterable[str]) -> bool:
-    """Whether a place is one of `names`, or lies in one of them: "chico/012" in "chico" and in "chico/012"."""
+    """Whether a place is one of `names`, or is in one of them: "chico/012" in "chico" and in "chico/012"."""
     return any(place == name or place.startswith(f"{name}/") or name in place.split("/") for name in names)
 
 

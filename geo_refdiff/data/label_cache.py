@@ -62,7 +62,7 @@ class LabelCache:
             return {}
 
     def write(self, labels: Mapping[str, Labels]) -> bool:
-        """Keep these labels and no others; whether that was possible: a data set may lie on a read-only disk."""
+        """Keep these labels and no others; whether that was possible: a data set may be on a read-only disk."""
         stream = io.BytesIO()
         np.savez_compressed(
             stream,

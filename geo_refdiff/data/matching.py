@@ -16,7 +16,7 @@ MAX_SHIFT = 8.0
 """Larger shifts are rejected, output pixels."""
 
 _MIN_PEAK = 8.0
-"""Standard deviations over the mean of the correlation: 54 pairs of 256 px have 16 or more, strangers less than 5."""
+"""Standard deviations over the mean of the correlation: 54 pairs of 256 px have 16 or more, other places below 5."""
 _COARSE = 8
 _MIN_SIDE = 32
 

@@ -159,7 +159,7 @@ class InfoCache:
 def picture_grid(path: Path) -> str | None:
     """A VRT that puts a picture without any georeference on a grid of 1 m pixels from (0, 0) down; None for others.
 
-    Two dates as pictures of one size lie on each other this way; where on Earth is not known.
+    Two dates as pictures of one size share a grid this way, wherever on Earth they are.
     """
     try:
         with gdal_env(), warnings.catch_warnings(), MemoryFile(ext=".vrt") as memory:
@@ -273,7 +273,7 @@ class PairFiles:
         """Readers of the files, for one thread.
 
         Raises:
-            GridError: the dates do not overlap, or no exact transformation between their CRSs is known.
+            GridError: the dates do not overlap, or no exact transformation between their CRSs.
         """
         return OpenPair(self)
 

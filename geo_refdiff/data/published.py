@@ -6,7 +6,7 @@
 - Both as repacked for reference-based super-resolution (Dong et al., CVPR 2024): `CD_mask`, `CD_mask_RGB`, `HR_<n>`,
   `Ref`, `real_LR_D<scale>_<n>` or `Bic_LR_D<scale>_<n>`, and `CLASS_Table.txt`.
 
-They lie in the folder itself or in folders of it for train, test and val. A `CLASS_Table.txt` beside them replaces the
+They are in the folder itself or in folders of it for train, test and val. A `CLASS_Table.txt` beside them replaces the
 class table that belongs to a layout.
 """
 
@@ -172,7 +172,7 @@ def _images(folder: Path) -> dict[str, Path]:
 class PublishedDataset:
     """The pairs of one split; a `PairDataset` with red, green, blue.
 
-    Land cover of the new date is known where it changed. The reference is taken as registered.
+    Land cover of the new date is given where it changed. The reference is taken as registered.
 
     Args:
         folder: the data set, or one split of it.
@@ -370,7 +370,9 @@ def _chosen_split(folder: Path, split: str | None) -> tuple[str, Path]:
     splits = _split_folders(folder)
     wanted = split or next(iter(splits), None)
     if wanted is None or wanted not in splits:
-        raise OptionError(f"{folder}: has no split '{wanted}' in a known layout; it has {', '.join(splits) or 'none'}")
+        raise OptionError(
+            f"{folder}: has no split '{wanted}' in one of the layouts; it has {', '.join(splits) or 'none'}"
+        )
     return wanted, splits[wanted]
 
 

@@ -27,7 +27,7 @@ def random_region(side: int, rng: np.random.Generator, device: torch.device) -> 
 def paste_change(
     ref: Tensor, mask: Tensor, cover: Tensor, content: Tensor, where: Tensor, content_cover: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Paste other content into a reference, so that the change to the truth is known exactly.
+    """Paste other content into a reference, so that the change to the truth is exact.
 
     Nothing is pasted where the land cover of the truth is unknown.
 

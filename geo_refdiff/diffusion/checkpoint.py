@@ -103,8 +103,7 @@ def _build_network(config: ModelConfig) -> nn.Module:
             len(config.bands),
             len(config.classes),
             config.network,
-            gate_gain=config.gate_gain,
-            sharpen=config.sharpen,
+            copy_exponent=config.copy_exponent,
             receptive_field=config.receptive_field,
         )
     return PublishedUNet(

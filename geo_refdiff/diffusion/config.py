@@ -20,7 +20,6 @@ Channels = Annotated[int, Meta(ge=1, le=1 << 16)]
 Pixels = Annotated[int, Meta(ge=0, le=1 << 16)]
 Level = Annotated[float, Meta(gt=0, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
-Factor = Annotated[float, Meta(ge=0, le=1e3)]
 Names = Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=1 << 16)]
 SomeNames = Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(min_length=1, max_length=1 << 16)]
 
@@ -127,15 +126,14 @@ class CompactConfig(AnyModelConfig):
         bands: names of the image's channels.
         classes: names of the mask's classes, the first is no change.
         network: its size.
-        gate_gain, sharpen: see `CompactNet`.
+        copy_exponent: see `CompactNet`.
     """
 
     architecture: Literal["compact"] = "compact"
     bands: SomeNames
     classes: SomeNames
     network: CompactSize
-    gate_gain: Factor = 0.0
-    sharpen: Factor = 0.0
+    copy_exponent: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         self._check_names(bands=self.bands, classes=self.classes)
@@ -178,6 +176,10 @@ _ARCHITECTURES: dict[str, type[CompactConfig] | type[PublishedConfig]] = {
 }
 
 
+_FORMER = frozenset({"gate_gain", "sharpen"})
+"""Keys of models made before `copy_exponent`, which took their place; not read."""
+
+
 def decode_config(raw: Mapping[str, Any], where: str = "the model's config") -> ModelConfig:
     """The record that config.json stands for.
 
@@ -193,6 +195,6 @@ def decode_config(raw: Mapping[str, Any], where: str = "the model's config") -> 
     if kind is None:
         raise ModelError(f"{where}: architecture is {repr(architecture)[:60]}: choose {', '.join(_ARCHITECTURES)}")
     try:
-        return decode(kind, raw, where, ModelError)
+        return decode(kind, {key: raw[key] for key in raw if key not in _FORMER}, where, ModelError)
     except RecursionError:
         raise ModelError(f"{where}: it is nested too deeply") from None

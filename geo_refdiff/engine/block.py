@@ -361,7 +361,7 @@ def _touches(part: Window, region: Window, valid: Tensor, scale: int) -> bool:
 
 
 def _cells_of(region: Window, scale: int) -> Window | None:
-    """scene pixels whose first output pixel lies in the region: every one belongs to one block."""
+    """scene pixels whose first output pixel is in the region: every one belongs to one block."""
     row, col = -(-region.row // scale), -(-region.col // scale)
     height, width = -(-region.stop_row // scale) - row, -(-region.stop_col // scale) - col
     return Window(row, col, height, width) if height > 0 and width > 0 else None

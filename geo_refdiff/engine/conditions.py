@@ -88,9 +88,12 @@ class Clouds:
 
 
 def enlarged(
-    scene: RasterReader, window: Window, scale: int
+    scene: RasterReader, window: Window, scale: int, clear: ClearReader | None = None
 ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.bool_]]:
     """A window of the scene, scene pixels, enlarged by the cubic kernel.
+
+    Args:
+        clear: makes all but the clouds count as missing.
 
     Returns:
         (C, height scale, width scale) float32; the scene's pixels in the window and where they are valid, (C, height,
@@ -98,6 +101,8 @@ def enlarged(
     """
     margin = CONTEXT + _FILL
     lr, valid = scene.read(window.pad(margin))
+    if clear is not None:
+        valid = valid & ~clear.read(window.pad(margin))
     beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
     filled = fill_missing(torch.from_numpy(lr.astype(np.float32)), torch.from_numpy(valid), _FILL, beyond)
     smooth = np.asarray(upsample(filled[None], scale, CONTEXT)[0].numpy())
@@ -171,14 +176,12 @@ class ConditionReader:
         clear, shown = self._clouds
         row, col = self.plan.lr_origin
         window = window.shift(-row, -col)
-        cloudy = ~clear.read(window)
-        if not cloudy.any():
+        cloudy = torch.from_numpy(~clear.read(window))
+        if not bool(cloudy.any()):
             return None
-        pixels, _, valid = enlarged(shown, window, self.scale)
-        return Clouds(
-            *(torch.from_numpy(part).to(self.plan.device) for part in (cloudy, pixels)),
-            torch.from_numpy(valid & cloudy),
-        )
+        pixels, _, valid = enlarged(shown, window, self.scale, clear)
+        device = self.plan.device
+        return Clouds(cloudy.to(device), torch.from_numpy(pixels).to(device), torch.from_numpy(valid))
 
     def read(self, windows: tuple[Window, ...]) -> Inputs:
         """What the files hold for windows of one shape.
@@ -198,7 +201,7 @@ class ConditionReader:
         return Inputs(windows, lr, lr_valid, ref, ref_valid, mask)
 
     def conditions(self, inputs: Inputs) -> Conditions:
-        """What a restorer is told, on the device of the inputs."""
+        """What a restorer is given, on the device of the inputs."""
         radiometry, count = self.plan.radiometry, len(self.plan.bands.scene)
         lr = self.filled(inputs, LR_MARGIN)[:, :count]
         ref = inputs.ref

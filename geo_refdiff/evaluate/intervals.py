@@ -1,4 +1,4 @@
-"""Shares and factors that turn what is known at run time into intervals; how well intervals do.
+"""Shares and factors that turn predictors of a run into intervals; how well intervals do.
 
 The variance of the error is fitted as a sum of non-negative shares of its predictors by iteratively reweighted
 non-negative least squares (the quasi-likelihood of a Gaussian whose variance is linear; Lawson and Hanson 1974 for the
@@ -40,14 +40,14 @@ def fit_shares(predictors: Array, errors: Array) -> Array:
 
 
 def conformal_factor(errors: Array, spreads: Array, coverage: float) -> float:
-    """What the spreads are to be multiplied by so that `coverage` of the errors lie within, n + 1 rule included."""
+    """What the spreads are to be multiplied by so that `coverage` of the errors are within, n + 1 rule included."""
     scores = np.sort(np.abs(errors) / np.maximum(spreads, 1e-12))
     return float(scores[min(len(scores), ceil((len(scores) + 1) * coverage)) - 1])
 
 
 @dataclass(frozen=True, slots=True)
 class IntervalScore:
-    """How well half-widths tell errors.
+    """How well half-widths predict errors.
 
     Attributes:
         pixels: how many.

@@ -39,7 +39,7 @@ class TileDetector:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of what it tells apart."""
+        """Names of its classes."""
         return self.detector.classes
 
     def detect(self, lr: Tensor, ref: Tensor, sensor: SensorModel) -> Tensor:
@@ -94,7 +94,7 @@ class MaskSource:
 
     Attributes:
         name: "none", "true", "wrong" (see `corrupted_mask`), "auto", or a folder's name.
-        folder: of class indices by the tile's name; 255 = not known.
+        folder: of class indices by the tile's name; 255 = unknown.
         detector: of the mask "auto".
     """
 
@@ -120,7 +120,7 @@ def corrupted_mask(mask: Tensor, classes: int, seed: int, share: float = WRONG_S
     """A mask of which `share` is wrong: that much of the changed area is missed, and as much is invented elsewhere.
 
     Args:
-        mask: (1, 1, H, W) uint8, 255 = not known.
+        mask: (1, 1, H, W) uint8, 255 = unknown.
         classes: number of classes, class 0 included.
         seed: of the places of the errors, patches of some 16 px.
     """

@@ -95,7 +95,7 @@ def variants(models: Sequence[str], options: EvaluateOptions, masks: Sequence[st
 
 
 def model_labels(names: Sequence[str]) -> list[str]:
-    """Last parts of the paths, as many as are needed to tell them apart."""
+    """Last parts of the paths, as many as make them differ."""
     paths = [Path(name).expanduser().resolve() if Path(name).exists() else Path(name) for name in names]
     if len(set(paths)) < len(paths):
         raise OptionError(f"a model is named twice among {', '.join(names)}; name each once")

@@ -168,7 +168,7 @@ _GMS_C = 170.0
 
 
 def ssim_map(image: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity at each pixel whose 11 x 11 window lies inside, (N, C, H - 10, W - 10).
+    """Structural similarity at each pixel whose 11 x 11 window is inside, (N, C, H - 10, W - 10).
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity", equation 13:
     Gaussian weights of sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255; no reduction beforehand.

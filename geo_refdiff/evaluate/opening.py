@@ -126,7 +126,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
     """What belongs to one scale, and the tiles that can be compared at it.
 
     Raises:
-        InputError: a folder is missing, or no tile is left.
+        InputError: a folder is missing, or no tile remains.
         OptionError: two methods of one name.
     """
     options, bands = setup.options, len(setup.source.bands)
@@ -147,7 +147,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
             specs = [spec for spec in specs if spec.name not in without]
     if not specs:
         name, without = max(missing.items(), key=lambda item: len(item[1]))
-        first = min(without.values(), key=lambda reason: "has no image called" in reason)  # an unfit one tells more
+        first = min(without.values(), key=lambda reason: "has no image called" in reason)  # an unfit one says more
         raise InputError(f"no tile can be compared: {name} lacks {len(without)} of them; {first}")
     return ScaleSetup(options.scene.sensor(scale), methods, lr, specs, missing)
 

@@ -92,7 +92,8 @@ class SceneOptions(Options, frozen=True, kw_only=True):
         float | None, Option(help="Width of the PSF, scene pixels.", default="0.35", low=0, high=4)
     ] = None
     declared_psf: Annotated[
-        float | None, Option(help="Width of the PSF that methods are told.", default="the true one", low=0, high=4)
+        float | None,
+        Option(help="Width of the PSF that is declared to the methods.", default="the true one", low=0, high=4),
     ] = None
     noise: Annotated[
         float,

@@ -71,9 +71,9 @@ def panels(tile: Tile, lr: Tensor, images: Mapping[str, Tensor], judged: str) ->
     low, high = _range(tile.truth)
 
     def shown(image: Tensor) -> NDArray[np.uint8]:
-        return stretch(_rgb(image), low, high)
+        return stretch(rgb(image), low, high)
 
-    error = np.abs(_rgb(images[judged]) - _rgb(tile.truth)).mean(axis=0, keepdims=True)
+    error = np.abs(rgb(images[judged]) - rgb(tile.truth)).mean(axis=0, keepdims=True)
     bright = np.rint(np.clip(error * ERROR_GAIN, 0, 255)).astype(np.uint8)
     return [
         Panel(f"LR, {tile.spec.name}", shown(lr)),
@@ -94,8 +94,8 @@ def write_full(path: Path, row: Sequence[Panel], side: int) -> None:
     write_panels(path, [row[at : at + _ROW] for at in range(0, len(row), _ROW)], 2 * side)
 
 
-def _rgb(image: Tensor) -> NDArray[np.float32]:
-    """(3, h, w) DN; what is missing becomes 0."""
+def rgb(image: Tensor) -> NDArray[np.float32]:
+    """(3, h, w) DN of (1, C, h, w), one band as grey; what is missing becomes 0."""
     bands = image[0, :3] if image.shape[1] >= 3 else image[0, :1].expand(3, -1, -1)
     values: NDArray[np.float32] = bands.nan_to_num().numpy()
     return values
@@ -103,7 +103,7 @@ def _rgb(image: Tensor) -> NDArray[np.float32]:
 
 def _range(truth: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """What becomes black and white: the same for all bands, so that colours stay."""
-    low, high = (float(np.percentile(_rgb(truth), q)) for q in (0.5, 99.5))
+    low, high = (float(np.percentile(rgb(truth), q)) for q in (0.5, 99.5))
     return np.full(3, low), np.full(3, high)
 
 

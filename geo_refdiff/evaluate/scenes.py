@@ -68,7 +68,7 @@ CELL = 128
 _WHOLE = 0.02
 """How far a ratio of pixel sizes may be from a whole factor, of itself."""
 _MOVED = 0.5
-"""Output pixels by which a truth must lie off before it is moved; less costs more sharpness than it brings."""
+"""Output pixels of shift above which a truth is moved; a smaller one costs more sharpness than it gains."""
 _RANGE = (0.002, 0.998)
 """Quantiles of a truth that is not uint8 that become 0 and 255."""
 _SEEN = 0.999
@@ -77,7 +77,7 @@ _SEEN = 0.999
 
 @dataclass(frozen=True, slots=True)
 class Triplet:
-    """A coarse scene, and what is known beside it; names of files, "" = none.
+    """A coarse scene, and what goes with it; names of files, "" = none.
 
     Attributes:
         name: in tables.
@@ -109,9 +109,9 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
         OptionError: an option that does not go with real scenes, or chooses nothing.
     """
     asked, plain = options.flat(), EvaluateOptions().flat()
-    strange = [name for name in asked if asked[name] != plain[name] and name not in (*APPLICABLE, *SHARED)]
-    if strange:
-        flag = strange[0].replace("_", "-")
+    unfit = [name for name in asked if asked[name] != plain[name] and name not in (*APPLICABLE, *SHARED)]
+    if unfit:
+        flag = unfit[0].replace("_", "-")
         raise OptionError(f"--{flag} goes with pairs, not with triplets of real scenes: leave it out")
     path = Path(source)
     records = [{key: str(row.get(key) or "").strip() for key in COLUMNS} for row in read_records(path)[1]]
@@ -131,7 +131,7 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     chosen = chosen_places(names, options.dataset.only, options.dataset.exclude)
     kept = [triplet for triplet in triplets if triplet.name in chosen]
     if not kept:
-        raise OptionError(f"{path}: no triplet is left after only and exclude; ask for more")
+        raise OptionError(f"{path}: no triplet remains after only and exclude; ask for more")
     return kept
 
 
@@ -162,7 +162,7 @@ class Truth:
         valid: (1, 1, H, W) bool.
         numbers: of its file.
         fit: of the scene to it.
-        shift: (rows, columns), output pixels by which it was found to lie off; None: it could not be told.
+        shift: (rows, columns), output pixels by which it is off; None: not registered.
     """
 
     image: Tensor
@@ -317,8 +317,8 @@ def _read_truth(picture: ScenePicture, truth: RasterInfo, chosen: tuple[int, ...
     numbers = Numbers(truth.dtype, low, high if high > low else low + 1.0)
     means = torch.from_numpy(values.mean(axis=1, dtype=np.float64).astype(np.float32))[:, None, None]
     image = torch.where(valid, image, means)
-    seen, known = seen_pixels(picture.sensor, image, valid)
-    fit = fit_radiometry(_flat(coarse), seen, known & coarse_valid.all(axis=0).ravel())
+    seen, whole = seen_pixels(picture.sensor, image, valid)
+    fit = fit_radiometry(_flat(coarse), seen, whole & coarse_valid.all(axis=0).ravel())
     return Truth(numbers.scaled(image), valid, numbers, fit, shift)
 
 
@@ -360,8 +360,8 @@ def run_scale(model: Model, factor: int) -> int:
         return factor
     multiples = [scale for scale in sorted(model.scales) if scale % factor == 0]
     if not multiples:
-        known = ", ".join(str(s) for s in model.scales)
-        raise ModelError(f"model '{model.name}' knows neither scale {factor} nor a multiple of it, only {known}")
+        scales = ", ".join(str(s) for s in model.scales)
+        raise ModelError(f"model '{model.name}' has neither scale {factor} nor a multiple of it, only {scales}")
     return multiples[0]
 
 
@@ -402,11 +402,11 @@ def restore(picture: ScenePicture, method: Variant, seed: int = 0) -> Restored:
             at = (slice(block.window.row, block.window.stop_row), slice(block.window.col, block.window.stop_col))
             values[:, *at] = block.pixels[places]
             valid[at] = True if block.valid is None else block.valid[places].all(axis=0)
-    image, known = torch.from_numpy(values)[None], torch.from_numpy(valid)[None, None]
+    image, whole = torch.from_numpy(values)[None], torch.from_numpy(valid)[None, None]
     step = scale // picture.factor
     if step > 1:
-        image, known = F.avg_pool2d(image, step), F.avg_pool2d(known.to(torch.float32), step) == 1.0
-    return Restored(image, known, scale, planned.notes)
+        image, whole = F.avg_pool2d(image, step), F.avg_pool2d(whole.to(torch.float32), step) == 1.0
+    return Restored(image, whole, scale, planned.notes)
 
 
 def difference_baseline(picture: ScenePicture) -> Restored:
@@ -426,8 +426,8 @@ def difference_baseline(picture: ScenePicture) -> Restored:
     ):
         (lr, lr_valid), (old, old_valid) = now.read(picture.whole), then.read(picture.whole)
     coarse_valid = lr_valid.all(axis=0) & old_valid
-    seen, known = seen_pixels(picture.sensor, image, valid)
-    fit = fit_radiometry(seen, _flat(old), known & coarse_valid.ravel())
+    seen, whole = seen_pixels(picture.sensor, image, valid)
+    fit = fit_radiometry(seen, _flat(old), whole & coarse_valid.ravel())
     change = np.where(coarse_valid, lr.astype(np.float32) - old.astype(np.float32), 0.0).astype(np.float32)
     result = fit.applied(image) + upsample(torch.from_numpy(change)[None], factor)
     return Restored(result, valid & torch.from_numpy(repeated(coarse_valid, factor))[None, None], factor)

@@ -210,10 +210,10 @@ def _facts(run: SceneRun) -> str:
 
 def _registration(truth: Truth) -> str:
     if truth.shift is None:
-        return "the truth could not be registered: it is taken where it says it lies"
-    done = "is moved back" if truth.moved else "is left there"
+        return "the truth could not be registered: it is compared by its own georeference"
+    done = "is moved back" if truth.moved else "is not moved"
     rows, cols = truth.shift
-    return f"the truth lies {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
+    return f"the truth is {rows:.2f}, {cols:.2f} output pixels (down, right) off and {done}"
 
 
 def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
@@ -244,8 +244,8 @@ def scene_panels(run: SceneRun, side: int | None = None) -> list[Panel]:
         ref = inspect(picture.triplet.ref, "reference")
         target = output_geobox(scene_geobox(scene), factor)
         with WarpedReader(ref, bands_in(picture, ref), target, "cubic") as warped:
-            old, known = warped.read(fine)
-        panels.append(Panel("reference", _shade(old, _limits(old, known))))
+            old, old_valid = warped.read(fine)
+        panels.append(Panel("reference", _shade(old, _limits(old, old_valid))))
     return panels + [Panel(name, _shade(image[0].numpy(), limits)) for name, image in shown.items()]
 
 

@@ -32,7 +32,7 @@ _PASTES = 3
 
 @dataclass(frozen=True, slots=True)
 class TileSpec:
-    """Where a tile lies.
+    """The place of a tile.
 
     Attributes:
         name: file stem; the pair's, with row and column where a pair gives several tiles.
@@ -40,7 +40,7 @@ class TileSpec:
         index: of the pair.
         window: in the pair's pixels.
         shape: (height, width) of the pair.
-        aliases: file stems by which images of the tile are found, and those of images of the whole pair.
+        aliases: file stems of images of the tile, and those of images of the whole pair.
         numbers: the digital numbers of the pair's files.
     """
 
@@ -68,12 +68,12 @@ class Tile:
     """One tile; images (1, C, H, W) float32, in which 0..255 is the range of the pair's `Numbers`, masks (1, 1, H, W).
 
     Attributes:
-        spec: where it lies.
+        spec: its place.
         truth: the new date.
         ref: the old date, registered and in the radiometry of the new one; NaN in all bands = missing.
         raw: the old date as the files hold it; NaN = missing.
-        mask: uint8, the data set's change classes, 255 = not known.
-        changed, unchanged: bool; a pixel may be neither (not known).
+        mask: uint8, the data set's change classes, 255 = unknown.
+        changed, unchanged: bool; a pixel may be neither (unknown).
         labelled: whether these come from `mask`; else from `changed_pixels`.
     """
 
@@ -182,9 +182,9 @@ class TileSource:
         if labelled:
             changed, unchanged = (mask > 0) & (mask != UNKNOWN_CLASS), mask == 0
         else:
-            known = torch.isfinite(ref).all(dim=1, keepdim=True)
-            differs = changed_pixels(truth, torch.where(known, ref, truth))
-            changed, unchanged = differs & known, ~differs & known
+            present = torch.isfinite(ref).all(dim=1, keepdim=True)
+            differs = changed_pixels(truth, torch.where(present, ref, truth))
+            changed, unchanged = differs & present, ~differs & present
         return Tile(spec, truth, ref, raw, mask, changed, unchanged, labelled)
 
     def _crop(self, dataset: PairDataset, spec: TileSpec) -> Crop:

@@ -29,7 +29,6 @@ from geo_refdiff.nn.layers import (
 
 _DETAIL_SIGMAS = (1.2, 4.0)
 """Gaussian blurs, output pixels, that split the reference's high-pass into a fine and a medium band."""
-_UNSHARP_SIGMA = 0.9
 """output pixels."""
 
 
@@ -107,10 +106,6 @@ class DetailBands(nn.Module):
         detail = torch.cat([image - fine, fine - wide], dim=1)
         return detail if valid is None else detail * valid
 
-    def fine(self, image: Tensor) -> Tensor:
-        """The fine detail alone, (N, C, H, W)."""
-        return image - gaussian_blur(image, _DETAIL_SIGMAS[0])
-
 
 def _blurred(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
     """Gaussian mean of the valid pixels, in the image's own precision."""
@@ -184,7 +179,7 @@ class FullResolutionHead(nn.Module):
 class ResizeHead(nn.Module):
     """Coarse features -> pixels: interpolated to half resolution, convolved, to full resolution, convolved.
 
-    Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what lies between its
+    Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what is between its
     pixels comes from the inputs at full resolution.
     """
 
@@ -291,8 +286,8 @@ class CompactNet(nn.Module):
         bands: image channels.
         classes: mask classes, class 0 (no change) included.
         size: widths.
-        gate_gain: factor on the fine gate before it lets more of the reference's fine detail into `start`; 0 = none.
-        sharpen: gain of an unsharp mask on `start`, which gives fine detail the strength that it lacks; 0 = none.
+        copy_exponent: outside training, of the share of the reference's detail that the start copies; 1 = as trained.
+            Losses by the pixel keep that share lower than looks right: an exponent below 1 opens it, 0 and 1 stay.
         receptive_field: output px beyond which nothing changes a pixel of one evaluation; stated by the model's config.
     """
 
@@ -301,13 +296,12 @@ class CompactNet(nn.Module):
         bands: int,
         classes: int,
         size: CompactSize,
-        gate_gain: float = 0.0,
-        sharpen: float = 0.0,
+        copy_exponent: float = 1.0,
         receptive_field: int | None = None,
     ) -> None:
         super().__init__()
         self.size, self.receptive_field = size, receptive_field
-        self.gate_gain, self.sharpen = gate_gain, sharpen
+        self.copy_exponent = copy_exponent
         self.multiple = size.multiple
         w, e = size.widths, size.embedding
         self.guide_net = GuidanceNet(bands, classes, size)
@@ -338,6 +332,8 @@ class CompactNet(nn.Module):
             start_only: leaves out what only `forward` needs.
         """
         g = self.guide_net(lr, ref, mask)
+        if not self.training and self.copy_exponent != 1.0:
+            g = g._replace(copy=g.copy**self.copy_exponent)
         plain = self.plain_start(g.mean.detach(), g.detail, g.copy, g.texture)
         if start_only:
             return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, plain, None, ())
@@ -359,7 +355,7 @@ class CompactNet(nn.Module):
         return guidance.mean
 
     def plain_start(self, mean: Tensor, detail: Tensor, copy: Tensor, texture: Tensor) -> Tensor:
-        """What training shapes: the mean, its detail replaced by the reference's as `copy` says, and texture.
+        """The mean, its detail replaced by the reference's as `copy` says, and texture.
 
         Losses of the start do not move the mean.
         """
@@ -368,15 +364,8 @@ class CompactNet(nn.Module):
         return result + texture
 
     def start(self, guidance: Guidance) -> Tensor:
-        """The image where sampling begins, (N, C, H, W): `plain_start`, finished by `gate_gain` and `sharpen`."""
-        result, bands = guidance.plain, self.guide_net.detail_bands
-        if self.gate_gain > 0:
-            opened = (guidance.gate[:, :1] * self.gate_gain).clamp(max=1.0)
-            copied = guidance.detail.chunk(2, dim=1)[0]
-            result = result + opened * (copied - bands.fine(result))
-        if self.sharpen > 0:
-            result = result + self.sharpen * (result - gaussian_blur(result, _UNSHARP_SIGMA))
-        return result
+        """The image where sampling begins, (N, C, H, W)."""
+        return guidance.plain
 
     def forward(self, x: Tensor, c_noise: Tensor, guidance: Guidance) -> Tensor:
         """F of EDM equation 7: x (N, C, H, W), already scaled by c_in; c_noise (N,)."""

@@ -207,7 +207,7 @@ class SensorRecord:
 
 
 def correction_halo(sensor: SensorRecord, scale: int) -> int:
-    """output px at each side of a window whose correction to the scene misses what lies beyond: the reach of Lanczos'
+    """output px at each side of a window whose correction to the scene misses what is beyond: the reach of Lanczos'
     kernel, which spreads it, and of what the sensor sees there."""
     sees = max(-(-SensorModel(scale, sigma, sensor.kernel).reach // scale) for sigma in sensor.sigmas)
     return (sees + LOBES) * scale

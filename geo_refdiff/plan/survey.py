@@ -180,8 +180,8 @@ def survey_noise(
 
     Args:
         radiometry: of all these bands.
-        asked: "auto": told from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid value,
-            offset taken into account; or the figure itself.
+        asked: "auto": estimated from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid
+            value, offset taken into account; or the figure itself.
         instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
     """
     count = len(bands.computed)

@@ -34,8 +34,7 @@ from geo_refdiff.raster.info import CloudKind, CloudLayer, RasterInfo, inspect, 
 from geo_refdiff.raster.location import gdal_name
 from geo_refdiff.raster.reader import ClearReader
 from geo_refdiff.raster.vector import read_aoi
-from geo_refdiff.raster.vrt import add_grid, add_source
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.vrt import add_source, grid_element, xml_text
 
 KINDS: tuple[CloudKind, ...] = get_args(CloudKind)
 
@@ -93,7 +92,7 @@ class NamedLayer:
 
     Attributes:
         path: as the user writes it.
-        kind: None: to be told from name and values.
+        kind: None: to be determined from name and values.
         polygons: of MSK_CLOUDS, see `products.record.Quality`.
     """
 
@@ -122,7 +121,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         target: the raster it belongs to.
 
     Raises:
-        InputError: it cannot be read, it is not told what its values mean, or it does not cover the raster.
+        InputError: it cannot be read, it is not known what its values mean, or it does not cover the raster.
     """
     if given.kind == "msk_clouds":
         return _of_polygons(given, target)
@@ -135,7 +134,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         if overlap.offset != (0, 0) or (info.width, info.height) != (target.width, target.height):
             cloudy = _warped(info, cloudy, scene_geobox(target), overlap)
         clear = _looked_up(cloudy, "1", target, "0:255,1:0")
-    return CloudLayer(info.path, kind, info.size_bytes, info.mtime_ns, ET.tostring(clear, encoding="unicode"))
+    return CloudLayer(info.path, kind, info.size_bytes, info.mtime_ns, xml_text(clear))
 
 
 def with_layer(info: RasterInfo, layer: CloudLayer) -> tuple[RasterInfo, float]:
@@ -229,32 +228,32 @@ def _overlap(info: RasterInfo, target: RasterInfo) -> Overlap:
 def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
     """A VRT on the layer's own grid: 255 where it tells a cloud, 0 elsewhere."""
     if kind in _BANDS:
-        parts = [_text(_looked_up(gdal_name(info.path), str(band), info, "0:0,1:255", info)) for band in _BANDS[kind]]
-        root = _grid(info)
+        name = gdal_name(info.path)
+        parts = [xml_text(_looked_up(name, str(band), info, "0:0,1:255", info)) for band in _BANDS[kind]]
+        root = grid_element(scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
         band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1", subClass="VRTDerivedRasterBand")
         ET.SubElement(band, "PixelFunctionType").text = "sum"
         for part in parts:
-            add_source(band, part, "1", Window(0, 0, info.height, info.width), relative=False)
-        return _text(root)
+            add_source(band, part, "1", info.window, relative=False)
+        return xml_text(root)
     if kind in _CLASSES:
         marked = _CLASSES[kind](np.arange(256)).tolist()
         table = ",".join(f"{value}:{255 * cloudy}" for value, cloudy in enumerate(marked))
         if np.dtype(info.dtype).itemsize == 1:
-            return _text(_looked_up(gdal_name(info.path), "1", info, table, info))
+            return xml_text(_looked_up(gdal_name(info.path), "1", info, table, info))
         saw = ",".join(f"{start}:0,{start + 255}:255" for start in range(0, 2**16, 256))  # the lowest eight bits
-        bits = _text(_looked_up(gdal_name(info.path), "1", info, saw, info))
-        return _text(_looked_up(bits, "1", info, table))
+        bits = xml_text(_looked_up(gdal_name(info.path), "1", info, saw, info))
+        return xml_text(_looked_up(bits, "1", info, table))
     limit = {"probability": _SURE, "percent": 100 * _SURE, "mask": 1.0}[kind]
     below = limit - (1e-7 if kind == "probability" else 1.0)
-    return _text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
+    return xml_text(_looked_up(gdal_name(info.path), "1", info, f"{below!r}:0,{limit!r}:255", info))
 
 
 def _looked_up(source: str, band: str, grid: RasterInfo, table: str, holes: RasterInfo | None = None) -> ET.Element:
     """A VRT of a band whose values are looked up; 0 where `holes`, the raster that it is of, has none."""
-    root = _grid(grid)
+    root = grid_element(scene_geobox(grid), horizontal_crs(grid.crs_wkt).to_wkt())
     own = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band="1")
-    window = Window(0, 0, grid.height, grid.width)
-    element = add_source(own, source, band, window, relative=False, kind="ComplexSource")
+    element = add_source(own, source, band, grid.window, relative=False, kind="ComplexSource")
     nodata = None if holes is None else holes.nodata
     if holes is not None and np.dtype(holes.dtype).kind == "f":
         nodata = float("nan") if nodata is None else nodata
@@ -300,18 +299,8 @@ def _of_polygons(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         area = shapely.affinity.affine_transform(read_aoi(given.polygons, target.crs_wkt), (a, b, d, e, c, f))
         grid = scene_geobox(target)
         with gdal_env():
-            cloudy = ET.fromstring(_warped(target, _text(everywhere), grid, find_overlap(target, grid)))
+            cloudy = ET.fromstring(_warped(target, xml_text(everywhere), grid, find_overlap(target, grid)))
         ET.SubElement(cloudy.findall("GDALWarpOptions")[0], "Cutline").text = area.wkt
-        clear = _looked_up(_text(cloudy), "1", target, "0:255,1:0")
+        clear = _looked_up(xml_text(cloudy), "1", target, "0:255,1:0")
     size, mtime = size_and_time([given.path])
-    return CloudLayer(given.path, "msk_clouds", size, mtime, _text(clear))
-
-
-def _grid(info: RasterInfo) -> ET.Element:
-    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-    add_grid(root, scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
-    return root
-
-
-def _text(root: ET.Element) -> str:
-    return ET.tostring(root, encoding="unicode")
+    return CloudLayer(given.path, "msk_clouds", size, mtime, xml_text(clear))

@@ -17,14 +17,14 @@ from odc.geo.geobox import GeoBox
 from pyproj.transformer import AreaOfInterest, TransformerGroup
 
 from geo_refdiff.errors import GridError
-from geo_refdiff.raster.geobox import apply, apply_linear, crs_wkt
+from geo_refdiff.raster.geobox import apply, apply_linear, crs_wkt, edge
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.window import Window
 
 Coordinates = NDArray[np.float64]
 
 _TURN = 360.0
-_EDGE_POINTS = 33
+_EDGE_STEPS = 32
 _AGREEMENT_PX = 0.25
 
 
@@ -72,8 +72,8 @@ def _horizontal_part(compound: pyproj.CRS) -> pyproj.CRS:
         coded = compound if code is None else pyproj.CRS.from_authority(code["authority"], code["code"])
     except pyproj.exceptions.CRSError:
         return own
-    known = coded.sub_crs_list[0] if coded.is_compound else own
-    return known if _shape_of(known) == _shape_of(own) else own
+    horizontal = coded.sub_crs_list[0] if coded.is_compound else own
+    return horizontal if _shape_of(horizontal) == _shape_of(own) else own
 
 
 def unit_of(crs: Any) -> str:
@@ -169,14 +169,10 @@ def _with_meridian(crs: pyproj.CRS, longitude: float) -> pyproj.CRS:
 
 def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
     """Window of the scene that the reference may cover; the whole scene if that is not known."""
-    t = np.linspace(0, 1, _EDGE_POINTS)
-    zero, one = np.zeros_like(t), np.ones_like(t)
-    cols = np.concatenate([t, one, t, zero]) * reference.width
-    rows = np.concatenate([zero, t, one, t]) * reference.height
-    x, y = apply(Affine(*reference.transform), cols, rows)
+    x, y = apply(Affine(*reference.transform), *edge(reference.height, reference.width, _EDGE_STEPS))
     x, y = (np.asarray(v) for v in rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, x, y)[:2])
     cols, rows = apply(~Affine(*scene.transform), x, y)
-    whole = Window(0, 0, scene.height, scene.width)
+    whole = scene.window
     if not (np.isfinite(cols).all() and np.isfinite(rows).all()):
         return whole
     top, left = int(np.floor(rows.min())), int(np.floor(cols.min()))
@@ -191,10 +187,7 @@ def _extent(target: GeoBox) -> str:
 
 def _common_area(info: RasterInfo, to_source: Any, width: int, height: int) -> tuple[float, Any]:
     """(area of the target, the part that the raster covers), both in source pixels."""
-    t = np.linspace(0, 1, _EDGE_POINTS)[:-1]
-    cols = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)]) * width
-    rows = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t]) * height
-    x, y = to_source(cols, rows)
+    x, y = to_source(*edge(height, width, _EDGE_STEPS))
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise GridError(
             f"{info.path}: the scene's extent cannot be projected to its CRS; reproject it with gdalwarp -t_srs"

@@ -112,6 +112,13 @@ def apply_linear(affine: Affine, dcols: Any, drows: Any) -> tuple[Any, Any]:
     return a * dcols + b * drows, d * dcols + e * drows
 
 
+def edge(height: float, width: float, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(cols, rows) of `steps` points a side of a rectangle, from its upper left corner to the right and around."""
+    t = np.arange(steps) / steps
+    zero, one = np.zeros(steps), np.ones(steps)
+    return np.concatenate([t, one, 1 - t, zero]) * width, np.concatenate([zero, t, one, 1 - t]) * height
+
+
 def lattice_origin(transform: Affine) -> tuple[int, int]:
     """(row, col) of a raster's corner on the lattice of its own CRS and affine.
 
@@ -136,7 +143,7 @@ class Refinement:
         scale: fine pixels along a coarse one, by the size of pixels; 0 where that is no whole number, or one of the
             grids is turned or mirrored against the other.
         size: fine pixels along a coarse one, as they are.
-        row, col: where the corner of the coarse grid lies, fine pixels.
+        row, col: where the corner of the coarse grid is, fine pixels.
     """
 
     scale: int
@@ -150,7 +157,7 @@ class Refinement:
 
 
 def refinement(coarse: GeoBox, fine: GeoBox, within: float) -> Refinement:
-    """How a fine grid lies in a coarse one of the same CRS; neither needs to contain the other.
+    """How a fine grid is placed in a coarse one of the same CRS; neither needs to contain the other.
 
     Args:
         within: fine pixels by which a whole factor may be missed at the coarse grid's far corner.

@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.raster.gdal import GDAL_ERRORS, check_proj, gdal_env, is_gdal_name, is_remote, one_line, unreadable
+from geo_refdiff.raster.window import Window
 from geo_refdiff.signed_urls import unsigned
 
 Role = Literal["scene", "reference", "mask", "clouds"]
@@ -108,6 +109,11 @@ class RasterInfo:
         """What GDAL opens."""
         return self.path if self.vrt is None else self.vrt
 
+    @property
+    def window(self) -> Window:
+        """All of its pixels."""
+        return Window(0, 0, self.height, self.width)
+
 
 def inspect(path: str | Path, role: Role, vrt: str | None = None) -> RasterInfo:
     """What a raster file holds, after checking that it can serve as a scene, a reference, a mask of change or clouds.
@@ -195,7 +201,7 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 lies below opaque.
+    what its name says; one without is alpha if hardly any of its values that are not 0 is below opaque.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:

@@ -82,7 +82,7 @@ class RasterReader(ThreadHandles):
     def __init__(self, info: RasterInfo, bands: Sequence[int]) -> None:
         super().__init__(info)
         self.bands = check_bands(info, bands)
-        self._window = Window(0, 0, info.height, info.width)
+        self._window = info.window
         self._clear = None if info.clouds is None else ClearReader(info)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -202,7 +202,7 @@ class ClearReader(ThreadHandles):
             InputError: the layer cannot be read there.
         """
         clear = np.ones(window.shape, dtype=np.bool_)
-        part = window.intersect(Window(0, 0, self.info.height, self.info.width))
+        part = window.intersect(self.info.window)
         if part is not None:
             clear[part.within(window)] = self.inside(RioWindow(part.col, part.row, part.width, part.height))
         return clear

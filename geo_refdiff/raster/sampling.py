@@ -71,7 +71,7 @@ def tiles_with_data(
         cols, rows = apply(~Affine(*scene.transform), x, y)
         finite = np.isfinite(rows) & np.isfinite(cols)
         corners &= _tile_indices(rows[finite], cols[finite], side)
-    whole = Window(0, 0, scene.height, scene.width)
+    whole = scene.window
     tiles = (Window(row * side, col * side, side, side).intersect(whole) for row, col in sorted(corners))
     return [tile for tile in tiles if tile is not None]
 

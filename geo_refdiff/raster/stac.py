@@ -18,6 +18,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.raster.gdal import GDAL_ERRORS
+from geo_refdiff.raster.geobox import apply, edge
 from geo_refdiff.raster.globe import bounds_on_the_globe, on_the_globe
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -26,7 +27,7 @@ COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 VRT = "application/xml"
 """Of a GDAL VRT, which has no media type of its own."""
 
-_EDGE = 21
+_EDGE_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +118,8 @@ def _grid(dataset: Any) -> dict[str, Any]:
 
 def outline(dataset: Any) -> BaseGeometry:
     """What an open raster covers, in degrees; two polygons where it crosses the 180th meridian."""
-    steps = [k / (_EDGE - 1) for k in range(_EDGE)]
-    path = [(0.0, t) for t in steps] + [(t, 1.0) for t in steps[1:]]
-    path += [(1.0, 1.0 - t) for t in steps[1:]] + [(1.0 - t, 0.0) for t in steps[1:]]
-    a, b, c, d, e, f = dataset.transform[:6]
-    xy = [
-        (
-            a * u * dataset.width + b * v * dataset.height + c,
-            d * u * dataset.width + e * v * dataset.height + f,
-        )
-        for u, v in path
-    ]
-    lon, lat = rasterio.warp.transform(dataset.crs, "EPSG:4326", [p[0] for p in xy], [p[1] for p in xy])
+    x, y = apply(dataset.transform, *edge(dataset.height, dataset.width, _EDGE_STEPS))
+    lon, lat = rasterio.warp.transform(dataset.crs, "EPSG:4326", x, y)
     ring = [(round(x, 8), round(y, 8)) for x, y in zip(lon, lat, strict=True)]
     return shapely.orient_polygons(on_the_globe(shapely.Polygon(ring)))
 

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from geo_refdiff.classes import COLOURS
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.raster.picture import look
 
@@ -126,8 +127,32 @@ def write_field_style(path: Path, field: str, colours: Mapping[str, Colour]) -> 
     _write(path, root)
 
 
+def class_colours(count: int) -> list[Colour]:
+    """Colours of the project's own classes, by index."""
+    return [COLOURS[index] if index < len(COLOURS) else (128, 128, 128) for index in range(count)]
+
+
+def legend_files(raster: Path) -> tuple[Path, Path]:
+    """The two files of `write_legend`, beside a class raster."""
+    return raster.with_name(f"{raster.name}.aux.xml"), raster.with_suffix(".qml")
+
+
+def write_legend(raster: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
+    """Names of classes as GDAL's side-car, since a GeoTIFF cannot hold them, and a QGIS style; value 0 is transparent.
+
+    Args:
+        raster: a class raster of one band.
+        names, colours: of the values 0, 1, 2, ...
+
+    Raises:
+        OutputError: disk full, no permission.
+    """
+    write_category_names(raster, names)
+    write_class_style(legend_files(raster)[1], names, colours, clear=True)
+
+
 def write_category_names(raster: Path, names: Sequence[str]) -> None:
-    """GDAL's side-car (raster.aux.xml) with the classes' names; a GeoTIFF itself cannot hold them.
+    """GDAL's side-car (raster.aux.xml) with the classes' names.
 
     Raises:
         OutputError: it cannot be written.
@@ -136,7 +161,7 @@ def write_category_names(raster: Path, names: Sequence[str]) -> None:
     categories = ET.SubElement(ET.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for name in names:
         ET.SubElement(categories, "Category").text = name
-    write_bytes_atomic(raster.with_name(f"{raster.name}.aux.xml"), ET.tostring(root, encoding="utf-8"))
+    write_bytes_atomic(legend_files(raster)[0], ET.tostring(root, encoding="utf-8"))
 
 
 def _style(kind: str, **attributes: str) -> tuple[ET.Element, ET.Element]:

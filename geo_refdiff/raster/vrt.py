@@ -112,11 +112,19 @@ def write_vrt(path: str | Path, mosaic: VirtualRaster) -> None:
         stream.writelines(_with_more(dataset_element(mosaic), _bands(mosaic)))
 
 
-def add_grid(root: ET.Element, geobox: GeoBox, crs_wkt: str) -> None:
-    """Adds CRS and affine; without an axis mapping GDAL takes x before y, whatever the CRS's own axis order."""
+def grid_element(geobox: GeoBox, crs_wkt: str) -> ET.Element:
+    """A dataset without bands; without an axis mapping GDAL takes x before y, whatever the CRS's own axis order."""
+    height, width = geobox.shape
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
     ET.SubElement(root, "SRS").text = crs_wkt
     a, b, c, d, e, f = (float(v) for v in geobox.affine[:6])
     ET.SubElement(root, "GeoTransform").text = ", ".join(repr(v) for v in (c, a, b, f, d, e))
+    return root
+
+
+def xml_text(element: ET.Element) -> str:
+    """A VRT as GDAL opens it without a file."""
+    return ET.tostring(element, encoding="unicode")
 
 
 def add_source(
@@ -142,9 +150,7 @@ def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source
 
 def dataset_element(mosaic: VirtualRaster) -> ET.Element:
     """A mosaic without its bands."""
-    height, width = mosaic.geobox.shape
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    add_grid(root, mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
+    root = grid_element(mosaic.geobox, mosaic.crs_wkt or crs_wkt(mosaic.geobox))
     _metadata(root, mosaic.tags)
     return root
 

@@ -25,7 +25,7 @@ from geo_refdiff.raster.geobox import apply, crs_wkt, scene_geobox, translated
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.nodata import is_sentinel
 from geo_refdiff.raster.reader import RasterReader, ThreadHandles, check_bands
-from geo_refdiff.raster.vrt import GDAL_TYPES, add_grid, add_source
+from geo_refdiff.raster.vrt import GDAL_TYPES, add_source, grid_element, xml_text
 from geo_refdiff.raster.window import TileCache, Window
 
 WarpResampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode"]
@@ -252,7 +252,7 @@ def _bent_tile(straight: str, tile: Window, affine: Affine, displacement: Displa
         names = zip(("Pixel", "Line", "X", "Y"), values, strict=True)
         ET.SubElement(points, "GCP", {"Id": str(number)} | {name: repr(float(v)) for name, v in names})
     transformer.insert(place, bent)
-    return ET.tostring(root, encoding="unicode")
+    return xml_text(root)
 
 
 def _kernel_scale(gsd: float) -> float:
@@ -283,7 +283,7 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
         alpha = sorted(set(range(1, info.count + 1)) - set(info.data_bands))
         masks.append((info.source, "mask,1" if info.validity == "mask" else str(alpha[0])))
     if real:
-        numbers = ET.tostring(_bands_vrt(info, [(info.source, str(band)) for band in bands], nan), encoding="unicode")
+        numbers = xml_text(_bands_vrt(info, [(info.source, str(band)) for band in bands], nan))
         masks += [(numbers, f"mask,{index}") for index in range(1, len(bands) + 1)]
     if masked and info.validity == "nodata":
         own = [(info.source, f"mask,{band}") for band in bands]
@@ -292,22 +292,21 @@ def source_vrt(info: RasterInfo, bands: Sequence[int], overlap: Overlap) -> str:
         else:
             any_band = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
             _combined(any_band, info, own, "sum")
-            masks.append((ET.tostring(any_band, encoding="unicode"), "1"))
+            masks.append((xml_text(any_band), "1"))
     if info.clouds is not None:
         masks.append((info.clouds.vrt, "1"))
     if masks:
         _combined(ET.SubElement(root, "MaskBand"), info, masks, "mul")
-    return ET.tostring(root, encoding="unicode")
+    return xml_text(root)
 
 
 def _bands_vrt(info: RasterInfo, sources: Sequence[tuple[str, str]], nodata: float | None) -> ET.Element:
-    root = ET.Element("VRTDataset", rasterXSize=str(info.width), rasterYSize=str(info.height))
-    add_grid(root, scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
+    root = grid_element(scene_geobox(info), horizontal_crs(info.crs_wkt).to_wkt())
     for index, (name, band) in enumerate(sources, 1):
         element = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[info.dtype], band=str(index))
         if nodata is not None:
             ET.SubElement(element, "NoDataValue").text = "nan" if isnan(nodata) else repr(nodata)
-        add_source(element, name, band, Window(0, 0, info.height, info.width), relative=False)
+        add_source(element, name, band, info.window, relative=False)
     return root
 
 
@@ -318,4 +317,4 @@ def _combined(parent: ET.Element, info: RasterInfo, masks: Sequence[tuple[str, s
         band.set("subClass", "VRTDerivedRasterBand")
         ET.SubElement(band, "PixelFunctionType").text = function
     for name, source in masks:
-        add_source(band, name, source, Window(0, 0, info.height, info.width), relative=False)
+        add_source(band, name, source, info.window, relative=False)

@@ -1,4 +1,4 @@
-"""How noisy a scene is, told from the scene itself.
+"""How noisy a scene is, estimated from the scene itself.
 
 A diagonal high pass leaves the corner of the spectrum, where a sensor's PSF lets little of the ground through and noise
 is as strong as anywhere. What of the ground is left there has two marks that noise has not: it grows with the contrast

@@ -1,4 +1,4 @@
-"""The scene without its noise, as far as that can be told: a local Wiener filter, which corrections take for the scene.
+"""The scene without its noise, as well as can be estimated: a local Wiener filter, which corrections use as the scene.
 
 With noise in the scene an exact correction writes the noise into the image, amplified where the sensor lets little
 through. Wiener's (1949) regularised inverse H / (H^2 + n), n the noise's variance over that of the ground, is the exact
@@ -20,9 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from geo_refdiff.sensor.resize import upsample
-from geo_refdiff.sensor.sensor import SensorModel, observe
-
 SIDE = 8
 """Of the squares, scene pixels."""
 
@@ -34,7 +31,7 @@ _DOUBT = 1.5
 by chance would show as a lattice, the highest frequencies being amplified most."""
 
 _FEWEST = 64
-"""Differences of neighbours from which mixtures of bands are told."""
+"""Differences of neighbours from which mixtures of bands are estimated."""
 
 
 def components(tiles: Sequence[NDArray[np.floating]], sigmas: Sequence[float]) -> tuple[tuple[float, ...], ...]:
@@ -132,54 +129,22 @@ def _squares(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(transform).to(device=device, dtype=dtype), rings.to(device=device, dtype=dtype)
 
 
-_AROUND = 4
-_LEAST = 0.01
-"""Share of noise that is assumed in any case: of rounding, and of a sensor that is not quite the declared one."""
-_SEEN = 8
-
-
-@lru_cache(maxsize=512)
-def _impulse_response(sensor: SensorModel) -> NDArray[np.float64]:
-    """Along one axis, what the sensor sees of one up-sampled scene pixel; (2 _SEEN + 1,)."""
-    size = 2 * _SEEN + 1
-    impulse = torch.zeros(1, 1, size, size, dtype=torch.float64)
-    impulse[..., _SEEN, _SEEN] = 1.0
-    response = sensor.observe(upsample(impulse, sensor.scale))[0, 0].numpy()
-    return np.asarray(response[_SEEN] / np.sqrt(response[_SEEN, _SEEN]))
-
-
-def wiener_project(x: Tensor, lr: Tensor, sensors: Sequence[SensorModel], noise: Tensor) -> Tensor:
-    """Correct output images towards their noisy scenes.
-
-    The outermost scene pixels, whose surroundings an image lacks, take no part.
+def without_noise(scenes: Tensor, sigmas: Sequence[float], margin: int = 0) -> Tensor:
+    """Scenes as corrections take them: less their noise, for each scene the same in all bands.
 
     Args:
-        x: (N, C, H, W) float.
-        lr: (N, C, H / scale, W / scale), the scenes, same units.
-        sensors: N declared operators of one scale.
-        noise: (N,) standard deviation of the scene's noise, same units.
+        scenes: (N, C, h + 2 margin, w + 2 margin) float; what is beyond them is replicated.
+        sigmas: N standard deviations of their noise, same units.
+        margin: scene pixels around what is wanted, `REACH` at most.
 
     Returns:
-        (N, C, H, W).
+        (N, C, h, w).
     """
-    scale = sensors[0].scale
-    residual = F.pad((lr - observe(x, [s.factors for s in sensors], scale))[..., 1:-1, 1:-1], (1, 1, 1, 1))
-    h, w = (n + 2 * _AROUND for n in residual.shape[-2:])
-    with torch.no_grad():
-        total = residual.square().mean(dim=(1, 2, 3))
-        signal = (total - noise.square()).clamp(min=1e-3 * total.clamp(min=1e-12))
-        share = (noise.square() / signal).clamp(min=_LEAST).view(-1, 1, 1, 1)
-        taps = torch.from_numpy(np.stack([_impulse_response(s) for s in sensors])).to(x)
-        rows = _response(taps, torch.fft.fftfreq(h, device=x.device, dtype=x.dtype))
-        cols = _response(taps, torch.fft.rfftfreq(w, device=x.device, dtype=x.dtype))
-        response = (rows[:, :, None] * cols[:, None, :])[:, None]
-        gain = response / (response.square() + share)
-    spectrum = torch.fft.rfft2(F.pad(residual, (_AROUND,) * 4))
-    correction = torch.fft.irfft2(spectrum * gain, s=(h, w))
-    return x + upsample(correction, scale, margin=_AROUND)
-
-
-def _response(taps: Tensor, frequencies: Tensor) -> Tensor:
-    """(N, 2 _SEEN + 1) symmetric taps -> (N, F) their real frequency response, cycles a scene pixel."""
-    at = torch.arange(-_SEEN, _SEEN + 1, device=taps.device, dtype=taps.dtype)
-    return taps @ torch.cos(2.0 * torch.pi * at[:, None] * frequencies[None])
+    padded = F.pad(scenes, (REACH - margin,) * 4, mode="replicate")
+    inner = (..., slice(margin, scenes.shape[-2] - margin), slice(margin, scenes.shape[-1] - margin))
+    cleaned = scenes[inner].clone()
+    for scene, sigma, around, result in zip(scenes, sigmas, padded, cleaned, strict=True):
+        if sigma > 0:
+            bands = (sigma,) * len(scene)
+            result -= NoiseFilter(bands, components([scene.cpu().numpy()], bands)).told(around[None])[0]
+    return cleaned

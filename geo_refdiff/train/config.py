@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 import tomli_w
 from msgspec import Meta
 
+from geo_refdiff.diffusion.config import CompactConfig, PublishedConfig, SamplerConfig
 from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import CompactSize, Count
 from geo_refdiff.records import decode
@@ -26,50 +27,28 @@ _WHOLE = ("averaged", "scales")
 """Tables that a config replaces whole where it extends another one."""
 
 
-class Published(TypedDict, total=False):
-    """Options of the published network, as its config.json holds them."""
-
-    img_resolution: Count
-    model_channels: Count
-    channel_mult: list[Count]
-    num_blocks: Count
-    attn_resolutions: list[Count]
-    dropout: Share
+INFERENCE_KEYS = (
+    "back_project", "copy_exponent", "detail", "halo", "optional_bands", "overlap", "psf_sigma", "sampler", "scales",
+    "window",
+)  # fmt: skip
+"""What [inference] may say of a model's use, as config.json of a model does."""
 
 
-class Sampler(TypedDict, total=False):
-    """Settings of a model's sampler, as config.json holds them."""
-
-    name: str
-    steps: WholeNumber
-    sigma_start: Positive
-    sigma_full: Positive
-    sigma_min: Positive
-    sigma_max: Positive
-    rho: Positive
-    S_churn: NotNegative
-    S_min: NotNegative
-    S_max: NotNegative
-    S_noise: NotNegative
+def _some_of(record: type, keys: Iterable[str], **inner: Any) -> Any:
+    """A TypedDict of fields of a record, none of them required; `inner`: types in place of the record's."""
+    kinds = get_type_hints(record, include_extras=True) | inner
+    return TypedDict(record.__name__, {key: kinds[key] for key in keys}, total=False)  # type: ignore[operator]
 
 
-class Inference(TypedDict, total=False):
-    """What config.json of a model says of its use."""
-
-    back_project: bool
-    detail: Share
-    gate_gain: NotNegative
-    halo: WholeNumber
-    optional_bands: list[str]
-    overlap: WholeNumber
-    psf_sigma: NotNegative
-    sampler: Sampler
-    scales: list[Count]
-    sharpen: NotNegative
-    window: Count
-
-
-INFERENCE_KEYS = tuple(get_type_hints(Inference))
+if TYPE_CHECKING:
+    Published: TypeAlias = dict[str, Any]
+    Inference: TypeAlias = dict[str, Any]
+else:
+    Published = _some_of(
+        PublishedConfig,
+        ("img_resolution", "model_channels", "channel_mult", "num_blocks", "attn_resolutions", "dropout"),
+    )
+    Inference = _some_of(CompactConfig, INFERENCE_KEYS, sampler=_some_of(SamplerConfig, get_type_hints(SamplerConfig)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +65,7 @@ class ModelConfig(CompactSize):
 
     architecture: Literal["compact", "published"] = "compact"
     texture: bool = True
-    published: Published = field(default_factory=lambda: Published())
+    published: Published = field(default_factory=dict)
     sigma_data: Positive = 0.14
     init: str = ""
 
@@ -321,7 +300,7 @@ class TrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
-    inference: Inference = field(default_factory=lambda: Inference())
+    inference: Inference = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -346,7 +325,7 @@ def load_config(source: str | Path, overrides: tuple[str, ...] = ()) -> TrainCon
         overrides: "section.key=value" with a TOML value, applied last.
 
     Raises:
-        OptionError: unreadable, no TOML, an unknown key (with the nearest known one), a value of the wrong kind or one
+        OptionError: unreadable, no TOML, an unknown key (with the nearest one), a value of the wrong kind or one
             that makes no sense.
     """
     raw = _read(str(source), ())

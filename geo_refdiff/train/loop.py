@@ -94,7 +94,7 @@ class Trainer:
         self.step, self.seconds, self.sums = 0, 0.0, dict[str, float]()
 
     def resume(self) -> int:
-        """Go on where the newest checkpoint stands; its step, 0 where there is none."""
+        """Continue from the newest checkpoint; its step, 0 where there is none."""
         state = find_state(self.out)
         if state is None:
             return 0
@@ -134,7 +134,9 @@ class Trainer:
                     saved = time.monotonic()
                 if asked and not last:
                     self.context.barrier()
-                    raise Interrupted(f"stopped after step {step}, kept in {find_state(self.out)}; go on with --resume")
+                    raise Interrupted(
+                        f"stopped after step {step}, kept in {find_state(self.out)}; continue with --resume"
+                    )
 
     def save(self) -> None:
         """Write a checkpoint (OutputError where it cannot be)."""
@@ -163,7 +165,7 @@ class Trainer:
         try:
             self.save()
         except OutputError as error:
-            monitor.log(f"warning: {error}; training goes on, the next checkpoint is tried in a while")
+            monitor.log(f"warning: {error}; training continues, the next checkpoint is tried in a while")
 
     def _one(self, batches: Batches, stop: StopRequest, monitor: Monitor) -> bool:
         """One step; whether any process was asked to stop."""
@@ -232,7 +234,7 @@ class Trainer:
         kept = f"{state} (step {read_progress(state).step})" if state else "none yet"
         return GeoRefDiffError(
             f"the {what} is not finite at step {step} ({values}) on {', '.join(guilty)}; the last good checkpoint is "
-            f"{kept}: look at these data, or go on from there with a lower training.rate"
+            f"{kept}: look at these data, or continue from there with a lower training.rate"
         )
 
 
@@ -248,7 +250,7 @@ def _seed(*numbers: int) -> int:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and did so after a step; the message says where its checkpoint lies."""
+    """Training was asked to stop and did so after a step; the message names its checkpoint."""
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.receptive_field import receptive_radius
 from geo_refdiff.raster.files import write_bytes_atomic
 from geo_refdiff.records import plain
-from geo_refdiff.train.config import INFERENCE_KEYS, Inference, Sampler, TrainConfig
+from geo_refdiff.train.config import INFERENCE_KEYS, Inference, TrainConfig
 from geo_refdiff.train.distributed import DistributedContext
 from geo_refdiff.train.samples import Source
 
@@ -36,8 +36,6 @@ _UNMEASURED: dict[str, Any] = {
     "halo": 48,
     "window": 512,
     "back_project": True,
-    "gate_gain": 1.0,
-    "sharpen": 1.0,
     "sampler": SamplerConfig(
         "better-start", steps=2, sigma_start=0.02, sigma_full=0.3, sigma_min=0.006, sigma_max=20.0, rho=7.0
     ),
@@ -107,10 +105,10 @@ def _described(config: TrainConfig, bands: tuple[str, ...], classes: tuple[str, 
 
 def _perceptual_inference(config: TrainConfig) -> Inference:
     """How a model is used whose starts, or samples by one evaluation, were trained by perceptual losses."""
-    sampler: Sampler = {"steps": 0}
+    sampler: dict[str, Any] = {"steps": 0}
     if config.perception.sample:
         sampler = {"steps": 1, "sigma_start": config.perception.sigma}
-    return {"gate_gain": 0.0, "sharpen": 0.0, "sampler": sampler}
+    return {"sampler": sampler}
 
 
 def _used_as(described: ModelConfig, use: Inference) -> ModelConfig:
@@ -247,7 +245,7 @@ def write_model(
     """Write a model folder: config.json, weights and README.md, the model card.
 
     Args:
-        folder: of the model; the card is named after the run that it lies in.
+        folder: of the model; the card is named after the run that it is in.
         network: the trained one.
         described: as of `Denoiser.config`.
         config: of the run.

@@ -1,4 +1,4 @@
-"""What a run tells: lines in the terminal with an estimate of the time left, log.jsonl, TensorBoard."""
+"""What a run reports: lines in the terminal with an estimate of the time left, log.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Monitor:
     A line that cannot be written (full disk) is kept, and written with the next one that can be.
 
     Args:
-        folder: where log.jsonl (and the folder tensorboard) lie; None = write nothing.
+        folder: of log.jsonl (and of the folder tensorboard); None = write nothing.
         steps: of the whole run.
         first: steps done before; lines of log.jsonl after it are dropped.
         log: takes a line for the terminal.
@@ -68,11 +68,11 @@ class Monitor:
         speed, share = _speed(self.images, self.busy, self.waited)
         record = {"step": step, "loss": sum(losses.values()), **losses, "rate": rate}
         self._write(record | {"images_per_s": round(speed, 2), "waiting": round(share, 4)})
-        left = (time.monotonic() - self.begun) / max(self.done - self.first, 1) * (self.steps - step)
+        remaining = (time.monotonic() - self.begun) / max(self.done - self.first, 1) * (self.steps - step)
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.log(
             f"step {step}/{self.steps}  {terms}  {speed:.1f} images/s, {100 * share:.0f} % waiting, "
-            f"{_duration(left)} left"
+            f"{_duration(remaining)} left"
         )
         self._scalars("loss", {**losses, "rate": rate, "images_per_s": speed}, step)
         self.all_images, self.all_busy = self.all_images + self.images, self.all_busy + self.busy
@@ -128,7 +128,7 @@ class Monitor:
 
 
 def _truncate(log: Path, step: int) -> dict[str, float]:
-    """Drop what was logged after a step, as it is going to be done again; the newest validation that is left."""
+    """Drop what was logged after a step, as it is going to be done again; the newest validation that remains."""
     if not log.is_file():
         return {}
     try:

@@ -13,8 +13,8 @@ from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser
 from geo_refdiff.diffusion.loss import draw_sigmas, edm_loss
 from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import DetailBands, Guidance
+from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.units import BYTES
-from geo_refdiff.sensor.wiener import wiener_project
 from geo_refdiff.train.config import PerceptionConfig, TrainingConfig
 from geo_refdiff.train.perceptual import (
     CHANNELS,
@@ -35,8 +35,8 @@ _CONTRAST = 30.0
 """DN^2 below which a wavelet magnitude counts as none."""
 _SCALES = (1, 2, 3)
 _VIEW = 112
-"""Side of the part of a crop that the trunk sees, pixels. It lies anywhere: were its pooling always at one phase of the
-network's lattice, that lattice would show in the images."""
+"""Side of the part of a crop that the trunk sees, pixels. It may be anywhere: were its pooling always at one phase of
+the network's lattice, that lattice would show in the images."""
 _PHASES = 8
 _JUDGED = 1
 """First level that the discriminator sees: that at full resolution makes the network learn speckle."""
@@ -160,9 +160,7 @@ class Objective(nn.Module):
         """Terms of starts and, behind them, samples if there are any; (N, C, H, W) each."""
         config, truth, n = self.perception, batch.truth, len(made)
         with torch.autocast(truth.device.type, enabled=False):
-            projected = wiener_project(
-                torch.cat(made), batch.seen.repeat(n, 1, 1, 1), batch.sensors * n, batch.noise.repeat(n)
-            ).chunk(n)
+            projected = [self._corrected(image, batch) for image in made]
             counted = [truth + (x - truth) * batch.weight for x in projected]
             apart = (counted[-1] - truth).abs().mean() / self.denoiser.sigma_data
             images = torch.cat([truth, *counted])[:, self._shown(draw)]
@@ -173,14 +171,15 @@ class Objective(nn.Module):
         with torch.autocast(truth.device.type, enabled=False):
             sharp, wanted = normalised(features), normalised(real)
             starts, samples = ([f.chunk(n)[k] for f in sharp] for k in (0, -1))
-            terms = {
-                "perceptual_start": config.start * feature_distance(starts, wanted),
-                "strength": config.strength * strength_distance([f.chunk(n)[-1] for f in features], real),
-                "grain": config.strength * grain_distance(images[n * len(truth) :], images[: len(truth)]),
-                "fidelity": config.fidelity * apart,
-            }
+            terms = {"fidelity": config.fidelity * apart}
+            if config.start:
+                terms["perceptual_start"] = config.start * feature_distance(starts, wanted)
             if config.sample:
                 terms["perceptual"] = config.sample * feature_distance(samples, wanted)
+            if config.strength:
+                last = [f.chunk(n)[-1] for f in features]
+                grain = grain_distance(images[n * len(truth) :], images[: len(truth)])
+                terms |= {"strength": config.strength * strength_distance(last, real), "grain": config.strength * grain}
         if self.heads is not None:
             samples, wanted = samples[_JUDGED:], wanted[_JUDGED:]
             self.heads.requires_grad_(False)
@@ -188,6 +187,11 @@ class Objective(nn.Module):
             self.heads.requires_grad_(True)
             terms["discriminator"] = discriminator_loss(self.heads(wanted), self.heads([f.detach() for f in samples]))
         return terms
+
+    def _corrected(self, image: Tensor, batch: Batch) -> Tensor:
+        """Images corrected towards their scenes as the product does it."""
+        parts = zip(image[:, None], batch.target[:, None], batch.sensors, strict=True)
+        return torch.cat([back_project(x, lr, sensor) for x, lr, sensor in parts])
 
     def _view(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """A part of the images at any phase."""

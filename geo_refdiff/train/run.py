@@ -40,7 +40,7 @@ class Data:
 
 
 def open_data(config: DataConfig, log: Log) -> Data:
-    """Open the sources of a configuration; tells counts, and pairs that cannot be used, by name.
+    """Open the sources of a configuration; logs counts, and pairs that cannot be used, by name.
 
     Raises:
         InputError, OptionError: a source that cannot be used; with on_error "stop", a pair.
@@ -105,7 +105,7 @@ def train(
 
     Raises:
         OptionError, InputError, ModelError: a configuration or data that cannot be used.
-        ResumeError: a run lies in `out` that was asked neither to go on nor to be replaced, or is another one.
+        ResumeError: a run is in `out` that was asked neither to be resumed nor replaced, or another one.
         OutputError: a folder or checkpoint cannot be written.
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
@@ -148,7 +148,7 @@ def train(
         trainer = Trainer(denoiser, config, maker, data.fingerprint, out, context)
         done = trainer.resume() if chosen.resume else 0
         if done:
-            say(f"going on after step {done}")
+            say(f"continuing after step {done}")
         figures = _run(trainer, data, say)
         folder = out / "model"
         if context.is_main:

@@ -154,7 +154,7 @@ _FREE = {
     "data": ("train", "validation", "root", "resident_gib", "device_gib", "on_error", "attribution"),
     "training": ("steps", "accumulate", "workers"),
 }
-"""Settings that a run may go on without: what they change is checked otherwise, or is nothing that is learned."""
+"""Settings that may differ when a run is resumed: what they change is checked otherwise, or is not learned."""
 
 
 @contextmanager
@@ -181,10 +181,10 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Whether a run may be made or gone on with in a folder as far as can be told without its data.
+    """Whether a run may be started or resumed in a folder, as far as can be seen without its data.
 
     Raises:
-        ResumeError: a run lies there that was asked neither to go on nor to be replaced.
+        ResumeError: there is a run that was asked neither to be resumed nor to be replaced.
     """
     state = find_state(out)
     if state is not None and not resume and not overwrite:
@@ -199,13 +199,13 @@ def prepare(config: TrainConfig, fingerprint: str, out: Path, world_size: int, *
         fingerprint: of the data.
         out: the folder.
         world_size: number of processes.
-        resume: go on with the run that lies there, if one does; otherwise all that it made is removed.
+        resume: the run that is there, if there is one; otherwise all that it made is removed.
 
     Returns:
         Warnings.
 
     Raises:
-        ResumeError: the run that lies there is another one.
+        ResumeError: the run that is there is another one.
         OutputError: the folder cannot be written.
     """
     state = find_state(out)
@@ -229,7 +229,7 @@ def _clean(out: Path) -> None:
 
 
 def _check(before: Progress, config: TrainConfig, fingerprint: str, out: Path, world_size: int) -> list[str]:
-    """Whether going on gives what an uninterrupted run would have given; warnings where it does but for rounding."""
+    """Whether a resumed run gives what an uninterrupted one would have; warnings where it does but for rounding."""
     try:
         old = decode(TrainConfig, before.config, f"{out}: the run there")
     except OptionError as error:

@@ -29,6 +29,7 @@ from geo_refdiff.sensor.recipe import RECIPES, Degradation, draw
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
+from geo_refdiff.sensor.wiener import without_noise
 from geo_refdiff.train.augment import Sample, corrupt, turn
 from geo_refdiff.train.config import SamplesConfig
 from geo_refdiff.train.pixels import MemoryBudget, PixelSource, Planes
@@ -50,10 +51,9 @@ class Batch:
         truth: (N, C, H, W).
         lr: (N, C, H, W), up-sampled.
         ref: (N, C, H, W), NaN = missing.
-        mask: (N, 1, H, W) uint8 class indices, 255 = no change known.
+        mask: (N, 1, H, W) uint8 class indices, 255 = change unknown.
         weight: (N, C, H, W), 0 where the truth has no data and in a band that the sample does without.
-        seen: (N, C, h, w), the LR as it was seen, 0 in a band that the sample does without.
-        noise: (N,), standard deviation of its noise as a user would declare it.
+        target: (N, C, h, w), the LR less its noise, as corrections take it; 0 in a band that the sample does without.
         sensors: N operators as a user would declare them, not quite the true ones.
         scale: the factor of this batch.
         names: of the N pairs.
@@ -65,8 +65,7 @@ class Batch:
     ref: Tensor
     mask: Tensor
     weight: Tensor
-    seen: Tensor
-    noise: Tensor
+    target: Tensor
     sensors: tuple[SensorModel, ...]
     scale: int
     names: tuple[str, ...]
@@ -83,7 +82,7 @@ class Batch:
 
     def tensors(self) -> list[Tensor]:
         """All its tensors."""
-        return [self.truth, self.lr, self.ref, self.mask, self.weight, self.seen, self.noise]
+        return [self.truth, self.lr, self.ref, self.mask, self.weight, self.target]
 
 
 class Source(NamedTuple):
@@ -208,7 +207,7 @@ class SampleMaker:
         sensors, noise = self._declared(degradation, rng)
         seen = degradation.apply(truth)
         inner = (..., slice(context, context + crop), slice(context, context + crop))
-        part = slice(context // scale, (context + crop) // scale)
+        target = without_noise(seen, noise, context // scale)
         truth, ref, mask, weight = truth[inner], ref[inner], mask[inner], weight[inner]
         present = weight.amax(dim=(2, 3), keepdim=True) > 0
         return Batch(
@@ -217,8 +216,7 @@ class SampleMaker:
             ref=(BYTES.to_model(ref) * present).contiguous(),
             mask=mask.contiguous(),
             weight=weight.contiguous(),
-            seen=(BYTES.to_model(seen[..., part, part]) * present).contiguous(),
-            noise=torch.tensor(noise, dtype=truth.dtype, device=truth.device) / BYTES.half_range,
+            target=(BYTES.to_model(target) * present).contiguous(),
             sensors=sensors,
             scale=scale,
             names=tuple(names),

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.dataset import PairDataset
-from geo_refdiff.diffusion.denoiser import Denoiser, GuidedDenoiser, wrap_network
-from geo_refdiff.diffusion.samplers import heun, noisy_start
-from geo_refdiff.diffusion.schedule import karras_sigmas
+from geo_refdiff.diffusion.denoiser import Denoiser, wrap_network
 from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.evaluate import metrics
+from geo_refdiff.evaluate.pictures import rgb
+from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.picture import Panel, write_panels
+from geo_refdiff.raster.window import Window
+from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
+from geo_refdiff.restore.restorers import LR_MARGIN, Conditions
 from geo_refdiff.sensor.inverse import back_project
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
@@ -29,8 +31,8 @@ from geo_refdiff.train.pixels import Planes
 from geo_refdiff.train.samples import reason
 
 _SIDE = 256
-_FULL_STEPS, _FULL_SIGMA = 8, 10.0
-"""Steps and first noise level, model units, of a sample of networks without a start."""
+_FULL_STEPS = 8
+"""Of a sample of networks without a start."""
 _FIGURES = {"psnr": metrics.psnr, "haarpsi": metrics.haarpsi, "energy": metrics.gradient_energy_ratio}
 
 
@@ -106,14 +108,15 @@ class Validation:
         for truth, ref in self.tiles:
             lr = self.sensor.observe(truth)
             images = {"bicubic-ibp": back_project(upsample(lr, self.plan.scale), lr, self.sensor)}
-            for name, image in self._images(denoiser, lr, ref).items():
-                images[name] = back_project(image, lr, self.sensor)
+            images |= self._images(denoiser, lr, ref)
             for name, image in images.items():
                 for figure, measure in _FIGURES.items():
                     sums.setdefault(f"{name} {figure}", []).append(float(measure(image, truth)))
             if len(rows) < self.plan.pictures:
                 shown = {"LR": lr, "Ref": ref, **images, "truth": truth}
-                rows.append([Panel(name, _rgb(image)) for name, image in shown.items()])
+                rows.append(
+                    [Panel(name, rgb(image).clip(0, 255).round().astype(np.uint8)) for name, image in shown.items()]
+                )
         if rows:
             self._draw(rows, step)
         return {name: float(np.mean(values)) for name, values in sums.items()}
@@ -127,30 +130,16 @@ class Validation:
             self.log(f"warning: the pictures of step {step} are lost: {' '.join(str(error).split())}")
 
     def _images(self, denoiser: Denoiser, lr: Tensor, ref: Tensor) -> dict[str, Tensor]:
-        """DN, on the CPU."""
-        up, reference = (BYTES.to_model(x).to(self.device) for x in (upsample(lr, self.plan.scale), ref))
-        mask = torch.full_like(up[:, :1], UNKNOWN_CLASS, dtype=torch.uint8)
-        noise = torch.randn(up.shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        images: dict[str, Tensor] = {}
-        options = {}
-        base, sigma, steps = up, _FULL_SIGMA, _FULL_STEPS
-        if isinstance(denoiser, GuidedDenoiser) and denoiser.has_start:
-            guidance = denoiser.guidance(up, reference, mask)
-            options = {"guidance": guidance}
-            images = {"mean": denoiser.mean(guidance, up), "start": denoiser.start(guidance)}
-            base, sigma = images["start"], denoiser.config.sampler.sigma_start
-            steps = denoiser.config.sampler.steps or 0
-        images["sample"] = base
-        if steps > 0:
-            images["sample"] = heun(
-                lambda x, s: denoiser(x, s, up, reference, mask, **options),
-                noisy_start(base, sigma, noise),
-                karras_sigmas(steps, min(0.01, sigma), sigma, 7.0, up.device),
-            )
-        return {name: BYTES.to_numbers(image.float().cpu()) for name, image in images.items()}
-
-
-def _rgb(image: Tensor) -> NDArray[np.uint8]:
-    bands = image[0, :3] if image.shape[1] >= 3 else image[0, :1].expand(3, -1, -1)
-    pixels: NDArray[np.uint8] = bands.nan_to_num().clamp(0, 255).round().to(torch.uint8).numpy()
-    return pixels
+        """DN, on the CPU, as the product makes them."""
+        asked = {"sample": SamplingOptions(sampler="heun", steps=_FULL_STEPS)}
+        if getattr(denoiser, "has_start", False):
+            start = SamplingOptions(steps=0, detail=0.5)
+            asked = {"mean": SamplingOptions(detail=0.0), "start": start, "sample": SamplingOptions()}
+        window = Window(0, 0, *ref.shape[-2:])
+        padded = F.pad(BYTES.to_model(lr), (LR_MARGIN,) * 4, mode="replicate")
+        given = Conditions((window,), padded, BYTES.to_model(ref)).to(self.device)
+        channels, images = tuple(range(lr.shape[1])), {}
+        for name, sampling in asked.items():
+            restorer = DiffusionRestorer(denoiser, sampler_settings(denoiser, sampling), self.sensor, channels, name)
+            images[name] = BYTES.to_numbers(restorer.restore(given).cpu())
+        return images

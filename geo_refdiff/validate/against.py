@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, log10
 from typing import Any
 
@@ -12,23 +12,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
+from torch.nn import functional as F
 
 from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.evaluate.metrics import haarpsi, ssim
 from geo_refdiff.raster.band_pairs import listed, matching_bands
+from geo_refdiff.raster.crs import footprint
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
+from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.validate.correctness import CLASSES, correctness
 from geo_refdiff.validate.promises import Declared
-from geo_refdiff.validate.units import check_units
 
 _TILE = 256
 _WIDEST = 16
@@ -51,11 +52,11 @@ class AgainstTruth:
         registration: of the truth on the scene, see `against_reference`; the truth is not moved.
     """
 
-    figures: dict[str, float]
-    bicubic: dict[str, float]
-    unmeasured: dict[str, str]
-    correctness: dict[str, int]
-    registration: dict[str, Any]
+    figures: dict[str, float] = field(default_factory=dict)
+    bicubic: dict[str, float] = field(default_factory=dict)
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    correctness: dict[str, int] = field(default_factory=dict)
+    registration: dict[str, Any] = field(default_factory=dict)
 
 
 def against_truth(
@@ -70,7 +71,7 @@ def against_truth(
 
     Args:
         info: the output.
-        truth: on any grid; its bands are found by name, else by place.
+        truth: on any grid; its bands are matched by name, else by place.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
         value_range: of the scene, in its units.
@@ -148,7 +149,7 @@ def against_reference(
 
     Args:
         info: the output.
-        reference: its bands are found as `upscale` finds them, for the bands that the model made, or as declared.
+        reference: its bands are matched as by `upscale`, for the bands that the model made, or as declared.
         source: the scene; `corner` (row, col) is its pixel in the output's corner.
         declared: of the output.
 
@@ -222,19 +223,12 @@ def _registration(
         return {"verdict": "no overlap", "reason": str(error), **unknown}, None
     if not registration.registered:
         return {"verdict": registration.verdict, "reason": registration.reason, **unknown}, None
-    shift, sigma, after = (
-        [round(v, 4) for v in registration.shift],
-        round(registration.sigma, 4),
-        round(registration.after, 4),
-    )
     measured = {
-        "verdict": registration.verdict,
-        "reason": registration.reason,
-        "shift": shift,
-        "sigma": sigma,
-        "after": after,
+        "shift": [round(v, 4) for v in registration.shift],
+        "sigma": round(registration.sigma, 4),
+        "after": round(registration.after, 4),
     }
-    return measured, registration.displacement
+    return {"verdict": registration.verdict, "reason": registration.reason, **measured}, registration.displacement
 
 
 def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -242,3 +236,125 @@ def _detail(image: NDArray[np.float64], both: NDArray[np.bool_]) -> NDArray[np.f
     weight = np.maximum(uniform_filter(both.astype(np.float64), 9, mode="constant"), 1e-9)
     mean = np.stack([uniform_filter(np.where(both, band, 0.0), 9, mode="constant") for band in image]) / weight
     return np.where(both, np.where(both, image, 0.0) - mean, 0.0)
+
+
+CLASSES = ("improvement", "omission", "hallucination")
+GAMMA = 0.8
+_LEAST_DISTANCE = 1e-3
+
+
+def correctness(image: torch.Tensor, scene: torch.Tensor, truth: torch.Tensor, side: int, least: float) -> torch.Tensor:
+    """Places where an output adds truth, nothing, or invention: (3,) int64 counts in the order of `CLASSES`.
+
+    The correctness scores of opensr-test (Aybar, Montero, Donike, Kalaitzis and Gomez-Chova 2024, "A comprehensive
+    benchmark for optical remote sensing image super-resolution"), written from their definitions. Distances are local
+    mean absolute differences over all bands, divided by that of the up-sampled scene and the truth: d_im between output
+    and truth, d_om between output and up-sampled scene. With H = d_im + d_om - 1, never negative:
+
+        improvement    d_im + d_om (1 - exp(-gamma H))      small where the output is the truth
+        omission       d_om + d_im (1 - exp(-gamma H))      small where it is still the scene
+        hallucination  exp(-gamma d_im d_om)                small where it is neither
+
+    The smallest names the place. Output and truth are compared as they are, without harmonisation.
+
+    Args:
+        image, scene, truth: (N, C, H, W) output, scene up-sampled to its grid, truth; one unit.
+        side: of a place, pixels; H and W are multiples of it.
+        least: places where scene and truth differ by less, in that unit, do not count: there is nothing to add.
+    """
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d((a - b).abs().mean(dim=1, keepdim=True), side)
+
+    apart = distance(scene, truth)
+    counted = apart > max(least, _LEAST_DISTANCE)
+    apart = apart.clamp(min=_LEAST_DISTANCE)
+    d_im, d_om = distance(image, truth) / apart, distance(image, scene) / apart
+    wrong = 1.0 - torch.exp(-GAMMA * (d_im + d_om - 1.0).clamp(min=0.0))
+    scores = torch.cat([d_im + d_om * wrong, d_om + d_im * wrong, torch.exp(-GAMMA * d_im * d_om)], dim=1)
+    chosen = scores.argmin(dim=1, keepdim=True)[counted]
+    return torch.bincount(chosen, minlength=len(CLASSES))
+
+
+_UNITS_SIDE, _UNITS_TILES = 32, 4
+"""scene pixels along a tile, and tiles along an axis."""
+
+_FACTOR = 3.0
+"""How many times wider one range may be than the other: other light or season stays well below."""
+
+_TELLING = 0.1
+"""Of the scene's range: what spreads less, and is closer, may be anything (a lake)."""
+
+_LOW, _HIGH = 0.5, 99.5
+_FEWEST = 16
+
+
+def check_units(
+    source: RasterInfo,
+    bands: Sequence[int],
+    truth: RasterInfo,
+    chosen: Sequence[int],
+    scale: int,
+    value_range: float,
+) -> None:
+    """Whether truth and scene can be compared number by number, by what they declare and by their values.
+
+    Args:
+        source, truth: as inspected.
+        bands, chosen: 1-based, pair by pair.
+        scale: output pixels along a scene pixel.
+        value_range: of the scene, in its numbers.
+
+    Raises:
+        InputError: units, scale or offset that both declare differ; or values over the same ground are apart by more
+            than they spread, or one spreads 3 times as wide as the other.
+        GridError: no overlap.
+    """
+    for band, other in zip(bands, chosen, strict=True):
+        ours, theirs = _declared(source, band), _declared(truth, other)
+        for what, own, problem in zip(("unit", "scale and offset"), ours, theirs, strict=True):
+            if own is not None and problem is not None and own != problem:
+                raise InputError(
+                    f"{truth.path}: its band {other} has {what} {problem}, the scene's band {band} has {own}; "
+                    f"give a truth in the scene's own numbers"
+                )
+    for place, (a, b) in enumerate(_samples(source, bands, truth, chosen, scale)):
+        if a.size < _FEWEST:
+            continue
+        (low, high), (least, most) = np.percentile(a, [_LOW, _HIGH]), np.percentile(b, [_LOW, _HIGH])
+        narrow, wide = sorted((high - low, most - least))
+        apart = abs(float(np.median(a)) - float(np.median(b)))
+        if max(apart, wide) > _TELLING * value_range and (apart > wide or wide > _FACTOR * narrow):
+            raise InputError(
+                f"{truth.path}: its band {chosen[place]} holds {least:.4g} to {most:.4g} where the scene holds "
+                f"{low:.4g} to {high:.4g}; give a truth in the scene's own numbers (gdal_translate -scale ... -ot ...)"
+            )
+
+
+def _declared(info: RasterInfo, band: int) -> tuple[str | None, tuple[float, float] | None]:
+    """Unit, and (scale, offset); None where nothing is said."""
+    pair = (info.scales[band - 1], info.offsets[band - 1])
+    return info.units[band - 1] or None, None if pair == (1.0, 0.0) else pair
+
+
+def _samples(
+    source: RasterInfo, bands: Sequence[int], truth: RasterInfo, chosen: Sequence[int], scale: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """For each band values of the scene and means of the truth over the same scene pixels."""
+    samples: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
+    target = output_geobox(scene_geobox(source), scale)
+    with RasterReader(source, bands) as coarse, WarpedReader(truth, chosen, target, "cubic") as fine:
+        for tile in spread_tiles(footprint(truth, source), _UNITS_SIDE, _UNITS_TILES, _UNITS_TILES):
+            values, valid = coarse.read(tile)
+            image, truth_valid = fine.read(tile.multiply(scale))
+            cells = (tile.height, scale, tile.width, scale)
+            whole = truth_valid.reshape(cells).all(axis=(1, 3))
+            means = image.astype(np.float64).reshape(len(bands), *cells).mean(axis=(2, 4))
+            for band, pairs in enumerate(samples):
+                good = whole & valid[band]
+                pairs.append((values[band][good].astype(np.float64), means[band][good]))
+    none = np.zeros(0)
+    return [
+        (np.concatenate([none, *(a for a, _ in pairs)]), np.concatenate([none, *(b for _, b in pairs)]))
+        for pairs in samples
+    ]

@@ -65,7 +65,7 @@ class Declared:
         modelled: places of the bands made by the model; the others were made by transfer.
         reference: bands of the reference for these, where --ref-bands chose them; empty: as names and places say.
         area: "none", "box" or "polygon".
-        clouds: what became of the scene's clouds: "keep", "nodata", or "none" where none were known.
+        clouds: what became of the scene's clouds: "keep", "nodata", or "none" where there were none.
         extent: window of the output on the whole scene's output grid.
         valid: number of valid pixels of each band.
         consistency: mode.
@@ -261,7 +261,7 @@ def _exceeds_tags(residual: Residual, declared: DeclaredResidual, slack: float, 
     """Residuals above the tagged ones; a cut-out has fewer, because pixels with cut-off surroundings do not count."""
     lines = []
     if residual.largest > declared.largest * (1 + _DIGITS) + slack:
-        lines.append(f"{residual.largest:.4g} {unit} are left in one place, the tags say {declared.largest:.4g}")
+        lines.append(f"{residual.largest:.4g} {unit} remain in one place, the tags say {declared.largest:.4g}")
     most = sqrt(declared.count) * (declared.rms * (1 + _DIGITS) + slack)
     if sqrt(residual.squares) > most:
         rms = most / sqrt(max(residual.count, 1))

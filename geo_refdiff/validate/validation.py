@@ -32,7 +32,7 @@ from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.sources import CLASSES, MEANINGS
 from geo_refdiff.validate import promises
-from geo_refdiff.validate.against import against_reference, against_truth, tiles
+from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
 from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
@@ -51,17 +51,16 @@ class Validation:
         out: the file.
         promises: those that were looked at.
         lost, invented: output px that are valid in the scene alone, and in the output alone; lost pixels of a polygon,
-            and under clouds of which the layer is not known, are counted only.
+            and under clouds of an unknown layer, are counted only.
         residual: between scene and output as the declared sensor sees it, in the scene's units.
         bicubic_residual: the same of the scene enlarged by bicubic interpolation, in the output's data type.
         value_range: of the scene, in its units: 255 for uint8, else from the 0.5th to the 99.5th percentile.
         unit: "DN"; for floating-point data the unit of the scene's band, or "scene units".
         consistency: mode declared by the file.
         seams: gradients across borders of scene pixels.
-        sources: pixels of each class of the source map, if it lies beside the file.
+        sources: pixels of each class of the source map, if it is beside the file.
         reference: see `against_reference`; empty without a reference.
-        truth, bicubic_truth, truth_unmeasured, truth_registration, correctness: see `AgainstTruth`; empty without a
-            truth.
+        truth: the output compared with a truth; empty without one.
     """
 
     out: Path
@@ -76,11 +75,7 @@ class Validation:
     seams: Seams = field(default_factory=Seams)
     sources: dict[str, int] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
-    truth: dict[str, float] = field(default_factory=dict)
-    bicubic_truth: dict[str, float] = field(default_factory=dict)
-    truth_unmeasured: dict[str, str] = field(default_factory=dict)
-    truth_registration: dict[str, Any] = field(default_factory=dict)
-    correctness: dict[str, int] = field(default_factory=dict)
+    truth: AgainstTruth = field(default_factory=AgainstTruth)
 
     @property
     def broken(self) -> list[str]:
@@ -99,9 +94,9 @@ class Validation:
         if self.reference.get("detail_shared") is not None:
             shared = self.reference["detail_shared"], self.reference["bicubic_detail_shared"] or 0.0
             figures.append(Figure("detail shared", *shared))
-        for name, value in self.truth.items():
-            if name in self.bicubic_truth:
-                figures.append(Figure(name, value, self.bicubic_truth[name], " dB" if name == "PSNR" else ""))
+        for name, value in self.truth.figures.items():
+            if name in self.truth.bicubic:
+                figures.append(Figure(name, value, self.truth.bicubic[name], " dB" if name == "PSNR" else ""))
         return verdict_of(self.promises, figures, "its grid or bands are not the scene's: nothing can be compared")
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,10 +122,10 @@ class Validation:
             "seams": self.seams.to_dict(),
             "sources": self.sources,
             "reference": self.reference,
-            "truth": self.truth,
-            "truth_unmeasured": self.truth_unmeasured,
-            "truth_registration": self.truth_registration,
-            "correctness": self.correctness,
+            "truth": self.truth.figures,
+            "truth_unmeasured": self.truth.unmeasured,
+            "truth_registration": self.truth.registration,
+            "correctness": self.truth.correctness,
             "verdict": self.verdict.to_dict(),
         }
 
@@ -147,17 +142,17 @@ class Validation:
         rows.append(("seams", str(self.seams)))
         total = sum(self.sources.values()) - self.sources.get(CLASSES[0], 0)
         if total:
-            shares = [f"{self.sources[n] / total:.1%} {meaning}" for n, meaning in zip(CLASSES, MEANINGS, strict=True)][
-                1:
-            ]
-            rows += [("detail" if not k else "", share) for k, share in enumerate(shares)]
+            meanings = zip(CLASSES[1:], MEANINGS[1:], strict=True)
+            shares = [f"{self.sources[name] / total:.1%} {meaning}" for name, meaning in meanings]
+            rows += zip(("detail", "", "", ""), shares, strict=True)
         rows += self._of_reference()
-        if self.truth_registration:
-            rows.append(("truth lies", f"{_describe(self.truth_registration)}; taken as it lies"))
-        rows += [(key, f"{value:.4f}") for key, value in self.truth.items()]
-        rows += [(key, f"not measured: {why}") for key, why in self.truth_unmeasured.items()]
-        places = sum(self.correctness.values())
-        rows += [(key, f"{value / places:.1%} of {places} places") for key, value in self.correctness.items()]
+        truth = self.truth
+        if truth.registration:
+            rows.append(("truth", f"{_describe(truth.registration)}; not moved"))
+        rows += [(key, f"{value:.4f}") for key, value in truth.figures.items()]
+        rows += [(key, f"not measured: {why}") for key, why in truth.unmeasured.items()]
+        places = sum(truth.correctness.values())
+        rows += [(key, f"{value / places:.1%} of {places} places") for key, value in truth.correctness.items()]
         lines = [f"{name:18}{text}" for name, text in rows]
         return "\n".join([str(self.out), *lines, str(self.verdict)])
 
@@ -245,10 +240,7 @@ def validate_raster(
             result.sources = {n: int(tags.get(f"GEO_REFDIFF_PIXELS_{n.upper()}", 0)) for n in CLASSES}
         if truth is not None:
             _LOG.debug("comparing with the truth")
-            compared = against_truth(info, truth, source, declared, corner, result.value_range)
-            result.truth, result.bicubic_truth = compared.figures, compared.bicubic
-            result.truth_unmeasured = compared.unmeasured
-            result.correctness, result.truth_registration = compared.correctness, compared.registration
+            result.truth = against_truth(info, truth, source, declared, corner, result.value_range)
         if reference is not None:
             _LOG.debug("comparing with the reference")
             result.reference = against_reference(info, reference, source, declared, corner)
@@ -263,15 +255,15 @@ def _judged(
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
     nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
     hidden = declared.clouds == "keep" and source.clouds is None
-    untold_clouds = "it shows clouds, and nothing tells where: give --cloud-mask" if hidden else ""
-    untold = "" if any(declared.statistics) else "the file holds none"
+    unseen = "it shows clouds, and nothing tells where: give --cloud-mask" if hidden else ""
+    unstated = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
         Promise("numbers", tuple(promises.metadata(info, source, declared))),
         Promise("missing pixels", tuple(promises.missing(result.lost, result.invented, sums, declared))),
-        Promise("consistency", () if hidden else tuple(off), untold_clouds or nothing),
-        Promise("statistics", tuple(promises.measured(sums, declared)), untold),
-        Promise("seams", (seams.broken,) if seams.broken and not hidden else (), untold_clouds or seams.unjudged),
+        Promise("consistency", () if hidden else tuple(off), unseen or nothing),
+        Promise("statistics", tuple(promises.measured(sums, declared)), unstated),
+        Promise("seams", (seams.broken,) if seams.broken and not hidden else (), unseen or seams.unjudged),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 State = Literal["kept", "broken", "not judged"]
 
 PROMISES: dict[str, str] = {
-    "grid": "it lies on the scene's grid divided by the scale, and holds the part that its tags name",
+    "grid": "it is on the scene's grid divided by the scale, and holds the part that its tags name",
     "numbers": "data type, nodata, band names, scales, offsets and units are those of the scene",
     "missing pixels": "a pixel is valid where the scene is valid, and nowhere else",
     "consistency": "seen by the declared sensor it is the scene, as closely as its tags say",

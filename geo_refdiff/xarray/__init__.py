@@ -3,6 +3,6 @@
 Importing this registers the accessors.
 """
 
-from geo_refdiff.xarray.accessor import RefdiffAccessor, RefdiffDatasetAccessor
+from geo_refdiff.xarray.accessor import RefdiffAccessor
 
-__all__ = ["RefdiffAccessor", "RefdiffDatasetAccessor"]
+__all__ = ["RefdiffAccessor"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import dask.array
 import numpy as np
@@ -41,12 +41,16 @@ Array = xarray.DataArray | xarray.Dataset
 """Pixels: a DataArray, or a Dataset whose variables are the bands."""
 
 
-@xarray.register_dataarray_accessor("refdiff")
-class RefdiffAccessor:
-    """`DataArray.refdiff`: geo-refdiff on arrays."""
+T = TypeVar("T", xarray.DataArray, xarray.Dataset)
 
-    def __init__(self, array: xarray.DataArray) -> None:
-        self._array = array
+
+@xarray.register_dataset_accessor("refdiff")
+@xarray.register_dataarray_accessor("refdiff")
+class RefdiffAccessor(Generic[T]):
+    """`DataArray.refdiff` and `Dataset.refdiff`: geo-refdiff on arrays, and on arrays whose bands are variables."""
+
+    def __init__(self, data: T) -> None:
+        self._data = data
 
     @takes_options(*OPTIONS)
     def upscale(
@@ -56,8 +60,8 @@ class RefdiffAccessor:
         *,
         folder: str | Path | None = None,
         **options: Any,
-    ) -> xarray.DataArray:
-        """The array on a grid `scale` times finer: a lazy array, whose pixels are those of `geo_refdiff.upscale`.
+    ) -> T:
+        """The data on a grid `scale` times finer: lazy, with the pixels of `geo_refdiff.upscale`.
 
         Nothing is computed until it is asked for; grid, type, nodata and chunks are known at once. The first block
         that is computed needs the whole coarse array, as the command surveys the whole scene, too: its chunks are
@@ -74,54 +78,30 @@ class RefdiffAccessor:
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
-            plan's blocks (`block_size`). Each step of another dimension, such as time, is a scene of its own.
+            plan's blocks (`block_size`). Each step of another dimension, such as time, is a scene of its own. Of a
+            Dataset the variables with pixels, whose names are the names of bands.
 
         Raises:
-            InputError, GridError, ModelError, OptionError: one line each; what only pixels can tell is raised when
-                they are computed.
+            InputError, GridError, ModelError, OptionError: one line each; variables of a Dataset that differ in type,
+                dimensions or nodata value; what only pixels can tell is raised when they are computed.
         """
-        return _upscaled(self._array, ref, mask, folder, options)
+        data = self._data
+        if isinstance(data, xarray.Dataset):
+            array = stacked(data, "the dataset")
+            return _as_dataset(data, _upscaled(array, ref, mask, folder, options).to_dataset(dim=array.dims[0]))
+        return _upscaled(data, ref, mask, folder, options)
 
 
-@xarray.register_dataset_accessor("refdiff")
-class RefdiffDatasetAccessor:
-    """`Dataset.refdiff`: geo-refdiff on arrays whose bands are variables, as odc-stac gives them."""
-
-    def __init__(self, dataset: xarray.Dataset) -> None:
-        self._dataset = dataset
-
-    @takes_options(*OPTIONS)
-    def upscale(
-        self,
-        ref: Raster | Array | None = None,
-        mask: Any = None,
-        *,
-        folder: str | Path | None = None,
-        **options: Any,
-    ) -> xarray.Dataset:
-        """The variables with pixels on a grid `scale` times finer, as of `DataArray.refdiff.upscale`.
-
-        Args:
-            ref, mask, folder, options: as there; names of variables are names of bands.
-
-        Returns:
-            A lazy Dataset of the same variables with their attributes; variables without pixels are left out.
-
-        Raises:
-            InputError: variables of several types, dimensions or nodata values; and as of `DataArray`.
-        """
-        array = stacked(self._dataset, "the dataset")
-        found = _upscaled(array, ref, mask, folder, options)
-        made = found.to_dataset(dim=array.dims[0])
-        for name, variable in made.data_vars.items():
-            own = self._dataset[name].attrs
-            variable.attrs = found.attrs | {k: v for k, v in own.items() if k not in _STALE and k not in found.attrs}
-            variable.attrs.pop("long_name", None)
-            if "long_name" in own:
-                variable.attrs["long_name"] = own["long_name"]
-            variable.encoding = dict(found.encoding)
-        made.attrs = dict(self._dataset.attrs)
-        return made
+def _as_dataset(given: xarray.Dataset, made: xarray.Dataset) -> xarray.Dataset:
+    """The upscaled variables with the attributes of those given."""
+    for name, variable in made.data_vars.items():
+        own = given[name].attrs
+        variable.attrs |= {k: v for k, v in own.items() if k not in _STALE and k not in variable.attrs}
+        variable.attrs.pop("long_name", None)
+        if "long_name" in own:
+            variable.attrs["long_name"] = own["long_name"]
+    made.attrs = dict(given.attrs)
+    return made
 
 
 def _upscaled(

@@ -21,10 +21,10 @@ def parse_seeds(text: str) -> range:
     Raises:
         OptionError: no such range, or the first above the last.
     """
-    found = _SEEDS.fullmatch(text.strip())
-    if found is None or int(found[1]) > int(found[2] or found[1]):
+    parsed = _SEEDS.fullmatch(text.strip())
+    if parsed is None or int(parsed[1]) > int(parsed[2] or parsed[1]):
         raise OptionError(f"seeds '{text}': give FIRST-LAST, the lower first, e.g. 10000-10149")
-    return range(int(found[1]), int(found[2] or found[1]) + 1)
+    return range(int(parsed[1]), int(parsed[2] or parsed[1]) + 1)
 
 
 @click.group(context_settings={"show_default": True})

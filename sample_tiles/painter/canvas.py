@@ -38,7 +38,7 @@ class Canvas:
         return cls(np.zeros((4, *shape), np.float32), np.zeros(shape, np.uint8), np.zeros(shape, np.float32), gsd)
 
     def window(self, x: float, y: float, radius: float) -> tuple[slice, slice] | None:
-        """Slices of the square of half-side `radius` around a place, or None if it lies off the canvas."""
+        """Slices of the square of half-side `radius` around a place, or None if it is off the canvas."""
         rows, cols = self.height.shape
         c0, c1 = max(0, int((x - radius) / self.gsd)), min(cols, int((x + radius) / self.gsd) + 1)
         r0, r1 = max(0, int((y - radius) / self.gsd)), min(rows, int((y + radius) / self.gsd) + 1)

@@ -61,6 +61,27 @@ def draw_fields(rng: np.random.Generator, shape: tuple[int, int], gsd: float) ->
     )
 
 
+@dataclass(frozen=True)
+class Land:
+    """What both dates share.
+
+    Attributes:
+        survey: of the pixels.
+        leaves: all parcels.
+        uv: plan metres of the pixels, (H, W) each.
+        fields: random ones.
+        char: of the landscape.
+        gsd: metres a pixel.
+    """
+
+    survey: Survey
+    leaves: list[Parcel]
+    uv: tuple[F32, F32]
+    fields: Fields
+    char: Character
+    gsd: float
+
+
 @dataclass
 class _Looks:
     """Lookup tables over leaves; index = leaf number."""
@@ -87,7 +108,7 @@ def _crop(rng: np.random.Generator) -> tuple[str, str, float, float, float]:
     return CROP_STAGES[int(rng.integers(len(CROP_STAGES)))]
 
 
-def _looks(leaves: list[Parcel], date: int, season: Season, char: Character, soils: tuple[str, ...]) -> _Looks:
+def _looks(leaves: list[Parcel], date: int, season: Season, soils: tuple[str, ...]) -> _Looks:
     out = _Looks.blank(len(leaves))
     for i, leaf in enumerate(leaves):
         use = leaf.uses[date]
@@ -137,19 +158,10 @@ def _looks(leaves: list[Parcel], date: int, season: Season, char: Character, soi
     return out
 
 
-def paint_ground(
-    canvas: Canvas,
-    survey: Survey,
-    leaves: list[Parcel],
-    uv: tuple[F32, F32],
-    fields: Fields,
-    season: Season,
-    char: Character,
-    soils: tuple[str, ...],
-    date: int,
-) -> None:
+def paint_ground(canvas: Canvas, land: Land, season: Season, soils: tuple[str, ...], date: int) -> None:
     """Fill the canvas with the ground of each pixel's parcel."""
-    looks = _looks(leaves, date, season, char, soils)
+    survey, leaves, uv, fields = land.survey, land.leaves, land.uv, land.fields
+    looks = _looks(leaves, date, season, soils)
     leaf = survey.leaf
     angle = np.array([p.angle for p in leaves], np.float32)
     phase = np.array([p.style % 977 for p in leaves], np.float32)
@@ -179,11 +191,12 @@ def paint_ground(
         soil = looks.base[band][leaf] * tone
         canvas.image[band] = (soil + mix * (looks.veg[band][leaf] - soil)) * light + texture
     canvas.classes[:] = looks.land[leaf]
-    _paint_margins(canvas, survey, fields, season, date)
+    _paint_margins(canvas, land, season, date)
 
 
-def _paint_margins(canvas: Canvas, survey: Survey, fields: Fields, season: Season, date: int) -> None:
+def _paint_margins(canvas: Canvas, land: Land, season: Season, date: int) -> None:
     """Grass strips along field edges, verges along lanes, pavements along streets."""
+    survey, fields = land.survey, land.fields
     edge, kind = survey.edge[date], survey.edge_kind[date]
     width = np.array([0, 0.9, 2.2, 1.2, 2.5, 1.3, 3.0], np.float32)[kind] * (1 + 0.35 * fields.patches)
     strip = np.clip((width - edge) / canvas.gsd + 0.5, 0, 1) * (kind > 0)
@@ -196,8 +209,9 @@ def _paint_margins(canvas: Canvas, survey: Survey, fields: Fields, season: Seaso
         canvas.cover((0.8 * urban).astype(np.float32), spectrum("concrete") * np.float32(0.88), BUILT)
 
 
-def paint_roads(canvas: Canvas, survey: Survey, fields: Fields, date: int) -> None:
+def paint_roads(canvas: Canvas, land: Land, date: int) -> None:
     """Carriageways: worn wheel tracks, lane markings on the main road, pale dirt on tracks with a green middle."""
+    survey, fields = land.survey, land.fields
     distance, kind, along = survey.road[date], survey.road_kind[date], survey.along[date]
     on = np.clip(0.5 - distance / canvas.gsd, 0, 1)
     if not on.any():
@@ -244,11 +258,10 @@ def paint_water(canvas: Canvas, signed: F32, name: str, fields: Fields, bank: fl
     canvas.cover(np.clip(0.5 - shore / (1.5 * canvas.gsd), 0, 1).astype(np.float32), colour, WATER)
 
 
-def paint_solar(
-    canvas: Canvas, survey: Survey, leaves: list[Parcel], uv: tuple[F32, F32], shore: F32, date: int
-) -> None:
+def paint_solar(canvas: Canvas, land: Land, shore: F32, date: int) -> None:
     """Paint the module rows of each solar park at `date`, 5 m clear of any `shore`; they stand 1.6 m high."""
-    for leaf in leaves:
+    survey, uv = land.survey, land.uv
+    for leaf in land.leaves:
         if leaf.uses[date] != Use.SOLAR:
             continue
         where = survey.leaf == leaf.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,20 +42,9 @@ class _Lot:
     def draw(self, low: float, high: float) -> float:
         return float(self.rng.uniform(low, high))
 
-    def slab(
-        self,
-        s: float,
-        t: float,
-        half: tuple[float, float],
-        material: str,
-        land: int,
-        tint: float = 1.0,
-        height: float | None = None,
-        lush: float | None = None,
-        oval: bool = False,
-    ) -> None:
+    def slab(self, s: float, t: float, half: tuple[float, float], material: str, land: int, **more: Any) -> None:
         x, y = self.frame.at(s, t)
-        self.out.slabs.append(Slab(x, y, self.frame.angle, half, material, land, tint, height, self.dates, oval, lush))
+        self.out.slabs.append(Slab(x, y, self.frame.angle, half, material, land, dates=self.dates, **more))
 
     def building(
         self,
@@ -81,7 +71,7 @@ def house(lot: _Lot) -> None:
     lush = float(rng.normal(-0.15 if lot.new else 0.1, 0.45))
     half = (lot.width / 2 - 0.35, lot.depth / 2 - 0.6)
     tint = float(rng.normal(0.97, 0.06))
-    lot.slab(0, 0, half, material, LOW if lawn else BARE, tint, lush=lush if lawn else None)
+    lot.slab(0, 0, half, material, LOW if lawn else BARE, tint=tint, lush=lush if lawn else None)
     dwelling = _dwelling(lot)
     _garden(lot, dwelling)
     _trees(lot, dwelling)
@@ -106,10 +96,15 @@ def _dwelling(lot: _Lot) -> tuple[float, float, float, float]:
     paving = str(rng.choice(["concrete", "pale asphalt", "asphalt", "concrete"]))
     long = setback / 2 + 2.2
     lot.slab(
-        drive, face * (depth / 2 - setback / 2 - 1.0), (lot.draw(1.5, 2.5), long), paving, BUILT, lot.draw(0.9, 1.05)
+        drive,
+        face * (depth / 2 - setback / 2 - 1.0),
+        (lot.draw(1.5, 2.5), long),
+        paving,
+        BUILT,
+        tint=lot.draw(0.9, 1.05),
     )
     if rng.random() < 0.6:
-        lot.slab(s, t - face * (deep + 1.6), (wide * 0.6, 1.8), "concrete", BUILT, 0.92)
+        lot.slab(s, t - face * (deep + 1.6), (wide * 0.6, 1.8), "concrete", BUILT, tint=0.92)
     lot.building(s, t, turn, half, roof, tint, lot.draw(2.8, 5.2), pitch)
     if rng.random() < 0.5:
         wing = (lot.draw(2.8, 3.6), lot.draw(2.6, 3.4))
@@ -130,20 +125,20 @@ def _garden(lot: _Lot, dwelling: tuple[float, float, float, float]) -> None:
         s, t = lot.draw(-0.42, 0.42) * width, -face * lot.draw(0.1, 0.46) * depth
         land = BARE if bed in ("brown soil", "gravel") else LOW
         if abs(t - dwelling[1]) > dwelling[3] + 1:
-            lot.slab(s, t, (lot.draw(0.8, 3.5), lot.draw(0.7, 1.8)), bed, land, float(rng.normal(0.95, 0.1)))
+            lot.slab(s, t, (lot.draw(0.8, 3.5), lot.draw(0.7, 1.8)), bed, land, tint=float(rng.normal(0.95, 0.1)))
     back = -face * (depth / 2 - 4.0)
     if rng.random() < 0.12 + 0.25 * lot.char.dry:
         s, t = lot.draw(-0.25, 0.25) * width, back + face * 1.5
         size = (lot.draw(2.6, 4.2), lot.draw(1.5, 2.2))
         lot.slab(s, t, (size[0] + 1.2, size[1] + 1.2), "concrete", BUILT)
-        lot.slab(s, t, size, "pool", WATER, float(rng.normal(0.95, 0.06)), oval=rng.random() < 0.3)
+        lot.slab(s, t, size, "pool", WATER, tint=float(rng.normal(0.95, 0.06)), round=rng.random() < 0.3)
     elif rng.random() < 0.4:
         lot.building(
             float(rng.choice([-0.36, 0.36])) * width, back, 0.0, (1.8, 1.4), ("gable", "grey roof"), 1.0, 2.1, 0.3
         )
     for side in (-0.5, 0.5):
         if rng.random() < 0.35:
-            lot.slab(side * width, -face * depth * 0.2, (0.55, depth * 0.28), "broadleaf", LOW, 0.85, 1.5)
+            lot.slab(side * width, -face * depth * 0.2, (0.55, depth * 0.28), "broadleaf", LOW, tint=0.85, height=1.5)
     if rng.random() < 0.3:
         x, y = lot.frame.at(lot.draw(-0.4, 0.4) * width, face * (depth / 2 + 4.3))
         date = int(rng.integers(2))

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from geo_refdiff.errors import OptionError
 from sample_tiles.painter.buildings import Built, paint_building, paint_slab
 from sample_tiles.painter.canvas import Canvas
-from sample_tiles.painter.ground import Fields, draw_fields, paint_ground, paint_roads, paint_solar, paint_water
+from sample_tiles.painter.ground import Land, draw_fields, paint_ground, paint_roads, paint_solar, paint_water
 from sample_tiles.painter.landcover import Edge, Use
 from sample_tiles.painter.light import expose
-from sample_tiles.painter.parcels import Parcel, Survey, survey
+from sample_tiles.painter.parcels import Parcel, survey
 from sample_tiles.painter.planning import Character, Wanted, alter, draw_character, lay_out
 from sample_tiles.painter.planting import plant
 from sample_tiles.painter.settlement import settle
@@ -73,15 +73,15 @@ def render_pair(
     y, x = np.mgrid[: full[0], : full[1]]
     u, v = warp.forward((x + 0.5) * gsd, (y + 0.5) * gsd)
     marks = survey(root, u, v)
-    leaves = list(root.leaves())
-    fields = draw_fields(rng, full, gsd)
+    leaves, uv = list(root.leaves()), (u.astype(np.float32), v.astype(np.float32))
+    land = Land(marks, leaves, uv, draw_fields(rng, full, gsd), char, gsd)
     waters = draw_waters(rng, leaves, warp, full, gsd, char)
     seen = [leaves[int(i)] for i in np.unique(marks.leaf)]
     built = settle(seen, warp, char).on_land(waters.shore, gsd)
-    grove = plant(rng, marks, leaves, warp, built, fields.patches, waters.shore, gsd, char)
+    grove = plant(rng, land, warp, built, waters.shore)
     lumps = (0.75 * smooth_field(rng, full, 2.4 / gsd), 0.75 * smooth_field(rng, full, 2.4 / gsd))
     soils = tuple(str(s) for s in rng.choice(SOILS, 2, p=[0.45, 0.2, 0.2, 0.15]))
-    uv = (u.astype(np.float32), v.astype(np.float32))
+    scene = _Scene(land, waters, built, grove, lumps, soils)
     inner = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
     sky = np.random.default_rng([seed, 21])
     first = draw_season(sky, char.dry)
@@ -89,10 +89,9 @@ def render_pair(
     images, covers = [], []
     for date, season in enumerate((first, second)):
         canvas = Canvas.blank(full, gsd)
-        scene = _Scene(marks, leaves, uv, fields, waters, built, grove, lumps, soils, char)
         _draw(canvas, scene, season, date)
         shot = np.random.default_rng([seed, 30 + date])
-        images.append(expose(canvas, season, fields.relief, shot)[:, inner[0], inner[1]].copy())
+        images.append(expose(canvas, season, land.fields.relief, shot)[:, inner[0], inner[1]].copy())
         covers.append(canvas.classes[inner].copy())
     mask = np.where(covers[0] != covers[1], covers[1], 0).astype(np.uint8)
     return LandscapePair(images[0], images[1], covers[0], covers[1], mask, seed, gsd)
@@ -100,16 +99,12 @@ def render_pair(
 
 @dataclass(frozen=True)
 class _Scene:
-    marks: Survey
-    leaves: list[Parcel]
-    uv: tuple[F32, F32]
-    fields: Fields
+    land: Land
     waters: Waters
     built: Built
     grove: Grove
     lumps: tuple[F32, F32]
     soils: tuple[str, ...]
-    char: Character
 
 
 def _root(rng: np.random.Generator, warp: Warp, full: tuple[int, int], gsd: float, char: Character) -> Parcel:
@@ -129,8 +124,8 @@ def _root(rng: np.random.Generator, warp: Warp, full: tuple[int, int], gsd: floa
 
 def _draw(canvas: Canvas, scene: _Scene, season: Season, date: int) -> None:
     """Paint one date, from the ground up."""
-    fields, marks = scene.fields, scene.marks
-    paint_ground(canvas, marks, scene.leaves, scene.uv, fields, season, scene.char, scene.soils, date)
+    land, fields = scene.land, scene.land.fields
+    paint_ground(canvas, land, season, scene.soils, date)
     for slab in scene.built.slabs:
         if slab.dates[date]:
             paint_slab(canvas, slab, season, fields.clumps)
@@ -138,8 +133,8 @@ def _draw(canvas: Canvas, scene: _Scene, season: Season, date: int) -> None:
         if water.dates[date]:
             beach = spectrum("pale soil") * np.float32(0.9) if water.raw else season.grass(-0.4)
             paint_water(canvas, water.signed, water.name, fields, water.bank, beach)
-    paint_solar(canvas, marks, scene.leaves, scene.uv, scene.waters.shore[date], date)
-    paint_roads(canvas, marks, fields, date)
+    paint_solar(canvas, land, scene.waters.shore[date], date)
+    paint_roads(canvas, land, date)
     for car in scene.built.cars:
         if car.dates[date]:
             paint_slab(canvas, car, season, fields.grain)

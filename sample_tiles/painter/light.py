@@ -16,7 +16,7 @@ CANOPY_SHADE = 0.62
 
 
 def cast_shadows(height: F32, season: Season, gsd: float) -> F32:
-    """Share of each pixel (H, W) that lies in the shadow of something higher, 0..1, by marching towards the sun.
+    """Share of each pixel (H, W) that is in the shadow of something higher, 0..1, by marching towards the sun.
 
     The march goes in whole pixels along the axis that the sun's direction follows most and interpolates along the
     other one.

@@ -113,51 +113,48 @@ def survey(root: Parcel, u: NDArray[np.float64], v: NDArray[np.float64]) -> Surv
     """Descend the partition for pixels at plan metres u, v (H, W); numbers the leaves on the way."""
     for index, leaf in enumerate(root.leaves()):
         leaf.index = index
-    flat_u, flat_v = u.ravel().astype(np.float32), v.ravel().astype(np.float32)
-    size = flat_u.size
-    label = np.zeros(size, np.int32)
-    out = Survey(label)
+    out = Survey(np.zeros(u.shape, np.int32))
     for date in (0, 1):
-        edge, road, along = (np.full(size, FAR, np.float32) for _ in range(3))
-        edge_kind, road_kind = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-
-        def walk(
-            node: Parcel,
-            at: NDArray[np.intp],
-            pu: F32,
-            pv: F32,
-            date: int = date,
-            edge: F32 = edge,
-            road: F32 = road,
-            along: F32 = along,
-            edge_kind: NDArray[np.uint8] = edge_kind,
-            road_kind: NDArray[np.uint8] = road_kind,
-        ) -> None:
-            if node.halves is None:
-                label[at] = node.index
-                return
-            nu, nv = np.float32(node.normal[0]), np.float32(node.normal[1])
-            d = (pu - np.float32(node.point[0])) * nu + (pv - np.float32(node.point[1])) * nv
-            kind = node.edges[date]
-            if kind != Edge.NONE:
-                gap = np.abs(d) - np.float32(HALF_WIDTH[kind])
-                near = gap < edge[at]
-                edge[at[near]], edge_kind[at[near]] = gap[near], kind
-                if kind in ROADS:
-                    near = gap < road[at]
-                    spot = at[near]
-                    road[spot], road_kind[spot] = gap[near], kind
-                    along[spot] = pu[near] * nv - pv[near] * nu
-            low = d < 0
-            for half, side in zip(node.halves, (low, ~low), strict=True):
-                if side.any():
-                    walk(half, at[side], pu[side], pv[side])
-
-        walk(root, np.arange(size), flat_u, flat_v)
-        out.edge.append(edge.reshape(u.shape))
-        out.edge_kind.append(edge_kind.reshape(u.shape))
-        out.road.append(road.reshape(u.shape))
-        out.road_kind.append(road_kind.reshape(u.shape))
-        out.along.append(along.reshape(u.shape))
-    out.leaf = label.reshape(u.shape)
+        edge, road, along = (np.full(u.size, FAR, np.float32) for _ in range(3))
+        layers = _Layers(
+            date, out.leaf.reshape(-1), edge, np.zeros(u.size, np.uint8), road, np.zeros(u.size, np.uint8), along
+        )
+        layers.walk(root, np.arange(u.size), u.ravel().astype(np.float32), v.ravel().astype(np.float32))
+        for name in ("edge", "edge_kind", "road", "road_kind", "along"):
+            getattr(out, name).append(getattr(layers, name).reshape(u.shape))
     return out
+
+
+@dataclass
+class _Layers:
+    """Flat layers of one date while the partition is descended, see `Survey`."""
+
+    date: int
+    leaf: NDArray[np.int32]
+    edge: F32
+    edge_kind: NDArray[np.uint8]
+    road: F32
+    road_kind: NDArray[np.uint8]
+    along: F32
+
+    def walk(self, node: Parcel, at: NDArray[np.intp], u: F32, v: F32) -> None:
+        """Descend with the pixels `at`, which lie at plan metres u, v."""
+        if node.halves is None:
+            self.leaf[at] = node.index
+            return
+        nu, nv = np.float32(node.normal[0]), np.float32(node.normal[1])
+        d = (u - np.float32(node.point[0])) * nu + (v - np.float32(node.point[1])) * nv
+        kind = node.edges[self.date]
+        if kind != Edge.NONE:
+            gap = np.abs(d) - np.float32(HALF_WIDTH[kind])
+            near = gap < self.edge[at]
+            self.edge[at[near]], self.edge_kind[at[near]] = gap[near], kind
+            if kind in ROADS:
+                near = gap < self.road[at]
+                spot = at[near]
+                self.road[spot], self.road_kind[spot] = gap[near], kind
+                self.along[spot] = u[near] * nv - v[near] * nu
+        low = d < 0
+        for half, side in zip(node.halves, (low, ~low), strict=True):
+            if side.any():
+                self.walk(half, at[side], u[side], v[side])

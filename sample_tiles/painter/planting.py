@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sample_tiles.painter.buildings import Built
+from sample_tiles.painter.ground import Land
 from sample_tiles.painter.landcover import Edge, Use
-from sample_tiles.painter.parcels import Parcel, Survey
-from sample_tiles.painter.planning import Character
 from sample_tiles.painter.texture import F32, Warp
 from sample_tiles.painter.trees import KINDS, Grove, grow
 
@@ -36,15 +35,8 @@ def _lookup(x: F32, y: F32, shape: tuple[int, int], gsd: float) -> tuple[NDArray
     return row, col
 
 
-def _wild(
-    rng: np.random.Generator,
-    survey: Survey,
-    leaves: list[Parcel],
-    patches: F32,
-    shore: list[F32],
-    gsd: float,
-    char: Character,
-) -> Grove:
+def _wild(rng: np.random.Generator, land: Land, shore: list[F32]) -> Grove:
+    survey, leaves, patches, gsd, char = land.survey, land.leaves, land.fields.patches, land.gsd, land.char
     shape = survey.leaf.shape
     step = 3.9
     x, y = _lattice(rng, (shape[0] * gsd, shape[1] * gsd), step)
@@ -86,10 +78,11 @@ def _wild(
     return grove
 
 
-def _orchards(rng: np.random.Generator, survey: Survey, leaves: list[Parcel], warp: Warp, gsd: float) -> list[Grove]:
-    out = []
+def _orchards(rng: np.random.Generator, land: Land, warp: Warp) -> list[Grove]:
+    out: list[Grove] = []
+    survey, gsd = land.survey, land.gsd
     shape = (survey.leaf.shape[0], survey.leaf.shape[1])
-    for leaf in leaves:
+    for leaf in land.leaves:
         if Use.ORCHARD not in leaf.uses or not (survey.leaf == leaf.index).any():
             continue
         own = np.random.default_rng([leaf.style, 23])
@@ -118,19 +111,10 @@ def _orchards(rng: np.random.Generator, survey: Survey, leaves: list[Parcel], wa
     return out
 
 
-def plant(
-    rng: np.random.Generator,
-    survey: Survey,
-    leaves: list[Parcel],
-    warp: Warp,
-    built: Built,
-    patches: F32,
-    shore: list[F32],
-    gsd: float,
-    char: Character,
-) -> Grove:
+def plant(rng: np.random.Generator, land: Land, warp: Warp, built: Built, shore: list[F32]) -> Grove:
     """All trees of both dates."""
-    groves = [_wild(rng, survey, leaves, patches, shore, gsd, char), *_orchards(rng, survey, leaves, warp, gsd)]
+    survey, gsd, char = land.survey, land.gsd, land.char
+    groves = [_wild(rng, land, shore), *_orchards(rng, land, warp)]
     if built.trees:
         table = np.array([(x, y, r, *d) for x, y, r, d in built.trees], np.float32)
         at = _lookup(table[:, 0], table[:, 1], (survey.leaf.shape[0], survey.leaf.shape[1]), gsd)

@@ -38,7 +38,7 @@ SCENE_NOISE: Final = 0.7
 """Standard deviation of the scene's noise before rounding, DN."""
 CRS_REFERENCE: Final = "EPSG:3035"
 SHIFT: Final = (0.4, -0.3)
-"""Metres by which the reference lies too far east and north in EPSG:32633 (so 0.3 m too far south)."""
+"""Metres by which the reference is too far east and north in EPSG:32633 (so 0.3 m too far south)."""
 REFERENCE_RIM: Final = 14
 """Metres by which the reference grid is larger than the scene's bounding box; its corners hold no data."""
 NODATA_CORNER: Final = ((69.0, 0.0), (96.0, 0.0), (96.0, 27.0), (89.5, 21.0), (85.0, 11.5), (77.0, 7.0))

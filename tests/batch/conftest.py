@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import shapely
 
-from geo_refdiff.batch.jobs import Sources
+from geo_refdiff.options import Sources
 
 EAST, NORTH, PIXEL, SIDE = 485_904.0, 5_209_248.0, 40.0, 24
 UTM = "EPSG:26914"

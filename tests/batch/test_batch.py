@@ -23,13 +23,14 @@ from geo_refdiff import upscale
 from geo_refdiff.batch import run as module
 from geo_refdiff.batch.areas import read_areas
 from geo_refdiff.batch.folder import held_folder
-from geo_refdiff.batch.jobs import Job, Settings, Sources, stamps_of
+from geo_refdiff.batch.jobs import Job, Settings, stamps_of
 from geo_refdiff.batch.manifest import Row
 from geo_refdiff.batch.run import BatchInterrupted, Silent, batch, plan_batch
 from geo_refdiff.batch.selection import Planner
 from geo_refdiff.batch.work import same_software, work
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import BusyError, InputError, OutputError, ResumeError
+from geo_refdiff.options import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -77,7 +78,7 @@ def test_every_area_gets_what_upscale_would_have_made(country: Country, tmp_path
 
 
 def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choosing inputs may take long, over a network: work begins, and goes on, in between."""
+    """Choosing inputs may take long, over a network: work begins, and continues, in between."""
     log: list[str] = []
     real, work_here = Planner.plan, module.run_here
 
@@ -120,14 +121,14 @@ def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> 
     result = batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
     ((name, error),) = result.errors
     assert name == "tiny"
-    assert "no pixel centre of the output lies inside" in error
+    assert "no pixel centre of the output is inside" in error
     assert not (tmp_path / "out" / "tiny.tif").exists()
 
 
 def test_scenes_by_the_names_of_gdals_drivers(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second image of a TIFF, by its name and in an index; the first one lies elsewhere."""
+    """The second image of a TIFF, by its name and in an index; the first one is elsewhere."""
     pages = tmp_path / "pages_20210503.tif"
     for scene, more in (
         (country.scenes / "east_20210613.tif", {}),
@@ -171,8 +172,8 @@ def test_the_time_of_day_of_an_index_is_that_of_the_output(country: Country, tmp
     for index in ("index.gpkg", "index.csv", "item.json"):
         out = tmp_path / f"by {index}"
         batch(areas, Sources([tmp_path / index]), out, options=OPTIONS | {"products": "stac"})
-        told = json.loads((out / "plain.json").read_text())["properties"]
-        assert (told["datetime"], told["geo_refdiff:datetime_from"]) == ("2021-05-03T10:30:21Z", "given")
+        reported = json.loads((out / "plain.json").read_text())["properties"]
+        assert (reported["datetime"], reported["geo_refdiff:datetime_from"]) == ("2021-05-03T10:30:21Z", "given")
         assert table(out).loc["plain", "scene_date"] == "2021-05-03"
 
 
@@ -193,8 +194,8 @@ def test_what_runs_have_made_is_no_scene(country: Country, tmp_path: Path) -> No
     said = Silent()
     second = batch(country.areas, sources, out, options=OPTIONS, overwrite=True, listener=said)
     assert first.done == second.done == 5
-    (told,) = said.messages
-    assert told.startswith(f"left out: {country.scenes}: 3 outputs of runs, such as {country.scenes}/sharp_20250101.s")
+    (line,) = said.messages
+    assert line.startswith(f"left out: {country.scenes}: 3 outputs of runs, such as {country.scenes}/sharp_20250101.s")
     after = plan_batch(country.areas, sources, tmp_path / "none", options=OPTIONS)
     assert [replace(area, seconds=None) for area in after.areas] == list(before.areas)  # the time is known by now
     named = country.scenes / "sharp_20250101.tif"
@@ -257,18 +258,18 @@ def test_dates_may_exclude_all_references(partial: Country, tmp_path: Path) -> N
     sources = partial.sources(references=[partial.references], ref_before="2014")
     result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS)
     assert result.done == 2, result.errors
-    told = "no reference of the dates asked for overlaps the area (2014, 2018): none is used"
-    assert told in table(tmp_path / "out").loc["west", "notes"]
+    reported = "no reference of the dates asked for overlaps the area (2014, 2018): none is used"
+    assert reported in table(tmp_path / "out").loc["west", "notes"]
 
 
 def test_a_model_that_needs_a_reference_fails_where_there_is_none(partial: Country, tmp_path: Path) -> None:
     sources, options = partial.sources(references=[partial.references]), OPTIONS | {"model": "matched-ref"}
-    told = (
+    reported = (
         "matched-ref needs a reference, but no reference of 2 overlaps the area; give one, or use --model bicubic-ibp"
     )
     planned = plan_batch(partial.areas, sources, tmp_path / "out", options=options)
-    assert [a.error for a in planned.areas] == ["", told]
-    assert batch(partial.areas, sources, tmp_path / "out", options=options).errors == (("east", told),)
+    assert [a.error for a in planned.areas] == ["", reported]
+    assert batch(partial.areas, sources, tmp_path / "out", options=options).errors == (("east", reported),)
 
 
 def test_one_area_never_stops_a_plan(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +299,7 @@ def test_rerun_goes_on_and_retries_only_if_asked(country: Country, tmp_path: Pat
             seen.append(task.name)
             yield from real([task], watch)
 
-    with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command goes on"):
+    with pytest.raises(BatchInterrupted, match=r"2 of 6 areas are done .* the same command continues"):
         batch(country.areas, country.sources(), out, options=OPTIONS, runner=stops)
     rows = table(out)
     assert sorted(rows["status"]) == ["done", "done", "failed", "pending", "pending", "pending"]
@@ -440,10 +441,10 @@ def test_command_says_all_and_exits_by_success(
     assert run([*command, "--plan-only"]) == 1
     assert "5 of 6 areas would run" in capsys.readouterr().out
     assert run([*command, "--json"]) == 1
-    told = capsys.readouterr()
-    assert json.loads(told.out)["done"] == 5
-    lines = told.err.splitlines()
-    assert "[6/6]" in told.err
+    reported = capsys.readouterr()
+    assert json.loads(reported.out)["done"] == 5
+    lines = reported.err.splitlines()
+    assert "[6/6]" in reported.err
     assert any(line.endswith("nowhere failed: no scene of 2 overlaps the area; give one that does") for line in lines)
     assert sum(" done in " in line for line in lines) == 5
     few = write_areas(tmp_path / "few.gpkg", {"plain": square(2, 2, 8)})
@@ -473,9 +474,9 @@ def test_bad_options_are_one_line(
 ) -> None:
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--out", str(tmp_path / "out")]
     assert run([*command, *(["--model", "bicubic"] if "--model" not in more else []), *more]) == code
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    assert text in told.err
+    reported = capsys.readouterr()
+    assert reported.err.count("\n") == 1
+    assert text in reported.err
     assert not (tmp_path / "out").exists()
 
 
@@ -566,8 +567,8 @@ def test_collection_and_report_of_what_is_done(country: Country, tmp_path: Path)
     assert "6 areas: 5 done, 1 failed" in text
     assert text.count("data:image/png;base64,") == 10
     svg = ET.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
-    told = [path.find("title") for path in svg]
-    assert [t.text for t in told if t is not None] == [f"{name}: done" for name in DONE]
+    reported = [path.find("title") for path in svg]
+    assert [t.text for t in reported if t is not None] == [f"{name}: done" for name in DONE]
     assert "Beyond the map, which shows where areas are done: nowhere (failed)<" in text
     assert "no scene of 2 overlaps the area" in text
     item = json.loads((out / "plain.json").read_text())
@@ -604,8 +605,11 @@ def test_report_of_areas_with_heights_is_small(country: Country, make_raster: An
 
 
 def test_report_never_costs_the_work(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for page, told in ((tmp_path / "no" / "r.html", "does not exist; create it first"), (tmp_path, "it is a folder")):
-        with pytest.raises(OutputError, match=told):
+    for page, reported in (
+        (tmp_path / "no" / "r.html", "does not exist; create it first"),
+        (tmp_path, "it is a folder"),
+    ):
+        with pytest.raises(OutputError, match=reported):
             batch(country.areas, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
     assert not (tmp_path / "out").exists()
 

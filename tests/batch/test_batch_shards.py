@@ -18,6 +18,7 @@ from geo_refdiff.batch.run import BatchInterrupted, batch, plan_batch
 from geo_refdiff.batch.workers import batch_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import ResumeError
+from geo_refdiff.options import ClusterOptions
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -28,8 +29,8 @@ DONE = ("plain", "round", "seam", "far_east", "Größe_.._x")
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """Outputs with their shards, by name."""
-    found = [*folder.glob("*.vrt"), *folder.glob("*.shards/*")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(found)}
+    actual = [*folder.glob("*.vrt"), *folder.glob("*.shards/*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(actual)}
 
 
 def times_of(folder: Path) -> dict[str, int]:
@@ -106,7 +107,7 @@ def test_interrupted_in_the_midst_of_shards(
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "publish_cog", stops)
-        with pytest.raises(BatchInterrupted, match="the same command goes on"):
+        with pytest.raises(BatchInterrupted, match="the same command continues"):
             batch(country.areas, country.sources(), tmp_path / "two", options=SHARDED, threads=1)
     assert list((tmp_path / "two").glob("*.vrt.parts"))
     assert batch(country.areas, country.sources(), tmp_path / "two", options=SHARDED).done == 5
@@ -167,7 +168,7 @@ def test_workers_give_the_same_shards_split_or_not(
 ) -> None:
     address = start_cluster(2).scheduler_address
     for folder, split in (("two", 16), ("six", 1)):
-        runner = batch_runner(None, address, None, split=split)
+        runner = batch_runner(ClusterOptions(scheduler=address), split)
         result = batch(country.areas, country.sources(), tmp_path / folder, options=SHARDED, runner=runner)
         assert result.done == 5
         assert files_of(tmp_path / folder) == files_of(sharded)
@@ -180,11 +181,11 @@ def test_the_command(country: Country, tmp_path: Path, capsys: pytest.CaptureFix
     areas = write_areas(tmp_path / "few.gpkg", {"plain": square(2, 2, 8), "seam": square(4, 16, 10)})
     command = ["batch", str(areas), "--scene", str(country.scenes), "--model", "bicubic", "--scale", "4"]
     command += ["--device", "cpu", "--out", str(tmp_path / "out")]
-    for size, told in (("0", "a multiple of 2048, the block size"), ("100", "a multiple of 2048")):
+    for size, reported in (("0", "a multiple of 2048, the block size"), ("100", "a multiple of 2048")):
         assert cli([*command, "--shard-size", size]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert told in said
+        assert reported in said
         assert not (tmp_path / "out").exists()
     sharding = ["--block-size", "16", "--shard-size", "32"]
     assert cli([*command, *sharding, "--plan-only"]) == 0

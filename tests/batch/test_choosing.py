@@ -33,7 +33,7 @@ def at(col: int, row: int = 0, pixel: float = 40.0) -> Affine:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "output"),
     [
         ("S2A_MSIL2A_20210503T183921_N0300", "2021-05-03"),
         ("naip_2018", "2018"),
@@ -61,9 +61,9 @@ def at(col: int, row: int = 0, pixel: float = 40.0) -> Affine:
         ("plain", None),
     ],
 )
-def test_dates_in_names(name: str, told: str | None) -> None:
-    found = span_in_name(name)
-    assert (None if found is None else str(found)) == told
+def test_dates_in_names(name: str, output: str | None) -> None:
+    result = span_in_name(name)
+    assert (None if result is None else str(result)) == output
 
 
 def test_a_name_tells_no_day_after_a_file_was_written() -> None:
@@ -191,9 +191,9 @@ def test_folder_and_indices_tell_the_same(make_raster: Any, tmp_path: Path) -> N
     frame.to_crs("EPSG:3857").to_file(tmp_path / "index.gpkg", layer="tiles")
     frame.to_parquet(tmp_path / "index.parquet")
     for name in ("index.gpkg|layername=tiles", "index.parquet"):
-        found = read_catalogue([f"{tmp_path}/{name}"], "scene")
-        assert [(e.files, e.span) for e in found] == [(e.files, e.span) for e in folder]
-        for one, other in zip(found, folder, strict=True):
+        result = read_catalogue([f"{tmp_path}/{name}"], "scene")
+        assert [(e.files, e.span) for e in result] == [(e.files, e.span) for e in folder]
+        for one, other in zip(result, folder, strict=True):
             assert one.lonlat.symmetric_difference(other.lonlat).area < 1e-6 * other.lonlat.area
     assert read_catalogue([tmp_path / "in", tmp_path / "in" / "b_2020.tif"], "scene") == folder
 
@@ -231,7 +231,7 @@ def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"item x: its geometry (has no area|makes no sense)"):
             read_stac(str(path), "scene")
     (tmp_path / "index.csv").write_text('path,wkt\nx.tif,"POLYGON ((0 0, 1 1, inf 0, 0 0))"\n')
-    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be told in degrees"):
+    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be given in degrees"):
         read_catalogue([tmp_path / "index.csv"], "scene")
 
 
@@ -243,7 +243,7 @@ def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
     (tmp_path / "ragged.csv").write_text("path,date\nx.tif\n")
     (tmp_path / "text.tif").write_text("no raster")
     (tmp_path / "no.json").write_text("{}")
-    for name, told in {
+    for name, output in {
         "empty": "holds no raster",
         "no_column.csv": "no column that names the files",
         "bad_date.csv": "row 1: date 'soon' is no date",
@@ -253,7 +253,7 @@ def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
         "no.json": "cannot be read as STAC",
         "gone.tif": "no such file",
     }.items():
-        with pytest.raises(InputError, match=told) as caught:
+        with pytest.raises(InputError, match=output) as caught:
             read_catalogue([tmp_path / name], "scene")
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
@@ -332,8 +332,8 @@ def test_pages_of_an_item_collection(tmp_path: Path) -> None:
     first = write_page(tmp_path / "1.json", ["a", "b"], {"href": "more%20pages/2.json"})
     write_page(tmp_path / "more pages" / "2.json", [], {"href": f"file://{tmp_path}/3.json", "method": "GET"})
     write_page(tmp_path / "3.json", ["c"], {"href": "1.json"})  # where it began
-    found = read_catalogue([first], "scene")
-    assert [entry.files[0] for entry in found] == [f"{tmp_path}/{name}.tif" for name in "abc"]
+    result = read_catalogue([first], "scene")
+    assert [entry.files[0] for entry in result] == [f"{tmp_path}/{name}.tif" for name in "abc"]
     for link in ({"href": "2.json", "method": "POST"}, {"href": "2.json", "body": {"token": "x"}}):
         write_page(first, ["a"], link)
         with pytest.raises(InputError, match=r"1\.json: its next page cannot be asked for .*; search by GET") as caught:
@@ -497,7 +497,7 @@ def test_mosaic_lays_the_first_on_top(make_raster: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "output"),
     [
         ({"transform": at(3) @ Affine.translation(0.5, 0)}, "on another pixel grid"),
         ({"crs": "EPSG:32613"}, "on another pixel grid"),
@@ -513,7 +513,7 @@ def test_mosaic_lays_the_first_on_top(make_raster: Any, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_laid_under_another_one(
-    make_raster: Any, tmp_path: Path, other: dict[str, Any], told: str | None
+    make_raster: Any, tmp_path: Path, other: dict[str, Any], output: str | None
 ) -> None:
     more = {"transform": at(3), "names": ("red", "green", "blue")} | other
     tags = {k: more.pop(k) for k in ("scales", "offsets", "units") if k in more}
@@ -524,7 +524,7 @@ def test_what_is_laid_under_another_one(
             setattr(dataset, name, value)
     on_top = make_raster("top.tif", np.full((3, 6, 6), 9, "uint8"), names=("red", "green", "blue"))
     top, entry = read_catalogue([on_top, under], "scene")
-    assert Mosaic("scene").why_not(entry, top) == told
+    assert Mosaic("scene").why_not(entry, top) == output
 
 
 def test_what_does_not_fit_leaves_its_place_to_the_next(no_nodata: dict[str, float]) -> None:

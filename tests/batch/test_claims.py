@@ -50,8 +50,8 @@ def test_of_equal_scenes_the_one_with_least_nodata_is_on_top(
 def test_a_vrt_is_an_input_like_any_other(country: Country, tmp_path: Path) -> None:
     scene = country.scenes / "west_20210503.tif"
     rasterio.shutil.copy(str(scene), str(country.scenes / "copy_20220101.vrt"), driver="VRT")
-    found = read_catalogue([country.scenes], "scene")
-    assert {entry.name for entry in found} == {"copy_20220101.vrt", scene.name, "east_20210613.tif"}
+    result = read_catalogue([country.scenes], "scene")
+    assert {entry.name for entry in result} == {"copy_20220101.vrt", scene.name, "east_20210613.tif"}
     areas = write_areas(tmp_path / "one.gpkg", {"plain": square(2, 2, 8)})
     batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
     assert manifest(tmp_path / "out").loc["plain", "scene"] == "copy_20220101.vrt"
@@ -76,10 +76,10 @@ def test_ctrl_c_is_130_and_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(module, "run_here", stops)
         assert cli(command) == 130
-    told = capsys.readouterr()
-    assert told.out == ""
-    last = told.err.splitlines()[-1]
-    assert re.fullmatch(r"interrupted: 2 of 6 areas are done in .*; the same command goes on", last)
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    last = reported.err.splitlines()[-1]
+    assert re.fullmatch(r"interrupted: 2 of 6 areas are done in .*; the same command continues", last)
     assert cli([*command, "--plan-only"]) == 1
     table = capsys.readouterr().out
     assert re.search(r"^plain +done +west_20210503\.tif +- +- +16 x 16 +1 +0\.0$", table, re.MULTILINE), table
@@ -113,7 +113,7 @@ def test_the_model_is_opened_once_whatever_the_number_of_areas(
 def test_options_are_those_of_upscale(
     country: Country, make_raster: Any, tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """Each that is not about one output; two of them in a run, with a file named as it lies in this folder."""
+    """Each that is not about one output; two of them in a run, with a file named as it is in this folder."""
     from geo_refdiff.cli.batch import batch as batch_command
     from geo_refdiff.cli.upscale import upscale as upscale_command
 

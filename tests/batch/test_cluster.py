@@ -21,12 +21,12 @@ import pytest
 
 from geo_refdiff import upscale
 from geo_refdiff.batch.cluster import Cluster as Workers
-from geo_refdiff.batch.cluster import ClusterConfig
 from geo_refdiff.batch.jobs import Settings
 from geo_refdiff.batch.run import Silent, batch
 from geo_refdiff.batch.work import same_software
 from geo_refdiff.batch.workers import ClusterBlocks, batch_runner, work_blocks
 from geo_refdiff.cli.main import run as cli
+from geo_refdiff.options import ClusterOptions
 from geo_refdiff.plan.file import read_plan
 
 from .conftest import OPTIONS, Country, square, write_areas
@@ -116,14 +116,14 @@ def expected(country: Country, tmp_path: Path) -> dict[str, bytes]:
 
 
 def in_background(function: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    found: list[Any] = []
+    actual: list[Any] = []
 
     def call() -> None:
-        found.append(function())
+        actual.append(function())
 
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    return thread, found
+    return thread, actual
 
 
 HANGS_ONCE = """
@@ -148,8 +148,8 @@ def test_killed_worker_loses_nothing(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None)
-    thread, found = in_background(
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
     wait_for(flag.exists)
@@ -158,7 +158,7 @@ def test_killed_worker_loses_nothing(
     victim.send_signal(signal.SIGKILL)
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert bytes_of(tmp_path / "two") == expected
     assert not list((tmp_path / "two").glob("*.parts"))
     rows = geopandas.read_file(tmp_path / "two" / "manifest.gpkg").set_index("name")
@@ -169,8 +169,8 @@ def test_killed_worker_loses_nothing(
 def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes]) -> None:
     flag, watch = tmp_path / "hanging", Silent()
     cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None)
-    thread, found = in_background(
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     )
     wait_for(flag.exists)
@@ -180,7 +180,7 @@ def test_scheduler_restarted(country: Country, tmp_path: Path, cluster: Cluster,
     cluster.start_scheduler()
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert "the scheduler is gone; waiting for it to come back" in watch.messages
     assert bytes_of(tmp_path / "two") == expected
 
@@ -192,7 +192,7 @@ def test_a_scheduler_keeps_nothing_of_areas_that_are_done(country: Country, tmp_
         return set(dask_scheduler.task_prefixes), len(dask_scheduler.tasks), len(dask_scheduler.task_groups)
 
     cluster.start_worker()
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     with distributed.Client(cluster.address, set_as_default=False) as client:
         before = client.run_on_scheduler(kept)
         done = batch(country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner)
@@ -220,19 +220,19 @@ DISK_FULL = """
 """
 
 
-@pytest.mark.parametrize(("preload", "told"), [(CANNOT_READ, "No such file"), (DISK_FULL, "the disk is full")])
+@pytest.mark.parametrize(("preload", "output"), [(CANNOT_READ, "No such file"), (DISK_FULL, "the disk is full")])
 def test_unfit_worker_is_left_out(
-    country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes], preload: str, told: str
+    country: Country, tmp_path: Path, cluster: Cluster, expected: dict[str, bytes], preload: str, output: str
 ) -> None:
     watch = Silent()
     cluster.start_worker(preload=preload)
     cluster.start_worker()
-    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = batch_runner(None, None, str(cluster.folder / "scheduler.json"))
+    runner = batch_runner(ClusterOptions(scheduler_file=str(cluster.folder / "scheduler.json")))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
-    assert any(told in line and "another one tries" in line for line in watch.messages)
+    assert any(output in line and "another one tries" in line for line in watch.messages)
     assert bytes_of(tmp_path / "two") == expected
 
 
@@ -240,7 +240,7 @@ def test_only_unfit_workers_is_a_failure_that_can_be_retried(
     country: Country, tmp_path: Path, cluster: Cluster
 ) -> None:
     cluster.start_worker(preload=CANNOT_READ)
-    runner = batch_runner(None, cluster.address, None)
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     assert result.failed == 6
     assert "all workers need the same inputs" in dict(result.errors)["plain"]
@@ -254,9 +254,9 @@ def test_tasks_go_to_workers_that_have_what_they_need(
     watch = Silent()
     cluster.start_worker(preload=CANNOT_READ)
     cluster.start_worker("--resources", "GPU=1")
-    with Workers(ClusterConfig(None, cluster.address), watch.message) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), watch.message) as pool:
         wait_for(lambda: pool.threads == 2)
-    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
     result = batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner, listener=watch)
     assert result.done == 5
     assert not any("another one tries" in line for line in watch.messages)
@@ -268,8 +268,8 @@ def test_missing_resources_are_told_and_waited_for(
 ) -> None:
     monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     watch = Silent()
-    runner = batch_runner(None, cluster.address, None, ("GPU=1",))
-    thread, found = in_background(
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
+    thread, actual = in_background(
         lambda: batch(
             country.areas, country.sources(), tmp_path / "two", options=OPTIONS, runner=runner, listener=watch
         )
@@ -283,7 +283,7 @@ def test_missing_resources_are_told_and_waited_for(
     cluster.start_worker("--resources", "GPU=1", preload=CANNOT_READ)
     cluster.start_worker("--resources", "GPU=2 DISK=10")
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert len(watch.messages) == 1 + sum("another one tries" in line or "left out" in line for line in watch.messages)
 
 
@@ -293,7 +293,7 @@ def test_resources_that_nobody_offers_end_in_one_line(
     monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
     cluster.start_worker()
     cluster.start_worker("--resources", "DISK=10")
-    with Workers(ClusterConfig(None, cluster.address), print) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), print) as pool:
         wait_for(lambda: pool.threads == 2)
     where = ["--scheduler", cluster.address, "--resource", "GPU=1", "--worker-wait", "0.05"]
     cheap = ["--model", "bicubic", "--scale", "2", "--device", "cpu"]
@@ -301,7 +301,7 @@ def test_resources_that_nobody_offers_end_in_one_line(
     single = ["upscale", str(country.scenes / "west_20210503.tif"), "--out", str(tmp_path / "one.tif")]
     for command in (batched, single):
         assert cli([*command, *cheap, *where]) == 1
-        told = [
+        output = [
             line for line in capsys.readouterr().err.splitlines() if not re.search("nowhere failed|megapixels in", line)
         ]
         lacking = (
@@ -309,9 +309,9 @@ def test_resources_that_nobody_offers_end_in_one_line(
             rf'\(dask worker {cluster.address} --nthreads 1 --resources "GPU=1"\)'
         )
         waiting, ending = rf"{lacking}; waiting for one, up to 0\.05 min", rf"error: {lacking}, after 0\.05 min .*"
-        assert all(re.fullmatch(waiting, line) for line in told[:-1]), told  # none where planning took longer
-        assert re.fullmatch(ending, told[-1])
-        assert told[-1].endswith(" (--worker-wait); start one, then give the same command again")
+        assert all(re.fullmatch(waiting, line) for line in output[:-1]), output  # none where planning took longer
+        assert re.fullmatch(ending, output[-1])
+        assert output[-1].endswith(" (--worker-wait); start one, then give the same command again")
     assert not (tmp_path / "one.tif").exists()
     assert cli([*batched, *cheap]) == 1
     assert "5 of 6 areas done" in capsys.readouterr().out
@@ -363,9 +363,9 @@ def test_the_client_needs_no_gpu(
     scene = ["upscale", str(country.scenes / "west_20210503.tif"), *cheap, "--out", str(tmp_path / "one.tif")]
     assert cli([*scene, "--device", "cuda", "--json", *where]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cuda"
-    for wrong, told in ((["--device", "cuda"], "has 0 CUDA devices"), (["--device", "tpu", *where], "device 'tpu'")):
+    for wrong, output in ((["--device", "cuda"], "has 0 CUDA devices"), (["--device", "tpu", *where], "device 'tpu'")):
         assert cli([*command, *wrong, "--out", str(tmp_path / "c")]) == 2
-        assert told in capsys.readouterr().err
+        assert output in capsys.readouterr().err
 
 
 def test_large_area_is_split_by_blocks(
@@ -373,8 +373,8 @@ def test_large_area_is_split_by_blocks(
 ) -> None:
     flag = tmp_path / "hanging"
     victim = cluster.start_worker(preload=HANGS_ONCE, HANG_FLAG=str(flag))
-    runner = batch_runner(None, cluster.address, None, split=1)
-    thread, found = in_background(
+    runner = batch_runner(ClusterOptions(scheduler=cluster.address), 1)
+    thread, actual = in_background(
         lambda: batch(country.areas, country.sources(), tmp_path / "two", options=SLOW, runner=runner)
     )
     wait_for(flag.exists)
@@ -382,7 +382,7 @@ def test_large_area_is_split_by_blocks(
     cluster.start_worker()
     cluster.start_worker()
     thread.join(PATIENCE)
-    assert found[0].done == 5
+    assert actual[0].done == 5
     assert bytes_of(tmp_path / "two") == expected
     scene = country.scenes / "west_20210503.tif"
     options: dict[str, Any] = {"scale": 4, "block_size": 32, "device": "cpu", "products": "source"}
@@ -392,7 +392,7 @@ def test_large_area_is_split_by_blocks(
     settings = Settings(
         {"model": str(tiny_compact)}, {}, open_batch_model({"model": tiny_compact}).sha256, 1, same_software()
     )
-    with Workers(ClusterConfig(None, cluster.address), print) as pool:
+    with Workers(ClusterOptions(scheduler=cluster.address), print) as pool:
         blocks = ClusterBlocks(pool, settings)
         result = upscale(scene, model=tiny_compact, out=tmp_path / "b.tif", runner=blocks, **options)
     assert result.counts["windows"] > 0
@@ -427,11 +427,11 @@ def test_embedded_workers_and_their_command(
         "--model", "bicubic-ibp", "--window", "160", "--block-size", "32", "--scale", "4", "--device", "cpu",
         "--products", "none", "--out", str(tmp_path / "two"), "--workers", "2",
     ]  # fmt: skip
-    found = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
-    assert found.returncode == 1, found.stderr
-    assert "5 of 6 areas done, 1 failed" in found.stdout
-    lines = found.stderr.splitlines()
-    assert len(lines) == 6, found.stderr
+    actual = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
+    assert actual.returncode == 1, actual.stderr
+    assert "5 of 6 areas done, 1 failed" in actual.stdout
+    lines = actual.stderr.splitlines()
+    assert len(lines) == 6, actual.stderr
     assert all(line.startswith("[") for line in lines)
     assert bytes_of(tmp_path / "two") == expected
     workers = geopandas.read_file(tmp_path / "two" / "manifest.gpkg")["worker"].dropna()
@@ -464,7 +464,7 @@ def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--out"]
     assert cli([*command, str(tmp_path / "two"), "--scheduler", "tcp://127.0.0.1:9"]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert "the scheduler tcp://127.0.0.1:9 does not answer" in told
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert "the scheduler tcp://127.0.0.1:9 does not answer" in output
     assert np.all([p.name == "batch" or p.suffix in (".gpkg", ".qml") for p in (tmp_path / "two").iterdir()])

@@ -40,9 +40,9 @@ def folder(country: Country, make_raster: Any, make_texture: Any, monkeypatch: p
 
 
 def test_commands_of_the_page_on_batches(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = commands("batch.md")
-    assert len(found) == 6
-    for command in found:
+    result = commands("batch.md")
+    assert len(result) == 6
+    for command in result:
         assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
     assert (folder / "sharp" / "seam.tif").exists()
     assert (folder / "fields" / "plain.tif").exists()
@@ -54,11 +54,11 @@ def test_commands_of_the_page_on_batches(folder: Path, capsys: pytest.CaptureFix
 def test_commands_of_the_page_on_clusters(
     write_scheduler_file: Callable[[Path, int], None], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = commands("clusters.md")
-    assert len(found) == 5
-    assert sum("--workers" in command for command in found) == 3
+    result = commands("clusters.md")
+    assert len(result) == 5
+    assert sum("--workers" in command for command in result) == 3
     write_scheduler_file(folder / "scheduler.json", 1)
-    for command in found:
+    for command in result:
         assert run([*shlex.split(command)[1:], *CHEAP]) == 0, capsys.readouterr().err
     one = upscale("country.tif", ref="archive.tif", out="one.tif", model="bicubic", scale=2, device="cpu").out
     assert Path("sharp4.tif").read_bytes() == Path("sharp5.tif").read_bytes() == one.read_bytes()

@@ -11,15 +11,16 @@ import torch
 from geo_refdiff import upscale
 from geo_refdiff.batch import cluster as module
 from geo_refdiff.batch import workers as runners
-from geo_refdiff.batch.cluster import Cluster, ClusterConfig, Task, local_cluster
+from geo_refdiff.batch.cluster import Cluster, Task, local_cluster
 from geo_refdiff.batch.jobs import Job, Settings
 from geo_refdiff.batch.run import Silent
 from geo_refdiff.errors import WorkerError
+from geo_refdiff.options import ClusterOptions
 
 pytest.importorskip("distributed", reason="needs dask: pip install 'geo-refdiff[dask]'")
 
 
-def quiet(*told: Any) -> None:
+def quiet(*output: Any) -> None:
     """Hears nothing."""
 
 
@@ -49,15 +50,15 @@ def test_who_kills_a_worker_takes_no_other_task_along(workers: int) -> None:
 
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        Cluster(ClusterConfig(workers=workers), quiet) as cluster,
+        Cluster(ClusterOptions(workers=workers), quiet) as cluster,
     ):
-        found = {
+        result = {
             task.name: outcome
             for task, outcome in filter(None, cluster.run(tasks(2 * workers + 1, killer=True), quiet, quiet))
         }
-    assert len(found) == 2 * workers + 2
-    assert [name for name, outcome in found.items() if outcome.kind != "done"] == ["bad"]
-    assert "its workers died, again and again" in found["bad"].error
+    assert len(result) == 2 * workers + 2
+    assert [name for name, outcome in result.items() if outcome.kind != "done"] == ["bad"]
+    assert "its workers died, again and again" in result["bad"].error
 
 
 def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,12 +69,12 @@ def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.Mo
     said: list[str] = []
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),
-        Cluster(ClusterConfig(workers=1), said.append) as cluster,
+        Cluster(ClusterOptions(workers=1), said.append) as cluster,
     ):
         local = cluster._local
         local.sync(local.workers[0].close)
-        found = [event for event in cluster.run(tasks(2, killer=False), quiet, quiet) if event is not None]
-    assert [outcome.kind for _, outcome in found] == ["done", "done"]
+        result = [event for event in cluster.run(tasks(2, killer=False), quiet, quiet) if event is not None]
+    assert [outcome.kind for _, outcome in result] == ["done", "done"]
     assert said == ["no worker of this machine is there, they are started again; waiting for one, up to 60 min"]
 
 
@@ -99,7 +100,7 @@ def looks(count: int) -> list[Task]:
 )
 def test_each_worker_sees_one_gpu(gpus: tuple[str, ...], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with Cluster(ClusterConfig(workers=3, gpus=gpus), quiet) as cluster:
+    with Cluster(ClusterOptions(workers=3), quiet, gpus) as cluster:
         outcomes = [outcome for _, outcome in filter(None, cluster.run(looks(9), quiet, quiet))]
     assert sorted({outcome.worker: outcome.name for outcome in outcomes}.values()) == expected
 
@@ -124,7 +125,7 @@ def test_workers_of_this_machine_share_its_gpus(
 
     class Stop(Cluster):
         def __enter__(self) -> Any:
-            configs.append(self.config)
+            configs.append((self.options.workers, self.gpus))
             raise WorkerError("stopped")
 
     monkeypatch.setattr(runners, "Cluster", Stop)
@@ -133,12 +134,12 @@ def test_workers_of_this_machine_share_its_gpus(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     options: dict[str, Any] = {"model": "bicubic-ibp", "device": device}
     scene, _ = make_pair(24, 24)
-    runner = runners.block_runner(2, None, None, options=options, say=quiet)
+    runner = runners.block_runner(ClusterOptions(workers=2), options, quiet)
     with pytest.raises(WorkerError, match="stopped"):
         upscale(scene, out=tmp_path / "o.tif", scale=4, block_size=32, runner=runner, **options)
     job = Job(str(tmp_path), Settings(options, {}, "", 1), "a", "", str(scene), None, None, ())
-    of_batch = runners.batch_runner(2, None, None)
+    of_batch = runners.batch_runner(ClusterOptions(workers=2))
     assert of_batch is not None
     with pytest.raises(WorkerError, match="stopped"):
         list(of_batch([job], Silent()))
-    assert [(config.workers, config.gpus) for config in configs] == [(2, gpus)] * 2
+    assert configs == [(2, gpus)] * 2

@@ -21,17 +21,17 @@ CORNERS = {"one": (10.0, 50.0), "two": (11.0, 51.0), "three": (12.0, 49.0)}
 
 
 def areas(*names: str) -> list[Area]:
-    found = []
+    result = []
     for name in names:
         west, south = CORNERS[name]
         polygon = shapely.box(west, south, west + 0.5, south + 0.5)
-        found.append(Area(name, f"EPSG:4326;{polygon.wkt}", polygon))
-    return found
+        result.append(Area(name, f"EPSG:4326;{polygon.wkt}", polygon))
+    return result
 
 
 def opened(folder: Path, *names: str, overwrite: bool = False) -> tuple[Manifest, list[str]]:
-    found = open_manifest(folder, areas(*names), {}, retry_failed=False, overwrite=overwrite)
-    return found.manifest, [area.name for area in found.todo]
+    result = open_manifest(folder, areas(*names), {}, retry_failed=False, overwrite=overwrite)
+    return result.manifest, [area.name for area in result.todo]
 
 
 @contextmanager
@@ -56,9 +56,9 @@ def check(path: Path, *names: str) -> None:
     assert sorted(frame["name"]) == sorted(names)
     assert extent == tuple(frame.total_bounds)
     for name, (west, south) in CORNERS.items():
-        found = geopandas.read_file(path, layer="areas", bbox=(west + 0.1, south + 0.1, west + 0.2, south + 0.2))
-        assert list(found["name"]) == ([name] if name in names else [])
-        assert all(found.geometry.geom_type == "MultiPolygon")
+        result = geopandas.read_file(path, layer="areas", bbox=(west + 0.1, south + 0.1, west + 0.2, south + 0.2))
+        assert list(result["name"]) == ([name] if name in names else [])
+        assert all(result.geometry.geom_type == "MultiPolygon")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

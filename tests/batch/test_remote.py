@@ -16,9 +16,9 @@ import rasterio
 import shapely
 
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.errors import InputError
+from geo_refdiff.options import Sources
 from geo_refdiff.raster.stac import outline
 
 from .conftest import OPTIONS, Country, square
@@ -70,10 +70,10 @@ def test_catalogue_by_url_is_walked(country: Country, served: tuple[str, Path]) 
     catalogue.add_items(items_of(country.scenes, f"{address}/scenes/"))
     catalogue.normalize_hrefs(str(country.root / "stac"))
     catalogue.save(pystac.CatalogType.SELF_CONTAINED)
-    found = read_catalogue([f"{address}/stac/catalog.json"], "scene")
-    assert [entry.name for entry in found] == ["east_20210613.tif", "west_20210503.tif"]
-    assert all(entry.files[0].startswith("/vsicurl/http://127.0.0.1") for entry in found)
-    assert [str(entry.span) for entry in found] == ["2021-06-13", "2021-05-03"]
+    result = read_catalogue([f"{address}/stac/catalog.json"], "scene")
+    assert [entry.name for entry in result] == ["east_20210613.tif", "west_20210503.tif"]
+    assert all(entry.files[0].startswith("/vsicurl/http://127.0.0.1") for entry in result)
+    assert [str(entry.span) for entry in result] == ["2021-06-13", "2021-05-03"]
 
 
 def test_pages_and_geojson_by_url(country: Country, served: tuple[str, Path], tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_pages_and_geojson_by_url(country: Country, served: tuple[str, Path], tm
     for name, item, href in (("1", west, f"{address}/2.geojson?token=a/b"), ("2", east, "/1.geojson?page=1")):
         page = {"type": "FeatureCollection", "features": [item], "links": [{"rel": "next", "href": href}]}
         (country.root / f"{name}.geojson").write_text(json.dumps(page))
-    found = read_catalogue([f"{address}/1.geojson?page=1"], "scene")
-    assert [entry.name for entry in found] == ["west_20210503.tif", "east_20210613.tif"]
-    assert found[0].files[0] == f"/vsicurl/{address}/scenes/west_20210503.tif"
+    result = read_catalogue([f"{address}/1.geojson?page=1"], "scene")
+    assert [entry.name for entry in result] == ["west_20210503.tif", "east_20210613.tif"]
+    assert result[0].files[0] == f"/vsicurl/{address}/scenes/west_20210503.tif"
     assert log.read_text().split() == ["/1.geojson?page=1", "/2.geojson?token=a/b"]
     page = {"type": "FeatureCollection", "features": [west], "links": [{"rel": "next", "href": "file:///etc/x.json"}]}
     (country.root / "2.geojson").write_text(json.dumps(page))

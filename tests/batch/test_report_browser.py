@@ -46,14 +46,14 @@ def test_report_in_a_browser(country: Country, tmp_path: Path, browse: Callable[
     page = tmp_path / "report.html"
     areas = {name: square(row, col, side) for name, row, col, side in AREAS}
     areas["sliver"] = shapely.affinity.scale(square(4, 12, 8), 1, 1e-4)  # between pixel centres
-    found = write_areas(tmp_path / "six.gpkg", areas)
-    result = batch(found, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
+    actual = write_areas(tmp_path / "six.gpkg", areas)
+    result = batch(actual, country.sources(), tmp_path / "out", options=OPTIONS, report=page)
     assert [name for name, _ in result.errors] == ["nowhere", "sliver"]
     asking = tmp_path / "asking.html"
     asking.write_text(page.read_text(encoding="utf-8").replace("</head>", ASK, 1), encoding="utf-8")
-    told = re.search(r"<title>(\{.*?\})</title>", browse(asking, "--dump-dom"), re.DOTALL)
-    assert told is not None
-    seen = json.loads(html.unescape(told[1]))
+    output = re.search(r"<title>(\{.*?\})</title>", browse(asking, "--dump-dom"), re.DOTALL)
+    assert output is not None
+    seen = json.loads(html.unescape(output[1]))
     assert seen["mode"] == "CSS1Compat"
     assert seen["loaded"] == 0
     assert seen["wide"] <= 0

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.manifest import add_geometry_functions
 from geo_refdiff.batch.run import batch, plan_batch
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.options import Sources
 
 from .conftest import OPTIONS, Country, square, write_areas
 
@@ -38,13 +38,13 @@ def test_other_sources_are_refused_by_name_but_files_may_join(
     out = tmp_path / "out"
     batch(one, country.sources(masks=["none"]), out, options=OPTIONS)
     west = country.scenes / "west_20210503.tif"
-    for other, told in (
+    for other, output in (
         (country.sources(masks=["auto"]), r'mask: \["none"\] -> \["auto"\]'),
         (country.sources(masks=["none"], references=[west]), r'ref: \[\] -> \["/[^"]*west_20210503\.tif"\]'),
         (Sources([west], masks=["none"]), r'scene: \["[^"]*scenes"\] -> \["[^"]*west_20210503\.tif"\]'),
-        (country.sources(masks=["none"], assets={"scene": "red"}), r'scene_asset: null -> "red"'),
+        (country.sources(masks=["none"], scene_asset="red"), r'scene_asset: null -> "red"'),
     ):
-        with pytest.raises(ResumeError, match=told):
+        with pytest.raises(ResumeError, match=output):
             batch(one, other, out, options=OPTIONS)
     shutil.copy(west, country.scenes / "again_20210504.tif")
     monkeypatch.chdir(country.root)
@@ -93,13 +93,13 @@ def test_plan_only_is_a_dry_run_of_the_same_command(
     for more, would_run in ((["2"], 0), (["2", "--retry-failed"], 1), (["2", "--overwrite"], 3)):
         assert cli([*command, *more]) == 0
         assert f"{would_run} of 3 areas would run" in capsys.readouterr().out
-    for more, told in (
+    for more, output in (
         (["4"], "scale: 2 -> 4; give the same, another --out, or --overwrite to begin anew"),
         (["2", "--mask", "none"], 'mask: [] -> ["none"]'),
         (["2", "--workers", "1", "--resource", "GPU=0"], "resource 'GPU=0': give NAME=NUMBER"),
     ):
         assert cli([*command, *more]) != 0
-        assert told in capsys.readouterr().err
+        assert output in capsys.readouterr().err
     assert cli([*command, "4", "--overwrite"]) == 0
     moved = write_areas(tmp_path / "moved.gpkg", {"plain": square(1, 1, 5)})
     assert cli(["batch", str(moved), *command[2:], "2"]) == 1
@@ -142,7 +142,7 @@ def test_a_changed_input_is_told_and_made_of_again_only_if_asked(country: Countr
 
 def test_sources_are_kept_as_they_were_named(country: Country, one: Path, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(country.root)
-    batch(one, Sources(["scenes"], assets={"reference": None}), tmp_path / "out", options=OPTIONS)
+    batch(one, Sources(["scenes"]), tmp_path / "out", options=OPTIONS)
     rules = json.loads((tmp_path / "out" / "batch" / "batch.json").read_text())["rules"]
     assert rules["scene"] == [str(country.scenes)]
     assert (rules["ref"], rules["mask"], rules["ref_asset"]) == ([], [], None)

@@ -20,6 +20,7 @@ from geo_refdiff.batch.workers import block_runner
 from geo_refdiff.cli.main import run as cli
 from geo_refdiff.commands.upscale import Interrupted
 from geo_refdiff.errors import WorkerError
+from geo_refdiff.options import ClusterOptions
 from geo_refdiff.raster.process import cores
 
 from .conftest import PIXEL
@@ -53,9 +54,9 @@ def test_workers_give_the_bytes_of_one_process(command: list[str], tmp_path: Pat
     assert one.returncode == 0, one.stderr
     two = geo_refdiff(*command, "--threads", "2", "-o", "two.tif", "--json", "--workers", "2", folder=tmp_path)
     assert two.returncode == 0, two.stderr
-    told = json.loads(two.stdout)
-    assert told["counts"]["blocks"] == 6
-    assert told["counts"]["windows"] >= json.loads(one.stdout)["counts"]["windows"] > 0
+    reported = json.loads(two.stdout)
+    assert reported["counts"]["blocks"] == 6
+    assert reported["counts"]["windows"] >= json.loads(one.stdout)["counts"]["windows"] > 0
     for product in ("tif", "source.tif"):
         assert (tmp_path / f"one.{product}").read_bytes() == (tmp_path / f"two.{product}").read_bytes()
     assert not list(tmp_path.glob("*.parts"))
@@ -96,17 +97,17 @@ def test_interrupted_and_resumed(command: list[str], tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: client and workers
-        told = process.communicate(timeout=PATIENCE)[1]
+        reported = process.communicate(timeout=PATIENCE)[1]
     if process.returncode == 0:
         pytest.skip("the run was done before Ctrl-C came")
-    assert process.returncode == 130, told
-    *begun, stopped = told.splitlines()
+    assert process.returncode == 130, reported
+    *begun, stopped = reported.splitlines()
     assert all(line.startswith("note: ") or "megapixels in" in line for line in begun)
     assert "of 6 blocks are finished" in stopped
-    found = len(list(blocks.glob("r*_c?????.tif")))
+    actual = len(list(blocks.glob("r*_c?????.tif")))
     again = geo_refdiff(*command, "-o", "two.tif", "--workers", "2", "--resume", "--json", folder=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["counts"]["blocks_resumed"] >= found > 0
+    assert json.loads(again.stdout)["counts"]["blocks_resumed"] >= actual > 0
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
 
 
@@ -124,7 +125,7 @@ def test_no_scheduler_costs_no_finished_block(make_pair: Any, tmp_path: Path, mo
     with pytest.raises(Interrupted, match="of 4 blocks are finished"):
         upscale(scene, out=out, progress=stop, **options)
     said: list[str] = []
-    nobody = block_runner(None, "tcp://127.0.0.1:9", None, options=options, say=said.append)
+    nobody = block_runner(ClusterOptions(scheduler="tcp://127.0.0.1:9"), options, said.append)
     with pytest.raises(WorkerError, match=r"the scheduler tcp://127.0.0.1:9 does not answer"):
         upscale(scene, out=out, resume=True, runner=nobody, **options)
     result = upscale(scene, out=out, resume=True, **options)
@@ -137,7 +138,7 @@ def test_unfit_workers_are_an_error(make_pair: Any, tmp_path: Path, monkeypatch:
     scene, _ = make_pair(16, 16)
     options: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu"}
     said: list[str] = []
-    runner = block_runner(1, None, None, options=options, say=said.append)
+    runner = block_runner(ClusterOptions(workers=1), options, said.append)
     with monkeypatch.context() as patch:
         patch.setattr("geo_refdiff.batch.workers.same_software", lambda: {"numpy": "0.1"})
         with pytest.raises(WorkerError, match=r"instead of 0\.1; give all workers the same versions"):

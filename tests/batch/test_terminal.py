@@ -57,11 +57,11 @@ def test_live_lines_come_and_go(country: Country, tmp_path: Path) -> None:
                 break
             seen += part
     os.close(ours)
-    assert run.returncode == 1  # one area lies nowhere
-    found = screens(seen.decode())
-    assert any("0 of 6 areas" in line for screen in found for line in screen)
-    assert any(re.match(r"  \w+(: block \d+ of \d+|: writing| ) +━", line) for screen in found for line in screen)
-    assert all(sum(" of 6 areas" in line for line in screen) <= 1 for screen in found)
-    assert all(len(line) <= 100 for screen in found for line in screen if " of 6 areas" in line)
-    assert not any(" of 6 areas" in line or re.match(r"  \w+: ", line) for line in found[-1])
-    assert any("nowhere failed: no scene of 2 overlaps the area" in line for line in found[-1])
+    assert run.returncode == 1  # one area is nowhere
+    result = screens(seen.decode())
+    assert any("0 of 6 areas" in line for screen in result for line in screen)
+    assert any(re.match(r"  \w+(: block \d+ of \d+|: writing| ) +━", line) for screen in result for line in screen)
+    assert all(sum(" of 6 areas" in line for line in screen) <= 1 for screen in result)
+    assert all(len(line) <= 100 for screen in result for line in screen if " of 6 areas" in line)
+    assert not any(" of 6 areas" in line or re.match(r"  \w+: ", line) for line in result[-1])
+    assert any("nowhere failed: no scene of 2 overlaps the area" in line for line in result[-1])

@@ -19,7 +19,6 @@ from benchmarks.__main__ import run_all
         ("change_detection", []),
         ("change_detection", ["--landscapes", "PAINTED", "--restore", "0"]),
         ("conditions", []),
-        ("mask_value", []),
         ("real_scenes", []),
         ("registration", []),
         ("training", []),
@@ -68,5 +67,5 @@ def test_every_benchmark_is_described() -> None:
     folder = Path(__file__).parents[2] / "benchmarks"
     page = (folder / "README.md").read_text()
     names = [path.stem for path in folder.glob("*.py") if "\ndef main(" in path.read_text()]
-    assert len(names) == 14
+    assert len(names) == 13
     assert not [name for name in names if f"**{name}**" not in page]

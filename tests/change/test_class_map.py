@@ -1,4 +1,4 @@
-"""Class maps: files, names and colours become class indices; what is unknown is told with what is known."""
+"""Class maps: files, names and colours become class indices; what is unknown is reported with what is known."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.change.class_map import as_key, by_names, category_names, read_class_map, second_colours
-from geo_refdiff.change.legend import class_colours, write_legend
 from geo_refdiff.classes import CLASSES, SECOND_COLOURS, class_index
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.raster.styles import class_colours, write_legend
 from geo_refdiff.sample_tiles import __file__ as samples
 
 
@@ -75,9 +75,9 @@ def test_class_map_files(tmp_path: Path, name: str, text: str, want: dict[object
 )
 def test_bad_class_maps_are_told_in_one_line(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
     (tmp_path / "m").write_text(text)
-    with pytest.raises(error, match=words.replace("(", r"\(")) as found:
+    with pytest.raises(error, match=words.replace("(", r"\(")) as result:
         read_class_map(tmp_path / "m", CLASSES)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(result.value)
 
 
 def test_second_colours_cover_the_published_labels() -> None:

@@ -81,9 +81,9 @@ def test_features_are_what_they_say() -> None:
     ref[:, :8, :8] = torch.nan
     valid = torch.ones(3, 3, dtype=torch.bool)
     valid[2, 2] = False
-    found = change_features(lr, valid, ref, SENSOR, nir=True)
-    assert found.shape == (CHANNELS, 3, 3)
-    layout, rest = found[:LAYOUT], found[LAYOUT:]
+    result = change_features(lr, valid, ref, SENSOR, nir=True)
+    assert result.shape == (CHANNELS, 3, 3)
+    layout, rest = result[:LAYOUT], result[LAYOUT:]
     assert (layout == 0).all(), "every scene pixel is flat, or missing"
     assert torch.allclose(rest[5:9, 1, 1], torch.tensor(0.25), atol=1e-6)
     assert (rest[5:16, 0, 0] == 0).all()  # no reference there
@@ -99,33 +99,33 @@ def layout_of(ref: torch.Tensor, scale: int, *, nir: bool = True) -> torch.Tenso
     """Of a reference (4, h, w): how its parts differ from their scene pixel's mean, (4, 4 h / scale, 4 w / scale)."""
     lr = torch.zeros(4, ref.shape[1] // scale, ref.shape[2] // scale, dtype=ref.dtype)
     valid = torch.ones(lr.shape[1:], dtype=torch.bool)
-    found = change_features(lr, valid, ref, SensorModel(scale), nir=nir)[:LAYOUT]
-    return torch.nn.functional.pixel_shuffle(found, LAYOUT_SIDE)
+    result = change_features(lr, valid, ref, SensorModel(scale), nir=nir)[:LAYOUT]
+    return torch.nn.functional.pixel_shuffle(result, LAYOUT_SIDE)
 
 
 @pytest.mark.parametrize("scale", [6, 8, 10, 16])
 def test_the_layout_tells_how_the_reference_lies_within_an_lr_pixel(scale: int) -> None:
     ref = torch.rand(4, 3 * scale, 2 * scale, generator=torch.Generator().manual_seed(scale), dtype=torch.float64)
-    found = layout_of(ref, scale)
-    assert found.shape == (4, 3 * LAYOUT_SIDE, 2 * LAYOUT_SIDE)
-    assert torch.allclose(torch.rot90(found, 1, (1, 2)), layout_of(torch.rot90(ref, 1, (1, 2)), scale))
+    result = layout_of(ref, scale)
+    assert result.shape == (4, 3 * LAYOUT_SIDE, 2 * LAYOUT_SIDE)
+    assert torch.allclose(torch.rot90(result, 1, (1, 2)), layout_of(torch.rot90(ref, 1, (1, 2)), scale))
     assert (layout_of(ref, scale, nir=False)[3] == 0).all()
     cell = ref[:, scale : 2 * scale, :scale]
     rows, cols = slice(scale // 4, -(-scale // 2)), slice(0, -(-scale // 4))  # of the part (1, 0), whole output pixels
-    assert torch.allclose(found[:, LAYOUT_SIDE + 1, 0], cell[:, rows, cols].mean((1, 2)) - cell.mean((1, 2)))
+    assert torch.allclose(result[:, LAYOUT_SIDE + 1, 0], cell[:, rows, cols].mean((1, 2)) - cell.mean((1, 2)))
 
 
 def test_the_layout_is_told_where_the_reference_is_known() -> None:
     ref = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ref[:, :5, :5] = torch.nan  # 25 of 64 of the first scene pixel, and part of parts
     ref[:, 8:, :5] = torch.nan  # most of another
-    found = layout_of(ref, 8)
-    assert torch.isfinite(found).all()
-    assert (found[:, :2, :2] == 0).all(), "nothing is known of these parts"
-    assert (found[:, LAYOUT_SIDE:, :LAYOUT_SIDE] == 0).all(), "too little is known of this scene pixel"
+    result = layout_of(ref, 8)
+    assert torch.isfinite(result).all()
+    assert (result[:, :2, :2] == 0).all(), "nothing is known of these parts"
+    assert (result[:, LAYOUT_SIDE:, :LAYOUT_SIDE] == 0).all(), "too little is known of this scene pixel"
     mean = torch.nanmean(ref[:, :8, :8].flatten(1), 1)
-    assert torch.allclose(found[:, 2, 3], ref[:, 4:6, 6:8].mean((1, 2)) - mean)
-    assert torch.allclose(found[:, 2, 2], torch.nanmean(ref[:, 4:6, 4:6].flatten(1), 1) - mean)
+    assert torch.allclose(result[:, 2, 3], ref[:, 4:6, 6:8].mean((1, 2)) - mean)
+    assert torch.allclose(result[:, 2, 2], torch.nanmean(ref[:, 4:6, 4:6].flatten(1), 1) - mean)
 
 
 def test_the_network_sees_no_further_than_it_says() -> None:
@@ -140,7 +140,7 @@ def test_the_network_sees_no_further_than_it_says() -> None:
 
 
 @pytest.fixture(scope="module")
-def found(place: LandscapePair, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+def result(place: LandscapePair, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
     """Classes and confidence of the place, and of a rim of 4 scene pixels around it."""
     return Scene(place.new, place.old).prior(detector).detect(Window(-4, -4, 40, 40))
 
@@ -150,7 +150,7 @@ def found(place: LandscapePair, detector: Detector) -> tuple[np.ndarray, np.ndar
 def test_the_same_mask_however_it_is_cut(
     place: LandscapePair,
     detector: Detector,
-    found: tuple[np.ndarray, np.ndarray],
+    result: tuple[np.ndarray, np.ndarray],
     row: int,
     col: int,
     height: int,
@@ -159,8 +159,8 @@ def test_the_same_mask_however_it_is_cut(
     window = Window(row, col, height, width)
     part = Scene(place.new, place.old).prior(detector).detect(window)
     at = window.within(Window(-4, -4, 40, 40))
-    assert (part[0] == found[0][at]).all()
-    assert (part[1] == found[1][at]).all()
+    assert (part[0] == result[0][at]).all()
+    assert (part[1] == result[1][at]).all()
 
 
 def test_the_mask_does_not_depend_on_what_lies_beyond_its_reach(place: LandscapePair, detector: Detector) -> None:
@@ -209,16 +209,20 @@ def test_the_bundled_detector_finds_change_in_a_landscape_it_never_saw(detector:
     hits = false = missed = 0
     for seed in (30_100, 30_101):
         place = render_pair(seed, (256, 256))
-        found = Scene(place.new, place.old).prior(detector).detect(Window(0, 0, 32, 32))[0]
+        result = Scene(place.new, place.old).prior(detector).detect(Window(0, 0, 32, 32))[0]
         share = (place.mask > 0).reshape(32, SCALE, 32, SCALE).mean((1, 3))
-        true, told = share >= 0.5, (found > 0) & (found < 255)
-        hits, false, missed = hits + (true & told).sum(), false + (~true & told).sum(), missed + (true & ~told).sum()
+        true, output = share >= 0.5, (result > 0) & (result < 255)
+        hits, false, missed = (
+            hits + (true & output).sum(),
+            false + (~true & output).sum(),
+            missed + (true & ~output).sum(),
+        )
     assert 2 * hits / (2 * hits + false + missed) > 0.8
 
 
 def test_the_same_date_twice_is_no_change(place: LandscapePair, detector: Detector) -> None:
-    found = Scene(place.new, place.new).prior(detector).detect(Window(0, 0, 32, 32))[0]
-    assert (found != 0).mean() < 0.01
+    result = Scene(place.new, place.new).prior(detector).detect(Window(0, 0, 32, 32))[0]
+    assert (result != 0).mean() < 0.01
 
 
 def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
@@ -230,7 +234,7 @@ def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
     steps = (1 - tile[0]) * CONFIDENCE_STEPS
     off = np.where((steps > 10) & (steps < 240), np.abs(steps % 1 - 0.5), 1.0)
     assert off.min() < 0.1
-    limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding lies next to this pixel
+    limit = np.floor(steps.flat[off.argmin()]) + 1  # its rounding is next to this pixel
     prior = scene.prior(replace(detector, threshold=limit / CONFIDENCE_STEPS))
     again: list[Window] = []
     shift = [0.0]
@@ -252,9 +256,9 @@ def test_windows_have_the_classes_of_float64_also_where_float32_is_too_coarse(
         for few in (1000, 0):
             monkeypatch.setattr(detector_module, "_FEW", few)
             again.clear()
-            found = prior.read(Window(0, 0, 256, 256))[::SCALE, ::SCALE]
+            result = prior.read(Window(0, 0, 256, 256))[::SCALE, ::SCALE]
             assert len(again) == 1 if few == 0 else 0 < len(again) < 512, len(again)
-            assert np.array_equal(found, right)
+            assert np.array_equal(result, right)
         monkeypatch.setattr(detector_module, "_COARSE", 0.0)
         wrong.append(not np.array_equal(prior.read(Window(0, 0, 256, 256))[::SCALE, ::SCALE], right))
     assert any(wrong)  # the shift is enough to tell

@@ -53,10 +53,10 @@ def test_no_change_and_class_map(make_raster: Make, target: GeoBox, tmp_path: Pa
     mask = make_raster("m.tif", values, pixel=5)
     (tmp_path / "map.csv").write_text("30,forest\n41,others\n")
     request = MaskOptions(mask=mask, no_change=9, class_map=tmp_path / "map.csv")
-    found = read(decide_mask(request, CLASSES, target), target)
-    assert (found[:8] == 4).all()
-    assert (found[8:16] == 255).all()
-    assert (found[16:] == 0).all()
+    result = read(decide_mask(request, CLASSES, target), target)
+    assert (result[:8] == 4).all()
+    assert (result[8:16] == 255).all()
+    assert (result[16:] == 0).all()
     with pytest.raises(InputError, match="holds 9, which is no class of the model; mapped values are 30, 41, 0"):
         decide_mask(MaskOptions(mask=mask, class_map=tmp_path / "map.csv"), CLASSES, target)
     with pytest.raises(InputError, match=r"holds 9, which is no class .*; say what it means with --class-map"):
@@ -79,11 +79,11 @@ def test_0_means_no_change_where_a_class_map_does_not_say_what_does(
 def test_no_change_alone_leaves_the_other_classes(make_raster: Make, target: GeoBox) -> None:
     values = np.full((1, 64, 64), 100, np.uint8)
     values[0, 0, 0] = 3
-    found = read(
+    result = read(
         decide_mask(MaskOptions(mask=make_raster("m.tif", values, pixel=5), no_change=100), CLASSES, target), target
     )
-    assert found[0, 0] == 3
-    assert (found.ravel()[1:] == 0).all()
+    assert result[0, 0] == 3
+    assert (result.ravel()[1:] == 0).all()
 
 
 def test_nodata_cannot_be_a_class(make_raster: Make, target: GeoBox) -> None:
@@ -102,14 +102,14 @@ def test_categories_of_the_raster_are_matched_by_name(make_raster: Make, target:
     mask = make_raster("m.tif", values, pixel=5)
     sidecar = mask.with_name("m.tif.aux.xml")
     pam = "<PAMDataset><PAMRasterBand band='1'><CategoryNames>{}</CategoryNames></PAMRasterBand></PAMDataset>"
-    told = "".join(f"<Category>{name}</Category>" for name in ("unchanged", "Building", "Water", "ship"))
-    sidecar.write_text(pam.format(told))
-    found = read(decide_mask(MaskOptions(mask=mask), CLASSES, target), target)
-    assert (found[:4] == 1).all()
-    assert (found[4:] == 5).all()
+    output = "".join(f"<Category>{name}</Category>" for name in ("unchanged", "Building", "Water", "ship"))
+    sidecar.write_text(pam.format(output))
+    result = read(decide_mask(MaskOptions(mask=mask), CLASSES, target), target)
+    assert (result[:4] == 1).all()
+    assert (result[4:] == 5).all()
     values[0, 0, 0] = 3
     mask = make_raster("m.tif", values, pixel=5)
-    sidecar.write_text(pam.format(told))
+    sidecar.write_text(pam.format(output))
     with pytest.raises(InputError, match=r"holds 3 \('ship'\), which is no class of the model"):
         decide_mask(MaskOptions(mask=mask), CLASSES, target)
 
@@ -122,10 +122,10 @@ def test_second_colours_in_another_crs(
     for i in range(70):
         values[:, i] = np.array(names[i // 10])[:, None]
     plain = make_raster("m.tif", values, pixel=5)
-    found = read(decide_mask(MaskOptions(mask=plain), CLASSES, target), target)
+    result = read(decide_mask(MaskOptions(mask=plain), CLASSES, target), target)
     want = [0, 1, 2, 3, 4, 5, 5]
     for i in range(64):
-        assert (found[i] == want[i // 10]).all()
+        assert (result[i] == want[i // 10]).all()
     strange = values.copy()
     strange[:, 3, 3] = (1, 2, 3)
     with pytest.raises(InputError, match=r"holds the colour #010203, .* mapped are #0000ff"):
@@ -144,23 +144,23 @@ def paletted(path: Path, values: np.ndarray, table: dict[int, tuple[int, int, in
 
 
 def test_a_colour_table_of_second_counts(make_raster: Make, target: GeoBox, tmp_path: Path) -> None:
-    """Values in an order of their own; what they mean is told by their colours."""
+    """Values in an order of their own; what they mean is given by their colours."""
     values = (np.arange(64, dtype=np.uint8) // 10)[None, :, None].repeat(64, 2)
     table = dict(enumerate(reversed(SECOND_COLOURS)))
     mask = paletted(make_raster("m.tif", values, pixel=5), values, table)
-    found = read(decide_mask(MaskOptions(mask=mask), CLASSES, target), target)
+    result = read(decide_mask(MaskOptions(mask=mask), CLASSES, target), target)
     want = [0, 1, 2, 3, 4, 5, 5][::-1]
     for i in range(64):
-        assert (found[i] == want[i // 10]).all()
+        assert (result[i] == want[i // 10]).all()
     own = paletted(make_raster("o.tif", values.clip(max=5), pixel=5), values.clip(max=5), table | {0: (1, 2, 3)})
     np.testing.assert_array_equal(
         read(decide_mask(MaskOptions(mask=own), CLASSES, target), target), values[0].clip(max=5)
     )
     given = tmp_path / "map.csv"
     given.write_text("1,2,3,water\n" + "".join(f"{r},{g},{b},tree\n" for r, g, b in SECOND_COLOURS))
-    found = read(decide_mask(MaskOptions(mask=own, class_map=given), CLASSES, target), target)
-    assert (found[:10] == 1).all()
-    assert (found[10:] == 4).all()
+    result = read(decide_mask(MaskOptions(mask=own, class_map=given), CLASSES, target), target)
+    assert (result[:10] == 1).all()
+    assert (result[10:] == 4).all()
 
 
 def test_a_low_confidence_is_unknown(make_raster: Make, target: GeoBox) -> None:
@@ -168,12 +168,12 @@ def test_a_low_confidence_is_unknown(make_raster: Make, target: GeoBox) -> None:
     sure = np.linspace(0, 1, 64, dtype=np.float32)[None, None].repeat(64, 1)
     confidence = make_raster("c.tif", sure, pixel=5)
     for least, limit in ((None, 0.5), (0.8, 0.8)):
-        found = read(
+        result = read(
             decide_mask(MaskOptions(mask=mask, mask_confidence=confidence, min_confidence=least), CLASSES, target),
             target,
         )
-        assert ((found == 255) == (sure[0] < limit)).all()
-        assert set(np.unique(found).tolist()) == {2, 255}
+        assert ((result == 255) == (sure[0] < limit)).all()
+        assert set(np.unique(result).tolist()) == {2, 255}
     percent = make_raster("p.tif", np.full((1, 64, 64), 90, np.uint8), pixel=5)
     with pytest.raises(InputError, match="the confidence holds 90, but must lie between 0 and 1"):
         decide_mask(MaskOptions(mask=mask, mask_confidence=percent), CLASSES, target)

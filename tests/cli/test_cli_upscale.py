@@ -16,21 +16,21 @@ from geo_refdiff.cli.main import run
 def test_summary_for_people_and_machines(make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scene, _ = make_pair(16, 20)
     assert run(["upscale", str(scene), "--model", "bicubic", "--scale", "2", "-o", str(tmp_path / "a.tif")]) == 0
-    told = capsys.readouterr()
-    assert "40 x 32 pixels of 20 metres in EPSG:26914" in told.out
-    assert told.err.startswith("0.00128 megapixels in 1 block: about ")
-    assert told.err.count("\n") == 1  # nothing was decided without being asked
+    reported = capsys.readouterr()
+    assert "40 x 32 pixels of 20 metres in EPSG:26914" in reported.out
+    assert reported.err.startswith("0.00128 megapixels in 1 block: about ")
+    assert reported.err.count("\n") == 1  # nothing was decided without being asked
     assert (
         run(["upscale", str(scene), "--model", "bicubic", "--json", "-o", str(tmp_path / "b.tif"), "--bands", "3,1"])
         == 0
     )
-    told = capsys.readouterr()
-    data = json.loads(told.out)
+    reported = capsys.readouterr()
+    data = json.loads(reported.out)
     assert data["grid"]["shape"] == [128, 160]
     assert data["bands"] == ["blue", "red"]
     assert data["counts"]["pixels"] == 128 * 160
     assert data["timings"]["total"] > 0
-    costs, *notes = told.err.splitlines()
+    costs, *notes = reported.err.splitlines()
     assert costs.startswith("0.0205 megapixels in 1 block: about ")
     assert notes == [f"note: {note}" for note in data["notes"]]
 
@@ -61,11 +61,11 @@ def test_errors_are_one_line(
 ) -> None:
     scene, _ = make_pair(16, 20)
     assert run([str(scene) if a == "SCENE" else a for a in arguments]) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: ")
-    assert told.err.count("\n") == 1
-    assert text in told.err
+    reported = capsys.readouterr()
+    assert reported.out == ""
+    assert reported.err.startswith("error: ")
+    assert reported.err.count("\n") == 1
+    assert text in reported.err
 
 
 def test_debug_shows_where(make_pair: Any) -> None:

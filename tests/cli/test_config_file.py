@@ -43,7 +43,7 @@ def test_a_file_stands_for_the_command_line_which_wins(settings: dict[str, str],
 
 
 @pytest.mark.parametrize(
-    ("lines", "code", "told"),
+    ("lines", "code", "output"),
     [
         ({"scal": "8"}, 2, "unknown option 'scal': did you mean scale?"),
         ({"scale": '"8"'}, 2, "scale '8': give a whole number from 1 to 64"),
@@ -58,15 +58,15 @@ def test_a_file_stands_for_the_command_line_which_wins(settings: dict[str, str],
     ],
 )
 def test_a_file_is_read_strictly(
-    lines: dict[str, str], code: int, told: str, settings: dict[str, str], tmp_path: Path, capsys: Told
+    lines: dict[str, str], code: int, output: str, settings: dict[str, str], tmp_path: Path, capsys: Told
 ) -> None:
     file = written(tmp_path, settings | lines)
     before = sorted(tmp_path.iterdir())
     assert run(["upscale", "--config", file]) == code
-    found = capsys.readouterr().err
-    assert found.startswith(f"error: --config {file}: ")
-    assert told in found
-    assert found.count("\n") == 1
+    result = capsys.readouterr().err
+    assert result.startswith(f"error: --config {file}: ")
+    assert output in result
+    assert result.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -51,8 +51,8 @@ def test_the_command_writes_classes_confidence_names_and_style(
 ) -> None:
     out = tmp_path / "change.tif"
     assert run(["detect-change", str(pair[0]), str(pair[1]), "-o", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    with rasterio.open(pair[0]) as scene, rasterio.open(out) as mask, rasterio.open(told["confidence"]) as sure:
+    reported = json.loads(capsys.readouterr().out)
+    with rasterio.open(pair[0]) as scene, rasterio.open(out) as mask, rasterio.open(reported["confidence"]) as sure:
         assert mask.transform == sure.transform == scene.transform
         assert mask.shape == sure.shape == scene.shape
         assert mask.nodata == sure.nodata == 255
@@ -64,7 +64,7 @@ def test_the_command_writes_classes_confidence_names_and_style(
     assert category_names(str(out)) == CLASSES
     assert out.with_suffix(".qml").exists()
     known = (classes != 255).sum()
-    assert told["shares"]["no change"] == pytest.approx((classes == 0).sum() / known, abs=1e-5)
+    assert reported["shares"]["no change"] == pytest.approx((classes == 0).sum() / known, abs=1e-5)
     assert run(["detect-change", str(pair[0]), str(pair[1]), "-o", str(out)]) == 1
     assert "exists already" in capsys.readouterr().err
     left = sorted(p.name for p in tmp_path.iterdir())
@@ -148,9 +148,9 @@ def test_polygons_and_the_raster_that_they_make_give_the_same_picture(
     frame["now"] = "tree"
     frame.to_file(tmp_path / "p.gpkg", layer="changes")
     assert run([*base, *vector, "-o", str(tmp_path / "w.tif")]) == 1
-    told = capsys.readouterr().err
-    assert "holds 'tree', which is no class of the model; its classes are 0 no change, 1 water, 2 building" in told
-    assert len(told.strip().splitlines()) == 1
+    reported = capsys.readouterr().err
+    assert "holds 'tree', which is no class of the model; its classes are 0 no change, 1 water, 2 building" in reported
+    assert len(reported.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,6 +170,6 @@ def test_options_of_the_mask_are_told_in_one_line(
     words: str,
 ) -> None:
     assert run(["upscale", str(pair[0]), *options, "-o", str(tmp_path / "o.tif")]) == code
-    told = capsys.readouterr().err.strip()
-    assert words in told
-    assert "\n" not in told
+    reported = capsys.readouterr().err.strip()
+    assert words in reported
+    assert "\n" not in reported

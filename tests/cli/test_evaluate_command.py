@@ -34,22 +34,22 @@ def test_real_places_by_the_bundled_model(
     out = tmp_path / "report"
     arguments = ["evaluate", "default", "--data", str(index), "--root", str(root), "-o", str(out), "--grid", "2"]
     assert run([*arguments, "--device", "cpu"]) == 0
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert told.out.startswith("# Evaluation")
-    assert f"written: {out / 'metrics.json'}" in told.out
-    assert f"written: {out / 'grid_8x.png'}" in told.out
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.startswith("# Evaluation")
+    assert f"written: {out / 'metrics.json'}" in output.out
+    assert f"written: {out / 'grid_8x.png'}" in output.out
     data = json.loads((out / "metrics.json").read_text())
     scale = data["scales"]["8"]
     assert len(scale["tiles"]) == 4
     assert scale["labelled_tiles"] == 0
-    assert "a pseudo-label" in told.out
-    found = {name: method["means"] for name, method in scale["methods"].items()}
-    assert found["default"]["haarpsi"] > found["bicubic-ibp"]["haarpsi"] > found["bicubic"]["haarpsi"]
-    assert found["matched-ref"]["haarpsi"] > found["ref"]["haarpsi"]
-    assert found["matched-ref"]["haarpsi_unchanged"] > found["matched-ref"]["haarpsi_changed"] + 0.03
-    assert found["default"]["lr_rmse"] < 0.5
-    assert found["ref"]["energy"] > 0.8 > found["default"]["energy"] > found["bicubic-ibp"]["energy"]
+    assert "a pseudo-label" in output.out
+    result = {name: method["means"] for name, method in scale["methods"].items()}
+    assert result["default"]["haarpsi"] > result["bicubic-ibp"]["haarpsi"] > result["bicubic"]["haarpsi"]
+    assert result["matched-ref"]["haarpsi"] > result["ref"]["haarpsi"]
+    assert result["matched-ref"]["haarpsi_unchanged"] > result["matched-ref"]["haarpsi_changed"] + 0.03
+    assert result["default"]["lr_rmse"] < 0.5
+    assert result["ref"]["energy"] > 0.8 > result["default"]["energy"] > result["bicubic-ibp"]["energy"]
     assert run([*arguments, "--device", "cpu"]) == 1
     assert "holds a report already; give another folder, or --overwrite" in capsys.readouterr().err
 
@@ -97,11 +97,11 @@ def test_errors_are_one_line(
     stand_in = {"OUT": str(tmp_path / "out"), "PAIRS": str(landscapes("1-1", 64))}
     given = [stand_in.get(a, a) for a in arguments]
     assert run(["evaluate", *given]) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: ")
-    assert told.err.count("\n") == 1
-    assert text in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert text in output.err
 
 
 def test_help_is_quick() -> None:

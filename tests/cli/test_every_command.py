@@ -30,9 +30,9 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 
 
 def test_every_command_takes_debug() -> None:
-    found = dict(commands(cli))
-    assert {"upscale", "models import"} <= set(found)
-    without = {name for name, command in found.items() if "--debug" not in {o for p in command.params for o in p.opts}}
+    result = dict(commands(cli))
+    assert {"upscale", "models import"} <= set(result)
+    without = {name for name, command in result.items() if "--debug" not in {o for p in command.params for o in p.opts}}
     assert not without
 
 

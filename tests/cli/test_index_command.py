@@ -30,10 +30,10 @@ def tree(tmp_path: Path, make_raster: Callable[..., Path]) -> Path:
 def test_an_index_is_written_and_summed_up(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "pairs.csv"
     assert run(["index", str(tree), "-o", str(out), "--split", "train"]) == 0
-    told = capsys.readouterr()
-    assert "4 ordered pairs of 2 places; 4 of 4 pairs are used" in told.out
-    assert "shift between dates: median 0." in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert "4 ordered pairs of 2 places; 4 of 4 pairs are used" in output.out
+    assert "shift between dates: median 0." in output.out
+    assert output.err == ""
     assert {row.split for row in read_index(out)} == {"train"}
     assert len(open_dataset(out)) == 4
     assert run(["index", str(tree), "-o", str(out)]) == 1
@@ -59,14 +59,14 @@ def test_errors_are_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureF
     ]
     for command, code, message in cases:
         assert run(command) == code
-        told = capsys.readouterr()
-        assert message in told.err
-        assert len(told.err.splitlines()) == 1
+        output = capsys.readouterr()
+        assert message in output.err
+        assert len(output.err.splitlines()) == 1
     (tree / "here/000/2016.tif").write_bytes(b"x")
     assert run(["index", str(tree), "-o", str(tmp_path / "i.csv")]) == 0
-    told = capsys.readouterr()
-    assert "2 left out as missing or unreadable" in told.out
-    assert "here/000 2016->2020: " in told.out
+    output = capsys.readouterr()
+    assert "2 left out as missing or unreadable" in output.out
+    assert "here/000 2016->2020: " in output.out
     assert run(["index", str(tree), "-o", str(tmp_path / "j.csv"), "--on-error", "stop"]) == 1
     assert "cannot be opened as a raster" in capsys.readouterr().err
 

@@ -53,18 +53,18 @@ def test_notes_come_before_the_work_and_not_twice(
     assert run(job) == 0
     assert "note: scale 8x (the reference's pixels are 8 times finer)" in seen[0]
     assert "note: bands: red <- ref band 1 (red)" in seen[0]
-    told = capsys.readouterr()
-    assert "note:" not in told.out + told.err
-    assert "160 x 128 pixels" in told.out
+    output = capsys.readouterr()
+    assert "note:" not in output.out + output.err
+    assert "160 x 128 pixels" in output.out
 
 
 def test_quiet_says_errors_alone_and_json(job: list[str], capsys: Told) -> None:
     assert run([*job, "-q"]) == 0
     assert capsys.readouterr() == ("", "")
     assert run([*job, "-q", "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["notes"]
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert json.loads(output.out)["notes"]
+    assert output.err == ""
     assert run([*job, "-q", "--ref", "gone.tif"]) == 1
     assert capsys.readouterr().err.startswith("error: gone.tif: no such file")
     assert run([*job, "-q", "-v"]) == 2
@@ -84,9 +84,9 @@ def test_verbose_says_each_step(job: list[str], capsys: Told) -> None:
     assert run(job) == 0
     assert "fitting the reference's values" not in capsys.readouterr().err
     assert run([*job, "-v"]) == 0
-    told = capsys.readouterr().err
-    assert "looking how the reference" in told
-    assert re.search(r"^block 0 \(1 of 1\) took [0-9.]+ s$", told, re.MULTILINE)
+    output = capsys.readouterr().err
+    assert "looking how the reference" in output
+    assert re.search(r"^block 0 \(1 of 1\) took [0-9.]+ s$", output, re.MULTILINE)
     assert not logging.getLogger("geo_refdiff").handlers  # nothing is left behind
 
 
@@ -108,9 +108,9 @@ def test_a_log_file_is_never_another_file(kind: str, job: list[str], tmp_path: P
     before = scene.read_bytes()
     where = {"foreign": scene, "folder": tmp_path, "missing": tmp_path / "no" / "run.log"}[kind]
     assert run([*job, "--log-file", str(where)]) in (1, 2)
-    told = capsys.readouterr().err
-    assert str(where) in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert str(where) in output
+    assert output.count("\n") == 1
     assert scene.read_bytes() == before
     assert not (tmp_path / "o.tif").exists()
 
@@ -152,17 +152,17 @@ def test_a_batch_says_failures_even_when_quiet(make_pair: Any, tmp_path: Path, c
     geopandas.GeoDataFrame({"name": list(squares)}, geometry=outlines, crs="EPSG:26914").to_file(areas)
     command = ["batch", str(areas), "--scene", str(scene), "--out", str(tmp_path / "many"), "--model", "bicubic"]
     assert run([*command, "--scale", "2", "--products", "none", "-q"]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert len(told.err.splitlines()) == 1
-    assert "nowhere failed: no scene of 1 overlaps the area" in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+    assert "nowhere failed: no scene of 1 overlaps the area" in output.err
 
 
 @pytest.mark.parametrize(
     ("words", "completed"), [("geo-refdiff up", "upscale"), ("geo-refdiff upscale --mask-f", "--mask-field")]
 )
 def test_the_shell_completes_commands_and_options(words: str, completed: str) -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", "from geo_refdiff.cli.main import main; main()"],
         capture_output=True,
         text=True,
@@ -173,4 +173,4 @@ def test_the_shell_completes_commands_and_options(words: str, completed: str) ->
             "COMP_CWORD": str(len(words.split()) - 1),
         },
     )
-    assert told.stdout.splitlines() == [f"plain,{completed}"]
+    assert output.stdout.splitlines() == [f"plain,{completed}"]

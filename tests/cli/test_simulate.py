@@ -25,10 +25,10 @@ def hr(make_raster: Any) -> Path:
 
 def test_summary_for_people_and_machines(hr: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["simulate", str(hr), "-o", str(tmp_path / "a.tif"), "--scale", "8"]) == 0
-    told = capsys.readouterr()
-    assert "a.tif: 12 x 10 pixels of 40 metres, 3 bands (red, green, blue), 1/8, sensor default" in told.out
-    assert "left out of the input: 3 rows at the bottom and 5 columns at the right" in told.out
-    assert told.err == ""
+    output = capsys.readouterr()
+    assert "a.tif: 12 x 10 pixels of 40 metres, 3 bands (red, green, blue), 1/8, sensor default" in output.out
+    assert "left out of the input: 3 rows at the bottom and 5 columns at the right" in output.out
+    assert output.err == ""
     assert (
         run(["simulate", str(hr), "-o", str(tmp_path / "b.tif"), "--scale", "4", "--preset", "sentinel-2", "--json"])
         == 0
@@ -114,11 +114,11 @@ def test_errors_are_one_line(
 ) -> None:
     named = {"HR": str(hr), "OUT": str(tmp_path / "lr.tif")}
     assert run(["simulate", *(named.get(a, a.replace("FOLDER", str(tmp_path))) for a in arguments)]) == code
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("error: ")
-    assert told.err.count("\n") == 1
-    assert text in told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert text in output.err
     assert [p.name for p in tmp_path.iterdir()] == ["hr.tif"]
 
 

@@ -254,7 +254,7 @@ def test_what_fails_leaves_nothing(make_raster: Any, tmp_path: Path, monkeypatch
 
 
 def registered(fine: Path, coarse: Path) -> tuple[float, float]:
-    """(rows, cols), output px, by which the coarse scene, warped to the fine one's grid by its own georeference, lies
+    """(rows, cols), output px, by which the coarse scene, warped to the fine one's grid by its own georeference, is
     off the fine one: phase correlation at the frequencies that the coarse one holds."""
     with rasterio.open(fine) as a, rasterio.open(coarse) as b, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -273,8 +273,8 @@ def registered(fine: Path, coarse: Path) -> tuple[float, float]:
     low = (np.hypot(rows, cols) < 0.15 / scale) & (np.hypot(rows, cols) > 0)
     weight = np.sqrt(np.abs(cross[low]))
     matrix = 2 * np.pi * np.stack([rows[low], cols[low]], 1) * weight[:, None]
-    found = np.linalg.lstsq(matrix, np.angle(cross[low]) * weight, rcond=None)[0]
-    return float(found[0]), float(found[1])
+    actual = np.linalg.lstsq(matrix, np.angle(cross[low]) * weight, rcond=None)[0]
+    return float(actual[0]), float(actual[1])
 
 
 @pytest.mark.parametrize("scale", [4, 7, 8, 16])

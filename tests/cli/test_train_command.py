@@ -57,14 +57,14 @@ def test_a_run_goes_where_the_config_s_name_says(
     model = here / "runs" / "cpu-minutes" / "model"
     assert "    geo-refdiff train cpu-minutes --set 'data.train=" in (model / "README.md").read_text()
     assert run(["train", *TINY]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: runs/cpu-minutes holds a run at step 1: give --resume or --overwrite")
+    output = capsys.readouterr().err
+    assert output.startswith("error: runs/cpu-minutes holds a run at step 1: give --resume or --overwrite")
     assert run(["train", *TINY, "--init", "runs/cpu-minutes/model", "-o", "fine"]) == 0
     assert "It began with the weights of runs/cpu-minutes/model" in (here / "fine/model/README.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "told"),
+    ("args", "code", "output"),
     [
         (["nowhere"], 2, "error: no config nowhere: give a TOML file or a preset ("),
         (
@@ -84,23 +84,23 @@ def test_a_run_goes_where_the_config_s_name_says(
 def test_an_error_is_one_line(
     args: list[str],
     code: int,
-    told: str,
+    output: str,
     here: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run(["train", *args]) == code
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
-    assert told in last
+    assert output in last
 
 
 def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
-        raise Interrupted("stopped after step 3, kept in runs/x/state; go on with --resume")
+        raise Interrupted("stopped after step 3, kept in runs/x/state; continue with --resume")
 
     monkeypatch.setattr("geo_refdiff.train.run.train", stopped)
     assert run(["train", *TINY]) == 130
-    assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; go on with --resume\n"
+    assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; continue with --resume\n"
 
 
 def test_pairs_that_are_left_out_are_listed_line_by_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

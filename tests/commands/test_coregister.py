@@ -39,7 +39,7 @@ Make = Callable[..., tuple[Path, Path]]
 @pytest.fixture
 def make(make_raster: Any, make_texture: Any) -> Make:
     """make(side, rows, cols, bend=...) -> (scene, reference), 8x. The reference's own georeference is `rows` and `cols`
-    output pixels too far down and right; `bend`: scene pixels by which its middle lies further down besides."""
+    output pixels too far down and right; `bend`: scene pixels by which its middle is further down besides."""
 
     def build(side: int = 64, rows: int = 0, cols: int = 0, bend: float = 0.0, seed: int = 0) -> tuple[Path, Path]:
         full = side * 8 + 2 * MARGIN
@@ -83,14 +83,14 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     out, report, picture = tmp_path / "aligned.tif", tmp_path / "report.json", tmp_path / "report.png"
     asked = ["coregister", str(scene), str(ref), "-o", str(out), "--report", str(report), "--picture", str(picture)]
     assert run(asked) == 0
-    told = capsys.readouterr().out
-    assert "the reference's content is displaced by one shift" in told
-    found = json.loads(report.read_text())
-    assert (found["verdict"], found["kind"], found["scale"]) == ("registered", "global", 8)
-    assert found["shift"]["scene_pixels"] == pytest.approx([11 / 8, -6 / 8], abs=0.05)
-    assert found["shift"]["output_pixels"] == pytest.approx([11, -6], abs=0.4)
-    assert found["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
-    residual = found["residual_scene_pixels"]
+    reported = capsys.readouterr().out
+    assert "the reference's content is displaced by one shift" in reported
+    result = json.loads(report.read_text())
+    assert (result["verdict"], result["kind"], result["scale"]) == ("registered", "global", 8)
+    assert result["shift"]["scene_pixels"] == pytest.approx([11 / 8, -6 / 8], abs=0.05)
+    assert result["shift"]["output_pixels"] == pytest.approx([11, -6], abs=0.4)
+    assert result["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
+    residual = result["residual_scene_pixels"]
     assert residual["after"] < 0.1 < 1 < residual["before"]
     with rasterio.open(out) as aligned, rasterio.open(scene) as lr:
         assert aligned.shape == (512, 512)
@@ -140,8 +140,8 @@ def test_the_picture_is_stretched_over_valid_pixels(make: Make, make_raster: Any
 
 def test_a_reference_in_another_crs(make: Make, reprojected: Callable[[Path, str], Path]) -> None:
     scene, ref = make(rows=-5, cols=12)
-    found = coregister(scene, reprojected(ref, "EPSG:4326")).registration
-    assert found.shift == pytest.approx((-5 / 8, 12 / 8), abs=0.06)
+    result = coregister(scene, reprojected(ref, "EPSG:4326")).registration
+    assert result.shift == pytest.approx((-5 / 8, 12 / 8), abs=0.06)
 
 
 def test_what_does_not_match_is_refused(make: Make, tmp_path: Path) -> None:
@@ -166,10 +166,10 @@ def test_what_does_not_match_is_refused(make: Make, tmp_path: Path) -> None:
 
 def test_too_little_to_tell(make_pair: Any) -> None:
     scene, ref = make_pair(20, 20)
-    found = plan(scene, ref)
-    assert found.plan.coregistration.verdict == "too small"
-    assert found.plan.coregistration.displacement.is_zero
-    assert "the reference is taken where it says it lies" in found.notes
+    result = plan(scene, ref)
+    assert result.plan.coregistration.verdict == "too small"
+    assert result.plan.coregistration.displacement.is_zero
+    assert "the reference is taken by its own georeference" in result.notes
     with pytest.raises(InputError, match="400 scene pixels valid in both images are too few"):
         plan(scene, ref, coregister="global")
 
@@ -186,7 +186,7 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         np.testing.assert_array_equal(pixels(done.out), pixels(without.out))
         said = "the reference does not look like the scene, either (correlation 0.00): it is not used"
         assert said in done.notes
-        assert not any("is taken where it says it lies" in note for note in done.notes)
+        assert not any("is taken by its own georeference" in note for note in done.notes)
         assert described(done.out)["geo_refdiff:notes"] == list(done.notes)
         assert described(done.out)["geo_refdiff:sources"]["reference"] == 0
 
@@ -203,10 +203,10 @@ def test_a_small_reference_of_another_place_is_not_used(make: Make) -> None:
     with rasterio.open(ref, "r+") as dataset:
         dataset.write(np.ascontiguousarray(turned))
     for wrong in (ref, other):
-        found = plan(scene, wrong, model="default")
-        assert found.plan.reference is None
-        assert found.dropped is not None
-        assert found.dropped.startswith("the reference does not look like the scene, either (correlation ")
+        result = plan(scene, wrong, model="default")
+        assert result.plan.reference is None
+        assert result.dropped is not None
+        assert result.dropped.startswith("the reference does not look like the scene, either (correlation ")
         kept = plan(scene, wrong, coregister="off").plan
         assert kept.reference is not None
         undecided = Coregistration("auto", "too small")
@@ -269,8 +269,8 @@ def test_the_mask_moves_with_the_reference(make: Make, make_raster: Any, tmp_pat
             frame = geopandas.GeoDataFrame({"now": [3]}, geometry=[shapely.Polygon(corners)], crs="EPSG:26914")
             frame.to_file(mask)
         field = {"mask_field": "now", "mask_lies_on": "ref"} if kind == "polygons" else {}
-        found = plan(scene, path, mask=mask, model="default", **field)
-        with ConditionReader(found.plan, found.restorer) as reader:
+        result = plan(scene, path, mask=mask, model="default", **field)
+        with ConditionReader(result.plan, result.restorer) as reader:
             assert reader.mask is not None
             seen.append(reader.mask.read(Window(0, 0, 512, 512)) == 3)
     rows, cols = (np.flatnonzero(s.any(axis=a))[[0, -1]] for a in (1, 0) for s in seen[:1])
@@ -299,25 +299,25 @@ def test_a_mask_that_lies_on_the_scene_stays_there(make: Make, tmp_path: Path, s
         frame = geopandas.GeoDataFrame({"now": [3]}, geometry=[shapely.Polygon(corners)], crs="EPSG:26914")
         frame.to_file(mask)
         field = {"mask_field": "now"}
-    found = plan(scene, ref, mask=mask, model="default", mask_lies_on=said, **field)
-    with ConditionReader(found.plan, found.restorer) as reader:
+    result = plan(scene, ref, mask=mask, model="default", mask_lies_on=said, **field)
+    with ConditionReader(result.plan, result.restorer) as reader:
         assert reader.mask is not None
         at = reader.mask.read(Window(0, 0, 512, 512)) == 3
     corner = [int(np.flatnonzero(at.any(axis=a))[0]) for a in (1, 0)]
     shift = [rows - full for rows, full in zip(corner, (160, 120), strict=True)]
     assert max(abs(s - (0 if said != "ref" else t)) for s, t in zip(shift, (13, -9), strict=True)) <= 1
-    where = "is moved with the reference" if said == "ref" else "lies on the scene"
-    assert any(f"the mask {where}; say --mask-lies-on" in note for note in found.notes)
+    where = "is moved with the reference" if said == "ref" else "is aligned with the scene"
+    assert any(f"the mask {where}; say --mask-lies-on" in note for note in result.notes)
 
 
 def test_what_detect_change_finds_is_used_where_it_was_found(make: Make, tmp_path: Path) -> None:
     scene, _ = make()
     _, ref = make(rows=-13, cols=9)
     mask = detect_change(scene, ref, tmp_path / "change.tif", bands=[1, 2, 3], scale=8)
-    found = plan(scene, ref, mask=mask.out, model="default")
-    assert found.plan.mask is not None
-    assert found.plan.mask.on_scene
-    with ConditionReader(found.plan, found.restorer) as reader:
+    result = plan(scene, ref, mask=mask.out, model="default")
+    assert result.plan.mask is not None
+    assert result.plan.mask.on_scene
+    with ConditionReader(result.plan, result.restorer) as reader:
         assert reader.mask is not None
         used = reader.mask.read(Window(0, 0, 512, 512))
     with rasterio.open(mask.out) as dataset:
@@ -365,9 +365,9 @@ def test_a_reference_of_other_units_with_too_little_in_common_is_not_used(make: 
         values, transform = dataset.read().astype(np.uint16) * 40 + 500, dataset.transform
     values[:, :, MARGIN + 3 :] = 0
     path = make_raster("sliver.tif", values, transform=transform, nodata=0)
-    found = plan(scene, path, model="default", coregister="off")
-    assert found.plan.reference is None
-    assert any("too few common pixels" in note and "it is not used" in note for note in found.notes)
+    result = plan(scene, path, model="default", coregister="off")
+    assert result.plan.reference is None
+    assert any("too few common pixels" in note and "it is not used" in note for note in result.notes)
     with pytest.raises(OptionError, match="matched-ref needs a reference, but too few common pixels"):
         plan(scene, path, model="matched-ref", coregister="off")
 
@@ -375,13 +375,13 @@ def test_a_reference_of_other_units_with_too_little_in_common_is_not_used(make: 
 def test_a_field_is_the_same_for_every_block_layout(make: Make, tmp_path: Path) -> None:
     scene, ref = make(128, rows=5, cols=3, bend=1.2)
     options: dict[str, Any] = {"model": "matched-ref", "scale": 8, "ref": ref, "coregister": "local"}
-    found = plan(scene, ref, coregister="local")
-    assert found.plan.coregistration.kind == "local"
-    with ConditionReader(found.plan, found.restorer) as reader:
+    result = plan(scene, ref, coregister="local")
+    assert result.plan.coregistration.kind == "local"
+    with ConditionReader(result.plan, result.restorer) as reader:
         assert reader.reference is not None
         whole, known = reader.reference.read(Window(0, 0, 1024, 1024))
     for window in (Window(300, 420, 90, 333), Window(0, 511, 513, 2), Window(900, 7, 124, 310)):
-        with ConditionReader(found.plan, found.restorer) as reader:
+        with ConditionReader(result.plan, result.restorer) as reader:
             assert reader.reference is not None
             part, valid = reader.reference.read(window)
         at = window.within(Window(0, 0, 1024, 1024))
@@ -447,7 +447,7 @@ def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         ({"coregister": "some"}, "coregister 'some': choose auto, global, local, off"),
         ({"on_misregistration": "go"}, "on misregistration 'go': choose stop or no-ref"),
@@ -455,15 +455,15 @@ def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
         ({"max_residual": float("nan")}, "max residual nan: give a number of scene pixels above 0"),
     ],
 )
-def test_bad_options(make_pair: Any, options: dict[str, Any], told: str) -> None:
+def test_bad_options(make_pair: Any, options: dict[str, Any], reported: str) -> None:
     scene, ref = make_pair()
     with pytest.raises(OptionError) as error:
         plan(scene, ref, **options)
-    assert str(error.value) == told
+    assert str(error.value) == reported
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["--mode", "wild"], "mode 'wild': choose auto, global, local, affine"),
         (["--scale", "0"], "scale 0: give a whole number from 1 to"),
@@ -473,10 +473,10 @@ def test_bad_options(make_pair: Any, options: dict[str, Any], told: str) -> None
         (["-o", "nowhere/out.tif"], "nowhere"),
     ],
 )
-def test_bad_commands(make_pair: Any, capsys: Any, arguments: list[str], told: str) -> None:
+def test_bad_commands(make_pair: Any, capsys: Any, arguments: list[str], reported: str) -> None:
     scene, ref = make_pair()
     told_arguments = [str(scene) if a == "SCENE" else a for a in arguments]
     assert run(["coregister", str(scene), str(ref), *told_arguments]) in (1, 2)
     error = capsys.readouterr().err.strip()
-    assert told in error
+    assert reported in error
     assert "\n" not in error

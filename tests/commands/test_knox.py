@@ -100,9 +100,9 @@ def test_the_model_with_a_reference_in_any_crs(
     out = upscale(scene, ref=reference, out=tmp_path / "out.tif", scale=8, device="cpu").out
     check_product(scene, out)
     if which("gdalinfo"):
-        told = subprocess.run(["gdalinfo", str(out)], capture_output=True, text=True, check=True)
-        assert 'ID["EPSG",26914]' in told.stdout
-        assert "Warning" not in told.stderr
+        reported = subprocess.run(["gdalinfo", str(out)], capture_output=True, text=True, check=True)
+        assert 'ID["EPSG",26914]' in reported.stdout
+        assert "Warning" not in reported.stderr
 
 
 def test_the_model_with_a_mask_and_without(knox: Path, make_scene: MakeScene, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_every_kind_of_scene_through_the_model(
 def cross_fade_gradients(
     scene: Path, reference: Path, folder: Path, window: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The image and, along rows and columns, whether a place lies in a cross-fade of its windows."""
+    """The image and, along rows and columns, whether a place is in a cross-fade of its windows."""
     result = upscale(scene, ref=reference, out=folder / f"{window}.tif", window=window, keep=True)
     assert result.plan_path is not None
     plan = read_plan(result.plan_path)

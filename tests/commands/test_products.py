@@ -144,11 +144,11 @@ def test_the_item_says_when_the_scene_was_taken(
     scene = make_pair()[0].rename(tmp_path / name)
     options: dict[str, Any] = {"model": "bicubic", "scale": 2, "products": "stac", "scene_date": said}
     upscale(scene, out=tmp_path / "o.tif", **options)
-    told = json.loads((tmp_path / "o.json").read_text())["properties"]
-    assert told["geo_refdiff:datetime_from"] == want[2]
-    assert told["datetime"] == want[0] or want[0] is None
-    assert told.get("end_datetime") == want[1]
-    assert told.get("start_datetime") == (told["datetime"] if want[1] else None)
+    reported = json.loads((tmp_path / "o.json").read_text())["properties"]
+    assert reported["geo_refdiff:datetime_from"] == want[2]
+    assert reported["datetime"] == want[0] or want[0] is None
+    assert reported.get("end_datetime") == want[1]
+    assert reported.get("start_datetime") == (reported["datetime"] if want[1] else None)
 
 
 def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_pa
 def test_the_item_says_how_the_reference_was_registered(make_pair: Any, tmp_path: Path) -> None:
     scene, ref = make_pair()
     upscale(scene, ref=ref, model="matched-ref", out=tmp_path / "o.tif", products="stac")
-    told = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
-    assert told["mode"] == "auto"
-    assert told["unused"] is False
-    assert len(told["shift_scene_pixels"]) == 2
+    reported = json.loads((tmp_path / "o.json").read_text())["properties"]["geo_refdiff:coregistration"]
+    assert reported["mode"] == "auto"
+    assert reported["unused"] is False
+    assert len(reported["shift_scene_pixels"]) == 2
 
 
 def test_products_are_not_overwritten_unasked(make_pair: Any, tmp_path: Path) -> None:

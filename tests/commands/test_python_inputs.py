@@ -51,15 +51,15 @@ def test_open_datasets_stand_for_their_files(make_pair: Any, make_raster: Any, t
     options: dict[str, Any] = {"model": "matched-ref", "coregister": "off", "products": None}
     by_name = upscale(scene, ref=ref, mask=mask, out=tmp_path / "a.tif", **options)
     with rasterio.open(scene) as one, rasterio.open(ref) as two, rasterio.open(mask) as three:
-        found = upscale(one, ref=two, mask=three, like=two, out=tmp_path / "b.tif", **options)
-        assert found.out.read_bytes()[:4] == b"II*\0"
+        actual = upscale(one, ref=two, mask=three, like=two, out=tmp_path / "b.tif", **options)
+        assert actual.out.read_bytes()[:4] == b"II*\0"
         assert coregister(one, two).scale == 8
         assert detect_change(one, two, tmp_path / "change.tif").scale == 8
         assert simulate(two, tmp_path / "coarse.tif", 8).scale == 8
         with rasterio.open(by_name.out) as out:
             assert not validate_product(out, one, reference=two).broken
         assert one.read().any()  # stays open
-    with rasterio.open(by_name.out) as first, rasterio.open(found.out) as second:
+    with rasterio.open(by_name.out) as first, rasterio.open(actual.out) as second:
         np.testing.assert_array_equal(first.read(), second.read())
 
 
@@ -74,8 +74,8 @@ def test_a_dataset_in_memory_goes_as_long_as_it_is_open(make_pair: Any, tmp_path
 def test_what_is_no_file_is_told_with_the_way_out(make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair(16, 16)
     out = tmp_path / "o.tif"
-    told = pytest.raises(InputError, match="WarpedVRT has no name of its own; give what it warps")
-    with rasterio.open(scene) as dataset, WarpedVRT(dataset, crs="EPSG:4326") as warped, told:
+    output = pytest.raises(InputError, match="WarpedVRT has no name of its own; give what it warps")
+    with rasterio.open(scene) as dataset, WarpedVRT(dataset, crs="EPSG:4326") as warped, output:
         upscale(warped, out=out, **QUICK)
     with rasterio.open(scene, "r+") as writing, pytest.raises(InputError, match="open for writing; close it first"):
         upscale(writing, out=out, **QUICK)
@@ -130,8 +130,8 @@ def test_polygons_are_masks(make_pair: Any, tiny_compact: Path, tmp_path: Path, 
     field = None if kind == "geometry" else "class"
     options: dict[str, Any] = {"model": tiny_compact, "coregister": "off", "products": None, "ref": ref}
     wanted = upscale(scene, mask=tmp_path / "m.gpkg", mask_field=field, out=tmp_path / "a.tif", **options)
-    found = upscale(scene, mask=given, mask_field=field, out=tmp_path / "b.tif", **options)
-    with rasterio.open(wanted.out) as first, rasterio.open(found.out) as second:
+    actual = upscale(scene, mask=given, mask_field=field, out=tmp_path / "b.tif", **options)
+    with rasterio.open(wanted.out) as first, rasterio.open(actual.out) as second:
         np.testing.assert_array_equal(first.read(), second.read())
     again = upscale(scene, mask=given, mask_field=field, out=tmp_path / "b.tif", resume=True, **options)
     assert again.notes[0] == "everything was finished already"
@@ -141,8 +141,8 @@ def test_polygons_are_masks(make_pair: Any, tiny_compact: Path, tmp_path: Path, 
 def test_masks_that_are_none_are_told(make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair(16, 16)
     frame = geopandas.GeoDataFrame(geometry=[square(0, 0, 1)])
-    for mask, told in ((frame, "has no CRS"), (frame.set_crs(UTM).iloc[:0], "mask: holds no geometry")):
-        with pytest.raises(GeoRefDiffError, match=told):
+    for mask, output in ((frame, "has no CRS"), (frame.set_crs(UTM).iloc[:0], "mask: holds no geometry")):
+        with pytest.raises(GeoRefDiffError, match=output):
             upscale(scene, mask=mask, out=tmp_path / "o.tif", **QUICK)
     assert run(["upscale", str(scene), "--mask", str(tmp_path / "gone.parquet"), "--model", "bicubic"]) == 1
 
@@ -165,7 +165,7 @@ def test_a_mask_of_0_and_1_is_said_to_mean_what_it_is_taken_for(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "value", "share", "told"),
+    ("dtype", "value", "share", "output"),
     [
         ("uint8", 0, 0.1, "so 0 in all bands (10.0% of the pixels"),
         ("uint8", 0, 0.01, None),
@@ -177,13 +177,13 @@ def test_a_mask_of_0_and_1_is_said_to_mean_what_it_is_taken_for(
     ],
 )
 def test_a_missing_nodata_value_is_told(
-    make_raster: Any, tmp_path: Path, dtype: str, value: float, share: float, told: str | None
+    make_raster: Any, tmp_path: Path, dtype: str, value: float, share: float, output: str | None
 ) -> None:
     values = np.random.default_rng(0).integers(1, 200, (3, 40, 50)).astype(dtype)
     values.reshape(3, -1)[:, : int(share * 2000)] = value
     scene = make_raster("s.tif", values, names=("red", "green", "blue"))
     notes = [n for n in upscale(scene, out=tmp_path / "o.tif", **QUICK).notes if "no nodata value is declared" in n]
-    assert bool(notes) == (told is not None)
-    assert told is None or told in notes[0]
+    assert bool(notes) == (output is not None)
+    assert output is None or output in notes[0]
     scene = make_raster("t.tif", values, names=("red", "green", "blue"), nodata=value)
     assert not any("no nodata value" in n for n in upscale(scene, out=tmp_path / "p.tif", **QUICK).notes)

@@ -24,12 +24,12 @@ from geo_refdiff.plan.uncertainty import FILE
 def calibrated(folder: Path, **more: Any) -> Path:
     """Puts a calibration into a model's folder."""
     part = {"shares": [0.001, 2.0, 0.5, 1.0, 0.3, 0.1], "factors": [1.5, 1.6, 1.7]}
-    found = {
+    actual = {
         "format": 1, "predictors": list(PREDICTORS), "model_sha256": model_digest(folder), "coverage": 0.9, "runs": 2,
         "sampler": {}, "bands": ["red", "green", "blue"], "tables": {"8": {"known": part, "unknown": part}},
         "origin": {},
     }  # fmt: skip
-    (folder / FILE).write_text(json.dumps(found | more))
+    (folder / FILE).write_text(json.dumps(actual | more))
     return folder
 
 

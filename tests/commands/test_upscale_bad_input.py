@@ -160,7 +160,7 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
                 stream.seek(len(whole) // 2)
                 stream.write(bytes(len(whole) // 2))
 
-    with pytest.raises(InputError, match=r"cut short.* of 16 blocks are finished in .*; go on with --resume$"):
+    with pytest.raises(InputError, match=r"cut short.* of 16 blocks are finished in .*; continue with --resume$"):
         upscale(scene, **options, progress=damage)
     kept = sorted(blocks.iterdir())
     assert len(kept) >= 6

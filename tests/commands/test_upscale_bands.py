@@ -60,6 +60,6 @@ def test_the_output_keeps_the_scene_s_order_whatever_the_model(pair: tuple[Path,
     options = {"scale": 8, "plan_only": True, "overwrite": True, "out": tmp_path / "o.tif"}
     result = upscale(pair[0], model="default", **options)
     assert result.bands == NAMES
-    told = "bands: B02, the model's blue; B03, the model's green; B04, the model's red; B08, the model's nir"
-    assert told in result.notes
+    output = "bands: B02, the model's blue; B03, the model's green; B04, the model's red; B08, the model's nir"
+    assert output in result.notes
     assert upscale(pair[0], model="bicubic", bands=["B04", "B02"], **options).bands == ("B04", "B02")

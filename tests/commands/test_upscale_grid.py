@@ -1,4 +1,4 @@
-"""The output lies exactly on the scene's grid, and an identity restorer gives back the scene."""
+"""The output is exactly on the scene's grid, and an identity restorer gives back the scene."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_blocks_without_any_valid_pixel(make_raster: Any, tmp_path: Path, kind: 
     out = upscale(scene, model="bicubic", scale=4, block_size=32, out=tmp_path / "out.tif").out
     with rasterio.open(out) as dataset:
         pixels = dataset.read()
-        found = np.isfinite(pixels[0]) if kind == "nan" else dataset.dataset_mask() > 0
+        actual = np.isfinite(pixels[0]) if kind == "nan" else dataset.dataset_mask() > 0
         assert dataset.transform.a == 10
-    np.testing.assert_array_equal(found, valid.repeat(4, 0).repeat(4, 1))
-    assert (pixels[:, found] == 9).all()
+    np.testing.assert_array_equal(actual, valid.repeat(4, 0).repeat(4, 1))
+    assert (pixels[:, actual] == 9).all()

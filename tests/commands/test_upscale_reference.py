@@ -61,10 +61,10 @@ def test_a_reference_in_other_units_is_matched(make_pair: Any, make_raster: Any,
     same = upscale(scene, ref=ref, model="matched-ref", scale=8, out=tmp_path / "same.tif").out
     numbers = pixels(ref)
     other = (numbers * 37 + 500).astype("uint16") if kind == "uint16" else (numbers / 25_500).astype("float32")
-    found = upscale(
+    actual = upscale(
         scene, ref=make_raster("other.tif", other, pixel=5), model="matched-ref", scale=8, out=tmp_path / "o.tif"
     ).out
-    assert np.abs(pixels(found) - pixels(same)).mean() < 1.5
+    assert np.abs(pixels(actual) - pixels(same)).mean() < 1.5
 
 
 def test_a_reference_that_covers_a_part(make_pair: Any, make_raster: Any, tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_reference_that_covers_a_part(make_pair: Any, make_raster: Any, tmp_pa
     result = upscale(scene, ref=half, model="matched-ref", scale=8, out=tmp_path / "part.tif")
     assert any("covers 50.0%" in note for note in result.notes)
     plain = pixels(upscale(scene, model="bicubic-ibp", scale=8, out=tmp_path / "plain.tif").out)
-    found = pixels(result.out)
-    assert np.abs(found[:, :, 300:] - plain[:, :, 300:]).max() <= 1
-    assert detail(found[:, :, :150]).std() > 1.25 * detail(found[:, :, 300:]).std()
+    actual = pixels(result.out)
+    assert np.abs(actual[:, :, 300:] - plain[:, :, 300:]).max() <= 1
+    assert detail(actual[:, :, :150]).std() > 1.25 * detail(actual[:, :, 300:]).std()
     outside = upscale(
         scene, ref=half, model="matched-ref", scale=8, out=tmp_path / "aoi.tif", aoi="487000,5208000,487500,5209000"
     )
@@ -142,6 +142,6 @@ def test_sixteen_bit_scene_through_a_model(
     dn = (pixels(scene) * 40 + 300).astype("uint16")
     path = make_raster("dn.tif", dn, names=("red", "green", "blue"))
     result = upscale(path, model=tiny_compact, scale=4, steps=0, out=tmp_path / "out.tif")
-    found = pixels(result.out)
-    assert 0 < np.median(found) < 20_000
+    actual = pixels(result.out)
+    assert 0 < np.median(actual) < 20_000
     assert any("no reference" in note for note in result.notes)

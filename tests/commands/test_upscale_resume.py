@@ -15,7 +15,8 @@ import torch
 
 from geo_refdiff import upscale
 from geo_refdiff.commands.upscale import Interrupted
-from geo_refdiff.errors import OutputError, ResumeError
+from geo_refdiff.engine.run import run_blocks
+from geo_refdiff.errors import InputError, OutputError, ResumeError
 from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
 OPTIONS: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "products": "none"}
@@ -96,10 +97,33 @@ def test_ctrl_c_leaves_a_resumable_state(make_pair: Any, tmp_path: Path) -> None
     with pytest.raises(Interrupted, match=r"of 30 blocks are finished .* --resume"):
         upscale(scene, model=Stops, out=out, **OPTIONS)
     assert not out.exists()
-    with pytest.raises(ResumeError, match="go on with --resume or start anew with --overwrite"):
+    with pytest.raises(ResumeError, match="continue with --resume or start anew with --overwrite"):
         upscale(scene, model="bicubic-ibp", out=out, **OPTIONS)
     upscale(scene, model="bicubic-ibp", out=out, resume=True, **OPTIONS)
     assert out.read_bytes() == expected
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("gone"), OutputError("full"), MemoryError(), RuntimeError("CUDA out of memory")]
+)
+@pytest.mark.parametrize("after", [0, 5])
+def test_after_any_error_finished_blocks_stay_and_nothing_else(
+    make_pair: Any, tmp_path: Path, error: Exception, after: int
+) -> None:
+    scene, _ = make_pair(16, 16)
+    before = sorted(tmp_path.rglob("*"))
+
+    def fails(plan: Any, workdir: Any, restorer: Any, **options: Any) -> Any:
+        run_blocks(plan, workdir, restorer, order=range(after), **options)
+        raise error
+
+    out, options = tmp_path / "out.tif", OPTIONS | {"model": "bicubic", "block_size": 16}
+    with pytest.raises(type(error)):
+        upscale(scene, out=out, runner=fails, **options)
+    assert not out.exists()
+    if not after:
+        assert sorted(tmp_path.rglob("*")) == before
+    assert upscale(scene, out=out, resume=True, **options).counts["blocks_resumed"] == after
 
 
 def test_ctrl_c_on_the_command_line_says_how_to_go_on(make_pair: Any, tmp_path: Path) -> None:

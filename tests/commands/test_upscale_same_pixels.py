@@ -66,11 +66,11 @@ def check_ways(scene: Path, whole: Path, tmp_path: Path, areas: int, **options: 
     check_close(pixels(out), expected)
 
 
-def check_close(found: np.ndarray, expected: np.ndarray) -> None:
+def check_close(result: np.ndarray, expected: np.ndarray) -> None:
     """To 1 DN of uint8 in all pixels, and the same pixels missing."""
-    difference = np.abs(found.astype(int) - expected.astype(int))
+    difference = np.abs(result.astype(int) - expected.astype(int))
     assert difference.max() <= 1
-    np.testing.assert_array_equal(found.any(axis=0), expected.any(axis=0))
+    np.testing.assert_array_equal(result.any(axis=0), expected.any(axis=0))
 
 
 @pytest.mark.parametrize("model", ["bicubic", "bicubic-ibp", "matched-ref"])
@@ -114,7 +114,7 @@ def test_diffusion(
 def test_the_order_of_blocks_changes_nothing(make_pair: Any, tmp_path: Path, tiny_compact: Path) -> None:
     scene, ref = make_pair()
     planned = make_plan(scene, ref, UpscaleOptions.of(model=tiny_compact, scale=4, block_size=64, products=()))
-    found = []
+    result = []
     for number, seed in enumerate((None, 1)):
         workdir = Workdir(tmp_path / f"run{number}")
         order = None if seed is None else np.random.default_rng(seed).permutation(planned.plan.blocks.count).tolist()
@@ -123,8 +123,8 @@ def test_the_order_of_blocks_changes_nothing(make_pair: Any, tmp_path: Path, tin
             run_blocks(planned.plan, workdir, planned.restorer, order=order)
         files = sorted((workdir.path / "blocks").iterdir())
         assert len(files) == planned.plan.blocks.count == 9
-        found.append([f.read_bytes() for f in files])
-    assert found[0] == found[1]
+        result.append([f.read_bytes() for f in files])
+    assert result[0] == result[1]
 
 
 def test_a_scene_cut_out_as_a_file_of_its_own(make_pair: Any, make_raster: Any, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_windows_do_not_show(make_pair: Any, tmp_path: Path) -> None:
     ],
 )
 def test_polygons_across_the_180th_meridian(make_raster: Any, tmp_path: Path, crs: str, transform: Affine) -> None:
-    """Longitudes of the area jump from 180 to -180; those of the scene go on beyond it."""
+    """Longitudes of the area jump from 180 to -180; those of the scene continue beyond it."""
     import geopandas
     import shapely
 
@@ -221,7 +221,7 @@ def test_polygons_of_a_pixel_or_less(make_pair: Any, tmp_path: Path) -> None:
             assert len(rows)
             np.testing.assert_array_equal(dataset.read()[:, rows, cols], whole[:, rows + 8, cols + 8])
     for nothing in (area((9.1, 9.1), (9.4, 9.1), (9.2, 9.4)), area((9.6, 0), (9.9, 0), (10.4, 90), (10.1, 90))):
-        with pytest.raises(GridError, match=r"no pixel centre of the output lies inside, .* draw it larger") as caught:
+        with pytest.raises(GridError, match=r"no pixel centre of the output is inside, .* draw it larger") as caught:
             upscale(scene, out=tmp_path / "none.tif", aoi=nothing, **options)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300

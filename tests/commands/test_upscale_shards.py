@@ -33,7 +33,7 @@ def pixels(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 @pytest.fixture(params=["nodata", "nan", "mask", "all valid"])
 def scene(request: pytest.FixtureRequest, make_raster: Any) -> Path:
-    """A scene in which all of the first shard (128 pixels), and a bit more, is missing, told in several ways."""
+    """A scene in which all of the first shard (128 pixels), and a bit more, is missing, reported in several ways."""
     array, named = pixels(), {"names": ("red", "green", "near infrared")}
     hole = np.zeros((HEIGHT, WIDTH), bool)
     hole[:19, :21] = hole[50:, 60] = True
@@ -204,7 +204,7 @@ def test_nothing_but_missing_pixels(make_raster: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "reported"),
     [
         (["--shard-size", "0", "-o", "x.vrt"], "shard size 0: give a multiple of 64, the block size"),
         (["--shard-size", "-64", "-o", "x.vrt"], "shard size -64: give a multiple of 64"),
@@ -219,15 +219,15 @@ def test_nothing_but_missing_pixels(make_raster: Any, tmp_path: Path) -> None:
     ],
 )
 def test_senseless_values_are_one_line(
-    make_raster: Any, tmp_path: Path, monkeypatch: Any, capsys: Any, more: list[str], told: str
+    make_raster: Any, tmp_path: Path, monkeypatch: Any, capsys: Any, more: list[str], reported: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     scene = make_raster("scene.tif", pixels(12, 12))
     command = ["upscale", str(scene), "--model", "bicubic", "--scale", "8", "--block-size", "64", *more]
     assert cli(command) == 2
-    found = capsys.readouterr().err
-    assert found.count("\n") == 1
-    assert told in found
+    actual = capsys.readouterr().err
+    assert actual.count("\n") == 1
+    assert reported in actual
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
 
@@ -237,8 +237,8 @@ def test_shards_share_out_the_blocks(height: int, width: int, ratio: int) -> Non
     blocks = plan_blocks(16, shape)
     size = 16 * ratio
     layout = BlockLayout(size, -(-shape[0] // size), -(-shape[1] // size))
-    found = [list(blocks.within(layout.window(i, shape))) for i in range(layout.count)]
-    assert sorted(i for part in found for i in part) == list(range(blocks.count))
-    for index, part in enumerate(found):
+    actual = [list(blocks.within(layout.window(i, shape))) for i in range(layout.count)]
+    assert sorted(i for part in actual for i in part) == list(range(blocks.count))
+    for index, part in enumerate(actual):
         assert part == sorted(part)
         assert all(layout.window(index, shape).contains(blocks.window(i, shape)) for i in part)

@@ -133,7 +133,7 @@ def test_a_model_that_does_not_know_the_factor_works_at_a_multiple(index: Path, 
     assert made.valid.all()
     assert torch.allclose(made.image, fine.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).mean(dim=(-1, -3)), atol=1e-3)
     assert run_scale(open_model(SamplingOptions(model="bicubic")), 7) == 7
-    with pytest.raises(ModelError, match="knows neither scale 5 nor a multiple of it, only 4, 6, 8, 9"):
+    with pytest.raises(ModelError, match="has neither scale 5 nor a multiple of it, only 4, 6, 8, 9"):
         run_scale(method.model, 5)
 
 
@@ -149,7 +149,7 @@ def test_what_cannot_be_run_is_left_out_and_said(index: Path, tmp_path: Path, ti
     assert metrics["tiles"] == ["no ref", "whole"]
     assert "gone.tif" in metrics["left_out"]["gone"]
     assert "needs a reference" in metrics["scenes"]["no ref"]["left_out"]["matched-ref"]
-    assert "knows neither scale 3" in metrics["scenes"]["whole"]["left_out"]["tiny-compact"]
+    assert "has neither scale 3" in metrics["scenes"]["whole"]["left_out"]["tiny-compact"]
     assert metrics["scenes"]["no truth"]["gain"] is None
     matched = metrics["methods"]["matched-ref"]
     assert matched["per_tile"]["psnr"][0] is None

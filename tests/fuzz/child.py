@@ -146,10 +146,10 @@ def plan_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]
     options: dict[str, Any] = {"model": "bicubic", "scale": 4, "block_size": 32, "device": "cpu"}
 
     def used() -> None:
-        found = read_plan(plan)
-        assert found.blocks.count == len({found.block(i) for i in range(found.blocks.count)})
-        found.digest()
-        assert found.geobox.shape == found.shape
+        result = read_plan(plan)
+        assert result.blocks.count == len({result.block(i) for i in range(result.blocks.count)})
+        result.digest()
+        assert result.geobox.shape == result.shape
 
     def resumed() -> None:
         (folder / "job.tif").unlink(missing_ok=True)
@@ -193,8 +193,8 @@ def _spoiled_model(whole: bytes, length: int, draw: random.Random) -> bytes:
 
 def manifest_cases(folder: Path, draw: random.Random) -> Generator[Case, None, None]:
     """The manifest, or the settings, of a batch that is planned and run again."""
-    from geo_refdiff.batch.jobs import Sources
     from geo_refdiff.batch.run import batch, plan_batch
+    from geo_refdiff.options import Sources
 
     out = folder / "batch"
     kept = {path: path.read_bytes() for path in (out / "manifest.gpkg", out / "batch" / "batch.json")}
@@ -266,16 +266,16 @@ def _virtual() -> int:
 def fuzz(target: str, folder: Path, seed: int, cases: int) -> dict[str, Any]:
     """What came of some cases."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    told: Counter[str] = Counter()
+    output: Counter[str] = Counter()
     wrong: list[str] = []
     spoiled = TARGETS[target](folder, random.Random(seed))
     for number, (said, call) in enumerate(islice(spoiled, cases + 1)):
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:
             call()
-            told["works"] += 1
+            output["works"] += 1
         except GeoRefDiffError as error:
-            told["refused"] += 1
+            output["refused"] += 1
             text = str(error)
             if not number or not text or len(text) > LONGEST or not text.isprintable():
                 wrong.append(f"{target} {number}: not one line for a person: {text[:2000]!r}\n{said[:3000]}")
@@ -287,7 +287,7 @@ def fuzz(target: str, folder: Path, seed: int, cases: int) -> dict[str, Any]:
             wrong.append(f"{target} {number}: memory grew by {grown / 2**20:.0f} MiB\n{said[:3000]}")
             break
     spoiled.close()
-    return {**told, "wrong": wrong}
+    return {**output, "wrong": wrong}
 
 
 def main(folder: Path, seed: int, targets: list[str]) -> dict[str, dict[str, Any]]:

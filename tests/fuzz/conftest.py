@@ -31,8 +31,8 @@ def batch_done(job: Path) -> Path:
     import rasterio
     import shapely
 
-    from geo_refdiff.batch.jobs import Sources
     from geo_refdiff.batch.run import batch
+    from geo_refdiff.options import Sources
 
     with rasterio.open(job / "scene.tif") as dataset:
         west, north, pixel, crs = dataset.transform.c, dataset.transform.f, dataset.transform.a, dataset.crs

@@ -198,7 +198,7 @@ def corners(gbox: GeoBox) -> np.ndarray:
 
 
 def check_grid(plan: Plan, raster: dict[str, Any]) -> None:
-    """The output lies on the scene's grid divided by the scale, within it."""
+    """The output is on the scene's grid divided by the scale, within it."""
     scale, crop, own = plan.grid.scale, plan.grid.crop, raster["transform"]
     assert Window(0, 0, raster["height"], raster["width"]).contains(crop)
     assert plan.shape == plan.geobox.shape == (crop.height * scale, crop.width * scale)
@@ -233,19 +233,19 @@ def test_plan_holds_together(
 ) -> None:
     scene = write(folder / "scene.tif", raster)
     text, polygon = area_of(area, raster)
-    found = planned(scene=scene, aoi=text, **options)
-    if isinstance(found, str):
+    result = planned(scene=scene, aoi=text, **options)
+    if isinstance(result, str):
         return
-    check_grid(found, raster)
-    check_blocks(found)
+    check_grid(result, raster)
+    check_blocks(result)
     if text is None:
         return
     whole = planned(scene=scene, **options)
     assert isinstance(whole, Plan)
-    crop, scale = found.grid.crop, found.grid.scale
-    moved = Window(0, 0, *found.shape).shift(crop.row * scale, crop.col * scale)
-    assert found.on_lattice(Window(0, 0, *found.shape)) == whole.on_lattice(moved)
-    assert (found.windows, found.radiometry, found.output.dtype) == (
+    crop, scale = result.grid.crop, result.grid.scale
+    moved = Window(0, 0, *result.shape).shift(crop.row * scale, crop.col * scale)
+    assert result.on_lattice(Window(0, 0, *result.shape)) == whole.on_lattice(moved)
+    assert (result.windows, result.radiometry, result.output.dtype) == (
         whole.windows,
         whole.radiometry,
         whole.output.dtype,
@@ -271,10 +271,10 @@ def test_any_three_rasters(
         "ref": write(folder / "b.tif", ref),
         "mask": write(folder / "c.tif", mask | {"dtype": "uint8"}, top=3),
     }
-    found = planned(model=model, coregister="off", block_size=64, **files)
-    if isinstance(found, Plan):
-        check_grid(found, scene)
-        check_blocks(found)
+    result = planned(model=model, coregister="off", block_size=64, **files)
+    if isinstance(result, Plan):
+        check_grid(result, scene)
+        check_blocks(result)
 
 
 def test_most_grids_are_planned(folder: Path) -> None:
@@ -284,8 +284,8 @@ def test_most_grids_are_planned(folder: Path) -> None:
     @settings(max_examples=60, derandomize=True, database=None)
     @given(raster=rasters(), options=OPTIONS)
     def count(raster: dict[str, Any], options: dict[str, Any]) -> None:
-        found = planned(scene=write(folder / "s.tif", raster), **options)
-        counted["plan" if isinstance(found, Plan) else "refused"] += 1
+        result = planned(scene=write(folder / "s.tif", raster), **options)
+        counted["plan" if isinstance(result, Plan) else "refused"] += 1
 
     count()
     assert counted["plan"] > 2 * counted["refused"]

@@ -30,9 +30,9 @@ def test_works_or_one_clear_line(job: Path, batch_done: Path, group: str) -> Non
         check=False,
     )
     assert child.returncode == 0, child.stderr[-4000:]
-    found = json.loads(child.stdout)
-    wrong = [text for target in found.values() for text in target["wrong"]]
+    result = json.loads(child.stdout)
+    wrong = [text for target in result.values() for text in target["wrong"]]
     assert not wrong, "\n\n".join(wrong[:3])
-    for target, told in found.items():
-        assert told["works"] >= 1, target
-        assert told["refused"] >= 3, target
+    for target, output in result.items():
+        assert output["works"] >= 1, target
+        assert output["refused"] >= 3, target

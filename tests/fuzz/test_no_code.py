@@ -45,16 +45,16 @@ HARMLESS = {"pickle.UnpicklingError"}
 
 def forbidden(source: str) -> list[str]:
     """What in a module's source loads code, or could."""
-    found = []
+    result = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES]
+            result += [alias.name for alias in node.names if alias.name.partition(".")[0] in MODULES]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in MODULES:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [name for name in names if name not in HARMLESS]
+            result += [name for name in names if name not in HARMLESS]
         elif isinstance(node, ast.Call):
-            found += _called(node)
-    return found
+            result += _called(node)
+    return result
 
 
 def _called(node: ast.Call) -> list[str]:
@@ -71,8 +71,8 @@ def _called(node: ast.Call) -> list[str]:
 
 def test_no_module_loads_yaml_or_pickle() -> None:
     assert len(SOURCES) > 150
-    told = {str(path.relative_to(ROOT)): forbidden(path.read_text(encoding="utf-8")) for path in SOURCES}
-    assert not {path: names for path, names in told.items() if names}
+    output = {str(path.relative_to(ROOT)): forbidden(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert not {path: names for path, names in output.items() if names}
 
 
 @pytest.mark.parametrize(

@@ -144,23 +144,15 @@ def test_sizes_by_config(bands: int) -> None:
         assert low < sum(parameter.numel() for parameter in net.parameters()) < high
 
 
-def test_gate_gain_lets_the_references_fine_detail_in() -> None:
+def test_copy_exponent_opens_what_is_copied_outside_training_alone() -> None:
     net = network()
-    guidance = net.guidance(*conditions())
-    assert torch.equal(net.start(guidance), guidance.plain)
-    net.gate_gain = 1e9  # fully open: the fine detail is the reference's own
-    fine = (guidance.detail - net.guide_net.detail_bands(guidance.plain)).chunk(2, dim=1)[0]
-    torch.testing.assert_close(net.start(guidance), guidance.plain + fine)
-
-
-def test_sharpen_makes_fine_detail_stronger_and_leaves_flat_ground_alone() -> None:
-    net = network()
-    guidance = net.guidance(*conditions())
-    net.sharpen = 1.0
-    sharp = net.start(guidance)
-    assert sharp.diff(dim=-1).square().mean() > 1.2 * guidance.plain.diff(dim=-1).square().mean()
-    flat = guidance._replace(plain=torch.full_like(guidance.plain, 0.3))
-    torch.testing.assert_close(net.start(flat), flat.plain, atol=1e-5, rtol=0)
+    trained = net.train().guidance(*conditions())
+    net.copy_exponent = 0.5
+    assert torch.equal(net.guidance(*conditions()).plain, trained.plain)
+    opened = net.eval().guidance(*conditions())
+    torch.testing.assert_close(opened.copy, trained.copy.sqrt())
+    expected = net.plain_start(trained.mean, trained.detail, trained.copy.sqrt(), trained.texture)
+    torch.testing.assert_close(net.start(opened), expected)
 
 
 def test_the_start_holds_the_reference_where_copy_is_open_and_adds_texture() -> None:

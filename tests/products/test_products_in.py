@@ -18,12 +18,12 @@ import shapely
 from affine import Affine
 
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.upscale import Interrupted, upscale
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import InputError, OutputError
+from geo_refdiff.options import Sources
 from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.same_inputs import check_inputs
 from geo_refdiff.products.opening import inspect, open_product
@@ -311,7 +311,7 @@ def test_a_product_as_reference_and_in_coregister(make_sentinel_2: Make, tmp_pat
 
 def test_no_output_is_written_into_a_product(make_sentinel_2: Make) -> None:
     folder = make_sentinel_2()
-    with pytest.raises(OutputError, match="lies in one of the inputs"):
+    with pytest.raises(OutputError, match="is in one of the inputs"):
         run(folder, folder / "out.tif", overwrite=True)
 
 

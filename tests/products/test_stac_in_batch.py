@@ -13,10 +13,10 @@ import rasterio
 import shapely
 
 from geo_refdiff.batch.catalogue import read_catalogue
-from geo_refdiff.batch.jobs import Sources
 from geo_refdiff.batch.run import batch
 from geo_refdiff.commands.upscale import upscale
 from geo_refdiff.errors import InputError
+from geo_refdiff.options import Sources
 
 pystac = pytest.importorskip("pystac", reason="needs pystac: pip install 'geo-refdiff[stac]'")
 

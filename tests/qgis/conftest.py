@@ -34,8 +34,8 @@ def qgis_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     if PROCESS is None or not os.path.exists(PYTHON):
         pytest.skip("QGIS is not installed: apt-get install qgis python3-qgis qgis-providers")
-    found = subprocess.run([PYTHON, "-c", "import qgis.core"], env=env, capture_output=True, check=False)
-    if found.returncode:
+    result = subprocess.run([PYTHON, "-c", "import qgis.core"], env=env, capture_output=True, check=False)
+    if result.returncode:
         pytest.skip("QGIS's Python is not installed: apt-get install python3-qgis")
     return env
 
@@ -48,7 +48,7 @@ def look(qgis_env: dict[str, str], tmp_path: Path) -> Callable[[Sequence[Any]], 
         command = [PYTHON, str(Path(__file__).with_name("look.py")), str(tmp_path / "look.png"), *map(str, paths)]
         run = subprocess.run(command, env=qgis_env, capture_output=True, text=True, timeout=200, check=False)
         assert run.returncode == 0, run.stderr
-        told = json.loads(run.stdout.splitlines()[-1])
-        return [told[str(path)] for path in paths]
+        output = json.loads(run.stdout.splitlines()[-1])
+        return [output[str(path)] for path in paths]
 
     return make

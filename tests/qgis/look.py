@@ -31,7 +31,7 @@ def load(path):
     return QgsRasterLayer(path, "layer", "gdal")
 
 
-def told(layer, picture):
+def output(layer, picture):
     """What QGIS says of a layer, JSON-ready."""
     box = layer.extent()
     facts = {
@@ -103,7 +103,7 @@ def main():
     for number, path in enumerate(paths):
         layer = load(path)
         picture = drawn(layer) if layer.isValid() else QImage(QSize(TILE, TILE), QImage.Format_RGB32)
-        facts[path] = told(layer, picture) if layer.isValid() else {"valid": False}
+        facts[path] = output(layer, picture) if layer.isValid() else {"valid": False}
         painter.drawImage(number % cols * TILE, number // cols * TILE, picture)
         del layer
     painter.end()

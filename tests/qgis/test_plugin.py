@@ -73,13 +73,13 @@ def process(qgis_env: dict[str, str], tmp_path: Path) -> Run:
 
 
 def test_metadata_is_complete() -> None:
-    told = metadata()
+    output = metadata()
     needed = ("name", "description", "about", "author", "email", "homepage", "tracker", "repository", "license", "tags")
-    assert all(told[key].strip() for key in needed)
-    assert told["qgisMinimumVersion"] == "3.22"
-    assert told["version"] == geo_refdiff.__version__
-    assert told["hasProcessingProvider"] == "yes"
-    assert (PLUGIN / told["icon"]).exists()
+    assert all(output[key].strip() for key in needed)
+    assert output["qgisMinimumVersion"] == "3.22"
+    assert output["version"] == geo_refdiff.__version__
+    assert output["hasProcessingProvider"] == "yes"
+    assert (PLUGIN / output["icon"]).exists()
 
 
 def test_the_zip_is_the_same_every_time(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_upscale_and_validate(process: Run, make_pair: Any, tmp_path: Path) -> N
         shape = shapely.box(left + x0, top - y1, left + x1, top - y0)
         frame = geopandas.GeoDataFrame({"now": [1]}, geometry=[shape], crs=crs)
         (frame.to_crs("EPSG:4326") if name == "my fields" else frame).to_file(areas, layer=name)
-    told = process(
+    output = process(
         "upscale", SCENE=scene, REF=reference, AOI=f"{areas}|layername=my fields", MASK=f"{areas}|layername=changes",
         MASK_FIELD="now", MODEL="matched-ref", COREGISTER="off", OUTPUT=tmp_path / "sharp.tif",
     )  # fmt: skip
-    assert told.get("OUTPUT") == str(tmp_path / "sharp.tif"), told["log"]
-    assert told["SOURCES"] == str(tmp_path / "sharp.source.tif")
-    assert "block 1 of 1" in told["log"]
-    assert told["log"].count("note: scale 8x (the reference") == 1
+    assert output.get("OUTPUT") == str(tmp_path / "sharp.tif"), output["log"]
+    assert output["SOURCES"] == str(tmp_path / "sharp.source.tif")
+    assert "block 1 of 1" in output["log"]
+    assert output["log"].count("note: scale 8x (the reference") == 1
     upscale(
         scene, ref=reference, aoi=f"{areas}|layername=my fields", model="matched-ref", coregister="off",
         out=tmp_path / "same.tif",
@@ -125,32 +125,32 @@ def test_upscale_and_validate(process: Run, make_pair: Any, tmp_path: Path) -> N
 
 def test_an_error_of_the_command_is_the_algorithms(process: Run, make_pair: Any, tmp_path: Path) -> None:
     scene, reference = make_pair(16, 16)
-    told = process("upscale", SCENE=reference, REF=scene, OUTPUT=tmp_path / "o.tif")
-    assert "OUTPUT" not in told
-    assert "the reference is coarser than the scene" in told["log"]
+    output = process("upscale", SCENE=reference, REF=scene, OUTPUT=tmp_path / "o.tif")
+    assert "OUTPUT" not in output
+    assert "the reference is coarser than the scene" in output["log"]
     assert not (tmp_path / "o.tif").exists()
 
 
 def test_detect_change(process: Run, make_pair: Any, tmp_path: Path) -> None:
     scene, reference = make_pair(40, 48)
-    told = process("detectchange", SCENE=scene, REF=reference, OUTPUT=tmp_path / "change.tif")
-    assert told.get("OUTPUT") == str(tmp_path / "change.tif"), told["log"]
-    assert told["CONFIDENCE"] == str(tmp_path / "change.confidence.tif")
+    output = process("detectchange", SCENE=scene, REF=reference, OUTPUT=tmp_path / "change.tif")
+    assert output.get("OUTPUT") == str(tmp_path / "change.tif"), output["log"]
+    assert output["CONFIDENCE"] == str(tmp_path / "change.confidence.tif")
     assert (tmp_path / "change.qml").exists()
     sharp = process(
-        "upscale", SCENE=scene, REF=reference, MASK=told["OUTPUT"], MASK_CONFIDENCE=told["CONFIDENCE"],
+        "upscale", SCENE=scene, REF=reference, MASK=output["OUTPUT"], MASK_CONFIDENCE=output["CONFIDENCE"],
         MODEL="matched-ref", OUTPUT=tmp_path / "sharp.tif",
     )  # fmt: skip
     assert sharp.get("OUTPUT") == str(tmp_path / "sharp.tif"), sharp["log"]
-    assert f"--mask-confidence {told['CONFIDENCE']}" in sharp["log"]
+    assert f"--mask-confidence {output['CONFIDENCE']}" in sharp["log"]
 
 
 def test_one_run_tells_no_uncertainty(process: Run, make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair(16, 16)
-    told = process("upscale", SCENE=scene, MODEL="bicubic", SCALE=2, UNCERTAINTY=1, OUTPUT=tmp_path / "o.tif")
-    assert "OUTPUT" not in told
-    assert "Incorrect parameter value for UNCERTAINTY" in told["log"]
-    assert "geo-refdiff upscale" not in told["log"]  # it was never started
+    output = process("upscale", SCENE=scene, MODEL="bicubic", SCALE=2, UNCERTAINTY=1, OUTPUT=tmp_path / "o.tif")
+    assert "OUTPUT" not in output
+    assert "Incorrect parameter value for UNCERTAINTY" in output["log"]
+    assert "geo-refdiff upscale" not in output["log"]  # it was never started
 
 
 def test_batch_and_its_manifest_as_a_layer(process: Run, make_pair: Any, look: Any, tmp_path: Path) -> None:
@@ -161,14 +161,14 @@ def test_batch_and_its_manifest_as_a_layer(process: Run, make_pair: Any, look: A
     boxes = [shapely.box(left + x, top - 400, left + x + 400, top) for x in (0, 800)]
     areas = tmp_path / "areas.gpkg"
     geopandas.GeoDataFrame({"parcel": ["north", "south"]}, geometry=boxes, crs=crs).to_file(areas, layer="parcels")
-    told = process(
+    output = process(
         "batch", AREAS=f"{areas}|layername=parcels", NAME_FIELD="parcel", SCENE_LAYERS=scene, MODEL="bicubic", SCALE=4,
         FOLDER=tmp_path / "sharp",
     )  # fmt: skip
-    assert told.get("MANIFEST") == str(tmp_path / "sharp" / "manifest.gpkg"), told["log"]
-    assert told["FAILED"] == "0"
-    assert "[2/2]" in told["log"]
-    (manifest,) = look([told["MANIFEST"]])
+    assert output.get("MANIFEST") == str(tmp_path / "sharp" / "manifest.gpkg"), output["log"]
+    assert output["FAILED"] == "0"
+    assert "[2/2]" in output["log"]
+    (manifest,) = look([output["MANIFEST"]])
     assert manifest["valid"]
     assert manifest["features"] == 2
     assert {"name", "status", "error"} <= set(manifest["fields"])

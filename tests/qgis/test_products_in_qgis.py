@@ -43,10 +43,10 @@ def test_products(scene_and_ref: tuple[Path, Path], tiny_compact: Path, look: Lo
     paths = [out, tmp_path / "out.source.tif", tmp_path / "out.uncertainty.tif"]
     image, sources, uncertainty = look(paths)
     hole, margins = TILE * TILE * 4 * 6 / 48**2, TILE * TILE * (1 - 40 / 48)
-    for path, told in zip(paths, (image, sources, uncertainty), strict=True):
-        assert told["valid"]
-        assert {k: told[k] for k in ("crs", "extent", "size")} == grid_of(path)
-        assert told["transparent"] == pytest.approx(hole + margins, rel=0.05)
+    for path, output in zip(paths, (image, sources, uncertainty), strict=True):
+        assert output["valid"]
+        assert {k: output[k] for k in ("crs", "extent", "size")} == grid_of(path)
+        assert output["transparent"] == pytest.approx(hole + margins, rel=0.05)
     assert image["bands"] == ["Band 1: red", "Band 2: green", "Band 3: blue"]
     assert image["nodata"] == [0, 0, 0]
     assert image["renderer"] == "multibandcolor"
@@ -100,8 +100,8 @@ def test_shards_open_by_their_vrt_wherever_they_lie(
     whole, shards = look([tmp_path / "whole.tif", vrt])
     assert {k: shards[k] for k in ("crs", "extent", "size")} == grid_of(tmp_path / "whole.tif")
     assert len(list((tmp_path / "moved" / "out.shards").glob("r*.tif"))) == 4
-    for told in ("valid", "bands", "nodata", "rgb", "stretch", "transparent", "overviews"):
-        assert shards[told] == whole[told], told
+    for output in ("valid", "bands", "nodata", "rgb", "stretch", "transparent", "overviews"):
+        assert shards[output] == whole[output], output
 
 
 def test_what_is_missing_is_seen_through_and_the_rest_is_not(
@@ -134,16 +134,16 @@ def test_bands_in_another_order_are_shown_in_their_colours(
     values = (make_texture((4, 40, 48)) * 3000 + 200) / (1 if dtype == "uint16" else 1e4)
     scene = make_raster("s.tif", values.astype(dtype), names=("blue", "green", "red", "nir"))
     upscale(scene, model="bicubic", scale=4, out=tmp_path / "o.tif", products="style")
-    (told,) = look([tmp_path / "o.tif"])
-    assert told["rgb"] == [3, 2, 1]
-    low, high = (v * (1 if dtype == "uint16" else 1e4) for v in told["stretch"][0])
+    (output,) = look([tmp_path / "o.tif"])
+    assert output["rgb"] == [3, 2, 1]
+    low, high = (v * (1 if dtype == "uint16" else 1e4) for v in output["stretch"][0])
     assert 150 < low < 900 < 2200 < high < 3300
 
 
 def test_one_band_is_grey(make_raster: Any, make_texture: Any, look: Look, tmp_path: Path) -> None:
     scene = make_raster("s.tif", (make_texture((1, 40, 48)) * 900 + 50).astype("int16"), names=("vv",))
     upscale(scene, model="bicubic", scale=4, out=tmp_path / "o.tif", products="style")
-    (told,) = look([tmp_path / "o.tif"])
-    assert told["renderer"] == "singlebandgray"
-    assert 40 < told["stretch"][0][0] < 300 < 600 < told["stretch"][0][1] < 1000
-    assert told["colours"] > 50
+    (output,) = look([tmp_path / "o.tif"])
+    assert output["renderer"] == "singlebandgray"
+    assert 40 < output["stretch"][0][0] < 300 < 600 < output["stretch"][0][1] < 1000
+    assert output["colours"] > 50

@@ -15,7 +15,7 @@ RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 @pytest.mark.parametrize(
-    ("text", "sensor", "told"),
+    ("text", "sensor", "output"),
     [
         ("B04", "msi", "red"),
         ("B04", None, None),
@@ -47,8 +47,8 @@ RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
         ("", "msi", None),
     ],
 )
-def test_a_name_means_its_wavelengths(text: str, sensor: Sensor | None, told: str | None) -> None:
-    assert meaning(text, sensor) == told
+def test_a_name_means_its_wavelengths(text: str, sensor: Sensor | None, output: str | None) -> None:
+    assert meaning(text, sensor) == output
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def test_colour_interpretation_tells_what_names_do_not(keys_of: Any, make_raster
     path = make_raster(
         "n.tif", np.ones((4, 4, 4), np.uint8), colorinterp=(*RGB, ColorInterp.undefined), photometric="rgb"
     )
-    found = band_keys(inspect(path, "reference"))
-    assert (found.keys, found.assumed) == (("red", "green", "blue", "nir"), (3,))
+    result = band_keys(inspect(path, "reference"))
+    assert (result.keys, result.assumed) == (("red", "green", "blue", "nir"), (3,))
 
 
 @pytest.mark.parametrize(("count", "assumed"), [(2, ()), (3, (0, 1, 2)), (4, (0, 1, 2, 3)), (5, ())])
 def test_three_or_four_bands_without_names_are_colours(make_raster: Any, count: int, assumed: tuple[int, ...]) -> None:
-    found = band_keys(inspect(make_raster("u.tif", np.ones((count, 4, 4), np.uint8)), "scene"))
-    assert found.assumed == assumed
-    assert found.keys == (
+    result = band_keys(inspect(make_raster("u.tif", np.ones((count, 4, 4), np.uint8)), "scene"))
+    assert result.assumed == assumed
+    assert result.keys == (
         ("red", "green", "blue", "nir")[:count] if assumed else tuple(f"band {k + 1}" for k in range(count))
     )

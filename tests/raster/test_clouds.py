@@ -113,7 +113,7 @@ def test_a_layer_of_other_pixels_lies_by_its_georeference(scene: RasterInfo, tmp
     cloudy = (y[:, None] > 90) & (y[None] < 130)
     grid = Affine(pixel, 0, CORNER[0] - 2 * pixel, 0, -pixel, CORNER[1] + 2 * pixel)
     path = write(tmp_path / "m.tif", cloudy.astype(np.uint8), transform=grid)
-    found = ~clear(scene, NamedLayer(str(path)))
+    result = ~clear(scene, NamedLayer(str(path)))
     for row in range(SIDE):
         for col in range(SIDE):
             at = [(10 * k + 5) / pixel + 2 for k in (row, col)]
@@ -123,7 +123,7 @@ def test_a_layer_of_other_pixels_lies_by_its_georeference(scene: RasterInfo, tmp
                 half = 5 / pixel
                 rows, cols = (slice(round(v - half), round(v + half)) for v in at)
                 wanted = cloudy[rows, cols].any()
-            assert found[row, col] == wanted, (row, col)
+            assert result[row, col] == wanted, (row, col)
 
 
 def test_a_layer_in_another_crs(scene: RasterInfo, tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_a_layer_in_another_crs(scene: RasterInfo, tmp_path: Path) -> None:
     x, y = turn.transform(lon, lat, direction="INVERSE")
     cloudy = (x > CORNER[0] + 60) & (x < CORNER[0] + 140) & (y < CORNER[1] - 60) & (y > CORNER[1] - 120)
     path = write(tmp_path / "m.tif", cloudy.astype(np.uint8), transform=affine, crs="EPSG:4326")
-    found = ~clear(scene, NamedLayer(str(path)))
-    assert found[6:12, 6:14].all()
-    assert found.sum() <= 8 * 10
+    result = ~clear(scene, NamedLayer(str(path)))
+    assert result[6:12, 6:14].all()
+    assert result.sum() <= 8 * 10
 
 
 def test_a_layer_that_does_not_cover_the_raster_gives_one_line(scene: RasterInfo, tmp_path: Path) -> None:

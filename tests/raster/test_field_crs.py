@@ -58,7 +58,7 @@ def test_national_grids_lie_where_their_code_says(
     to = pyproj.Transformer.from_crs(utm, code, always_xy=True)
     xs, ys = to.transform(round(east) - 50 + 5 * cols, round(north) + 50 - 5 * rows)
     wanted = image[0, ((transform.f - ys) // 5).astype(int), ((xs - transform.c) // 5).astype(int)]
-    assert (values[0] == wanted).mean() > 0.98  # but where a centre lies on an edge
+    assert (values[0] == wanted).mean() > 0.98  # but where a centre is on an edge
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_an_approximate_datum_shift_is_told_with_its_accuracy(
     scene = inspect(make_raster("scene.tif", image, crs="EPSG:32614"), "scene")
     fine = np.repeat(np.repeat(image, 8, 1), 8, 2)
     reference = inspect(make_raster("ref.tif", fine, pixel=5.0, crs="EPSG:26914"), "reference")  # NAD83
-    told = make_outline(UpscaleOptions.of(model="matched-ref"), scene, reference).notes
-    assert any("datum shift" in note and "accurate to 4 metres" in note for note in told)
+    output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, reference).notes
+    assert any("datum shift" in note and "accurate to 4 metres" in note for note in output)
     same = inspect(make_raster("same.tif", fine, pixel=5.0, crs="EPSG:32614"), "reference")
-    told = make_outline(UpscaleOptions.of(model="matched-ref"), scene, same).notes
-    assert not any("datum shift" in note for note in told)
+    output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, same).notes
+    assert not any("datum shift" in note for note in output)
 
 
 def test_a_subdataset_is_opened_by_the_name_that_rasterio_gives(

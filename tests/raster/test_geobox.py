@@ -42,11 +42,11 @@ def test_the_first_pixel_of_a_grid_at_the_origin() -> None:
 @settings(max_examples=50)
 @given(st.integers(-300, 300), st.integers(0, 300), st.integers(1, 70))
 def test_starts_are_on_the_lattice_and_cover(lo: int, length: int, stride: int) -> None:
-    found = starts(lo, lo + length, stride)
-    covered = {p for s in found for p in range(s, s + stride)}
+    result = starts(lo, lo + length, stride)
+    covered = {p for s in result for p in range(s, s + stride)}
     assert set(range(lo, lo + length)) <= covered
-    assert all(s % stride == 0 for s in found)
-    assert all(s < lo + length and s + stride > lo for s in found)
+    assert all(s % stride == 0 for s in result)
+    assert all(s < lo + length and s + stride > lo for s in result)
 
 
 def test_output_grid_has_the_same_corner_and_extent() -> None:

@@ -45,11 +45,11 @@ def test_what_does_not_cross_is_left_as_it_is() -> None:
 
 def test_longitudes_beyond_180_and_holes() -> None:
     shape = shapely.box(178, 0, 184, 6) - shapely.box(181, 2, 182, 4)
-    found = on_the_globe(shape)
-    assert found.area == pytest.approx(34)
-    assert found.contains(shapely.Point(-176.5, 3))
-    assert not found.contains(shapely.Point(-178.5, 3))
-    assert found.equals(on_the_globe(affinity.translate(shape, -360)))
+    result = on_the_globe(shape)
+    assert result.area == pytest.approx(34)
+    assert result.contains(shapely.Point(-176.5, 3))
+    assert not result.contains(shapely.Point(-178.5, 3))
+    assert result.equals(on_the_globe(affinity.translate(shape, -360)))
 
 
 def test_edges_of_a_whole_turn_are_long_and_others_are_short() -> None:
@@ -57,8 +57,8 @@ def test_edges_of_a_whole_turn_are_long_and_others_are_short() -> None:
     assert on_the_globe(world).equals(world)
     assert on_the_globe(affinity.translate(world, 180)).equals(world)
     fiji = shapely.box(-180, 20, -179, 21) | shapely.box(179, 20, 180, 21)
-    found = on_the_globe(shapely.MultiPolygon([world, shapely.box(-179, 20, 179, 21)]))
-    assert found.equals(world | fiji)
+    result = on_the_globe(shapely.MultiPolygon([world, shapely.box(-179, 20, 179, 21)]))
+    assert result.equals(world | fiji)
 
 
 def test_turned_to_where_the_longitudes_of_a_scene_are() -> None:
@@ -74,7 +74,7 @@ def test_turned_to_where_the_longitudes_of_a_scene_are() -> None:
 def test_around_a_pole(south: bool) -> None:
     lon = (np.arange(0, 361, 30) + 190) % 360 - 180
     ring = np.stack([lon, np.full(13, -70.0 if south else 70.0)], axis=1)
-    found = on_the_globe(shapely.Polygon(ring))
-    assert found.is_valid
-    assert found.area == pytest.approx(360 * 20)
-    assert found.bounds == pytest.approx((-180, -90, 180, -70) if south else (-180, 70, 180, 90))
+    result = on_the_globe(shapely.Polygon(ring))
+    assert result.is_valid
+    assert result.area == pytest.approx(360 * 20)
+    assert result.bounds == pytest.approx((-180, -90, 180, -70) if south else (-180, 70, 180, 90))

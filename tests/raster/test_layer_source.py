@@ -23,7 +23,7 @@ BOXES = {"p": shapely.box(0, 0, 10, 10), "q": shapely.box(20, 0, 30, 10), "r": s
 
 @pytest.fixture
 def fields(tmp_path: Path) -> Path:
-    """Two layers; in the one called "fields" two of three boxes are to be done, and a point lies beside."""
+    """Two layers; in the one called "fields" two of three boxes are to be done, and a point is beside."""
     path = tmp_path / "x.gpkg"
     geopandas.GeoDataFrame({"name": ["else"]}, geometry=[shapely.box(7, 7, 8, 8)], crs=UTM).to_file(path, layer="other")
     shapes = [*BOXES.values(), shapely.Point(5, 5)]
@@ -45,9 +45,9 @@ def fields(tmp_path: Path) -> Path:
     ],
 )
 def test_parts_of_a_name(rest: str, layer: str | int | None, subset: str) -> None:
-    found = layer_source(f"x.gpkg{rest}")
-    assert (found.path, found.layer, found.subset) == ("x.gpkg", layer, subset)
-    assert layer_source(str(found)) == LayerSource("x.gpkg", layer, subset)
+    result = layer_source(f"x.gpkg{rest}")
+    assert (result.path, result.layer, result.subset) == ("x.gpkg", layer, subset)
+    assert layer_source(str(result)) == LayerSource("x.gpkg", layer, subset)
 
 
 @pytest.mark.parametrize("rest", ["|option:X=1", "|layerid=last", "|geometrytype=Point", "|layername=", "|fields"])

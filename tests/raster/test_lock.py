@@ -51,8 +51,8 @@ def test_a_disk_without_locks_is_used_and_told(
     flock_fails(number)
     with held(tmp_path / "lock", "it", "wait"):
         pass
-    (told,) = caplog.messages
-    assert told.startswith("it: its disk knows no locks (")
+    (reported,) = caplog.messages
+    assert reported.startswith("it: its disk knows no locks (")
 
 
 def test_other_errors_are_told_as_they_are(tmp_path: Path, flock_fails: Any) -> None:

@@ -37,5 +37,5 @@ def test_the_style_of_an_output_shows_sentinel_2_in_its_colours(make_pair: Any, 
         dataset.descriptions = ("B02", "B03", "B04", "B08")
     upscale(scene, model="bicubic", scale=4, out=tmp_path / "o.tif", products="style")
     style = (tmp_path / "o.qml").read_text()
-    for told in ('redBand="3"', 'greenBand="2"', 'blueBand="1"'):
-        assert told in style
+    for output in ('redBand="3"', 'greenBand="2"', 'blueBand="1"'):
+        assert output in style

@@ -197,9 +197,9 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
     assert (info.data_bands, info.validity) == ((1, 2, 3, 4), "none")
     with RasterReader(info, (4,)) as reader:
         assert reader.read(Window(0, 0, 50, 60))[1].all()
-    told = with_bands_of(VirtualRaster(scene_geobox(info), "uint8", 2, ()), info, (4, 1))
-    assert told.colorinterp == ("undefined", "red")
-    assert told.descriptions == ("nir" if named else None, None)
+    output = with_bands_of(VirtualRaster(scene_geobox(info), "uint8", 2, ()), info, (4, 1))
+    assert output.colorinterp == ("undefined", "red")
+    assert output.descriptions == ("nir" if named else None, None)
 
 
 def test_soft_edged_alpha_is_alpha(tmp_path: Path) -> None:

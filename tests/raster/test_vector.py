@@ -49,16 +49,16 @@ def test_files_in_any_crs_and_layers(tmp_path: Path) -> None:
     frame.to_file(tmp_path / "b.gpkg", layer="one")
     frame.iloc[:1].to_file(tmp_path / "b.gpkg", layer="two")
     assert read_aoi(f"{tmp_path / 'b.gpkg'}|layername=two", UTM).equals(box)
-    told = r"b.gpkg: has 2 layers with geometry \(one, two\); name one: '.*b.gpkg\|layername=NAME'"
-    with pytest.raises(InputError, match=told):
+    output = r"b.gpkg: has 2 layers with geometry \(one, two\); name one: '.*b.gpkg\|layername=NAME'"
+    with pytest.raises(InputError, match=output):
         read_aoi(str(tmp_path / "b.gpkg"), UTM)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=output):
         read_areas(tmp_path / "b.gpkg")
 
 
 @pytest.mark.parametrize("source", ["EPSG:4326", "EPSG:4167"])
 def test_across_the_180th_meridian(tmp_path: Path, source: str) -> None:
-    """A square of Fiji: whether longitudes jump, go on beyond 180, or are cut there, it is the same square."""
+    """A square of Fiji: whether longitudes jump, continue beyond 180, or are cut there, it is the same square."""
     square = shapely.box(817_500, 8_147_500, 820_500, 8_149_500)
     forth = pyproj.Transformer.from_crs("EPSG:32760", source, always_xy=True)
     jumps = shapely.transform(square, lambda xy: np.column_stack(forth.transform(*xy.T)))
@@ -71,9 +71,9 @@ def test_across_the_180th_meridian(tmp_path: Path, source: str) -> None:
         (area,) = read_areas(file)
         assert area.lonlat.symmetric_difference(on_the_globe(jumps)).area < 1e-5 * area.lonlat.area
         for text in (str(file), f"{source};{shape.wkt}", area.text):
-            found = read_aoi(text, "EPSG:32760")
-            assert found.symmetric_difference(square).area < 300  # m2 of 6 km2: straight is not the same there
-            assert found.geom_type == "Polygon"
+            result = read_aoi(text, "EPSG:32760")
+            assert result.symmetric_difference(square).area < 300  # m2 of 6 km2: straight is not the same there
+            assert result.geom_type == "Polygon"
 
 
 def test_heights_are_left_out(tmp_path: Path) -> None:
@@ -147,10 +147,10 @@ def test_a_polygon_that_crosses_itself_is_its_parts(tmp_path: Path, crs: int) ->
     tie = shapely.Polygon([(west + x, north + y) for x, y in points])
     frame = geopandas.GeoDataFrame(geometry=[tie], crs=UTM).to_crs(crs)
     frame.to_file(tmp_path / "tie.gpkg")
-    found = read_aoi(str(tmp_path / "tie.gpkg"), UTM)
-    assert found.is_valid
-    assert found.symmetric_difference(shapely.make_valid(tie)).area < 0.01 * 5000
-    assert not found.contains(shapely.Point(west + 50, north - 10))
+    result = read_aoi(str(tmp_path / "tie.gpkg"), UTM)
+    assert result.is_valid
+    assert result.symmetric_difference(shapely.make_valid(tie)).area < 0.01 * 5000
+    assert not result.contains(shapely.Point(west + 50, north - 10))
 
 
 def aoi_error(scene: Path, aoi: str) -> str:
@@ -168,10 +168,10 @@ def test_boxes_in_another_order_or_in_degrees_are_told(make_raster: Callable[...
     west, south = forth.transform(left + 200, bottom + 200)
     east, north = forth.transform(right - 200, top - 200)
     degrees, swapped = f"{west},{south},{east},{north}", f"{south},{west},{north},{east}"
-    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, degrees)
-    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, swapped)
+    assert f"it is inside as {degrees},EPSG:4326" in aoi_error(scene, degrees)
+    assert f"it is inside as {degrees},EPSG:4326" in aoi_error(scene, swapped)
     assert "put longitude first" in aoi_error(scene, f"{swapped},EPSG:4326")
-    assert f"it lies inside as {left + 200},{bottom + 200},{right - 200},{top - 200}" in aoi_error(
+    assert f"it is inside as {left + 200},{bottom + 200},{right - 200},{top - 200}" in aoi_error(
         scene, f"{bottom + 200},{left + 200},{top - 200},{right - 200}"
     )
     box = shapely.box(south, west, north, east)
@@ -187,9 +187,9 @@ def test_latitude_first_is_told_where_both_could_be_longitudes(
         "europe.tif", np.ones((1, 20, 24), np.uint8), transform=Affine(40, 0, 600000, 0, -40, 5400000), crs="EPSG:32633"
     )
     box = shapely.box(48.743, 16.361, 48.749, 16.367)
-    told = aoi_error(scene, shapely.box(16.361, 48.743, 16.367, 48.749).wkt)
-    assert "it lies inside as EPSG:4326;POLYGON ..." in told
-    told = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
-    assert "it lies inside as 16.361,48.743,16.367,48.749,EPSG:4326" in told
+    output = aoi_error(scene, shapely.box(16.361, 48.743, 16.367, 48.749).wkt)
+    assert "it is inside as EPSG:4326;POLYGON ..." in output
+    output = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
+    assert "it is inside as 16.361,48.743,16.367,48.749,EPSG:4326" in output
     geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
-    assert "it lies inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
+    assert "it is inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))

@@ -174,35 +174,37 @@ def test_alpha_and_mask_bands_are_heard(tmp_path: Path, kind: str) -> None:
     assert abs((~valid).sum() - 1600 * 49 / 25) < 120
 
 
-@pytest.mark.parametrize("told", ["nan", "nodata", "mask", "alpha"])
+@pytest.mark.parametrize("output", ["nan", "nodata", "mask", "alpha"])
 @pytest.mark.parametrize("bands", [(0, 1, 2), (2,)])
-def test_nan_spoils_nothing_however_else_pixels_are_missing(tmp_path: Path, told: str, bands: tuple[int, ...]) -> None:
-    """NaN or a nodata value in all bands or in one, or a mask: missing is what lies on them, and no more."""
+def test_nan_spoils_nothing_however_else_pixels_are_missing(
+    tmp_path: Path, output: str, bands: tuple[int, ...]
+) -> None:
+    """NaN or a nodata value in all bands or in one, or a mask: missing is what is on them, and no more."""
     path = tmp_path / "in.tif"
     image = np.full((3, 200, 200), 0.2, np.float32)
     gone, hole = np.zeros((2, 200, 200), np.bool_)
     gone[20:180:16, 20:180:16] = True
-    hole[90:110, 60:100] = told != "nan"
+    hole[90:110, 60:100] = output != "nan"
     for band in bands:
         image[band, hole] = -9999.0
         image[band, gone] = np.nan
     profile = {"driver": "GTiff", "height": 200, "width": 200, "dtype": "float32", "crs": UTM14,
                "transform": Affine(7, 0, CORNER[0] + 2, 0, -7, CORNER[1] - 3)}  # fmt: skip
     seen = np.where(hole, 0, 255)
-    if told == "alpha":
+    if output == "alpha":
         with rasterio.open(path, "w", count=4, photometric="rgb", alpha="yes", **profile) as out:
             out.write(np.concatenate([image, seen[None].astype(np.float32)]))
     else:
-        nodata = -9999.0 if told == "nodata" else None
+        nodata = -9999.0 if output == "nodata" else None
         with (
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
             rasterio.open(path, "w", count=3, nodata=nodata, **profile) as out,
         ):
             out.write(image)
-            if told == "mask":
+            if output == "mask":
                 out.write_mask(seen.astype(np.uint8))
     info = inspect(path, "reference")
-    assert info.validity == told
+    assert info.validity == output
     with WarpedReader(info, (1, 2, 3), NORTH_UP) as reader:
         values, valid = reader.read(Window(2, 2, 270, 270))
     assert np.ptp(values[:, valid]) < 1e-6

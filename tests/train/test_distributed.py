@@ -67,7 +67,7 @@ def test_two_processes_learn_what_one_does(
     check_alike(pair, alone)
 
     # what one began, two go on with
-    assert "going on after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
+    assert "continuing after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
     check_alike(half, alone)
 
 

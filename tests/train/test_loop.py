@@ -259,7 +259,7 @@ def test_asked_to_stop_it_does_so_after_the_step_and_keeps_it(number: int, make:
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"stopped after step 4, kept in .*state; go on with --resume"):
+    with pytest.raises(Interrupted, match=r"stopped after step 4, kept in .*state; continue with --resume"):
         run(trainer, messages)
     assert signal.getsignal(number) is before
     again = make("training.steps=6", "report.log_steps=1")

@@ -34,9 +34,9 @@ def batch(n: int = 4, weight: float = 1.0) -> Batch:
     truth = image(1, n)
     mask = torch.full((n, 1, 32, 32), 255, dtype=torch.uint8)
     sensors = (SensorModel(4),) * n
-    seen, noise = SensorModel(4).observe(truth), torch.zeros(n)
+    target = SensorModel(4).observe(truth)
     weights, names = torch.full_like(truth, weight), ("a",) * n
-    return Batch(truth, image(2, n), image(3, n), mask, weights, seen, noise, sensors, 4, names, ((),) * n)
+    return Batch(truth, image(2, n), image(3, n), mask, weights, target, sensors, 4, names, ((),) * n)
 
 
 def terms(made: Objective, of: Batch) -> dict[str, float]:
@@ -77,18 +77,9 @@ def test_terms_carry_their_weights() -> None:
 
 def test_what_has_no_weight_does_not_count() -> None:
     whole = batch()
-    spoilt = Batch(
-        truth=torch.where(torch.arange(32) < 8, 9.0, whole.truth),
-        lr=whole.lr,
-        ref=whole.ref,
-        mask=whole.mask,
-        weight=torch.where(torch.arange(32) < 8, 0.0, whole.weight),
-        seen=whole.seen,
-        noise=whole.noise,
-        sensors=whole.sensors,
-        scale=4,
-        names=whole.names,
-        files=whole.files,
+    hidden = torch.arange(32) < 8
+    spoilt = replace(
+        whole, truth=torch.where(hidden, 9.0, whole.truth), weight=torch.where(hidden, 0.0, whole.weight), scale=4
     )
     usual = replace(spoilt, truth=whole.truth)
     made = objective()

@@ -1,5 +1,5 @@
 """Losses on what images look like: the trunk as Caffe and Keras compute it, distances at their ends, the discriminator,
-and a run with them that goes on."""
+and a run with them that continues."""
 
 from __future__ import annotations
 
@@ -55,14 +55,13 @@ def picture(seed: int, n: int = 2, bands: int = 3, side: int = 48) -> torch.Tens
     return (F.avg_pool2d(noise, 5, 1, 2) * 0.8 + 0.1 * noise).clamp(-1, 1)
 
 
-def batch(n: int = 2, noise: float = 0.0) -> Batch:
+def batch(n: int = 2) -> Batch:
     truth, sensors = picture(1, n, 4), (SensorModel(4, 0.4),) * n
-    seen = SensorModel(4).observe(truth)
+    target = SensorModel(4).observe(truth)
     mask = torch.full((n, 1, 48, 48), 255, dtype=torch.uint8)
-    amounts = torch.full((n,), noise)
-    lr = F.interpolate(seen, scale_factor=4)
+    lr = F.interpolate(target, scale_factor=4)
     weight = torch.ones_like(truth)
-    return Batch(truth, lr, picture(3, n, 4), mask, weight, seen, amounts, sensors, 4, ("a",) * n, ((),) * n)
+    return Batch(truth, lr, picture(3, n, 4), mask, weight, target, sensors, 4, ("a",) * n, ((),) * n)
 
 
 def objective(perception: PerceptionConfig = PERCEPTION) -> Objective:
@@ -179,6 +178,8 @@ def test_weights_and_the_rise_of_the_adversary(small_trunk: Path) -> None:
     double = objective(replace(PERCEPTION, start=1.4, strength=2.0))(batch(), torch.Generator().manual_seed(1), 1)
     for name in ("perceptual_start", "strength"):
         assert float(double[name].detach()) == pytest.approx(2 * float(plain[name].detach()), rel=1e-3)
+    bare = objective(replace(PERCEPTION, start=0.0, strength=0.0))(batch(), draw, 1)
+    assert not {"perceptual_start", "strength", "grain"} & bare.keys()  # nothing is computed for no weight
     without = objective(PerceptionConfig())
     assert without.trunk is None
     assert "perceptual" not in without(batch(), torch.Generator().manual_seed(1), 1)
@@ -239,5 +240,5 @@ def test_a_run_with_a_discriminator_goes_on(
     moments = load_file(parted / "state" / "heads_optimizer.safetensors")
     assert {float(value) for key, value in moments.items() if key.endswith(".step")} == {5.0}
     config = read_config(whole / "model")
-    assert (config.gate_gain, config.sharpen, config.sampler.steps) == (0.0, 0.0, 1)
+    assert config.sampler.steps == 1
     assert np.isclose(config.sampler.sigma_start, 0.5)

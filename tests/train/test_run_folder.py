@@ -222,7 +222,7 @@ def test_a_killed_run_goes_on_to_the_same_end(
     assert run(arguments(tiny_toml, whole, steps)) == 0
     capsys.readouterr()
     assert run([*arguments(tiny_toml, killed, steps), "--resume"]) == 0
-    assert f"going on after step {kept}\n" in capsys.readouterr().err
+    assert f"continuing after step {kept}\n" in capsys.readouterr().err
     assert losses(killed) == losses(whole)
     assert [line["step"] for line in losses(whole)] == [*range(3, steps, 3), steps]
     for name in WEIGHTS:

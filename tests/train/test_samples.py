@@ -19,6 +19,7 @@ from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.sensor.resize import upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.units import BYTES
+from geo_refdiff.train import samples
 from geo_refdiff.train.augment import Sample, corrupt
 from geo_refdiff.train.config import FaultsConfig, SamplesConfig
 from geo_refdiff.train.pixels import MemoryBudget, to_device
@@ -275,22 +276,34 @@ def test_pixels_without_data_are_not_averaged_in(textures: Any) -> None:
     assert int(known.sum()) == 50 * 128  # the pixel half of which is missing is missing
 
 
-def test_what_is_declared_is_near_the_truth(textures: Any) -> None:
+def test_what_is_declared_is_near_the_truth(textures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = maker(textures((5,)), faults={}, degradation="satellite", psf_error=0.1, noise_error=0.2)
     batch = made.batch(2, range(24))
-    assert batch.seen.shape == (24, 4, 18, 18)
-    assert torch.isfinite(batch.noise).all()
-    assert 0.2 < float((batch.noise > 0).float().mean()) < 1.0
+    assert batch.target.shape == (24, 4, 18, 18)
     kinds = {sensor.kernel for sensor in batch.sensors}
     assert kinds <= {"psf", "bicubic"}
     assert len({sensor.psf_sigma for sensor in batch.sensors if sensor.kernel == "psf"}) > 10
     assert all(0.05 <= s.psf_sigma <= 0.7 for s in batch.sensors if s.kernel == "psf")
-    up = upsample(batch.seen, 8)[..., 24:-24, 24:-24]
+    declared: list[float] = []
+
+    def noisy(seen: torch.Tensor, sigmas: list[float], margin: int) -> torch.Tensor:
+        declared.extend(sigma / 127.5 for sigma in sigmas)
+        return seen[..., margin:-margin, margin:-margin]
+
+    monkeypatch.setattr(samples, "without_noise", noisy)
+    seen = made.batch(2, range(24)).target
+    up = upsample(seen, 8)[..., 24:-24, 24:-24]
     torch.testing.assert_close(up, batch.lr[..., 24:-24, 24:-24], atol=1e-5, rtol=0)
+    assert 0.2 < np.mean(np.array(declared) > 0) < 1.0
+    errors: list[tuple[float, float]] = []
     for number, sensor in enumerate(batch.sensors):  # as the declared sensor sees the truth, but for noise and error
-        clean = sensor.observe(batch.truth[number : number + 1])
-        apart = (batch.seen[number] - clean[0])[:, 3:-3, 3:-3].std()
-        assert float(apart) < 1.4 * float(batch.noise[number]) + 0.03
+        clean, noise = sensor.observe(batch.truth[number : number + 1])[0], declared[number]
+        apart, filtered = ((x[number] - clean)[:, 3:-3, 3:-3].std() for x in (seen, batch.target))
+        assert float(apart) < 1.4 * noise + 0.03
+        errors.append((float(apart), float(filtered)))
+        assert torch.equal(seen[number], batch.target[number]) == (noise == 0)
+    before, after = np.mean(errors, axis=0)
+    assert after < before
     with_errors = [s.psf_sigma for s in batch.sensors]
     exact = maker(textures((5,)), faults={}, degradation="satellite").batch(2, range(24))
     off = [abs(a - b.psf_sigma) for a, b in zip(with_errors, exact.sensors, strict=True)]

@@ -104,7 +104,7 @@ def test_the_commands_run_one_after_the_other(
         assert run([*args, *more]) == 0, capsys.readouterr().err
         ran.append(args[0])
     assert ran == ["index", "index", "train", "train", "evaluate", "train", "train", "train"]
-    assert "going on after step 2" in capsys.readouterr().err
+    assert "continuing after step 2" in capsys.readouterr().err
     assert {path.name for path in Path("runs").iterdir()} == {"first", "mine", "finer"}
     assert {path.name for path in Path("runs/mine/model").iterdir()} == {
         "config.json",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from geo_refdiff.validate.correctness import correctness
+from geo_refdiff.validate.against import correctness
 
 
 def test_truth_scene_and_invention(make_texture: Any) -> None:

@@ -32,7 +32,7 @@ def test_validate(make_pair: Any, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert good.residual.largest <= 0.5
     assert 0.8 < good.seams.ratio < 1.25
     assert good.sources["reference"] == 64 * (40 * 44 - 24)
-    assert good.truth["PSNR"] > 15
+    assert good.truth.figures["PSNR"] > 15
 
     def brighten(pixels: np.ndarray) -> None:
         pixels[0, 40:64, 40:64] = np.minimum(pixels[0, 40:64, 40:64], 200) + 9
@@ -102,7 +102,7 @@ def test_bands_are_found_by_name_and_the_reference_is_moved_to_its_place(make_pa
     straight = validate_product(out, scene, truth=ref, reference=ref)
     turned = reordered(ref, tmp_path / "turned.tif", [2, 0, 1], names)
     same = validate_product(out, scene, truth=turned, reference=turned)
-    assert same.truth == straight.truth
+    assert same.truth.figures == straight.truth.figures
     assert same.reference["detail_shared"] == straight.reference["detail_shared"]
     moved = reordered(ref, tmp_path / "moved.tif", [2, 0, 1], names, away)
     found = validate_product(out, scene, reference=moved).reference
@@ -143,11 +143,11 @@ def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
     with rasterio.open(out) as a, rasterio.open(truth) as b:
         mse = float(((a.read().astype(float) - b.read()) ** 2).mean())
     found = validate_product(out, scene, truth=truth)
-    assert found.truth["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse))
-    assert 0.5 < found.truth["SSIM"] < 0.99
-    assert not found.truth_unmeasured
+    assert found.truth.figures["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse))
+    assert 0.5 < found.truth.figures["SSIM"] < 0.99
+    assert not found.truth.unmeasured
     same = validate_product(out, scene, truth=out)
-    assert "PSNR" not in same.truth
+    assert "PSNR" not in same.truth.figures
     assert "PSNR              not measured: all common pixels are the same" in str(same)
 
     small = upscale(
@@ -155,7 +155,7 @@ def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
     ).out
     with rasterio.open(small) as dataset:
         assert dataset.shape == (96, 96)
-    assert set(validate_product(small, scene, truth=truth).truth) == {"PSNR", "SSIM", "HaarPSI"}
+    assert set(validate_product(small, scene, truth=truth).truth.figures) == {"PSNR", "SSIM", "HaarPSI"}
     with rasterio.open(truth, "r+") as dataset:
         dataset.nodata = 0
         dataset.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(40, 40, 2, 2))
@@ -180,4 +180,4 @@ def test_a_truth_in_other_units_is_refused(make_pair: Any, make_raster: Any, tmp
     with pytest.raises(InputError, match="has unit degC, the scene's band 1 has K"):
         validate_product(out, scene, truth=tmp_path / "wide.tif")
     as_floats = make_raster("floats.tif", values.astype("float32"), pixel=5.0, names=names)
-    assert validate_product(out, scene, truth=as_floats).truth["PSNR"] > 15
+    assert validate_product(out, scene, truth=as_floats).truth.figures["PSNR"] > 15

@@ -46,8 +46,8 @@ def test_figures_stand_beside_those_of_a_bicubic_output(pair: Pair, sharp: Path,
     figures = {f.name: f for f in one.verdict.figures}
     assert set(figures) == {"scene residual", "sharpness", "detail shared", "PSNR", "SSIM", "HaarPSI"}
     for name in ("PSNR", "SSIM", "HaarPSI"):
-        assert figures[name].own == one.truth[name]
-        assert figures[name].bicubic == pytest.approx(other.truth[name], rel=1e-9)
+        assert figures[name].own == one.truth.figures[name]
+        assert figures[name].bicubic == pytest.approx(other.truth.figures[name], rel=1e-9)
     assert figures["HaarPSI"].own > figures["HaarPSI"].bicubic
     assert str(figures["HaarPSI"]).endswith(": closer to the truth.")
     assert figures["scene residual"].bicubic == pytest.approx(other.residual.rms, rel=1e-6)

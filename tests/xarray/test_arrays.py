@@ -190,13 +190,13 @@ def test_the_affine_is_found_whatever_was_cut_off(
         array.attrs["transform"] = tuple(known[:6])
     if how == "rioxarray":
         array = array.rio.write_transform(known)
-    found = affine_of(array[:, cut[0] :, cut[1] :], "it")
+    result = affine_of(array[:, cut[0] :, cut[1] :], "it")
     wanted = known @ Affine.translation(cut[1], cut[0])
     noise = 4 * np.spacing(max(abs(corner[0]), abs(corner[1]))) + 1e-6 * pixel
-    assert abs(found.c - wanted.c) <= noise
-    assert abs(found.f - wanted.f) <= noise
+    assert abs(result.c - wanted.c) <= noise
+    assert abs(result.f - wanted.f) <= noise
     if how != "coordinates":
-        assert (found.a, found.e) == (known.a, known.e)
+        assert (result.a, result.e) == (known.a, known.e)
 
 
 def test_every_second_pixel_is_twice_as_large(scene: Path, opened: Opened) -> None:
@@ -217,11 +217,11 @@ def test_what_is_told_before_is_what_the_file_says_after(
     stored = store_image(array, tmp_path, "it")
     stored.written.compute()
     stored.store.finish()
-    told, found = array_info(array, stored.store.info.path, "it"), inspect(stored.store.info.path, "scene")
-    assert found.mtime_ns > 0
-    for key, value in asdict(told).items():
+    output, result = array_info(array, stored.store.info.path, "it"), inspect(stored.store.info.path, "scene")
+    assert result.mtime_ns > 0
+    for key, value in asdict(output).items():
         if key not in ("size_bytes", "mtime_ns"):
-            assert getattr(found, key) == (pytest.approx(value, nan_ok=True) if key == "nodata" else value), key
+            assert getattr(result, key) == (pytest.approx(value, nan_ok=True) if key == "nodata" else value), key
     with rasterio.open(stored.store.info.path) as dataset:
         np.testing.assert_array_equal(dataset.read(), array.values)
 
@@ -244,7 +244,7 @@ def test_one_line_for_what_cannot_be_used(scene: Path, opened: Opened, tmp_path:
         (lambda: array.refdiff.upscale(model="bicubic", mask="none.tif"), InputError, "no such file"),
         (lambda: array.refdiff.upscale(folder=tmp_path / "no"), OutputError, "no such folder"),
         (lambda: array.refdiff.upscale(ref=from_odc(scene, 2)), InputError, "2 steps along time"),
-        (lambda: array.refdiff.upscale(model="bicubic", aoi="0,0,1,1"), Exception, "lies outside"),
+        (lambda: array.refdiff.upscale(model="bicubic", aoi="0,0,1,1"), Exception, "is outside"),
     ]  # fmt: skip
     for make, kind, text in cases:
         with pytest.raises(kind, match=text) as caught:

@@ -29,10 +29,10 @@ def dataset(make_pair: Any, opened: Opened) -> tuple[xarray.Dataset, Path, Path]
     scene, ref = make_pair(16, 20)
     with rasterio.open(scene, "r+") as file:
         file.nodata = 0
-    found = opened(scene, {"x": 8, "y": 8}).to_dataset(dim="band").rename({1: "red", 2: "green", 3: "blue"})
-    for name in found.data_vars:
-        found[name] = found[name].assign_attrs(long_name=name, sensor="x").rio.write_nodata(0)
-    return found, scene, ref
+    result = opened(scene, {"x": 8, "y": 8}).to_dataset(dim="band").rename({1: "red", 2: "green", 3: "blue"})
+    for name in result.data_vars:
+        result[name] = result[name].assign_attrs(long_name=name, sensor="x").rio.write_nodata(0)
+    return result, scene, ref
 
 
 def test_a_dataset_gives_the_commands_pixels(dataset: Any, command: Callable[..., np.ndarray]) -> None:
@@ -62,14 +62,14 @@ def test_a_reference_may_be_a_dataset_and_a_step_of_time_a_scene(dataset: Any, o
 
 def test_variables_that_do_not_go_together_are_told(dataset: Any) -> None:
     scene, _, _ = dataset
-    for other, told in (
+    for other, output in (
         (scene.red.astype("uint16"), "the data type of 'other' is uint16, of 'red' uint8"),
         (scene.red.expand_dims("time"), "the dimensions of 'other' is"),
         (scene.red.rio.write_nodata(9), "the nodata value of 'other' is 9.0, of 'red' 0.0"),
     ):
         with pytest.raises(InputError) as caught:
             scene.assign(other=other).refdiff.upscale(model="bicubic", scale=2)
-        assert told in str(caught.value)
+        assert output in str(caught.value)
     with pytest.raises(InputError, match="name those of pixels y and x"):
         xarray.Dataset({"a": ("t", [1, 2])}).refdiff.upscale(model="bicubic", scale=2)
     kept = scene.assign(count=((), 3)).refdiff.upscale(model="bicubic", scale=2)
