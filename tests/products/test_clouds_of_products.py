@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -306,6 +309,20 @@ def test_a_batch_takes_the_clear_one_of_two_dates(make_sentinel_2: Make, tmp_pat
     assert "scenes of better dates are cloudy in the area: cloudy.SAFE (100%)" in auto["under"][1]
     assert auto["beside"][0] == "cloudy.SAFE"
     assert chosen("none", cloud_mask="none")["under"][0] == "cloudy.SAFE"
+
+
+def test_pictures_of_a_batch_are_not_darkened_by_clouds(make_sentinel_2: Make, tmp_path: Path) -> None:
+    box = shapely.box(CORNER[0] + 40, CORNER[1] - 240, CORNER[0] + 240, CORNER[1] - 40)
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "areas.gpkg")
+    page = tmp_path / "page.html"
+    options = {"model": "bicubic-ibp", "scale": 2}
+    batch(
+        tmp_path / "areas.gpkg", Sources([make_sentinel_2(clouds=True)]), tmp_path / "out", options=options, report=page
+    )
+    after = re.findall(r'src="data:image/png;base64,([^"]+)"', page.read_text())[1]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))))[..., :3]
+    clear = ~CLOUDS[4:24, 4:24]
+    assert picture[fine(clear)].mean() > 90
 
 
 def test_coarser_bands_reach_mosaics_of_a_batch(make_sentinel_2: Make, tiny_compact: Path, tmp_path: Path) -> None:
