@@ -32,7 +32,7 @@ _HELP = {
 @message_options
 @report_options
 def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:
-    """Measure how the fine REF lies on the coarse SCENE, and write it aligned.
+    """Measure how the fine REF is aligned with the coarse SCENE, and write it aligned.
 
     \b
     geo-refdiff coregister scene.tif old_sharp.tif

@@ -1,4 +1,4 @@
-"""The command `geo-refdiff`: sub-commands, and how errors are told."""
+"""The command `geo-refdiff`: sub-commands, and how errors are printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError
 _COMMANDS = {
     "upscale": ("geo_refdiff.cli.upscale", "Turn a coarse scene into a sharp GeoTIFF."),
     "batch": ("geo_refdiff.cli.batch", "Upscale many areas of interest, on one machine or a dask cluster."),
-    "coregister": ("geo_refdiff.cli.coregister", "Measure how a fine reference lies on a coarse scene, and align it."),
+    "coregister": (
+        "geo_refdiff.cli.coregister",
+        "Measure how a fine reference is aligned with a coarse scene, and align it.",
+    ),
     "detect-change": ("geo_refdiff.cli.detect_change", "Find where a coarse scene has changed since a fine reference."),
     "simulate": ("geo_refdiff.cli.simulate", "Make a coarse scene of a fine one, as a sensor would."),
     "demo": ("geo_refdiff.cli.demo", "Upscale the bundled sample scene and draw a picture."),
@@ -51,7 +54,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The sub-command that is asked for; a mistyped one is told with the nearest."""
+        """The sub-command that is asked for; for a mistyped one the error names the nearest."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

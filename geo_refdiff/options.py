@@ -28,7 +28,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 MAX_SCALE = 64
 MAX_RUNS = 64
 AUTO, NONE = "auto", "none"
-"""What a mask may be called instead of a file: found by comparing scene and reference, or none at all."""
+"""What a mask may be called instead of a file: detected by comparing scene and reference, or none at all."""
 
 LiesOn = Literal["auto", "scene", "ref"]
 Coregister = Literal["auto", "global", "local", "off"]
@@ -54,7 +54,7 @@ _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What people are told of an option, and which of its type's values it takes.
+    """What people read about an option, and which of its type's values it takes.
 
     Attributes:
         help: one or two sentences.
@@ -199,7 +199,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """The record made of keywords.
 
         Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or a value that makes no sense.
+            OptionError: an unknown name, with the nearest known one, or a value that makes no sense.
         """
         check_names(given, fields_of(cls))
         return cls(**given)
@@ -457,7 +457,7 @@ class RegistrationOptions(Options, frozen=True, kw_only=True):
     on_misregistration: Annotated[
         Misregistered,
         Option(
-            help="What to do where more remains, or where the reference does not match the scene: stop, or go on "
+            help="What to do where more remains, or where the reference does not match the scene: stop, or continue "
             "without the reference there."
         ),
     ] = "stop"
@@ -550,7 +550,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
         Option(
             help="The scene's sensor: sentinel-2, landsat, area, default, bicubic, or the standard deviation of its "
             "Gaussian point spread function in scene pixels.",
-            default="told by product, file or band names, else the one that the model was made for",
+            default="given by product, file or band names, else the one that the model was made for",
             metavar="NAME|SIGMA",
         ),
     ] = None
@@ -988,7 +988,7 @@ class TrainOptions(Options, frozen=True, kw_only=True):
     """How `train` runs; what is learned, and from what, is in its configuration."""
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Option(help="Where to compute.")] = "auto"
-    resume: Annotated[bool, Option(help="Go on with the run in the folder; begin where there is none.")] = False
+    resume: Annotated[bool, Option(help="Continue with the run in the folder; begin where there is none.")] = False
     overwrite: Annotated[bool, Option(help="Begin anew although the folder holds a run.")] = False
     dry_run: Annotated[bool, Option(help="Check configuration and data, make one batch, train nothing.")] = False
 
@@ -1023,7 +1023,7 @@ class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
         """From keywords.
 
         Raises:
-            OptionError: an unknown name, of which the nearest known one is told, or what a record does not take.
+            OptionError: an unknown name, with the nearest known one, or what a record does not take.
         """
         names = cls.names()
         check_names(given, [name for some in names.values() for name in some])

@@ -1,4 +1,4 @@
-"""Signed URLs: what in them lets somebody in, and says nothing of what lies there."""
+"""Signed URLs: what in them lets somebody in, and says nothing of what is there."""
 
 from __future__ import annotations
 

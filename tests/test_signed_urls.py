@@ -1,4 +1,4 @@
-"""What is left of URLs once their signatures are gone."""
+"""What remains of URLs once their signatures are gone."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
         InputError: it has coordinates that are no numbers.
     """
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"{where}: the footprint has points that cannot be told in degrees; correct it")
+        raise InputError(f"{where}: the footprint has points that cannot be given in degrees; correct it")
     plain = shape.geom_type == "Polygon" and shape.is_valid and not shape.has_z and on_the_globe(shape) is shape
     return shape if plain else sound_polygons(shape, LONLAT)
 

@@ -91,7 +91,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            import distributed  # noqa: F401  # told by its ImportError
+            import distributed  # noqa: F401  # its ImportError is caught below
         except ImportError as error:
             raise WorkerError("workers need dask: pip install 'geo-refdiff[dask]'") from error
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
@@ -428,5 +428,5 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _in_words(resources: Mapping[str, float]) -> str:
-    """Resources as a worker is told of them: "GPU=1 MEMORY=32"."""
+    """Resources as dask's command line takes them: "GPU=1 MEMORY=32"."""
     return " ".join(f"{name}={number:g}" for name, number in sorted(resources.items())) or "nothing"

@@ -106,7 +106,7 @@ def _write_parquet(path: Path, items: Sequence[dict[str, Any]]) -> None:
     """stac-geoparquet: one row an item, its properties as columns; objects and lists among them are kept as JSON."""
     import geopandas
     import pandas
-    import pyarrow  # noqa: F401  # told by its ImportError
+    import pyarrow  # noqa: F401  # its ImportError is caught below
     from shapely.geometry import shape
 
     rows = []

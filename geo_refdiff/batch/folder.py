@@ -1,4 +1,4 @@
-"""The folder of a batch: held by one client, begun anew or gone on with only as asked."""
+"""The folder of a batch: held by one client, begun anew or continued only as asked."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def save_settings(folder: Path, settings: Settings, *, overwrite: bool) -> Setti
     """Write down the settings to run with, `settled`, in a folder that is held.
 
     Raises:
-        ResumeError: the batch that lies there has others, which are named.
+        ResumeError: the batch that is there has others, which are named.
         OutputError: they cannot be written.
     """
     new = settled(folder, settings, overwrite=overwrite)
@@ -79,7 +79,7 @@ def save_settings(folder: Path, settings: Settings, *, overwrite: bool) -> Setti
 
 
 def settled(folder: Path, settings: Settings, *, overwrite: bool) -> Settings:
-    """The settings to run with: these, but threads and `replace` of the batch that lies there.
+    """The settings to run with: these, but threads and `replace` of the batch that is there.
 
     Args:
         folder: of the batch.
@@ -87,7 +87,7 @@ def settled(folder: Path, settings: Settings, *, overwrite: bool) -> Settings:
         overwrite: begin anew.
 
     Raises:
-        ResumeError: the batch that lies there has others, which are named.
+        ResumeError: the batch that is there has others, which are named.
     """
     path = folder / KEPT / _SETTINGS
     if overwrite or not path.exists():
@@ -142,7 +142,7 @@ def _short(value: Any) -> str:
 
 
 def output_of(folder: str | Path, name: str, options: Mapping[str, Any]) -> Path:
-    """Where the output of an area lies: in the batch's folder, whatever the name; a VRT where it is cut into shards.
+    """Where the output of an area is: in the batch's folder, whatever the name; a VRT where it is cut into shards.
 
     Args:
         folder: of the batch.

@@ -276,13 +276,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Opened:
-    """A manifest for some areas, with what the batch that lies there has done of them.
+    """A manifest for some areas, with what the batch that is there has done of them.
 
     Attributes:
         manifest: with a row for each area.
         todo: areas to be done.
         attempts: that were made at each area before.
-        failed_before: failures that are left alone.
+        failed_before: failures that are kept as they are.
         notes: what deserves a look.
     """
 
@@ -306,7 +306,7 @@ def open_manifest(
         overwrite: nothing counts as done.
 
     Raises:
-        ResumeError: what lies there is no manifest, or an area of the same name had another outline.
+        ResumeError: what is there is no manifest, or an area of the same name had another outline.
         OutputError: it cannot be written.
     """
     for leftover in folder.glob(f".{FILE.removesuffix('.gpkg')}.tmp-*"):  # of a killed writer
@@ -344,7 +344,7 @@ def open_manifest(
 
 
 def status_of(row: Row | None, folder: Path, options: Mapping[str, Any], *, retry_failed: bool) -> str:
-    """Whether an area is "done", has "failed" and is left alone, or is to be done: "pending"."""
+    """Whether an area is "done", has "failed" and is kept as it is, or is to be done: "pending"."""
     if row is not None and row.status == "done" and is_there(output_of(folder, row.name, options), options):
         return "done"
     return "failed" if row is not None and row.status == "failed" and not retry_failed else "pending"

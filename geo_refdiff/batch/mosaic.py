@@ -1,4 +1,4 @@
-"""Several rasters as one: a VRT in which the first lies on top, and bands may come from files of their own."""
+"""Several rasters as one: a VRT in which the first is on top, and bands may come from files of their own."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def _inspected(entry: Entry, role: Role, *, coarser: bool) -> _Layer:
     first = infos[0]
     for other in infos[1:]:
         if _offset(other, first) != (0, 0) or (other.width, other.height) != (first.width, first.height):
-            raise InputError(
-                f"{other.path}: lies on another pixel grid than {first.path}; stack bands of one pixel size"
-            )
+            raise InputError(f"{other.path}: is on another pixel grid than {first.path}; stack bands of one pixel size")
         if other.dtype != first.dtype:
             raise InputError(f"{other.path}: holds {other.dtype}, {first.path} {first.dtype}; stack bands of one type")
     return _Layer(infos, tuple((info, info.data_bands[0]) for info in infos), tuple(entry.bands))

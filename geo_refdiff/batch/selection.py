@@ -82,7 +82,7 @@ class Chosen:
     """Inputs for an area.
 
     Attributes:
-        entries: the one that goes on top first.
+        entries: the one that is on top first.
         covered: share of the area within their outlines, 0..1.
         left_out: those that would have filled a gap but cannot be laid under the one on top, and why.
         cloudy: those that would be on top but for their clouds, and the share of the area that is cloudy.
@@ -137,7 +137,7 @@ class Chooser:
     def choose(self, area: BaseGeometry, rank: DateKey, why_not: Fit = lambda entry, top: None) -> Chosen:
         """The best entry, and what fills its gaps, in order.
 
-        Entries that cover the area equally (to a hundredth) are told apart by date, to which each percent of clouds
+        Entries that cover the area equally (to a hundredth) are distinguished by date, to which each percent of clouds
         adds a day, then by their missing pixels.
         As long as a part is not covered, or has missing pixels, the next ones in this order that fit the first are laid
         under.
@@ -175,6 +175,8 @@ class Chooser:
                     continue
                 chosen.append(entry)
                 gap = gap.difference(entry.lonlat)
+                if len(keys) == 1:  # nothing could fill its gaps
+                    break
                 own = missing[entry.files] if entry.files in missing else missing_share(entry, area)
                 whole = entry.lonlat.covers(area)
                 holes = own > 0 if len(chosen) == 1 else holes and (own > 0 or not whole)

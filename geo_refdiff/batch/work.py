@@ -46,7 +46,7 @@ def work(
     runner: BlockRunner = run_blocks,
     device: str | None = None,
 ) -> Outcome:
-    """Upscale an area; goes on where an interrupted run stopped.
+    """Upscale an area; continues where an interrupted run stopped.
 
     Args:
         job: of the area.

@@ -255,10 +255,10 @@ def check_confidence(info: RasterInfo) -> None:
 
 
 def lies_on_scene(mask: RasterInfo, target: GeoBox, reference: Georeferenced | None) -> bool:
-    """Whether a mask lies on the scene rather than on the reference, by its tag, else by its grid.
+    """Whether a mask is aligned with the scene rather than with the reference, by its tag, else by its grid.
 
-    A mask on the reference's grid lies on the reference. Otherwise, a mask whose pixels are whole pixels of the output
-    grid, or divide them, lies on the scene; any other lies on the reference.
+    A mask on the reference's grid is aligned with the reference. Otherwise, a mask whose pixels are whole pixels of
+    the output grid, or divide them, is aligned with the scene; any other is aligned with the reference.
 
     Args:
         mask: inspected.

@@ -31,7 +31,7 @@ COVERAGE = 0.9
 _BORDER, _PIXELS = 8, 2048
 _SIDE = 256
 _WINDOW, _CORNER = 448, 16
-"""With them a tile lies in one window, which saves three quarters of the time."""
+"""With them a tile is in one window, which saves three quarters of the time."""
 _PROBE = (1.0,) + (0.0,) * (len(PREDICTORS) - 1)
 
 

@@ -52,7 +52,7 @@ class CoregisterResult:
     """What was measured and written.
 
     Attributes:
-        registration: how the reference lies on the scene.
+        registration: how the reference is aligned with the scene.
         scale: pixels of the aligned reference along a pixel of the scene.
         transform: of the scene, pixel (col, row) to CRS units.
         unit: of the scene's CRS, in the plural: "metres".
@@ -83,7 +83,7 @@ class CoregisterResult:
         lengths = registration.lengths(self.scale, Affine(*self.transform))
         (row, col), (hr_row, hr_col), (x, y) = (lengths[k] for k in ("scene_pixels", "output_pixels", "crs_units"))
         what = {
-            "none": "the reference lies right to within the error",
+            "none": "the reference is in place to within the error",
             "global": "the reference's content is displaced by one shift",
             "affine": "the reference's content is displaced by an affine, on average",
             "local": "the reference's content is displaced by a local field, on average",
@@ -114,7 +114,7 @@ def coregister(
     progress: BlockProgress | None = None,
     **options: Any,
 ) -> CoregisterResult:
-    """Measure how a reference lies on a scene; write it aligned, and a report.
+    """Measure how a reference is aligned with a scene; write it aligned, and a report.
 
     The aligned reference has all bands of the reference and its data type, on a grid `scale` times finer than the
     scene's over the scene's extent; it is resampled once. Memory does not depend on the size.
@@ -132,7 +132,7 @@ def coregister(
 
     Raises:
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)

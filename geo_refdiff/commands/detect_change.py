@@ -117,7 +117,7 @@ def detect_change(
             and, if there, nir.
 
     Raises:
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)

@@ -293,7 +293,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     yield "change mask", [_mask(plan)]
     layer = plan.scene.clouds
     if layer is not None:
-        become = "nodata" if plan.clouds == "nodata" else "upscaled as they are, and marked in the source map"
+        become = "nodata" if plan.clouds == "nodata" else "interpolated, and marked in the source map"
         yield "clouds", [f"as {Path(layer.path).name} tells ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
 
 
@@ -309,7 +309,7 @@ def _shift(plan: Plan) -> str:
     if placed.unused:
         return f"the reference was not used: {placed.verdict}"
     if placed.verdict != "registered":
-        return f"the reference was taken where it says it lies ({placed.verdict})"
+        return f"the reference was taken where it says it is ({placed.verdict})"
     if placed.displacement.is_zero:
         moved = "not moved"
     elif placed.displacement.is_linear:
@@ -317,7 +317,7 @@ def _shift(plan: Plan) -> str:
         moved = f"moved by {rows:+.3f} rows and {cols:+.3f} columns, scene pixels"
     else:
         moved = "moved by a field of shifts"
-    sure = "" if placed.after is None else f"; {placed.after:.3f} scene pixels are left"
+    sure = "" if placed.after is None else f"; {placed.after:.3f} scene pixels remain"
     dropped = f"; not used in {len(placed.dropped)} places, where it does not lie right" if placed.dropped else ""
     return f"the reference was {moved}{sure}{dropped}"
 
@@ -327,9 +327,9 @@ def _mask(plan: Plan) -> str:
     if mask is None:
         return "none: no change is assumed known"
     if mask.kind == "auto":
-        return f"found by comparing scene and reference, where at least {mask.min_confidence:.2g} sure"
+        return f"detected by comparing scene and reference, where at least {mask.min_confidence:.2g} sure"
     path = mask.raster.path if mask.raster else mask.polygons.path if mask.polygons else ""
-    return f"{Path(unsigned(path)).name} ({mask.kind}), lies on the {'scene' if mask.on_scene else 'reference'}"
+    return f"{Path(unsigned(path)).name} ({mask.kind}), is on the {'scene' if mask.on_scene else 'reference'}"
 
 
 def _sure(plan: Plan, validation: Validation, summary: Uncertainty | None) -> Iterable[str]:
@@ -365,7 +365,7 @@ def _sure(plan: Plan, validation: Validation, summary: Uncertainty | None) -> It
     if record is not None and record.coverage:
         unit = validation.unit
         yield (
-            f"A typical pixel lies within ±{summary.median:.3g} {unit} of the truth in {record.coverage:.0%} of the "
+            f"A typical pixel is within ±{summary.median:.3g} {unit} of the truth in {record.coverage:.0%} of the "
             f"cases; in the least sure twentieth of the pixels only within ±{summary.high:.3g} {unit} or more."
         )
     if record is not None and not record.calibrated:

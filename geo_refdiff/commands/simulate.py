@@ -91,7 +91,7 @@ def simulate(
 ) -> SimulateResult:
     """Write the coarse scene that a sensor would have taken of `fine`.
 
-    The output lies on the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `fine` that
+    The output has the same corner in the same CRS, its pixels `scale` times larger; rows and columns of `fine` that
     do not fill a scene pixel are left out of it. It keeps data type, scale, offset, units, band names and nodata value;
     alpha and mask bands become an internal mask. A scene px is valid where at least half of its own area is, and made
     of valid pixels only. Memory depends on the scale and the number of bands, not on the size.
@@ -107,7 +107,7 @@ def simulate(
             `DegradationRecipe`.
 
     Raises:
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`.
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains as `out`.
     """
     chosen = SimulateOptions.of({"scale": scale, **options})
     fine, out = name_of(fine), Path(out).absolute()

@@ -159,7 +159,7 @@ def _observed(reader: RasterReader, scene: Simulation, window: Window) -> tuple[
     wanted = window.multiply(sensor.scale).pad(sensor.reach)
     inside = wanted.intersect(Window(0, 0, info.height, info.width))
     if inside is None:
-        raise GridError(f"{window} lies outside of {info.path}")
+        raise GridError(f"{window} is outside of {info.path}")
     hr, hr_valid = reader.read(inside)
     sides = (
         (inside.row - wanted.row, wanted.stop_row - inside.stop_row),
@@ -178,7 +178,7 @@ def _compressed(reader: RasterReader, scene: Simulation, window: Window) -> tupl
     low, high = scene.sensor.span
     coded = window.pad(MCU).intersect(scene.whole)
     if coded is None:
-        raise GridError(f"{window} lies outside of {scene.info.path}")
+        raise GridError(f"{window} is outside of {scene.info.path}")
     around = coded.pad(_FILL)
     part = around.intersect(scene.whole) or coded
     values, valid = _noisy(reader, scene, part)

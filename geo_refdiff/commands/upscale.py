@@ -39,7 +39,7 @@ __all__ = ["Interrupted", "UpscaleResult", "upscale"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; what is finished is kept, and the message says how to go on."""
+    """Ctrl-C during a run; what is finished is kept, and the message says how to continue."""
 
 
 @takes_options()
@@ -63,7 +63,7 @@ def upscale(
         scene: raster with affine and CRS, a path or an open rasterio dataset; any number of bands for classical models.
         ref: older, finer reference, any CRS, as the scene; None: plain super-resolution.
         out: GeoTIFF to write, or VRT with `shard_size`; default `<scene>_<scale>x.tif` (.vrt) beside the scene.
-        resume: go on with an unfinished run of the same inputs and options.
+        resume: continue with an unfinished run of the same inputs and options.
         overwrite: replace a finished output and drop an unfinished run.
         plan_only: write plan.json, compute nothing.
         keep: keep the run's folder with plan and blocks.
@@ -74,7 +74,7 @@ def upscale(
             open model or a function that makes a restorer.
 
     Raises:
-        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written is left as `out`, and
+        GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains as `out`, and
             finished blocks are kept for `resume`.
         Interrupted: Ctrl-C; finished blocks are kept for `resume`.
     """
@@ -103,7 +103,7 @@ def upscale(
     if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
         return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
-    check_free(final, overwrite or (resume and published_digest(final) == plan.digest()))
+    check_free(final, overwrite or (resume and published_digest(final) == plan.digest))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
@@ -121,7 +121,7 @@ def upscale(
         except KeyboardInterrupt as stop:
             done_blocks = len(workdir.done(plan.blocks))
             raise Interrupted(
-                f"interrupted: {done_blocks} of {plan.blocks.count} blocks are finished in {workdir.path}; go on "
+                f"interrupted: {done_blocks} of {plan.blocks.count} blocks are finished in {workdir.path}; continue "
                 f"with --resume"
             ) from stop
         except ResumeError:
@@ -132,7 +132,7 @@ def upscale(
             kept = _tidy(workdir, plan, resume=resume and existed)
             if not kept:
                 raise
-            again = "the same once more goes on with them" if resume else "go on with --resume"
+            again = "the same command continues with them" if resume else "continue with --resume"
             raise type(error)(
                 f"{error}; {kept} of {plan.blocks.count} blocks are finished in {workdir.path}; {again}"
             ) from error
@@ -182,7 +182,7 @@ def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
     Args:
         workdir: of the run, which is locked.
         plan: of the run.
-        resume: whether the run went on with what was there, which stays in any case.
+        resume: whether the run continued with what was there, which stays in any case.
 
     Returns:
         finished blocks.
@@ -234,7 +234,7 @@ def _check_not_an_input(out: Path, inputs: Sequence[Path]) -> None:
         if (out.exists() and out.samefile(given)) or shards_of(out) in given.resolve().parents:
             raise OutputError(f"{out}: is one of the inputs; choose another name for the output")
         if Path(given).is_dir() and Path(given).resolve() in out.resolve().parents:
-            raise OutputError(f"{out}: lies in one of the inputs, {given}; choose another folder for the output")
+            raise OutputError(f"{out}: is in one of the inputs, {given}; choose another folder for the output")
 
 
 def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:
@@ -245,7 +245,7 @@ def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:
         return False
     layers = [info.clouds for info in (plan.scene, plan.reference) if info is not None]
     newest = max((info.mtime_ns for info in (plan.scene, plan.reference, plan.mask, *layers) if info), default=0)
-    return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest()
+    return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest
 
 
 def _result(

@@ -67,7 +67,7 @@ def _chosen(rows: list[IndexRow], path: Path, options: DatasetOptions) -> list[I
         raise OptionError(f"{path}: has no split '{split}'; it has {', '.join(s or '(none)' for s in splits)}")
     rows = [row for row in rows if split in (None, row.split) and row.place in places]
     if not rows:
-        raise InputError(f"{path}: no pair is left after split, only and exclude; ask for more")
+        raise InputError(f"{path}: no pair remains after split, only and exclude; ask for more")
     return rows
 
 

@@ -119,15 +119,15 @@ def published_splits(folder: Path) -> tuple[str, ...]:
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Split -> folder: the folder itself, or folders in it, "train" first; "SECOND_train_set" is train."""
     if find_layout(folder) is not None:
-        return {_split_name(folder): folder}
+        return {_split_name(folder, "train"): folder}
     inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    named = {_split_name(path): path for path in inner if find_layout(path) is not None}
+    named = {_split_name(path, path.name): path for path in inner if find_layout(path) is not None}
     order = [*_SPLITS, *sorted(named.keys() - set(_SPLITS))]
     return {name: named[name] for name in order if name in named}
 
 
-def _split_name(folder: Path) -> str:
-    return next((split for split in _SPLITS if split in folder.resolve().name.lower()), folder.resolve().name)
+def _split_name(folder: Path, other: str) -> str:
+    return next((split for split in _SPLITS if split in folder.resolve().name.lower()), other)
 
 
 def _named(folder: Path, pattern: re.Pattern[str]) -> list[Path]:

@@ -59,7 +59,7 @@ class RemoteModel:
     """A model that was fetched.
 
     Attributes:
-        folder: where it lies now.
+        folder: where it is now.
         source: its URL without signatures, pinned: by the commit of the Hub, or by its SHA-256.
         name: its short name.
         offline: why the copy in the cache was used unchecked, "" = the server answered, or the name is pinned.

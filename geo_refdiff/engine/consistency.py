@@ -1,14 +1,14 @@
 """Consistency: the output, seen through the declared sensor, is the scene, as far as the scene's noise lets it be
 known.
 
-What is left between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
-A sees valid pixels only, so that what lies under missing pixels never counts. Passes are repeated for borders and
+The residual between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
+A sees valid pixels only, so that what is under missing pixels never counts. Passes are repeated for borders and
 missing pixels, where G is not quite the inverse. Where the scene has noise, it is corrected to what Wiener's filter
-(`sensor.wiener`) makes of it, both together a regularised inverse: what is left is as large as the noise, not zero.
+(`sensor.wiener`) makes of it, both together a regularised inverse: what remains is as large as the noise, not zero.
 
-"standard" corrects windows, in which the halo is the context that it takes. "strict" goes on, on a whole block with all
-of the context that its steps reach, until what is left in finished pixels is at most half a digital number; it knows no
-noise.
+"standard" corrects windows, in which the halo is the context that it takes. "strict" continues, on a whole block with
+all of the context that its steps reach, until what remains in finished pixels is at most half a digital number; it
+knows no noise.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SMOOTH, _WITHIN = 12, 8
 """Steps of strict mode after the passes, smooth ones and then ones within scene px, between which values are brought
 back into the range of the type. Smooth steps hand on to neighbours what a saturated scene px cannot take and leave no
 edges; those within scene pixels end it: A restricted to them is close to the identity, whatever is missing, so that
-heavy-ball steps (Polyak 1964) divide what is left by about 3 each."""
+heavy-ball steps (Polyak 1964) divide what remains by about 3 each."""
 _SETTLING = 8
 """Steps after these, on finished pixels: scene pixels near saturated ones have moved with them to the last."""
 _SETTLED = HALF - 1e-3
@@ -53,7 +53,7 @@ Bounds = tuple[Tensor | float, Tensor | float]
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """What is left between the scene and the output as the sensor sees it, over scene pixels, in digital numbers.
+    """The residual between the scene and the output as the sensor sees it, over scene pixels, in digital numbers.
 
     Attributes:
         count: valid scene pixels, bands counted apart.
@@ -159,7 +159,7 @@ class LrConsistency:
     def finish(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
         """Values of the output's type, none of them the nodata value but where the scene has it.
 
-        Strict mode corrects on, then looks at what is left in finished pixels: scene pixels off by more than half a
+        Strict mode corrects on, then looks at what remains in finished pixels: scene pixels off by more than half a
         digital number that see no limit of the type are moved, alone, until none is.
 
         Args:
@@ -185,7 +185,7 @@ class LrConsistency:
         inner: tuple[slice, slice],
         cut: Tensor | None = None,
     ) -> Residual:
-        """What is left in finished pixels.
+        """What remains in finished pixels.
 
         Args:
             pixels: an image of values of the output's type.
@@ -226,7 +226,7 @@ class LrConsistency:
         return left if valid is None else torch.where(valid, left, 0)
 
     def _filtered(self, left: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
-        """G of what is left, missing pixels filled from their neighbours."""
+        """G of what remains, missing pixels filled from their neighbours."""
         grown = left
         if valid is not None and not bool(valid.all()):
             around = F.pad(left, (_FILL,) * 4, mode="replicate")
@@ -244,7 +244,7 @@ class LrConsistency:
     ) -> Tensor:
         """Projections onto the consistent and onto the representable images by turns, with momentum.
 
-        What is left of a scene pixel goes to those of its output pixels that are not at the limit it pushes to.
+        What remains of a scene pixel goes to those of its output pixels that are not at the limit it pushes to.
         """
         low, high = bounds
         image = _clipped(image, bounds)
@@ -293,7 +293,7 @@ class LrConsistency:
         nodata.
 
         It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
-        output, told that the pixel is valid: it would read as missing.
+        output, reported that the pixel is valid: it would read as missing.
         """
         if self.nodata is None:
             return None

@@ -51,7 +51,7 @@ class Estimate:
     Attributes:
         blocks: to be computed.
         megapixels: of the output.
-        disk_bytes: of the output, overviews and maps included; while a run goes on its blocks take as much again.
+        disk_bytes: of the output, overviews and maps included; while a run continues its blocks take as much again.
         memory_bytes: of a process at its height.
         seconds: None: nothing of the kind ran on this machine before.
     """

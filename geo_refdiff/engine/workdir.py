@@ -1,4 +1,4 @@
-"""The folder of a run: plan, lock, finished blocks. All that a crash can leave behind lies in it."""
+"""The folder of a run: plan, lock, finished blocks. All that a crash can leave behind is in it."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Workdir:
 
         Raises:
             BusyError: workers of a run before are still writing there.
-            ResumeError: a run of another plan lies there and is to be resumed (all that differs is named), or a run
-                that has finished blocks lies there and neither `resume` nor `overwrite` was said.
+            ResumeError: a run of another plan is there and is to be resumed (all that differs is named), or a run
+                that has finished blocks is there and neither `resume` nor `overwrite` was said.
             OutputError: the folder cannot be written.
         """
         if self.plan.exists() and resume:
@@ -91,7 +91,7 @@ class Workdir:
             return plan
         if self.plan.exists() and not overwrite and self._holds_blocks():
             raise ResumeError(
-                f"{self.path}: holds an unfinished run; go on with --resume or start anew with --overwrite"
+                f"{self.path}: holds an unfinished run; continue with --resume or start anew with --overwrite"
             )
         used_by_workers = self.workers.exists()
         with held(self.workers, str(self.path), "wait for its workers") if used_by_workers else nullcontext():
@@ -107,7 +107,7 @@ class Workdir:
         return plan
 
     def _holds_blocks(self) -> bool:
-        """Whether anything finished lies there, which is not given up unasked."""
+        """Whether anything finished is there, which is not given up unasked."""
         finished = (self.path.glob(f"{pattern}/*") for pattern in (BLOCKS, f"{_SHARDS}*"))
         return any(not file.name.startswith(".") for files in finished for file in files)
 

@@ -211,7 +211,7 @@ class BlockFiles:
             raster: that is published.
             mosaic: as `mosaic` gave it.
             out: on the disk of the folder.
-            overwrite: whether a file that is there may be replaced; what lies beside it for GDAL goes with it.
+            overwrite: whether a file that is there may be replaced; what is beside it for GDAL goes with it.
 
         Raises:
             OutputError: `out` exists, or it cannot be written.
@@ -329,7 +329,7 @@ def blocks_env() -> rasterio.Env:
 
 
 def remove_sidecars(out: Path) -> None:
-    """Remove what lies beside a file that was replaced: GDAL would believe it."""
+    """Remove what is beside a file that was replaced: GDAL would believe it."""
     for suffix in _SIDECARS:
         out.with_name(out.name + suffix).unlink(missing_ok=True)
 

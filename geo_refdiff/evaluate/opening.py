@@ -126,14 +126,15 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
     """What belongs to one scale, and the tiles that can be compared at it.
 
     Raises:
-        InputError: a folder is missing, or no tile is left.
+        InputError: a folder is missing, or no tile remains.
         OptionError: two methods of one name.
     """
     options, bands = setup.options, len(setup.source.bands)
     folders = folders_by_name(options.methods.outputs)
     outputs = [Outputs(n, ImageFolder(_inner(options, f, scale), bands)) for n, f in folders.items()]
     lr = _lr(setup, scale)
-    methods: list[Method] = [*(Baseline(name) for name in BASELINES), *setup.runs, *outputs]
+    own = {run.name for run in setup.runs}
+    methods: list[Method] = [*(Baseline(name) for name in BASELINES if name not in own), *setup.runs, *outputs]
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:

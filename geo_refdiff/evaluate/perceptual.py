@@ -62,7 +62,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, state: Mapping[str, Tensor], path: Path, layout: str) -> None:
-    """Load a network's parameters and buffers by name; other tensors in `state` are left alone.
+    """Load a network's parameters and buffers by name; other tensors in `state` are kept as they are.
 
     Args:
         layout: what the file should be, for the message.
@@ -252,7 +252,7 @@ def pooled_features(features: list[Tensor], cell: int | None = None) -> Tensor:
 
     Args:
         features: of `EfficientNet.features`.
-        cell: side of parts of the images that are taken for images of their own, pixels, a multiple of 16; what is left
+        cell: side of parts of the images that are taken for images of their own, pixels, a multiple of 16; what remains
             at the right and lower edge is not used. The result is then (N, parts, 2 x channels).
     """
     parts = []

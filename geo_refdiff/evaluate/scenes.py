@@ -131,7 +131,7 @@ def read_triplets(source: str | Path, options: EvaluateOptions) -> list[Triplet]
     chosen = chosen_places(names, options.dataset.only, options.dataset.exclude)
     kept = [triplet for triplet in triplets if triplet.name in chosen]
     if not kept:
-        raise OptionError(f"{path}: no triplet is left after only and exclude; ask for more")
+        raise OptionError(f"{path}: no triplet remains after only and exclude; ask for more")
     return kept
 
 

@@ -66,8 +66,8 @@ def torch_settings(threads: int = 0) -> Iterator[None]:
     """How torch computes pixels and weights: with `threads` threads (0 = as it is), and float32 without TF32.
 
     Small operations lose more by handing work to threads than they gain. TF32 is what torch uses for float32
-    convolutions on a GPU unless told otherwise: 10 bits of mantissa, up to 0.1 DN of uint8 where the sensor's view is
-    computed. The fast way is bfloat16 inside the network.
+    convolutions on a GPU unless configured otherwise: 10 bits of mantissa, up to 0.1 DN of uint8 where the sensor's
+    view is computed. The fast way is bfloat16 inside the network.
     """
     before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if threads:

@@ -46,7 +46,7 @@ def align_reference(
     sensor: SensorModel,
     restorer: Restorer,
 ) -> tuple[Coregistration, str | None]:
-    """Measure how the reference lies on the scene, and decide what is done about it, and about the mask with it.
+    """Measure how the reference is aligned with the scene, and decide what is done about it and the mask.
 
     The whole scene is looked at, whatever the area of interest.
 
@@ -105,7 +105,7 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
 
     Args:
         radiometry: fitted.
-        placed: how it lies.
+        placed: how it is.
         scene, reference: as inspected.
     """
     if radiometry.pixels == 0 and scene.dtype != reference.dtype:
@@ -138,14 +138,14 @@ def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, ra
 def _not_registered(
     asked: RegistrationOptions, registration: Registration, reference: RasterInfo
 ) -> tuple[Coregistration, str]:
-    """What cannot be told is taken as it is in "auto"; what is seen not to match is not."""
+    """What cannot be determined is taken as it is in "auto"; what is seen not to match is not."""
     problem = f"the reference is not registered: {registration.reason}"
     if asked.coregister == "auto" and registration.verdict != "mismatch":
         return Coregistration.of(registration, asked.coregister), problem
     if asked.on_misregistration == "stop":
         raise InputError(
-            f"{reference.path}: {problem}; check its place, bands and date, say --on-misregistration no-ref to go on "
-            f"without it, or --coregister off to take it as it is"
+            f"{reference.path}: {problem}; check its place, bands and date, say --on-misregistration no-ref to "
+            f"continue without it, or --coregister off to take it as it is"
         )
     return Coregistration.of(registration, asked.coregister, unused=True), f"{problem}; it is not used"
 
@@ -154,14 +154,12 @@ def _shift_note(registration: Registration, scene: RasterInfo) -> str | None:
     if registration.kind == "none":
         return None
     length = hypot(*registration.shift)
-    what = (
-        f"the reference is moved by {length:.2f} scene pixels (its content lies {shift_text(registration, scene)} off)"
-    )
+    what = f"the reference is moved by {length:.2f} scene pixels (its content is {shift_text(registration, scene)} off)"
     if registration.kind == "local":
         what = f"the reference is moved by a local field, {length:.2f} scene pixels on average"
     error = f"{registration.before:.2f} scene pixels before, {registration.after:.2f} after"
     if not registration.accepted:
-        error = "the scene is too small to measure what is left"
+        error = "the scene is too small to measure what remains"
     return f"{what}; {error}"
 
 

@@ -65,7 +65,7 @@ def automatic_mask(
 
 
 def _obstacle(model: Model, restorer: Restorer, reference: bool) -> str:
-    """The note why a mask that was asked for is not looked for, where the run goes on without it."""
+    """The note why a mask that was asked for is not looked for, where the run continues without it."""
     if not reference:
         raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
     if not restorer.uses_mask:

@@ -132,7 +132,7 @@ def coarser_note(scene: RasterInfo) -> str | None:
     names = ", ".join(band_name(scene, place) for place in range(count - scene.coarser, count))
     return (
         f"{names} have coarser pixels: they are resampled to those of the others and get detail that is finer than "
-        f"these; what lies between the two sizes stays soft"
+        f"these; what is between the two sizes stays soft"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run will make, told from what is known of its inputs before any pixel is looked at."""
+"""What a run will make, determined from what is known of its inputs before any pixel is looked at."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SHIFT_TOLD = 1.0
 
 @dataclass(frozen=True)
 class Outline:
-    """A run in outline; a plan agrees with it in all that is told here, but for a reference that turns out useless.
+    """A run in outline; a plan agrees with it in all that is stated here, but for a reference that turns out useless.
 
     Attributes:
         scene, reference: as inspected.
@@ -134,7 +134,7 @@ def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> floa
     if overlap.accuracy is not None and overlap.accuracy > _SHIFT_TOLD:
         notes.append(
             f"the datum shift from the reference's CRS to the scene's is accurate to {overlap.accuracy:g} metres with "
-            f"what PROJ has here (projsync fetches finer grids); registration takes out what is left"
+            f"what PROJ has here (projsync fetches finer grids); registration takes out what remains"
         )
     ratio = overlap.gsd_ratio
     if ratio > 1 + 1e-3:
@@ -210,7 +210,7 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
         else "leave --like out and resample the output (gdalwarp -te -tr)"
     )
     raise GridError(
-        f"--like {like.path}: the scene's corner lies {found.col % 1:.3g} columns and {found.row % 1:.3g} rows into a "
+        f"--like {like.path}: the scene's corner is {found.col % 1:.3g} columns and {found.row % 1:.3g} rows into a "
         f"pixel of it, so that the output's pixels cannot lie on those; {way_out}"
     )
 
@@ -238,9 +238,9 @@ def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str |
         within = [
             how for how, other in other_meanings(aoi, gbox.crs) if other.intersects(shapely.box(xmin, ymin, xmax, ymax))
         ]
-        way_out = f"it lies inside as {within[0]}" if within else "a vector file may be in any CRS"
+        way_out = f"it is inside as {within[0]}" if within else "a vector file may be in any CRS"
         raise GridError(
-            f"area of interest '{_cut(aoi)}' lies outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, "
+            f"area of interest '{_cut(aoi)}' is outside of {scene.path}, which covers x {xmin:.10g} to {xmax:.10g}, "
             f"y {ymin:.10g} to {ymax:.10g} in its own CRS; {way_out}"
         )
     if is_box(aoi):
@@ -249,7 +249,7 @@ def _area(aoi: str | None, scene: RasterInfo, scale: int) -> tuple[Window, str |
     if AreaOfInterest(polygon, output_geobox(gbox, scale), crop.multiply(scale)).is_empty:
         raise GridError(
             f"area of interest '{_cut(aoi)}': no pixel centre of the output "
-            f"lies inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} {unit_of(scene.crs_wkt)}; draw it "
+            f"is inside, which has pixels of {hypot(a, d) ** -1 / scale:.4g} {unit_of(scene.crs_wkt)}; draw it "
             f"larger, or give a larger --scale"
         )
     return crop, polygon

@@ -96,7 +96,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     crop, target = outline.crop, outline.target
     _LOG.debug("model %s on %s in %s, %dx", model.name, outline.device, outline.dtype, scale)
     if reference is not None:
-        _LOG.debug("looking how the reference %s lies on the scene", reference.path)
+        _LOG.debug("looking how the reference %s is aligned with the scene", reference.path)
     placed, note = align_reference(options.registration, scene, reference, bands, sensor, restorer)
     notes += [] if note is None else [note]
     dropped: str | None = None
@@ -121,7 +121,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
             notes += reference_notes(reference, scene, target, fitted)
             radiometry = fitted
     if undecided(placed):
-        notes.append("the reference is taken where it says it lies")
+        notes.append("the reference is taken by its own georeference")
     if placed.unused:
         bands = replace(bands, reference=(), reference_names=())
     if reference is None and restorer.uses_reference and not model.bands:
@@ -134,7 +134,9 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     elif restorer.uses_mask:
         notes += mask_notes(mask, model.classes)
     if mask is not None and mask.kind != "auto" and restorer.uses_mask and not placed.displacement.is_zero:
-        where, other = ("lies on the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
+        where, other = (
+            ("is aligned with the scene", "ref") if mask.on_scene else ("is moved with the reference", "scene")
+        )
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
     _LOG.debug("looking at the scene's noise")

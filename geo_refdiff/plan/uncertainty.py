@@ -116,7 +116,7 @@ def uncertainty_record(
         model, restorer, bands, scale: of the plan.
 
     Raises:
-        OptionError: there is nothing that the restorer's uncertainty could be told by.
+        OptionError: there is nothing that the restorer's uncertainty could be estimated from.
         ModelError: the model's calibration is damaged.
     """
     if runs is None:
@@ -143,7 +143,7 @@ def uncertainty_record(
             f"assured"
         )
     if count == 1:
-        notes.append(f"{model.name} draws no noise with these settings: uncertainty is told without a spread")
+        notes.append(f"{model.name} draws no noise with these settings: uncertainty is estimated without a spread")
     table = calibration.tables[calibration.nearest(scale)]
     known, unknown = (table[part] for part in ("known", "unknown"))
     channels = [_channel(bands, position) for position in range(len(bands.scene))]

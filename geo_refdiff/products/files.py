@@ -25,7 +25,7 @@ Number = TypeVar("Number", int, float)
 class Files:
     """Names and texts of a product's files.
 
-    A folder in which everything lies in one single folder is that folder; so are archives.
+    A folder in which everything is in one single folder is that folder; so are archives.
 
     Attributes:
         path: of the folder or archive, absolute.

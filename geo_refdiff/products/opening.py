@@ -119,7 +119,7 @@ def product_vrt(product: Product, *, coarser: bool = False) -> str:
         coarser: whether the bands of coarser pixels follow, resampled by cubic convolution.
 
     Raises:
-        InputError: a band cannot be opened, or lies on another grid than the first.
+        InputError: a band cannot be opened, or is on another grid than the first.
     """
     bands = product.bands + (product.coarser if coarser else ())
     first = _opened(product, bands[0])

@@ -56,7 +56,7 @@ class Product(msgspec.Struct, frozen=True):
         family: who reads it.
         name: the product's own.
         sensor: platform and level, for people and for what follows from the instrument: "Sentinel-2A L2A".
-        taken: when, ISO 8601 in UTC, with the time of day where it is told.
+        taken: when, ISO 8601 in UTC, with the time of day where it is stated.
         bands: of the resolution that is upsampled, by wavelength.
         coarser: the other bands of measurements, of coarser pixels.
         nodata: of all bands; None: as their files tell.

@@ -152,7 +152,7 @@ class _Found:
 
     @property
     def pixel(self) -> float | None:
-        """Side in metres, where it is told."""
+        """Side in metres, where it is stated."""
         resolution = self.raster.get("spatial_resolution") or self.raster.get("raster:spatial_resolution")
         resolution = (
             resolution or self.raster.get("gsd") or self.asset.get("gsd") or self.asset.get("raster:spatial_resolution")
@@ -210,7 +210,7 @@ def _band(source: str, found: _Found, properties: Mapping[str, Any]) -> Band:
 def _scale(source: str, found: _Found, properties: Mapping[str, Any]) -> tuple[float, float]:
     """Digital numbers to reflectance.
 
-    Sentinel-2's offset is told in three ways: by the asset; by the baseline alone; not at all where the catalogue has
+    Sentinel-2's offset is stated in three ways: by the asset; by the baseline alone; not at all where the catalogue has
     taken it off the pixels (`earthsearch:boa_offset_applied`), whatever the asset says.
     """
     values = [found.raster.get(name, found.raster.get(f"raster:{name}")) for name in ("scale", "offset")]

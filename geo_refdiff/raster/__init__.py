@@ -1,1 +1,1 @@
-"""Rasters and what lies beside them: grids, windows, reading, exact warps, coordinate systems, vectors, writing."""
+"""Rasters and what is beside them: grids, windows, reading, exact warps, coordinate systems, vectors, writing."""

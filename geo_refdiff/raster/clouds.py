@@ -92,7 +92,7 @@ class NamedLayer:
 
     Attributes:
         path: as the user writes it.
-        kind: None: to be told from name and values.
+        kind: None: to be determined from name and values.
         polygons: of MSK_CLOUDS, see `products.record.Quality`.
     """
 
@@ -121,7 +121,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         target: the raster it belongs to.
 
     Raises:
-        InputError: it cannot be read, it is not told what its values mean, or it does not cover the raster.
+        InputError: it cannot be read, it is not known what its values mean, or it does not cover the raster.
     """
     if given.kind == "msk_clouds":
         return _of_polygons(given, target)

@@ -115,7 +115,7 @@ class Displacement:
         return Displacement(matrix, self.rows, self.cols, *many)
 
     def moved(self, affine: Affine) -> Affine:
-        """Affine (col, row) -> CRS of the grid whose pixel p lies where `affine` puts p + d(p).
+        """Affine (col, row) -> CRS of the grid whose pixel p is where `affine` puts p + d(p).
 
         Raises:
             ValueError: d is not linear.

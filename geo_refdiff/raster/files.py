@@ -44,7 +44,7 @@ def check_replaceable(out: Path) -> None:
     """Whether what is there, if anything, may be replaced by a file at all; a link counts as what it leads to.
 
     Raises:
-        OutputError: it is a FIFO, a device, a socket, or lies where the system keeps such (/dev, /proc).
+        OutputError: it is a FIFO, a device, a socket, or is where the system keeps such (/dev, /proc).
     """
     folder = Path(os.path.realpath(out.parent))
     special = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)

@@ -143,7 +143,7 @@ class Refinement:
         scale: fine pixels along a coarse one, by the size of pixels; 0 where that is no whole number, or one of the
             grids is turned or mirrored against the other.
         size: fine pixels along a coarse one, as they are.
-        row, col: where the corner of the coarse grid lies, fine pixels.
+        row, col: where the corner of the coarse grid is, fine pixels.
     """
 
     scale: int
@@ -157,7 +157,7 @@ class Refinement:
 
 
 def refinement(coarse: GeoBox, fine: GeoBox, within: float) -> Refinement:
-    """How a fine grid lies in a coarse one of the same CRS; neither needs to contain the other.
+    """How a fine grid is placed in a coarse one of the same CRS; neither needs to contain the other.
 
     Args:
         within: fine pixels by which a whole factor may be missed at the coarse grid's far corner.

@@ -52,7 +52,7 @@ def turned(shape: BaseGeometry, west: float, east: float) -> BaseGeometry:
 
     Args:
         shape: (longitude, latitude), degrees.
-        west, east: of the range; a shape that meets it as it is, or not at all, is left alone.
+        west, east: of the range; a shape that meets it as it is, or not at all, is kept as it is.
     """
     parts, moved = [], False
     for part in shapely.get_parts(shape):
@@ -72,7 +72,7 @@ def _in_one_piece(polygon: shapely.Polygon) -> BaseGeometry:
     unrolled = _unrolled(polygon)
     if unrolled.area > 0:
         return unrolled
-    return _unrolled(shapely.segmentize(polygon, _TURN / 4))  # nothing is left of edges from -180 to 180
+    return _unrolled(shapely.segmentize(polygon, _TURN / 4))  # nothing remains of edges from -180 to 180
 
 
 def _unrolled(polygon: shapely.Polygon) -> BaseGeometry:

@@ -201,7 +201,7 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 lies below opaque.
+    what its name says; one without is alpha if hardly any of its values that are not 0 is below opaque.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:

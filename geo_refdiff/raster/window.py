@@ -67,7 +67,7 @@ class Window:
         return Window(self.row + drow, self.col + dcol, self.height, self.width)
 
     def contains(self, other: Window) -> bool:
-        """Whether every pixel of `other` lies in this window."""
+        """Whether every pixel of `other` is in this window."""
         return (
             self.row <= other.row
             and self.col <= other.col
@@ -79,7 +79,7 @@ class Window:
         """This window's (rows, columns) slices in an array that covers `outer`.
 
         Raises:
-            ValueError: a pixel of this window lies outside `outer`.
+            ValueError: a pixel of this window is outside `outer`.
         """
         if not outer.contains(self):
             raise ValueError(f"{self} is not inside {outer}")
@@ -94,7 +94,7 @@ class Window:
 
     def cells(self, side: int) -> Iterator[tuple[Window, Window]]:
         """The squares of `side` pixels, counted from pixel (0, 0), that the window meets, row by row, and what of each
-        lies in the window."""
+        is in the window."""
         for cell in self.divide(side).multiply(side).tiles(side):
             part = cell.intersect(self)
             if part is not None:

@@ -66,7 +66,7 @@ class Restorer(Protocol):
         halo: output pixels at each side of a window that are not to be trusted.
         multiple: divides the sides and starts of its windows.
         window, overlap: defaults, output pixels.
-        finite: whether what lies beyond the halo changes nothing, so that windows may be cut to what is wanted; else
+        finite: whether what is beyond the halo changes nothing, so that windows may be cut to what is wanted; else
             all have one size and lie on the lattice.
         model_units: whether it works in model units; else in the scene's digital numbers.
         uses_reference, uses_mask: whether it looks at them.

@@ -22,7 +22,7 @@ from geo_refdiff.sensor.resize import LOBES, enlarge_along, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 
 MAX_RADIUS = 12
-"""scene pixels to which G is cut at most; for the PSFs in use what lies beyond is below 1e-3 of its centre."""
+"""scene pixels to which G is cut at most; for the PSFs in use what is beyond is below 1e-3 of its centre."""
 
 _TAIL = 1e-3
 _GRID = 128
@@ -54,7 +54,7 @@ def inverse_kernel(sensor: SensorModel) -> NDArray[np.float64]:
 
 
 def filter_residual(residual: Tensor, sensor: SensorModel) -> Tensor:
-    """G of what is left between the scene and an image, (N, C, h, w), same shape; the border is replicated."""
+    """G of the residual between the scene and an image, (N, C, h, w), same shape; the border is replicated."""
     n, c, h, w = residual.shape
     kernel = torch.from_numpy(inverse_kernel(sensor)).to(device=residual.device, dtype=residual.dtype)
     around = F.pad(residual.reshape(n * c, 1, h, w), (kernel.shape[0] // 2,) * 4, mode="replicate")

@@ -1,7 +1,7 @@
 """Declared sensors by name.
 
 Modulation transfer functions (MTF) at the Nyquist frequency are the system's, as published or specified for images, so
-they hold the detector's area: the Gaussian PSF here is what is left of them when the area mean (0.637 at Nyquist) is
+they hold the detector's area: the Gaussian PSF here is what remains of them when the area mean (0.637 at Nyquist) is
 taken out, since the operator applies both.
 
 - "sentinel-2": Sentinel-2 MSI, a figure for each band: B1 .32, B2 .26, B3 .28, B4 .24, B5 .38, B6 .34, B7 .34, B8 .26,

@@ -42,7 +42,7 @@ class DegradationRecipe:
         protocol: share of images that are reduced by the antialiased bicubic kernel without any blur, as the paper's
             test images are; what follows is for the others.
         isotropic, anisotropic, motion: probability of a Gaussian blur, of one with two widths and an angle, and of an
-            isotropic one along a straight segment; what is left to 1 is not blurred.
+            isotropic one along a straight segment; what remains to 1 is not blurred.
         sigma: standard deviation of the Gaussians, scene pixels.
         apart: how far the standard deviation of a band may be from its image's, scene pixels.
         motion_length: scene pixels.

@@ -1,4 +1,4 @@
-"""Which instrument has taken a scene: told by its product, by its file's name, or by its bands' names."""
+"""Which instrument has taken a scene: given by its product, by its file's name, or by its bands' names."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class SensorModel:
         """Image as the scene's sensor sees its valid pixels alone: normalised convolution (Knutsson and Westin 1993).
 
         Args:
-            hr, margin: as for `observe`; what missing pixels hold does not matter, and what lies beyond the margin is
+            hr, margin: as for `observe`; what missing pixels hold does not matter, and what is beyond the margin is
                 missing.
             valid: bool, shape of `hr` or one that broadcasts to it; None: all are.
 

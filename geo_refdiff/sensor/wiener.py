@@ -1,4 +1,4 @@
-"""The scene without its noise, as far as that can be told: a local Wiener filter, which corrections take for the scene.
+"""The scene without its noise, as well as can be estimated: a local Wiener filter, which corrections use as the scene.
 
 With noise in the scene an exact correction writes the noise into the image, amplified where the sensor lets little
 through. Wiener's (1949) regularised inverse H / (H^2 + n), n the noise's variance over that of the ground, is the exact
@@ -31,7 +31,7 @@ _DOUBT = 1.5
 by chance would show as a lattice, the highest frequencies being amplified most."""
 
 _FEWEST = 64
-"""Differences of neighbours from which mixtures of bands are told."""
+"""Differences of neighbours from which mixtures of bands are estimated."""
 
 
 def components(tiles: Sequence[NDArray[np.floating]], sigmas: Sequence[float]) -> tuple[tuple[float, ...], ...]:

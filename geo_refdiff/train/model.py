@@ -245,7 +245,7 @@ def write_model(
     """Write a model folder: config.json, weights and README.md, the model card.
 
     Args:
-        folder: of the model; the card is named after the run that it lies in.
+        folder: of the model; the card is named after the run that it is in.
         network: the trained one.
         described: as of `Denoiser.config`.
         config: of the run.

@@ -35,8 +35,8 @@ _CONTRAST = 30.0
 """DN^2 below which a wavelet magnitude counts as none."""
 _SCALES = (1, 2, 3)
 _VIEW = 112
-"""Side of the part of a crop that the trunk sees, pixels. It lies anywhere: were its pooling always at one phase of the
-network's lattice, that lattice would show in the images."""
+"""Side of the part of a crop that the trunk sees, pixels. It may be anywhere: were its pooling always at one phase of
+the network's lattice, that lattice would show in the images."""
 _PHASES = 8
 _JUDGED = 1
 """First level that the discriminator sees: that at full resolution makes the network learn speckle."""

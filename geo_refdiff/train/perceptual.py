@@ -112,7 +112,7 @@ def feature_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
 def strength_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
     """How much the strength of each feature in windows of 16 px differs, as a share of both; a scalar in 0..1.
 
-    Where texture lies within a window does not count, so that texture of the right kind is rewarded where its place
+    Where texture is within a window does not count, so that texture of the right kind is rewarded where its place
     cannot be known.
     """
     terms = []
@@ -124,7 +124,7 @@ def strength_distance(features: list[Tensor], others: list[Tensor]) -> Tensor:
 
 
 def grain_distance(images: Tensor, truth: Tensor) -> Tensor:
-    """The same for what lies between pixels and their means over 3 x 3 px, and between those and means over 7 x 7 px:
+    """The same for what is between pixels and their means over 3 x 3 px, and between those and means over 7 x 7 px:
     of brightness and of two differences of colours; a scalar in 0..1. Speckle on flat ground shows in it.
 
     Args:

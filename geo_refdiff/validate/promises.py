@@ -261,7 +261,7 @@ def _exceeds_tags(residual: Residual, declared: DeclaredResidual, slack: float, 
     """Residuals above the tagged ones; a cut-out has fewer, because pixels with cut-off surroundings do not count."""
     lines = []
     if residual.largest > declared.largest * (1 + _DIGITS) + slack:
-        lines.append(f"{residual.largest:.4g} {unit} are left in one place, the tags say {declared.largest:.4g}")
+        lines.append(f"{residual.largest:.4g} {unit} remain in one place, the tags say {declared.largest:.4g}")
     most = sqrt(declared.count) * (declared.rms * (1 + _DIGITS) + slack)
     if sqrt(residual.squares) > most:
         rms = most / sqrt(max(residual.count, 1))

@@ -105,7 +105,7 @@ class Algorithm(QgsProcessingAlgorithm):
             self.number(name.upper(), label, option["low"], option["high"], default, whole, advanced)
 
     def option_words(self, names, parameters, context):
-        """The command's words for options that were added so; none for what is left empty."""
+        """The command's words for options that were added so; none for what remains empty."""
         words = []
         for name in names:
             option, key = OPTIONS[name], name.upper()
@@ -145,7 +145,7 @@ class Algorithm(QgsProcessingAlgorithm):
         return self.parameterAsEnumString(parameters, name, context)
 
     def raster_path(self, name, parameters, context):
-        """Where a raster layer lies, "" without one."""
+        """Where a raster layer is, "" without one."""
         layer = self.parameterAsRasterLayer(parameters, name, context)
         if layer is None:
             if parameters.get(name):

@@ -33,7 +33,7 @@ class Batch(Algorithm):
         "Upscales every area of a layer into a GeoTIFF of its own and keeps a manifest, which opens as a layer. For "
         "each area the right scene, reference and mask are chosen, by overlap and date. Scenes, references and masks "
         "are layers, or a folder, an index (CSV, GeoPackage) or a STAC catalogue.\n\n"
-        "The same run on the same folder goes on where it stopped."
+        "The same run on the same folder continues where it stopped."
     )
 
     def initAlgorithm(self, configuration=None):  # noqa: N802

@@ -28,7 +28,7 @@ class Upscale(Algorithm):
         "older, finer reference where nothing has changed. Reference and mask may be in any CRS.\n\n"
         "The mask tells what has changed: a raster of classes (0 = no change), or polygons with a field that names the "
         "class. Without one, changes are looked for by comparing scene and reference, and the sure ones are heeded.\n\n"
-        "A cancelled run can be gone on with: choose the same output and 'Go on with an unfinished run'."
+        "A cancelled run can be continued: choose the same output and 'Continue with an unfinished run'."
     )
 
     def initAlgorithm(self, configuration=None):  # noqa: N802
@@ -50,7 +50,7 @@ class Upscale(Algorithm):
         self._add(QgsProcessingParameterExtent("EXTENT", "Area of interest (extent)", optional=True))
         self.shared()
         self.option("uncertainty", "Map of uncertainty from so many runs (empty: none; 2 to 64)")
-        self._add(QgsProcessingParameterBoolean("RESUME", "Go on with an unfinished run", False), advanced=True)
+        self._add(QgsProcessingParameterBoolean("RESUME", "Continue with an unfinished run", False), advanced=True)
         self._add(QgsProcessingParameterRasterDestination("OUTPUT", "Sharp image"))
         self.addOutput(QgsProcessingOutputRasterLayer("SOURCES", "Where detail comes from"))
 

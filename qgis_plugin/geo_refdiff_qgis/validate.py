@@ -12,8 +12,8 @@ class Validate(Algorithm):
     TITLE = "Validate"
     HELP = (
         "Checks that an output of Upscale keeps what it promises: its grid, its missing pixels, and that it looks like "
-        "the scene through the scene's sensor. With the reference it tells how that lies on the scene and how much "
-        "of its detail is used; with a fine image of the same time it measures how close the output comes to it."
+        "the scene through the scene's sensor. With the reference it tells how that is aligned with the scene and how "
+        "much of its detail is used; with a fine image of the same time it measures how close the output comes to it."
     )
 
     def initAlgorithm(self, configuration=None):  # noqa: N802
@@ -24,7 +24,7 @@ class Validate(Algorithm):
         self.raster("TRUTH", "Fine image of the same time", optional=True)
         self.addOutput(QgsProcessingOutputBoolean("OK", "Whether all promises are kept"))
         self.addOutput(QgsProcessingOutputString("BROKEN", "Promises that are broken"))
-        self.addOutput(QgsProcessingOutputNumber("LR_RMS", "Left between scene and output, root mean square"))
+        self.addOutput(QgsProcessingOutputNumber("LR_RMS", "Residual between scene and output, root mean square"))
 
     def processAlgorithm(self, parameters, context, feedback):  # noqa: N802
         """Runs the command."""

@@ -78,7 +78,7 @@ def test_every_area_gets_what_upscale_would_have_made(country: Country, tmp_path
 
 
 def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choosing inputs may take long, over a network: work begins, and goes on, in between."""
+    """Choosing inputs may take long, over a network: work begins, and continues, in between."""
     log: list[str] = []
     real, work_here = Planner.plan, module.run_here
 
@@ -121,14 +121,14 @@ def test_an_area_that_holds_no_pixel_fails(country: Country, tmp_path: Path) -> 
     result = batch(areas, country.sources(), tmp_path / "out", options=OPTIONS)
     ((name, error),) = result.errors
     assert name == "tiny"
-    assert "no pixel centre of the output lies inside" in error
+    assert "no pixel centre of the output is inside" in error
     assert not (tmp_path / "out" / "tiny.tif").exists()
 
 
 def test_scenes_by_the_names_of_gdals_drivers(
     country: Country, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second image of a TIFF, by its name and in an index; the first one lies elsewhere."""
+    """The second image of a TIFF, by its name and in an index; the first one is elsewhere."""
     pages = tmp_path / "pages_20210503.tif"
     for scene, more in (
         (country.scenes / "east_20210613.tif", {}),

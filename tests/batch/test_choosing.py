@@ -231,7 +231,7 @@ def test_footprints_are_mended(make_raster: Any, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"item x: its geometry (has no area|makes no sense)"):
             read_stac(str(path), "scene")
     (tmp_path / "index.csv").write_text('path,wkt\nx.tif,"POLYGON ((0 0, 1 1, inf 0, 0 0))"\n')
-    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be told in degrees"):
+    with pytest.raises(InputError, match="row 1: the footprint has points that cannot be given in degrees"):
         read_catalogue([tmp_path / "index.csv"], "scene")
 
 
@@ -408,6 +408,19 @@ def test_overlap_then_date_then_nodata(no_nodata: dict[str, float]) -> None:
     assert names(twins.choose(area, scene_dates(None, False)).entries) == ["a"]
     no_nodata["a"] = 0.3
     assert names(twins.choose(area, scene_dates(None, False)).entries) == ["b"]
+
+
+def test_a_file_without_rivals_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could fill its gaps, whatever they are."""
+    read: list[str] = []
+    monkeypatch.setattr("geo_refdiff.batch.selection.missing_share", lambda e, area: read.append(e.name) or 0.0)
+    area, alone = shapely.box(0, 0, 1, 1), entry("alone", (0, 0, 2, 2), "2020")
+    assert names(Chooser([alone], "scene").choose(area, scene_dates(None, False)).entries) == ["alone"]
+    assert not read
+    far = entry("far", (5, 5, 6, 6), "2020")
+    chooser = Chooser([alone, far, entry("part", (0, 0, 1, 0.5), "2020")], "scene")
+    assert names(chooser.choose(area, scene_dates(None, False)).entries) == ["alone"]
+    assert read == ["alone"]
 
 
 def test_each_percent_of_clouds_counts_as_a_day(no_nodata: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:

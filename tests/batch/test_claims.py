@@ -113,7 +113,7 @@ def test_the_model_is_opened_once_whatever_the_number_of_areas(
 def test_options_are_those_of_upscale(
     country: Country, make_raster: Any, tiny_compact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """Each that is not about one output; two of them in a run, with a file named as it lies in this folder."""
+    """Each that is not about one output; two of them in a run, with a file named as it is in this folder."""
     from geo_refdiff.cli.batch import batch as batch_command
     from geo_refdiff.cli.upscale import upscale as upscale_command
 

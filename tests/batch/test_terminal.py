@@ -57,7 +57,7 @@ def test_live_lines_come_and_go(country: Country, tmp_path: Path) -> None:
                 break
             seen += part
     os.close(ours)
-    assert run.returncode == 1  # one area lies nowhere
+    assert run.returncode == 1  # one area is nowhere
     result = screens(seen.decode())
     assert any("0 of 6 areas" in line for screen in result for line in screen)
     assert any(re.match(r"  \w+(: block \d+ of \d+|: writing| ) +━", line) for screen in result for line in screen)

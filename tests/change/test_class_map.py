@@ -1,4 +1,4 @@
-"""Class maps: files, names and colours become class indices; what is unknown is told with what is known."""
+"""Class maps: files, names and colours become class indices; what is unknown is reported with what is known."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def paletted(path: Path, values: np.ndarray, table: dict[int, tuple[int, int, in
 
 
 def test_a_colour_table_of_second_counts(make_raster: Make, target: GeoBox, tmp_path: Path) -> None:
-    """Values in an order of their own; what they mean is told by their colours."""
+    """Values in an order of their own; what they mean is given by their colours."""
     values = (np.arange(64, dtype=np.uint8) // 10)[None, :, None].repeat(64, 2)
     table = dict(enumerate(reversed(SECOND_COLOURS)))
     mask = paletted(make_raster("m.tif", values, pixel=5), values, table)

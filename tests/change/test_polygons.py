@@ -150,7 +150,7 @@ def test_polygons_that_cannot_be_used(tmp_path: Path, target: GeoBox) -> None:
     far = frame()
     far.geometry = far.geometry.translate(1e5, 0)
     far.to_file(tmp_path / "far.gpkg")
-    with pytest.raises(GridError, match="no polygon lies near the scene"):
+    with pytest.raises(GridError, match="no polygon is near the scene"):
         decide_mask(MaskOptions(mask=tmp_path / "far.gpkg", mask_field="now"), CLASSES, target)
     points = frame()
     points.geometry = points.geometry.centroid

@@ -89,5 +89,5 @@ def test_every_awkward_file(shared_data: Path, make_pair, tmp_path: Path, role: 
     succeeded = {Path(record["file"]).parent.name for record in records if record["code"] == 0}
     if role == "scene":
         assert {"nodata", "mask-band", "non-square-px"} <= succeeded
-    else:  # nothing lies where the good scene does, but for two maps of the world
+    else:  # nothing is where the good scene is, but for two maps of the world
         assert succeeded <= {"non-square-px"}

@@ -254,7 +254,7 @@ def test_what_fails_leaves_nothing(make_raster: Any, tmp_path: Path, monkeypatch
 
 
 def registered(fine: Path, coarse: Path) -> tuple[float, float]:
-    """(rows, cols), output px, by which the coarse scene, warped to the fine one's grid by its own georeference, lies
+    """(rows, cols), output px, by which the coarse scene, warped to the fine one's grid by its own georeference, is
     off the fine one: phase correlation at the frequencies that the coarse one holds."""
     with rasterio.open(fine) as a, rasterio.open(coarse) as b, warnings.catch_warnings():
         warnings.simplefilter("ignore")

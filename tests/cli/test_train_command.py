@@ -96,11 +96,11 @@ def test_an_error_is_one_line(
 
 def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
-        raise Interrupted("stopped after step 3, kept in runs/x/state; go on with --resume")
+        raise Interrupted("stopped after step 3, kept in runs/x/state; continue with --resume")
 
     monkeypatch.setattr("geo_refdiff.train.run.train", stopped)
     assert run(["train", *TINY]) == 130
-    assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; go on with --resume\n"
+    assert capsys.readouterr().err == "stopped after step 3, kept in runs/x/state; continue with --resume\n"
 
 
 def test_pairs_that_are_left_out_are_listed_line_by_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ Make = Callable[..., tuple[Path, Path]]
 @pytest.fixture
 def make(make_raster: Any, make_texture: Any) -> Make:
     """make(side, rows, cols, bend=...) -> (scene, reference), 8x. The reference's own georeference is `rows` and `cols`
-    output pixels too far down and right; `bend`: scene pixels by which its middle lies further down besides."""
+    output pixels too far down and right; `bend`: scene pixels by which its middle is further down besides."""
 
     def build(side: int = 64, rows: int = 0, cols: int = 0, bend: float = 0.0, seed: int = 0) -> tuple[Path, Path]:
         full = side * 8 + 2 * MARGIN
@@ -169,7 +169,7 @@ def test_too_little_to_tell(make_pair: Any) -> None:
     result = plan(scene, ref)
     assert result.plan.coregistration.verdict == "too small"
     assert result.plan.coregistration.displacement.is_zero
-    assert "the reference is taken where it says it lies" in result.notes
+    assert "the reference is taken by its own georeference" in result.notes
     with pytest.raises(InputError, match="400 scene pixels valid in both images are too few"):
         plan(scene, ref, coregister="global")
 
@@ -186,7 +186,7 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         np.testing.assert_array_equal(pixels(done.out), pixels(without.out))
         said = "the reference does not look like the scene, either (correlation 0.00): it is not used"
         assert said in done.notes
-        assert not any("is taken where it says it lies" in note for note in done.notes)
+        assert not any("is taken by its own georeference" in note for note in done.notes)
         assert described(done.out)["geo_refdiff:notes"] == list(done.notes)
         assert described(done.out)["geo_refdiff:sources"]["reference"] == 0
 
@@ -306,7 +306,7 @@ def test_a_mask_that_lies_on_the_scene_stays_there(make: Make, tmp_path: Path, s
     corner = [int(np.flatnonzero(at.any(axis=a))[0]) for a in (1, 0)]
     shift = [rows - full for rows, full in zip(corner, (160, 120), strict=True)]
     assert max(abs(s - (0 if said != "ref" else t)) for s, t in zip(shift, (13, -9), strict=True)) <= 1
-    where = "is moved with the reference" if said == "ref" else "lies on the scene"
+    where = "is moved with the reference" if said == "ref" else "is aligned with the scene"
     assert any(f"the mask {where}; say --mask-lies-on" in note for note in result.notes)
 
 
@@ -434,7 +434,7 @@ def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
     scene, ref = make(rows=7, cols=-4)
     out = tmp_path / "out.tif"
     options: dict[str, Any] = {"model": "matched-ref", "scale": 8, "out": out}
-    assert plan(scene, ref).plan.digest() == plan(scene, ref).plan.digest()
+    assert plan(scene, ref).plan.digest == plan(scene, ref).plan.digest
     planned = upscale(scene, ref=ref, plan_only=True, **options)
     assert planned.plan_path is not None
     recorded = json.loads(planned.plan_path.read_text())["coregistration"]

@@ -159,7 +159,7 @@ def test_every_kind_of_scene_through_the_model(
 def cross_fade_gradients(
     scene: Path, reference: Path, folder: Path, window: int
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The image and, along rows and columns, whether a place lies in a cross-fade of its windows."""
+    """The image and, along rows and columns, whether a place is in a cross-fade of its windows."""
     result = upscale(scene, ref=reference, out=folder / f"{window}.tif", window=window, keep=True)
     assert result.plan_path is not None
     plan = read_plan(result.plan_path)

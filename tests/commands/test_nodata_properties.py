@@ -22,7 +22,7 @@ WAYS = ("none", "nodata", "nan", "alpha", "mask")
 
 
 def write(path: Path, values: np.ndarray, hole: np.ndarray, way: str, pixel: float, dtype: str) -> Path:
-    """Values (C, h, w) in 20..200 whose missing pixels `hole` (h, w) are told in one of `WAYS`."""
+    """Values (C, h, w) in 20..200 whose missing pixels `hole` (h, w) are reported in one of `WAYS`."""
     kind = "float32" if way == "nan" else dtype
     array, count = values.astype(kind), len(values)
     profile: dict[str, Any] = {
@@ -35,7 +35,7 @@ def write(path: Path, values: np.ndarray, hole: np.ndarray, way: str, pixel: flo
     elif way == "nan":
         array[:, hole] = np.nan
     elif way in ("alpha", "mask"):
-        array[:, hole] = 77  # what lies under a mask is as good as any value
+        array[:, hole] = 77  # what is under a mask is as good as any value
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as dataset:
         dataset.write(array, list(range(1, count + 1)))
         if count == 3:
@@ -99,7 +99,7 @@ def check(folder: Path, model: Any, consistency: str | None, case: dict[str, Any
     assert np.isfinite(image[:, wanted]).all()
     low, high = (-500, 1000) if image.dtype.kind == "f" else (np.iinfo(image.dtype).min, 1000)
     assert low <= image[:, wanted].min()
-    assert image[:, wanted].max() < high  # nothing of 65535 or of what lies under a mask has leaked
+    assert image[:, wanted].max() < high  # nothing of 65535 or of what is under a mask has leaked
     with rasterio.open(out.with_suffix(".source.tif")) as dataset:
         np.testing.assert_array_equal(dataset.read(1) > 0, wanted)
     if case["ref"] == "absent":

@@ -1,4 +1,4 @@
-"""The output lies exactly on the scene's grid, and an identity restorer gives back the scene."""
+"""The output is exactly on the scene's grid, and an identity restorer gives back the scene."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_finished_blocks_outlive_a_server_that_refuses(scene: Path, server: tupl
         upscale(name, out=out, progress=spoils(status, 403, 12), **OPTIONS)
     kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))
     assert 12 <= kept < BLOCKS
-    assert f"; {kept} of {BLOCKS} blocks are finished in {out}.parts; go on with --resume" in str(caught.value)
+    assert f"; {kept} of {BLOCKS} blocks are finished in {out}.parts; continue with --resume" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not out.exists()
     with pytest.raises(InputError):  # the server still refuses: nothing is lost
@@ -97,7 +97,7 @@ def test_a_server_busy_in_mid_run_is_told_and_given_up_soon(
         if status.exists() and not began:
             began.append(perf_counter())
 
-    with pytest.raises(InputError, match=r"its server does not give it.*; go on with --resume$"):
+    with pytest.raises(InputError, match=r"its server does not give it.*; continue with --resume$"):
         upscale(name, out=tmp_path / "out.tif", progress=tell, **options)
     assert perf_counter() - began[0] < 30
     assert "Retrying again" in caplog.text

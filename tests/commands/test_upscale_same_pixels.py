@@ -156,7 +156,7 @@ def test_windows_do_not_show(make_pair: Any, tmp_path: Path) -> None:
     ],
 )
 def test_polygons_across_the_180th_meridian(make_raster: Any, tmp_path: Path, crs: str, transform: Affine) -> None:
-    """Longitudes of the area jump from 180 to -180; those of the scene go on beyond it."""
+    """Longitudes of the area jump from 180 to -180; those of the scene continue beyond it."""
     import geopandas
     import shapely
 
@@ -221,7 +221,7 @@ def test_polygons_of_a_pixel_or_less(make_pair: Any, tmp_path: Path) -> None:
             assert len(rows)
             np.testing.assert_array_equal(dataset.read()[:, rows, cols], whole[:, rows + 8, cols + 8])
     for nothing in (area((9.1, 9.1), (9.4, 9.1), (9.2, 9.4)), area((9.6, 0), (9.9, 0), (10.4, 90), (10.1, 90))):
-        with pytest.raises(GridError, match=r"no pixel centre of the output lies inside, .* draw it larger") as caught:
+        with pytest.raises(GridError, match=r"no pixel centre of the output is inside, .* draw it larger") as caught:
             upscale(scene, out=tmp_path / "none.tif", aoi=nothing, **options)
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300

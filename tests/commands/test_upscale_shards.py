@@ -33,7 +33,7 @@ def pixels(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
 
 @pytest.fixture(params=["nodata", "nan", "mask", "all valid"])
 def scene(request: pytest.FixtureRequest, make_raster: Any) -> Path:
-    """A scene in which all of the first shard (128 pixels), and a bit more, is missing, told in several ways."""
+    """A scene in which all of the first shard (128 pixels), and a bit more, is missing, reported in several ways."""
     array, named = pixels(), {"names": ("red", "green", "near infrared")}
     hole = np.zeros((HEIGHT, WIDTH), bool)
     hole[:19, :21] = hole[50:, 60] = True

@@ -357,7 +357,7 @@ def test_places_and_splits_are_chosen(index: Path, tree: Path, tmp_path: Path) -
     assert len(open_dataset(index, only=["alpha"], exclude=["alpha/001"])) == 2
     with pytest.raises(OptionError, match=r"exclude 'alhpa' fits no place; there are e\.g\. alpha"):
         open_dataset(index, exclude=["alhpa"])
-    with pytest.raises(InputError, match="no pair is left"):
+    with pytest.raises(InputError, match="no pair remains"):
         open_dataset(index, only=["alpha"], exclude=["alpha"])
     rows = read_index(index)
     write_index(index, [replace(row, split="test" if row.place.startswith("beta") else "train") for row in rows])

@@ -1,4 +1,4 @@
-"""Model folders: what is written is what is read, and damage is told in one line."""
+"""Model folders: what is written is what is read, and damage is reported in one line."""
 
 from __future__ import annotations
 

@@ -53,5 +53,5 @@ def test_whether_churn_adds_noise():
     assert SamplerConfig().churns(4)
     assert not SamplerConfig(S_churn=0.0).churns(4)
     assert not SamplerConfig(S_noise=0.0).churns(4)
-    assert not SamplerConfig().churns(1)  # its only level, 80, lies above S_max
+    assert not SamplerConfig().churns(1)  # its only level, 80, is above S_max
     assert not SamplerConfig(sigma_max=0.04).churns(4)  # below S_min

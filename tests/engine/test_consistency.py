@@ -103,7 +103,7 @@ def test_strict_mode_keeps_to_the_scene_as_it_is(make_texture: Any) -> None:
 
 
 def test_missing_pixels_do_not_count(make_texture: Any) -> None:
-    """Whatever lies under nodata, in the scene or in the image, valid pixels stay the same."""
+    """Whatever is under nodata, in the scene or in the image, valid pixels stay the same."""
     sensor = SensorModel(4)
     image, lr, valid = problem(make_texture, sensor, 30)
     valid[..., 10:14, 5:20] = False

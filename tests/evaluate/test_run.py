@@ -1,4 +1,4 @@
-"""Whole evaluations on small pairs: compared on the same tiles, measured as the parts measure, told as it is."""
+"""Whole evaluations on small pairs: compared on the same tiles, measured as the parts measure, reported as it is."""
 
 from __future__ import annotations
 

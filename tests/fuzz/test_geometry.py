@@ -165,7 +165,7 @@ def planned(scene: Path, **options: Any) -> Plan | str:
         return text
     again = parsed(json.dumps(plan.to_dict(), allow_nan=False))
     assert again.to_dict() == plan.to_dict()
-    assert again.digest() == plan.digest()
+    assert again.digest == plan.digest
     return plan
 
 
@@ -198,7 +198,7 @@ def corners(gbox: GeoBox) -> np.ndarray:
 
 
 def check_grid(plan: Plan, raster: dict[str, Any]) -> None:
-    """The output lies on the scene's grid divided by the scale, within it."""
+    """The output is on the scene's grid divided by the scale, within it."""
     scale, crop, own = plan.grid.scale, plan.grid.crop, raster["transform"]
     assert Window(0, 0, raster["height"], raster["width"]).contains(crop)
     assert plan.shape == plan.geobox.shape == (crop.height * scale, crop.width * scale)

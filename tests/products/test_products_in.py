@@ -311,7 +311,7 @@ def test_a_product_as_reference_and_in_coregister(make_sentinel_2: Make, tmp_pat
 
 def test_no_output_is_written_into_a_product(make_sentinel_2: Make) -> None:
     folder = make_sentinel_2()
-    with pytest.raises(OutputError, match="lies in one of the inputs"):
+    with pytest.raises(OutputError, match="is in one of the inputs"):
         run(folder, folder / "out.tif", overwrite=True)
 
 

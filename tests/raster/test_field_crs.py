@@ -58,7 +58,7 @@ def test_national_grids_lie_where_their_code_says(
     to = pyproj.Transformer.from_crs(utm, code, always_xy=True)
     xs, ys = to.transform(round(east) - 50 + 5 * cols, round(north) + 50 - 5 * rows)
     wanted = image[0, ((transform.f - ys) // 5).astype(int), ((xs - transform.c) // 5).astype(int)]
-    assert (values[0] == wanted).mean() > 0.98  # but where a centre lies on an edge
+    assert (values[0] == wanted).mean() > 0.98  # but where a centre is on an edge
 
 
 @pytest.mark.parametrize(

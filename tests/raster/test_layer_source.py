@@ -23,7 +23,7 @@ BOXES = {"p": shapely.box(0, 0, 10, 10), "q": shapely.box(20, 0, 30, 10), "r": s
 
 @pytest.fixture
 def fields(tmp_path: Path) -> Path:
-    """Two layers; in the one called "fields" two of three boxes are to be done, and a point lies beside."""
+    """Two layers; in the one called "fields" two of three boxes are to be done, and a point is beside."""
     path = tmp_path / "x.gpkg"
     geopandas.GeoDataFrame({"name": ["else"]}, geometry=[shapely.box(7, 7, 8, 8)], crs=UTM).to_file(path, layer="other")
     shapes = [*BOXES.values(), shapely.Point(5, 5)]

@@ -58,7 +58,7 @@ def test_files_in_any_crs_and_layers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["EPSG:4326", "EPSG:4167"])
 def test_across_the_180th_meridian(tmp_path: Path, source: str) -> None:
-    """A square of Fiji: whether longitudes jump, go on beyond 180, or are cut there, it is the same square."""
+    """A square of Fiji: whether longitudes jump, continue beyond 180, or are cut there, it is the same square."""
     square = shapely.box(817_500, 8_147_500, 820_500, 8_149_500)
     forth = pyproj.Transformer.from_crs("EPSG:32760", source, always_xy=True)
     jumps = shapely.transform(square, lambda xy: np.column_stack(forth.transform(*xy.T)))
@@ -168,10 +168,10 @@ def test_boxes_in_another_order_or_in_degrees_are_told(make_raster: Callable[...
     west, south = forth.transform(left + 200, bottom + 200)
     east, north = forth.transform(right - 200, top - 200)
     degrees, swapped = f"{west},{south},{east},{north}", f"{south},{west},{north},{east}"
-    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, degrees)
-    assert f"it lies inside as {degrees},EPSG:4326" in aoi_error(scene, swapped)
+    assert f"it is inside as {degrees},EPSG:4326" in aoi_error(scene, degrees)
+    assert f"it is inside as {degrees},EPSG:4326" in aoi_error(scene, swapped)
     assert "put longitude first" in aoi_error(scene, f"{swapped},EPSG:4326")
-    assert f"it lies inside as {left + 200},{bottom + 200},{right - 200},{top - 200}" in aoi_error(
+    assert f"it is inside as {left + 200},{bottom + 200},{right - 200},{top - 200}" in aoi_error(
         scene, f"{bottom + 200},{left + 200},{top - 200},{right - 200}"
     )
     box = shapely.box(south, west, north, east)
@@ -188,8 +188,8 @@ def test_latitude_first_is_told_where_both_could_be_longitudes(
     )
     box = shapely.box(48.743, 16.361, 48.749, 16.367)
     output = aoi_error(scene, shapely.box(16.361, 48.743, 16.367, 48.749).wkt)
-    assert "it lies inside as EPSG:4326;POLYGON ..." in output
+    assert "it is inside as EPSG:4326;POLYGON ..." in output
     output = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
-    assert "it lies inside as 16.361,48.743,16.367,48.749,EPSG:4326" in output
+    assert "it is inside as 16.361,48.743,16.367,48.749,EPSG:4326" in output
     geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
-    assert "it lies inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
+    assert "it is inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))

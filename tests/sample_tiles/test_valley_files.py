@@ -1,4 +1,4 @@
-"""The valley on disk: it is what the generator draws, lies where it says, and keeps within its size."""
+"""The valley on disk: it is what the generator draws, is where it says, and keeps within its size."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reference_on_truth() -> NDArray[np.float32]:
 
 
 def displacement(fixed: NDArray[Any], moved: NDArray[Any], weight: NDArray[Any]) -> tuple[float, float]:
-    """(rows, columns) by which `moved` lies off `fixed`: least squares on gradients (Lucas and Kanade), iterated."""
+    """(rows, columns) by which `moved` is off `fixed`: least squares on gradients (Lucas and Kanade), iterated."""
     d = np.zeros(2)
     for _ in range(6):
         shifted = ndimage.shift(fixed, d, order=3, mode="nearest")

@@ -200,7 +200,7 @@ def test_recipes_are_strict(change: dict[str, object], text: str) -> None:
 
 
 def shift(a: torch.Tensor, b: torch.Tensor) -> tuple[float, float]:
-    """(rows, cols) by which `b` lies off `a`, pixels: slope of the phase of their cross spectrum at low frequencies.
+    """(rows, cols) by which `b` is off `a`, pixels: slope of the phase of their cross spectrum at low frequencies.
 
     Phase correlation (Kuglin and Hines 1975), solved by least squares as in Stone et al. 2001.
     """
@@ -227,7 +227,7 @@ def test_the_measure_of_shift_sees_a_shift() -> None:
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([2, 3, 5, 7, 8, 16]))
 def test_registering_finds_no_shift(seed: int, scale: int) -> None:
-    """Against the mean over each scene pixel's area, which lies where its pixels lie."""
+    """Against the mean over each scene pixel's area, which is where its pixels lie."""
     drawn = draw(replace(RECIPES["published"], noisy=0.0, jpeg=0.0), np.random.default_rng(seed), 2, scale)
     size = 64 * scale
     generator = torch.Generator().manual_seed(seed)

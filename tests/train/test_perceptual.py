@@ -1,5 +1,5 @@
 """Losses on what images look like: the trunk as Caffe and Keras compute it, distances at their ends, the discriminator,
-and a run with them that goes on."""
+and a run with them that continues."""
 
 from __future__ import annotations
 
