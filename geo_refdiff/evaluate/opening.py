@@ -133,7 +133,8 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
     folders = folders_by_name(options.methods.outputs)
     outputs = [Outputs(n, ImageFolder(_inner(options, f, scale), bands)) for n, f in folders.items()]
     lr = _lr(setup, scale)
-    methods: list[Method] = [*(Baseline(name) for name in BASELINES), *setup.runs, *outputs]
+    own = {run.name for run in setup.runs}
+    methods: list[Method] = [*(Baseline(name) for name in BASELINES if name not in own), *setup.runs, *outputs]
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import Any, Self
@@ -308,11 +308,6 @@ class Plan:
         return self.grid.crop.height * self.grid.scale, self.grid.crop.width * self.grid.scale
 
     @property
-    def shown_scene(self) -> RasterInfo:
-        """The scene whose valid pixels are those of the output: cloudy ones are, unless they become nodata."""
-        return self.scene if self.clouds == "nodata" else replace(self.scene, clouds=None)
-
-    @property
     def lr_origin(self) -> tuple[int, int]:
         """(row, col) of the scene's corner on the scene lattice."""
         return self.grid.origin
@@ -347,6 +342,7 @@ class Plan:
         data["grid"] |= {"crs": self.crs_name, "transform": list(self.geobox.affine[:6]), "shape": list(self.shape)}
         return data
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
         data = _without({k: v for k, v in self.to_dict().items() if k not in _NOT_OF_PIXELS}, _NOT_OF_CONTENT)
