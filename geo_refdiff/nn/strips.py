@@ -28,7 +28,8 @@ def in_strips(compute: Callable[..., tuple[Tensor, ...]], *images: Tensor, rows:
     count = -(-max(image.shape[-2] * image.shape[-1] for image in images) // _PIXELS)
     if count < 2 or len(first) > 1 or first.device.type != "cpu" or torch.is_grad_enabled():
         return compute(*images)
-    each, results = max(-(-rows // count), 2 * reach), []
+    each = max(-(-rows // count), 2 * reach)
+    results: list[Tensor] = []
     for start in range(0, rows, each):
         stop = min(start + each, rows)
         low, high = max(start - reach, 0), min(stop + reach, rows)
