@@ -96,6 +96,8 @@ def cpu_table(data: Path, folder: Path, others: Sequence[str], *, large: bool) -
 
     knox = pair(None)
     aoi = ["--aoi", area_of(knox[0], _AREA)]
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # an installed package has its own
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     uncertain = ["--uncertainty", "4"]
     runs = [
         ("whole scene", *knox, []),
@@ -106,6 +108,9 @@ def cpu_table(data: Path, folder: Path, others: Sequence[str], *, large: bool) -
     if large:
         runs.append((f"{_LARGE} x {_LARGE}", *pair(_LARGE), []))
     heads = ("version", "CPU s", "less start", "CPU s/MPix", "wall s/MPix", "engine", "peak MB")
+    first = ["upscale", str(knox[0]), "--ref", str(knox[1]), *_OPTIONS, "-o", str(folder / "first.tif")]
+    for python in (sys.executable, *others):  # writes it
+        timed([python, "-c", _RUN, *first])
     print(f"{'':35} {heads[0]:22}" + "".join(f" {head:>11}" for head in heads[1:]))
     for label, scene, reference, options in runs:
         for number, python in enumerate((sys.executable, *others)):

@@ -46,7 +46,6 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     geo-refdiff upscale scene.tif --model bicubic --scale 4 --aoi field.gpkg -o field.tif
     geo-refdiff upscale country.tif --ref archive.vrt --scheduler-file scheduler.json --shard-size 16384
     """
-    from geo_refdiff.batch.workers import block_runner, options_here
     from geo_refdiff.commands.upscale import Interrupted
     from geo_refdiff.commands.upscale import upscale as run
     from geo_refdiff.raster.process import steady_heap
@@ -56,13 +55,8 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     options = given(options)
     try:
         with RunMeter() as meter:
-            result = run(
-                scene,
-                out=None if out is None else Path(out),
-                progress=meter,
-                runner=block_runner(cluster, options, meter.message),
-                **options_here(options, cluster),
-            )
+            where = _on_workers(cluster, options, meter) if cluster.used else options
+            result = run(scene, out=None if out is None else Path(out), progress=meter, **where)
     except Interrupted as stop:
         say(f"{str(stop).removesuffix('--resume')}{_again()}", logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
@@ -72,6 +66,13 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
         if note not in meter.said:
             say(f"note: {note}")
     show(result, as_json, result.words(meter.said))
+
+
+def _on_workers(cluster: ClusterOptions, options: dict[str, Any], meter: RunMeter) -> dict[str, Any]:
+    """Options of a run whose blocks workers compute."""
+    from geo_refdiff.batch.workers import block_runner, options_here
+
+    return {**options_here(options, cluster), "runner": block_runner(cluster, options, meter.message)}
 
 
 def _with_settings(result: UpscaleResult, plan_path: Path, model: str) -> UpscaleResult:

@@ -175,6 +175,8 @@ class Chooser:
                     continue
                 chosen.append(entry)
                 gap = gap.difference(entry.lonlat)
+                if len(keys) == 1:  # nothing could fill its gaps
+                    break
                 own = missing[entry.files] if entry.files in missing else missing_share(entry, area)
                 whole = entry.lonlat.covers(area)
                 holes = own > 0 if len(chosen) == 1 else holes and (own > 0 or not whole)

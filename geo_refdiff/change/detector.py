@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib import resources
 from math import log2
 from pathlib import Path
@@ -178,6 +179,11 @@ class Detector:
     psf_sigma: float
     sha256: str
 
+    @cached_property
+    def networks(self) -> dict[torch.dtype, ChangeNetwork]:
+        """The network in float64 and in float32."""
+        return {torch.float64: self.network, torch.float32: copy.deepcopy(self.network).float()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorConfig:
@@ -194,12 +200,14 @@ class DetectorConfig:
 
 
 def load_detector(folder: str | Path | None = None) -> Detector:
-    """Load a detector from its folder; None: the bundled one.
+    """Load a detector from its folder; None: the bundled one, which a process loads once.
 
     Raises:
         ModelError: not a model folder, damaged, or not a change detector.
     """
-    folder = resolve_model(Path(str(resources.files("geo_refdiff.models"))) / BUNDLED if folder is None else folder)
+    if folder is None:
+        return _bundled()
+    folder = resolve_model(folder)
     raw = read_json(folder)
     if raw.get("architecture") != ARCHITECTURE:
         other = repr(raw.get("architecture"))[:60]
@@ -212,6 +220,11 @@ def load_detector(folder: str | Path | None = None) -> Detector:
     network.load_state_dict(state, assign=True)
     network.double().eval().requires_grad_(False)
     return Detector(network, config.classes, config.threshold, config.psf_sigma, model_digest(folder))
+
+
+@cache
+def _bundled() -> Detector:
+    return load_detector(Path(str(resources.files("geo_refdiff.models"))) / BUNDLED)
 
 
 ReadScene = Callable[[Window], tuple[Tensor, Tensor]]
@@ -278,7 +291,6 @@ class DetectedMask:
             self._classes[index] = other
         self.reach = detector.network.reach + -(-sensor.reach // sensor.scale)
         self._side = max(_LEAST_TILE, _HR_SIDE // sensor.scale)
-        self._networks = {torch.float64: detector.network, torch.float32: copy.deepcopy(detector.network).float()}
 
     def detect(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Classes (h, w), 255 = unknown, and confidence (h, w) in steps of 1 / 250, 0 = unknown.
@@ -354,7 +366,7 @@ class DetectedMask:
                 nir=nir,
             )
             features = features[:, margin : features.shape[1] - margin, margin : features.shape[2] - margin]
-            probabilities = torch.softmax(self._networks[dtype](features[None]), 1)[0].double().numpy()
+            probabilities = torch.softmax(self.detector.networks[dtype](features[None]), 1)[0].double().numpy()
             both_valid = (features[-2:] > 0).all(dim=0).numpy()[reach:-reach, reach:-reach]
         return probabilities, both_valid
 

@@ -116,11 +116,11 @@ def mask_name(mask: Any, scene_crs: Callable[[], str]) -> Any:
     Raises:
         InputError: a frame without a CRS, or without geometries.
     """
-    import geopandas
-
     source = as_polygons(mask, "mask")
     if source is None:
         return mask
+    import geopandas  # takes longer to import than all else that a small scene needs
+
     geometries, crs = source
     frame = mask if isinstance(mask, geopandas.GeoDataFrame) else geopandas.GeoDataFrame(geometry=geometries)
     if not geometries:

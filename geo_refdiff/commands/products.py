@@ -17,6 +17,8 @@ from geo_refdiff.raster.dates import Span, span_in_name, span_of
 from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.raster.picture import look, write_quicklook
+from geo_refdiff.raster.styles import write_image_style, write_ramp_style
 from geo_refdiff.restore.sources import CLOUD
 
 
@@ -54,10 +56,6 @@ def write_products(
     Raises:
         OutputError: a file cannot be written.
     """
-    from geo_refdiff.commands.report import write_report
-    from geo_refdiff.raster.picture import write_quicklook
-    from geo_refdiff.raster.styles import write_image_style, write_ramp_style
-
     wanted, notes, measured = tuple(products), tuple(notes), {}
     shows_clouds = "source" in wanted and plan.scene.clouds is not None and plan.clouds == "keep"
     apart = (product_path(out, "source"), CLOUD) if shows_clouds else None
@@ -66,16 +64,19 @@ def write_products(
             measured["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
         if UNCERTAINTY in wanted:
             publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
-        if "style" in wanted:
-            write_image_style(out, product_path(out, "style"), apart)
+        preview = look(out, apart=apart) if {"style", "quicklook"} & set(wanted) else None
+        if preview and "style" in wanted:
+            write_image_style(preview, product_path(out, "style"))
         if "style" in wanted and UNCERTAINTY in wanted:
             uncertainty = product_path(out, UNCERTAINTY)
             write_ramp_style(uncertainty, uncertainty.with_suffix(".qml"))
-        if "quicklook" in wanted:
-            write_quicklook(out, product_path(out, "quicklook"), apart=apart)
+        if preview and "quicklook" in wanted:
+            write_quicklook(preview, product_path(out, "quicklook"))
         if "stac" in wanted:
             write_json_atomic(product_path(out, "stac"), _item(plan, out, wanted, measured, notes, span_of(scene_date)))
         if "report" in wanted:
+            from geo_refdiff.commands.report import write_report
+
             made = {product: product_path(out, product) for product in wanted}
             write_report(plan, out, made["report"], made.get("source"), made.get(UNCERTAINTY), notes)
     return measured
@@ -141,7 +142,7 @@ def _item(
         assets["report"] = Asset(path, "pictures, decisions and verdict, for people", ("metadata",), "text/html")
     properties: dict[str, Any] = {
         "geo_refdiff:datetime_from": source,
-        "geo_refdiff:plan_sha256": plan.digest(),
+        "geo_refdiff:plan_sha256": plan.digest,
         "geo_refdiff:model": {"name": plan.model.name, "sha256": plan.model.sha256, "source": plan.model.source},
         "geo_refdiff:sampler": dict(plan.model.sampler),
         "geo_refdiff:seed": plan.seed,

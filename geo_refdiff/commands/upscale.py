@@ -103,7 +103,7 @@ def upscale(
     if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
         return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
-    check_free(final, overwrite or (resume and published_digest(final) == plan.digest()))
+    check_free(final, overwrite or (resume and published_digest(final) == plan.digest))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
@@ -245,7 +245,7 @@ def _complete(plan: Plan, out: Path, shard_size: int | None) -> bool:
         return False
     layers = [info.clouds for info in (plan.scene, plan.reference) if info is not None]
     newest = max((info.mtime_ns for info in (plan.scene, plan.reference, plan.mask, *layers) if info), default=0)
-    return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest()
+    return out.stat().st_mtime_ns >= newest and published_digest(out) == plan.digest
 
 
 def _result(

@@ -84,7 +84,7 @@ def source_raster(plan: Plan) -> BlockRaster:
         colours=COLOURS,
         tags={
             "AREA_OR_POINT": "Area",
-            PLAN_TAG: plan.digest(),
+            PLAN_TAG: plan.digest,
             **{f"GEO_REFDIFF_CLASS_{v}": name for v, name in enumerate(CLASSES)},
         },
     )
@@ -114,7 +114,7 @@ def uncertainty_raster(plan: Plan) -> BlockRaster:
         units=tuple(plan.scene.units[i] for i in at),
         tags={
             "AREA_OR_POINT": "Area",
-            PLAN_TAG: plan.digest(),
+            PLAN_TAG: plan.digest,
             "TIFFTAG_IMAGEDESCRIPTION": record.meaning,
             "GEO_REFDIFF_UNCERTAINTY_COVERAGE": f"{record.coverage:g}",
             "GEO_REFDIFF_UNCERTAINTY_RUNS": str(record.runs),
@@ -149,7 +149,7 @@ def provenance(plan: Plan) -> dict[str, str]:
     sampler = ",".join(f"{k}={v}" for k, v in plan.model.sampler.items()) or "none"
     return {
         "AREA_OR_POINT": "Area",
-        PLAN_TAG: plan.digest(),
+        PLAN_TAG: plan.digest,
         "GEO_REFDIFF_VERSION": __version__,
         "GEO_REFDIFF_MODEL": plan.model.name,
         "GEO_REFDIFF_MODEL_SHA256": plan.model.sha256 or "none",

@@ -156,7 +156,7 @@ def published_size(out: Path) -> int | None:
 def _write_shards(plan: Plan, workdir: Workdir, filled: set[int], size: int) -> list[tuple[str, Window]]:
     height, width = plan.shape
     layout = BlockLayout(size, -(-height // size), -(-width // size))
-    digest, shards = plan.digest(), []
+    digest, shards = plan.digest, []
     overviews = _overviews_of_a_shard(size, plan.shape)  # smaller ones at the edge have as many, for the VRT's sake
     for index in range(layout.count):
         window = layout.window(index, plan.shape)

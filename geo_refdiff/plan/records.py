@@ -342,6 +342,7 @@ class Plan:
         data["grid"] |= {"crs": self.crs_name, "transform": list(self.geobox.affine[:6]), "shape": list(self.shape)}
         return data
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
         data = _without({k: v for k, v in self.to_dict().items() if k not in _NOT_OF_PIXELS}, _NOT_OF_CONTENT)

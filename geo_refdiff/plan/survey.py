@@ -169,6 +169,7 @@ class Noise:
     components: tuple[tuple[float, ...], ...]
 
 
+@remembered
 def survey_noise(
     info: RasterInfo,
     bands: Bands,
@@ -235,12 +236,13 @@ def _tiles(info: RasterInfo, bands: tuple[int, ...]) -> tuple[NDArray[np.float64
     return tuple(samples)
 
 
+@remembered
 def fit_reference(
     radiometry: Radiometry,
     scene: RasterInfo,
-    scene_bands: Sequence[int],
+    scene_bands: tuple[int, ...],
     reference: RasterInfo,
-    reference_bands: Sequence[int],
+    reference_bands: tuple[int, ...],
     target: GeoBox,
     sensor: SensorModel,
     displacement: Displacement | None = None,
@@ -253,11 +255,10 @@ def fit_reference(
         sensor: the declared operator.
         displacement: of the reference, pixels of the target.
     """
-    a, b = _pairs(scene, tuple(scene_bands), reference, tuple(reference_bands), target, sensor, displacement)
+    a, b = _pairs(scene, scene_bands, reference, reference_bands, target, sensor, displacement)
     return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
 
 
-@remembered
 def _pairs(
     scene: RasterInfo,
     scene_bands: tuple[int, ...],

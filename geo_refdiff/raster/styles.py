@@ -11,7 +11,7 @@ from pathlib import Path
 
 from geo_refdiff.classes import COLOURS
 from geo_refdiff.raster.files import write_bytes_atomic
-from geo_refdiff.raster.picture import look
+from geo_refdiff.raster.picture import Look, look
 
 Colour = tuple[int, int, int]
 
@@ -39,15 +39,12 @@ def write_class_style(path: Path, names: Sequence[str], colours: Sequence[Colour
     _write(path, root)
 
 
-def write_image_style(raster: Path, path: Path, apart: tuple[Path, int] | None = None) -> None:
+def write_image_style(preview: Look, path: Path) -> None:
     """A QGIS style (.qml) for an image: its red, green and blue, stretched alike, as in the quicklook.
-
-    `apart`: see `raster.picture.look`.
 
     Raises:
         OutputError: it cannot be written.
     """
-    preview = look(raster, apart=apart)
     low, high = preview.range
     high = high if high > low else low + 1.0
     if len(preview.bands) == 3:

@@ -370,12 +370,11 @@ def _known_crs(text: str, name: str) -> pyproj.CRS:
 
 def _moved(area: BaseGeometry, source: pyproj.CRS, crs: Any, name: str) -> BaseGeometry:
     """Polygons from one CRS to another, their edges made dense first."""
-    import geopandas
-
     target = _known_crs(str(crs), name)
     if source.equals(target, ignore_axis_order=True):
         return area
-    moved = geopandas.GeoSeries([dense(area, 64)], crs=source).to_crs(target).iloc[0]
+    project = pyproj.Transformer.from_crs(source, target, always_xy=True).transform
+    moved = shapely.transform(dense(area, 64), project, interleaved=False)
     moved = sound_polygons(moved, target) if all(isfinite(v) for v in moved.bounds) else shapely.Polygon()
     if moved.is_empty:
         raise GridError(f"{name}: its polygons cannot be projected to {target.name}; check their CRS")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import isnan, nan
 from typing import Any, Literal
 
@@ -97,7 +98,7 @@ class WarpedReader:
         self.target = target
         self.resampling = resampling
         self.dtype = np.dtype(info.dtype if resampling in _CLASSES else "float32")
-        bent = None
+        bent, asked = None, target
         if displacement is not None and displacement.is_linear:
             target = GeoBox(target.shape, displacement.moved(target.affine), target.crs)
         elif displacement is not None and not displacement.is_zero:
@@ -112,7 +113,8 @@ class WarpedReader:
         height, width = target.shape
         self._reach = Window(0, 0, height, width).pad(MARGIN)
         tile_bytes = TILE * TILE * (len(self.bands) * self.dtype.itemsize + 1)
-        self._tiles: TileCache[tuple[NDArray[Any], NDArray[np.bool_]]] = TileCache(max(16, _CACHE_BYTES // tile_bytes))
+        kept = _kept_tiles if info.mtime_ns else _kept_tiles.__wrapped__  # which change with the file
+        self._tiles = kept(max(16, _CACHE_BYTES // tile_bytes), info, self.bands, asked, resampling, displacement)
 
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The pixels of a window, in pixels of the target; it may reach outside.
@@ -141,7 +143,6 @@ class WarpedReader:
     def close(self) -> None:
         """Close the files of all threads, once no thread reads any more."""
         self._handles.close()
-        self._tiles.clear()
 
     def __enter__(self) -> WarpedReader:
         return self
@@ -172,6 +173,12 @@ class WarpedReader:
             valid = np.logical_and(valid, np.isfinite(values).all(axis=0))
         values[:, ~valid] = 0
         return values, valid
+
+
+@lru_cache(maxsize=2)
+def _kept_tiles(capacity: int, *warp: Hashable) -> TileCache[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Tiles of one warp, for all its readers: a plan's survey has warped some of what blocks need, or all of it."""
+    return TileCache(capacity)
 
 
 class _WarpHandles(ThreadHandles):

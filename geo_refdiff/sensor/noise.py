@@ -16,16 +16,23 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from geo_refdiff.sensor.convolution import convolve_along
 
 Tile = NDArray[np.float64]
 
 _HIGH_PASS = (1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0)
 """Sixth difference, along both axes."""
 
-_SMOOTH = 0.8
-"""scene pixels; of the band in which contrast is measured, which has next to nothing in common with the high pass."""
+_SMOOTHING = np.exp(-0.5 * (np.arange(-3, 4) / 0.8) ** 2)
+_SMOOTHING /= _SMOOTHING.sum()
+"""Of the band in which contrast is measured, which has next to nothing in common with the high pass."""
+
+_SLOPE = np.array([1.0, 0.0, -1.0])
 
 _NEAR = 5
 """Side of the places over which contrast is averaged, scene pixels."""
@@ -102,28 +109,35 @@ def estimate_noise(tiles: Sequence[Tile]) -> tuple[float, ...]:
 def _places(tile: Tile) -> tuple[Tile, Tile]:
     """(C, n) high pass, of unit gain for white noise, and contrast around it; 0 near where all is the same."""
     taps = np.array(_HIGH_PASS) / np.linalg.norm(_HIGH_PASS)
-    high = ndimage.convolve1d(ndimage.convolve1d(tile, taps, axis=1), taps, axis=2)
-    contrast = _contrast(tile)
-    valid = np.isfinite(tile)
-    same = contrast < _NOTHING * np.max(np.abs(tile), initial=0.0, where=valid) ** 2
-    contrast[ndimage.maximum_filter(same, size=(1, 2 * _REACH + 1, 2 * _REACH + 1))] = 0.0
-    inner = slice(_REACH, -_REACH)
-    return (high[:, inner, inner].reshape(len(tile), -1), contrast[:, inner, inner].reshape(len(tile), -1))
+    beyond = _REACH - len(taps) // 2
+    high = _along_both(tile, taps)[..., beyond:-beyond, beyond:-beyond]
+    contrast = _contrast(np.pad(tile, ((0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="symmetric"))
+    same = contrast < _NOTHING * np.max(np.abs(tile), initial=0.0, where=np.isfinite(tile)) ** 2
+    contrast = contrast[..., _REACH:-_REACH, _REACH:-_REACH]
+    if same.any():
+        side = 2 * _REACH + 1
+        near = F.max_pool2d(F.max_pool2d(same.to(torch.float32), (side, 1), 1), (1, side), 1)
+        contrast = contrast.masked_fill(near > 0, 0.0)
+    return high.reshape(len(tile), -1).numpy(), contrast.reshape(len(tile), -1).numpy()
 
 
-def _contrast(tile: Tile) -> Tile:
-    smooth = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(tile, _SMOOTH, axis=1), _SMOOTH, axis=2)
-    square = sum(ndimage.convolve1d(smooth, (1.0, 0.0, -1.0), axis=axis) ** 2 for axis in (1, 2))
-    mean = np.full(_NEAR, 1 / _NEAR)
-    return np.asarray(ndimage.convolve1d(ndimage.convolve1d(square, mean, axis=1), mean, axis=2))
+def _contrast(tile: Tile) -> Tensor:
+    """(1, C, h - 2 reach, w - 2 reach): the mean square of the slopes of a smoothed tile (C, h, w)."""
+    smooth = _along_both(tile, _SMOOTHING)
+    rows, cols = (convolve_along(smooth, torch.from_numpy(_SLOPE)[None], 1, dim) for dim in (-2, -1))
+    square = rows[..., 1:-1] ** 2 + cols[..., 1:-1, :] ** 2
+    return _along_both(square[0].numpy(), np.full(_NEAR, 1 / _NEAR))
+
+
+def _along_both(tile: Tile, taps: NDArray[np.float64]) -> Tensor:
+    """(1, C, h - n, w - n): a tile (C, h, w) convolved along both axes with n + 1 taps."""
+    kernel = torch.from_numpy(taps)[None]
+    return convolve_along(convolve_along(torch.from_numpy(tile)[None], kernel, 1, -2), kernel, 1, -1)
 
 
 def _noise_contrast() -> float:
     """Contrast of white noise of variance 1."""
-    impulse = np.zeros((1, 25, 25))
-    impulse[0, 12, 12] = 1.0
-    smooth = ndimage.gaussian_filter1d(ndimage.gaussian_filter1d(impulse, _SMOOTH, axis=1), _SMOOTH, axis=2)
-    return float(sum((ndimage.convolve1d(smooth, (1.0, 0.0, -1.0), axis=axis) ** 2).sum() for axis in (1, 2)))
+    return 2 * float((np.convolve(_SMOOTHING, _SLOPE) ** 2).sum() * (_SMOOTHING**2).sum())
 
 
 def _variance(high: Tile, contrast: Tile) -> NDArray[np.float64]:

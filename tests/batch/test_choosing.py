@@ -410,6 +410,19 @@ def test_overlap_then_date_then_nodata(no_nodata: dict[str, float]) -> None:
     assert names(twins.choose(area, scene_dates(None, False)).entries) == ["b"]
 
 
+def test_a_file_without_rivals_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could fill its gaps, whatever they are."""
+    read: list[str] = []
+    monkeypatch.setattr("geo_refdiff.batch.selection.missing_share", lambda e, area: read.append(e.name) or 0.0)
+    area, alone = shapely.box(0, 0, 1, 1), entry("alone", (0, 0, 2, 2), "2020")
+    assert names(Chooser([alone], "scene").choose(area, scene_dates(None, False)).entries) == ["alone"]
+    assert not read
+    far = entry("far", (5, 5, 6, 6), "2020")
+    chooser = Chooser([alone, far, entry("part", (0, 0, 1, 0.5), "2020")], "scene")
+    assert names(chooser.choose(area, scene_dates(None, False)).entries) == ["alone"]
+    assert read == ["alone"]
+
+
 def test_each_percent_of_clouds_counts_as_a_day(no_nodata: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     area = shapely.box(0, 0, 1, 1)
     shares = {"may": 0.4, "june": 0.0, "july": 0.9, "part": 0.0}

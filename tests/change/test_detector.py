@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 import geo_refdiff.change.detector as detector_module
 from geo_refdiff.change.detector import (
+    BUNDLED,
     CHANNELS,
     CONFIDENCE_STEPS,
     LAYOUT,
@@ -41,6 +44,11 @@ def place() -> LandscapePair:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return load_detector()
+
+
+def test_the_bundled_detector_is_loaded_once_a_process(detector: Detector) -> None:
+    assert load_detector() is detector
+    assert load_detector(Path(str(resources.files("geo_refdiff.models"))) / BUNDLED) is not detector
 
 
 class Scene:

@@ -73,6 +73,31 @@ def test_debug_shows_where(make_pair: Any) -> None:
         run(["--debug", "upscale", "none.tif", "--model", "bicubic"])
 
 
+def test_a_run_imports_only_what_it_needs(make_pair: Any, tmp_path: Path) -> None:
+    """Vector files, pictures and clusters have libraries that take longer to import than a small area to compute."""
+    scene, reference = map(str, make_pair(32, 32))
+    aoi = "486000,5208600,486600,5209000"
+    command = [
+        "upscale",
+        scene,
+        "--ref",
+        reference,
+        "--aoi",
+        aoi,
+        "--out",
+        str(tmp_path / "o.tif"),
+        "--products",
+        "none",
+    ]
+    dear = ("geopandas", "pandas", "pyarrow", "scipy.ndimage", "PIL", "distributed", "geo_refdiff.batch.run")
+    code = (
+        f"import sys; from geo_refdiff.cli.main import run; code = run({command!r});"
+        f"print(code, [name for name in {dear!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
 def test_help_and_version_are_quick_and_plain() -> None:
     code = "import sys; from geo_refdiff.cli.main import run; run(sys.argv[1:]); assert 'torch' not in sys.modules"
     for arguments in (["--help"], ["--version"], ["upscale", "--help"]):

@@ -434,7 +434,7 @@ def test_resume_keeps_the_field(make: Make, tmp_path: Path) -> None:
     scene, ref = make(rows=7, cols=-4)
     out = tmp_path / "out.tif"
     options: dict[str, Any] = {"model": "matched-ref", "scale": 8, "out": out}
-    assert plan(scene, ref).plan.digest() == plan(scene, ref).plan.digest()
+    assert plan(scene, ref).plan.digest == plan(scene, ref).plan.digest
     planned = upscale(scene, ref=ref, plan_only=True, **options)
     assert planned.plan_path is not None
     recorded = json.loads(planned.plan_path.read_text())["coregistration"]

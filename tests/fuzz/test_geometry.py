@@ -165,7 +165,7 @@ def planned(scene: Path, **options: Any) -> Plan | str:
         return text
     again = parsed(json.dumps(plan.to_dict(), allow_nan=False))
     assert again.to_dict() == plan.to_dict()
-    assert again.digest() == plan.digest()
+    assert again.digest == plan.digest
     return plan
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from affine import Affine
 from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.options import UpscaleOptions
-from geo_refdiff.plan import aligning
+from geo_refdiff.plan import aligning, survey
 from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan, Radiometry
@@ -164,13 +165,19 @@ def test_areas_of_one_scene_share_what_is_measured_of_it(
     make_pair: Any, make_raster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, reference = make_pair(40, 48)
-    asked: list[tuple[Any, ...]] = []
+    asked: Counter[str] = Counter()
 
-    def counting(*given: Any) -> Any:
-        asked.append(given)
-        return register_rasters(*given)
+    def count(module: Any, name: str) -> None:
+        real = getattr(module, name)
 
-    monkeypatch.setattr(aligning, "register_rasters", counting)
+        def counting(*given: Any) -> Any:
+            asked[name] += 1
+            return real(*given)
+
+        monkeypatch.setattr(module, name, counting)
+
+    for module, name in ((aligning, "register_rasters"), (survey, "fit_radiometry"), (survey, "estimate_noise")):
+        count(module, name)
 
     def plan(rows: int) -> Plan:
         with rasterio.open(scene) as dataset:
@@ -179,14 +186,14 @@ def test_areas_of_one_scene_share_what_is_measured_of_it(
         return make_plan(scene, reference, options).plan
 
     one, other = plan(8), plan(16)
-    assert len(asked) == 1
+    assert sorted(asked.values()) == [1, 1, 1]
     assert (one.radiometry, one.coregistration) == (other.radiometry, other.coregistration)
     assert one.shape != other.shape
     with rasterio.open(scene, "r+") as dataset:
         values = dataset.read()
         dataset.write(values // 2 + 40)
     changed = plan(8)
-    assert len(asked) == 2
+    assert set(asked.values()) == {2}
     assert changed.radiometry.gain != one.radiometry.gain
 
 

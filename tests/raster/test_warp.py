@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import GridError, InputError
+from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import apply
-from geo_refdiff.raster.info import inspect
-from geo_refdiff.raster.warp import MARGIN, WarpedReader, gsd_ratio, overlap_fraction
+from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.warp import MARGIN, WarpedReader, _WarpHandles, gsd_ratio, overlap_fraction
 from geo_refdiff.raster.window import Window
 
 UTM14 = "EPSG:26914"
@@ -295,7 +297,7 @@ def test_threads_read_the_same(sources: dict[str, Path]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     windows = [Window(r, c, 90, 90) for r in range(-20, 280, 60) for c in range(-20, 280, 60)]
-    info = inspect(sources["other zone"], "reference")
+    info = replace(inspect(sources["other zone"], "reference"), mtime_ns=0)  # each reader has tiles of its own then
     with WarpedReader(info, (1, 2), NORTH_UP) as one, WarpedReader(info, (1, 2), NORTH_UP) as many:
         with ThreadPoolExecutor(4) as pool:
             parallel = list(pool.map(many.read, windows))
@@ -303,3 +305,28 @@ def test_threads_read_the_same(sources: dict[str, Path]) -> None:
             expected = one.read(window)
             np.testing.assert_array_equal(values, expected[0])
             np.testing.assert_array_equal(valid, expected[1])
+
+
+def test_readers_of_one_warp_share_its_tiles(sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a survey has warped is there for the blocks, but not for another file or where a file's time is unknown."""
+    warped: list[Window] = []
+    read = _WarpHandles.read
+    monkeypatch.setattr(_WarpHandles, "read", lambda self, tile: warped.append(tile) or read(self, tile))
+    info = inspect(sources["degrees"], "reference")
+    window = Window(0, 0, 100, 300)
+
+    def pixels(info: RasterInfo, *warp: Any) -> NDArray[Any]:
+        with WarpedReader(info, *warp) as reader:
+            return reader.read(window)[0]
+
+    first = pixels(info, (2, 3), NORTH_UP)
+    assert len(warped) == 2
+    np.testing.assert_array_equal(pixels(info, (2, 3), NORTH_UP), first)
+    assert len(warped) == 2
+    moved = pixels(info, (2, 3), NORTH_UP, "cubic", Displacement.constant(0.4, 0.0))
+    assert len(warped) == 4
+    assert not np.array_equal(moved, first)
+    for other in (replace(info, mtime_ns=info.mtime_ns + 1), *[replace(info, mtime_ns=0)] * 2):
+        before = len(warped)
+        np.testing.assert_array_equal(pixels(other, (2, 3), NORTH_UP), first)
+        assert len(warped) == before + 2
