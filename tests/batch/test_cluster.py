@@ -430,7 +430,7 @@ def test_embedded_workers_and_their_command(
     actual = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
     assert actual.returncode == 1, actual.stderr
     assert "5 of 6 areas done, 1 failed" in actual.stdout
-    lines = actual.stderr.splitlines()
+    lines = [line for line in actual.stderr.splitlines() if " of 6 areas" not in line]  # one a minute on a busy machine
     assert len(lines) == 6, actual.stderr
     assert all(line.startswith("[") for line in lines)
     assert bytes_of(tmp_path / "two") == expected
