@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.manifest import STATUS_COLOURS, Row
+from geo_refdiff.commands.products import product_path
 from geo_refdiff.errors import InputError, OutputError
 from geo_refdiff.products.opening import gdal_source
 from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import point
 from geo_refdiff.raster.picture import look, picture_of, stretch
+from geo_refdiff.restore.sources import CLOUD
 
 PICTURES = 48
 """Areas that are shown with thumbnails."""
@@ -165,7 +167,8 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
 
     try:
         with gdal_env(), rasterio.open(out) as fine, rasterio.open(gdal_source(str(scene))) as coarse:
-            after = look(out, _SIDE)
+            source = product_path(out, "source")
+            after = look(out, _SIDE, (source, CLOUD) if source.exists() else None)
             scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
             bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]
             col, row = point(~coarse.transform, fine.transform.c, fine.transform.f)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -113,13 +113,9 @@ class BatchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "folder": str(self.folder),
             "manifest": str(self.manifest),
-            "areas": self.areas,
-            "done": self.done,
-            "failed": self.failed,
-            "failed_before": self.failed_before,
             "seconds": round(self.seconds, 3),
             "megapixels": round(self.megapixels, 3),
             "errors": dict(self.errors),

@@ -196,7 +196,12 @@ def _values(info: RasterInfo, asked: MaskOptions, classes: Sequence[str]) -> dic
     else:
         names = category_names(info.path, info.data_bands[0]) if classes else ()
         mapped, unmapped = by_names(names, classes)
-        _check_names(info, mapped, unmapped, classes)
+        if unmapped and not mapped:  # single ones are refused by `check_classes` where they occur
+            value, name = next(iter(unmapped.items()))
+            raise InputError(
+                f"{info.path}: its class {value} '{name}' is no class of the model; its classes are "
+                f"{list_classes(classes)}; say what it means with --class-map"
+            )
         if classes and not names:
             mapped = _by_palette(info, classes)
     if asked.no_change is not None:
@@ -211,18 +216,6 @@ def _by_palette(info: RasterInfo, classes: Sequence[str]) -> dict[Key, int]:
     table = colour_table(info.path, info.data_bands[0])
     mapped = {value: colours[colour] for value, colour in table.items() if colour in colours}
     return dict(mapped.items()) if mapped and holds_only(info, mapped) else {}
-
-
-def _check_names(
-    info: RasterInfo, mapped: Mapping[Key, int], unmapped: Mapping[int, str], classes: Sequence[str]
-) -> None:
-    """Refuse category names if none is a class of the model; single ones are left to `check_classes`."""
-    if unmapped and not mapped:
-        value, name = next(iter(unmapped.items()))
-        raise InputError(
-            f"{info.path}: its class {value} '{name}' is no class of the model; its classes are "
-            f"{list_classes(classes)}; say what it means with --class-map"
-        )
 
 
 def _from_polygons(asked: MaskOptions, classes: Sequence[str], target: GeoBox) -> MaskRecord:

@@ -293,7 +293,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     yield "change mask", [_mask(plan)]
     layer = plan.scene.clouds
     if layer is not None:
-        become = "nodata" if plan.clouds == "nodata" else "upscaled as they are, and marked in the source map"
+        become = "nodata" if plan.clouds == "nodata" else "interpolated, and marked in the source map"
         yield "clouds", [f"as {Path(layer.path).name} tells ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
 
 

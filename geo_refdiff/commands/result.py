@@ -101,7 +101,8 @@ class UpscaleResult:
         megapixels = self.counts.get("pixels", 0) / 1e6
         speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""
         resumed = self.counts.get("blocks_resumed", 0)
-        done = f"{self.counts.get('blocks', 0)} blocks" + (f" ({resumed} from before)" if resumed else "")
+        count = self.counts.get("blocks", 0)
+        done = f"{count} block{'s' * (count != 1)}" + (f" ({resumed} from before)" if resumed else "")
         return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *notes])
 
 

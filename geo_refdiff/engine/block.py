@@ -18,7 +18,7 @@ from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
 from geo_refdiff.engine.conditions import ConditionReader, Inputs
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.finish import as_array, write_nodata
+from geo_refdiff.engine.finish import as_array, rounded, write_nodata
 from geo_refdiff.engine.uncertainty import Spread, half_widths, predictors
 from geo_refdiff.plan.layout import Span, kept, seen
 from geo_refdiff.plan.records import PREDICTORS, Plan
@@ -157,7 +157,9 @@ class BlockComputer:
         scene = self._scene(cover)
         at = region.within(cover.multiply(plan.grid.scale))
         inner = (0, slice(None), *cover.within(scene.outer))
-        valid = self._valid(scene.valid[inner], window, at)
+        clouds = self.conditions.kept_clouds(cover)
+        shown = scene.valid[inner] if clouds is None else scene.valid[inner] | clouds.valid
+        valid = self._valid(shown, window, at)
         if valid is not None and not bool(valid.any()):
             return self._empty(window)
         image, traces, widths, energies = self._blended(scene, following)
@@ -170,10 +172,12 @@ class BlockComputer:
             residual = self._consistency.measure(values, scene.lr, known, cells.within(scene.outer))
         pixels = values[0][inside]
         sources = source_classes(traces[inside]) if plan.source_map else None
-        clouds = None if sources is None else self.conditions.cloudy(cover)
-        if sources is not None and clouds is not None:
-            fine = repeat_pixels(torch.from_numpy(clouds).to(plan.device), plan.grid.scale)[at]
-            sources = torch.where(fine, CLOUD, sources)
+        if clouds is not None:
+            cloudy = repeat_pixels(clouds.cloudy, plan.grid.scale)[at]
+            pixels = torch.where(
+                cloudy, rounded(clouds.pixels, self._dtype)[(slice(None), *at)].to(pixels.dtype), pixels
+            )
+            sources = None if sources is None else torch.where(cloudy, CLOUD, sources)
         widths = widths[inside]
         if valid is not None:
             pixels = write_nodata(pixels, valid, plan.output.nodata, self._dtype)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,8 +26,12 @@ from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.fill import fill_missing
+from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.sensor.wiener import REACH
+
+_FILL = 3
+"""scene pixels by which valid pixels grow into missing ones before they are enlarged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,44 @@ class Inputs:
         return Inputs(windows, change(self.lr), change(self.lr_valid), ref, ref_valid, mask)
 
 
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """Clouds of a window of the scene, as they are shown.
+
+    Attributes:
+        cloudy: (h, w) True = a cloud, on the device.
+        pixels: (B, h scale, w scale) float32 digital numbers: the scene, enlarged, on the device.
+        valid: (B, h, w) where clouds are valid pixels, on the host.
+    """
+
+    cloudy: Tensor
+    pixels: Tensor
+    valid: Tensor
+
+
+def enlarged(
+    scene: RasterReader, window: Window, scale: int, clear: ClearReader | None = None
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.bool_]]:
+    """A window of the scene, scene pixels, enlarged by the cubic kernel.
+
+    Args:
+        clear: makes all but the clouds count as missing.
+
+    Returns:
+        (C, height scale, width scale) float32; the scene's pixels in the window and where they are valid, (C, height,
+        width).
+    """
+    margin = CONTEXT + _FILL
+    lr, valid = scene.read(window.pad(margin))
+    if clear is not None:
+        valid = valid & ~clear.read(window.pad(margin))
+    beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
+    filled = fill_missing(torch.from_numpy(lr.astype(np.float32)), torch.from_numpy(valid), _FILL, beyond)
+    smooth = np.asarray(upsample(filled[None], scale, CONTEXT)[0].numpy())
+    inner = (slice(None), slice(margin, margin + window.height), slice(margin, margin + window.width))
+    return smooth, lr[inner], valid[inner]
+
+
 class ConditionReader:
     """Opens a plan's inputs and reads them window by window; a value depends on its place alone, never on the window.
 
@@ -89,10 +131,11 @@ class ConditionReader:
         self.around = (LR_MARGIN if plan.sensor.noise_filter is None else REACH) + self.rounds
         """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
-        self.scene = self._closing.enter_context(RasterReader(plan.shown_scene, plan.bands.computed))
-        self._clear: ClearReader | None = None
+        self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))
+        self._clouds: tuple[ClearReader, RasterReader] | None = None
         if plan.scene.clouds is not None and plan.clouds == "keep":
-            self._clear = self._closing.enter_context(ClearReader(plan.scene))
+            shown = RasterReader(replace(plan.scene, clouds=None), plan.bands.computed)
+            self._clouds = self._closing.enter_context(ClearReader(plan.scene)), self._closing.enter_context(shown)
         self.reference: WarpedReader | None = None
         self.mask: ChangeMask | None = None
         if plan.reference and restorer.uses_reference:
@@ -114,7 +157,7 @@ class ConditionReader:
         self._closing.close()
 
     def lr(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The scene as it is: values (B, h, w) of the output's bands in its type, and validity band by band.
+        """The scene: values (B, h, w) of the output's bands in its type, and validity band by band; clouds have none.
 
         Args:
             window: on the scene lattice.
@@ -122,17 +165,23 @@ class ConditionReader:
         row, col = self.plan.lr_origin
         return self.scene.read(window.shift(-row, -col))
 
-    def cloudy(self, window: Window) -> NDArray[np.bool_] | None:
-        """(h, w) True = a cloud that is kept; None: the whole window is clear.
+    def kept_clouds(self, window: Window) -> Clouds | None:
+        """The clouds that the output shows; None: the whole window is clear, or clouds are nodata.
 
         Args:
             window: on the scene lattice.
         """
-        if self._clear is None:
+        if self._clouds is None:
             return None
+        clear, shown = self._clouds
         row, col = self.plan.lr_origin
-        clouds = ~self._clear.read(window.shift(-row, -col))
-        return clouds if clouds.any() else None
+        window = window.shift(-row, -col)
+        cloudy = torch.from_numpy(~clear.read(window))
+        if not bool(cloudy.any()):
+            return None
+        pixels, _, valid = enlarged(shown, window, self.scale, clear)
+        device = self.plan.device
+        return Clouds(cloudy.to(device), torch.from_numpy(pixels).to(device), torch.from_numpy(valid))
 
     def read(self, windows: tuple[Window, ...]) -> Inputs:
         """What the files hold for windows of one shape.
@@ -199,11 +248,8 @@ class ConditionReader:
         )  # fmt: skip
 
     def _scene_units(self, window: Window) -> tuple[Tensor, Tensor]:
-        """The scene on the scene lattice in the restorer's units, and validity band by band; clouds are not valid."""
+        """The scene on the scene lattice in the restorer's units, and validity band by band."""
         values, valid = (torch.from_numpy(part)[: len(self.plan.bands.scene)] for part in self.lr(window))
-        clouds = self.cloudy(window)
-        if clouds is not None:
-            valid = valid & ~torch.from_numpy(clouds)
         return self.plan.radiometry.units.to_model(values.to(torch.float32)), valid
 
     def _reference_units(self, window: Window) -> Tensor:

@@ -91,7 +91,8 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     source = TileSource(matched, unmatched, tile, options.data.bands, paste, options.sampling.seed)
     masks = {name: _masks(name, source) for name in options.methods.masks}
     runs = []
-    for variant in variants(models, options, options.methods.masks):
+    given = [model for model in models if model not in BASELINES]  # which are compared anyway
+    for variant in variants(given, options, options.methods.masks):
         model = variant.model
         for scale in options.scene.scales:
             if not model.knows(scale):

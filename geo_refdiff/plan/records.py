@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from typing import Any, Self
@@ -306,11 +306,6 @@ class Plan:
     def shape(self) -> tuple[int, int]:
         """(height, width) of the output, pixels."""
         return self.grid.crop.height * self.grid.scale, self.grid.crop.width * self.grid.scale
-
-    @property
-    def shown_scene(self) -> RasterInfo:
-        """The scene whose valid pixels are those of the output: cloudy ones are, unless they become nodata."""
-        return self.scene if self.clouds == "nodata" else replace(self.scene, clouds=None)
 
     @property
     def lr_origin(self) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, one_lin
 from geo_refdiff.raster.geobox import compose
 from geo_refdiff.raster.nodata import avoid_nodata_pixels, equals_nodata, is_sentinel
 from geo_refdiff.raster.vrt import add_overviews as vrt_overviews
+from geo_refdiff.raster.vrt import tiled_geotiff
 from geo_refdiff.raster.window import Window
 
 OverviewResampling = Literal["average", "mode"]
@@ -260,23 +261,10 @@ def _has_mask(dataset: Any) -> bool:
 
 
 def _profile(dataset: Any, factor: int, threads: int) -> dict[str, Any]:
+    shape = dataset.count, -(-dataset.height // factor), -(-dataset.width // factor)
+    affine = compose(dataset.transform, rasterio.Affine.scale(factor))
     return {
-        "driver": "GTiff",
-        "count": dataset.count,
-        "height": -(-dataset.height // factor),
-        "width": -(-dataset.width // factor),
-        "dtype": dataset.dtypes[0],
-        "crs": dataset.crs,
-        "transform": compose(dataset.transform, rasterio.Affine.scale(factor)),
-        "nodata": dataset.nodata,
-        "tiled": True,
-        "blockxsize": _TILE,
-        "blockysize": _TILE,
-        "compress": "zstd",
-        "zstd_level": 1,
-        "predictor": 3 if np.dtype(dataset.dtypes[0]).kind == "f" else 2,
-        "interleave": "pixel",
-        "photometric": "minisblack",
+        **tiled_geotiff(shape, dataset.dtypes[0], (_TILE, _TILE), affine, dataset.crs, dataset.nodata),
         "bigtiff": "if_safer",
         # GDAL 3.10 compresses a mask in threads with the image's count of extra samples, and complains of it
         "num_threads": 1 if _has_mask(dataset) else threads,

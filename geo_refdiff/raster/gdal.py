@@ -60,7 +60,7 @@ def gdal_env(**options: Any) -> rasterio.Env:
     """
     settings: dict[str, Any] = {
         "GDAL_CACHEMAX": CACHE_BYTES,
-        "GDAL_MAX_DATASET_POOL_SIZE": 8,  # open files of a VRT: each holds its own decoding buffers
+        "GDAL_MAX_DATASET_POOL_SIZE": 16,  # open files of nested VRTs: each holds its own decoding buffers
         "GDAL_TIFF_INTERNAL_MASK": True,
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,

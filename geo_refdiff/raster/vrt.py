@@ -223,6 +223,37 @@ def _metadata(parent: ET.Element, items: Mapping[str, str]) -> None:
             ET.SubElement(metadata, "MDI", key=key).text = value
 
 
+def tiled_geotiff(
+    shape: tuple[int, int, int], dtype: str, tile: tuple[int, int], transform: Affine, crs: Any, nodata: float | None
+) -> dict[str, Any]:
+    """rasterio's profile of a tiled GeoTIFF (ZSTD level 1, predictor).
+
+    Args:
+        shape: (C, height, width).
+        dtype: numpy name.
+        tile: (height, width), multiples of 16.
+        transform: pixel (col, row) to CRS units.
+        crs: anything rasterio takes for a CRS.
+        nodata: nodata value, or None.
+    """
+    return {
+        "driver": "GTiff",
+        **dict(zip(("count", "height", "width"), shape, strict=True)),
+        "dtype": dtype,
+        "crs": crs,
+        "transform": transform,
+        "nodata": nodata,
+        "tiled": True,
+        "blockysize": tile[0],
+        "blockxsize": tile[1],
+        "compress": "zstd",
+        "zstd_level": 1,
+        "predictor": 3 if np.dtype(dtype).kind == "f" else 2,
+        "interleave": "pixel",
+        "photometric": "minisblack",
+    }
+
+
 def write_block(
     path: str | Path,
     array: NDArray[Any],
@@ -249,24 +280,8 @@ def write_block(
         OutputError: disk full, no permission, no such folder.
     """
     count, height, width = array.shape
-    profile = {
-        "driver": "GTiff",
-        "count": count,
-        "height": height,
-        "width": width,
-        "dtype": array.dtype.name,
-        "crs": crs,
-        "transform": transform,
-        "nodata": nodata,
-        "tiled": True,
-        "blockxsize": min(TILE, -(-width // 16) * 16),
-        "blockysize": min(TILE, -(-height // 16) * 16),
-        "compress": "zstd",
-        "zstd_level": 1,
-        "predictor": 3 if array.dtype.kind == "f" else 2,
-        "interleave": "pixel",
-        "photometric": "minisblack",
-    }
+    tile = min(TILE, -(-height // 16) * 16), min(TILE, -(-width // 16) * 16)
+    profile = tiled_geotiff((count, height, width), array.dtype.name, tile, transform, crs, nodata)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         with memory.open(**profile) as dataset:
             dataset.write(array)

@@ -7,7 +7,7 @@ others do not explain counts (residual of a linear regression).
 
 Bands may share noise, too, as of colour cameras and pansharpened images. Where there are calm places, and all that is
 left there is clearly more than what bands do not share, all of it counts. A dense city in few pixels has no calm
-places: noise that bands share is estimated too low there, at worst by half.
+places: there the estimate may be off by a factor of two (docs/radiometry.md has the figures).
 """
 
 from __future__ import annotations
@@ -58,11 +58,14 @@ _FEWEST = 400
 _OUTLIERS = 4.0
 """Robust standard deviations beyond which a place is an edge."""
 
+_KEPT, _KEPT_VARIANCE = 2.0, 0.77374
+"""Standard deviations beyond which a value counts for no variance, and the variance of a normal one that is within."""
+
 _CALM_ENOUGH = 0.25
 """The ground's contrast at the calmest places over that at the least calm ones that are looked at, up to which
 variances can be followed down."""
 
-_ALONE = 0.65
+_ALONE = 0.7
 """Of all variance there, what of it is not shared, from which on bands are taken to have noise of their own alone."""
 
 _SHARED = 0.75
@@ -168,10 +171,21 @@ def _variances(high: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     spread = 1.4826 * np.median(np.abs(high), axis=1, keepdims=True)
     usual = high[:, (np.abs(high) <= _OUTLIERS * spread).all(axis=0)]
     covariance = usual @ usual.T / max(usual.shape[1], 1)
-    own = np.diag(covariance).copy()
-    with np.errstate(divide="ignore"):
-        residual = 1 / np.diag(np.linalg.pinv(covariance + 1e-9 * np.diag(own), hermitian=True))
-    return own, np.where(own > 0, np.maximum(residual, (1 - _SHARED) * own), 0.0)
+    precision = np.linalg.pinv(covariance + 1e-9 * np.diag(np.diag(covariance)), hermitian=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residual = np.nan_to_num(precision @ usual / np.diag(precision)[:, None])
+    own = _robust_variance(usual)
+    return own, np.where(own > 0, np.maximum(_robust_variance(residual), (1 - _SHARED) * own), 0.0)
+
+
+def _robust_variance(values: Tile) -> NDArray[np.float64]:
+    """(C,) variance of the normal part of values (C, n), whatever their tails are."""
+    variance = (1.4826 * np.median(np.abs(values), axis=1, keepdims=True)) ** 2
+    for _ in range(3):
+        kept = values**2 <= _KEPT**2 * variance
+        total = np.sum(values**2, axis=1, keepdims=True, where=kept)
+        variance = total / np.maximum(kept.sum(axis=1, keepdims=True), 1) / _KEPT_VARIANCE
+    return np.asarray(variance[:, 0])
 
 
 def _followed_down(at: NDArray[np.float64], variance: NDArray[np.float64], bare: float) -> float:

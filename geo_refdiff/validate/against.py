@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch.nn import functional as F
 
+from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.evaluate.metrics import haarpsi, ssim
@@ -27,13 +28,10 @@ from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.sensor.fill import fill_missing
-from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.promises import Declared
 
 _TILE = 256
-_FILL = 3
 _WIDEST = 16
 """Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
 _NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
@@ -95,7 +93,7 @@ def against_truth(
         for tile in tiles(info, scale, side):
             window = tile.multiply(scale)
             (pixels, valid), (wanted, truth_valid) = fine.read(window), true.read(window)
-            smooth, _, lr_valid = bicubic(coarse, tile.shift(*corner), scale)
+            smooth, _, lr_valid = enlarged(coarse, tile.shift(*corner), scale)
             both = valid & truth_valid
             own.feed(pixels, wanted, both, unit)
             other.feed(rounded(torch.from_numpy(smooth), np.dtype(source.dtype)).numpy(), wanted, both, unit)
@@ -192,7 +190,7 @@ def against_reference(
             pixels, covered = pixels + int(whole.sum()), covered + int((whole & ref_valid).sum())
             both = whole & ref_valid
             if both.any():
-                smooth = bicubic(coarse, tile.shift(*corner), scale)[0]
+                smooth = enlarged(coarse, tile.shift(*corner), scale)[0]
                 a, b, c = (_detail(x.astype(np.float64), both) for x in (image, values, smooth))
                 own += ((a * b).sum(), (a * a).sum(), (b * b).sum())
                 other += ((c * b).sum(), (c * c).sum(), (b * b).sum())
@@ -202,24 +200,6 @@ def against_reference(
         "detail_shared": _correlation(own),
         "bicubic_detail_shared": _correlation(other),
     }
-
-
-def bicubic(
-    scene: RasterReader, window: Window, scale: int
-) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.bool_]]:
-    """A window of the scene, scene pixels, enlarged by the cubic kernel.
-
-    Returns:
-        (C, height scale, width scale) float32; the scene's pixels in the window and where they are valid, (C, height,
-        width).
-    """
-    margin = CONTEXT + _FILL
-    lr, valid = scene.read(window.pad(margin))
-    beyond = [float(np.mean(b[v])) if v.any() else 0.0 for b, v in zip(lr, valid, strict=True)]
-    filled = fill_missing(torch.from_numpy(lr.astype(np.float32)), torch.from_numpy(valid), _FILL, beyond)
-    smooth = np.asarray(upsample(filled[None], scale, CONTEXT)[0].numpy())
-    inner = (slice(None), slice(margin, margin + window.height), slice(margin, margin + window.width))
-    return smooth, lr[inner], valid[inner]
 
 
 def _correlation(sums: NDArray[np.float64]) -> float | None:

@@ -16,6 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.options import AUTO
@@ -31,7 +32,7 @@ from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.restore.sources import CLASSES, MEANINGS
 from geo_refdiff.validate import promises
-from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, bicubic, tiles
+from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
 from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
@@ -186,7 +187,7 @@ def validate_product(
         truth: an image of the same date, as fine as the output, in the scene's units, on any grid; bands are matched by
             name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
-        cloud_mask: that it was made with, as of `upscale`; it is looked at where clouds have become nodata.
+        cloud_mask: that it was made with, as of `upscale`; it is looked at where the output heeds clouds.
         progress: called after each tile with their number so far and in all.
 
     Raises:
@@ -198,7 +199,7 @@ def validate_product(
         declared = read_declared(made)
         if max(declared.bands) > source.count:
             source = inspect(name_of(scene), "scene", coarser=True)
-        if declared.clouds == "nodata":
+        if declared.clouds != "none":
             source = cloudy_scene(source, cloud_mask)[0]
         return validate_raster(
             made,
@@ -219,7 +220,7 @@ def validate_raster(
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
         declared = read_declared(info)
-        if declared.clouds != "nodata":
+        if declared.clouds == "none":
             source = replace(source, clouds=None)
         result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
@@ -253,14 +254,16 @@ def _judged(
     magnitude = max(max(abs(s.minimum), abs(s.maximum)) for s in sums)
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
     nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
+    hidden = declared.clouds == "keep" and source.clouds is None
+    unseen = "it shows clouds, and nothing tells where: give --cloud-mask" if hidden else ""
     unstated = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
         Promise("numbers", tuple(promises.metadata(info, source, declared))),
         Promise("missing pixels", tuple(promises.missing(result.lost, result.invented, sums, declared))),
-        Promise("consistency", tuple(off), nothing),
+        Promise("consistency", () if hidden else tuple(off), unseen or nothing),
         Promise("statistics", tuple(promises.measured(sums, declared)), unstated),
-        Promise("seams", (seams.broken,) if seams.broken else (), seams.unjudged),
+        Promise("seams", (seams.broken,) if seams.broken and not hidden else (), unseen or seams.unjudged),
     ]
 
 
@@ -327,12 +330,18 @@ def _compare(
     consistency = LrConsistency(declared.sensors, "off", dtype, info.nodata)
     output, interpolated = Gradients(scale), Gradients(scale)
     sums = [EMPTY] * len(declared.bands)
-    with RasterReader(info, info.data_bands) as fine, RasterReader(source, declared.bands) as coarse:
+    shown = replace(source, clouds=None) if declared.clouds == "keep" else source
+    with (
+        RasterReader(info, info.data_bands) as fine,
+        RasterReader(shown, declared.bands) as coarse,
+        RasterReader(source, declared.bands) as clear,
+    ):
         places = list(tiles(info, scale, _TILE))
         for number, tile in enumerate(places, 1):
             outer = tile.pad(consistency.sees)
             pixels, valid = fine.read(outer.multiply(scale))
-            smooth, lr, lr_valid = bicubic(coarse, outer.shift(*corner), scale)
+            smooth, lr, judged = enlarged(clear, outer.shift(*corner), scale)
+            lr_valid = judged if shown is source else coarse.read(outer.shift(*corner))[1]
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())
@@ -340,13 +349,13 @@ def _compare(
                 result.lost += int((wanted & ~valid[own]).any(axis=0).sum())
             sums = [a.plus(BandSums.of(p, v)) for a, p, v in zip(sums, pixels[own], valid[own], strict=True)]
             count, height, width = lr.shape
-            whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & lr_valid
-            kept, cut = (torch.from_numpy(part)[None] for part in (whole, lr_valid & ~whole))
+            whole = valid.reshape(count, height, scale, width, scale).all(axis=(2, 4)) & judged
+            kept, cut = (torch.from_numpy(part)[None] for part in (whole, judged & ~whole))
             observed = _real(lr), kept, tile.within(outer), cut
             made, plain = _real(pixels), rounded(_real(smooth), dtype)
             result.residual = result.residual.plus(consistency.measure(made, *observed))
             result.bicubic_residual = result.bicubic_residual.plus(consistency.measure(plain, *observed))
-            both = valid[own] & wanted
+            both = valid[own] & repeated(judged, scale)[own]
             output.feed(pixels[own].astype(np.float32), both)
             interpolated.feed(plain[0].to(torch.float32).numpy()[own], both)
             if progress:

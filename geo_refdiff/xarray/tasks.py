@@ -71,7 +71,7 @@ def get_ready(job: Job, written: Any) -> Ready:
         GeoRefDiffError: as the command's.
     """
     del written
-    with _BENCH.lock:
+    with _CACHE.lock:
         if not job.plan_file.exists():
             for store in job.stores:
                 store.finish()
@@ -80,7 +80,7 @@ def get_ready(job: Job, written: Any) -> Ready:
             for note in planned.notes:
                 _LOG.info("%s", note)
             write_json_atomic(job.plan_file, planned.plan.to_dict())
-            _BENCH.restorer = job.token, planned.restorer
+            _CACHE.restorer = job.token, planned.restorer
         return Ready(job, check_inputs(read_plan(job.plan_file), _names(job)))
 
 
@@ -93,8 +93,8 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
     layout = ready.plan.blocks
     index = block_id[-2] * layout.cols + block_id[-1]
     following = index + 1 if block_id[-1] + 1 < layout.cols else None
-    with _BENCH.lock, gdal_env():
-        computer = _BENCH.computer(ready)
+    with _CACHE.lock, gdal_env():
+        computer = _CACHE.computer(ready)
         with torch_settings(int(ready.plan.software.get(THREADS, 0))):
             return np.ascontiguousarray(computer.compute(index, following).pixels)
 
@@ -106,7 +106,7 @@ def _names(job: Job) -> list[str]:
     return [*names, *(str(Path(name).absolute()) for name in names)]
 
 
-class _Bench:
+class _Cache:
     """What a process keeps between blocks: the model and the open files of the job that it worked at last."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class _Bench:
         return self._at[1]
 
 
-_BENCH = _Bench()
+_CACHE = _Cache()
 
 
 def _restorer(ready: Ready) -> Restorer:

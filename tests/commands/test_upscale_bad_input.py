@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import torch
 from affine import Affine
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import GeoRefDiffError, GridError, InputError, ModelError, OptionError, OutputError
-from geo_refdiff.restore.restorers import BicubicBackProjected, Conditions
 
 FLAT = np.full((3, 16, 16), 7, np.uint8)
 
@@ -170,29 +168,6 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
     scene.write_bytes(whole)
     os.utime(scene, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert upscale(scene, **options, resume=True).counts["blocks_resumed"] == len(kept)
-
-
-class OutOfMemory(BicubicBackProjected):
-    """Has no memory after some windows."""
-
-    left = 18  # the first block takes 16
-
-    def restore(self, batch: Conditions) -> torch.Tensor:
-        OutOfMemory.left -= 1
-        if OutOfMemory.left < 0:
-            raise MemoryError
-        return super().restore(batch)
-
-
-def test_out_of_memory_loses_no_block(make_raster: Any, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (1, 128, 128), np.uint8)
-    scene, out = make_raster("scene.tif", noise), tmp_path / "out.tif"
-    options: dict[str, Any] = {"scale": 4, "window": 160, "block_size": 32, "out": out, "products": "none"}
-    with pytest.raises(MemoryError):
-        upscale(scene, model=OutOfMemory, **options)
-    kept = len(list((tmp_path / "out.tif.parts" / "blocks").glob("r*.tif")))
-    assert kept
-    assert upscale(scene, model="bicubic-ibp", **options, resume=True).counts["blocks_resumed"] == kept
 
 
 @pytest.fixture

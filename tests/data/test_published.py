@@ -184,6 +184,13 @@ def test_second_as_published_is_read_in_both_orders(official: Path) -> None:
     assert open_dataset(official / "SECOND_train_set").fingerprint() == dataset.fingerprint()
 
 
+def test_a_folder_that_names_no_split_is_for_training(official: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(official / "SECOND_train_set", tmp_path / "other" / "SECOND")
+    assert len(open_dataset(alone, split="train")) == len(open_dataset(alone)) == 6
+    with pytest.raises(OptionError, match="no split 'val' in one of the layouts; it has train"):
+        open_dataset(alone, split="val")
+
+
 def test_the_test_set_of_second_may_have_no_labels(official: Path) -> None:
     home = official / "SECOND_total_test" / "test"
     for folder in ("label1", "label2"):

@@ -108,4 +108,4 @@ def test_readers_of_any_thread_have_the_settings_of_gdal(make_pair: Any, monkeyp
     thread = threading.Thread(target=compute, name="of somebody else")
     thread.start()
     thread.join()
-    assert seen == {"conditions_0": (60, 3, "0.25", 8)}
+    assert seen == {"conditions_0": (60, 3, "0.25", 16)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +79,7 @@ def test_clouds_are_kept_and_marked(make_sentinel_2: Make, tmp_path: Path) -> No
     assert properties["geo_refdiff:sources"]["cloud"] == 4 * CLOUDS.sum()
     page = (tmp_path / "out.html").read_text()
     assert "a cloud or its shadow hides the ground" in page
-    assert "upscaled as they are, and marked in the source map" in page
+    assert "interpolated, and marked in the source map" in page
     found = validate_product(out, folder)
     assert found.broken == []
     assert found.sources["cloud"] == 4 * CLOUDS.sum()
@@ -113,6 +116,25 @@ def test_clouds_count_for_nothing_in_range_and_noise(make_sentinel_2: Make, tmp_
     assert plans[0].digest != plans[1].digest
     middles = [plan.radiometry.fill for plan in plans]
     assert all(a < b for a, b in zip(*middles, strict=True))
+
+
+@pytest.mark.parametrize("consistency", ["standard", "strict"])
+def test_no_cloud_rings_into_clear_pixels(make_sentinel_2: Make, tmp_path: Path, consistency: str) -> None:
+    folder, keep, nodata = make_sentinel_2(clouds=True), tmp_path / "keep.tif", tmp_path / "nodata.tif"
+    run(folder, keep, consistency=consistency)
+    run(folder, nodata, clouds="nodata", consistency=consistency)
+    clear = fine(~CLOUDS & ~EMPTY)
+    np.testing.assert_array_equal(pixels(keep)[0][:, clear], pixels(nodata)[0][:, clear])
+    assert pixels(keep)[0][:, clear].max() < 6000
+    assert pixels(keep)[0][:, fine(CLOUDS)].min() > 11_000, "an edge rings into the cloud"
+    found = validate_product(keep, folder)
+    assert found.broken == []
+    assert found.residual.count == 4 * (~CLOUDS & ~EMPTY).sum()
+    untold = validate_product(keep, folder, cloud_mask="none")
+    assert untold.broken == []
+    assert (
+        "nothing tells where: give --cloud-mask" in next(p for p in untold.promises if p.name == "consistency").unjudged
+    )
 
 
 @pytest.mark.parametrize("mode", ["keep", "nodata"])
@@ -287,6 +309,20 @@ def test_a_batch_takes_the_clear_one_of_two_dates(make_sentinel_2: Make, tmp_pat
     assert "scenes of better dates are cloudy in the area: cloudy.SAFE (100%)" in auto["under"][1]
     assert auto["beside"][0] == "cloudy.SAFE"
     assert chosen("none", cloud_mask="none")["under"][0] == "cloudy.SAFE"
+
+
+def test_pictures_of_a_batch_are_not_darkened_by_clouds(make_sentinel_2: Make, tmp_path: Path) -> None:
+    box = shapely.box(CORNER[0] + 40, CORNER[1] - 240, CORNER[0] + 240, CORNER[1] - 40)
+    gpd.GeoDataFrame({"name": ["a"]}, geometry=[box], crs="EPSG:32633").to_file(tmp_path / "areas.gpkg")
+    page = tmp_path / "page.html"
+    options = {"model": "bicubic-ibp", "scale": 2}
+    batch(
+        tmp_path / "areas.gpkg", Sources([make_sentinel_2(clouds=True)]), tmp_path / "out", options=options, report=page
+    )
+    after = re.findall(r'src="data:image/png;base64,([^"]+)"', page.read_text())[1]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(after))))[..., :3]
+    clear = ~CLOUDS[4:24, 4:24]
+    assert picture[fine(clear)].mean() > 90
 
 
 def test_coarser_bands_reach_mosaics_of_a_batch(make_sentinel_2: Make, tiny_compact: Path, tmp_path: Path) -> None:
