@@ -19,12 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.private import DATA, lacking, need_city, need_index
+from benchmarks.tables import paired
 from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
 from geo_refdiff.data.make_index import make_index
 from geo_refdiff.data.matching import match_radiometry
 from geo_refdiff.evaluate import metrics
+from geo_refdiff.evaluate.figures import mean_and_error
 from geo_refdiff.evaluate.masks import corrupted_mask
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.raster.window import Window
@@ -102,9 +104,8 @@ def worth(restorer: Restorer, crops: list[Crop], masks: list[dict[str, Tensor | 
             inside = metrics.haarpsi(image, new, changed) if bool(changed.any()) else torch.tensor(torch.nan)
             rows.setdefault(name, []).append((float(metrics.haarpsi(image, new)), float(inside)))
     for name, values in rows.items():
-        table = torch.tensor(values)
-        error = metrics.standard_error(table[:, 0] - torch.tensor(rows["none"])[:, 0])
-        means = table.nanmean(0)
+        means = [mean_and_error(column)[0] for column in zip(*values, strict=True)]
+        _, error = paired([v[0] for v in values], [v[0] for v in rows["none"]])
         click.echo(f"  {name:24}{means[0]:8.4f}{means[1]:10.4f}   se of the difference to none {error:.4f}")
 
 

@@ -18,14 +18,12 @@ from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
-import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image as Picture
-from rasterio.transform import from_origin
 
-from benchmarks.private import DATA, need_scenes
+from benchmarks.private import DATA, need_scenes, observed, read_float, write_raster
 from benchmarks.tables import markdown
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
@@ -36,7 +34,7 @@ from geo_refdiff.sensor.sensor import SensorModel
 SCALE = 8
 GAIN = 40
 """Numbers of the simulated product for one of the aerial image."""
-BANDS = ("red", "green", "blue", "nir")
+CRS = "EPSG:32611"
 CITIES = {"city": ("long_beach", 0), "claremont": ("claremont", 16), "desert": ("palm_springs", 32)}
 """Folder of the places and the first of them. Nothing here is chosen by santa_monica."""
 SCENES = (*CITIES, "knox")
@@ -123,36 +121,23 @@ def mosaic(city: str, first: int, year: int) -> Image:
     rows = []
     for row in range(SIDE):
         at = first + row * SIDE
-        rows.append(np.concatenate([_read(folder / f"{year}.tif") for folder in folders[at : at + SIDE]], axis=2))
+        rows.append(np.concatenate([read_float(folder / f"{year}.tif") for folder in folders[at : at + SIDE]], axis=2))
     return np.concatenate(rows, axis=1)
-
-
-def _read(path: Path) -> Image:
-    with rasterio.open(path) as dataset:
-        return np.asarray(dataset.read(), dtype=np.float32)
 
 
 def ground(scene: str) -> tuple[Image, Image]:
     """Truth and reference, (C, H, W) in whole scene pixels, 1..255."""
     if scene == "knox":
-        height, width = (n // SCALE * SCALE for n in _read(DATA / "naip-knox/2018.tif").shape[1:])
-        truth, reference = (_read(DATA / f"naip-knox/{year}.tif")[:, :height, :width] for year in (2018, 2015))
+        height, width = (n // SCALE * SCALE for n in read_float(DATA / "naip-knox/2018.tif").shape[1:])
+        truth, reference = (read_float(DATA / f"naip-knox/{year}.tif")[:, :height, :width] for year in (2018, 2015))
     else:
         truth, reference = (mosaic(*CITIES[scene], year) for year in (2018, 2016))
     return np.clip(truth, 1, 255), np.clip(reference, 1, 255)
 
 
-def write(path: Path, image: NDArray[np.generic], pixel: float) -> Path:
-    """A GeoTIFF from a corner on the lattice of scene pixels, its bands named."""
-    count, height, width = image.shape
-    corner = from_origin(480_000.0, 4_000_000.0, pixel, pixel)
-    profile = {"count": count, "height": height, "width": width, "dtype": image.dtype.name, "crs": "EPSG:32611"}
-    with rasterio.open(
-        path, "w", driver="GTiff", transform=Affine(*corner[:6]), photometric="minisblack", **profile
-    ) as to:
-        to.write(image)
-        to.descriptions = BANDS[:count]
-    return path
+def _grid(pixel: float) -> Affine:
+    """From a corner on the lattice of scene pixels."""
+    return Affine(pixel, 0, 480_000.0, 0, -pixel, 4_000_000.0)
 
 
 def simulated(
@@ -160,7 +145,7 @@ def simulated(
 ) -> tuple[NDArray[np.uint16], NDArray[np.float64]]:
     """The scene as it is delivered, and the standard deviation of each band's noise, numbers of the product."""
     sensor = SensorModel(SCALE, psf_sigma_from_mtf(mtf))
-    clean = sensor.observe(torch.from_numpy(truth)[None])[0].numpy() * GAIN
+    clean = observed(truth, sensor) * GAIN
     sigma = np.percentile(clean.reshape(len(clean), -1), DARK, axis=1) * percent / 100
     noise = np.random.default_rng(seed).standard_normal(clean.shape) * sigma[:, None, None]
     return np.rint(np.clip(clean + noise, 1, 65535)).astype(np.uint16), sigma
@@ -177,14 +162,14 @@ def measured(case: Case, picture: Path | None = None) -> Figures:
     options: dict[str, object] = {"psf": psf_sigma_from_mtf(case.mtf)} if case.declared else {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        lr = write(folder / "scene.tif", scene, 8.0)
+        lr = write_raster(folder / "scene.tif", scene, _grid(8.0), CRS)
         if case.model not in ("bicubic", "bicubic-ibp"):
-            options["ref"] = write(folder / "ref.tif", reference.astype(np.uint8), 1.0)
+            options["ref"] = write_raster(folder / "ref.tif", reference.astype(np.uint8), _grid(1.0), CRS)
         done = upscale(
             lr, out=folder / "out.tif", scale=SCALE, model=case.model, products=[], on_misregistration="no-ref",
             keep=True, **options
         )  # fmt: skip
-        image = _read(Path(done.out)) / GAIN
+        image = read_float(Path(done.out)) / GAIN
         assert done.plan_path is not None
         planned = np.array(json.loads(done.plan_path.read_text())["sensor"]["noise"])
     a, b = torch.from_numpy(image)[None], torch.from_numpy(truth)[None]

@@ -1,13 +1,22 @@
-"""What some benchmarks need and a checkout does not have: real scenes, indexes of them, models, other software."""
+"""What benchmarks share: real scenes and indexes, which a checkout does not have, and small rasters."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from numpy.typing import NDArray
+
+from geo_refdiff.sensor.sensor import SensorModel
 
 DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
+BANDS = ("red", "green", "blue", "nir")
 INDEX = "build/naip-santa-monica.csv"
 """Pairs of a city that nothing was trained on."""
 
@@ -58,3 +67,27 @@ def need_index(data: str, default: str = INDEX) -> None:
     if data == default:
         raise skip(f"there is no index {data}; make it (benchmarks/README.md says how), or name another one")
     raise click.UsageError(f"there is no index {data}: make it, or name another one")
+
+
+def read_float(path: Path) -> NDArray[np.float32]:
+    """All bands, (C, H, W)."""
+    with rasterio.open(path) as dataset:
+        return np.asarray(dataset.read(), dtype=np.float32)
+
+
+def write_raster(path: Path, image: NDArray[np.generic], transform: Affine, crs: Any) -> Path:
+    """(C, H, W) as a GeoTIFF, its bands named."""
+    count, height, width = image.shape
+    profile = {"count": count, "height": height, "width": width, "dtype": image.dtype.name, "crs": crs}
+    with rasterio.open(
+        path, "w", driver="GTiff", transform=transform, photometric="minisblack", alpha="no", **profile
+    ) as to:
+        to.write(image)
+        to.descriptions = BANDS[:count]
+    return path
+
+
+def observed(image: NDArray[np.generic], sensor: SensorModel) -> NDArray[np.float32]:
+    """What the sensor sees of (C, H, W) output pixels: (C, H / scale, W / scale)."""
+    fine = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    return np.array(sensor.observe(fine[None])[0].numpy())

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
-import rasterio
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.private import DATA
+from benchmarks.private import DATA, observed, read_float
 from geo_refdiff.registration.view import OVERSAMPLING, View, make_view
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -143,11 +140,6 @@ def _bent(image: Image, field: Field, scale: int, margin: int) -> Image:
     return np.stack([cv2.remap(b, cols, rows, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101) for b in image])
 
 
-def observed(image: Image, sensor: SensorModel) -> Image:
-    """What the sensor sees of (C, H, W) output pixels: (C, H / scale, W / scale)."""
-    return np.array(sensor.observe(torch.from_numpy(np.ascontiguousarray(image))[None])[0].numpy())
-
-
 def _ground(case: Case, year: int, bands: tuple[int, ...], side: int) -> tuple[Image, NDArray[np.bool_]]:
     """`year`, aligned with the scene's year, over `side` x `side` output pixels."""
     rng = np.random.default_rng(case.seed + 1)
@@ -173,17 +165,12 @@ def _mirrored(start: int, count: int, size: int) -> NDArray[np.int64]:
     return np.where(at < size, at, 2 * size - 1 - at)
 
 
-def _read(path: Path) -> Image:
-    with rasterio.open(path) as source:
-        return np.asarray(source.read(), dtype=np.float32)
-
-
 @lru_cache(maxsize=16)
 def _knox_on(onto: int, year: int) -> Image:
-    own = _read(DATA / "naip-knox" / f"{year}.tif")[:, :720, :928]
+    own = read_float(DATA / "naip-knox" / f"{year}.tif")[:, :720, :928]
     if year == onto:
         return own
-    return _shifted(own, _base(_read(DATA / "naip-knox" / f"{onto}.tif")[:, :720, :928], own))
+    return _shifted(own, _base(read_float(DATA / "naip-knox" / f"{onto}.tif")[:, :720, :928], own))
 
 
 @lru_cache(maxsize=8)
@@ -200,12 +187,12 @@ def _places(city: str, years: tuple[int, int]) -> tuple[str, ...]:
 @lru_cache(maxsize=2048)
 def _place_base(city: str, name: str, onto: int, year: int) -> tuple[float, float]:
     folder = DATA / "naip-ca" / city / name
-    return _base(_read(folder / f"{onto}.tif"), _read(folder / f"{year}.tif")) if year != onto else (0.0, 0.0)
+    return _base(read_float(folder / f"{onto}.tif"), read_float(folder / f"{year}.tif")) if year != onto else (0.0, 0.0)
 
 
 @lru_cache(maxsize=256)
 def _place_on(city: str, name: str, onto: int, year: int) -> Image:
-    own = _read(DATA / "naip-ca" / city / name / f"{year}.tif")
+    own = read_float(DATA / "naip-ca" / city / name / f"{year}.tif")
     return own if year == onto else _shifted(own, _place_base(city, name, onto, year))
 
 

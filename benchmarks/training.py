@@ -17,13 +17,11 @@ import torch
 
 from benchmarks.private import need_index
 from benchmarks.tables import markdown
-from geo_refdiff.train.config import TrainConfig, load_config
-from geo_refdiff.train.distributed import DistributedContext, distributed_context
+from geo_refdiff.train.config import load_config
+from geo_refdiff.train.distributed import distributed_context
 from geo_refdiff.train.loop import StopRequest, Trainer, denormals_flushed
-from geo_refdiff.train.model import new_denoiser
-from geo_refdiff.train.pixels import MemoryBudget
-from geo_refdiff.train.run import open_data
-from geo_refdiff.train.samples import Batch, DeviceStream, SampleMaker, prefetch
+from geo_refdiff.train.run import open_run
+from geo_refdiff.train.samples import Batch, DeviceStream, prefetch
 
 MOST_WAITING = 0.05
 """The goal: the largest share of the time that a device may wait for data."""
@@ -61,17 +59,6 @@ class Clock:
         return [name, f"{batch * self.steps / self.seconds:.2f}", f"{self.waiting:.1%}", f"{share:.1%}"]
 
 
-def trainer_of(config: TrainConfig, context: DistributedContext, out: Path) -> Trainer:
-    """A trainer with its data, as a run has it."""
-    data = open_data(config.data, lambda text: click.echo(text, err=True))
-    first = data.train[0].dataset
-    denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
-    budget = MemoryBudget.of_device(config.data.device_gib, context.device)
-    seed = config.training.seed
-    maker = SampleMaker(data.train, config.samples, denoiser.multiple, seed, context.device, budget=budget)
-    return Trainer(denoiser, config, maker, data.fingerprint, out, context)
-
-
 def ready(batches: list[Batch]) -> Generator[tuple[Batch, float], None, None]:
     """The same batches for ever, without waiting."""
     for batch in itertools.cycle(batches):
@@ -96,7 +83,8 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
     sources = (f'data.train=["{data}"]', "data.weights=[]", "data.validation=[]")
     settings = load_config(config, (*sources, *overrides, f"training.steps={10 * steps * rounds + 100}"))
     with distributed_context(device) as context, tempfile.TemporaryDirectory() as folder, denormals_flushed():
-        trainer = trainer_of(settings, context, Path(folder))
+        data, denoiser, maker = open_run(settings, context, lambda text: click.echo(text, err=True))
+        trainer = Trainer(denoiser, settings, maker, data.fingerprint, Path(folder), context)
         share = trainer.shares[0]
         batches = [trainer.maker.batch(step, share) for step in range(1, READY + 1)]
         begun = time.perf_counter()

@@ -26,7 +26,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.private import DATA, need_city, need_scenes
+from benchmarks.private import DATA, need_city, need_scenes, observed, write_raster
 from benchmarks.tables import markdown, paired, plus_minus
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
@@ -42,7 +42,6 @@ CORNER = (352 * -18_000 + 64, 352 * 1_000 + 64)
 KNOX = "knox"
 """Name of the rural scene, among cities."""
 
-_BANDS = ("red", "green", "blue", "nir")
 _CLOUD_DN = 235.0
 _WARNINGS = ("is not used", "agrees poorly", "does not lie right")
 
@@ -98,18 +97,9 @@ def pairs(city: str, places: int) -> Iterator[tuple[str, Path, Path, Bytes]]:
 
 def coarse(truth: Bytes, seed: int) -> Bytes:
     """What the sensor sees of an image, with its noise."""
-    lr = SensorModel(SCALE).observe(torch.from_numpy(truth.astype(np.float32))[None])[0].numpy()
+    lr = observed(truth, SensorModel(SCALE))
     lr += np.random.default_rng(seed).normal(0, NOISE, lr.shape)
     return np.rint(np.clip(lr, 0, 255)).astype(np.uint8)
-
-
-def write(path: Path, image: Bytes, transform: Affine, crs: Any) -> Path:
-    count, height, width = image.shape
-    options = {"count": count, "height": height, "width": width, "dtype": "uint8", "photometric": "minisblack"}
-    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, alpha="no", **options) as dataset:
-        dataset.write(image)
-        dataset.descriptions = _BANDS[:count]
-    return path
 
 
 def judged(folder: Path, scene: Path, truth: Bytes, **options: Any) -> Judgement:
@@ -138,10 +128,10 @@ def measured(index: int, old: Path, new: Path, other: Bytes) -> tuple[float, dic
     results: dict[tuple[str, str], Judgement] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        scene = write(folder / "scene.tif", coarse(truth, index), moved @ transform @ Affine.scale(SCALE), crs)
+        scene = write_raster(folder / "scene.tif", coarse(truth, index), moved @ transform @ Affine.scale(SCALE), crs)
         plain = judged(folder, scene, truth, scale=SCALE)[0]
         for kind, image in wrong_references(right, other, index):
-            ref = write(folder / "ref.tif", image, moved @ ref_transform, crs)
+            ref = write_raster(folder / "ref.tif", image, moved @ ref_transform, crs)
             for mode in ("auto", "off"):
                 results[kind, mode] = judged(
                     folder, scene, truth, scale=SCALE, ref=ref, coregister=mode, on_misregistration="no-ref"

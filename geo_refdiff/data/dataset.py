@@ -103,6 +103,12 @@ class PairDataset(Protocol):
         ...
 
 
+def pair_bytes(dataset: PairDataset, index: int) -> int:
+    """What a pair of uint8 takes in memory, about: both dates, where they are valid, and labels."""
+    height, width = dataset.shape(index)
+    return height * width * (2 * len(dataset.bands) + 4)
+
+
 class ReadError(InputError):
     """A file of a data set is missing, damaged, or holds invalid values."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from math import isfinite
@@ -62,10 +62,9 @@ class IndexRow:
 
 
 COLUMNS = tuple(field.name for field in fields(IndexRow))
-_LISTS = ("gain", "offset")
-_NUMBERS = ("shift_rows", "shift_cols")
-_OPTIONAL_NUMBERS = ("low", "high", "correlation")
-_TRUE, _FALSE = ("1", "true", "yes", "y", "t", "1.0"), ("0", "false", "no", "n", "f", "0.0")
+_FLAGS = dict.fromkeys(("1", "true", "yes", "y", "t", "1.0"), True) | dict.fromkeys(
+    ("0", "false", "no", "n", "f", "0.0"), False
+)
 
 
 def is_index(source: str | Path) -> bool:
@@ -143,24 +142,13 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
 
 
 def _row(where: str, record: Mapping[str, Any]) -> IndexRow:
-    values: dict[str, Any] = {}
-    for key in COLUMNS:
-        raw = record.get(key)
-        text = "" if raw is None else str(raw).strip()
-        if key in _LISTS:
-            values[key] = tuple(_number(where, key, part) for part in text.split())
-        elif key in _NUMBERS:
-            values[key] = _number(where, key, text) if text else 0.0
-        elif key in _OPTIONAL_NUMBERS:
-            values[key] = _number(where, key, text) if text else None
-        elif key == "valid":
-            values[key] = _flag(where, text)
-        else:
-            values[key] = text
+    texts = {key: "" if record.get(key) is None else str(record[key]).strip() for key in COLUMNS}
+    values = {key: _PARSED.get(key, _text)(where, key, text) for key, text in texts.items() if text}
     for needed in ("new", "ref"):
-        if not values[needed]:
+        if needed not in values:
             raise InputError(f"{where}: '{needed}' is empty; give the path of a raster")
-    row = IndexRow(**(values | {"name": values["name"] or _default_name(values)}))
+    values.setdefault("name", _default_name(texts))
+    row = IndexRow(**values)
     if len(row.gain) != len(row.offset):
         raise InputError(f"{where}: {len(row.gain)} gains but {len(row.offset)} offsets; give one of each a band")
     if (row.low is None) != (row.high is None) or (row.low is not None and not row.low < (row.high or 0.0)):
@@ -183,12 +171,25 @@ def _number(where: str, key: str, text: str) -> float:
     return value
 
 
-def _flag(where: str, text: str) -> bool:
-    if text.lower() in ("", *_TRUE):
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise InputError(f"{where}: valid is '{text}'; give 1 or 0")
+def _numbers(where: str, key: str, text: str) -> tuple[float, ...]:
+    return tuple(_number(where, key, part) for part in text.split())
+
+
+def _flag(where: str, key: str, text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise InputError(f"{where}: {key} is '{text}'; give 1 or 0")
+    return _FLAGS[text.lower()]
+
+
+def _text(where: str, key: str, text: str) -> str:
+    return text
+
+
+_PARSED: dict[str, Callable[[str, str, str], Any]] = {
+    "gain": _numbers, "offset": _numbers, "shift_rows": _number, "shift_cols": _number, "low": _number,
+    "high": _number, "correlation": _number, "valid": _flag,
+}  # fmt: skip
+"""How the columns are read that are not text; an empty cell is the default."""
 
 
 def as_text(row: IndexRow) -> dict[str, str]:
@@ -196,7 +197,7 @@ def as_text(row: IndexRow) -> dict[str, str]:
     out = {}
     for key in COLUMNS:
         value = getattr(row, key)
-        if key in _LISTS:
+        if isinstance(value, tuple):
             out[key] = " ".join(f"{v:.6g}" for v in value)
         elif isinstance(value, bool):
             out[key] = str(int(value))

@@ -17,7 +17,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,12 +136,19 @@ def _named(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The files of a pair; what a folder lacks is named as the new date is."""
+    """The files of a pair; what a folder lacks is named as the new date is.
+
+    Attributes:
+        shape: (height, width), once it was looked at.
+        sizes: of the files, bytes, likewise.
+    """
 
     name: str
     new: Path
     ref: Path
     labels: Path | None
+    shape: tuple[int, int] = (0, 0)
+    sizes: tuple[int, ...] = ()
 
     def paths(self) -> list[Path]:
         return [path for path in (self.new, self.ref, self.labels) if path is not None]
@@ -208,8 +215,6 @@ class PublishedDataset:
             self._table = _table(layout, options.class_map)
             self._encoding = self._find_encoding(pairs)
         self._pairs: list[_Files] = []
-        self._shapes: list[tuple[int, int]] = []
-        self._bytes: list[list[int]] = []
         budget = {True: _RESIDENT, False: _STREAMED, "auto": options.budget}[options.resident]
         self._kept = PairCache(budget)
         for pair in pairs:
@@ -243,7 +248,7 @@ class PublishedDataset:
 
     def shape(self, index: int) -> tuple[int, int]:
         """(height, width), output pixels."""
-        return self._shapes[index]
+        return self._pairs[index].shape
 
     def numbers(self, index: int) -> Numbers:
         """uint8, as they are."""
@@ -257,7 +262,7 @@ class PublishedDataset:
         """
         window = check_window(self.name(index), self.shape(index), top, left, height, width)
         rows, cols = window.within(Window(0, 0, *self.shape(index)))
-        return cut(self._kept.get(index, self._load), rows, cols)
+        return cut(self._kept.get(index, lambda: self._load(self._pairs[index])), rows, cols)
 
     @property
     def labelled(self) -> bool:
@@ -270,9 +275,12 @@ class PublishedDataset:
         Raises:
             ReadError: the labels cannot be read, or are not in the class table.
         """
-        path = self._pairs[index].labels
+        return self._mask(self._pairs[index])
+
+    def _mask(self, pair: _Files) -> NDArray[np.uint8]:
+        path = pair.labels
         if path is None or self._table is None or self._encoding is None:
-            return np.full(self._shapes[index], UNKNOWN_CLASS, np.uint8)
+            return np.full(pair.shape, UNKNOWN_CLASS, np.uint8)
         labels = _label_image(path)
         if (labels.ndim == 3) != (self._encoding == "colour"):
             raise ReadError(
@@ -307,7 +315,7 @@ class PublishedDataset:
             raise OptionError(f"{self._home}: has no {kind or ''} LR images for {scale}x; it has {have}")
         path = folder / self._pairs[index].new.name
         image = _image(path).transpose(2, 0, 1)
-        wanted = tuple(n // scale for n in self._shapes[index])
+        wanted = tuple(n // scale for n in self._pairs[index].shape)
         if image.shape[1:] != wanted:
             raise ReadError(f"{path}: is {image.shape[1:]} pixels, expected {wanted}; unpack it again")
         return np.ascontiguousarray(image)
@@ -316,8 +324,8 @@ class PublishedDataset:
         """SHA-256 over names and sizes of the files in use, the classes and how they are read; no absolute path."""
         table = (self._table, self._encoding, self._labels.name if self._labels else None)
         digest = hashlib.sha256(repr((self._home.name, self._match, table)).encode())
-        for pair, sizes in zip(self._pairs, self._bytes, strict=True):
-            digest.update(repr((pair.name.removeprefix(f"{self._home.name}/"), sizes)).encode())
+        for pair in self._pairs:
+            digest.update(repr((pair.name.removeprefix(f"{self._home.name}/"), list(pair.sizes))).encode())
         return digest.hexdigest()
 
     def _find_encoding(self, pairs: list[_Files]) -> Encoding:
@@ -344,24 +352,19 @@ class PublishedDataset:
                     f"{pair.new.name}: the dates and the labels differ in size: {', '.join(map(str, shapes))}; "
                     f"unpack it again"
                 )
-            self._pairs.append(pair)
-            self._shapes.append(shapes[0])
-            self._bytes.append([path.stat().st_size for path in pair.paths()])
+            pair = replace(pair, shape=shapes[0], sizes=tuple(path.stat().st_size for path in pair.paths()))
             if options.resident is True:
-                self._kept.get(len(self._pairs) - 1, self._load)
+                self._kept.get(len(self._pairs), lambda: self._load(pair))
+            self._pairs.append(pair)
         except ReadError as error:
-            if self._pairs and self._pairs[-1] is pair:
-                self._pairs.pop()
-                self._shapes.pop()
-                self._bytes.pop()
             self.problems.add(pair.name, str(error), options.on_error)
 
-    def _load(self, index: int) -> Crop:
-        new, ref = (np.ascontiguousarray(_image(path).transpose(2, 0, 1)) for path in self.paths(index))
+    def _load(self, pair: _Files) -> Crop:
+        new, ref = (np.ascontiguousarray(_image(path).transpose(2, 0, 1)) for path in (pair.new, pair.ref))
         everywhere = np.ones(new.shape[1:], np.bool_)
         if self._match:
             ref = match_radiometry(new, ref, everywhere)
-        mask = self.mask(index)
+        mask = self._mask(pair)
         classes = np.where(mask == UNKNOWN_CLASS, UNKNOWN_COVER, mask).astype(np.uint8)
         return Crop(new, ref, everywhere, everywhere, classes, mask)
 
@@ -446,14 +449,14 @@ class PairCache:
         self._pairs: OrderedDict[int, Crop] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, index: int, make: Callable[[int], Crop]) -> Crop:
+    def get(self, index: int, make: Callable[[], Crop]) -> Crop:
         """The pair of this number, made if it is not in memory."""
         with self._lock:
             pair = self._pairs.get(index)
             if pair is not None:
                 self._pairs.move_to_end(index)
                 return pair
-        made = make(index)
+        made = make()
         with self._lock:
             if index not in self._pairs:
                 self._pairs[index] = made

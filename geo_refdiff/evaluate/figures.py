@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 from typing import Literal
 
 import torch
@@ -123,11 +124,9 @@ def columns(present: Sequence[str], regions: bool = False) -> list[tuple[Figure,
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float, int]:
     """Mean, standard error of the mean, and number, of the finite values; NaN for none."""
-    kept = torch.tensor([v for v in values if math.isfinite(v)], dtype=torch.float64)
-    if len(kept) == 0:
-        return float("nan"), float("nan"), 0
-    error = metrics.standard_error(kept) if len(kept) > 1 else float("nan")
-    return float(kept.mean()), error, len(kept)
+    kept = [v for v in values if math.isfinite(v)]
+    error = stdev(kept) / math.sqrt(len(kept)) if len(kept) > 1 else math.nan
+    return fmean(kept) if kept else math.nan, error, len(kept)
 
 
 _LEAST = 32

@@ -156,12 +156,6 @@ def _gradient_energy(x: Tensor) -> Tensor:
     return rows.square() + cols.square()
 
 
-def standard_error(values: Tensor) -> float:
-    """Standard error of the mean of (N,) values, NaN left out."""
-    kept = values[torch.isfinite(values)]
-    return float(kept.std() / math.sqrt(max(len(kept), 1)))
-
-
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 _GMS_C = 170.0

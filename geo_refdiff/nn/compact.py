@@ -29,7 +29,11 @@ from geo_refdiff.nn.layers import (
 
 _DETAIL_SIGMAS = (1.2, 4.0)
 """Gaussian blurs, output pixels, that split the reference's high-pass into a fine and a medium band."""
-"""output pixels."""
+
+_TRUSTED = (0.1, 0.2)
+"""Mean shares to copy below which a reference is not trusted, and above which it is."""
+_TRUST_CELL, _TRUST_REACH = 4, 4
+"""Output pixels a cell, cells on each side, twice: where that mean is taken."""
 
 
 Count = Annotated[int, Meta(ge=1)]
@@ -113,6 +117,25 @@ def _blurred(image: Tensor, sigma: float, valid: Tensor | None) -> Tensor:
         return gaussian_blur(image, sigma)
     x = gaussian_blur(torch.cat([image, valid.to(image.dtype)], dim=1), sigma)
     return x[:, :-1] / x[:, -1:].clamp(min=1e-3)
+
+
+def opened(copy: Tensor, exponent: float) -> Tensor:
+    """Shares of the reference's detail to copy, raised where the reference is trusted all around.
+
+    Losses by the pixel keep these shares lower than looks right. An exponent for all of them would raise those of a
+    reference of another place most, so it holds where their mean over some 36 px is above 0.2, and fades out to 1 where
+    that is below 0.1.
+
+    Args:
+        copy: (N, 2, H, W) in 0..1, sides that 4 divides.
+        exponent: above 0, at most 1.
+    """
+    cells = F.avg_pool2d(copy.float().mean(dim=1, keepdim=True), _TRUST_CELL)
+    for _ in range(2):
+        cells = F.avg_pool2d(cells, 2 * _TRUST_REACH + 1, 1, _TRUST_REACH, count_include_pad=False)
+    low, high = _TRUSTED
+    trust = F.interpolate(((cells - low) / (high - low)).clamp(0, 1), scale_factor=_TRUST_CELL, mode="bilinear")
+    return torch.where(copy > 0, copy.float().clamp(min=1e-6) ** (1 - (1 - exponent) * trust), 0.0).to(copy.dtype)
 
 
 class Extractor(nn.Module):
@@ -286,8 +309,8 @@ class CompactNet(nn.Module):
         bands: image channels.
         classes: mask classes, class 0 (no change) included.
         size: widths.
-        copy_exponent: outside training, of the share of the reference's detail that the start copies; 1 = as trained.
-            Losses by the pixel keep that share lower than looks right: an exponent below 1 opens it, 0 and 1 stay.
+        copy_exponent: outside training, of the share of the reference's detail that the start copies, see `opened`;
+            1 = as trained.
         receptive_field: output px beyond which nothing changes a pixel of one evaluation; stated by the model's config.
     """
 
@@ -333,7 +356,7 @@ class CompactNet(nn.Module):
         """
         g = self.guide_net(lr, ref, mask)
         if not self.training and self.copy_exponent != 1.0:
-            g = g._replace(copy=g.copy**self.copy_exponent)
+            g = g._replace(copy=opened(g.copy, self.copy_exponent))
         plain = self.plain_start(g.mean.detach(), g.detail, g.copy, g.texture)
         if start_only:
             return Guidance(g.mean, g.gate, g.detail, g.copy, g.texture, plain, None, ())

@@ -67,17 +67,21 @@ def inverse_reach(sensor: SensorModel) -> int:
     return (len(inverse_kernel(sensor)) // 2 + LOBES + 1) * sensor.scale + sensor.reach
 
 
-def back_project(x: Tensor, lr: Tensor, sensor: SensorModel) -> Tensor:
+def back_project(x: Tensor, lr: Tensor, sensor: SensorModel, border: int = 0) -> Tensor:
     """Correct an output image so that the sensor would have seen the scene.
 
     Args:
         x: (N, C, H, W) float, output image.
         lr: (N, C, H / scale, W / scale), the scene over the same area, same units.
         sensor: the declared operator.
+        border: outermost scene pixels that take no part, as the image lacks some of what they see.
 
     Returns:
         (N, C, H, W). Away from the border (`inverse_reach`), `sensor.observe` of it equals `lr` up to what Lanczos'
         kernel cannot express (the highest diagonal frequencies of the scene grid).
     """
-    correction = filter_residual(lr - sensor.observe(x), sensor)
+    residual = lr - sensor.observe(x)
+    if border:
+        residual = F.pad(residual[..., border:-border, border:-border], (border,) * 4)
+    correction = filter_residual(residual, sensor)
     return x + upsample(correction, sensor.scale, kernel="lanczos")

@@ -189,9 +189,9 @@ class Objective(nn.Module):
         return terms
 
     def _corrected(self, image: Tensor, batch: Batch) -> Tensor:
-        """Images corrected towards their scenes as the product does it."""
+        """Images corrected towards their scenes as the product does it; a crop lacks what its border's pixels see."""
         parts = zip(image[:, None], batch.target[:, None], batch.sensors, strict=True)
-        return torch.cat([back_project(x, lr, sensor) for x, lr, sensor in parts])
+        return torch.cat([back_project(x, lr, sensor, border=1) for x, lr, sensor in parts])
 
     def _view(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """A part of the images at any phase."""

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geo_refdiff.data.dataset import Crop, PairDataset
+from geo_refdiff.data.dataset import Crop, PairDataset, pair_bytes
 
 
 class Planes(NamedTuple):
@@ -122,9 +122,9 @@ class PixelSource:
         return Planes.of(self.dataset.read(index, top, left, side, side), self.device)
 
     def _hold(self, index: int) -> Planes | None:
-        height, width = self.dataset.shape(index)
-        if height * width * (2 * len(self.dataset.bands) + 4) > self.budget.remaining:
+        if pair_bytes(self.dataset, index) > self.budget.remaining:
             return None
+        height, width = self.dataset.shape(index)
         with self._lock:  # one thread at a time, so that no pair is read twice
             if index in self._held:
                 return self._held[index]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from geo_refdiff.data import OpenedDataset, open_dataset
+from geo_refdiff.data.dataset import pair_bytes
+from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.nn.device import torch_settings
 from geo_refdiff.options import TrainOptions
 from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.train.config import DataConfig, TrainConfig
-from geo_refdiff.train.distributed import distributed_context
+from geo_refdiff.train.distributed import DistributedContext, distributed_context
 from geo_refdiff.train.loop import Trainer, denormals_flushed
 from geo_refdiff.train.model import Provenance, new_denoiser, write_model
 from geo_refdiff.train.monitor import Monitor
@@ -54,7 +56,7 @@ def open_data(config: DataConfig, log: Log) -> Data:
     for text in (*config.train, *config.validation):
         data = _open(text, config, budget, lambda line, text=text: log(f"{text}: {line}"))  # type: ignore[misc]
         if getattr(data, "resident", False):
-            budget -= sum(_pair_bytes(data, index) for index in range(len(data)))
+            budget -= sum(pair_bytes(data, index) for index in range(len(data)))
         log(f"{text}: {data.problems}" if len(data.problems) else f"{text}: {len(data)} pairs")
         opened.append(data)
     weights = config.weights or [float(len(data)) for data in opened]
@@ -77,20 +79,28 @@ def _open(text: str, config: DataConfig, budget: int, log: Log) -> OpenedDataset
     )
 
 
-def _pair_bytes(data: OpenedDataset, index: int) -> int:
-    """What a pair takes in memory, about."""
-    height, width = data.shape(index)
-    return height * width * (2 * len(data.bands) + 4)
+def open_run(config: TrainConfig, context: DistributedContext, log: Log) -> tuple[Data, Denoiser, SampleMaker]:
+    """The data of a configuration, its network, and what makes samples for it.
+
+    Raises:
+        OptionError, InputError, ModelError: a configuration or data that cannot be used.
+    """
+    data = open_data(config.data, log)
+    first = data.train[0].dataset
+    denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
+    maker = SampleMaker(
+        data.train,
+        config.samples,
+        denoiser.multiple,
+        config.training.seed,
+        context.device,
+        on_error=config.data.on_error,
+        budget=MemoryBudget.of_device(config.data.device_gib, context.device),
+    )
+    return data, denoiser, maker
 
 
-def train(
-    config: TrainConfig,
-    out: Path,
-    *,
-    command: str = "",
-    log: Log = print,
-    **options: Any,
-) -> Path | None:
+def train(config: TrainConfig, out: Path, *, command: str = "", log: Log = print, **options: Any) -> Path | None:
     """Train what a configuration describes and write the model folder `out`/model.
 
     Args:
@@ -117,18 +127,7 @@ def train(
         if context.is_main and not chosen.dry_run:
             stack.enter_context(locked(out))
             check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
-        data = open_data(config.data, say)
-        first = data.train[0].dataset
-        denoiser = new_denoiser(config, tuple(first.bands), tuple(first.classes))
-        maker = SampleMaker(
-            data.train,
-            config.samples,
-            denoiser.multiple,
-            config.training.seed,
-            context.device,
-            on_error=config.data.on_error,
-            budget=MemoryBudget.of_device(config.data.device_gib, context.device),
-        )
+        data, denoiser, maker = open_run(config, context, say)
         small = maker.small_pairs()
         if small and config.data.on_error == "stop":
             raise InputError(f"{len(small)} pair(s) are too small, {small[0]}; leave them out or lower samples.crop")

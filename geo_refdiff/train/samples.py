@@ -134,8 +134,8 @@ class SampleMaker:
         for dataset, _ in sources[1:]:
             if (dataset.bands, dataset.classes) != (first.bands, first.classes):
                 raise OptionError(
-                    f"the sources differ: bands {_list(first.bands)} and {_list(dataset.bands)}, classes "
-                    f"{_list(first.classes)} and {_list(dataset.classes)}; train on sources that are alike"
+                    f"the sources differ: bands {', '.join(first.bands)} and {', '.join(dataset.bands)}, classes "
+                    f"{', '.join(first.classes)} and {', '.join(dataset.classes)}; train on sources that are alike"
                 )
         if config.degradation not in RECIPES:
             raise OptionError(f"samples.degradation is '{config.degradation}': choose {', '.join(RECIPES)}")
@@ -319,10 +319,6 @@ def reason(name: str, error: GeoRefDiffError) -> str:
 
 def _too_small(height: int, width: int, crop: int) -> str:
     return f"{height} x {width} px, smaller than a crop of {crop}"
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _shares(weights: Sequence[float]) -> NDArray[np.float64]:

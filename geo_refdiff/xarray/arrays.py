@@ -160,8 +160,8 @@ def affine_of(image: xarray.DataArray, what: str) -> Affine:
     """Pixel (col, row) to CRS units, corner of the first pixel.
 
     The affine that the array carries (GeoTransform of rioxarray and odc-stac, `transform` of stackstac) is taken to the
-    letter, moved by the whole pixels that were cut off since; stackstac's coordinates of upper left corners are told
-    from pixel centres by it. Without one, coordinates are pixel centres.
+    letter, moved by the whole pixels that were cut off since; stackstac's coordinates of upper left corners are
+    distinguished from pixel centres by it. Without one, coordinates are pixel centres.
 
     Raises:
         InputError: coordinates that are missing or not evenly spaced.

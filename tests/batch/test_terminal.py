@@ -43,6 +43,7 @@ def test_live_lines_come_and_go(country: Country, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "geo_refdiff.cli.main", "batch", str(country.areas), "--scene", str(country.scenes),
         "--out", str(tmp_path / "out"), "--model", "bicubic-ibp", "--scale", "4", "--block-size", "32",
+        "--threads", "1", "--products", "none",
     ]  # fmt: skip
     ours, theirs = pty.openpty()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"COLUMNS": "100"}) as run:

@@ -28,8 +28,8 @@ def test_a_line_of_the_table() -> None:
         "fd": 187.4,
         "fd_standard_error": 12.2,
     }
-    told = row("8x", "**new**", method)
-    assert told == ["8x", "**new**", "0.50", "0.500", "0.612 ± 0.010", "-", "0.50", "0.50", "0.50", "187 ± 12"]
+    summary = row("8x", "**new**", method)
+    assert summary == ["8x", "**new**", "0.50", "0.500", "0.612 ± 0.010", "-", "0.50", "0.50", "0.50", "187 ± 12"]
 
 
 def test_noise_and_psf_are_declared_and_not() -> None:

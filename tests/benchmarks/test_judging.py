@@ -122,7 +122,7 @@ def told_of(haarpsi: list[float]) -> dict[str, Any]:
     return {"models": dict.fromkeys(names), "scales": {"8": scale}}
 
 
-def test_the_order_of_the_rows_is_told_as_it_is() -> None:
+def test_the_order_of_the_rows_is_reported_as_it_is() -> None:
     judged = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.549, 0.52, 0.70]))
     order = judged.order(2)
     assert len(order) == 8
@@ -133,8 +133,8 @@ def test_the_order_of_the_rows_is_told_as_it_is() -> None:
 
 def test_steps_compare_rows_that_differ_in_one_thing() -> None:
     lines = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
-    told = [line.split("|")[1].strip() + line.split("|")[2] for line in lines]
-    assert [text.split(" ± ")[0] for text in told] == [
+    summary = [line.split("|")[1].strip() + line.split("|")[2] for line in lines]
+    assert [text.split(" ± ")[0] for text in summary] == [
         "+ Ref, less LR +0.0500",
         "+ mask, less + Ref +0.0500",
         "+ Ref SFT, less + mask +0.0100",
@@ -163,9 +163,9 @@ def test_the_denoiser_is_judged_without_its_start(rows: list[Path], tile: Tile, 
     assert set(errors[0]) == {
         f"{n} {r}" for n in ("mean", "0.05", "0.15", "0.4", "1.2") for r in ("changed", "unchanged")
     }
-    for told in errors:
+    for summary in errors:
         # little noise leaves little to guess: whatever the weights, c_skip passes the image through
-        assert told["0.05 unchanged"] < told["1.2 unchanged"]
+        assert summary["0.05 unchanged"] < summary["1.2 unchanged"]
     nothing = replace(seen, tile=replace(tile, changed=torch.zeros_like(tile.changed)))
     with torch.inference_mode():
         assert math.isnan(ablation.denoising_errors(setup.runs[0], nothing)["mean changed"])

@@ -255,7 +255,7 @@ def test_missing_and_damaged_files_are_listed_by_name_and_counted(index: Path, t
         open_dataset(index)
 
 
-def test_a_file_that_breaks_later_is_told_where_it_is_read(index: Path, tree: Path) -> None:
+def test_a_file_that_breaks_later_is_reported_where_it_is_read(index: Path, tree: Path) -> None:
     dataset = open_dataset(index, resident=False)
     (tree / "alpha/000/2016.tif").unlink()
     with pytest.raises(ReadError, match=r"alpha/000 2016->2020: .*2016\.tif"):
@@ -310,7 +310,7 @@ def test_an_index_of_two_columns_will_do(tree: Path, tmp_path: Path) -> None:
         ('new,ref\n"a.tif,b.tif\n', "cannot be read as CSV"),
     ],
 )
-def test_a_faulty_index_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_faulty_index_is_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "i.csv").write_text(text)
     with pytest.raises(InputError, match=r"i\.csv") as caught:
         open_dataset(tmp_path / "i.csv")
@@ -336,7 +336,7 @@ def test_the_data_root_may_lie_elsewhere(tree: Path, tmp_path: Path, monkeypatch
         open_dataset(index, root=tmp_path / "nowhere")
 
 
-def test_the_fingerprint_tells_other_data_and_other_reading(index: Path, tree: Path) -> None:
+def test_the_fingerprint_shows_other_data_and_other_reading(index: Path, tree: Path) -> None:
     prints = [
         open_dataset(index).fingerprint(),
         open_dataset(index, only=["alpha"]).fingerprint(),
@@ -446,7 +446,7 @@ def test_index_goes_on_past_damaged_files_or_stops(tree: Path, tmp_path: Path) -
     assert not (tmp_path / "j.csv").exists()
 
 
-def test_strangers_are_not_registered_and_said_so(tmp_path: Path) -> None:
+def test_other_places_are_not_registered_and_said_so(tmp_path: Path) -> None:
     for year, seed in (("2016", 20), ("2020", 21)):
         write(tmp_path / "p" / f"{year}.tif", dates(seed)[0])
     made = make_index(tmp_path / "p", tmp_path / "i.csv")

@@ -135,7 +135,7 @@ def test_another_light_within_a_few_percent_is_no_change() -> None:
 @pytest.mark.parametrize(
     ("colour", "expected"), [(ROOF_DN, BUILT), (BARE_DN, BARE), (WATER_DN, WATER)], ids=["roof", "earth", "pond"]
 )
-def test_what_is_new_on_a_lawn_is_told_with_its_class(colour: tuple[int, ...], expected: int) -> None:
+def test_what_is_new_on_a_lawn_is_reported_with_its_class(colour: tuple[int, ...], expected: int) -> None:
     new = town()
     new[:, 20:60, 95:140] = surface(colour, 160, 2.0)[:, 20:60, 95:140]
     mask = labels_of(new, town())
@@ -183,9 +183,9 @@ def test_rules_against_the_generated_landscape() -> None:
     for seed in (0, 2, 4):
         pair = render_pair(seed, (160, 160))
         np.add.at(hits, (pair.new_classes.ravel(), land_cover(pair.new).ravel()), 1)
-    found = np.diag(hits) / np.maximum(hits.sum(axis=1), 1)
-    assert found[BUILT] > 0.7
-    assert found[BARE] > 0.4
+    result = np.diag(hits) / np.maximum(hits.sum(axis=1), 1)
+    assert result[BUILT] > 0.7
+    assert result[BARE] > 0.4
     assert hits[TREE, TREE] + hits[TREE, LOW] > 0.6 * hits[TREE].sum()
 
 

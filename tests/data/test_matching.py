@@ -21,12 +21,12 @@ def shifted(image: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shift", [(2.3, -1.6), (-4.0, 0.5), (0.0, 0.0), (7.5, 7.5)])
-def test_shift_is_found_with_its_sign(shift: tuple[float, float]) -> None:
-    found = find_shift(texture(1), shifted(texture(1), shift))
-    assert found == pytest.approx((-shift[0], -shift[1]), abs=0.15)
+def test_shift_is_recovered_with_its_sign(shift: tuple[float, float]) -> None:
+    result = find_shift(texture(1), shifted(texture(1), shift))
+    assert result == pytest.approx((-shift[0], -shift[1]), abs=0.15)
 
 
-def test_shift_is_found_beside_missing_data() -> None:
+def test_shift_is_recovered_beside_missing_data() -> None:
     fixed, moving = texture(1), shifted(texture(1), (1.5, -2.0))
     valid = np.ones(fixed.shape[1:], bool)
     valid[:, :60] = False
@@ -36,7 +36,7 @@ def test_shift_is_found_beside_missing_data() -> None:
     assert find_shift(fixed, moving, np.zeros_like(valid)) is None
 
 
-def test_no_shift_is_claimed_between_strangers_or_too_far() -> None:
+def test_no_shift_is_claimed_between_other_places_or_too_far() -> None:
     assert find_shift(texture(2), texture(3)) is None
     assert find_shift(texture(2), np.roll(texture(2), 20, 1)) is None
     assert find_shift(texture(2)[:, :16], texture(2)[:, :16]) is None

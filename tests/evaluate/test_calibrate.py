@@ -30,17 +30,17 @@ def test_a_calibration_is_not_replaced_unasked(
     index, file = write_pairs(tmp_path, places=4, side=256), tiny_compact / FILE
     asked = ["calibrate", str(tiny_compact), "--data", str(index), "--scales", "8", "--places", "4"]
     assert run([*asked, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == json.loads(file.read_text())
-    assert found["runs"] == 2
-    assert found["tables"]["8"]["known"]["shares"][1] > 0.5
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads(file.read_text())
+    assert result["runs"] == 2
+    assert result["tables"]["8"]["known"]["shares"][1] > 0.5
 
     file.write_text("mine")
     assert run(asked) == 1
     assert f"{FILE}: exists already" in capsys.readouterr().err
     assert file.read_text() == "mine"
     assert run([*asked, "--overwrite"]) == 0
-    assert json.loads(file.read_text()) == found
+    assert json.loads(file.read_text()) == result
 
 
 def test_the_bundled_calibration_is_not_replaced_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,9 +44,9 @@ def test_values_are_rounded_and_clipped(tmp_path: Path, specs: list[TileSpec]) -
 def test_the_tile_is_cut_out_of_a_whole_pair(tmp_path: Path, specs: list[TileSpec]) -> None:
     write_image(tmp_path / "town_000_2016_2020", picture(96, 128))
     spec = specs[7]
-    found = ImageFolder(tmp_path, 3).read(spec)
-    assert found[0, 0, :, 0].tolist() == list(range(32, 64))
-    assert found[0, 1, 0].tolist() == list(range(96, 128))
+    result = ImageFolder(tmp_path, 3).read(spec)
+    assert result[0, 0, :, 0].tolist() == list(range(32, 64))
+    assert result[0, 1, 0].tolist() == list(range(96, 128))
     small = tmp_path / "lr"
     small.mkdir()
     write_image(small / "town_000_2016_2020", picture(12, 16))
@@ -69,7 +69,7 @@ def test_alpha_is_left_out_and_masks_are_class_indices(tmp_path: Path, specs: li
     assert mask.unique().tolist() == [3]
 
 
-def test_missing_and_unfit_images_are_told_apart(tmp_path: Path, specs: list[TileSpec]) -> None:
+def test_missing_and_unfit_images_are_reported_apart(tmp_path: Path, specs: list[TileSpec]) -> None:
     write_image(tmp_path / specs[0].name, picture(32, 32))
     write_image(tmp_path / specs[1].name, picture(16, 16))
     write_image(tmp_path / specs[2].name, picture(32, 32, 4))

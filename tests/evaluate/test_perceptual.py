@@ -51,9 +51,9 @@ def test_the_usual_files_are_read(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     save_file(state, tmp_path / "safe.safetensors")
     for path in tmp_path.iterdir():
-        found = read_tensors(path)
-        assert set(found) == {"a", "b"}
-        assert torch.equal(found["a"], state["a"])
+        result = read_tensors(path)
+        assert set(result) == {"a", "b"}
+        assert torch.equal(result["a"], state["a"])
 
 
 @pytest.mark.parametrize("content", ["hostile", "list", "text", "cut short", "empty", "torn safetensors"])
@@ -97,9 +97,9 @@ def test_features_are_those_of_the_packages_network(judge_file: Path) -> None:
     assert all(key.startswith(("_conv_head", "_bn1", "_fc")) for key in missing)
     image = 255 * torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        found = EfficientNet(judge_file).features(image)
+        result = EfficientNet(judge_file).features(image)
         x = network._swish(network._bn0(network._conv_stem((image - 127) / 128)))
-        for feature, block in zip(found, [*network._blocks, None], strict=True):
+        for feature, block in zip(result, [*network._blocks, None], strict=True):
             torch.testing.assert_close(feature, x)
             x = x if block is None else block(x)
 
@@ -206,11 +206,11 @@ class Map(torch.nn.Module):
 def test_a_torchscript_module_of_any_feature_size(inception_file: Path) -> None:
     image = torch.zeros(2, 4, 64, 64)
     image[0, 0], image[1, 2], image[:, 3] = 255.0, 300.0, 99.0
-    found = Inception(inception_file).features(image)
+    result = Inception(inception_file).features(image)
     expected = torch.full((2, 6), -1.0)
     expected[:, 3:] = 0
     expected[0, 0] = expected[1, 2] = 1  # clipped to 255, then [-1, 1]
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(result, expected, atol=1e-5)
 
 
 def test_wrong_files_are_refused_in_one_line(
@@ -239,9 +239,9 @@ def layers(files: tuple[Path, Path]) -> list[torch.Tensor]:
 
 
 def test_the_authors_package_finds_the_same(lpips_files: tuple[Path, Path]) -> None:
-    found = layers(lpips_files)
-    assert layers_mean(found).item() == pytest.approx(0.1540568768978119, abs=2e-6)
-    spatial = layers_map(found, (96, 128))
+    result = layers(lpips_files)
+    assert layers_mean(result).item() == pytest.approx(0.1540568768978119, abs=2e-6)
+    spatial = layers_map(result, (96, 128))
     assert spatial.shape == (1, 1, 96, 128)
     assert spatial.mean().item() == pytest.approx(0.15407106280326843, abs=2e-6)
     assert spatial[0, 0, 10, 20].item() == pytest.approx(0.05430469289422035, abs=2e-6)
@@ -283,7 +283,7 @@ def test_another_layout_is_refused(lpips_files: tuple[Path, Path], tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_files_in_the_wrong_order_are_told_apart(lpips_files: tuple[Path, Path]) -> None:
+def test_files_in_the_wrong_order_are_reported_apart(lpips_files: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="not AlexNet as torchvision's state dict"):
         Lpips(*reversed(lpips_files))
     with pytest.raises(InputError, match="not the linear weights"):

@@ -37,8 +37,8 @@ def data(tmp_path: Path) -> str:
     return str(write_pairs(folder))
 
 
-def means(told: dict[str, Any], method: str, scale: int = 8) -> dict[str, float]:
-    figures: dict[str, float] = told["scales"][str(scale)]["methods"][method]["means"]
+def means(summary: dict[str, Any], method: str, scale: int = 8) -> dict[str, float]:
+    figures: dict[str, float] = summary["scales"][str(scale)]["methods"][method]["means"]
     return figures
 
 
@@ -105,11 +105,11 @@ def test_differences_are_paired_by_tile(data: str, tiny_compact: Path, tmp_path:
     report = evaluate(data, models=(str(tiny_compact),), tile=64, grid=0, out=tmp_path / "out")
     methods = report.metrics["scales"]["8"]["methods"]
     ours, theirs = (np.array(methods[m]["per_tile"]["haarpsi"]) for m in ("tiny-compact", "bicubic-ibp"))
-    told = report.metrics["scales"]["8"]["differences"]["tiny-compact"]["bicubic-ibp"]["haarpsi"]
-    assert told["mean"] == pytest.approx(float((ours - theirs).mean()), abs=1e-6)
-    assert told["standard_error"] == pytest.approx(float((ours - theirs).std(ddof=1) / np.sqrt(2)), abs=1e-6)
-    assert told["tiles"] == 2
-    assert f"{told['mean']:+.3f} ± {told['standard_error']:.4f}" in report.text
+    summary = report.metrics["scales"]["8"]["differences"]["tiny-compact"]["bicubic-ibp"]["haarpsi"]
+    assert summary["mean"] == pytest.approx(float((ours - theirs).mean()), abs=1e-6)
+    assert summary["standard_error"] == pytest.approx(float((ours - theirs).std(ddof=1) / np.sqrt(2)), abs=1e-6)
+    assert summary["tiles"] == 2
+    assert f"{summary['mean']:+.3f} ± {summary['standard_error']:.4f}" in report.text
     assert not (tmp_path / "out" / "grid_8x.png").exists()
 
 
@@ -417,8 +417,8 @@ def test_uint16_is_measured_as_delivered(tmp_path: Path, tiny_compact: Path) -> 
         assert means(report.metrics, method)["psnr"] == pytest.approx(20 * np.log10((high - low) / rms), abs=1e-3)
         lr = SensorModel(8).observe(torch.from_numpy(truth.astype(np.float32))[None])
         residual = SensorModel(8).observe(torch.from_numpy(image.astype(np.float32))[None]) - lr
-        told = means(report.metrics, method)["lr_rmse"] * (high - low) / 255
-        assert told == pytest.approx(float(residual.square().mean().sqrt()), abs=0.02)
+        summary = means(report.metrics, method)["lr_rmse"] * (high - low) / 255
+        assert summary == pytest.approx(float(residual.square().mean().sqrt()), abs=0.02)
         if method == "bicubic-ibp":  # strict: away from the border to half a digital number
             assert residual[..., 1:-1, 1:-1].abs().max() < 0.51
     assert means(report.metrics, "theirs")["psnr"] == pytest.approx(20 * np.log10(high - low), abs=1e-3)

@@ -198,8 +198,8 @@ def test_grids_of_no_whole_factor_and_rows_without_files(tmp_path: Path) -> None
     odd = write(tmp_path / "odd.tif", ground(1, 3, 120), 12.0)
     with pytest.raises(GeoRefDiffError, match=r"pixels are 2\.5 times finer than the scene's; give a whole factor"):
         evaluate(write_index(tmp_path / "a.csv", [row | {"truth": odd}]), out=tmp_path / "a")
-    told = evaluate(write_index(tmp_path / "a.csv", [row | {"truth": odd}]), out=tmp_path / "a", scale=(3,), grid=0)
-    assert next(iter(told.metrics["scenes"].values()))["factor"] == 3
+    summary = evaluate(write_index(tmp_path / "a.csv", [row | {"truth": odd}]), out=tmp_path / "a", scale=(3,), grid=0)
+    assert next(iter(summary.metrics["scenes"].values()))["factor"] == 3
     with pytest.raises(InputError, match="row 1: 'lr' is empty"):
         evaluate(write_index(tmp_path / "b.csv", [row | {"lr": ""}]), out=tmp_path / "b")
     with pytest.raises(InputError, match="two rows are called 'x'"):
@@ -225,6 +225,6 @@ def test_parts_of_a_picture_are_pooled_as_images_of_their_own(judge_file: Path) 
 def test_the_command(index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert run(["evaluate", "--data", str(index), "-o", str(out), "--only", "place/1", "--grid", "1"]) == 0
-    told = capsys.readouterr()
-    assert told.out.startswith("# Evaluation of real scenes")
-    assert f"written: {out / 'grid.png'}" in told.out
+    summary = capsys.readouterr()
+    assert summary.out.startswith("# Evaluation of real scenes")
+    assert f"written: {out / 'grid.png'}" in summary.out

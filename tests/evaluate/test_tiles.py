@@ -114,11 +114,11 @@ def test_unreadable_and_incomplete_tiles_come_as_their_reason() -> None:
     data = Numbered(NAMES, broken=1)
     data.new_valid[2, 0, 0] = False
     source = TileSource(data, size=96)
-    found = [outcome for _, outcome in read_ahead(source, source.specs)]
-    assert isinstance(found[0], Tile)
-    assert str(found[1]) == "town/000 2020->2016: torn"
-    assert isinstance(found[2], InputError)
-    assert "0.0% of the truth's pixels are missing" in str(found[2])
+    result = [outcome for _, outcome in read_ahead(source, source.specs)]
+    assert isinstance(result[0], Tile)
+    assert str(result[1]) == "town/000 2020->2016: torn"
+    assert isinstance(result[2], InputError)
+    assert "0.0% of the truth's pixels are missing" in str(result[2])
 
 
 def test_nothing_is_read_that_is_not_evaluated() -> None:

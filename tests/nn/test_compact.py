@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from geo_refdiff.nn.compact import CompactNet, CompactSize, one_hot
+from geo_refdiff.nn.compact import CompactNet, CompactSize, one_hot, opened
 from geo_refdiff.nn.layers import PixelNorm, SpatialFeatureTransform
 from geo_refdiff.nn.receptive_field import receptive_radius
 
@@ -144,15 +144,27 @@ def test_sizes_by_config(bands: int) -> None:
         assert low < sum(parameter.numel() for parameter in net.parameters()) < high
 
 
-def test_copy_exponent_opens_what_is_copied_outside_training_alone() -> None:
+def test_the_start_copies_more_outside_training_where_the_reference_is_trusted() -> None:
     net = network()
     trained = net.train().guidance(*conditions())
     net.copy_exponent = 0.5
     assert torch.equal(net.guidance(*conditions()).plain, trained.plain)
-    opened = net.eval().guidance(*conditions())
-    torch.testing.assert_close(opened.copy, trained.copy.sqrt())
-    expected = net.plain_start(trained.mean, trained.detail, trained.copy.sqrt(), trained.texture)
-    torch.testing.assert_close(net.start(opened), expected)
+    used = net.eval().guidance(*conditions())
+    torch.testing.assert_close(used.copy, opened(trained.copy, 0.5))
+    expected = net.plain_start(trained.mean, trained.detail, used.copy, trained.texture)
+    torch.testing.assert_close(net.start(used), expected)
+
+
+def test_what_a_trusted_reference_lends_is_opened_and_what_another_place_lends_is_not() -> None:
+    copy = torch.full((1, 2, 64, 192), 0.36)
+    copy[..., 64:] = 0.05
+    copy[..., 20:24] = 0.0  # missing there
+    result = opened(copy, 0.5)
+    assert torch.all(result[..., 20:24] == 0)
+    torch.testing.assert_close(result[..., :16], torch.full((1, 2, 64, 16), 0.6))
+    assert torch.equal(result[..., 112:], copy[..., 112:])
+    assert torch.all((result >= copy) & (result <= 0.6 + 1e-6))
+    torch.testing.assert_close(opened(copy, 1.0), copy)
 
 
 def test_the_start_holds_the_reference_where_copy_is_open_and_adds_texture() -> None:

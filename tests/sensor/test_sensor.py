@@ -95,6 +95,15 @@ def test_back_projection_leaves_a_consistent_image_alone() -> None:
     torch.testing.assert_close(back_project(truth, sensor.observe(truth), sensor), truth, atol=1e-3, rtol=0)
 
 
+def test_a_crop_is_corrected_without_its_border() -> None:
+    sensor = SensorModel(8, 0.45)
+    truth = _land(160, 160)
+    lr = sensor.observe(truth)[..., 2:-2, 2:-2]  # the scene has seen what the crop lacks
+    crop = truth[..., 16:-16, 16:-16]
+    errors = [(back_project(crop, lr, sensor, border) - crop).abs().mean() for border in (0, 1)]
+    assert errors[1] < 0.2 * errors[0]
+
+
 @pytest.mark.parametrize("sensor", [SensorModel(8), SensorModel(8, kernel="bicubic")])
 def test_back_projection_reaches_no_farther_than_it_says(sensor: SensorModel) -> None:
     lr = sensor.observe(_land(320, 320))

@@ -55,8 +55,8 @@ def differs(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> list[bool]:
 
 
 def test_the_rows_are_all_there() -> None:
-    found = {name for name in presets() if name.startswith("ablation-")}
-    assert found == set(SWITCHES)
+    result = {name for name in presets() if name.startswith("ablation-")}
+    assert result == set(SWITCHES)
 
 
 @pytest.mark.parametrize("name", SWITCHES)

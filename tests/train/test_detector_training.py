@@ -90,7 +90,7 @@ def test_the_command_goes_on_from_a_detector(
     assert "do not fit the network" in capsys.readouterr().err
 
 
-def test_too_few_pairs_are_told(
+def test_too_few_pairs_are_reported(
     tmp_path: Path, landscapes: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = landscapes("20000-20001", SIZE)
@@ -103,10 +103,10 @@ def test_it_learns_what_it_is_shown(painted: OpenedDataset, crops: list[Crop]) -
     torch.manual_seed(0)
     network = ChangeNetwork(16, len(CLASSES))
     train(network, collect(painted, 24, np.random.default_rng(0)), 80, 3e-3)
-    found = [(1 - probabilities(network, s)[0], s) for s in (lr_sample(crop, SensorModel(8)) for crop in crops)]
+    result = [(1 - probabilities(network, s)[0], s) for s in (lr_sample(crop, SensorModel(8)) for crop in crops)]
     messages, true = (
         torch.cat(parts)
-        for parts in zip(*((p[s.weight > 0], s.shares[0][s.weight > 0] < 0.5) for p, s in found), strict=True)
+        for parts in zip(*((p[s.weight > 0], s.shares[0][s.weight > 0] < 0.5) for p, s in result), strict=True)
     )
     assert true.any()
     assert messages[true].mean() > 2 * messages[~true].mean()

@@ -81,7 +81,7 @@ def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert context.all_reduce_mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
 
 
-def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with (
         pytest.raises(OptionError, match="device 'cuda': this machine has 0 CUDA devices"),

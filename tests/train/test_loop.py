@@ -215,7 +215,7 @@ def test_a_lost_gradient_stops_as_well(make: Make) -> None:
         run(trainer)
 
 
-def test_a_full_disk_is_told_and_training_goes_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_training_resumes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make("training.steps=6", "report.save_minutes=0")
     save, messages = loop.save_state, list[str]()
 
@@ -269,7 +269,7 @@ def test_asked_to_stop_it_does_so_after_the_step_and_keeps_it(number: int, make:
     assert all(torch.equal(a, b) for a, b in zip(weights(again), weights(whole), strict=True))
 
 
-def test_there_is_no_checkpoint_to_go_on_from_at_first(make: Make) -> None:
+def test_there_is_no_checkpoint_at_first(make: Make) -> None:
     trainer = make()
     assert trainer.resume() == 0
     assert find_state(trainer.out) is None

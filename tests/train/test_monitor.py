@@ -41,7 +41,7 @@ def test_a_line_tells_losses_speed_waiting_and_the_time_left(tmp_path: Path) -> 
     assert "20 steps in 1 min: 5.3 images/s, 16.7 % of the time waiting for data" in made.summary()
 
 
-def test_long_times_are_told_in_hours(tmp_path: Path) -> None:
+def test_long_times_are_reported_in_hours(tmp_path: Path) -> None:
     messages: list[str] = []
     made = monitor(tmp_path, messages)
     made.begun -= 3600

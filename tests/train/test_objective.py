@@ -50,7 +50,7 @@ def objective(**training: Any) -> Objective:
     )
 
 
-def test_wavelets_of_the_same_image_agree_and_of_strangers_do_not() -> None:
+def test_wavelets_of_the_same_image_agree_and_of_other_places_do_not() -> None:
     one, other = image(1), image(2)
     everywhere = torch.ones_like(one)
     assert float(wavelet_dissimilarity(one, one, everywhere)) < 1e-4

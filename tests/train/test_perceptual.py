@@ -84,9 +84,9 @@ def test_the_trunk_is_that_of_the_file(small_trunk: Path) -> None:
         x = F.relu(F.conv2d(x, weights[f"conv{name}.weight"].double(), weights[f"conv{name}.bias"].double(), padding=1))
         if name in ("1_2", "2_2", "3_3"):
             expected.append(x)
-    found = Trunk(weights)(image)
-    assert [f.shape[1] for f in found] == list(CHANNELS)
-    for a, b in zip(found, expected, strict=True):
+    result = Trunk(weights)(image)
+    assert [f.shape[1] for f in result] == list(CHANNELS)
+    for a, b in zip(result, expected, strict=True):
         assert float((a.double() - b).abs().mean() / b.abs().mean()) < 0.02
 
 
@@ -127,7 +127,7 @@ def test_grain_counts_in_strength_alone() -> None:
     assert near < float(grain_distance(grey, truth)) < float(grain_distance(speckle, truth)) < 1.0
 
 
-def test_heads_learn_to_tell_and_the_generator_is_told() -> None:
+def test_heads_learn_to_tell_and_the_generator_follows() -> None:
     torch.manual_seed(1)
     heads = Heads((4, 8))
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.01, betas=(0.0, 0.99))
@@ -215,7 +215,7 @@ def test_a_network_without_a_start_is_refused(small_trunk: Path, tiny_config: Ca
         Objective(published, TrainingConfig(), PERCEPTION)
 
 
-def test_a_run_with_a_discriminator_goes_on(
+def test_a_run_with_a_discriminator_resumes(
     tiny_toml: Path, tmp_path: Path, small_trunk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [

@@ -212,7 +212,7 @@ def test_more_steps_are_given_only_where_the_rate_would_have_been_the_same(
         trained(tiny_config("training.steps=40", "training.decay=0.5"), out, resume=True)
 
 
-def test_what_was_begun_anew_is_never_gone_on_with_as_the_old_run(
+def test_what_was_begun_anew_is_never_resumed_as_the_old_run(
     tiny_config: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = tiny_config("training.steps=2"), tmp_path / "run"
@@ -261,7 +261,7 @@ def test_one_run_at_a_time(tiny_config: Configs, tmp_path: Path) -> None:
     trained(tiny_config("training.steps=1"), tmp_path / "run")
 
 
-def test_another_number_of_threads_is_told(tiny_config: Configs, tmp_path: Path) -> None:
+def test_another_number_of_threads_is_reported(tiny_config: Configs, tmp_path: Path) -> None:
     out = tmp_path / "run"
     trained(tiny_config("training.steps=2"), out)
     progress = json.loads((out / "state" / "progress.json").read_text())
@@ -294,7 +294,7 @@ def test_broken_pairs_are_listed_and_counted_or_stop_the_run(
     assert not (tmp_path / "other" / "state").exists()
 
 
-def test_pairs_too_small_for_a_crop_are_told_at_the_start(
+def test_pairs_too_small_for_a_crop_are_reported_at_the_start(
     tiny_config: Configs, tiny_index: Path, landscapes: Callable[..., Path], tmp_path: Path
 ) -> None:
     both = f'data.train=["{tiny_index}", "{landscapes("1-1")}"]'
@@ -307,7 +307,7 @@ def test_pairs_too_small_for_a_crop_are_told_at_the_start(
         trained(tiny_config(both, "samples.crop=128", "data.on_error=stop"), tmp_path / "run", dry_run=True)
 
 
-def test_nothing_to_learn_from_is_told(tiny_config: Configs, tmp_path: Path) -> None:
+def test_nothing_to_learn_from_is_reported(tiny_config: Configs, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"name sources under \[data\] train"):
         trained(tiny_config("data.train=[]"), tmp_path / "run")
     with pytest.raises(OptionError, match="cannot be shared"):

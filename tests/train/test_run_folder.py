@@ -52,15 +52,15 @@ def contents(networks: dict[str, nn.Module], optimizers: dict[str, torch.optim.O
 def test_everything_comes_back_with_its_layout(tmp_path: Path) -> None:
     one, other = trained(1), trained(2, steps=0)
     save_state(tmp_path, NOTE, *one)
-    found = find_state(tmp_path)
-    assert found == tmp_path / "state"
-    assert read_progress(found) == NOTE
-    assert {path.suffix for path in found.iterdir()} == {".safetensors", ".json"}
-    load_state(found, *other)
+    result = find_state(tmp_path)
+    assert result == tmp_path / "state"
+    assert read_progress(result) == NOTE
+    assert {path.suffix for path in result.iterdir()} == {".safetensors", ".json"}
+    load_state(result, *other)
     for a, b in zip(contents(*one), contents(*other), strict=True):
         assert torch.equal(a, b)
         assert a.stride() == b.stride()
-    assert list(tmp_path.iterdir()) == [found]
+    assert list(tmp_path.iterdir()) == [result]
 
 
 def test_a_new_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
             )
         with pytest.raises(Killed):
             save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)
-    found = find_state(tmp_path)
-    assert found is not None
-    assert read_progress(found).step == (2 if moment == "at the end" else 1)
-    load_state(found, *trained(2, steps=0))
+    result = find_state(tmp_path)
+    assert result is not None
+    assert read_progress(result).step == (2 if moment == "at the end" else 1)
+    load_state(result, *trained(2, steps=0))
     # and the next one is killed again while it is written: the one that is there must not have been touched
     with monkeypatch.context() as patch:
         patch.setattr(states, "write_json_atomic", killed)
@@ -157,7 +157,7 @@ def test_a_really_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
     parts = trained(1)
     save_state(tmp_path, NOTE, *parts)
     state = tmp_path / "state"
@@ -203,7 +203,7 @@ def losses(out: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in ("images_per_s", "waiting")} for line in lines]
 
 
-def test_a_killed_run_goes_on_to_the_same_end(
+def test_a_killed_run_is_resumed_to_the_same_end(
     tiny_toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -92,7 +92,7 @@ def test_a_wrong_place_is_another_one_and_its_mask_unknown(textures: Any) -> Non
 
 def test_a_misregistered_reference_is_off_by_whole_pixels(textures: Any) -> None:
     batch = maker(textures((8,)), crop=96, faults={"shift_sigma": 2.0}).batch(1, range(8))
-    found = []
+    result = []
     for truth, ref in zip(batch.truth, batch.ref, strict=True):
         inner = (slice(None), slice(8, -8), slice(8, -8))
         off = {
@@ -102,8 +102,8 @@ def test_a_misregistered_reference_is_off_by_whole_pixels(textures: Any) -> None
         }
         shift = min(off, key=lambda at: off[at])
         assert off[shift] < 1e-5
-        found.append(shift)
-    assert len(set(found)) > 4
+        result.append(shift)
+    assert len(set(result)) > 4
 
 
 @pytest.mark.parametrize("bands", [3, 4])
@@ -233,7 +233,7 @@ def test_what_the_truth_lacks_has_no_weight(textures: Any) -> None:
     assert torch.isfinite(batch.lr).all()
 
 
-def test_sources_that_differ_and_unknown_degradations_are_told(textures: Any) -> None:
+def test_sources_that_differ_and_unknown_degradations_are_reported(textures: Any) -> None:
     with pytest.raises(OptionError, match=r"the sources differ: bands red, green, blue, nir and red"):
         maker(textures((1,)), textures((2,), bands=("red",)))
     with pytest.raises(OptionError, match=r"samples.degradation is 'fog': choose"):

@@ -33,14 +33,14 @@ def page() -> str:
 
 def sections(table: Any, name: str = "") -> dict[str, dict[str, Any]]:
     """Sections of a config -> its keys with their defaults."""
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for item in fields(table):
         value, dotted = getattr(table, item.name), f"{name}.{item.name}" if name else item.name
         if is_dataclass(value):
-            found |= {dotted: {}} | sections(value, dotted)
+            result |= {dotted: {}} | sections(value, dotted)
         elif name:
-            found.setdefault(name, {})[item.name] = list(value) if isinstance(value, tuple) else value
-    return found
+            result.setdefault(name, {})[item.name] = list(value) if isinstance(value, tuple) else value
+    return result
 
 
 def commands(page: str) -> list[list[str]]:

@@ -59,7 +59,7 @@ def test_the_network_is_left_as_it_was(make: Make, textures: Any) -> None:
     assert not (validation.plan.folder).exists()
 
 
-def test_tiles_that_cannot_be_used_are_told(make: Make, textures: Any) -> None:
+def test_tiles_that_cannot_be_used_are_reported(make: Make, textures: Any) -> None:
     messages: list[str] = []
     validation, _ = make(textures((1, 2, 3), size=64, broken=(1,)), messages)
     assert len(validation.tiles) == 2
@@ -77,7 +77,7 @@ def test_missing_pixels_of_the_truth_are_filled(make: Make, textures: Any) -> No
     assert all(np.isfinite(value) for value in validation(denoiser.network, 1).values())
 
 
-def test_pictures_that_cannot_be_written_are_told(make: Make, textures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_pictures_are_reported(make: Make, textures: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     validation, denoiser = make(textures((1,), size=64), messages)
 

@@ -31,7 +31,7 @@ def damaged(
         pixels, options = source.read(), source.profile
         kept = source.tags() | dict(tags or {})
         of_bands = [source.tags(b) for b in range(1, source.count + 1)]
-        told = {
+        summary = {
             "descriptions": names or source.descriptions,
             "scales": scales or source.scales,
             "offsets": offsets or source.offsets,
@@ -46,17 +46,17 @@ def damaged(
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **options) as target:
         target.write(pixels.astype(options["dtype"]))
         target.update_tags(**kept)
-        for name, values in told.items():
+        for name, values in summary.items():
             if name != "units" or any(values):
                 setattr(target, name, values)
-        for band, found in enumerate(of_bands, 1):
-            target.update_tags(band, **found)
+        for band, result in enumerate(of_bands, 1):
+            target.update_tags(band, **result)
         if mask is not None and (mask == 0).any():
             target.write_mask(mask)
     return path
 
 
-def told(out: Path, name: str) -> float:
+def summary(out: Path, name: str) -> float:
     """A number in the tags of a file."""
     with rasterio.open(out) as dataset:
         return float(dataset.tags()[name])

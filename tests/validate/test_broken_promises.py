@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from broken import damaged, grainy, told
+from broken import damaged, grainy, summary
 
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
@@ -25,26 +25,26 @@ Pair = tuple[Path, Path]
 @pytest.fixture
 def reflectance(make_pair: Any, make_raster: Any) -> Pair:
     """Scene and reference in floating numbers of 0..1."""
-    found = []
+    result = []
     for path, pixel in zip(make_pair(40, 44), (40.0, 5.0), strict=True):
         with rasterio.open(path) as dataset:
             values, names = (dataset.read() / 255).astype("float32"), dataset.descriptions
-        found.append(make_raster(f"float_{path.name}", values, pixel=pixel, names=names))
-    return found[0], found[1]
+        result.append(make_raster(f"float_{path.name}", values, pixel=pixel, names=names))
+    return result[0], result[1]
 
 
 @pytest.fixture
 def numbers(make_pair: Any, make_raster: Any) -> Pair:
     """Scene and reference in uint16 with scale, offset and units."""
-    found = []
+    result = []
     for path, pixel in zip(make_pair(40, 44), (40.0, 5.0), strict=True):
         with rasterio.open(path) as dataset:
             values, names = (dataset.read().astype("uint16") * 30 + 500), dataset.descriptions
         made = make_raster(f"uint16_{path.name}", values, pixel=pixel, names=names)
         with rasterio.open(made, "r+") as dataset:
             dataset.scales, dataset.offsets, dataset.units = [1e-4] * 3, [-0.1] * 3, ["reflectance"] * 3
-        found.append(made)
-    return found[0], found[1]
+        result.append(made)
+    return result[0], result[1]
 
 
 def sharpened(pair: Pair, out: Path, **options: Any) -> Path:
@@ -68,10 +68,10 @@ def test_floating_data_are_held_to_their_own_range(reflectance: Pair, tmp_path: 
     assert f"{good.residual.rms:.4g} scene units" in text
     assert good.to_dict()["scene_residual"].keys() == {"count", "largest", "rms", "unit"}
     for name, change in (("brighter", lambda x: x * 1.04), ("shifted", lambda x: x + np.float32(0.015))):
-        found = lines(damaged(out, tmp_path / f"{name}.tif", change), reflectance[0])
-        assert "consistency" in found
-        assert ("strict mode promises" in found) == (mode == "strict")
-        assert "the tags say" in found
+        result = lines(damaged(out, tmp_path / f"{name}.tif", change), reflectance[0])
+        assert "consistency" in result
+        assert ("strict mode promises" in result) == (mode == "strict")
+        assert "the tags say" in result
 
 
 def test_pixels_lost_from_a_polygon_are_counted(make_pair: Any, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_extent_is_the_declared_one(make_pair: Any, tmp_path: Path) -> None:
     box = f"{x},{y - 1200},{x + 1000},{y}"
     part = sharpened((scene, ref), tmp_path / "part.tif", aoi=box)
     assert not validate_product(part, scene).broken
-    assert told(part, "GEO_REFDIFF_SCENE_PIXELS") > validate_product(part, scene).residual.count
+    assert summary(part, "GEO_REFDIFF_SCENE_PIXELS") > validate_product(part, scene).residual.count
     path = damaged(part, tmp_path / "part_cut.tif", lambda pixels: pixels[:, :-8])
     assert "extent: 200 x 232 pixels from row 48, column 32, the tags say 200 x 240" in lines(path, scene)
 
@@ -121,7 +121,7 @@ def test_the_extent_is_the_declared_one(make_pair: Any, tmp_path: Path) -> None:
         ({"nodata": 0}, "nodata: declared as 0, the scene asks for none"),
     ],
 )
-def test_numbers_are_told_as_the_scene_tells_them(
+def test_numbers_are_reported_as_the_scene_tells_them(
     numbers: Pair, tmp_path: Path, change: dict[str, Any], expected: str
 ) -> None:
     out = sharpened(numbers, tmp_path / "o.tif")
@@ -142,9 +142,9 @@ def test_a_nodata_flag_that_was_lost_is_missed(make_pair: Any, tmp_path: Path) -
         dataset.write(np.zeros((3, 4, 6), np.uint8), window=rasterio.windows.Window(12, 35, 6, 4))
     out = sharpened((scene, ref), tmp_path / "o.tif")
     assert not validate_product(out, scene).broken
-    found = lines(damaged(out, tmp_path / "bad.tif", nodata=None), scene)
-    assert "nodata: declared as none, the scene asks for 0" in found
-    assert "invented" in found
+    result = lines(damaged(out, tmp_path / "bad.tif", nodata=None), scene)
+    assert "nodata: declared as none, the scene asks for 0" in result
+    assert "invented" in result
 
 
 @pytest.mark.parametrize("name", ["noise", "patch"])
@@ -163,9 +163,9 @@ def test_rms_and_counts_are_those_of_the_tags(make_pair: Any, tmp_path: Path, na
 
     bad = validate_product(damaged(out, tmp_path / "bad.tif", grainy(8) if name == "noise" else patch), scene)
     assert bad.residual.largest < 1.3 * good.residual.largest
-    found = " | ".join(bad.broken)
-    assert "a root mean square of" in found
-    assert "scene pixels are off by more than half a DN, the tags say" in found
+    result = " | ".join(bad.broken)
+    assert "a root mean square of" in result
+    assert "scene pixels are off by more than half a DN, the tags say" in result
 
 
 def test_changes_that_no_promise_of_the_sensor_covers_show_in_the_statistics(make_pair: Any, tmp_path: Path) -> None:
@@ -196,14 +196,14 @@ def test_blocks_are_seams(make_pair: Any, tmp_path: Path) -> None:
 def declared(out: Path, change: Callable[[DeclaredResidual], DeclaredResidual]) -> Declared:
     from dataclasses import replace
 
-    found = read_declared(inspect(out, "scene"))
-    assert found.residual is not None
-    return replace(found, residual=change(found.residual))
+    result = read_declared(inspect(out, "scene"))
+    assert result.residual is not None
+    return replace(result, residual=change(result.residual))
 
 
 def test_a_cut_out_may_leave_less_than_its_tags_say(make_pair: Any, tmp_path: Path) -> None:
     out = sharpened(make_pair(30, 30), tmp_path / "o.tif")
-    told = declared(out, lambda left: DeclaredResidual(2.0, 0.5, 1000, 40, 10))
-    assert not consistency(Residual(900, 2.0, 40, 249.0, 10), told, "uint8", 255, 255)
-    assert not consistency(Residual(10, 1.0, 0, 1.0, 0), told, "uint8", 255, 255)
-    assert len(consistency(Residual(900, 2.1, 60, 260.0, 10), told, "uint8", 255, 255)) == 3
+    summary = declared(out, lambda left: DeclaredResidual(2.0, 0.5, 1000, 40, 10))
+    assert not consistency(Residual(900, 2.0, 40, 249.0, 10), summary, "uint8", 255, 255)
+    assert not consistency(Residual(10, 1.0, 0, 1.0, 0), summary, "uint8", 255, 255)
+    assert len(consistency(Residual(900, 2.1, 60, 260.0, 10), summary, "uint8", 255, 255)) == 3

@@ -11,9 +11,9 @@ from geo_refdiff.validate.seams import PROMISED, Gradients, Seams
 
 
 def gradients(image: np.ndarray, scale: int = 8, valid: np.ndarray | None = None) -> Gradients:
-    found = Gradients(scale)
-    found.feed(image.astype(np.float32), np.ones(image.shape, bool) if valid is None else valid)
-    return found
+    result = Gradients(scale)
+    result.feed(image.astype(np.float32), np.ones(image.shape, bool) if valid is None else valid)
+    return result
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def with_steps(image: np.ndarray, size: float) -> np.ndarray:
 def test_means_are_those_of_each_place() -> None:
     ramp = np.tile(np.arange(32.0), (1, 16, 1))
     ramp[:, :, 16:] += 6  # a step of 7 across the border between columns 15 and 16
-    found = gradients(ramp)
+    result = gradients(ramp)
     horizontal = [1.0] * 7 + [3.0]
     down = [0.0] * 8
     counts = np.array([[64.0] * 7 + [48.0], [64.0] * 7 + [32.0]])  # pairs of pixels along rows, along columns
     expected = (np.array(horizontal) * counts[0] + np.array(down) * counts[1]) / counts.sum(axis=0)
-    np.testing.assert_allclose(found.places, expected)
-    assert found.ratio == pytest.approx(expected[-1] / 0.5)
+    np.testing.assert_allclose(result.places, expected)
+    assert result.ratio == pytest.approx(expected[-1] / 0.5)
 
 
 def test_missing_pixels_have_no_gradient(grain: np.ndarray) -> None:
@@ -76,10 +76,10 @@ def test_what_hardly_has_detail_is_judged_for_blocks_only(grain: np.ndarray) -> 
 
 def test_pure_blocks_are_infinitely_steep_and_flat_images_are_nothing(grain: np.ndarray) -> None:
     blocks = grain[:, ::8, ::8].repeat(8, 1).repeat(8, 2)
-    found = Seams.of(gradients(blocks), gradients(grain))
-    assert found.ratio == np.inf
-    assert "show as blocks" in found.broken
-    assert found.to_dict() == {"ratio": "infinite", "scatter": None, "detail": 0.0, "judged": False}
+    result = Seams.of(gradients(blocks), gradients(grain))
+    assert result.ratio == np.inf
+    assert "show as blocks" in result.broken
+    assert result.to_dict() == {"ratio": "infinite", "scatter": None, "detail": 0.0, "judged": False}
     as_rounded = Seams.of(gradients(blocks), gradients(blocks))  # so flat a scene that rounding makes blocks of it
     assert not as_rounded.broken
     flat: Any = np.zeros((1, 64, 64))
@@ -92,6 +92,6 @@ def test_pure_blocks_are_infinitely_steep_and_flat_images_are_nothing(grain: np.
 def test_scales_of_two_and_three_are_not_judged(grain: np.ndarray) -> None:
     for scale in (2, 3):
         side = 256 // scale * scale
-        found = Seams.of(gradients(grain[:, :side, :side], scale), gradients(grain[:, :side, :side] / 5, scale))
-        assert not found.judged
-        assert "too few positions inside" in str(found)
+        result = Seams.of(gradients(grain[:, :side, :side], scale), gradients(grain[:, :side, :side] / 5, scale))
+        assert not result.judged
+        assert "too few positions inside" in str(result)

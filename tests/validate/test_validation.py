@@ -105,9 +105,9 @@ def test_bands_are_found_by_name_and_the_reference_is_moved_to_its_place(make_pa
     assert same.truth.figures == straight.truth.figures
     assert same.reference["detail_shared"] == straight.reference["detail_shared"]
     moved = reordered(ref, tmp_path / "moved.tif", [2, 0, 1], names, away)
-    found = validate_product(out, scene, reference=moved).reference
-    np.testing.assert_allclose(np.abs(found["registration"]["shift"]), [6 / 8, 9 / 8], atol=0.1)
-    assert found["detail_shared"] > 0.9
+    result = validate_product(out, scene, reference=moved).reference
+    np.testing.assert_allclose(np.abs(result["registration"]["shift"]), [6 / 8, 9 / 8], atol=0.1)
+    assert result["detail_shared"] > 0.9
 
 
 @pytest.mark.parametrize("model", ["matched-ref", "bicubic-ibp"])
@@ -121,8 +121,8 @@ def test_the_reference_is_paired_as_the_run_paired_it(
     wrong = reordered(ref, tmp_path / "wrong.tif", [2, 0, 1], [names[2], names[1], names[0]])  # names of others
     options: dict[str, Any] = {"model": model, "scale": 8, "coregister": "off", "ref_bands": (2, 3, 1)}
     out = upscale(scene, ref=wrong, out=tmp_path / "p.tif", **options).out
-    found = validate_product(out, scene, reference=wrong).reference
-    assert found["detail_shared"] == validate_product(straight, scene, reference=ref).reference["detail_shared"]
+    result = validate_product(out, scene, reference=wrong).reference
+    assert result["detail_shared"] == validate_product(straight, scene, reference=ref).reference["detail_shared"]
     short = make_raster("short.tif", np.ones((2, 512, 512), np.uint8), pixel=5.0, names=names[:2])
     with pytest.raises(InputError, match=r"short\.tif: has bands .* the output was made with 2, 3, 1 of its reference"):
         validate_product(out, scene, reference=short)
@@ -142,10 +142,10 @@ def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
     truth = damaged(out, tmp_path / "truth.tif", spoil)
     with rasterio.open(out) as a, rasterio.open(truth) as b:
         mse = float(((a.read().astype(float) - b.read()) ** 2).mean())
-    found = validate_product(out, scene, truth=truth)
-    assert found.truth.figures["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse))
-    assert 0.5 < found.truth.figures["SSIM"] < 0.99
-    assert not found.truth.unmeasured
+    result = validate_product(out, scene, truth=truth)
+    assert result.truth.figures["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse))
+    assert 0.5 < result.truth.figures["SSIM"] < 0.99
+    assert not result.truth.unmeasured
     same = validate_product(out, scene, truth=out)
     assert "PSNR" not in same.truth.figures
     assert "PSNR              not measured: all common pixels are the same" in str(same)
@@ -160,9 +160,9 @@ def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
         dataset.nodata = 0
         dataset.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(40, 40, 2, 2))
     assert run(["validate", str(small), "--scene", str(scene), "--truth", str(truth), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["truth"]) == {"PSNR"}
-    assert told["truth_unmeasured"]["SSIM"].endswith("without missing pixels")
+    summary = json.loads(capsys.readouterr().out)
+    assert set(summary["truth"]) == {"PSNR"}
+    assert summary["truth_unmeasured"]["SSIM"].endswith("without missing pixels")
 
 
 def test_a_truth_in_other_units_is_refused(make_pair: Any, make_raster: Any, tmp_path: Path) -> None:

@@ -104,16 +104,16 @@ def test_each_promise_that_is_broken_is_named(
     }[wrong]
     damaged(sharp, path, **options)
     assert run(["validate", str(path), "--scene", str(scene), "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    found = {p["name"]: p["state"] for p in told["verdict"]["promises"]}
-    assert {name for name, state in found.items() if state == "broken"} >= broken
-    assert list(found) == list(PROMISES)
-    assert told["verdict"]["summary"].startswith("The file BREAKS ")
-    assert all(name in told["verdict"]["summary"] for name in broken)
-    assert told["ok"] is False
+    entry = json.loads(capsys.readouterr().out)
+    result = {p["name"]: p["state"] for p in entry["verdict"]["promises"]}
+    assert {name for name, state in result.items() if state == "broken"} >= broken
+    assert list(result) == list(PROMISES)
+    assert entry["verdict"]["summary"].startswith("The file BREAKS ")
+    assert all(name in entry["verdict"]["summary"] for name in broken)
+    assert entry["ok"] is False
     if wrong == "moved":
-        assert [s for n, s in found.items() if n != "grid"] == ["not judged"] * 5
-        assert told["verdict"]["quality"] == []
+        assert [s for n, s in result.items() if n != "grid"] == ["not judged"] * 5
+        assert entry["verdict"]["quality"] == []
 
 
 def test_what_cannot_be_judged_is_not_called_kept(pair: Pair, tmp_path: Path) -> None:
