@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.private import INDEX, need_index
 from benchmarks.tables import markdown
 from geo_refdiff.commands.calibrate import Trial, run_trial
 from geo_refdiff.data import open_dataset
-from geo_refdiff.evaluate.intervals import judge_intervals
 from geo_refdiff.evaluate.tiles import TileSource
 from geo_refdiff.options import SamplingOptions
 from geo_refdiff.restore.models import open_model
 
 _BORDER = 8
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalScore:
+    """How well half-widths predict errors.
+
+    Attributes:
+        pixels: how many.
+        spearman: rank correlation of half-widths and absolute errors, pixel by pixel.
+        spearman_local: the same of root mean squares over 8 x 8 pixels.
+        coverage: share of errors within the half-widths.
+        mean_width: mean half-width.
+    """
+
+    pixels: int
+    spearman: float
+    spearman_local: float
+    coverage: float
+    mean_width: float
+
+
+def judge_intervals(errors: NDArray[np.floating], widths: NDArray[np.floating]) -> IntervalScore:
+    """Compare half-widths with errors.
+
+    Args:
+        errors: (N, C, H, W), truth - output; H and W multiples of 8.
+        widths: the same shape and unit.
+    """
+    from scipy.stats import spearmanr
+
+    local = [_local_rms(a) for a in (errors, widths)]
+    far = np.abs(errors)
+    return IntervalScore(
+        far.size,
+        float(spearmanr(far.ravel(), widths.ravel()).statistic),
+        float(spearmanr(local[0].ravel(), local[1].ravel()).statistic),
+        float((far <= widths).mean()),
+        float(widths.mean()),
+    )
+
+
+def _local_rms(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    n, c, h, w = values.shape
+    return np.asarray(np.sqrt(np.square(values).reshape(n, c, h // 8, 8, w // 8, 8).mean(axis=(3, 5))))
 
 
 def scores(trials: list[Trial]) -> list[str]:

@@ -25,14 +25,14 @@ from geo_refdiff.raster.process import steady_heap
 _PREFIX = "geo-refdiff"
 """Of all keys, up to the first digit: a scheduler keeps what it learns of a prefix for ever, so areas share one."""
 
-_AHEAD = 2
+_TASKS_PER_THREAD = 2
 """Tasks in flight for each thread of the cluster."""
 
-_TICK, _FILLING = 0.5, 2.0
+_POLL_SECONDS, _SUBMIT_SECONDS = 0.5, 2.0
 _BUSY_PAUSE, _BUSY_TRIES = 3.0, 400
-_FIRST_PATIENCE, _PATIENCE = 10.0, 300.0
-_LONELY, _REVIVED = 10.0, 5.0
-_STRIKES, _RETRIES = 2, 2
+_CONNECT_TIMEOUT, _RECONNECT_TIMEOUT = 10.0, 300.0
+_NOTICE_AFTER, _RESTART_AFTER = 10.0, 5.0
+_MAX_FAILURES, _RETRIES = 2, 2
 _OFFERS_SHOWN = 4
 _GPUS = "CUDA_VISIBLE_DEVICES"
 
@@ -61,8 +61,8 @@ class Task:
     _only: frozenset[str] = frozenset()
     """Addresses of the workers that may do it; empty: any."""
 
-    _not_on: set[str] = field(default_factory=set)
-    _lethal: bool = False
+    _excluded: set[str] = field(default_factory=set)
+    _killed_worker: bool = False
 
 
 class Cluster:
@@ -80,13 +80,13 @@ class Cluster:
 
     def __init__(self, options: ClusterOptions, say: Callable[[str], None], gpus: Sequence[str] = ()) -> None:
         self.options, self.say, self.gpus = options, say, tuple(gpus)
-        self._needs = resource_amounts(options.resources)
+        self._required = resource_amounts(options.resources)
         self._topic = f"{_PREFIX}-{secrets.token_hex(8)}"
         self._events: deque[tuple[str, Any]] = deque()
-        self._news = threading.Event()
+        self._wakeup = threading.Event()
         self._local: Any = None
         self._client: Any = None
-        self._strikes: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._offers: dict[str, Mapping[str, float]] = {}
 
     def __enter__(self) -> Self:
@@ -97,8 +97,8 @@ class Cluster:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in one line each
         try:
             if self.options.workers is not None:
-                self._local = local_cluster(self.options.workers, self._needs, self.gpus)
-            self._connect(_FIRST_PATIENCE)
+                self._local = local_cluster(self.options.workers, self._required, self.gpus)
+            self._connect(_CONNECT_TIMEOUT)
         except BaseException:
             self._close()
             raise
@@ -133,51 +133,51 @@ class Cluster:
         Raises:
             WorkerError: no worker that could do a task came in time, or the scheduler did not come back.
         """
-        source, again, alone = iter(tasks), deque[Task](), deque[Task]()
-        flying: list[Task] = []
+        source, retries, isolated = iter(tasks), deque[Task](), deque[Task]()
+        in_flight: list[Task] = []
         self._wait_begins()
         try:
             while True:
                 workers = self._workers()
                 self._wait_for(workers)
-                until = monotonic() + _FILLING
-                while len(flying) < _AHEAD * max(self._usable(workers), 1) and monotonic() < until:
-                    task = again.popleft() if again else next(source, None)
+                until = monotonic() + _SUBMIT_SECONDS
+                while len(in_flight) < _TASKS_PER_THREAD * max(self._usable(workers), 1) and monotonic() < until:
+                    task = retries.popleft() if retries else next(source, None)
                     if task is None:
                         break
-                    flying.append(self._submit(task, workers))
-                if not flying:
-                    if not alone:
+                    in_flight.append(self._submit(task, workers))
+                if not in_flight:
+                    if not isolated:
                         return
-                    flying.append(self._submit(alone.popleft(), workers))
-                self._news.wait(_TICK)
-                self._news.clear()
+                    in_flight.append(self._submit(isolated.popleft(), workers))
+                self._wakeup.wait(_POLL_SECONDS)
+                self._wakeup.clear()
                 while self._events:
                     name, event = self._events.popleft()
                     progress(name, event) if isinstance(event, Progress) else started(name, event)
-                for task in list(self._landed(flying)):
-                    flying.remove(task)
+                for task in list(self._completed(in_flight)):
+                    in_flight.remove(task)
                     outcome = self._outcome(task)
                     if outcome is not None:
                         yield task, outcome
                     else:
-                        (alone if task._lethal else again).append(task)
+                        (isolated if task._killed_worker else retries).append(task)
                 if self._client.status != "running":
-                    for task in flying:
-                        (alone if task._lethal else again).append(task)
-                    flying.clear()
+                    for task in in_flight:
+                        (isolated if task._killed_worker else retries).append(task)
+                    in_flight.clear()
                     self._rejoin()
                 yield None
         finally:
-            for task in flying:
+            for task in in_flight:
                 task._future.release()
 
     def _usable(self, workers: Mapping[str, int]) -> int:
         """Threads of workers that are not left out."""
-        return sum(n for worker, n in workers.items() if self._strikes[worker] < _STRIKES)
+        return sum(n for worker, n in workers.items() if self._failures[worker] < _MAX_FAILURES)
 
     def _submit(self, task: Task, workers: Collection[str]) -> Task:
-        task._only = frozenset(self._fit(task, workers)) if task._not_on or self._strikes else frozenset()
+        task._only = frozenset(self._fit(task, workers)) if task._excluded or self._failures else frozenset()
         task._future = self._client.submit(
             _run_on_worker,
             self._topic,
@@ -188,19 +188,19 @@ class Cluster:
             pure=False,
             retries=_RETRIES,  # of what dask itself fails at: the function raises nothing
             workers=sorted(task._only) or None,
-            resources=self._needs or None,
+            resources=self._required or None,
         )
-        task._future.add_done_callback(lambda _: self._news.set())
+        task._future.add_done_callback(lambda _: self._wakeup.set())
         return task
 
     def _fit(self, task: Task, workers: Iterable[str]) -> list[str]:
         """Workers that may do a task."""
-        return [w for w in workers if w not in task._not_on and self._strikes[w] < _STRIKES]
+        return [w for w in workers if w not in task._excluded and self._failures[w] < _MAX_FAILURES]
 
-    def _landed(self, flying: Sequence[Task]) -> Iterator[Task]:
+    def _completed(self, in_flight: Sequence[Task]) -> Iterator[Task]:
         """Tasks that dask has finished, or for which it would wait for ever: their workers are gone."""
-        workers = self._workers() if any(task._only for task in flying) else {}
-        for task in flying:
+        workers = self._workers() if any(task._only for task in in_flight) else {}
+        for task in in_flight:
             if task._future.status != "pending":
                 yield task
             elif workers and task._only and not task._only & workers.keys():
@@ -217,10 +217,10 @@ class Cluster:
         try:
             address, outcome = future.result(timeout=30)
         except distributed.scheduler.KilledWorker:
-            if task._lethal:
+            if task._killed_worker:
                 text = "its workers died, again and again: out of memory? See the workers' logs"
                 return Outcome(task.name, "worker", text)
-            task._lethal = True
+            task._killed_worker = True
             return None
         except (distributed.CancelledError, TimeoutError, OSError):  # the connection is lost
             return None
@@ -235,18 +235,18 @@ class Cluster:
 
     def _others_may(self, task: Task, address: str, outcome: Outcome) -> bool:
         """Note that a worker could not do a task; whether there are others for it."""
-        task._not_on.add(address)
-        self._strikes[address] += 1
+        task._excluded.add(address)
+        self._failures[address] += 1
         others = self._fit(task, self._workers())
         if others:
             self.say(f"{task.name}: worker {outcome.worker} cannot do it ({outcome.error}); another one tries")
-            if self._strikes[address] == _STRIKES:
+            if self._failures[address] == _MAX_FAILURES:
                 self.say(f"worker {outcome.worker} is left out from now on")
         return bool(others)
 
     def _workers(self) -> dict[str, int]:
         """Threads of each worker that has the resources for a task, by address; none where the scheduler is gone."""
-        needed = self._needs
+        needed = self._required
         try:
             threads = dict(self._client.nthreads())
             if needed and threads.keys() != self._offers.keys():
@@ -262,8 +262,8 @@ class Cluster:
         }
 
     def _wait_begins(self) -> None:
-        self._lonely_since = self._whole_since = monotonic()
-        self._told = False
+        self._no_worker_since = self._complete_since = monotonic()
+        self._announced = False
 
     def _wait_for(self, workers: Collection[str]) -> None:
         """Tell that no worker can do a task, once it has been so for a while; start those of this machine again.
@@ -272,23 +272,23 @@ class Cluster:
             WorkerError: it has been so for too long.
         """
         if self._local is None or len(self._local.scheduler.workers) >= (self.options.workers or 1):
-            self._whole_since = monotonic()
-        elif monotonic() - self._whole_since > _REVIVED:
-            self._whole_since = monotonic()
+            self._complete_since = monotonic()
+        elif monotonic() - self._complete_since > _RESTART_AFTER:
+            self._complete_since = monotonic()
             self._local.scale(self.options.workers)  # dask gives up nannies whose worker is slow to return
         if workers:
-            self._lonely_since, self._told = monotonic(), False
+            self._no_worker_since, self._announced = monotonic(), False
             return
-        lonely, patience = monotonic() - self._lonely_since, 60.0 * self.options.worker_wait
-        if lonely < min(_LONELY, patience):
+        waited, limit_s = monotonic() - self._no_worker_since, 60.0 * self.options.worker_wait
+        if waited < min(_NOTICE_AFTER, limit_s):
             return
         missing, limit = self._missing(), f"{self.options.worker_wait:g} min"
-        if lonely >= patience:
+        if waited >= limit_s:
             start = "start one, then give" if self._local is None else "give"
             raise WorkerError(f"{missing}, after {limit} (--worker-wait); {start} the same command again")
-        if not self._told:
+        if not self._announced:
             self.say(f"{missing}; waiting for one, up to {limit}")
-            self._told = True
+            self._announced = True
 
     def _missing(self) -> str:
         """What the cluster lacks, and how to start it."""
@@ -297,16 +297,16 @@ class Cluster:
         start = f"dask worker {self._client.scheduler.address} --nthreads 1"
         if not self._offers:
             return f"the cluster has no workers ({start})"
-        needed = _in_words(self._needs)
+        needed = _in_words(self._required)
         offers = Counter(map(_in_words, self._offers.values())).most_common()
         offered = ", ".join(f"{count} x {what}" for what, count in offers[:_OFFERS_SHOWN])
         offered += ", ..." if len(offers) > _OFFERS_SHOWN else ""
         return f'no worker offers {needed}, they offer {offered} ({start} --resources "{needed}")'
 
-    def _connect(self, patience: float) -> None:
+    def _connect(self, limit_s: float) -> None:
         import distributed
 
-        deadline = monotonic() + patience
+        deadline = monotonic() + limit_s
         file = self.options.scheduler_file
         where: dict[str, Any] = {"scheduler_file": file} if file else {}
         while True:
@@ -322,17 +322,17 @@ class Cluster:
                         f"start it (dask scheduler) and its workers, then give the same command again"
                     ) from error
                 sleep(1.0)
-        self._client.subscribe_topic(self._topic, self._hear)
+        self._client.subscribe_topic(self._topic, self._on_event)
 
-    def _hear(self, event: tuple[float, dict[str, Any]]) -> None:
+    def _on_event(self, event: tuple[float, dict[str, Any]]) -> None:
         name, at = event[1]["name"], event[1].get("progress")
         self._events.append((name, Progress(*at) if at else event[1]["worker"]))
-        self._news.set()
+        self._wakeup.set()
 
     def _rejoin(self) -> None:
         self.say("the scheduler is gone; waiting for it to come back")
         self._disconnect()
-        self._connect(_PATIENCE)
+        self._connect(_RECONNECT_TIMEOUT)
         self._wait_begins()
         self.say("the scheduler is back")
 
@@ -364,7 +364,7 @@ def _run_on_worker(topic: str, name: str, function: Callable[..., Outcome], *arg
 
     def progress(at: Progress) -> None:
         nonlocal last
-        if monotonic() - last > _TICK:
+        if monotonic() - last > _POLL_SECONDS:
             last = monotonic()
             worker.log_event(topic, {"name": name, "progress": (at.stage, at.done, at.total)})
 

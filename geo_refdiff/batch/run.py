@@ -36,18 +36,23 @@ class ProgressListener(Protocol):
 
     def total(self, done: int, failed: int, count: int) -> None:
         """How many areas are done, failed, and there at all."""
+        return
 
     def started(self, name: str, worker: str) -> None:
         """An area has been begun."""
+        return
 
     def progress(self, name: str, progress: Progress) -> None:
         """How far an area is."""
+        return
 
     def finished(self, outcome: Outcome) -> None:
         """An area is done or has failed."""
+        return
 
     def message(self, text: str) -> None:
         """Something that people should know, one line."""
+        return
 
 
 class Silent(ProgressListener):

@@ -147,7 +147,7 @@ class ConfidenceMask(_WarpedMask):
 
 
 def _first(bands: NDArray[np.generic]) -> NDArray[np.generic]:
-    return bands[0]
+    return np.asarray(bands[0])
 
 
 def pack_colours(bands: NDArray[np.generic]) -> NDArray[np.int64]:

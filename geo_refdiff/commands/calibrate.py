@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +17,6 @@ from geo_refdiff.data import open_dataset
 from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import OptionError
-from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares
 from geo_refdiff.evaluate.tiles import Tile, TileSource
 from geo_refdiff.options import MAX_RUNS, SamplingOptions, UpscaleOptions
 from geo_refdiff.plan.planning import make_plan
@@ -27,11 +27,15 @@ from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.restore.models import Model, open_model
 from geo_refdiff.sensor.sensor import SensorModel
 
+Array = NDArray[np.float64]
+
 COVERAGE = 0.9
 _BORDER, _PIXELS = 8, 2048
 _SIDE = 256
 _WINDOW, _CORNER = 448, 16
 """With them a tile is in one window, which saves three quarters of the time."""
+_ROUNDS = 8
+_LEAST = 1e-6
 _PROBE = (1.0,) + (0.0,) * (len(PREDICTORS) - 1)
 
 
@@ -202,3 +206,33 @@ def _write(
         dataset.write(image.astype(np.uint8))
         dataset.descriptions = names
     return path
+
+
+def fit_shares(predictors: Array, errors: Array) -> Array:
+    """Shares (P,) of the variance of errors, none negative, by iteratively reweighted non-negative least squares.
+
+    That is the quasi-likelihood of a Gaussian whose variance is linear in the predictors; Lawson and Hanson 1974 for
+    the inner problem.
+
+    Args:
+        predictors: (N, P), none negative, energies.
+        errors: (N,), of the same unit, not squared.
+    """
+    from scipy.optimize import nnls
+
+    size = np.maximum(predictors.mean(axis=0), 1e-12)
+    scaled, squares = predictors / size, np.square(errors)
+    shares = np.full(predictors.shape[1], squares.mean() / predictors.shape[1])
+    for _ in range(_ROUNDS):
+        weight = 1.0 / np.maximum(scaled @ shares, _LEAST)
+        shares = nnls(scaled * weight[:, None], squares * weight)[0]
+        if not shares.any():
+            shares[0] = squares.mean()
+    return np.asarray(shares / size)
+
+
+def conformal_factor(errors: Array, spreads: Array, coverage: float) -> float:
+    """What the spreads are to be multiplied by so that `coverage` of the errors are within: a conformal quantile
+    (Lei et al. 2018), n + 1 rule included."""
+    scores = np.sort(np.abs(errors) / np.maximum(spreads, 1e-12))
+    return float(scores[min(len(scores), ceil((len(scores) + 1) * coverage)) - 1])

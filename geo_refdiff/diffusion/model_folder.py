@@ -43,7 +43,9 @@ def resolve_model(name_or_path: str | Path) -> Path:
     if (path / "config.json").is_file():
         return path
     if path.is_dir():
-        raise ModelError(f"{path} is no model folder: it has no config.json")
+        of_run = path / "model"
+        way_out = f"; give {of_run}" if (of_run / "config.json").is_file() else ""
+        raise ModelError(f"{path} is no model folder: it has no config.json{way_out}")
     known = ", ".join(sorted(bundled)) or "none"
     raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({known})")
 

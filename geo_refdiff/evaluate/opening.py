@@ -91,7 +91,8 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     source = TileSource(matched, unmatched, tile, options.data.bands, paste, options.sampling.seed)
     masks = {name: _masks(name, source) for name in options.methods.masks}
     runs = []
-    for variant in variants(models, options, options.methods.masks):
+    given = [model for model in models if model not in BASELINES]  # which are compared anyway
+    for variant in variants(given, options, options.methods.masks):
         model = variant.model
         for scale in options.scene.scales:
             if not model.knows(scale):
@@ -133,8 +134,7 @@ def open_scale(setup: Setup, scale: int) -> ScaleSetup:
     folders = folders_by_name(options.methods.outputs)
     outputs = [Outputs(n, ImageFolder(_inner(options, f, scale), bands)) for n, f in folders.items()]
     lr = _lr(setup, scale)
-    own = {run.name for run in setup.runs}
-    methods: list[Method] = [*(Baseline(name) for name in BASELINES if name not in own), *setup.runs, *outputs]
+    methods: list[Method] = [*(Baseline(name) for name in BASELINES), *setup.runs, *outputs]
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1:

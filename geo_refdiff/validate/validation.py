@@ -340,8 +340,8 @@ def _compare(
         for number, tile in enumerate(places, 1):
             outer = tile.pad(consistency.sees)
             pixels, valid = fine.read(outer.multiply(scale))
-            smooth, lr, lr_valid = enlarged(coarse, outer.shift(*corner), scale)
-            judged = lr_valid if shown is source else clear.read(outer.shift(*corner))[1]
+            smooth, lr, judged = enlarged(clear, outer.shift(*corner), scale)
+            lr_valid = judged if shown is source else coarse.read(outer.shift(*corner))[1]
             own = (slice(None), *tile.multiply(scale).within(outer.multiply(scale)))
             wanted = repeated(lr_valid, scale)[own]
             result.invented += int((valid[own] & ~wanted).any(axis=0).sum())

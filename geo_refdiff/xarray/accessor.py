@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import dask.array
 import numpy as np
@@ -41,15 +41,12 @@ Array = xarray.DataArray | xarray.Dataset
 """Pixels: a DataArray, or a Dataset whose variables are the bands."""
 
 
-T = TypeVar("T", xarray.DataArray, xarray.Dataset)
-
-
 @xarray.register_dataset_accessor("refdiff")
 @xarray.register_dataarray_accessor("refdiff")
-class RefdiffAccessor(Generic[T]):
+class RefdiffAccessor:
     """`DataArray.refdiff` and `Dataset.refdiff`: geo-refdiff on arrays, and on arrays whose bands are variables."""
 
-    def __init__(self, data: T) -> None:
+    def __init__(self, data: Array) -> None:
         self._data = data
 
     @takes_options(*OPTIONS)
@@ -60,7 +57,7 @@ class RefdiffAccessor(Generic[T]):
         *,
         folder: str | Path | None = None,
         **options: Any,
-    ) -> T:
+    ) -> Array:
         """The data on a grid `scale` times finer: lazy, with the pixels of `geo_refdiff.upscale`.
 
         Nothing is computed until it is asked for; grid, type, nodata and chunks are known at once. The first block

@@ -266,7 +266,7 @@ def test_tasks_go_to_workers_that_have_what_they_need(
 def test_missing_resources_are_told_and_waited_for(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._NOTICE_AFTER", 0.5)
     watch = Silent()
     runner = batch_runner(ClusterOptions(scheduler=cluster.address, resources=("GPU=1",)))
     thread, actual = in_background(
@@ -290,7 +290,7 @@ def test_missing_resources_are_told_and_waited_for(
 def test_resources_that_nobody_offers_end_in_one_line(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.cluster._LONELY", 0.5)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._NOTICE_AFTER", 0.5)
     cluster.start_worker()
     cluster.start_worker("--resources", "DISK=10")
     with Workers(ClusterOptions(scheduler=cluster.address), print) as pool:
@@ -430,7 +430,7 @@ def test_embedded_workers_and_their_command(
     actual = subprocess.run(command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=PATIENCE, check=False)
     assert actual.returncode == 1, actual.stderr
     assert "5 of 6 areas done, 1 failed" in actual.stdout
-    lines = actual.stderr.splitlines()
+    lines = [line for line in actual.stderr.splitlines() if " of 6 areas" not in line]  # one a minute on a busy machine
     assert len(lines) == 6, actual.stderr
     assert all(line.startswith("[") for line in lines)
     assert bytes_of(tmp_path / "two") == expected
@@ -461,7 +461,7 @@ def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: 
 
 
 def test_no_scheduler_is_one_line(country: Country, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._CONNECT_TIMEOUT", 0.0)
     command = ["batch", str(country.areas), "--scene", str(country.scenes), "--model", "bicubic", "--out"]
     assert cli([*command, str(tmp_path / "two"), "--scheduler", "tcp://127.0.0.1:9"]) == 1
     output = capsys.readouterr().err

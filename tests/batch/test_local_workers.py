@@ -64,8 +64,8 @@ def test_who_kills_a_worker_takes_no_other_task_along(workers: int) -> None:
 def test_workers_that_dask_has_given_up_are_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     import dask
 
-    monkeypatch.setattr(module, "_LONELY", 0.1)
-    monkeypatch.setattr(module, "_REVIVED", 0.5)
+    monkeypatch.setattr(module, "_NOTICE_AFTER", 0.1)
+    monkeypatch.setattr(module, "_RESTART_AFTER", 0.5)
     said: list[str] = []
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "100ms"}),

@@ -112,7 +112,7 @@ def test_interrupted_and_resumed(command: list[str], tmp_path: Path) -> None:
 
 
 def test_no_scheduler_costs_no_finished_block(make_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geo_refdiff.batch.cluster._FIRST_PATIENCE", 0.0)
+    monkeypatch.setattr("geo_refdiff.batch.cluster._CONNECT_TIMEOUT", 0.0)
     scene, _ = make_pair(16, 16)
     options: dict[str, Any] = {"model": "bicubic", "scale": 8, "block_size": 64, "device": "cpu"}
     expected = upscale(scene, out=tmp_path / "one.tif", **options).out.read_bytes()

@@ -74,6 +74,13 @@ def test_results_of_another_method_on_some_bands(
     assert "has 3 bands, 4 are wanted; choose bands with --bands" in capsys.readouterr().err
 
 
+def test_a_classical_method_as_the_model_is_compared_once(landscapes: Callable[..., Path], tmp_path: Path) -> None:
+    words = ["bicubic", "--data", str(landscapes("1-1", 64)), "--tile", "64", "--scale", "4", "--grid", "0"]
+    assert run(["evaluate", *words, "--device", "cpu", "-o", str(tmp_path / "out")]) == 0
+    data = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(data["scales"]["4"]["methods"]) == ["bicubic", "bicubic-ibp", "ref", "matched-ref"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

@@ -11,11 +11,12 @@ import pytest
 import rasterio
 import torch
 
+from benchmarks.uncertainty import judge_intervals
 from geo_refdiff import upscale
+from geo_refdiff.commands.calibrate import conformal_factor, fit_shares
 from geo_refdiff.diffusion.model_folder import model_digest
 from geo_refdiff.engine.uncertainty import Spread
 from geo_refdiff.errors import ModelError, OptionError
-from geo_refdiff.evaluate.intervals import conformal_factor, fit_shares, judge_intervals
 from geo_refdiff.plan.file import read_plan
 from geo_refdiff.plan.records import PREDICTORS
 from geo_refdiff.plan.uncertainty import FILE

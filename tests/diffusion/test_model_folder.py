@@ -143,6 +143,9 @@ def test_resolve_model(folder, tmp_path, monkeypatch):
         resolve_model(tmp_path)
     monkeypatch.setattr(model_folder, "bundled_models", lambda: {"small": folder})
     assert resolve_model("small") == folder
+    shutil.copytree(folder, tmp_path / "run" / "model")
+    with pytest.raises(ModelError, match=r"no config\.json; give .*run/model"):
+        resolve_model(tmp_path / "run")
 
 
 def test_every_bundled_model_loads():
