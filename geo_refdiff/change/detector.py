@@ -182,7 +182,8 @@ class Detector:
     @cached_property
     def networks(self) -> dict[torch.dtype, ChangeNetwork]:
         """The network in float64 and in float32."""
-        return {torch.float64: self.network, torch.float32: copy.deepcopy(self.network).float()}
+        fast = copy.deepcopy(self.network).float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return {torch.float64: self.network, torch.float32: fast}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,11 @@ def heun(
     """
     state, levels = _begin(x, sigmas)
     for step, (sigma, following) in enumerate(pairwise(levels)):
-        state, raised = _churn(state, sigma, step, len(levels) - 1, noise, s_churn, s_min, s_max, s_noise)
+        raised = _raised(sigma, s_churn / (len(levels) - 1)) if s_min <= sigma <= s_max else sigma
+        if raised > sigma:
+            if noise is None:
+                raise OptionError(f"churn {s_churn} needs noise: give noise=, or s_churn=0")
+            state = state + math.sqrt(raised**2 - sigma**2) * s_noise * noise(step).to(state)
         slope = (state - _evaluate(denoise, state, raised)) / raised
         ahead = state + (following - raised) * slope
         if following > 0:
@@ -125,23 +129,6 @@ def _evaluate(denoise: Denoise, state: Tensor, sigma: float) -> Tensor:
     return denoise(state, levels).to(state.dtype)
 
 
-def _churn(
-    state: Tensor,
-    sigma: float,
-    step: int,
-    steps: int,
-    noise: Noise | None,
-    s_churn: float,
-    s_min: float,
-    s_max: float,
-    s_noise: float,
-) -> tuple[Tensor, float]:
-    """Raise the noise level before a step (EDM algorithm 2, lines 4 to 6): the state and its new sigma."""
-    gamma = min(s_churn / steps, math.sqrt(2.0) - 1.0) if s_min <= sigma <= s_max else 0.0
-    if gamma <= 0.0:
-        return state, sigma
-    if noise is None:
-        raise OptionError(f"churn {s_churn} needs noise: give noise=, or s_churn=0")
-    raised = sigma + gamma * sigma
-    fresh = noise(step).to(state.dtype).to(state.device)
-    return state + math.sqrt(raised**2 - sigma**2) * s_noise * fresh, raised
+def _raised(sigma: float, churn: float) -> float:
+    """The noise level of a step with its churn, at most sqrt(2) times its own (EDM algorithm 2, lines 4 and 5)."""
+    return sigma + max(0.0, min(churn, math.sqrt(2.0) - 1.0)) * sigma

@@ -31,7 +31,7 @@ from geo_refdiff.restore.sources import CLOUD, NOTHING, TRACES, source_classes
 from geo_refdiff.sensor.resize import CONTEXT, repeat_pixels
 
 _READERS = 4
-_AHEAD = 2
+_AHEAD = 1
 """Batches of windows that are read while one is computed."""
 
 Index = tuple[int, int]

@@ -224,7 +224,7 @@ class ConditionReader:
             torch.tensor(part, dtype=torch.float32, device=ref.device)[:, None, None]
             for part in (radiometry.gain, radiometry.offset)
         )
-        return image * gain + offset if len(radiometry.gain) else image
+        return (image * gain).add_(offset) if len(radiometry.gain) else image
 
     def _reference(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         assert self.reference is not None

@@ -147,10 +147,11 @@ class LrConsistency:
             return image
         parts = []
         for sensor, bands in self._groups.items():
-            x, scene, known = image[:, bands], lr[:, bands], None if valid is None else valid[:, bands]
+            x, scene = self._of(image, bands), self._of(lr, bands)
+            known = None if valid is None else self._of(valid, bands)
             for _ in range(_PASSES):
                 left = self._residual(x, scene, known, sensor)
-                x = x + upsample(self._filtered(left, known, sensor), self.scale, kernel="lanczos")
+                x = upsample(self._filtered(left, known, sensor), self.scale, kernel="lanczos").add_(x)
             parts.append(x)
         order = [band for bands in self._groups.values() for band in bands]
         corrected = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -214,6 +215,10 @@ class LrConsistency:
             squares = float(values.to(torch.float64).square().sum())
             total = total.plus(Residual(values.numel(), float(values.max()), beyond, squares, limited))
         return total
+
+    def _of(self, image: Tensor, bands: list[int]) -> Tensor:
+        """Some bands of an image; a copy only where they are not all of them."""
+        return image if bands == list(range(len(self.sensors))) else image[:, bands]
 
     def _residual(self, image: Tensor, lr: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """(N, C, h, w) float32, 0 where missing."""

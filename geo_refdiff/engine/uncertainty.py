@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geo_refdiff.nn.blur import box_mean
 from geo_refdiff.plan.records import UncertaintyRecord
 from geo_refdiff.restore.sources import NOTICEABLE
 from geo_refdiff.sensor.fill import fill_missing
@@ -120,7 +121,6 @@ def _scene_contrast(lr: Tensor, valid: Tensor, scale: int) -> Tensor:
 def _mean(values: Tensor, known: Tensor) -> Tensor:
     """Local means over known pixels, zeros beyond the border."""
     if bool(known.all()):
-        return F.avg_pool2d(values, SIDE, stride=1, padding=SIDE // 2, count_include_pad=False)
-    parts = (F.avg_pool2d(x, SIDE, stride=1, padding=SIDE // 2) for x in (torch.where(known, values, 0), known.float()))
-    total, share = parts
+        return box_mean(values, SIDE)
+    total, share = (box_mean(x, SIDE) for x in (torch.where(known, values, 0), known.to(values.dtype)))
     return total / share.clamp(min=1 / SIDE**2)

@@ -8,6 +8,7 @@ convolutions, no attention, so the receptive field is finite and the same everyw
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
@@ -16,7 +17,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geo_refdiff.nn.blur import gaussian_blur
+from geo_refdiff.nn.blur import blur_reach, gaussian_blur
 from geo_refdiff.nn.layers import (
     ChangeAwareBlock,
     Doubled,
@@ -26,6 +27,7 @@ from geo_refdiff.nn.layers import (
     down,
     up,
 )
+from geo_refdiff.nn.strips import in_strips
 
 _DETAIL_SIGMAS = (1.2, 4.0)
 """Gaussian blurs, output pixels, that split the reference's high-pass into a fine and a medium band."""
@@ -104,6 +106,9 @@ class Guidance(NamedTuple):
 class DetailBands(nn.Module):
     """Splits an image into fine and medium detail by two Gaussian blurs; pixels that are missing carry no weight."""
 
+    reach = blur_reach(max(_DETAIL_SIGMAS))
+    """output pixels."""
+
     def forward(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
         """Image (N, C, H, W), valid (N, 1, H, W) 0/1 -> (N, 2 C, H, W): fine, then medium; 0 where invalid."""
         fine, wide = (_blurred(image, sigma, valid) for sigma in _DETAIL_SIGMAS)
@@ -143,13 +148,19 @@ class Extractor(nn.Module):
 
     def __init__(self, channels: int, size: CompactSize) -> None:
         super().__init__()
-        w = size.widths
+        w, self.unshuffle = size.widths, size.unshuffle
         self.stem = nn.Sequential(nn.PixelUnshuffle(size.unshuffle), nn.Conv2d(channels * size.unshuffle**2, w[0], 1))
         self.blocks = nn.ModuleList([ResidualBlock(c, c) for c in w])
         self.downs = nn.ModuleList([down(a, b) for a, b in itertools.pairwise(w)])
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        features = [self.blocks[0](_cells(self.stem, x))]
+    def forward(self, guidance: Callable[..., Tensor], *images: Tensor) -> list[Tensor]:
+        """Features of `guidance(*images)`, which looks at one pixel for another, at each level."""
+
+        def first(*parts: Tensor) -> tuple[Tensor]:
+            return (self.blocks[0](_cells(self.stem, guidance(*parts))),)
+
+        rows = images[0].shape[-2] // self.unshuffle
+        features = [*in_strips(first, *images, rows=rows, reach=ResidualBlock.reach)]
         for shrink, block in zip(self.downs, list(self.blocks)[1:], strict=True):
             features.append(block(shrink(features[-1])))
         return features
@@ -180,6 +191,9 @@ class FullResolutionHead(nn.Module):
     Without the latter the shuffle leaves a visible lattice of the unshuffle's period.
     """
 
+    reach = 3
+    """rows of the features, fewer where the unshuffle is larger than 1."""
+
     def __init__(self, inputs: int, extra: int, outputs: int, size: CompactSize) -> None:
         super().__init__()
         f = size.full_width
@@ -205,6 +219,9 @@ class ResizeHead(nn.Module):
     Interpolation has no phase of its own, so that nothing repeats with the unshuffle's period; what is between its
     pixels comes from the inputs at full resolution.
     """
+
+    reach = 3
+    """rows of the features."""
 
     def __init__(self, inputs: int, extra: int, outputs: int, size: CompactSize) -> None:
         super().__init__()
@@ -263,21 +280,32 @@ class GuidanceNet(nn.Module):
         self.detail_bands = DetailBands()
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
-        changes = one_hot(mask, self.classes, lr.dtype)
-        if not self.size.mask:
-            changes = torch.zeros_like(changes)
         known = torch.isfinite(ref).all(dim=1, keepdim=True)
         if not self.size.ref:
             known = torch.zeros_like(known)
-        valid = known.to(ref.dtype)
-        if ref.device.type == "cpu" and bool(known.all()):  # on a GPU asking would wait for it
-            detail = self.detail_bands(ref)
-        else:
+        valid, c = known.to(ref.dtype), self.bands
+        whole = ref.device.type == "cpu" and bool(known.all())  # on a GPU asking would wait for it
+        if not whole:
             ref = torch.where(known, ref, torch.zeros_like(ref))
-            detail = self.detail_bands(ref, valid)
-        lr_features = self.lr_extractor(torch.cat([lr, changes], dim=1))
-        difference = (ref - lr) * valid
-        ref_features = self.ref_extractor(torch.cat([ref, difference, valid, changes], dim=1))
+
+        def changes(mask: Tensor) -> Tensor:
+            planes = one_hot(mask, self.classes, lr.dtype)
+            return planes if self.size.mask else torch.zeros_like(planes)
+
+        def of_reference(ref: Tensor, lr: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
+            return torch.cat([ref, (ref - lr) * valid, valid, changes(mask)], dim=1)
+
+        def bands(*parts: Tensor) -> tuple[Tensor]:
+            return (self.detail_bands(*parts),)
+
+        def pixels(features: Tensor, lr: Tensor, ref: Tensor, valid: Tensor, detail: Tensor) -> tuple[Tensor, ...]:
+            out = self.head(features, torch.cat([lr, (ref - lr) * valid, detail], dim=1))
+            out = out.to(lr.dtype).contiguous()  # autocast's is coarser
+            gates = torch.sigmoid(out[:, c : c + (4 if self.size.texture else 2)] - 1.0) * valid
+            return lr + out[:, :c], *gates.split(2, dim=1), out[:, c + gates.shape[1] :]
+
+        lr_features = self.lr_extractor(lambda lr, mask: torch.cat([lr, changes(mask)], dim=1), lr, mask)
+        ref_features = self.ref_extractor(of_reference, ref, lr, valid, mask)
         x: Tensor | None = None
         for index, block in enumerate(self.blocks):
             level = len(self.blocks) - 1 - index
@@ -287,17 +315,11 @@ class GuidanceNet(nn.Module):
             x = block(torch.cat(parts, dim=1))
         if x is None:
             raise ValueError("a network needs at least one level")
-        out = (
-            self.head(x, torch.cat([lr, difference, detail], dim=1)).to(lr.dtype).contiguous()
-        )  # autocast's is coarser
-        c = self.bands
-        mean = lr + out[:, :c]
-        gate = torch.sigmoid(out[:, c : c + 2] - 1.0) * valid
-        if self.size.texture:
-            copy = torch.sigmoid(out[:, c + 2 : c + 4] - 1.0) * valid
-            texture = out[:, c + 4 :]
-        else:
-            copy = gate
+        given = (ref,) if whole else (ref, valid)
+        (detail,) = in_strips(bands, *given, rows=ref.shape[-2], reach=DetailBands.reach)
+        mean, *gates, texture = in_strips(pixels, x, lr, ref, valid, detail, rows=x.shape[-2], reach=self.head.reach)
+        gate, copy = gates[0], gates[-1]
+        if not self.size.texture:
             texture = torch.zeros_like(mean)
         return _Guided(lr_features, ref_features, x, mean, gate, detail, copy, texture)
 
@@ -382,9 +404,13 @@ class CompactNet(nn.Module):
 
         Losses of the start do not move the mean.
         """
-        fine, medium = (detail - self.guide_net.detail_bands(mean)).chunk(2, dim=1)
-        result: Tensor = mean + copy[:, :1] * fine + copy[:, 1:] * medium
-        return result + texture
+
+        def combined(mean: Tensor, detail: Tensor, copy: Tensor, texture: Tensor) -> tuple[Tensor]:
+            fine, medium = (detail - self.guide_net.detail_bands(mean)).chunk(2, dim=1)
+            return (mean + copy[:, :1] * fine + copy[:, 1:] * medium + texture,)
+
+        (start,) = in_strips(combined, mean, detail, copy, texture, rows=mean.shape[-2], reach=DetailBands.reach)
+        return start
 
     def start(self, guidance: Guidance) -> Tensor:
         """The image where sampling begins, (N, C, H, W)."""

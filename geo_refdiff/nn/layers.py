@@ -45,6 +45,9 @@ class NoiseEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """norm, SiLU, conv 3 x 3, norm, SiLU, conv 3 x 3, added to the input; optional noise scale and shift."""
 
+    reach = 2
+    """pixels."""
+
     def __init__(self, inputs: int, outputs: int, embedding: int = 0) -> None:
         super().__init__()
         self.norm0 = PixelNorm(inputs)

@@ -42,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 
 _LEAST_BYTES = 0.25
 
-_WINDOW = {"cpu": 1024, "cuda": 2048}
+_WINDOW = {"cpu": 1280, "cuda": 2048}
 """Largest side of a window where nothing is said, output pixels: a window takes some 1.1 KB a pixel in float32."""
 
 

@@ -13,7 +13,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE, _KEPT = 32 * 2**20, 512 * 2**20
 
 
@@ -22,16 +22,18 @@ def steady_heap() -> bool:
 
     Left alone, glibc's malloc gives back what is free at the end of its heap, and faults for pages that were there a
     moment ago took a fifth of a run's processor time. Larger buffers go back at once: kept, they would leave gaps, and
-    memory would grow with the length of a run. Does nothing with other C libraries.
+    memory would grow with the length of a run. All threads share one heap: each would keep as much in one of its own.
+    Does nothing with other C libraries.
 
     Returns:
         Whether it took effect.
 
     Sources:
-        https://man7.org/linux/man-pages/man3/mallopt.3.html (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)
+        https://man7.org/linux/man-pages/man3/mallopt.3.html (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_ARENA_MAX)
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGE) and mallopt(_M_TRIM_THRESHOLD, _KEPT))
+    settings = (_M_MMAP_THRESHOLD, _LARGE), (_M_TRIM_THRESHOLD, _KEPT), (_M_ARENA_MAX, 1)
+    return all(mallopt(*setting) for setting in settings)

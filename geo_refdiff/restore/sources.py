@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from geo_refdiff.nn.blur import box_mean
 
 NOTHING, REFERENCE, GENERATED, INTERPOLATED, CLOUD = 0, 1, 2, 3, 4
 CLASSES: tuple[str, ...] = ("nodata", "reference", "generated", "interpolated", "cloud")
@@ -61,9 +62,7 @@ def trace(copied: Tensor, generated: Tensor, learned: Tensor, leaning: Tensor) -
         ],
         dim=1,
     )
-    for _ in range(2):
-        energies = F.avg_pool2d(energies, _SIDE, stride=1, padding=_SIDE // 2, count_include_pad=False)
-    return energies.to(torch.float32) / NOTICEABLE**2
+    return box_mean(box_mean(energies, _SIDE), _SIDE).to(torch.float32) / NOTICEABLE**2
 
 
 def source_classes(traces: Tensor) -> Tensor:

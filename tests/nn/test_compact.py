@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from geo_refdiff.nn import strips
 from geo_refdiff.nn.compact import CompactNet, CompactSize, one_hot, opened
 from geo_refdiff.nn.layers import PixelNorm, SpatialFeatureTransform
 from geo_refdiff.nn.receptive_field import receptive_radius
@@ -213,3 +214,17 @@ def test_losses_of_the_start_do_not_move_the_mean() -> None:
 def test_heads_by_interpolation_need_four_pixels() -> None:
     with pytest.raises(ValueError, match="unshuffle 4, not 2"):
         network(replace(RESIZED, unshuffle=2))
+
+
+@pytest.mark.parametrize("half_width", [0, 8])
+def test_strips_of_a_window_are_the_window(monkeypatch: pytest.MonkeyPatch, half_width: int) -> None:
+    net = network(replace(SMALL, texture=True, half_width=half_width)).to(torch.float64)
+    lr, ref, mask = (tensor[:1] for tensor in conditions(256, 48))
+    lr, ref = lr.double(), ref.double()
+    ref[:, :, 100:120, 10:20] = torch.nan
+    with torch.inference_mode():
+        whole = net.guidance(lr, ref, mask, start_only=True)
+        monkeypatch.setattr(strips, "_PIXELS", 256 * 12)
+        cut = net.guidance(lr, ref, mask, start_only=True)
+    for name in ("mean", "gate", "detail", "copy", "texture", "plain"):
+        torch.testing.assert_close(getattr(cut, name), getattr(whole, name), rtol=0, atol=1e-12)

@@ -59,7 +59,8 @@ def test_a_sentinel_2_folder(make_sentinel_2: Make, tmp_path: Path, level: str) 
     assert [b.name for b in product.bands] == list(S2)
     assert [b.common_name for b in product.bands] == ["blue", "green", "red", "nir"]
     assert [b.name for b in product.coarser] == ["B05", "B06", "B07", "B8A", "B11", "B12"]
-    assert (product.quality and product.quality.kind) == ("scl" if level == "L2A" else None)
+    assert product.quality is not None
+    assert product.quality.kind == ("scl" if level == "L2A" else "msk_classi")
     info = inspect(folder, "scene")
     assert (info.nodata, info.dtype, info.descriptions) == (0, "uint16", S2)
     assert info.scales == pytest.approx([1e-4] * 4)
