@@ -72,7 +72,7 @@ build/before/models/default:   # what the recipe begins with: the model released
 	git archive e0dd34d models/default | tar -x -C build/before
 
 train-default: build/before/models/default build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
-	for stage in 1 2 3 4 5; do $(TRAIN) default-$$stage -o runs/default-$$stage --resume || exit 1; done
+	for stage in 1 2 3 4 5 6 7; do $(TRAIN) default-$$stage -o runs/default-$$stage --resume || exit 1; done
 
 train-default-gpu: build/.trunk build/naip-train.csv build/naip-knox.csv build/naip-validation.csv build/landscapes-10000-10149.csv
 	GEO_REFDIFF_DATA=$(DATA) $(BIN)/geo-refdiff train default-gpu -o runs/default-gpu --resume

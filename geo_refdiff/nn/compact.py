@@ -303,7 +303,7 @@ class GuidanceNet(nn.Module):
             out = self.head(features, torch.cat([lr, (ref - lr) * valid, detail], dim=1))
             out = out.to(lr.dtype).contiguous()  # autocast's is coarser
             gates = torch.sigmoid(out[:, c : c + (4 if self.size.texture else 2)] - 1.0) * valid
-            return lr + out[:, :c], *gates.split(2, dim=1), out[:, c + gates.shape[1] :]
+            return lr + out[:, :c], *gates.chunk(gates.shape[1] // 2, dim=1), out[:, c + gates.shape[1] :]
 
         lr_features = self.lr_extractor(lambda lr, mask: torch.cat([lr, changes(mask)], dim=1), lr, mask)
         ref_features = self.ref_extractor(of_reference, ref, lr, valid, mask)
