@@ -157,10 +157,10 @@ def main(places: int, city: str, jobs: int) -> None:
             for index, (place, old, new, other) in enumerate(pairs(city, places))
         ]
         for place, future in waiting:
-            without, results = future.result()
+            without, of_place = future.result()
             plain.append(without)
-            for key, result in results.items():
-                results.setdefault(key, []).append(result)
+            for key, judgement in of_place.items():
+                results.setdefault(key, []).append(judgement)
             click.echo(f"{place}: without {without:.4f}", err=True)
     rows = []
     for (kind, mode), judgements in results.items():

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from geo_refdiff.engine.batches import in_batches
 from geo_refdiff.engine.blend import Blender
-from geo_refdiff.engine.conditions import ConditionReader, Inputs
+from geo_refdiff.engine.conditions import Clouds, ConditionReader, Inputs
 from geo_refdiff.engine.consistency import LrConsistency, Residual
-from geo_refdiff.engine.finish import as_array, rounded, write_nodata
+from geo_refdiff.engine.finish import as_array, avoid_nodata_collision, rounded, write_nodata
 from geo_refdiff.engine.uncertainty import Spread, half_widths, predictors
 from geo_refdiff.plan.layout import Span, kept, seen
 from geo_refdiff.plan.records import PREDICTORS, Plan
@@ -170,15 +170,13 @@ class BlockComputer:
         cells = _cells_of(region, plan.grid.scale)
         if plan.sensor.consistency != "off" and cells is not None:
             residual = self._consistency.measure(values, scene.lr, known, cells.within(scene.outer))
-        pixels = values[0][inside]
+        pixels, widths = values[0][inside], widths[inside]
         sources = source_classes(traces[inside]) if plan.source_map else None
         if clouds is not None:
             cloudy = repeat_pixels(clouds.cloudy, plan.grid.scale)[at]
-            pixels = torch.where(
-                cloudy, rounded(clouds.pixels, self._dtype)[(slice(None), *at)].to(pixels.dtype), pixels
-            )
+            pixels = torch.where(cloudy, self._shown(clouds)[(slice(None), *at)].to(pixels.dtype), pixels)
             sources = None if sources is None else torch.where(cloudy, CLOUD, sources)
-        widths = widths[inside]
+            widths = torch.where(cloudy, torch.nan, widths)
         if valid is not None:
             pixels = write_nodata(pixels, valid, plan.output.nodata, self._dtype)
             if sources is not None:
@@ -194,6 +192,11 @@ class BlockComputer:
             widths.cpu().numpy() if plan.uncertainty else None,
             torch.unflatten(energies[inside], 0, (len(PREDICTORS), -1)).cpu().numpy() if self.with_energies else None,
         )
+
+    def _shown(self, clouds: Clouds) -> Tensor:
+        """Pixels of clouds that are kept, values of the output's type, none of them the nodata value."""
+        pixels, nodata = rounded(clouds.pixels, self._dtype), self._consistency.nodata
+        return pixels if nodata is None else avoid_nodata_collision(pixels, None, None, nodata, self._dtype)
 
     def _empty(self, window: Window) -> Block:
         """A block without a valid pixel."""

@@ -119,7 +119,7 @@ def _scene_contrast(lr: Tensor, valid: Tensor, scale: int) -> Tensor:
 
 
 def _mean(values: Tensor, known: Tensor) -> Tensor:
-    """Local means over known pixels, zeros beyond the border."""
+    """Local means over known pixels; 0 where there are none."""
     if bool(known.all()):
         return box_mean(values, SIDE)
     total, share = (box_mean(x, SIDE) for x in (torch.where(known, values, 0), known.to(values.dtype)))

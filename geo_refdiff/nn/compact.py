@@ -132,14 +132,15 @@ def opened(copy: Tensor, exponent: float) -> Tensor:
     that is below 0.1.
 
     Args:
-        copy: (N, 2, H, W) in 0..1, sides that 4 divides.
+        copy: (N, 2, H, W) in 0..1.
         exponent: above 0, at most 1.
     """
-    cells = F.avg_pool2d(copy.float().mean(dim=1, keepdim=True), _TRUST_CELL)
+    cells = F.avg_pool2d(copy.float().mean(dim=1, keepdim=True), _TRUST_CELL, ceil_mode=True)
     for _ in range(2):
         cells = F.avg_pool2d(cells, 2 * _TRUST_REACH + 1, 1, _TRUST_REACH, count_include_pad=False)
     low, high = _TRUSTED
     trust = F.interpolate(((cells - low) / (high - low)).clamp(0, 1), scale_factor=_TRUST_CELL, mode="bilinear")
+    trust = trust[..., : copy.shape[-2], : copy.shape[-1]]
     return torch.where(copy > 0, copy.float().clamp(min=1e-6) ** (1 - (1 - exponent) * trust), 0.0).to(copy.dtype)
 
 

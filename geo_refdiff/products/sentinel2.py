@@ -119,7 +119,7 @@ def _polygons(files: Files, name: str) -> str:
     """
     where = f"{files.path}/{name}"
     root = parsed_xml(where, files.text(name))
-    systems = {code for e in root.iter() for code in re.findall(r"EPSG:+(\d+)", e.get("srsName", ""))}
+    systems = {code for e in root.iter() for code in re.findall(r"EPSG:(?:[\d.]*:)?(\d+)$", e.get("srsName", ""))}
     shapes = []
     for element in root.iter("Polygon"):
         rings = []

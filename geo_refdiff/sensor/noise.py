@@ -171,15 +171,19 @@ def _variances(high: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     spread = 1.4826 * np.median(np.abs(high), axis=1, keepdims=True)
     usual = high[:, (np.abs(high) <= _OUTLIERS * spread).all(axis=0)]
     covariance = usual @ usual.T / max(usual.shape[1], 1)
-    precision = np.linalg.pinv(covariance + 1e-9 * np.diag(np.diag(covariance)), hermitian=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        residual = np.nan_to_num(precision @ usual / np.diag(precision)[:, None])
+    variance = np.diag(covariance)
+    precision = np.linalg.pinv(covariance + 1e-9 * np.diag(variance), hermitian=True)
+    scale = np.diag(precision)[:, None]
+    sound = scale * variance[:, None] > 0.5  # 1 or more, except where a band is too flat beside others for a float
+    residual = np.where(sound, precision @ usual / np.where(sound, scale, 1.0), usual)
     own = _robust_variance(usual)
     return own, np.where(own > 0, np.maximum(_robust_variance(residual), (1 - _SHARED) * own), 0.0)
 
 
 def _robust_variance(values: Tile) -> NDArray[np.float64]:
-    """(C,) variance of the normal part of values (C, n), whatever their tails are."""
+    """(C,) variance of the normal part of values (C, n), whatever their tails are; 0 of none."""
+    if not values.size:
+        return np.zeros(len(values))
     variance = (1.4826 * np.median(np.abs(values), axis=1, keepdims=True)) ** 2
     for _ in range(3):
         kept = values**2 <= _KEPT**2 * variance

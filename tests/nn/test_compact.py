@@ -166,6 +166,7 @@ def test_what_a_trusted_reference_lends_is_opened_and_what_another_place_lends_i
     assert torch.equal(result[..., 112:], copy[..., 112:])
     assert torch.all((result >= copy) & (result <= 0.6 + 1e-6))
     torch.testing.assert_close(opened(copy, 1.0), copy)
+    torch.testing.assert_close(opened(copy[..., :50, :14], 0.5), result[..., :50, :14])
 
 
 def test_the_start_holds_the_reference_where_copy_is_open_and_adds_texture() -> None:

@@ -83,13 +83,15 @@ def write_l1c_clouds(folder: Path, clouds: bool, *, old: bool) -> None:
     ]
     member = (
         '<eop:maskMembers><eop:MaskFeature gml:id="OPAQUE.0"><eop:maskType>OPAQUE</eop:maskType><eop:extentOf>'
-        '<gml:Polygon gml:id="OPAQUE.0_Polygon" srsName="urn:ogc:def:crs:EPSG::32633">'
+        '<gml:Polygon gml:id="OPAQUE.0_Polygon">'
         f"{''.join(rings)}</gml:Polygon></eop:extentOf></eop:MaskFeature></eop:maskMembers>"
     )
     (folder / "MSK_CLOUDS_B00.gml").write_text(
         '<?xml version="1.0" encoding="UTF-8"?><eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" '
         'xmlns:gml="http://www.opengis.net/gml/3.2" gml:id="S2A_OPER_MSK_CLOUDS">'
-        f"<gml:name>MSK_CLOUDS</gml:name>{member if clouds else ''}</eop:Mask>"
+        "<gml:name>MSK_CLOUDS</gml:name>"
+        '<gml:boundedBy><gml:Envelope srsName="urn:ogc:def:crs:EPSG:8.7:32633"/></gml:boundedBy>'
+        f"{member if clouds else ''}</eop:Mask>"
     )
 
 

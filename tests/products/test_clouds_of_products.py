@@ -371,3 +371,25 @@ def test_planetscopes_older_mask(make_planetscope: Make, tmp_path: Path) -> None
         mask.write(values, 1)
     run(folder, tmp_path / "out.tif")
     np.testing.assert_array_equal(pixels(tmp_path / "out.source.tif")[0][0] == CLOUD, fine(CLOUDS & ~EMPTY))
+
+
+def test_dark_pixels_of_kept_clouds_do_not_read_as_missing(tmp_path: Path) -> None:
+    scene, clouds, out = (tmp_path / f"{name}.tif" for name in ("scene", "clouds", "out"))
+    rng = np.random.default_rng(0)
+    values = rng.integers(60, 90, (3, SIDE, SIDE)).astype(np.uint8)
+    values[:, CLOUDS] = np.where(rng.random(CLOUDS.sum()) < 0.3, 1, 240)  # between which the cubic kernel overshoots
+    for path, array, nodata in ((scene, values, 0), (clouds, CLOUDS[None].astype(np.uint8), None)):
+        profile = {"count": len(array), "height": SIDE, "width": SIDE, "dtype": "uint8", "nodata": nodata}
+        with rasterio.open(path, "w", crs="EPSG:32633", transform=Affine(10, 0, 6e5, 0, -10, 5.4e6), **profile) as to:
+            to.write(array)
+    run(scene, out, cloud_mask=f"mask:{clouds}")
+    shown, valid = pixels(out)
+    assert valid.all()
+    assert shown[:, fine(CLOUDS)].min() == 1
+
+
+def test_nothing_is_said_of_the_error_under_kept_clouds(make_sentinel_2: Make, tmp_path: Path) -> None:
+    run(make_sentinel_2(clouds=True), tmp_path / "out.tif", model="default", uncertainty=2)
+    widths, _ = pixels(tmp_path / "out.uncertainty.tif")
+    np.testing.assert_array_equal(np.isnan(widths).all(axis=0), fine(CLOUDS | EMPTY))
+    np.testing.assert_array_equal(np.isnan(widths).any(axis=0), fine(CLOUDS | EMPTY))

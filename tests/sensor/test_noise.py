@@ -148,6 +148,15 @@ def real(request: pytest.FixtureRequest, shared_data: Path) -> list[np.ndarray]:
     return tiles
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("bands", "share"), [(4, 0.003), (13, 0.01), (13, 0.012)])
+def test_ramps_without_noise_but_for_single_pixels(bands: int, share: float) -> None:
+    rows, cols = np.mgrid[:256, :256]
+    ramps = np.stack([100 + 0.1 * (band + 1) * rows + 0.2 * cols for band in range(bands)])
+    tile = ramps + (np.random.default_rng(0).random(ramps.shape) < share)
+    assert max(estimate_noise([tile])) < 0.02
+
+
 @pytest.mark.parametrize("percent", [0.0, 0.5, 1.0, 2.5])
 def test_noise_of_real_scenes(
     real: list[np.ndarray], percent: float, record_property: Callable[[str, object], None]
