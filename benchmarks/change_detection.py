@@ -119,7 +119,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
     """Print the three tables."""
     need_index(landscapes, LANDSCAPES)
     detector = load_detector()
-    network, limit = detector.network.float(), detector.threshold
+    network, limit = detector.networks[torch.float32], detector.threshold
     painted = open_dataset(landscapes)
     generated = [whole(painted, i) for i in range(len(painted))]
     for scale in (8, 16):

@@ -32,7 +32,7 @@ from geo_refdiff.nn.strips import in_strips
 _DETAIL_SIGMAS = (1.2, 4.0)
 """Gaussian blurs, output pixels, that split the reference's high-pass into a fine and a medium band."""
 
-_TRUSTED = (0.1, 0.2)
+_TRUSTED = (0.2, 0.3)
 """Mean shares to copy below which a reference is not trusted, and above which it is."""
 _TRUST_CELL, _TRUST_REACH = 4, 4
 """Output pixels a cell, cells on each side, twice: where that mean is taken."""
@@ -128,8 +128,8 @@ def opened(copy: Tensor, exponent: float) -> Tensor:
     """Shares of the reference's detail to copy, raised where the reference is trusted all around.
 
     Losses by the pixel keep these shares lower than looks right. An exponent for all of them would raise those of a
-    reference of another place most, so it holds where their mean over some 36 px is above 0.2, and fades out to 1 where
-    that is below 0.1.
+    reference of another place most, so it holds where their mean over some 36 px is above 0.25, and fades out to 1 where
+    that is below 0.15.
 
     Args:
         copy: (N, 2, H, W) in 0..1.

@@ -158,7 +158,7 @@ def test_the_start_copies_more_outside_training_where_the_reference_is_trusted()
 
 def test_what_a_trusted_reference_lends_is_opened_and_what_another_place_lends_is_not() -> None:
     copy = torch.full((1, 2, 64, 192), 0.36)
-    copy[..., 64:] = 0.05
+    copy[..., 64:] = 0.1
     copy[..., 20:24] = 0.0  # missing there
     result = opened(copy, 0.5)
     assert torch.all(result[..., 20:24] == 0)
