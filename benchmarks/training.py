@@ -83,8 +83,8 @@ def main(config: str, overrides: tuple[str, ...], data: str, device: str, steps:
     sources = (f'data.train=["{data}"]', "data.weights=[]", "data.validation=[]")
     settings = load_config(config, (*sources, *overrides, f"training.steps={10 * steps * rounds + 100}"))
     with distributed_context(device) as context, tempfile.TemporaryDirectory() as folder, denormals_flushed():
-        data, denoiser, maker = open_run(settings, context, lambda text: click.echo(text, err=True))
-        trainer = Trainer(denoiser, settings, maker, data.fingerprint, Path(folder), context)
+        opened, denoiser, maker = open_run(settings, context, lambda text: click.echo(text, err=True))
+        trainer = Trainer(denoiser, settings, maker, opened.fingerprint, Path(folder), context)
         share = trainer.shares[0]
         batches = [trainer.maker.batch(step, share) for step in range(1, READY + 1)]
         begun = time.perf_counter()

@@ -49,7 +49,9 @@ GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask
 """Headings under which help shows options."""
 
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+_KINDS: dict[Any, str] = {
+    int: "a whole number", float: "a number", str: "a text", tuple[str, ...]: "a list of texts"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -889,7 +891,9 @@ class ClusterOptions(Options, frozen=True, kw_only=True):
 class BatchClusterOptions(ClusterOptions, frozen=True, kw_only=True):
     """The workers of a batch."""
 
-    split: Annotated[int, Option(help="Areas of more blocks are shared by all workers; 0 = never.", metavar="N")] = 16
+    split: Annotated[
+        int, Option(help="Areas of more blocks are shared by all workers; 0 = never.", metavar="N", low=0)
+    ] = 16
 
 
 OnError = Literal["skip", "stop"]

@@ -37,6 +37,7 @@ from geo_refdiff.options import (
     MaskOptions,
     Options,
     SimulateOptions,
+    Sources,
     TrainOptions,
     UpscaleOptions,
     as_forms,
@@ -191,3 +192,9 @@ def test_the_forms_of_qgis_know_the_options_as_they_are() -> None:
     file = ROOT / "qgis_plugin" / "geo_refdiff_qgis" / "options.json"
     kept = json.loads(file.read_text(encoding="utf-8"))
     assert kept == as_forms(), f"write {file.name} anew: python qgis_plugin/pack.py --options"
+
+
+def test_a_single_text_is_no_list_of_them() -> None:
+    with pytest.raises(OptionError, match=r"scenes 'a\.tif': give a list of texts"):
+        Sources(scenes="a.tif")  # type: ignore[arg-type]
+    assert Sources(scenes=["a.tif"]).scenes == ("a.tif",)  # type: ignore[arg-type]

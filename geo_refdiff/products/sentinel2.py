@@ -125,7 +125,7 @@ def _polygons(files: Files, name: str) -> str:
         rings = []
         for ring in (r for side in ("exterior", "interior") for r in element.findall(f"{side}//posList")):
             numbers = [number(where, "posList", text, float) for text in (ring.text or "").split()]
-            step = int(ring.get("srsDimension", "2"))
+            step = 3 if ring.get("srsDimension") == "3" else 2
             points = [f"{x!r} {y!r}" for x, y in zip(numbers[::step], numbers[1::step], strict=False)]
             rings.append(f"({', '.join(points)})")
         shapes.append(f"({', '.join(rings)})")

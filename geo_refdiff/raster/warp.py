@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -179,6 +180,9 @@ class WarpedReader:
 def _kept_tiles(capacity: int, *warp: Hashable) -> TileCache[tuple[NDArray[Any], NDArray[np.bool_]]]:
     """Tiles of one warp, for all its readers: a plan's survey has warped some of what blocks need, or all of it."""
     return TileCache(capacity)
+
+
+os.register_at_fork(after_in_child=_kept_tiles.cache_clear)  # a thread of the parent may hold a lock
 
 
 class _WarpHandles(ThreadHandles):

@@ -211,7 +211,7 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     sites = measure_sites(_bent(pair, smooth.displacement), None)
     if mode == "auto" and not _is_better(smooth, sites):  # after refinement, one shift suffices
         return _by_one_shift(whole if whole.registered else _by_sites(sites, whole.pixels), sites, mode)
-    return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local", whole)
+    return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local")
 
 
 def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> Registration:
@@ -238,7 +238,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
         fitted = _fitted(sites, area, mode)
         if fitted is not None and (mode != "auto" or _is_better(fitted, sites)):
             with_residuals = _with_residuals(sites, fitted.displacement)
-            return _by_field(fitted, with_residuals, area, "affine" if mode == "affine" else "local", summary)
+            return _by_field(fitted, with_residuals, area, "affine" if mode == "affine" else "local")
     if smooth.inlier.mean() < _COHERENT or smooth.sigma.max() > _SCATTERED:
         reason = f"tiles disagree: {int(smooth.inlier.sum())} of {len(good)} show the same shift"
         return _not_registered(summary, "mismatch", reason)
@@ -330,9 +330,7 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
     )
 
 
-def _by_field(
-    smooth: FittedDisplacement, sites: Sequence[Site], area: Window, kind: Kind, whole: Estimate
-) -> Registration:
+def _by_field(smooth: FittedDisplacement, sites: Sequence[Site], area: Window, kind: Kind) -> Registration:
     displacement = smooth.displacement.rounded()
     good = [s for s in sites if s.accepted]
     rows, cols = np.linspace(area.row, area.stop_row, 33), np.linspace(area.col, area.stop_col, 33)

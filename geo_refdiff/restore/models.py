@@ -16,9 +16,6 @@ from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 if TYPE_CHECKING:
     from geo_refdiff.diffusion.denoiser import Denoiser
 
-RestorerFactory = Callable[[SensorModel], Restorer]
-"""Makes a restorer for a sensor, as the classical ones are made."""
-
 _WHOLE = 0.02
 
 

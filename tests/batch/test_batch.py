@@ -465,6 +465,7 @@ def test_command_says_all_and_exits_by_success(
         (["--resource", "GPU=1"], 2, "--resource needs workers"),
         (["--workers", "1", "--resource", "GPU=0"], 2, "resource 'GPU=0': give NAME=NUMBER"),
         (["--workers", "1", "--worker-wait", "-1"], 2, "worker wait -1: give minutes, 0 or more"),
+        (["--workers", "1", "--split", "-1"], 2, "split -1: give a whole number, 0 or more"),
         (["--threads", "0"], 2, "threads 0"),
         (["--device", "tpu"], 2, "device 'tpu'"),
     ],

@@ -181,7 +181,16 @@ def test_clouds_of_level_1c_that_are_none_or_damaged(make_sentinel_2: Make, tmp_
     name = next(folder.rglob("MSK_*"))
     assert f"the scene is free of clouds, as {name.name} tells" in run(folder, out, clouds="nodata").notes
     np.testing.assert_array_equal(pixels(out)[1], fine(~EMPTY))
-    name.write_bytes(name.read_bytes()[:200])
+    whole = name.read_bytes()
+    if baseline == "02.09":
+        ring = b"<Polygon><exterior><posList %s</posList></exterior></Polygon></eop:Mask>"
+        name.write_bytes(whole.replace(b"</eop:Mask>", ring % b'srsDimension="two">6e5 x'))
+        with pytest.raises(InputError, match=rf"{name.name}: posList is 'x', no number"):
+            run(folder, out, overwrite=True)
+        corners = b"600000 5399900 600100 5399900 600100 5399800 600000 5399900"
+        name.write_bytes(whole.replace(b"</eop:Mask>", ring % (b'srsDimension="two">' + corners)))
+        assert any("of the scene is cloudy" in note for note in run(folder, out, overwrite=True).notes)
+    name.write_bytes(whole[:200])
     with pytest.raises(InputError, match=rf"{name.name}: (is no XML|cannot be (opened as a raster|read))") as error:
         run(folder, out, overwrite=True)
     assert "\n" not in str(error.value)

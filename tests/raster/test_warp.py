@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,20 @@ def test_readers_of_one_warp_share_its_tiles(sources: dict[str, Path], monkeypat
         before = len(warped)
         np.testing.assert_array_equal(pixels(other, (2, 3), NORTH_UP), first)
         assert len(warped) == before + 2
+
+
+def test_a_forked_process_reads_while_a_thread_of_its_parent_held_the_tiles(sources: dict[str, Path]) -> None:
+    info = inspect(sources["degrees"], "reference")
+
+    def read() -> None:
+        with WarpedReader(info, (2, 3), NORTH_UP) as reader:
+            reader.read(Window(0, 0, 8, 8))
+
+    with WarpedReader(info, (2, 3), NORTH_UP) as held, held._tiles._lock:
+        child = get_context("fork").Process(target=read)
+        child.start()
+        child.join(20)
+        try:
+            assert child.exitcode == 0
+        finally:
+            child.kill()
