@@ -128,8 +128,8 @@ def opened(copy: Tensor, exponent: float) -> Tensor:
     """Shares of the reference's detail to copy, raised where the reference is trusted all around.
 
     Losses by the pixel keep these shares lower than looks right. An exponent for all of them would raise those of a
-    reference of another place most, so it holds where their mean over some 36 px is above 0.25, and fades out to 1 where
-    that is below 0.15.
+    reference of another place most, so it holds where their mean over some 36 px is above 0.3, and fades out to 1
+    where that is below 0.2.
 
     Args:
         copy: (N, 2, H, W) in 0..1.

@@ -11,7 +11,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.train.config import INFERENCE_KEYS, TrainConfig, load_config, presets
@@ -74,6 +76,19 @@ def test_links_lead_somewhere(page: str) -> None:
         assert (PAGE.parent / target).exists(), target
 
 
+def write_second(folder: Path) -> None:
+    """Two pairs of noise as SECOND publishes its own."""
+    rng = np.random.default_rng(0)
+    for kind in ("im1", "im2", "label1", "label2"):
+        (folder / kind).mkdir(parents=True)
+        for n in range(2):
+            image = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
+            if kind.startswith("label"):
+                image[:] = 255
+                image[40:60] = (128, 0, 0)  # a building at either date
+            Image.fromarray(image).save(folder / kind / f"{n:05d}.png")
+
+
 def test_the_commands_run_one_after_the_other(
     page: str,
     tiny_index: Path,
@@ -87,6 +102,7 @@ def test_the_commands_run_one_after_the_other(
     Path("images/2").rename("images/test_city")
     for index in ("landscapes", "build/landscapes-10000-10039", "build/landscapes-9000-9007"):
         write_pairs(Path(f"{index}.csv"), range(1), 128)
+    write_second(Path("SECOND"))
     Path("mine.toml").write_text(page.split("```toml\n")[1].split("```")[0])
     config = load_config("mine.toml")
     assert (config.training.steps, config.data.validation) == (8000, ("test.csv",))
@@ -103,9 +119,9 @@ def test_the_commands_run_one_after_the_other(
         monkeypatch.setattr(sys, "argv", [program, *args])
         assert run([*args, *more]) == 0, capsys.readouterr().err
         ran.append(args[0])
-    assert ran == ["index", "index", "train", "train", "evaluate", "train", "train", "train"]
+    assert ran == ["index", "index", "train", "train", "evaluate", "train", "train", "train", "train"]
     assert "continuing after step 2" in capsys.readouterr().err
-    assert {path.name for path in Path("runs").iterdir()} == {"first", "mine", "finer"}
+    assert {path.name for path in Path("runs").iterdir()} == {"first", "mine", "finer", "second"}
     assert {path.name for path in Path("runs/mine/model").iterdir()} == {
         "config.json",
         "model.safetensors",
