@@ -298,7 +298,7 @@ class LrConsistency:
         nodata.
 
         It may not where all bands of the output hold it, as can be where another band of the scene, which is not in the
-        output, reported that the pixel is valid: it would read as missing.
+        output, makes the pixel a valid one: it would read as missing.
         """
         if self.nodata is None:
             return None
