@@ -42,9 +42,7 @@ def _noisy() -> dict[str, dict[str, Any]]:
             continue  # nothing to declare
         name = f"8x, noise {percent:g} %, PSF {psf:g}".replace(" noise 0 %,", "")
         options: dict[str, Any] = {"noise": percent * _PERCENT, "psf_sigma": psf}
-        if declared:
-            options["consistency"] = "standard" if percent else "window"
-        elif psf != _ASSUMED:
+        if not declared and psf != _ASSUMED:
             options["declared_psf"] = _ASSUMED
         conditions[name if declared else f"{name}, not declared"] = options
     return conditions

@@ -48,7 +48,7 @@ class Observation:
     lr: Tensor
     sensor: SensorModel
     other: Tensor | None = None
-    consistency: Consistency = "window"
+    consistency: Consistency = "standard"
     noise: float = 0.0
 
 

@@ -152,8 +152,8 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     paste: Annotated[bool, Option(help="Paste other places into the references; the true mask is then exact.")] = False
     consistency: Annotated[
         Consistency,
-        Option(help="Back-projection of each tile, or upscale's correction of the whole; standard knows the noise."),
-    ] = "window"
+        Option(help="upscale's correction of the whole (standard knows the noise), or each tile's own back-projection."),
+    ] = "standard"
     outputs: Annotated[
         tuple[str, ...],
         Option(

@@ -259,8 +259,8 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
     }
     if methods.reference != ("given",):
         lines["reference given to the models"] = ", ".join(methods.reference)
-    if methods.consistency != "window":
-        lines["back-projection"] = f"of the whole, {methods.consistency}, as upscale does it"
+    whole = f"of the whole, {methods.consistency}, as upscale does it"
+    lines["back-projection"] = "of each tile by itself" if methods.consistency == "window" else whole
     ranges = {spec.numbers: None for spec in setup.specs if spec.numbers != UINT8}
     if ranges:
         shown = [f"{n.low:g} to {n.high:g} in {n.dtype}" for n in ranges]

@@ -34,7 +34,7 @@ def test_a_line_of_the_table() -> None:
 
 def test_noise_and_psf_are_declared_and_not() -> None:
     declared, unknown = (CONDITIONS[f"8x, noise 1 %, PSF 0.48{end}"] for end in ("", ", not declared"))
-    assert declared == {"noise": 2.55, "psf_sigma": 0.48, "consistency": "standard"}
+    assert declared == {"noise": 2.55, "psf_sigma": 0.48}
     assert unknown == {"noise": 2.55, "psf_sigma": 0.48, "declared_psf": 0.35}
     names = [name for name in CONDITIONS if "noise" in name]
     assert len(names) == 3 * 2 * 2

@@ -209,7 +209,6 @@ def test_what_is_measured_is_what_the_product_writes(tiny_compact: Path, tmp_pat
         images=True,
         grid=0,
         scale=(4,),
-        consistency="standard",
         out=tmp_path / "out",
     )
     images = tmp_path / "out" / "images" / "4x"
@@ -482,9 +481,9 @@ def test_without_the_judge_its_figures_are_left_out_and_said(
 def test_noise_and_a_psf_that_is_declared_wrongly(data: str, tmp_path: Path) -> None:
     common: dict[str, Any] = {"data": data, "tile": 64, "grid": 0, "psf_sigma": 0.5}
     clean = evaluate(**common, out=tmp_path / "clean").metrics
-    noisy = evaluate(**common, noise=6.0, out=tmp_path / "noisy").metrics
-    again = evaluate(**common, noise=6.0, out=tmp_path / "again").metrics
-    aware = evaluate(**common, noise=6.0, consistency="standard", out=tmp_path / "standard").metrics
+    noisy = evaluate(**common, noise=6.0, consistency="window", out=tmp_path / "noisy").metrics
+    again = evaluate(**common, noise=6.0, consistency="window", out=tmp_path / "again").metrics
+    aware = evaluate(**common, noise=6.0, out=tmp_path / "aware").metrics
     wrong = evaluate(**common, declared_psf=0.2, out=tmp_path / "wrong")
     assert (
         noisy["scales"]["8"]["methods"]["bicubic"]["per_tile"] == again["scales"]["8"]["methods"]["bicubic"]["per_tile"]
