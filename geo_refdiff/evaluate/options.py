@@ -152,7 +152,9 @@ class MethodOptions(Options, frozen=True, kw_only=True):
     paste: Annotated[bool, Option(help="Paste other places into the references; the true mask is then exact.")] = False
     consistency: Annotated[
         Consistency,
-        Option(help="upscale's correction of the whole (standard knows the noise), or each tile's own back-projection."),
+        Option(
+            help="upscale's correction of the whole (standard knows the noise), or each tile's own back-projection."
+        ),
     ] = "standard"
     outputs: Annotated[
         tuple[str, ...],

@@ -24,6 +24,7 @@ from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.plan.records import THREADS, Bands, Grid, ModelRecord, Plan, SensorRecord, correction_halo
 from geo_refdiff.plan.survey import (
     Noise,
+    SeenReference,
     fill_note,
     fit_reference,
     survey_noise,
@@ -108,15 +109,15 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     )
     note = fill_note(scene, bands.scene) or undeclared_fill_note(scene, bands.scene)
     notes += [] if note is None else [note]
+    seen: SeenReference | None = None
     if reference is not None and restorer.uses_reference:
         _LOG.debug("fitting the reference's values to the scene's")
-        fitted = fit_reference(
-            radiometry, scene, bands.scene, reference, bands.reference, target, sensor, placed.on_target(scale)
-        )
+        seen = SeenReference(reference, bands.reference, target, sensor, placed.on_target(scale))
+        fitted = fit_reference(radiometry, scene, bands.scene, seen)
         note = unfit(fitted, placed, scene, reference)
         if note is not None and (model.bands or not fitted.pixels):
             notes.append(note)
-            reference, dropped, placed = None, note, replace(placed, unused=True)
+            reference, dropped, placed, seen = None, note, replace(placed, unused=True), None
         else:
             notes += reference_notes(reference, scene, target, fitted)
             radiometry = fitted
@@ -140,7 +141,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
         notes.append(f"the mask {where}; say --mask-lies-on {other} if that is wrong")
     bands, radiometry = survey_others(scene, bands, radiometry)
     _LOG.debug("looking at the scene's noise")
-    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise, taken_by)
+    noise = survey_noise(scene, bands, radiometry, options.radiometry.noise, taken_by, seen)
     notes += _noise_notes(noise, bands, options.radiometry.noise)
     notes += _unused_notes(restorer, reference, mask, bands, scene)
     origin = lattice_origin(Affine(*scene.transform))
@@ -230,8 +231,13 @@ def _noise_notes(noise: Noise, bands: Bands, asked: str | float) -> list[str]:
     )
     notes = []
     if asked == AUTO and measured:
+        unsure = ", ".join(name for name, of_band in zip(names, noise.uncertain, strict=True) if of_band)
+        doubt = (
+            f" (uncertain in {unsure}, where the ground hides it: it may be off by a factor of two)" if unsure else ""
+        )
         notes.append(
-            f"noise of the scene, estimated, in digital numbers: {measured}; give it with --noise if that is wrong"
+            f"noise of the scene, estimated, in digital numbers: {measured}{doubt}; "
+            "give it with --noise if that is wrong"
         )
     if asked == AUTO and usual:
         notes.append(

@@ -63,6 +63,25 @@ _RUN_ALIKE = 0.5
 """Correlation of a band from which on a gain beyond that is believed: the reference is in other units."""
 
 
+@dataclass(frozen=True, slots=True)
+class SeenReference:
+    """A reference as the sensor would see it.
+
+    Attributes:
+        info: the reference.
+        bands: 1-based.
+        target: the whole scene's output grid.
+        sensor: the declared operator.
+        displacement: of the reference, pixels of the target.
+    """
+
+    info: RasterInfo
+    bands: tuple[int, ...]
+    target: GeoBox
+    sensor: SensorModel
+    displacement: Displacement | None = None
+
+
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -73,7 +92,8 @@ def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
 
     @wraps(survey)
     def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
-        known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
+        infos = (each.info if isinstance(each, SeenReference) else each for each in args)
+        known = all(info.mtime_ns for info in infos if isinstance(info, RasterInfo))
         return kept(*args, **options) if known else survey(*args, **options)  # type: ignore[arg-type]
 
     return call
@@ -161,11 +181,13 @@ class Noise:
     Attributes:
         sigmas: standard deviation for each computed band, digital numbers.
         usual: whether that is the sensor's usual one, since it could not be measured.
+        uncertain: whether it may be off by a factor of two, since the ground hides it everywhere.
         components: mixtures of the bands with noise, see `sensor.wiener.components`.
     """
 
     sigmas: tuple[float, ...]
     usual: tuple[bool, ...]
+    uncertain: tuple[bool, ...]
     components: tuple[tuple[float, ...], ...]
 
 
@@ -176,31 +198,37 @@ def survey_noise(
     radiometry: Radiometry,
     asked: str | float,
     instrument: Instrument | None = None,
+    reference: SeenReference | None = None,
 ) -> Noise:
     """The noise of the scene.
 
     Args:
         radiometry: of all these bands.
-        asked: "auto": estimated from the scene itself, 0 where it is lost in rounding; "SNR:..." of each band's mid
-            value, offset taken into account; or the figure itself.
+        asked: "auto": estimated from the scene itself, and the reference where it covers enough, 0 where it is lost in
+            rounding; "SNR:..." of each band's mid value, offset taken into account; or the figure itself.
         instrument: whose usual noise is taken where the scene is too small to tell, or cloudy; None: 0 there.
+        reference: as it is placed; None: there is none.
     """
     count = len(bands.computed)
+    none = (False,) * count
     if asked == 0:
-        return Noise((0.0,) * count, (False,) * count, ())
+        return Noise((0.0,) * count, none, none, ())
     tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        found = estimate_noise(tiles)
-        untold = tuple(bool(np.isnan(sigma)) for sigma in found)
-        usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
-        sigmas = tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True))
-        return Noise(sigmas, untold, components(tiles, sigmas))
+        estimate = estimate_noise([]) if reference is None else estimate_noise(*_pairs(info, bands.computed, reference))
+        if reference is None or np.isnan(estimate.sigmas).any():
+            estimate = estimate_noise(tiles)
+        untold = tuple(bool(np.isnan(sigma)) for sigma in estimate.sigmas)
+        sigmas = tuple(
+            _usual(info, bands, k, instrument) if untold[k] else sigma for k, sigma in enumerate(estimate.sigmas)
+        )
+        return Noise(sigmas, untold, estimate.uncertain, components(tiles, sigmas))
     if isinstance(asked, str):
         zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
         sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
     else:
         sigmas = (asked,) * count
-    return Noise(sigmas, (False,) * count, components(tiles, sigmas))
+    return Noise(sigmas, none, none, components(tiles, sigmas))
 
 
 def _usual(info: RasterInfo, bands: Bands, place: int, instrument: Instrument | None) -> float:
@@ -238,44 +266,32 @@ def _tiles(info: RasterInfo, bands: tuple[int, ...]) -> tuple[NDArray[np.float64
 
 @remembered
 def fit_reference(
-    radiometry: Radiometry,
-    scene: RasterInfo,
-    scene_bands: tuple[int, ...],
-    reference: RasterInfo,
-    reference_bands: tuple[int, ...],
-    target: GeoBox,
-    sensor: SensorModel,
-    displacement: Displacement | None = None,
+    radiometry: Radiometry, scene: RasterInfo, scene_bands: tuple[int, ...], reference: SeenReference
 ) -> Radiometry:
     """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
 
     Args:
         radiometry: of the scene; comes back with the fit added.
-        target: the whole scene's output grid.
-        sensor: the declared operator.
-        displacement: of the reference, pixels of the target.
     """
-    a, b = _pairs(scene, scene_bands, reference, reference_bands, target, sensor, displacement)
-    return _fitted(radiometry, a, b, same_type=scene.dtype == reference.dtype)
+    pairs = _pairs(scene, scene_bands, reference)
+    b, a = (np.concatenate([tile.reshape(len(tile), -1) for tile in tiles], axis=1) for tiles in pairs)
+    good = np.isfinite(a).all(axis=0) & np.isfinite(b).all(axis=0)
+    return _fitted(radiometry, a[:, good], b[:, good], same_type=scene.dtype == reference.info.dtype)
 
 
+@remembered
 def _pairs(
-    scene: RasterInfo,
-    scene_bands: tuple[int, ...],
-    reference: RasterInfo,
-    reference_bands: tuple[int, ...],
-    target: GeoBox,
-    sensor: SensorModel,
-    displacement: Displacement | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(C, n) pixels of the reference as the sensor would see it, and of the scene, where both are valid."""
-    area = footprint(reference, scene)
+    scene: RasterInfo, scene_bands: tuple[int, ...], reference: SeenReference
+) -> tuple[tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
+    """(C, h, w) tiles of the scene, and of the reference as the sensor would see it; NaN where either is missing."""
+    area = footprint(reference.info, scene)
+    sensor = reference.sensor
     reference_values: list[NDArray[np.float64]] = []
     scene_values: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)
     with (
         RasterReader(scene, scene_bands) as lr,
-        WarpedReader(reference, reference_bands, target, "cubic", displacement) as hr,
+        WarpedReader(reference.info, reference.bands, reference.target, "cubic", reference.displacement) as hr,
     ):
 
         def compare(window: Window) -> int:
@@ -285,17 +301,16 @@ def _pairs(
             fine, fine_valid = torch.from_numpy(image.astype(np.float32))[None], torch.from_numpy(present)[None, None]
             mean, share = sensor.observe_valid(fine, fine_valid)
             good = (share[0, 0].numpy() >= _LEAST_SEEN) & valid.all(axis=0)
-            observed = mean[0].numpy()
-            reference_values.append(observed[:, good].astype(np.float64))
-            scene_values.append(values[:, good].astype(np.float64))
+            reference_values.append(np.where(good, mean[0].numpy().astype(np.float64), np.nan))
+            scene_values.append(np.where(good, values.astype(np.float64), np.nan))
             return int(good.sum())
 
         fixed = list(_spread(area, side, side, _REFERENCE_TILES))
         if _is_thin(sum(compare(window) for window in fixed), fixed, area):
-            both = tiles_with_data(scene, scene_bands[0], side, (reference, reference_bands[0]))
+            both = tiles_with_data(scene, scene_bands[0], side, (reference.info, reference.bands[0]))
             for window in pick_evenly(both, _REFERENCE_TILES**2):
                 compare(window)
-    return np.concatenate(reference_values, axis=1), np.concatenate(scene_values, axis=1)
+    return tuple(scene_values), tuple(reference_values)
 
 
 def _fitted(

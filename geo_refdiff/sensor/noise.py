@@ -1,207 +1,221 @@
-"""How noisy a scene is, estimated from the scene itself.
+"""How noisy a scene is, estimated from the scene itself, and from a reference where there is one.
 
-A diagonal high pass leaves the corner of the spectrum, where a sensor's PSF lets little of the ground through and noise
-is as strong as anywhere. What of the ground is left there has two marks that noise has not: it grows with the contrast
-around, and bands share it. So variances are followed down to places without contrast, and of each band only what the
-others do not explain counts (residual of a linear regression).
+Squares of 7 x 7 pixels are transformed by orthonormal polynomials. The highest orders leave the corner of the
+spectrum, where a sensor's PSF lets little of the ground through and noise is as strong as anywhere. What of the ground
+is left there has three marks that noise has not: it is strong in some places and weak in others, bands share it, and
+so does the reference as the sensor would have seen it. One model has all three: the coefficients of a place are normal
+with the covariance D + s G. D, the noise, is the same everywhere and, of bands that have noise of their own, diagonal.
+G, the ground, is one of two matrices: with the reference and without, or with other bands and without. s is how strong
+the ground is in that place. D, G and how often each s occurs follow by maximum likelihood (expectation-maximisation).
+It is a Gaussian scale mixture (Portilla et al., "Image denoising using scale mixtures of Gaussians in the wavelet
+domain", IEEE TIP 12, 2003) with a factor model of the bands. That bands predict each other and noise does not is due
+to Roger and Arnold ("Reliably estimating the noise in AVIRIS hyperspectral images", IJRS 17, 1996).
 
-Bands may share noise, too, as of colour cameras and pansharpened images. Where there are calm places, and all that is
-left there is clearly more than what bands do not share, all of it counts. A dense city in few pixels has no calm
-places: there the estimate may be off by a factor of two (docs/radiometry.md has the figures).
+Bands may share noise, too, as of colour cameras and pansharpened images. D is full then; it is believed where it is
+about as strong in lower orders, as white noise is and the ground is not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
-from geo_refdiff.sensor.convolution import convolve_along
+Array = NDArray[np.float64]
 
-Tile = NDArray[np.float64]
+_SIDE = 7
+"""Of the squares, scene pixels."""
 
-_HIGH_PASS = (1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0)
-"""Sixth difference, along both axes."""
+_HIGH, _LOWER = (5, 6), (4, 5)
+"""Orders along each axis: that noise is measured in, and where noise is as strong and the ground stronger."""
 
-_SMOOTHING = np.exp(-0.5 * (np.arange(-3, 4) / 0.8) ** 2)
-_SMOOTHING /= _SMOOTHING.sum()
-"""Of the band in which contrast is measured, which has next to nothing in common with the high pass."""
+_PLACES, _FEWEST = 2500, 1600
+"""Squares that are looked at, about; and that there must be, those between them counted, else nothing is said."""
 
-_SLOPE = np.array([1.0, 0.0, -1.0])
+_NOTHING = 1e-9
+"""Beside the largest value: an error of arithmetic where all is flat or a ramp."""
 
-_NEAR = 5
-"""Side of the places over which contrast is averaged, scene pixels."""
+_STRENGTHS = 2.5 ** np.arange(-8.0, 6.0)
+"""s, over the energy that is usual in the scene."""
 
-_REACH = 6
-"""scene pixels that a place depends on, on each side."""
+_SPREAD = np.maximum(2.0 - np.abs(np.subtract.outer(np.arange(14), np.arange(14))), 0.0)
+_SPREAD /= _SPREAD.sum(axis=1, keepdims=True)
+"""Smooths how often each s occurs, after every round (Silverman et al., "A smoothed EM approach to indirect estimation
+problems", JRSS B 52, 1990): the strength of the ground varies, else what is the same everywhere could be ground."""
 
-_LEVELS = 10
-"""Classes of contrast, of the same number of places."""
+_ROUNDS, _STEPS = 40, 5
+"""Of expectation, and of maximisation in each."""
 
-_CALM = 0.2
-"""Part of the places, those with the least contrast, that is looked at."""
+_LEAST = 1e-9
+"""Variance beside the usual one, so that matrices have inverses."""
 
-_NOTHING = 1e-20
-"""Contrast beside the square of the largest value: an error of arithmetic where all pixels are the same."""
+_ALONE = 0.6
+"""Part of the variance that is the same everywhere which bands do not share, from which on it is all that is noise."""
 
-_ENOUGH = 4000
-"""Places; with fewer in that part, more of a small scene is looked at, up to half."""
+_FALL, _WHITE = 6.0, 2.0
+"""What is the same everywhere, in lower orders over that in the highest: of the ground, usually; and up to which so
+much of it is noise that what bands share counts."""
 
-_FEWEST = 400
-"""Places in a class; with fewer than four such in all nothing is said."""
+_ALIKE = 0.05
+"""Part of the scene that a reference of the same place explains at least; of another one it is .01."""
 
-_OUTLIERS = 4.0
-"""Robust standard deviations beyond which a place is an edge."""
-
-_KEPT, _KEPT_VARIANCE = 2.0, 0.77374
-"""Standard deviations beyond which a value counts for no variance, and the variance of a normal one that is within."""
-
-_CALM_ENOUGH = 0.25
-"""The ground's contrast at the calmest places over that at the least calm ones that are looked at, up to which
-variances can be followed down."""
-
-_ALONE = 0.7
-"""Of all variance there, what of it is not shared, from which on bands are taken to have noise of their own alone."""
-
-_SHARED = 0.75
-"""Most of a band's variance that is taken for the ground because other bands have it, too."""
+_CALMEST, _HIDDEN = 10.0, 0.5
+"""Percentile of the places by energy, and what of it must be noise, or the estimate is uncertain."""
 
 _CLEAR = 2.0
 """Times the variance of rounding; what is less is rounding."""
 
 
-def estimate_noise(tiles: Sequence[Tile]) -> tuple[float, ...]:
-    """Standard deviation of the noise of each band, in the tiles' units; 0 where it does not rise above rounding.
+@dataclass(frozen=True, slots=True)
+class NoiseEstimate:
+    """What was estimated, a value a band.
+
+    Attributes:
+        sigmas: standard deviations, to four digits; 0 where noise does not rise above rounding, NaN where there is too
+            little to tell from.
+        uncertain: whether the ground hides it even in the calmest places: it may be off by a factor of two.
+    """
+
+    sigmas: tuple[float, ...]
+    uncertain: tuple[bool, ...]
+
+
+def estimate_noise(tiles: Sequence[Array], references: Sequence[Array] = ()) -> NoiseEstimate:
+    """The noise of each band, in the tiles' units, taken for white; if it grows with the signal, calm places count.
 
     Args:
-        tiles: (C, h, w) pieces of a scene, at least 13 pixels a side to count, NaN = missing.
-
-    Returns:
-        C values; NaN where there is too little to tell from. White noise; of noise that grows with the signal, that of
-        the places with the least contrast.
+        tiles: (C, h, w) pieces of a scene, at least 7 pixels a side to count, NaN = missing.
+        references: (R, h, w) the same pieces of a reference as the sensor sees it, in any units; not used where it does
+            not show the same.
     """
     bands = len(tiles[0]) if tiles else 0
-    sigmas = np.zeros(bands)
-    parts = [_places(tile) for tile in tiles if min(tile.shape[1:]) > 2 * _REACH]
-    if not parts:
-        return (math.nan,) * bands
-    high, contrast = (np.concatenate([part[k] for part in parts], axis=1) for k in (0, 1))
-    valid = np.isfinite(high).all(axis=0) & np.isfinite(contrast).all(axis=0)
-    high, contrast = high[:, valid], contrast[:, valid]
-    if high.shape[1] < 4 * _FEWEST:
-        return (math.nan,) * bands
-    live = (contrast > 0).mean(axis=1) >= 0.5
-    high, contrast = high[live], contrast[live]
-    moving = (contrast > 0).all(axis=0)
-    if not live.any() or moving.sum() < 4 * _FEWEST:
-        return tuple(sigmas.tolist())
-    variance = _variance(high[:, moving], contrast[:, moving])
-    rounding = np.array([_step(tiles, band) ** 2 / 12 for band in np.flatnonzero(live).tolist()])
-    sigmas[live] = np.sqrt(np.where(variance > _CLEAR * rounding, variance - rounding, 0.0))
-    return tuple(sigmas.tolist())
+    sigmas, uncertain = np.full(bands, math.nan), np.zeros(bands, dtype=bool)
+    both = [np.concatenate(pair) for pair in zip(tiles, references, strict=True)] if references else list(tiles)
+    both = [tile for tile in both if min(tile.shape[1:]) >= _SIDE]
+    stride = max(1, math.isqrt(sum(tile[0].size for tile in both) // _PLACES))
+    high, lower = (
+        np.concatenate([_squares(tile, orders, stride) for tile in both] or [np.empty((1, 0, bands))], axis=1)
+        for orders in (_HIGH, _LOWER)
+    )
+    valid = np.isfinite(high).all(axis=(0, 2))
+    high, lower = high[:, valid], lower[:, valid]
+    if high.shape[1] * stride**2 < _FEWEST:
+        return NoiseEstimate(tuple(sigmas.tolist()), tuple(uncertain.tolist()))
+    sigmas[:] = 0
+    largest = max(float(np.max(np.abs(tile), initial=0.0, where=np.isfinite(tile))) for tile in both)
+    moving = np.abs(high).max(axis=0) > _NOTHING * largest
+    live = moving.mean(axis=0) >= 0.5
+    cut = np.concatenate([_cut(tile, stride) for tile in both])[valid]
+    used = (moving & ~cut)[:, live].all(axis=1)
+    own = np.flatnonzero(live[:bands])
+    if used.sum() * stride**2 < _FEWEST or not own.size:
+        return NoiseEstimate(tuple(sigmas.tolist()), tuple(uncertain.tolist()))
+    high, lower = high[:, used][..., live], lower[:, used][..., live]
+    if _explained(lower, own.size) < _ALIKE:
+        high, lower = high[..., : own.size], lower[..., : own.size]
+    variance = _variance(high, lower, own.size)
+    rounding = np.array([_step(tiles, band) ** 2 / 12 for band in own.tolist()])
+    sigmas[own] = np.sqrt(np.where(variance > _CLEAR * rounding, variance - rounding, 0.0))
+    calmest = np.percentile(np.square(high[..., : own.size]).mean(axis=0), _CALMEST, axis=0)
+    uncertain[own] = (sigmas[own] > 0) & (variance < _HIDDEN * calmest)
+    return NoiseEstimate(tuple(float(f"{sigma:.4g}") for sigma in sigmas), tuple(uncertain.tolist()))
 
 
-def _places(tile: Tile) -> tuple[Tile, Tile]:
-    """(C, n) high pass, of unit gain for white noise, and contrast around it; 0 near where all is the same."""
-    taps = np.array(_HIGH_PASS) / np.linalg.norm(_HIGH_PASS)
-    beyond = _REACH - len(taps) // 2
-    high = _along_both(tile, taps)[..., beyond:-beyond, beyond:-beyond]
-    contrast = _contrast(np.pad(tile, ((0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="symmetric"))
-    same = contrast < _NOTHING * np.max(np.abs(tile), initial=0.0, where=np.isfinite(tile)) ** 2
-    contrast = contrast[..., _REACH:-_REACH, _REACH:-_REACH]
-    if same.any():
-        side = 2 * _REACH + 1
-        near = F.max_pool2d(F.max_pool2d(same.to(torch.float32), (side, 1), 1), (1, side), 1)
-        contrast = contrast.masked_fill(near > 0, 0.0)
-    return high.reshape(len(tile), -1).numpy(), contrast.reshape(len(tile), -1).numpy()
+def _views(tile: Array, stride: int) -> Array:
+    """(C, i, j, 7, 7) squares of a tile (C, h, w)."""
+    return sliding_window_view(tile, (_SIDE, _SIDE), axis=(1, 2))[:, ::stride, ::stride]
 
 
-def _contrast(tile: Tile) -> Tensor:
-    """(1, C, h - 2 reach, w - 2 reach): the mean square of the slopes of a smoothed tile (C, h, w)."""
-    smooth = _along_both(tile, _SMOOTHING)
-    rows, cols = (convolve_along(smooth, torch.from_numpy(_SLOPE)[None], 1, dim) for dim in (-2, -1))
-    square = rows[..., 1:-1] ** 2 + cols[..., 1:-1, :] ** 2
-    return _along_both(square[0].numpy(), np.full(_NEAR, 1 / _NEAR))
+def _cut(tile: Array, stride: int) -> NDArray[np.bool_]:
+    """(n, C) whether a square reaches into what is all the same: saturated, filled."""
+    near = _SIDE // 2
+    views = _views(tile, stride)
+    sides = (views[..., :near, :], views[..., -near:, :], views[..., :near], views[..., -near:])
+    same = np.any([np.ptp(side, axis=(-2, -1)) == 0 for side in sides], axis=0)
+    return np.asarray(same.reshape(len(tile), -1).T)
 
 
-def _along_both(tile: Tile, taps: NDArray[np.float64]) -> Tensor:
-    """(1, C, h - n, w - n): a tile (C, h, w) convolved along both axes with n + 1 taps."""
-    kernel = torch.from_numpy(taps)[None]
-    return convolve_along(convolve_along(torch.from_numpy(tile)[None], kernel, 1, -2), kernel, 1, -1)
+def _squares(tile: Array, orders: tuple[int, ...], stride: int) -> Array:
+    """(F, n, C) coefficients of the squares of a tile (C, h, w), orders in pairs; of unit gain for white noise."""
+    at = np.arange(_SIDE) - _SIDE // 2
+    taps = np.linalg.qr(np.vander(at, increasing=True).astype(np.float64))[0].T[list(orders)]
+    values = np.einsum("cijab,fa,gb->fgijc", _views(tile, stride), taps, taps, optimize=True)
+    return np.asarray(values.reshape(len(orders) ** 2, -1, len(tile)))
 
 
-def _noise_contrast() -> float:
-    """Contrast of white noise of variance 1."""
-    return 2 * float((np.convolve(_SMOOTHING, _SLOPE) ** 2).sum() * (_SMOOTHING**2).sum())
+def _explained(lower: Array, bands: int) -> float:
+    """Part of the bands of squares (F, n, B) that the reference, the rest of them, explains; squares count alike."""
+    flat = (lower / (lower.std(axis=(0, 1)) + 1e-300)).reshape(-1, lower.shape[2])
+    flat = flat / (np.sqrt(np.mean(flat**2, axis=1, keepdims=True)) + 1e-300)
+    scene, reference = flat[:, :bands], flat[:, bands:]
+    residual = scene - reference @ np.linalg.lstsq(reference, scene, rcond=None)[0]
+    return 1 - float(np.square(residual).sum() / np.square(scene).sum())
 
 
-def _variance(high: Tile, contrast: Tile) -> NDArray[np.float64]:
-    """(C,) variance of the noise, rounding included."""
-    weight = 1 / np.median(contrast, axis=1)
-    total = weight @ contrast
-    calm = np.argsort(total, kind="stable")[: min(max(int(_CALM * total.size), _ENOUGH), total.size // 2)]
-    levels = np.array_split(calm, min(_LEVELS, max(2, calm.size // _FEWEST)))
-    at = np.array([total[level].mean() for level in levels])
-    whole, unshared = np.array([_variances(high[:, level]) for level in levels]).swapaxes(0, 1)
-    every, bare = _without_contrast(whole, at, weight)
-    own, _ = _without_contrast(unshared, at, weight)
-    calm_enough = at[0] - bare <= _CALM_ENOUGH * (at[-1] - bare)
-    shares = calm_enough and own.sum() < _ALONE * every.sum()
-    return every if shares else own
+def _variance(high: Array, lower: Array, bands: int) -> Array:
+    """(bands,) variance of the noise, rounding included, in squares (F, n, B); the first bands are the scene's."""
+    alone = np.eye(high.shape[2], dtype=bool)
+    own = _noise(high, alone, bands)
+    if bands == 1:
+        return own
+    shared = alone.copy()
+    shared[:bands, :bands] = True
+    every = _noise(high, shared, bands)
+    if own.sum() >= _ALONE * every.sum():
+        return own
+    fall = float(np.mean(_noise(lower, shared, bands) / every))
+    return np.maximum(own, every * min(1.0, (_FALL - fall) / (_FALL - 1))) if fall <= _WHITE else own
 
 
-def _without_contrast(
-    variances: NDArray[np.float64], at: NDArray[np.float64], weight: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """(C,) what variances (levels, C) are where there is no contrast but the noise's own, and that contrast."""
-    variance = variances[0]
-    for _ in range(4):
-        bare = _noise_contrast() * float(weight @ variance)
-        variance = np.array([_followed_down(at, band, bare) for band in variances.T])
-    return variance, bare
+def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
+    """(bands,) variance of the noise in squares (F, n, B), whose covariance is 0 where not noisy (B, B)."""
+    orders, places, count = high.shape
+    scale = np.sqrt(np.median(high**2, axis=(0, 1))) + 1e-300
+    high = high / scale
+    row, col = np.triu_indices(count)
+    products = np.concatenate([values[:, row] * values[:, col] for values in high], axis=1)
+    energy = np.mean(high**2, axis=(0, 2))
+    noise = np.eye(count) * np.percentile(energy, 5)
+    shape = high / np.sqrt(energy)[:, None]
+    whole = shape.swapaxes(1, 2) @ shape / places + 1e-6 * np.eye(count)
+    groups = np.arange(count) < bands
+    apart = np.equal.outer(groups, groups) if bands < count else np.eye(count)
+    ground = np.stack([whole, whole * apart])  # (2, F, B, B)
+    kinds, levels = len(ground), len(_STRENGTHS)
+    s = _STRENGTHS[:, None, None]
+    share = np.full((kinds, levels), 1 / (kinds * levels))
+    for _ in range(_ROUNDS):
+        white = np.linalg.inv(np.linalg.cholesky(noise))
+        power, axes = np.linalg.eigh(white @ ground @ white.T)
+        variance = 1 + np.maximum(power, 0)[..., None] * _STRENGTHS  # (2, F, B, S)
+        fit = np.square(high @ (white.T @ axes)) @ (1 / variance) + np.log(variance).sum(axis=2, keepdims=True)
+        likely = (np.log(share)[:, None] - fit.sum(axis=1) / 2).swapaxes(0, 1).reshape(places, -1)
+        likely = np.exp(likely - likely.max(axis=1, keepdims=True))
+        likely /= likely.sum(axis=1, keepdims=True)
+        total = likely.sum(axis=0)
+        share = (total.reshape(kinds, levels) + 0.5) @ _SPREAD
+        share /= share.sum()
+        mean = (
+            (likely.T @ products / np.maximum(total, 1e-9)[:, None]).reshape(kinds, levels, orders, -1).swapaxes(1, 2)
+        )
+        seen = np.empty((kinds, orders, levels, count, count))
+        seen[..., row, col] = seen[..., col, row] = mean
+        weight = total.reshape(kinds, 1, levels, 1, 1)
+        for _ in range(_STEPS):
+            each = ground[:, :, None]
+            inverse = np.linalg.inv(noise + s * each)
+            more = inverse @ seen @ inverse - inverse
+            ground = ((each + s * (each @ more @ each)) * weight).sum(axis=2) / np.maximum(weight.sum(axis=2), 1e-9)
+            noise = noise + noise @ ((weight * more).sum(axis=(0, 1, 2)) / (orders * places)) @ noise
+            noise = np.where(noisy, noise + noise.T, 0.0) / 2 + _LEAST * np.eye(count)
+    return np.asarray(np.diag(noise) * scale**2)[:bands]
 
 
-def _variances(high: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(C,) variance, and what of it other bands do not explain, edges left aside."""
-    spread = 1.4826 * np.median(np.abs(high), axis=1, keepdims=True)
-    usual = high[:, (np.abs(high) <= _OUTLIERS * spread).all(axis=0)]
-    covariance = usual @ usual.T / max(usual.shape[1], 1)
-    variance = np.diag(covariance)
-    precision = np.linalg.pinv(covariance + 1e-9 * np.diag(variance), hermitian=True)
-    scale = np.diag(precision)[:, None]
-    sound = scale * variance[:, None] > 0.5  # 1 or more, except where a band is too flat beside others for a float
-    residual = np.where(sound, precision @ usual / np.where(sound, scale, 1.0), usual)
-    own = _robust_variance(usual)
-    return own, np.where(own > 0, np.maximum(_robust_variance(residual), (1 - _SHARED) * own), 0.0)
-
-
-def _robust_variance(values: Tile) -> NDArray[np.float64]:
-    """(C,) variance of the normal part of values (C, n), whatever their tails are; 0 of none."""
-    if not values.size:
-        return np.zeros(len(values))
-    variance = (1.4826 * np.median(np.abs(values), axis=1, keepdims=True)) ** 2
-    for _ in range(3):
-        kept = values**2 <= _KEPT**2 * variance
-        total = np.sum(values**2, axis=1, keepdims=True, where=kept)
-        variance = total / np.maximum(kept.sum(axis=1, keepdims=True), 1) / _KEPT_VARIANCE
-    return np.asarray(variance[:, 0])
-
-
-def _followed_down(at: NDArray[np.float64], variance: NDArray[np.float64], bare: float) -> float:
-    """What a line through the variances over contrast has at the contrast of noise alone; relative errors count."""
-    weight = 1 / np.maximum(variance, 1e-3 * variance.max() + 1e-300)
-    slope, level = np.polyfit(at, variance, 1, w=weight)
-    if slope <= 0:
-        return float(variance.mean())
-    return float(np.clip(level + slope * min(bare, at[0]), 0.0, variance.mean()))
-
-
-def _step(tiles: Sequence[Tile], band: int) -> float:
+def _step(tiles: Sequence[Array], band: int) -> float:
     """The distance of neighbouring numbers that a band's values are rounded to; 0: none to be seen."""
     values = np.unique(np.concatenate([tile[band].ravel() for tile in tiles]))
     values = values[np.isfinite(values)]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from rasterio.windows import Window as RioWindow
 
@@ -20,12 +21,13 @@ from geo_refdiff.plan import aligning, survey
 from geo_refdiff.plan.file import parsed
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan, Radiometry
-from geo_refdiff.plan.survey import fit_reference, remembered, survey_scene
+from geo_refdiff.plan.survey import SeenReference, fit_reference, remembered, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.sampling import tiles_with_data
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
+from geo_refdiff.sensor.noise import NoiseEstimate
 from geo_refdiff.sensor.sensor import SensorModel
 
 SCALE, SIDE, PATCH = 4, 1400, 96
@@ -102,9 +104,8 @@ def test_a_sheet_in_a_large_scene_is_registered_and_fitted(
     assert found.shift == pytest.approx((1.0, 0.0), abs=0.03)
     target = output_geobox(scene_geobox(scene), SCALE)
     displacement = found.displacement.scaled(SCALE)
-    fit = fit_reference(
-        Radiometry(0.0, 1.0, (0.0,) * 3), scene, (1, 2, 3), reference, (1, 2, 3), target, SENSOR, displacement
-    )
+    reference_seen = SeenReference(reference, (1, 2, 3), target, SENSOR, displacement)
+    fit = fit_reference(Radiometry(0.0, 1.0, (0.0,) * 3), scene, (1, 2, 3), reference_seen)
     assert fit.gain == pytest.approx((12.0,) * 3, rel=0.04)  # the sensor blurs, `seen` does not
     assert fit.offset == pytest.approx((100.0,) * 3, abs=60)
     assert min(fit.correlation) > 0.98
@@ -117,9 +118,8 @@ def test_a_great_gain_between_like_types_needs_likeness(tmp_path: Path, make_ras
     noise = make_raster("noise.tif", rng.integers(99, 101, (3, 320, 384)).astype("uint8"), pixel=5.0)
     infos = inspect(scene, "scene"), inspect(noise, "reference")
     target = output_geobox(scene_geobox(infos[0]), 8)
-    fit = fit_reference(
-        Radiometry(0.0, 1.0, (0.0,) * 3), infos[0], (1, 2, 3), infos[1], (1, 2, 3), target, SensorModel(8, 0.4)
-    )
+    reference_seen = SeenReference(infos[1], (1, 2, 3), target, SensorModel(8, 0.4))
+    fit = fit_reference(Radiometry(0.0, 1.0, (0.0,) * 3), infos[0], (1, 2, 3), reference_seen)
     assert max(fit.gain) == 5.0
     assert max(fit.correlation) < 0.5
 
@@ -150,6 +150,36 @@ def test_noise_is_estimated_told_and_kept_in_the_plan(tmp_path: Path, make_textu
     assert "--noise" in told[0]
 
 
+def test_a_reference_helps_to_tell_noise(tmp_path: Path) -> None:
+    """Where the scene has no calm place."""
+    rng = np.random.default_rng(2)
+    contrast = np.geomspace(15, 110, 80)[:, None]
+    ground = (120 + contrast * rng.uniform(-1, 1, (3, 80, 80))).repeat(8, axis=1).repeat(8, axis=2).astype("float32")
+    sigma = np.array([1.0, 1.3, 0.8])
+    scene = SensorModel(8, 0.4).observe(torch.from_numpy(ground)[None])[0].numpy()
+    scene = 40 * (scene + rng.normal(size=scene.shape) * sigma[:, None, None])
+    scene_file = sparse(tmp_path / "scene.tif", np.rint(scene).astype("uint16"), 80, (0, 0), PIXEL)
+    older = np.rint(np.roll(ground, 1, axis=2)).astype("uint8")
+    reference = sparse(tmp_path / "ref.tif", older, 640, (0, 0), PIXEL / 8)
+    with_it, without = (
+        make_plan(scene_file, ref, UpscaleOptions.of(model=model, scale=8, psf=0.4))
+        for ref, model in ((reference, "matched-ref"), (None, "bicubic-ibp"))
+    )
+    assert with_it.plan.sensor.noise == pytest.approx(40 * sigma, rel=0.25)
+    assert max(without.plan.sensor.noise / (40 * sigma)) > 1.2
+
+
+def test_uncertain_noise_is_said_to_be(
+    tmp_path: Path, make_texture: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estimate = NoiseEstimate((12.0, 0.0, 15.0), (True, False, False))
+    monkeypatch.setattr(survey, "estimate_noise", lambda *given: estimate)
+    scene = noisy_scene(tmp_path / "scene.tif", make_texture)
+    made = make_plan(scene, None, UpscaleOptions.of(model="bicubic-ibp", scale=4))
+    (note,) = (note for note in made.notes if "noise of the scene" in note)
+    assert "red 12, blue 15 (uncertain in red," in note
+
+
 @pytest.mark.parametrize("given", [0, 7.5, "SNR:100"])
 def test_noise_is_what_the_user_says(tmp_path: Path, make_texture: Callable[..., np.ndarray], given: Any) -> None:
     scene = noisy_scene(tmp_path / "scene.tif", make_texture)
@@ -176,7 +206,7 @@ def test_areas_of_one_scene_share_what_is_measured_of_it(
 
         monkeypatch.setattr(module, name, counting)
 
-    for module, name in ((aligning, "register_rasters"), (survey, "fit_radiometry"), (survey, "estimate_noise")):
+    for module, name in ((aligning, "register_rasters"), (survey, "fit_radiometry"), (survey, "components")):
         count(module, name)
 
     def plan(rows: int) -> Plan:
