@@ -201,22 +201,22 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 is below opaque.
+    what its name says; one without is alpha if hardly any of its values that are not 0 is below the greatest (255, 1...).
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:
         return "alpha" in name or "mask" in name
     if np.dtype(dataset.dtypes[band - 1]).kind != "u":
         return True
-    soft = shown = 0
+    tiles = []
     for row in (0.0, 0.5, 1.0):
         for col in (0.0, 0.5, 1.0):
             height, width = min(_ALPHA_TILE, dataset.height), min(_ALPHA_TILE, dataset.width)
             at = RioWindow(int(col * (dataset.width - width)), int(row * (dataset.height - height)), width, height)
-            values = dataset.read(band, window=at)
-            soft += int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum())
-            shown += int((values > 0).sum())
-    return soft <= _ALPHA_SHARE * shown
+            tiles.append(dataset.read(band, window=at).ravel())
+    values = np.concatenate(tiles)
+    shown = values[values > 0]
+    return np.count_nonzero(shown < shown.max(initial=0)) <= _ALPHA_SHARE * len(shown)
 
 
 def _check_shape(dataset: Any, name: str) -> None:
