@@ -88,13 +88,14 @@ class CoregisterResult:
             "affine": "the reference's content is displaced by an affine, on average",
             "local": "the reference's content is displaced by a local field, on average",
         }[registration.kind]
+        measured = f" (root mean square, {len(registration.accepted)} of {len(registration.sites)} places)"
+        places = measured if registration.accepted else ""
         lines = [
             f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {registration.sigma:.3f}",
             f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
             f"{self.unit}",
             f"  {registration.reason}",
-            f"  left: {registration.before:.3f} scene pixels before, {registration.after:.3f} after (root mean square, "
-            f"{len(registration.accepted)} of {len(registration.sites)} places)",
+            f"  {registration.residual_text(3)}{places}",
         ]
         files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
         lines += [f"  {name}: {path}" for name, path in files if path is not None]

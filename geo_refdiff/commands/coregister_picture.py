@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import hypot
+from math import hypot, isfinite
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,10 @@ def draw_registration(
     longest = max((hypot(*s.shift) for s in registration.accepted), default=hypot(*registration.shift))
     factor = scene.width / 12 / max(longest, 1e-6)
     caption = f"{factor:.0f} times" if factor < 1e4 else "none"
-    before, after = f"before: {registration.before:.2f} scene px rms", f"after: {registration.after:.2f} scene px rms"
+    before, after = (
+        f"{when}: {rms:.2f} scene px rms" if isfinite(rms) else f"{when}: not measured"
+        for when, rms in (("before", registration.before), ("after", registration.after))
+    )
     shifts = [
         Panel(f"{before} (drawn {caption})", _arrows(overview, scene, registration, factor, residual=False)),
         Panel(after, _arrows(overview, scene, registration, factor, residual=True)),

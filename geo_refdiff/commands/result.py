@@ -87,9 +87,8 @@ class UpscaleResult:
         height, width = self.shape
         pixel = (self.transform[0] ** 2 + self.transform[3] ** 2) ** 0.5
         size = f"{width} x {height} pixels of {pixel:.6g} {unit_of(self.crs)} in {_short(self.crs)}"
-        head = (
-            f"{self.out}: {size}, {len(self.bands)} bands ({', '.join(self.bands)}), {self.scale}x ({self.model} model)"
-        )
+        bands = f"{len(self.bands)} band{'s' * (len(self.bands) != 1)} ({', '.join(self.bands)})"
+        head = f"{self.out}: {size}, {bands}, {self.scale}x ({self.model} model)"
         notes = [f"  note: {note}" for note in self.notes if note not in said]
         if self.plan_path is not None and "blocks" not in self.timings:
             plan = f"  plan: {self.plan_path}; run it with the same command without --plan-only"

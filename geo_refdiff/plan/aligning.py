@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot
 from statistics import fmean
 
@@ -115,8 +116,14 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
     return None
 
 
-def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry) -> list[str]:
-    """How much of the scene the reference covers, and how well it agrees, where that deserves a look."""
+def reference_notes(
+    reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry, names: Sequence[str]
+) -> list[str]:
+    """How much of the scene the reference covers, and how well it agrees, where that deserves a look.
+
+    Args:
+        names: of the scene's bands that `radiometry` was fitted to.
+    """
     low, high = ALIKE_UNITS
     notes = []
     if scene.dtype == reference.dtype and not low <= min(radiometry.gain) <= max(radiometry.gain) <= high:
@@ -129,8 +136,8 @@ def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, ra
         notes.append("too few common pixels to match the reference's radiometry: it is taken as it is")
     elif min(radiometry.correlation) < _POOR:
         notes.append(
-            f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f}): "
-            f"check its place, bands and date"
+            f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f} in "
+            f"{names[radiometry.correlation.index(min(radiometry.correlation))]}): check its place, bands and date"
         )
     return notes
 
@@ -157,10 +164,7 @@ def _shift_note(registration: Registration, scene: RasterInfo) -> str | None:
     what = f"the reference is moved by {length:.2f} scene pixels (its content is {shift_text(registration, scene)} off)"
     if registration.kind == "local":
         what = f"the reference is moved by a local field, {length:.2f} scene pixels on average"
-    error = f"{registration.before:.2f} scene pixels before, {registration.after:.2f} after"
-    if not registration.accepted:
-        error = "the scene is too small to measure what remains"
-    return f"{what}; {error}"
+    return f"{what}; {registration.residual_text()}"
 
 
 def shift_text(registration: Registration, scene: RasterInfo) -> str:

@@ -102,7 +102,8 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     sampling, compute, wanted = options.sampling, options.compute, options.radiometry
     opened = sampling.model if isinstance(sampling.model, Model) else None
     device = opened.device if opened else chosen_device(compute.device)
-    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), notes)
+    registered = options.registration.coregister != "off"
+    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), registered, notes)
     model = open_model(sampling, device=device, dtype=compute.dtype)
     if model.offline:
         notes.append(
@@ -128,13 +129,14 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     )
 
 
-def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> float:
+def _reference_ratio(reference: RasterInfo, gbox: Any, registered: bool, notes: list[str]) -> float:
     """GSD of the reference in scene pixels; a doubtful datum shift is noted."""
     overlap = find_overlap(reference, gbox)
     if overlap.accuracy is not None and overlap.accuracy > _SHIFT_TOLD:
+        rest = "registration takes out what remains" if registered else "without registration what remains stays"
         notes.append(
             f"the datum shift from the reference's CRS to the scene's is accurate to {overlap.accuracy:g} metres with "
-            f"what PROJ has here (projsync fetches finer grids); registration takes out what remains"
+            f"what PROJ has here (projsync fetches finer grids); {rest}"
         )
     ratio = overlap.gsd_ratio
     if ratio > 1 + 1e-3:

@@ -118,7 +118,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
             notes.append(note)
             reference, dropped, placed = None, note, replace(placed, unused=True)
         else:
-            notes += reference_notes(reference, scene, target, fitted)
+            notes += reference_notes(reference, scene, target, fitted, bands.names)
             radiometry = fitted
     if undecided(placed):
         notes.append("the reference is taken by its own georeference")

@@ -21,6 +21,7 @@ from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.transfer import fit_transfer
 from geo_refdiff.raster.crs import footprint
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.gdal import is_remote
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.sampling import pick_evenly, spread_starts, tiles_with_data
@@ -73,7 +74,9 @@ def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
 
     @wraps(survey)
     def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
-        known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
+        rasters = [each for each in args if isinstance(each, RasterInfo)]
+        afar = any(each.clouds is not None and is_remote(each.clouds.path) for each in rasters)
+        known = not afar and all(each.mtime_ns for each in rasters)
         return kept(*args, **options) if known else survey(*args, **options)  # type: ignore[arg-type]
 
     return call
@@ -190,7 +193,8 @@ def survey_noise(
         return Noise((0.0,) * count, (False,) * count, ())
     tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        found = estimate_noise(tiles)
+        own = info.count - info.coarser  # bands behind these were resampled, which smooths noise: nothing to measure
+        found = [s if band <= own else 0.0 for band, s in zip(bands.computed, estimate_noise(tiles), strict=True)]
         untold = tuple(bool(np.isnan(sigma)) for sigma in found)
         usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
         sigmas = tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True))

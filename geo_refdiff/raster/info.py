@@ -201,7 +201,7 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 is below the greatest (255, 1...).
+    what its name says; one without is alpha if hardly any of its values that are not 0 is below the greatest.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:
@@ -223,7 +223,9 @@ def _check_shape(dataset: Any, name: str) -> None:
     if dataset.width < 1 or dataset.height < 1 or dataset.count < 1:
         shape = f"{dataset.width} x {dataset.height} pixels, {dataset.count} bands"
         hint = (
-            "name one of its subdatasets (gdalinfo lists them)" if dataset.subdatasets else "give a raster with pixels"
+            f"name one of its subdatasets, e.g. {dataset.subdatasets[0]} (gdalinfo lists them)"
+            if dataset.subdatasets
+            else "give a raster with pixels"
         )
         raise InputError(f"{name}: holds no image ({shape}); {hint}")
 

@@ -88,7 +88,8 @@ class Registration:
         score: of phase correlation, standard deviations above chance; the median over sites if only they were compared.
         correlation: of edge strengths, -1..1.
         disagreement: distance between the two estimates.
-        before, after: root mean square of the shifts at the accepted sites, without and with the displacement.
+        before, after: root mean square of the shifts at the accepted sites, without and with the displacement; where
+            there are none, `before` is the length of the shift and `after` NaN.
         sites: where shifts were measured; `residual` is the shift less the displacement; empty for a small scene.
     """
 
@@ -123,6 +124,12 @@ class Registration:
         """Whether residuals exceed `limit` scene px: their root mean square, or more of them than chance explains."""
         many = len(self.beyond(limit)) > _MAX_BEYOND * max(len(self.accepted), 1 / _MAX_BEYOND)
         return self.registered and (self.after > limit or many)
+
+    def residual_text(self, digits: int = 2) -> str:
+        """What is left of the shifts, for people."""
+        if not self.accepted:
+            return "the scene is too small to measure what remains"
+        return f"{self.before:.{digits}f} scene pixels before, {self.after:.{digits}f} after"
 
     def lengths(self, scale: int, affine: Affine) -> dict[str, list[float]]:
         """The shift in scene pixels and output pixels (rows, columns) and in units of the CRS (x, y), JSON-ready.
@@ -325,7 +332,7 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
         correlation=whole.correlation,
         disagreement=whole.disagreement,
         before=rms(s.shift for s in good) if good else hypot(*shift),
-        after=rms(s.residual for s in good) if good else hypot(shift[0] - matrix[2], shift[1] - matrix[5]),
+        after=rms(s.residual for s in good) if good else float("nan"),
         sites=with_residuals,
     )
 

@@ -155,7 +155,7 @@ def against_reference(
 
     Returns:
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
-        shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless registered.
+        shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless measured.
         "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
         registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
@@ -226,7 +226,7 @@ def _registration(
     measured = {
         "shift": [round(v, 4) for v in registration.shift],
         "sigma": round(registration.sigma, 4),
-        "after": round(registration.after, 4),
+        "after": round(registration.after, 4) if registration.accepted else None,
     }
     return {"verdict": registration.verdict, "reason": registration.reason, **measured}, registration.displacement
 

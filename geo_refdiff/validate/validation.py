@@ -300,8 +300,9 @@ def _describe(registration: dict[str, Any]) -> str:
     if registration["shift"] is None:
         return f"{registration['verdict']}: {registration['reason']}"
     row, col = registration["shift"]
-    sure = f"+- {registration['sigma']:.3f} scene pixels, {registration['after']:.3f} left after correction"
-    return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
+    after = registration["after"]
+    rest = "the scene is too small to measure what remains" if after is None else f"{after:.3f} left after correction"
+    return f"shift {row:+.3f} rows, {col:+.3f} columns, +- {registration['sigma']:.3f} scene pixels, {rest}"
 
 
 def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int] | None:

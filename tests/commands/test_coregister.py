@@ -29,6 +29,7 @@ from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.planning import Planned, make_plan
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.validate.validation import validate_product
 
 MARGIN = 40
 """output pixels by which the reference reaches beyond the scene."""
@@ -111,6 +112,20 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert json.loads(capsys.readouterr().out)["files"]["out"] == str(out)
 
 
+def test_what_remains_in_a_small_scene_is_not_told_as_nothing(make: Make, tmp_path: Path, capsys: Any) -> None:
+    scene, ref = make(56, rows=11, cols=-6)
+    picture, out = tmp_path / "p.png", tmp_path / "o.tif"
+    assert run(["coregister", str(scene), str(ref), "--picture", str(picture)]) == 0
+    assert "  the scene is too small to measure what remains\n" in capsys.readouterr().out
+    assert picture.stat().st_size > 1000
+    upscale(scene, ref=ref, model="matched-ref", out=out, products="report,stac")
+    assert described(out)["geo_refdiff:coregistration"]["residual_scene_pixels"]["after"] is None
+    assert "scene pixels; too small to measure what remains" in out.with_suffix(".html").read_text()
+    checked = validate_product(out, scene, reference=ref)
+    assert "the scene is too small to measure what remains" in str(checked)
+    assert checked.reference["registration"]["after"] is None
+
+
 def test_near_infrared_flagged_as_alpha_stays_data(make: Make, make_raster: Any, tmp_path: Path) -> None:
     scene, ref = make()
     with rasterio.open(ref) as dataset:
@@ -191,7 +206,7 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         assert described(done.out)["geo_refdiff:sources"]["reference"] == 0
 
         kept = upscale(scene, out=tmp_path / f"off{value}.tif", coregister="off", **options)
-        assert any("agrees poorly with the scene (correlation 0.00)" in note for note in kept.notes)
+        assert any("agrees poorly with the scene (correlation 0.00 in band 1)" in note for note in kept.notes)
         assert described(kept.out)["geo_refdiff:sources"]["reference"] == 0  # what says nothing gives no detail
 
 
