@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from msgspec.structs import replace as replace_options
 
 from geo_refdiff import __version__
 from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes
@@ -127,7 +128,10 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
     _LOG.debug("deciding the change mask")
-    mask = decide_mask(options.mask, model.classes, target, reference)
+    asked = options.mask
+    if asked.mask_field is not None and not restorer.uses_mask:  # which knows no classes that the field could name
+        asked = replace_options(asked, mask_field=None, class_map=None)
+    mask = decide_mask(asked, model.classes, target, reference)
     if mask is None:
         mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
         notes += more

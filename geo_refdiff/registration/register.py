@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import hypot
+from math import hypot, isfinite, nan
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -89,7 +89,7 @@ class Registration:
         correlation: of edge strengths, -1..1.
         disagreement: distance between the two estimates.
         before, after: root mean square of the shifts at the accepted sites, without and with the displacement; where
-            there are none, `before` is the length of the shift and `after` NaN.
+            there are none, `before` is the length of the shift, and `after` NaN unless nothing is moved.
         sites: where shifts were measured; `residual` is the shift less the displacement; empty for a small scene.
     """
 
@@ -127,7 +127,7 @@ class Registration:
 
     def residual_text(self, digits: int = 2) -> str:
         """What is left of the shifts, for people."""
-        if not self.accepted:
+        if not isfinite(self.after):
             return "the scene is too small to measure what remains"
         return f"{self.before:.{digits}f} scene pixels before, {self.after:.{digits}f} after"
 
@@ -332,7 +332,7 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
         correlation=whole.correlation,
         disagreement=whole.disagreement,
         before=rms(s.shift for s in good) if good else hypot(*shift),
-        after=rms(s.residual for s in good) if good else float("nan"),
+        after=rms(s.residual for s in good) if good else hypot(*shift) if small else nan,
         sites=with_residuals,
     )
 

@@ -226,7 +226,7 @@ def _registration(
     measured = {
         "shift": [round(v, 4) for v in registration.shift],
         "sigma": round(registration.sigma, 4),
-        "after": round(registration.after, 4) if registration.accepted else None,
+        "after": round(registration.after, 4) if isfinite(registration.after) else None,
     }
     return {"verdict": registration.verdict, "reason": registration.reason, **measured}, registration.displacement
 

@@ -92,7 +92,8 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert result["shift"]["output_pixels"] == pytest.approx([11, -6], abs=0.4)
     assert result["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
     residual = result["residual_scene_pixels"]
-    assert residual["after"] < 0.1 < 1 < residual["before"]
+    assert residual["before"] > 1
+    assert residual["after"] is None, "64 scene pixels hold no places to measure it at"
     with rasterio.open(out) as aligned, rasterio.open(scene) as lr:
         assert aligned.shape == (512, 512)
         assert aligned.transform.almost_equals(lr.transform @ Affine.scale(1 / 8))
