@@ -216,7 +216,7 @@ def _is_alpha(dataset: Any, band: int) -> bool:
             tiles.append(dataset.read(band, window=at).ravel())
     values = np.concatenate(tiles)
     shown = values[values > 0]
-    return np.count_nonzero(shown < shown.max(initial=0)) <= _ALPHA_SHARE * len(shown)
+    return bool((shown < shown.max(initial=0)).sum() <= _ALPHA_SHARE * len(shown))
 
 
 def _check_shape(dataset: Any, name: str) -> None:
