@@ -203,7 +203,7 @@ class Manifest:
                 raw = base.execute(f'SELECT {", ".join(COLUMNS)} FROM "{LAYER}" ORDER BY fid').fetchall()
         except (sqlite3.Error, OSError, UnicodeError) as error:
             raise ResumeError(
-                f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are found again"
+                f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are recognised"
             ) from error
         rows = {}
         for number, values in enumerate(raw, 1):
@@ -211,7 +211,7 @@ class Manifest:
                 row = msgspec.convert(dict(values), Row)
             except msgspec.ValidationError as error:
                 raise ResumeError(
-                    f"{self.path}: is damaged, row {number} ({error}); move it away: finished outputs are found again"
+                    f"{self.path}: is damaged, row {number} ({error}); move it away: finished outputs are recognised"
                 ) from error
             rows[row.name] = row
         return rows
@@ -250,7 +250,7 @@ class Manifest:
             error = self._try(change)
         if error is not None:
             raise OutputError(
-                f"{self.path}: cannot be written ({error}); run the same command again: finished areas are found"
+                f"{self.path}: cannot be written ({error}); run the same command again: finished areas are recognised"
             ) from error
 
     def _try(self, change: Callable[[sqlite3.Connection], None]) -> sqlite3.Error | None:

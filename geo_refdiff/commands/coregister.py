@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,15 @@ from geo_refdiff.engine.finish import delivered
 from geo_refdiff.engine.workdir import check_geotiff, check_output
 from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_options
+from geo_refdiff.options import (
+    FIELDS,
+    MAX_SCALE,
+    CoregisterOptions,
+    UpscaleOptions,
+    check_names,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import declared_sensor
@@ -36,12 +44,12 @@ from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.sensor.recognised import recognised
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.signed_urls import unsigned
 
-OPTIONS = ("bands", "scale", "psf", "cloud_mask", "clouds")
+OPTIONS = {name: FIELDS[name] for name in ("bands", "scale", "psf", "cloud_mask", "clouds")}
 """Those of `upscale` that `coregister` takes, too."""
 
 _SIDE = 2048
@@ -93,24 +101,20 @@ class CoregisterResult:
             f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
             f"{self.unit}",
             f"  {registration.reason}",
-            f"  left: {registration.before:.3f} scene pixels before, {registration.after:.3f} after (root mean square, "
-            f"{len(registration.accepted)} of {len(registration.sites)} places)",
+            f"  residual: {registration.before:.3f} scene pixels before, {registration.after:.3f} after (root mean "
+            f"square, {len(registration.accepted)} of {len(registration.sites)} places)",
         ]
         files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
         lines += [f"  {name}: {path}" for name, path in files if path is not None]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-@takes_options(*OPTIONS)
+@takes_options({**fields_of(CoregisterOptions), **OPTIONS})
 def coregister(
     scene: Raster,
     ref: Raster,
     out: str | Path | None = None,
     *,
-    mode: Mode = "auto",
-    report: str | Path | None = None,
-    picture: str | Path | None = None,
-    overwrite: bool = False,
     progress: BlockProgress | None = None,
     **options: Any,
 ) -> CoregisterResult:
@@ -122,51 +126,46 @@ def coregister(
     Args:
         scene, ref: coarse scene; finer reference of any CRS.
         out: GeoTIFF (COG) to write; None: measure only.
-        mode: "auto", "global", "local" or "affine".
-        report: JSON file to write: the shift, the field, residuals before and after, every place with its reliability.
-        picture: PNG to write.
-        overwrite: replace files that are there.
         progress: called after each block of the aligned reference.
-        options: as of `upscale`; `bands` are those of the scene to compare, by default those that both have by name,
-            else by their order; `scale` is that of the aligned reference.
+        options: as listed below, most as of `upscale`; `bands` are those of the scene to compare, by default those that
+            both have by name, else by their order; `scale` is that of the aligned reference.
 
     Raises:
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
+    own = CoregisterOptions.pop_from(options)
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
-    if mode not in get_args(Mode):
-        raise OptionError(f"mode '{mode}': choose {', '.join(get_args(Mode))}")
-    paths = [None if p is None else Path(p).absolute() for p in (out, report, picture)]
+    paths = [None if p is None else Path(p).absolute() for p in (out, own.report, own.picture)]
     final, report_file, picture_file = paths
     if final is not None:
-        check_geotiff(final, overwrite, (scene, ref))
-    _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
+        check_geotiff(final, own.overwrite, (scene, ref))
+    _check_outputs([p for p in paths if p is not None], (scene, ref), own.overwrite)
     with gdal_env():
         cloud_mask = asked.clouds.cloud_mask
         lr, of_scene = cloudy_scene(inspect(scene, "scene"), cloud_mask)
         hr, of_reference = cloudy_reference(inspect(ref, "reference"), cloud_mask)
-        notes = tuple(told for told in (of_scene, of_reference) if told is not None)
+        notes = tuple(note for note in (of_scene, of_reference) if note is not None)
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
         factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
         sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor, recognised(lr))[1]
         if bands is None:
-            own, other = comparable_bands(lr, hr)
+            here, there = comparable_bands(lr, hr)
         else:
             chosen = choose_bands(lr, hr, bands, (), ())
-            own, other = chosen.scene, chosen.reference
-        registration = register_rasters(lr, own, hr, other, sensor, mode)
+            here, there = chosen.scene, chosen.reference
+        registration = register_rasters(lr, here, hr, there, sensor, own.mode)
         result = CoregisterResult(
             registration, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file, notes
         )
         if picture_file is not None:
-            draw_registration(picture_file, lr, own, hr, other, registration, factor)
+            draw_registration(picture_file, lr, here, hr, there, registration, factor)
         if report_file is not None:
             inputs = {"scene": unsigned(lr.path), "reference": unsigned(hr.path)}
-            inputs |= {"mode": mode, "software": f"geo-refdiff {__version__}"}
+            inputs |= {"mode": own.mode, "software": f"geo-refdiff {__version__}"}
             write_json_atomic(report_file, inputs | result.to_dict())
         if not registration.registered:
             why = f"{registration.verdict}): {registration.reason}"
@@ -174,7 +173,7 @@ def coregister(
         if final is not None:
             target = output_geobox(scene_geobox(lr), factor)
             shown = hr if asked.clouds.clouds == "nodata" else replace(hr, clouds=None)
-            _write(shown, target, lr, registration.displacement.scaled(factor), final, overwrite, progress)
+            _write(shown, target, lr, registration.displacement.scaled(factor), final, own.overwrite, progress)
     return result
 
 

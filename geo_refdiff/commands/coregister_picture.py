@@ -47,7 +47,7 @@ def draw_registration(
     Args:
         path: PNG.
         scene, scene_bands, reference, reference_bands: as compared.
-        found: how the reference is aligned with the scene.
+        registration: how the reference is aligned with the scene.
         scale: output pixels along a scene pixel.
 
     Raises:

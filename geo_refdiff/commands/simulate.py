@@ -14,7 +14,7 @@ from geo_refdiff.commands.simulate_blocks import SimulatedSensor, Simulation, bl
 from geo_refdiff.engine.workdir import check_geotiff
 from geo_refdiff.engine.writer import BlockProgress, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import SimulateOptions, takes_options
+from geo_refdiff.options import SimulateOptions, fields_of, takes_options
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.records import Output
 from geo_refdiff.raster.crs import unit_of
@@ -78,7 +78,7 @@ class SimulateResult:
         return "\n".join([head, *(f"  note: {note}" for note in self.notes)])
 
 
-@takes_options(record=SimulateOptions)
+@takes_options(fields_of(SimulateOptions))
 def simulate(
     fine: Raster,
     out: Path,

@@ -46,8 +46,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
         of_run = path / "model"
         way_out = f"; give {of_run}" if (of_run / "config.json").is_file() else ""
         raise ModelError(f"{path} is no model folder: it has no config.json{way_out}")
-    known = ", ".join(sorted(bundled)) or "none"
-    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({known})")
+    names = ", ".join(sorted(bundled)) or "none"
+    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({names})")
 
 
 def bundled_models() -> dict[str, Path]:

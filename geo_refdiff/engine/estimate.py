@@ -181,10 +181,10 @@ class Speeds:
             megapixels: of all together.
             runs: how many.
         """
-        known = self._runs.get(kind)
-        if not known:
+        past = self._runs.get(kind)
+        if not past:
             return None
-        each, pixel = _line(known)
+        each, pixel = _line(past)
         return each * runs + pixel * megapixels
 
     def add(self, kind: str, megapixels: float, seconds: float) -> None:

@@ -98,9 +98,9 @@ def band_notes(
     for info, role, option in ((scene, "scene", "--bands"), (reference, "reference", "--ref-bands")):
         keys = None if info is None else band_keys(info)
         if keys is not None and keys.assumed and (channels or reference is not None):
-            told = ", ".join(f"{p + 1} for {keys.keys[p]}" for p in keys.assumed)
+            taken = ", ".join(f"{p + 1} for {keys.keys[p]}" for p in keys.assumed)
             noun = "bands without names are" if len(keys.assumed) > 1 else "band without a name is"
-            yield f"the {role}'s {noun} taken by place: {told}; choose otherwise with {option}"
+            yield f"the {role}'s {noun} taken by place: {taken}; choose otherwise with {option}"
     if reference is not None or channels:
         yield f"bands: {'; '.join(map(_pair, bands.pairs(channels)))}"
     if reference is not None and not chosen:
@@ -112,8 +112,8 @@ def band_notes(
             or not own.is_named(scene.data_bands.index(band))
         ]
         if placed:
-            told = ", ".join(placed)
-            yield f"no name says which band of the reference is {told}: taken by place; choose with --ref-bands"
+            taken = ", ".join(placed)
+            yield f"no name says which band of the reference is {taken}: taken by place; choose with --ref-bands"
     lost = [name for name in alone.names if name not in bands.names]
     if lost:
         names, get = ", ".join(lost), "it gets" if len(lost) == 1 else "they get"

@@ -1,4 +1,4 @@
-"""Where a plan reads its reference: what co-registration has found, as the plan remembers it."""
+"""Where a plan reads its reference: the displacement that co-registration measured, as the plan keeps it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will make, determined from what is known of its inputs before any pixel is looked at."""
+"""What a run will make, determined from its inputs' metadata, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, 
     scale = model.nearest_scale(1 / ratio)
     note = f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer"
     if scale != round(1 / ratio) and not model.knows(round(1 / ratio)):
-        return scale, f"{note}, but {model.scales_told}); {model.way_out(round(1 / ratio))}"
+        return scale, f"{note}, but {model.scales_in_words}); {model.way_out(round(1 / ratio))}"
     return scale, f"{note}); choose another with --scale"
 
 
@@ -192,26 +192,26 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
             f"--like {like.path}: is in {other.name}, the scene in {own.name}, which the output keeps; reproject the "
             f"scene first (gdalwarp -t_srs), or leave --like out and reproject the output"
         )
-    found = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
-    if found.is_exact(_ON_PIXELS):
-        if scale not in (None, found.scale):
-            raise OptionError(f"scale {scale}: pixels like those of {like.path} want {found.scale}; leave one out")
-        return found.scale
-    if not found.scale:
+    refined = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
+    if refined.is_exact(_ON_PIXELS):
+        if scale not in (None, refined.scale):
+            raise OptionError(f"scale {scale}: pixels like those of {like.path} want {refined.scale}; leave one out")
+        return refined.scale
+    if not refined.scale:
         raise GridError(
-            f"--like {like.path}: {found.size:.6g} of its pixels go into one of the scene along each axis, no whole "
+            f"--like {like.path}: {refined.size:.6g} of its pixels go into one of the scene along each axis, no whole "
             f"number, or they are turned or mirrored; leave --like out and resample the output (gdalwarp -te -tr)"
         )
-    finer = [n for n in range(2, MAX_SCALE // found.scale + 1) if found.is_exact(_ON_PIXELS, n)]
+    finer = [n for n in range(2, MAX_SCALE // refined.scale + 1) if refined.is_exact(_ON_PIXELS, n)]
     way_out = (
-        f"with --scale {found.scale * finer[0]}, {finer[0]} x {finer[0]} output pixels make one of its: average them "
+        f"with --scale {refined.scale * finer[0]}, {finer[0]} x {finer[0]} output pixels make one of its: average them "
         f"(gdalwarp -r average -te ... -tr ...)"
         if finer
         else "leave --like out and resample the output (gdalwarp -te -tr)"
     )
     raise GridError(
-        f"--like {like.path}: the scene's corner is {found.col % 1:.3g} columns and {found.row % 1:.3g} rows into a "
-        f"pixel of it, so that the output's pixels cannot lie on those; {way_out}"
+        f"--like {like.path}: the scene's corner is {refined.col % 1:.3g} columns and {refined.row % 1:.3g} rows into "
+        f"a pixel of it, so that the output's pixels cannot lie on those; {way_out}"
     )
 
 

@@ -221,11 +221,11 @@ def _windows(
 
 
 def _noise_notes(noise: Noise, bands: Bands, asked: str | float) -> list[str]:
-    """Notes of the noise that was found, or taken."""
+    """Notes of the noise, estimated or assumed."""
     names = bands.names + bands.other_names
-    known = list(zip(names, noise.sigmas, noise.usual, strict=True))
+    by_band = list(zip(names, noise.sigmas, noise.usual, strict=True))
     measured, usual = (
-        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in known if sigma and of_sensor == wanted)
+        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in by_band if sigma and of_sensor == wanted)
         for wanted in (False, True)
     )
     notes = []

@@ -1,4 +1,4 @@
-"""What is known of a product from its metadata."""
+"""A product as its metadata describe it."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         return _of_polygons(given, target)
     with gdal_env():
         info = inspect(given.path, "clouds")
-        kind = given.kind or _told(info)
+        kind = given.kind or _recognised_kind(info)
         _check(info, kind)
         overlap = _overlap(info, target)
         cloudy = _cloudy(info, kind)
@@ -164,7 +164,7 @@ def check_layer_name(text: str) -> None:
         raise OptionError(f"cloud mask '{text}': give auto, none, or a file, e.g. scl:SCL.tif")
 
 
-def _told(info: RasterInfo) -> CloudKind:
+def _recognised_kind(info: RasterInfo) -> CloudKind:
     """What the values of a layer mean, by its name, its bands and its values.
 
     Raises:

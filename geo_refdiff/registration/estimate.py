@@ -90,7 +90,7 @@ class Estimate:
         verdict: "registered", or why not: "too small" (too few common pixels to tell), "featureless" (no edges to go
             by, or noise alone), "mismatch" (enough of both, but they do not show the same place, or the estimators
             disagree).
-        candidate: (rows, columns), scene pixels: scene pixel p is found in the reference at p + candidate. By phase
+        candidate: (rows, columns), scene pixels: scene pixel p is at p + candidate in the reference. By phase
             correlation, the more accurate estimator; a guess unless registered.
         sigma: standard error of the candidate (length of the vector), scene pixels; infinite unless registered.
         score: of phase correlation, standard deviations above chance.

@@ -12,6 +12,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_refdiff.options import RegistrationMode
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import apply, apply_linear
 from geo_refdiff.raster.window import Window
@@ -29,7 +30,6 @@ from geo_refdiff.registration.features import Pair, Shift
 from geo_refdiff.registration.field import FittedDisplacement, fit_affine, fit_constant, fit_field
 from geo_refdiff.registration.view import View
 
-Mode = Literal["auto", "global", "local", "affine"]
 Kind = Literal["none", "global", "local", "affine"]
 
 _MAX_BEYOND = 0.05
@@ -182,7 +182,7 @@ def _number(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
 
-def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Registration:
+def register_view(view: View, mode: RegistrationMode = "auto", radius: int = RADIUS) -> Registration:
     """Register a scene that is compared as a whole.
 
     Args:
@@ -214,7 +214,7 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local")
 
 
-def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> Registration:
+def register_tiles(views: Iterable[View], area: Window, mode: RegistrationMode = "auto") -> Registration:
     """Register a large scene from tiles, each of which is one site; one tile is held in memory at a time.
 
     Args:
@@ -269,7 +269,7 @@ def _constant(sites: Sequence[Site]) -> FittedDisplacement:
     return fit_constant(good.shifts, good.sigma)
 
 
-def _fitted(sites: Sequence[Site], area: Window, mode: Mode) -> FittedDisplacement | None:
+def _fitted(sites: Sequence[Site], area: Window, mode: RegistrationMode) -> FittedDisplacement | None:
     """A field or affine through the accepted sites; None if too few are."""
     good = _arrays(sites)
     if len(good.points) < max(_MIN_SITES, _MIN_PART * len(sites)):
@@ -307,7 +307,7 @@ def _by_sites(sites: Sequence[Site], pixels: int) -> Estimate:
     return Estimate("registered", (matrix[2], matrix[5]), sigma, score, correlation, apart, pixels)
 
 
-def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registration:
+def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: RegistrationMode) -> Registration:
     shift = whole.candidate
     small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
     displacement = Displacement() if small else Displacement.constant(*shift).rounded()

@@ -228,8 +228,8 @@ class TrainingConfig:
         rate = self.rate * min(1.0, step / max(self.warmup, 1))
         if self.decay == 0:
             return rate
-        left = (self.steps - step) / (self.decay * self.steps)
-        return rate if left >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(left, 0.0)))
+        remaining = (self.steps - step) / (self.decay * self.steps)
+        return rate if remaining >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(remaining, 0.0)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,7 +300,7 @@ def _describe(registration: dict[str, Any]) -> str:
     if registration["shift"] is None:
         return f"{registration['verdict']}: {registration['reason']}"
     row, col = registration["shift"]
-    sure = f"+- {registration['sigma']:.3f} scene pixels, {registration['after']:.3f} left after correction"
+    sure = f"+- {registration['sigma']:.3f} scene pixels, {registration['after']:.3f} remain after correction"
     return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
 
 

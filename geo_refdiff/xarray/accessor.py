@@ -31,7 +31,7 @@ from geo_refdiff.xarray.tasks import Job, get_block, get_ready
 
 _LOG = logging.getLogger("geo_refdiff.xarray")
 
-OPTIONS = tuple(name for name in FIELDS if name not in ("mask", "threads", *fields_of(OutputOptions)))
+OPTIONS = {name: field for name, field in FIELDS.items() if name not in ("mask", "threads", *fields_of(OutputOptions))}
 """Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file or its process."""
 
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
@@ -49,7 +49,7 @@ class RefdiffAccessor:
     def __init__(self, data: Array) -> None:
         self._data = data
 
-    @takes_options(*OPTIONS)
+    @takes_options(OPTIONS)
     def upscale(
         self,
         ref: Raster | Array | None = None,
