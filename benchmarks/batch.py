@@ -94,7 +94,7 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
     options = {"model": model, "scale": 8, "device": "cpu", "products": "none"}
     batch(
         areas,
-        Sources([scene]),
+        Sources((str(scene),)),
         folder / "out",
         options=options,
         threads=1,

@@ -147,7 +147,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
     for scale in (8, 16):
         sensor = SensorModel(scale)
         restorer = opened.make(sensor, (0, 1, 2, 3))
-        small = [Crop(*(a[..., :256, :256] for a in crop)) for crop in generated[:restore]]
+        small = [Crop._make(a[..., :256, :256] for a in crop) for crop in generated[:restore]]
         for title, crops in (("landscapes", small), (city, pairs[:restore])):
             masks: list[dict[str, Tensor | None]] = []
             for number, crop in enumerate(crops):

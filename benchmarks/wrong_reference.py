@@ -59,7 +59,7 @@ def clouded(image: Bytes, share: float, seed: int) -> Bytes:
         thick = np.ones_like(field)
     relief = ndimage.gaussian_filter(rng.standard_normal(image.shape[1:]), 6)
     white = _CLOUD_DN + 5 * relief / relief.std()
-    return np.rint(np.clip(image * (1 - thick) + white * thick, 0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(image * (1 - thick) + white * thick, 0, 255)), dtype=np.uint8)
 
 
 def wrong_references(right: Bytes, other: Bytes, seed: int) -> Iterator[tuple[str, Bytes]]:

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import ablation
+from benchmarks import ablation, real_scenes
 from benchmarks.tables import markdown, paired, plus_minus, verdict
 from geo_refdiff.diffusion.checkpoint import save_model
 from geo_refdiff.evaluate.methods import Observation
@@ -193,3 +193,38 @@ def test_nothing_trained_is_said_and_a_wrong_number_is_refused(tmp_path: Path, m
     few = CliRunner().invoke(ablation.main, ["one", "two"])
     assert few.exit_code == 2
     assert "2 model folders: give 6" in few.output
+
+
+def test_the_table_of_real_scenes_goes_into_its_page(tmp_path: Path) -> None:
+    def method(kind: str, psnr: list[float | None], fd: float | None = None) -> dict[str, object]:
+        return {"kind": kind, "means": {"psnr": 1}, "per_tile": {"psnr": psnr}, "fd": fd, "fd_standard_error": 2.0}
+
+    metrics = {
+        "tiles": ["a", "b"],
+        "scenes": {"a": {"factor": 3}, "b": {"factor": 16}},
+        "methods": {"bicubic": method("baseline", [30.0, 20.0], 9.0), "new": method("model", [31.0, None], 7.0)},
+        "common": {
+            "tiles": ["a"],
+            "methods": {
+                "bicubic": method("baseline", [], 9.0) | {"means": {"psnr": 30.0}},
+                "new": method("model", [], 7.0) | {"means": {"psnr": 31.0}},
+            },
+        },
+        "differences": {
+            "new": {"bicubic": {"psnr": {"mean": 1.0, "standard_error": None, "tiles": 1}}, "matched-ref": {}}
+        },
+    }
+    text = real_scenes.table(metrics)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    assert cells == [
+        ["a, 3x", "bicubic", "30.00", ""],
+        ["", "**new**", "31.00", ""],
+        ["b, 16x", "bicubic", "20.00", ""],
+        ["mean of 1", "bicubic", "30.00", "9 ± 2"],
+        ["", "**new**", "31.00", "7 ± 2"],
+    ]
+    assert real_scenes.differences(metrics) == ["- **new** less bicubic, 1 scenes: PSNR +1.00"]
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{real_scenes.BEGIN}\nold\n{real_scenes.END}\nafter\n")
+    real_scenes.write_page("new text", page)
+    assert page.read_text() == f"before\n{real_scenes.BEGIN}\n\nnew text\n\n{real_scenes.END}\nafter\n"

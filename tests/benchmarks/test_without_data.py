@@ -18,7 +18,6 @@ from benchmarks.__main__ import run_all
         ("ablation", []),
         ("change_detection", []),
         ("change_detection", ["--landscapes", "PAINTED", "--restore", "0"]),
-        ("conditions", []),
         ("real_scenes", []),
         ("registration", []),
         ("training", []),
