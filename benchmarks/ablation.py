@@ -16,8 +16,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.private import INDEX, need_index, skip
-from benchmarks.tables import markdown, paired, plus_minus, verdict
+from benchmarks.private import INDEX, markdown, need_index, paired, plus_minus, skip, verdict
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.errors import ModelError

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.tables import markdown
+from benchmarks.private import markdown
 from geo_refdiff.raster.process import cores
 
 PIXEL, CORNER = 40.0, (485_904.0, 5_209_248.0)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.private import DATA, lacking, need_city, need_index
-from benchmarks.tables import paired
+from benchmarks.private import DATA, lacking, need_city, need_index, paired
 from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset

@@ -24,8 +24,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from benchmarks.private import DATA, need_scenes, observed, read_float, write_raster
-from benchmarks.tables import markdown
+from benchmarks.private import DATA, markdown, need_scenes, observed, read_float, write_raster
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.raster.picture import stretch

@@ -14,8 +14,7 @@ from typing import Any
 import click
 from PIL import Image
 
-from benchmarks.private import DATA, need_scenes
-from benchmarks.tables import markdown
+from benchmarks.private import DATA, markdown, need_scenes
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.raster.files import atomic_path, write_bytes_atomic
 

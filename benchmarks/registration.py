@@ -24,9 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.private import need_scenes
+from benchmarks.private import markdown, need_scenes
 from benchmarks.registration_cases import CITIES, CITY_YEARS, YEARS, Case, bump, make_case
-from benchmarks.tables import markdown
 from geo_refdiff.registration.estimate import estimate_shift
 from geo_refdiff.registration.rasters import repeatable_opencv
 from geo_refdiff.registration.register import register_view

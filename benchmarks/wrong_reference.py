@@ -26,8 +26,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.private import DATA, need_city, need_scenes, observed, write_raster
-from benchmarks.tables import markdown, paired, plus_minus
+from benchmarks.private import DATA, markdown, need_city, need_scenes, observed, paired, plus_minus, write_raster
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.sensor.sensor import SensorModel

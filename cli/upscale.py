@@ -19,7 +19,7 @@ from geo_refdiff.cli.progress import RunMeter
 from geo_refdiff.options import ClusterOptions, RunOptions
 
 if TYPE_CHECKING:
-    from geo_refdiff.commands.result import UpscaleResult
+    from geo_refdiff.commands.upscale import UpscaleResult
 
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from geo_refdiff.data.dataset import PairDataset, Problems
 from geo_refdiff.data.index import IndexRow, chosen_places, is_index, read_index
 from geo_refdiff.data.indexed import IndexDataset, Log
-from geo_refdiff.data.label_cache import LabelCache
+from geo_refdiff.data.labels import LabelCache
 from geo_refdiff.data.published import PublishedDataset, is_published
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import DatasetOptions, fields_of, takes_options

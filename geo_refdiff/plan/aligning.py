@@ -11,8 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import InputError
 from geo_refdiff.options import RegistrationMode, RegistrationOptions
-from geo_refdiff.plan.coregistration import Coregistration
-from geo_refdiff.plan.records import Bands, Radiometry
+from geo_refdiff.plan.records import Bands, Coregistration, Radiometry
 from geo_refdiff.plan.survey import ALIKE_UNITS, remembered
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import ablation, real_scenes
-from benchmarks.tables import markdown, paired, plus_minus, verdict
+from benchmarks.private import markdown, paired, plus_minus, verdict
 from geo_refdiff.diffusion.checkpoint import save_model
 from geo_refdiff.evaluate.methods import Observation
 from geo_refdiff.evaluate.opening import open_all
