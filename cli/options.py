@@ -16,7 +16,7 @@ Decorator = Callable[[Command], Command]
 _TYPES: dict[Any, Any] = {int: int, float: float, tuple[float, float]: (float, float)}
 
 
-class Option(click.Option):
+class GroupedOption(click.Option):
     """An option that help shows under a heading.
 
     Args:
@@ -99,7 +99,7 @@ def _option(field: Field, text: str | None = None) -> Decorator[Any]:
             more["show_default"] = False
     return click.option(
         *flags,
-        cls=Option,
+        cls=GroupedOption,
         group=field.group,
         help=text or field.help,
         **more,

@@ -24,6 +24,9 @@ from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.dates import asked_span
 
+CountCallback = Callable[[int, int], None]
+"""Called with the number of parts that are done, and of all."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 MAX_SCALE = 64

@@ -52,7 +52,7 @@ class Entry:
 
     Attributes:
         files: path or GDAL name; several: one for each band.
-        lonlat: footprint in degrees.
+        lonlat: lonlat_footprint in degrees.
         span: when it was taken; None = unknown.
         bands: names of the bands where `files` are several.
     """
@@ -98,7 +98,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
     if suffix == ".json" or (remote and suffix in ("", ".geojson")) or (suffix == ".geojson" and is_stac(name)):
         return read_stac(name, role, assets)
     if is_gdal_name(name):
-        return opened([gdal_name(name)])
+        return open_entries([gdal_name(name)])
     path = Path(name).expanduser()
     if path.is_dir() and not holds_product(path):
         return _from_folder(path, role, unusable)
@@ -106,7 +106,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
         raise InputError(f"{path}: no such file; give a {role}, a folder, an index (CSV, GeoPackage) or STAC JSON")
     if suffix in TABLES:
         return read_table(path, table, role)
-    return opened([str(path.absolute())])
+    return open_entries([str(path.absolute())])
 
 
 def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entry]:
@@ -117,7 +117,7 @@ def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entr
     if not files:
         raise InputError(f"{path}: the folder holds no raster ({', '.join(RASTERS)}); give the {role}s")
     made: list[str] = []
-    entries = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
+    entries = open_entries([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
     if made and unusable is not None:
         unusable.append(f"{path}: {len(made)} outputs of runs, such as {min(made)}; name those that are meant")
     if not entries:
@@ -163,7 +163,7 @@ def check_asset_names(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
+def lonlat_footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
     """The polygons of an outline in degrees, valid, cut at the 180th meridian; possibly none.
 
     Args:
@@ -174,12 +174,12 @@ def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
         InputError: it has coordinates that are no numbers.
     """
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"{where}: the footprint has points that cannot be given in degrees; correct it")
+        raise InputError(f"{where}: the lonlat_footprint has points that cannot be given in degrees; correct it")
     plain = shape.geom_type == "Polygon" and shape.is_valid and not shape.has_z and on_the_globe(shape) is shape
     return shape if plain else sound_polygons(shape, LONLAT)
 
 
-def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
+def open_entries(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
     """Entries from the rasters themselves, in their order.
 
     Args:
@@ -188,7 +188,7 @@ def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[s
         made: gets those that a run has made, which are left out then; None: they count as others do.
 
     Raises:
-        InputError: one that cannot be opened or is not georeferenced.
+        InputError: one that cannot be open_entries or is not georeferenced.
     """
 
     def tried(file: str) -> Entry | str | None:
@@ -221,17 +221,17 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
                 raise InputError(
                     f"{file}: is not georeferenced; give it a CRS and an affine (gdal_edit.py), or leave it out"
                 )
-            ground = footprint(file, outline(dataset))
+            ground = lonlat_footprint(file, outline(dataset))
         taken = acquired(source)
     except GDAL_ERRORS as error:
         raise InputError(
-            f"{file}: cannot be opened as a raster ({one_line(error, 160)}); check it with gdalinfo"
+            f"{file}: cannot be open_entries as a raster ({one_line(error, 160)}); check it with gdalinfo"
         ) from error
     return Entry((file,), ground, span_in_name(Path(file).stem) if taken is None else span_of(taken))
 
 
 def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
-    """The rasters of an index, in its order; one without a footprint is opened.
+    """The rasters of an index, in its order; one without a lonlat_footprint is open_entries.
 
     Args:
         path: of the index, whose folder relative paths start from.
@@ -269,7 +269,7 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
         if ground is None:
             unknown.append(len(entries))
         entries.append(Entry((file,), ground or shapely.Polygon(), span or span_in_name(Path(file).stem)))
-    for at, inspected in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
+    for at, inspected in zip(unknown, open_entries([entries[at].files[0] for at in unknown]), strict=True):
         entries[at] = Entry(inspected.files, inspected.lonlat, entries[at].span or inspected.span)
     return entries
 
@@ -312,9 +312,9 @@ def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
 
 
 def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> BaseGeometry | None:
-    """The footprint that a row tells, None if it tells none with an area."""
+    """The lonlat_footprint that a row tells, None if it tells none with an area."""
     shape = row.get("geometry")
-    if isinstance(shape, BaseGeometry) and not (ground := footprint(where, shape)).is_empty:
+    if isinstance(shape, BaseGeometry) and not (ground := lonlat_footprint(where, shape)).is_empty:
         return ground
     for names in _BOX_COLUMNS:
         if all(name in columns for name in names):
@@ -335,9 +335,9 @@ def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> B
             shape = shapely.from_wkt(wkt)
         except shapely.errors.ShapelyError as error:
             raise InputError(
-                f"{where}: the footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
+                f"{where}: the lonlat_footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
             ) from error
-        ground = footprint(where, shape)
+        ground = lonlat_footprint(where, shape)
         return None if ground.is_empty else ground
     return None
 
@@ -445,7 +445,7 @@ def _entry(item: Any, source: str, wanted: Sequence[str], name: str | None) -> E
             raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
         files = tuple(_file(item.assets[key], source) for key in keys)
     try:
-        ground = footprint(where, shapely.geometry.shape(item.geometry))
+        ground = lonlat_footprint(where, shapely.geometry.shape(item.geometry))
     except (TypeError, ValueError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{where}: its geometry makes no sense ({one_line(error, 80)}); leave it out") from error
     if ground.is_empty:

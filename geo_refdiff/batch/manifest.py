@@ -22,6 +22,7 @@ from geo_refdiff.batch.folder import is_there, output_of
 from geo_refdiff.batch.jobs import Stamp
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.raster.files import atomic_path, output_error
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.styles import write_field_style
 
 LAYER = "areas"
@@ -163,9 +164,7 @@ class Manifest:
         except OutputError:
             raise
         except Exception as error:  # pyogrio has its own
-            raise OutputError(
-                f"{self.path}: cannot be written ({' '.join(str(error).split())}); check the disk"
-            ) from error
+            raise OutputError(f"{self.path}: cannot be written ({one_line(error)}); check the disk") from error
 
     def remove(self) -> None:
         """Remove a file that is no manifest, or of another layout.

@@ -19,7 +19,14 @@ from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.tiles import Tile, TileSource
-from geo_refdiff.options import CalibrateOptions, SamplingOptions, UpscaleOptions, fields_of, takes_options
+from geo_refdiff.options import (
+    CalibrateOptions,
+    CountCallback,
+    SamplingOptions,
+    UpscaleOptions,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import PREDICTORS, UncertaintyRecord
 from geo_refdiff.plan.uncertainty import FILE, Calibration
@@ -101,7 +108,7 @@ def calibrate(
     model: str | Path,
     data: str | Path,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> Calibration:
     """Fit a model's uncertainty to pairs whose truth is known, and write uncertainty.json into its folder.

@@ -20,12 +20,13 @@ from rasterio.enums import Resampling
 from geo_refdiff import __version__
 from geo_refdiff.engine.finish import delivered
 from geo_refdiff.engine.workdir import check_geotiff, check_output
-from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
+from geo_refdiff.engine.writer import BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import (
     FIELDS,
     MAX_SCALE,
     CoregisterOptions,
+    CountCallback,
     UpscaleOptions,
     check_names,
     fields_of,
@@ -122,7 +123,7 @@ def coregister(
     ref: Raster,
     out: str | Path | None = None,
     *,
-    progress: BlockProgress | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> CoregisterResult:
     """Measure how a reference is aligned with a scene; write it aligned, and a report.
@@ -198,7 +199,7 @@ def _write(
     displacement: Displacement,
     out: Path,
     overwrite: bool,
-    progress: BlockProgress | None,
+    progress: CountCallback | None,
 ) -> None:
     """The reference on the target, in one warp, block by block."""
     output = Output.of(reference, more=True)

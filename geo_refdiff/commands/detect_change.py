@@ -17,9 +17,18 @@ from geo_refdiff.change.mask_files import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_geotiff, check_output
-from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
+from geo_refdiff.engine.writer import BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import AUTO, FIELDS, DetectChangeOptions, UpscaleOptions, check_names, fields_of, takes_options
+from geo_refdiff.options import (
+    AUTO,
+    FIELDS,
+    CountCallback,
+    DetectChangeOptions,
+    UpscaleOptions,
+    check_names,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.layout import plan_blocks
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
@@ -91,7 +100,7 @@ def detect_change(
     out: str | Path,
     *,
     block_size: int | None = None,
-    progress: BlockProgress | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> DetectChangeResult:
     """Write where and to what a scene has changed since a reference was taken, and how sure that is.
@@ -191,7 +200,7 @@ def _written(
     paths: tuple[Path, Path],
     own: DetectChangeOptions,
     block_size: int | None,
-    progress: BlockProgress | None,
+    progress: CountCallback | None,
 ) -> NDArray[np.int64]:
     """Writes classes and confidence; how many pixels of the scene have each class."""
     shape, finer = (plan.scene.height, plan.scene.width), 1 if own.grid == "scene" else plan.grid.scale

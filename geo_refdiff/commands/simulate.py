@@ -17,9 +17,9 @@ from geo_refdiff import __version__
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.engine.finish import delivered
 from geo_refdiff.engine.workdir import check_geotiff
-from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
+from geo_refdiff.engine.writer import BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import GridError, InputError, OptionError
-from geo_refdiff.options import SimulateOptions, fields_of, takes_options
+from geo_refdiff.options import CountCallback, SimulateOptions, fields_of, takes_options
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.layout import BlockLayout, plan_blocks
 from geo_refdiff.plan.records import Output
@@ -100,7 +100,7 @@ def simulate(
     *,
     block_size: int | None = None,
     overwrite: bool = False,
-    progress: BlockProgress | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> SimulateResult:
     """Write the coarse scene that a sensor would have taken of `fine`.
@@ -319,7 +319,7 @@ class Simulation:
         return BlockRaster(with_bands_of(profile, info, info.data_bands))
 
 
-def blocks(reader: RasterReader, scene: Simulation, progress: BlockProgress | None) -> Iterator[FinishedBlock]:
+def blocks(reader: RasterReader, scene: Simulation, progress: CountCallback | None) -> Iterator[FinishedBlock]:
     """All blocks, row by row."""
     layout = scene.layout
     for index in range(layout.count):

@@ -10,7 +10,7 @@ from typing import Any
 
 from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.commands.products import product_files, write_products
-from geo_refdiff.engine.estimate import Estimate, Speeds, estimate, kind_of
+from geo_refdiff.engine.estimate import CostEstimate, Speeds, estimate, kind_of
 from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.rasters import UNCERTAINTY, unreached
 from geo_refdiff.engine.run import (
@@ -305,7 +305,7 @@ class UpscaleResult:
     notes: tuple[str, ...] = ()
     pairs: Sequence[Mapping[str, Any]] = ()
     config_path: Path | None = None
-    estimate: Estimate | None = None
+    estimate: CostEstimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -150,8 +150,10 @@ def land_cover(image: U8, tone: Tone | None = None) -> U8:
     classes[green & (2.0 * _share(rough, 11) > _share(green, 11))] = TREE
     wet = (features.ndwi > 0.3) & (features.brightness < 130)
     black = _smooth(image[3].astype(np.float32)) < 30.0
-    water = opened(wet & black, 7) | opened(wet, 25)  # narrow, it could be a road
-    water |= opened((features.ndwi > 0.25) & (features.warmth < -0.2) & (features.brightness > tone.dark + 25), 4)
+    water = morphological_opening(wet & black, 7) | morphological_opening(wet, 25)  # narrow, it could be a road
+    water |= morphological_opening(
+        (features.ndwi > 0.25) & (features.warmth < -0.2) & (features.brightness > tone.dark + 25), 4
+    )
     classes[water] = WATER
     shade &= ~green & ~water
     if shade.any():
@@ -195,7 +197,7 @@ def _share(mask: Mask, side: int) -> F32:
     return share
 
 
-def opened(mask: Mask, side: int) -> Mask:
+def morphological_opening(mask: Mask, side: int) -> Mask:
     """Morphological opening by a square of `side` pixels."""
     eroded = ndimage.minimum_filter(mask, side)
     return np.asarray(ndimage.maximum_filter(eroded, side, origin=-1 if side % 2 == 0 else 0))
@@ -233,7 +235,7 @@ def change_mask(new: U8, ref: U8, new_classes: U8, ref_classes: U8, tone: Tone |
     ground = (groups[new_classes] == _GROUPS[BUILT]) & (groups[ref_classes] == _GROUPS[BUILT])
     changed = classified & ((differ & (step > floor)) | (step > _FLOOR_OF_CONTENT) | (ground & _built_over(new, ref)))
     changed &= ~(shaded(new, tone) & (new_classes != WATER) | shaded(ref, tone) & (ref_classes != WATER))
-    changed = opened(changed, 4)
+    changed = morphological_opening(changed, 4)
     labels, _ = ndimage.label(changed, np.ones((3, 3)))
     large = np.bincount(labels.ravel()) >= MIN_AREA
     large[0] = False

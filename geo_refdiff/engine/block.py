@@ -20,7 +20,7 @@ from geo_refdiff.engine.conditions import Clouds, ConditionReader, Inputs
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import as_array, avoid_nodata_collision, rounded, write_nodata
 from geo_refdiff.engine.uncertainty import Spread, half_widths, predictors
-from geo_refdiff.plan.layout import Span, kept, seen
+from geo_refdiff.plan.layout import WindowSpan, kept, seen
 from geo_refdiff.plan.records import PREDICTORS, Plan
 from geo_refdiff.plan.transfer import transfer_detail
 from geo_refdiff.raster.gdal import gdal_threads
@@ -211,7 +211,7 @@ class BlockComputer:
         """scene pixels of the scene that the finished output over `cover` depends on."""
         return cover.pad(self._consistency.margin).intersect(self.plan.scene_on_lattice) or cover
 
-    def _spans(self, outer: Window) -> tuple[list[Span], list[Span]]:
+    def _spans(self, outer: Window) -> tuple[list[WindowSpan], list[WindowSpan]]:
         scale = self.plan.grid.scale
         return self.plan.windows.windows(outer.multiply(scale), self.plan.scene_on_lattice.multiply(scale))
 

@@ -8,7 +8,7 @@ from typing import Any
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.plan.records import Bands
 from geo_refdiff.raster.band_names import UNNAMED, BandKeys, band_keys, band_name, meaning
-from geo_refdiff.raster.band_pairs import lacks, listed, paired_bands
+from geo_refdiff.raster.band_pairs import band_list, lacks, paired_bands
 from geo_refdiff.raster.info import RasterInfo
 
 NO_BAND = "-"
@@ -200,9 +200,9 @@ def _check_order(info: RasterInfo, keys: BandKeys, wanted: Sequence[str], needed
         return
     lacking = ", ".join(c for c in needed if keys.place(c.lower()) is None)
     raise InputError(
-        f"{info.path}: the model takes {', '.join(needed)}, and none of the scene's bands ({listed(info)}) is known to "
-        f"be {lacking}; name that band, choose all in this order with --bands, or take a model for any bands: --model "
-        f"matched-ref, or bicubic-ibp without a reference"
+        f"{info.path}: the model takes {', '.join(needed)}, and none of the scene's bands ({band_list(info)}) is "
+        f"known to be {lacking}; name that band, choose all in this order with --bands, or take a model for any bands: "
+        f"--model matched-ref, or bicubic-ibp without a reference"
     )
 
 
@@ -231,5 +231,5 @@ def _wrong_count(
     way = "choose them with --bands, e.g. --bands 3,2,1"
     if count < len(channels) - len(optional):
         way = "take a model for any bands: --model matched-ref, or bicubic-ibp without a reference"
-    unknown = f" and none of them ({listed(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
+    unknown = f" and none of them ({band_list(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
     return f"{scene.path}: {count} band{'s' * (count != 1)}, but the model takes {wants}{unknown}; {way}"

@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.options import AUTO, snr_of
 from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.transfer import fit_transfer
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -269,7 +269,7 @@ def _pairs(
     displacement: Displacement | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(C, n) pixels of the reference as the sensor would see it, and of the scene, where both are valid."""
-    area = footprint(reference, scene)
+    area = covered_window(reference, scene)
     reference_values: list[NDArray[np.float64]] = []
     scene_values: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from geo_refdiff.options import RegistrationMode
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -79,7 +79,7 @@ def register_rasters(
     """
     chosen = sorted({0, len(scene_bands) // 2, len(scene_bands) - 1})[:_BANDS]
     fine = output_geobox(scene_geobox(scene), OVERSAMPLING)
-    area = footprint(reference, scene).pad(RADIUS).intersect(Window(0, 0, scene.height, scene.width))
+    area = covered_window(reference, scene).pad(RADIUS).intersect(Window(0, 0, scene.height, scene.width))
     assert area is not None
     with (
         RasterReader(scene, [scene_bands[k] for k in chosen]) as lr,

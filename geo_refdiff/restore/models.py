@@ -132,11 +132,11 @@ def _diffusion(sampling: SamplingOptions, device: str, dtype: str) -> Model:
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.diffusion.model_folder import read_config
-    from geo_refdiff.diffusion.remote import fetch_model, is_remote
+    from geo_refdiff.diffusion.remote import fetch_model, is_model_url
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name, remote = str(sampling.model), fetch_model(sampling.model) if is_remote(sampling.model) else None
+    name, remote = str(sampling.model), fetch_model(sampling.model) if is_model_url(sampling.model) else None
     if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
         names = ", ".join([*sorted(bundled_models()), *CLASSICAL])
         raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {names}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
-from geo_refdiff.options import AUTO
+from geo_refdiff.options import AUTO, CountCallback
 from geo_refdiff.plan.clouds import cloudy_scene
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
@@ -35,7 +34,7 @@ from geo_refdiff.validate import promises
 from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
-from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
+from geo_refdiff.validate.verdict import ComparedFigure, Promise, Verdict, verdict_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,15 +87,15 @@ class Validation:
         figures = []
         if self.residual.count:
             unit = f" {self.unit}"
-            figures.append(Figure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
+            figures.append(ComparedFigure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
         if isfinite(self.seams.detail):
-            figures.append(Figure("sharpness", self.seams.detail, 1.0))
+            figures.append(ComparedFigure("sharpness", self.seams.detail, 1.0))
         if self.reference.get("detail_shared") is not None:
             shared = self.reference["detail_shared"], self.reference["bicubic_detail_shared"] or 0.0
-            figures.append(Figure("detail shared", *shared))
+            figures.append(ComparedFigure("detail shared", *shared))
         for name, value in self.truth.figures.items():
             if name in self.truth.bicubic:
-                figures.append(Figure(name, value, self.truth.bicubic[name], " dB" if name == "PSNR" else ""))
+                figures.append(ComparedFigure(name, value, self.truth.bicubic[name], " dB" if name == "PSNR" else ""))
         return verdict_of(self.promises, figures, "its grid or bands are not the scene's: nothing can be compared")
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,17 +166,13 @@ class Validation:
         ]
 
 
-TileProgress = Callable[[int, int], None]
-"""Called with the number of tiles that are done, and of all."""
-
-
 def validate_product(
     out: Raster,
     scene: Raster,
     truth: Raster | None = None,
     reference: Raster | None = None,
     cloud_mask: str = AUTO,
-    progress: TileProgress | None = None,
+    progress: CountCallback | None = None,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
@@ -215,7 +210,7 @@ def validate_raster(
     source: RasterInfo,
     truth: RasterInfo | None = None,
     reference: RasterInfo | None = None,
-    progress: TileProgress | None = None,
+    progress: CountCallback | None = None,
 ) -> Validation:
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
@@ -323,7 +318,7 @@ def _compare(
     source: RasterInfo,
     corner: tuple[int, int],
     declared: Declared,
-    progress: TileProgress | None,
+    progress: CountCallback | None,
 ) -> list[BandSums]:
     """Fill in what the pixels say; gives the sums of each band."""
     scale, dtype = declared.scale, np.dtype(source.dtype)

@@ -27,7 +27,7 @@ from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers, stacked
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
-from geo_refdiff.xarray.tasks import Job, get_block, get_ready
+from geo_refdiff.xarray.tasks import DeferredPlan, get_block, get_ready
 
 _LOG = logging.getLogger("geo_refdiff.xarray")
 
@@ -181,7 +181,7 @@ def _blocks(
         options.flat(), outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
         [s.store.info.path for s in stored],
     )  # fmt: skip
-    job = Job(token, scene.store.info.path, ref, options, tuple(s.store for s in stored), batch, threads)
+    job = DeferredPlan(token, scene.store.info.path, ref, options, tuple(s.store for s in stored), batch, threads)
     ready = delayed(get_ready, pure=True)(job, [s.written for s in stored], dask_key_name=f"refdiff-plan-{token}")
     layout, (height, width) = outline.blocks, outline.geobox.shape
     dtype = np.dtype(outline.output.dtype)
