@@ -422,7 +422,7 @@ class MaskOptions(Options, frozen=True, kw_only=True):
         LiesOn,
         Option(
             help="Whether the mask is aligned with the scene or with the reference; one aligned with the reference is "
-            "shifted together with it. auto: by the mask's tag or grid; polygons lie on the scene."
+            "shifted together with it. auto: by the mask's tag or grid; polygons belong to the scene."
         ),
     ] = "auto"
 
@@ -605,7 +605,7 @@ class CloudOptions(Options, frozen=True, kw_only=True):
     cloud_mask: Annotated[
         str,
         Option(
-            help="What tells the scene's clouds and their shadows: auto, the quality layers of products (also of the "
+            help="Source of the scene's clouds and their shadows: auto, the quality layers of products (also of the "
             "reference); none; or a raster that covers the scene, which may be named by its kind: scl:FILE, "
             "qa_pixel:, fmask:, udm2:, probability:, percent:, mask: (0 = clear; OmniCloudMask).",
             metavar="auto|none|[KIND:]FILE",

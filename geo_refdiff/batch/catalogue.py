@@ -312,7 +312,7 @@ def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
 
 
 def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> BaseGeometry | None:
-    """The lonlat_footprint that a row tells, None if it tells none with an area."""
+    """The footprint in a row of an index; None where it has none with an area."""
     shape = row.get("geometry")
     if isinstance(shape, BaseGeometry) and not (ground := lonlat_footprint(where, shape)).is_empty:
         return ground

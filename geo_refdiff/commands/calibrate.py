@@ -53,7 +53,7 @@ class Trial:
 
     Attributes:
         errors: (C, H, W) truth - output before it was rounded to the file, digital numbers of uint8.
-        widths: the same shape, half-widths as the plan's record tells them; digital numbers.
+        widths: the same shape, half-widths by the plan's record; digital numbers.
         energies: for each predictor (C, H, W), model units squared.
         half_range: digital numbers of a model unit.
     """

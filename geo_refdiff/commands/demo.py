@@ -41,7 +41,7 @@ class DemoResult:
         return "\n".join(
             [
                 str(self.image),
-                "against the truth that the sample brings:",
+                "against the sample's truth:",
                 f"  {'':22}{'PSNR':>11}{'HaarPSI':>9}",
                 *rows,
                 f"GeoTIFF: {self.image.out}",

@@ -105,7 +105,7 @@ def detect_change(
 ) -> DetectChangeResult:
     """Write where and to what a scene has changed since a reference was taken, and how sure that is.
 
-    The changes are those that `upscale --mask auto` sees; it heeds the sure ones only.
+    The changes are those that `upscale --mask auto` sees; it uses the sure ones only.
 
     Beside `out` (uint8, 0 = no change, else the class now, 255 = unknown) appear its category names (`.aux.xml`), a
     QGIS style (`.qml`) and `<stem>.confidence.tif` (uint8, scale 1/250, 255 = unknown). Memory depends on the scale,
@@ -187,7 +187,7 @@ def _model(detector: Detector) -> Model:
 
 
 def _with_all_changes(plan: Plan, detector: Detector, least: float | None) -> Plan:
-    """The plan with a mask that keeps "no change" and what is less sure; a model heeds the sure ones only."""
+    """The plan with a mask that keeps "no change" and what is less sure; a model uses the sure ones only."""
     assert plan.mask is not None
     own = tuple((index, index) for index in range(len(detector.classes)))
     return replace(plan, mask=replace(plan.mask, values=own, min_confidence=least or 0.0))

@@ -88,7 +88,7 @@ class BlockComputer:
         batch_size: windows restored together on a GPU; halved where its memory does not suffice. On the CPU windows are
             restored one by one, so that it changes no bit.
         on_window: called after each batch with (windows done, windows of this block).
-        with_energies: whether blocks bring the predictors of uncertainty.
+        with_energies: whether blocks have the predictors of uncertainty.
     """
 
     def __init__(

@@ -100,7 +100,7 @@ def estimate(plan: Plan) -> CostEstimate:
 
 
 def rough_estimate(outline: Outline, options: Mapping[str, Any], threads: int, speeds: Speeds) -> CostEstimate:
-    """What a run will take whose inputs' pixels nobody has looked at.
+    """What a run will take, before its inputs' pixels are read.
 
     Args:
         outline: of the run.

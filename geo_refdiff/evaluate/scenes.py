@@ -290,7 +290,7 @@ def open_picture(triplet: Triplet, scale: int | None) -> ScenePicture:
 
 
 def whole_factor(scene: RasterInfo, sharp: RasterInfo) -> int:
-    """How many pixels of the sharp raster lie along one of the scene.
+    """How many pixels of the sharp raster are along one of the scene.
 
     Raises:
         GridError: no overlap.

@@ -92,7 +92,7 @@ def _registered(
 
 
 def undecided(placed: Coregistration) -> bool:
-    """Whether the reference could not be registered in "auto", and may yet lie right."""
+    """Whether the reference could not be registered in "auto", but may be aligned."""
     return placed.mode == "auto" and placed.verdict not in ("registered", "off") and not placed.unused
 
 

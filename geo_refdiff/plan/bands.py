@@ -118,7 +118,7 @@ def band_notes(
     if lost:
         names, get = ", ".join(lost), "it gets" if len(lost) == 1 else "they get"
         yield (
-            f"the reference has no {names}: {get} no detail from it but what goes over from the other bands"
+            f"the reference has no {names}: {get} no detail from it but what is transferred from the other bands"
             if set(lost) <= set(bands.other_names)
             else f"the reference has no {names}, left out with --other-bands drop"
         )

@@ -1,4 +1,4 @@
-"""Where windows and blocks lie: blocks from the output's corner, windows in them or on the lattice."""
+"""The layout of windows and blocks: blocks from the output's corner, windows in them or on the lattice."""
 
 from __future__ import annotations
 

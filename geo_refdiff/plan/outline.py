@@ -36,7 +36,7 @@ _EDGE = 1e-6
 _SHOWN = 60
 _SHARPER = 1.5
 _ON_PIXELS = 0.01
-"""Output pixels by which the output's pixels may miss those that they are to lie on (--like)."""
+"""Output pixels by which the output's pixels may be off those of --like."""
 
 _SHIFT_TOLD = 1.0
 """Metres: nothing is said of frames that are taken for one another, as ETRS89 and WGS 84."""
@@ -84,7 +84,7 @@ class Outline:
 
     @property
     def output(self) -> Output:
-        """How the output tells its pixels."""
+        """Data type and nodata of the output."""
         return Output.of(self.scene, more=self.polygon is not None or self.hides_clouds)
 
 
@@ -165,17 +165,17 @@ def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, 
 
 
 def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
-    """The factor that was asked for, by --scale or by the pixels that the output's are to lie on.
+    """The factor that was asked for, by --scale or by --like.
 
     Raises:
-        GridError: the output's pixels cannot lie on those.
+        GridError: the output's pixels cannot be those.
         OptionError: both were given, and differ.
     """
     return asked.scale if asked.like is None else scale_of(inspect(asked.like, "reference"), scene, asked.scale)
 
 
 def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> int:
-    """The factor at which the output's pixels lie on those of another raster.
+    """The factor at which the output's pixels are those of another raster.
 
     Args:
         like: that raster.
@@ -183,7 +183,7 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
         scale: that was asked for beside it.
 
     Raises:
-        GridError: the output's pixels cannot lie on those.
+        GridError: the output's pixels cannot be those.
         OptionError: the factor is another one.
     """
     own, other = horizontal_crs(scene.crs_wkt), horizontal_crs(like.crs_wkt)
@@ -211,7 +211,7 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
     )
     raise GridError(
         f"--like {like.path}: the scene's corner is {refined.col % 1:.3g} columns and {refined.row % 1:.3g} rows into "
-        f"a pixel of it, so that the output's pixels cannot lie on those; {way_out}"
+        f"a pixel of it, so that the output's pixels cannot be those; {way_out}"
     )
 
 

@@ -108,7 +108,7 @@ class Bands:
             one to one.
         other: 1-based bands of the scene that the model does not know.
         other_names: their names.
-        weights: for each of `other` a weight for each of `scene`: how much of its detail goes over.
+        weights: for each of `other` a weight for each of `scene`: how much of its detail is transferred.
         fitness: for each of `other` the correlation of what the weights make of `scene` with it, 0..1.
     """
 
@@ -166,7 +166,7 @@ class Coregistration:
             corner.
         sigma, before, after: standard error, and root mean square of the shifts before and after, scene px; None where
             unknown.
-        dropped: parts of the scene, scene pixels, where the reference is not used because it does not lie right.
+        dropped: parts of the scene, scene pixels, where the reference is not used because it is misaligned.
         unused: whether it is used nowhere for that reason.
     """
 
@@ -285,12 +285,12 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the output tells its pixels.
+    """Data type and nodata of the output.
 
     Attributes:
         dtype: numpy name, the scene's.
-        nodata: value of missing pixels (NaN for floating data), None if a mask tells them or nothing is missing.
-        mask: whether an internal mask band tells missing pixels.
+        nodata: value of missing pixels (NaN for floating data), None if a mask marks them or nothing is missing.
+        mask: whether an internal mask band marks missing pixels.
     """
 
     dtype: str
@@ -392,7 +392,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid.
 
-        URLs come without what lets somebody in: it does not belong into files, and is another one the next day.
+        URLs come without their signatures, which do not belong into files and change from day to day.
         """
         data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=())
         data = {"version": VERSION, **_as_json(data)}
@@ -401,7 +401,7 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
+        """SHA-256 over all that decides the pixels, but for paths and times of the inputs."""
         data = _without({k: v for k, v in self.to_dict().items() if k not in _NOT_OF_PIXELS}, _NOT_OF_CONTENT)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

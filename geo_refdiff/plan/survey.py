@@ -121,7 +121,7 @@ def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
 def undeclared_fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
     """That pixels look missing where no nodata value says so, and so count as data; None where none do.
 
-    0 in all bands of whole numbers, the greatest value of long ones, and values that nobody measures (-9999).
+    0 in all bands of whole numbers, the greatest value of long ones, and values that cannot be measured (-9999).
     """
     if info.validity not in ("none", "nan"):
         return None
@@ -247,7 +247,7 @@ def fit_reference(
     sensor: SensorModel,
     displacement: Displacement | None = None,
 ) -> Radiometry:
-    """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
+    """Gain and offset from the reference, as the sensor would see it, to the scene; a pair a band for the run.
 
     Args:
         radiometry: of the scene; comes back with the fit added.

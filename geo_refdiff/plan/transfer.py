@@ -1,4 +1,4 @@
-"""Bands that a model does not know: detail of its own bands goes over to them.
+"""Bands that a model does not know: detail of its own bands is transferred to them.
 
 Pansharpening by multiresolution analysis with the sensor's modulation transfer function (MTF-GLP: Aiazzi, Alparone,
 Baronti, Garzelli and Selva 2006, "MTF-tailored multiscale fusion of high-resolution MS and Pan imagery") in which the

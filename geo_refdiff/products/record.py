@@ -33,7 +33,7 @@ class Band(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """The layer that tells clouds.
+    """The cloud layer.
 
     Attributes:
         kind: what its values mean.

@@ -182,7 +182,7 @@ def validate_product(
         truth: an image of the same date, as fine as the output, in the scene's units, on any grid; bands are matched by
             name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
-        cloud_mask: that it was made with, as of `upscale`; it is looked at where the output heeds clouds.
+        cloud_mask: that it was made with, as of `upscale`; used where the output was made with clouds.
         progress: called after each tile with their number so far and in all.
 
     Raises:
@@ -220,8 +220,8 @@ def validate_raster(
         result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
             result.unit = source.units[declared.bands[0] - 1] or "scene units"
-        corner, amiss = _comparable(info, source, declared)
-        result.promises.append(Promise("grid", amiss))
+        corner, problems = _comparable(info, source, declared)
+        result.promises.append(Promise("grid", problems))
         if corner is None:
             return result
         half_range = survey_scene(source, declared.bands, model_units=True, scene_range=None).half_range
@@ -250,7 +250,7 @@ def _judged(
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
     nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
     hidden = declared.clouds == "keep" and source.clouds is None
-    unseen = "it shows clouds, and nothing tells where: give --cloud-mask" if hidden else ""
+    unseen = "it shows clouds of an unknown layer: give --cloud-mask" if hidden else ""
     unstated = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
@@ -265,7 +265,7 @@ def _judged(
 def _comparable(
     info: RasterInfo, source: RasterInfo, declared: Declared
 ) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
-    """(row, col) of the scene's pixel in the output's corner, None if grids or bands differ; and what is amiss."""
+    """(row, col) of the scene's pixel in the output's corner, None if grids or bands differ; and the problems."""
     corner = _corner(info, source, declared.scale)
     if corner is None:
         return None, ("grid: not the scene's grid divided by the scale",)
@@ -277,13 +277,13 @@ def _comparable(
         )
     row, col = (v * declared.scale for v in corner)
     held = Window(row, col, info.height, info.width)
-    amiss = []
+    problems = []
     if held != declared.extent:
-        amiss.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
+        problems.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
     whole = Window(0, 0, source.height * declared.scale, source.width * declared.scale)
     if declared.area == "none" and declared.extent != whole:
-        amiss.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
-    return corner, tuple(amiss)
+        problems.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
+    return corner, tuple(problems)
 
 
 def _extent(window: Window) -> str:

@@ -71,7 +71,7 @@ class RefdiffAccessor:
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
             options: as of `geo_refdiff.upscale`, listed below; `mask_confidence`, `cloud_mask` and `like` may be
-                arrays, clouds of the kind that the array's name tells ("scl", "qa_pixel", ...), else its values.
+                arrays, clouds of the kind that the array is named after ("scl", "qa_pixel", ...), else its values.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the

@@ -175,7 +175,7 @@ def test_a_run_that_fails_before_its_first_block_leaves_nothing(make_raster: Any
         raise InputError("the server answers 403")
 
     scene, out = make_raster("scene.tif", FLAT), tmp_path / "out.tif"
-    with pytest.raises(InputError, match="^the server answers 403$"):
+    with pytest.raises(InputError, match=r"^the server answers 403$"):
         upscale(scene, model="bicubic", scale=2, out=out, runner=refuse)
     assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
