@@ -132,9 +132,8 @@ def test_no_cloud_rings_into_clear_pixels(make_sentinel_2: Make, tmp_path: Path,
     assert found.residual.count == 4 * (~CLOUDS & ~EMPTY).sum()
     untold = validate_product(keep, folder, cloud_mask="none")
     assert untold.broken == []
-    assert (
-        "clouds of an unknown layer: give --cloud-mask" in next(p for p in untold.promises if p.name == "consistency").unjudged
-    )
+    consistency = next(p for p in untold.promises if p.name == "consistency")
+    assert "clouds of an unknown layer: give --cloud-mask" in consistency.unjudged
 
 
 @pytest.mark.parametrize("mode", ["keep", "nodata"])
