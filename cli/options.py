@@ -94,7 +94,7 @@ def _option(field: Field, text: str | None = None) -> Decorator[Any]:
         more |= {"type": _TYPES.get(field.item, str), "multiple": repeated}
         more["metavar"] = field.option.metavar or "|".join(field.choices) or None
         if isinstance(default, tuple) and not repeated:
-            more["default"] = ",".join(default) or None
+            more["default"] = ",".join(map(str, default)) or None
         if default == "":
             more["show_default"] = False
     return click.option(
