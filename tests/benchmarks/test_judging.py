@@ -101,13 +101,18 @@ def test_plus_minus() -> None:
     assert plus_minus(0.5, 0.04, 2, signed=False) == "0.50 ± 0.04"
 
 
-def told_of(haarpsi: list[float]) -> dict[str, Any]:
-    """As metrics.json holds it: six rows whose HaarPSI is given, in three outputs."""
+def report_of(efflp: list[float]) -> dict[str, Any]:
+    """As metrics.json holds it: six rows whose effLP is given, in three outputs."""
     names = [f"{row}, detail {detail:g}" for row in ablation.ROWS for detail in ablation.OUTPUTS]
-    value = {name: haarpsi[k // 3] for k, name in enumerate(names)} | dict.fromkeys(ablation.BASELINES, 0.4)
-    keys = ("haarpsi", "haarpsi_changed", "haarpsi_unchanged", "ssim", "gmsd", "energy")
+    value = {name: efflp[k // 3] for k, name in enumerate(names)} | dict.fromkeys(ablation.BASELINES, 0.4)
+    keys = ("efflp", "efflp_changed", "efflp_unchanged", "haarpsi", "psnr", "chroma", "energy")
     methods = {
-        name: {"means": dict.fromkeys(keys, v), "standard_errors": dict.fromkeys(keys, 0.01)}
+        name: {
+            "means": dict.fromkeys(keys, v),
+            "standard_errors": dict.fromkeys(keys, 0.01),
+            "fd": 1000.0 * v,
+            "fd_standard_error": 7.0,
+        }
         for name, v in value.items()
     }
     differences = {
@@ -123,16 +128,26 @@ def told_of(haarpsi: list[float]) -> dict[str, Any]:
 
 
 def test_the_order_of_the_rows_is_reported_as_it_is() -> None:
-    judged = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.549, 0.52, 0.70]))
+    judged = ablation.Judged(report_of([0.50, 0.45, 0.40, 0.451, 0.48, 0.30]))
     order = judged.order(2)
-    assert len(order) == 8
-    assert order[0] == "+ mask better than LR in HaarPSI: yes (+0.1000 ± 0.0020)"
-    assert order[3].startswith("+ Ref SFT better than + Ref in HaarPSI: no by the mean, not settled")
-    assert order[5] == "+ semantic SFT better than + Ref in HaarPSI: no (-0.0300 ± 0.0020)"
+    assert len(order) == 16
+    assert order[0] == "+ mask better than LR in effLP: yes (-0.1000 ± 0.0020)"
+    assert order[3].startswith("+ Ref SFT better than + Ref in effLP: no by the mean, not settled")
+    assert order[5] == "+ semantic SFT better than + Ref in effLP: no (+0.0300 ± 0.0020)"
+    assert order[8] == "+ mask better than LR in HaarPSI: no (-0.1000 ± 0.0020)"
+
+
+def test_fd_has_a_column_of_its_own_where_it_was_measured() -> None:
+    report = report_of([0.50, 0.45, 0.40, 0.451, 0.48, 0.30])
+    head, _, first, *_ = ablation.Judged(report).means(0).splitlines()
+    assert [c.strip() for c in first.split("|")][[c.strip() for c in head.split("|")].index("FD")] == "500 ± 7"
+    for method in next(iter(report["scales"].values()))["methods"].values():
+        method["fd"] = None
+    assert " FD " not in ablation.Judged(report).means(0).splitlines()[0]
 
 
 def test_steps_compare_rows_that_differ_in_one_thing() -> None:
-    lines = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
+    lines = ablation.Judged(report_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
     summary = [line.split("|")[1].strip() + line.split("|")[2] for line in lines]
     assert [text.split(" ± ")[0] for text in summary] == [
         "+ Ref, less LR +0.0500",
