@@ -283,7 +283,8 @@ def _area(value: Any) -> Any:
     return area_text(value)
 
 
-def _between_commas(value: Any, kind: Callable[[str], Any] = str) -> Any:
+def comma_separated(value: Any, kind: Callable[[str], Any] = str) -> Any:
+    """The parts of a text "a,b", in the type that they are to have; anything else comes back as it is."""
     if not isinstance(value, str):
         return value
     with suppress(ValueError):
@@ -528,7 +529,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             help="Bands to use, names or numbers from 1, in the order of the model's channels.",
             default="those that the model knows",
             metavar="B,B,...",
-            parse=_between_commas,
+            parse=comma_separated,
             give="names or numbers of bands",
         ),
     ] = None
@@ -539,7 +540,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             "order), names or numbers from 1; - stands for none.",
             default="by their names",
             metavar="B,B,...",
-            parse=_between_commas,
+            parse=comma_separated,
             give="names or numbers of bands",
         ),
     ] = None
@@ -781,7 +782,7 @@ class CalibrateOptions(Options, frozen=True, kw_only=True):
         Option(
             help="Output pixels along a scene pixel.",
             metavar="N,N,...",
-            parse=lambda value: _between_commas(value, int),
+            parse=lambda value: comma_separated(value, int),
             fits=bool,
             give="whole numbers, as 8,16",
         ),
@@ -1017,7 +1018,7 @@ class ReadOptions(Options, frozen=True, kw_only=True):
 
     bands: Annotated[
         tuple[str, ...],
-        Option(help="Names of the bands wanted, in this order; empty: those of the first file.", parse=_between_commas),
+        Option(help="Names of the bands wanted, in this order; empty: those of the first file.", parse=comma_separated),
     ] = ()
     classes: Annotated[
         tuple[str, ...], Option(help='Names of the classes that masks hold; class 0 is "no change".')

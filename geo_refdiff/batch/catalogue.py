@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +15,11 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.folder import is_batch
+from geo_refdiff.data.index import read_records
 from geo_refdiff.engine.publish import published_digest
 from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.options import comma_separated
 from geo_refdiff.products.files import is_archive
 from geo_refdiff.products.opening import gdal_source, holds_product
 from geo_refdiff.products.stac_item import has_bands
@@ -52,7 +53,7 @@ class Entry:
 
     Attributes:
         files: path or GDAL name; several: one for each band.
-        lonlat: lonlat_footprint in degrees.
+        lonlat: footprint in degrees.
         span: when it was taken; None = unknown.
         bands: names of the bands where `files` are several.
     """
@@ -157,7 +158,7 @@ def check_asset_names(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    names: tuple[str, ...] = comma_separated(text)
     if not names:
         raise OptionError(f"asset '{text}': give the key of an asset, or several for bands: red,green,blue")
     return names
@@ -174,7 +175,7 @@ def lonlat_footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
         InputError: it has coordinates that are no numbers.
     """
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise InputError(f"{where}: the lonlat_footprint has points that cannot be given in degrees; correct it")
+        raise InputError(f"{where}: the footprint has points that cannot be given in degrees; correct it")
     plain = shape.geom_type == "Polygon" and shape.is_valid and not shape.has_z and on_the_globe(shape) is shape
     return shape if plain else sound_polygons(shape, LONLAT)
 
@@ -188,7 +189,7 @@ def open_entries(files: Sequence[str], unusable: list[str] | None = None, made: 
         made: gets those that a run has made, which are left out then; None: they count as others do.
 
     Raises:
-        InputError: one that cannot be open_entries or is not georeferenced.
+        InputError: one that cannot be opened or is not georeferenced.
     """
 
     def tried(file: str) -> Entry | str | None:
@@ -225,13 +226,13 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
         taken = acquired(source)
     except GDAL_ERRORS as error:
         raise InputError(
-            f"{file}: cannot be open_entries as a raster ({one_line(error, 160)}); check it with gdalinfo"
+            f"{file}: cannot be opened as a raster ({one_line(error, 160)}); check it with gdalinfo"
         ) from error
     return Entry((file,), ground, span_in_name(Path(file).stem) if taken is None else span_of(taken))
 
 
 def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
-    """The rasters of an index, in its order; one without a lonlat_footprint is open_entries.
+    """The rasters of an index, in its order; one without a footprint is opened.
 
     Args:
         path: of the index, whose folder relative paths start from.
@@ -243,7 +244,7 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
     """
     if table.subset and path.suffix.lower() in (".csv", *_PARQUET):
         raise InputError(f"{table}: a subset needs a GeoPackage or another vector file; leave it out")
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _vector_rows(path, table)
+    rows = read_records(path)[1] if path.suffix.lower() == ".csv" else _vector_rows(path, table)
     if not rows:
         raise InputError(f"{path}: the index is empty; give one row for each {role}")
     columns = {str(c).lower(): str(c) for c in reversed(list(rows[0]))}
@@ -277,18 +278,6 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
 def _whole(value: Any) -> Any:
     """Years that a table reader took for floating numbers."""
     return str(int(value)) if isinstance(value, int | float) and float(value).is_integer() else value
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [dict(row) for row in csv.DictReader(stream, strict=True)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({one_line(error, 120)}); save it as UTF-8 CSV") from error
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"{path}, row {number}: has more or fewer cells than the head; correct it")
-    return rows
 
 
 def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
@@ -335,7 +324,7 @@ def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> B
             shape = shapely.from_wkt(wkt)
         except shapely.errors.ShapelyError as error:
             raise InputError(
-                f"{where}: the lonlat_footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
+                f"{where}: the footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
             ) from error
         ground = lonlat_footprint(where, shape)
         return None if ground.is_empty else ground

@@ -130,7 +130,7 @@ class ShiftEstimate:
 
 
 def estimate_shift(view: View, radius: int = RADIUS) -> ShiftEstimate:
-    """ShiftEstimate the shift of the reference against the scene.
+    """Estimate the shift of the reference against the scene.
 
     Args:
         view: scene and reference; the reference should reach `radius` scene pixels beyond the scene.

@@ -1,4 +1,4 @@
-"""TileValidation: the same tiles and figures each time, pictures, and tiles that cannot be used messages by name."""
+"""Validation in training: the same tiles and figures each time, pictures, unusable tiles named in messages."""
 
 from __future__ import annotations
 
