@@ -1,4 +1,4 @@
-"""What benchmarks share: real scenes and indexes, which a checkout does not have, and small rasters."""
+"""What benchmarks share: real scenes and indexes, which a checkout does not have, small rasters, Markdown tables."""
 
 from __future__ import annotations
 
