@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PIXELS = 2**19
+_PIXELS = 2**18
 """Of the finest image in a strip."""
 
 
