@@ -163,13 +163,13 @@ class Extractor(nn.Module):
         rows = images[0].shape[-2] // self.unshuffle
         features = [*in_strips(first, *images, rows=rows, reach=ResidualBlock.reach)]
         for shrink, block in zip(self.downs, list(self.blocks)[1:], strict=True):
-            features.append(block(_cells(shrink, features[-1])))
+            features.append(block(shrink(features[-1])))
         return features
 
 
-def _cells(stem: nn.Module, x: Tensor) -> Tensor:
-    """What a stem, or `down`, computes, pixels to channels and a 1 x 1 convolution, as one strided convolution."""
-    unshuffle, layer = stem.children()
+def _cells(stem: nn.Sequential, x: Tensor) -> Tensor:
+    """What the stem computes, pixels to channels and a 1 x 1 convolution, as one strided convolution."""
+    unshuffle, layer = stem
     if not isinstance(unshuffle, nn.PixelUnshuffle) or not isinstance(layer, nn.Conv2d):
         raise TypeError("a stem is a PixelUnshuffle and a Conv2d")
     side = unshuffle.downscale_factor
@@ -436,7 +436,7 @@ class CompactNet(nn.Module):
         h = _cells(self.stem, x) + guidance.entry
         skips: list[Tensor] = []
         for index, block in enumerate(self.encoder):
-            h = block(h if index == 0 else _cells(self.downs[index - 1], h), embedding)
+            h = block(h if index == 0 else self.downs[index - 1](h), embedding)
             skips.append(h)
         result = self.decoder[0](skips[-1], embedding, guidance.prepared[0])
         for index in range(1, len(self.decoder)):
