@@ -266,7 +266,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
         "bands",
         [_pair(pair) for pair in plan.bands.pairs(plan.model.bands)]
         + [
-            f"{name}: detail goes over from the others (correlation {r:.2f})"
+            f"{name}: detail is transferred from the others (correlation {r:.2f})"
             for name, r in zip(plan.bands.other_names, plan.bands.fitness, strict=True)
         ],
     )
@@ -294,7 +294,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     layer = plan.scene.clouds
     if layer is not None:
         become = "nodata" if plan.clouds == "nodata" else "interpolated, and marked in the source map"
-        yield "clouds", [f"as {Path(layer.path).name} tells ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
+        yield "clouds", [f"by {Path(layer.path).name} ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
 
 
 def _pair(pair: Mapping[str, object]) -> str:
@@ -318,7 +318,7 @@ def _shift(plan: Plan) -> str:
     else:
         moved = "moved by a field of shifts"
     sure = "" if placed.after is None else f"; {placed.after:.3f} scene pixels remain"
-    dropped = f"; not used in {len(placed.dropped)} places, where it does not lie right" if placed.dropped else ""
+    dropped = f"; not used in {len(placed.dropped)} places, where it is misaligned" if placed.dropped else ""
     return f"the reference was {moved}{sure}{dropped}"
 
 

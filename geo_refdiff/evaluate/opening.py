@@ -96,7 +96,7 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
         model = variant.model
         for scale in options.scene.scales:
             if not model.knows(scale):
-                raise ModelError(f"scale {scale}: {model.scales_told}; give one of these")
+                raise ModelError(f"scale {scale}: {model.scales_in_words}; give one of these")
         channels = model_channels(model, source.bands)
         runs.append(ModelRun(variant, masks[str(variant.mask)], channels, dataset.classes, options.sampling.seed))
         multiples = [runs[-1].restorer(options.scene.sensor(scale)).multiple for scale in options.scene.scales]

@@ -284,13 +284,13 @@ class GuidanceNet(nn.Module):
         self.detail_bands = DetailBands()
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
-        known = torch.isfinite(ref).all(dim=1, keepdim=True)
+        finite = torch.isfinite(ref).all(dim=1, keepdim=True)
         if not self.size.ref:
-            known = torch.zeros_like(known)
-        valid, c = known.to(ref.dtype), self.bands
-        whole = ref.device.type == "cpu" and bool(known.all())  # on a GPU asking would wait for it
+            finite = torch.zeros_like(finite)
+        valid, c = finite.to(ref.dtype), self.bands
+        whole = ref.device.type == "cpu" and bool(finite.all())  # on a GPU asking would wait for it
         if not whole:
-            ref = torch.where(known, ref, torch.zeros_like(ref))
+            ref = torch.where(finite, ref, torch.zeros_like(ref))
 
         def changes(mask: Tensor) -> Tensor:
             planes = one_hot(mask, self.classes, lr.dtype)

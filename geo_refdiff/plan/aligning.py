@@ -10,9 +10,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.options import RegistrationOptions
-from geo_refdiff.plan.coregistration import Coregistration
-from geo_refdiff.plan.records import Bands, Radiometry
+from geo_refdiff.options import RegistrationMode, RegistrationOptions
+from geo_refdiff.plan.records import Bands, Coregistration, Radiometry
 from geo_refdiff.plan.survey import ALIKE_UNITS, remembered
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
@@ -20,7 +19,7 @@ from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import Site
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -54,7 +53,7 @@ def align_reference(
         what the plan remembers, and a note for the user, None where nothing is done.
 
     Raises:
-        InputError: the reference does not lie right, and the run is to stop then.
+        InputError: the reference is misaligned, and the run is to stop then.
     """
     if asked.coregister == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
         return Coregistration("off", "off"), None
@@ -65,8 +64,8 @@ def align_reference(
     if not registration.exceeds(asked.max_residual):
         return Coregistration.of(registration, asked.coregister), _shift_note(registration, scene)
     problem = (
-        f"the reference does not lie right on the scene: after correction {registration.after:.2f} scene pixels are "
-        f"left (root mean square), in {len(beyond)} of {len(registration.accepted)} places more than "
+        f"the reference is misaligned with the scene: after correction {registration.after:.2f} scene pixels "
+        f"remain (root mean square), in {len(beyond)} of {len(registration.accepted)} places more than "
         f"{asked.max_residual:g}"
     )
     if asked.on_misregistration == "stop":
@@ -87,13 +86,13 @@ def _registered(
     reference: RasterInfo,
     reference_bands: tuple[int, ...],
     sensor: SensorModel,
-    mode: Mode,
+    mode: RegistrationMode,
 ) -> Registration:
     return register_rasters(scene, scene_bands, reference, reference_bands, sensor, mode)
 
 
 def undecided(placed: Coregistration) -> bool:
-    """Whether the reference could not be registered in "auto", and may yet lie right."""
+    """Whether the reference could not be registered in "auto", but may be aligned."""
     return placed.mode == "auto" and placed.verdict not in ("registered", "off") and not placed.unused
 
 
@@ -109,7 +108,7 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
         scene, reference: as inspected.
     """
     if radiometry.pixels == 0 and scene.dtype != reference.dtype:
-        return "too few common pixels to bring the reference to the scene's units: it is not used"
+        return "too few common pixels to fit the reference to the scene's units: it is not used"
     if undecided(placed) and radiometry.pixels >= _ENOUGH and (alike := fmean(radiometry.correlation)) < _ALIKE:
         return f"the reference does not look like the scene, either (correlation {alike:.2f}): it is not used"
     return None

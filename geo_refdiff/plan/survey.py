@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.options import AUTO, snr_of
 from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.transfer import fit_transfer
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -64,17 +64,17 @@ _RUN_ALIKE = 0.5
 
 
 _Given = ParamSpec("_Given")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
-def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
-    """A survey of rasters that many areas of one scene ask for; it is made anew where a file's time is not known."""
+def remembered(survey: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """A survey of rasters, cached for the areas of one scene; repeated where a file has no modification time."""
     kept = lru_cache(maxsize=4)(survey)
 
     @wraps(survey)
-    def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
-        known = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
-        return kept(*args, **options) if known else survey(*args, **options)  # type: ignore[arg-type]
+    def call(*args: _Given.args, **options: _Given.kwargs) -> _Result:
+        dated = all(each.mtime_ns for each in args if isinstance(each, RasterInfo))
+        return kept(*args, **options) if dated else survey(*args, **options)  # type: ignore[arg-type]
 
     return call
 
@@ -121,7 +121,7 @@ def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
 def undeclared_fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
     """That pixels look missing where no nodata value says so, and so count as data; None where none do.
 
-    0 in all bands of whole numbers, the greatest value of long ones, and values that nobody measures (-9999).
+    0 in all bands of whole numbers, the greatest value of long ones, and values that cannot be measured (-9999).
     """
     if info.validity not in ("none", "nan"):
         return None
@@ -190,11 +190,11 @@ def survey_noise(
         return Noise((0.0,) * count, (False,) * count, ())
     tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        found = estimate_noise(tiles)
-        untold = tuple(bool(np.isnan(sigma)) for sigma in found)
-        usual = [_usual(info, bands, k, instrument) for k in range(len(found))]
-        sigmas = tuple(u if none else s for s, u, none in zip(found, usual, untold, strict=True))
-        return Noise(sigmas, untold, components(tiles, sigmas))
+        estimates = estimate_noise(tiles)
+        undetermined = tuple(bool(np.isnan(sigma)) for sigma in estimates)
+        usual = [_usual(info, bands, k, instrument) for k in range(len(estimates))]
+        sigmas = tuple(u if none else s for s, u, none in zip(estimates, usual, undetermined, strict=True))
+        return Noise(sigmas, undetermined, components(tiles, sigmas))
     if isinstance(asked, str):
         zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
         sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
@@ -247,7 +247,7 @@ def fit_reference(
     sensor: SensorModel,
     displacement: Displacement | None = None,
 ) -> Radiometry:
-    """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
+    """Gain and offset from the reference, as the sensor would see it, to the scene; a pair a band for the run.
 
     Args:
         radiometry: of the scene; comes back with the fit added.
@@ -269,7 +269,7 @@ def _pairs(
     displacement: Displacement | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(C, n) pixels of the reference as the sensor would see it, and of the scene, where both are valid."""
-    area = footprint(reference, scene)
+    area = covered_window(reference, scene)
     reference_values: list[NDArray[np.float64]] = []
     scene_values: list[NDArray[np.float64]] = []
     side = max(8, TILE // sensor.scale)

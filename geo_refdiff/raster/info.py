@@ -26,7 +26,7 @@ Role = Literal["scene", "reference", "mask", "clouds"]
 CloudKind = Literal[
     "scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "msk_classi", "msk_clouds", "probability", "percent", "mask"
 ]
-"""What the values of a layer that tells clouds mean, see `raster.clouds`."""
+"""What the values of a cloud layer mean, see `raster.clouds`."""
 
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
 
@@ -40,7 +40,7 @@ _ALPHA_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class CloudLayer:
-    """What tells the clouds of a raster.
+    """The cloud layer of a raster.
 
     Attributes:
         path: of the layer.
@@ -74,7 +74,7 @@ class RasterInfo:
         data_bands: 1-based indices of the bands that are not alpha.
         size_bytes, mtime_ns: size and time of last change (of a VRT: together with its sources); 0 if unknown.
         vrt: XML of the GDAL VRT that a product is read through; None: `path` itself is opened.
-        clouds: what tells its cloudy pixels, which are missing for readers; None: nothing.
+        clouds: the layer of its cloudy pixels, which are missing for readers; None: there is none.
         coarser: how many bands, the last ones, are of a product's coarser pixels, resampled to those of the others.
     """
 

@@ -25,8 +25,8 @@ from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import InputError, OptionError, ResumeError
 from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.aligning import unfit
-from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.planning import Planned, make_plan
+from geo_refdiff.plan.records import Coregistration
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
 
