@@ -22,8 +22,8 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	rm -rf build/typed && mkdir -p build/typed/geo_refdiff   # the import names, as links to the folders, for mypy
 	ln -s $(CURDIR)/geo_refdiff/* $(CURDIR)/cli $(CURDIR)/models $(CURDIR)/sample_tiles build/typed/geo_refdiff
-	ln -s $(CURDIR)/sample_tiles build/typed
-	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff -p sample_tiles.painter
+	ln -s $(CURDIR)/sample_tiles $(CURDIR)/benchmarks build/typed
+	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p geo_refdiff -p sample_tiles.painter -p benchmarks
 
 docs: $(VENV)/.ready   # a site: open build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -16,8 +16,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.private import INDEX, need_index, skip
-from benchmarks.tables import markdown, paired, plus_minus, verdict
+from benchmarks.private import INDEX, markdown, need_index, paired, plus_minus, skip, verdict
 from geo_refdiff.diffusion.denoiser import GuidedDenoiser
 from geo_refdiff.diffusion.noise import lattice_noise
 from geo_refdiff.errors import ModelError
@@ -53,18 +52,20 @@ OUTPUTS = {0.0: "mean", 0.5: "start", 1.0: "sample"}
 """Amount of detail -> what it gives."""
 
 FIGURES = {
-    "haarpsi": ("HaarPSI", 4),
-    "haarpsi_changed": ("HaarPSI changed", 4),
-    "haarpsi_unchanged": ("HaarPSI unchanged", 4),
-    "ssim": ("SSIM", 4),
-    "gmsd": ("GMSD", 4),
+    "efflp": ("effLP", 4),
+    "efflp_changed": ("effLP changed", 4),
+    "efflp_unchanged": ("effLP unchanged", 4),
+    "fd": ("FD", 0),
     "lpips": ("LPIPS", 4),
+    "haarpsi": ("HaarPSI", 4),
+    "psnr": ("PSNR", 2),
+    "chroma": ("chroma", 3),
     "energy": ("gradient energy", 3),
 }
-"""Figure of `evaluate` -> title and digits."""
+"""Figure of `evaluate` -> title and digits. HaarPSI is close to a term of the loss, the first five are not."""
 
-LOWER_IS_BETTER = ("gmsd", "lpips")
-COMPARED = ("haarpsi", "haarpsi_changed", "haarpsi_unchanged", "gmsd", "lpips")
+LOWER_IS_BETTER = ("efflp", "lpips")
+COMPARED = ("efflp", "efflp_changed", "efflp_unchanged", "lpips", "haarpsi")
 SIGMAS = (0.05, 0.15, 0.4, 1.2)
 """Noise levels of `denoising_errors`, model units."""
 
@@ -86,7 +87,7 @@ class Judged:
         if len(names) != len(ROWS) * len(OUTPUTS):
             raise ValueError(f"{len(names)} runs of models, {len(ROWS) * len(OUTPUTS)} are needed")
         self.names = [names[at : at + len(OUTPUTS)] for at in range(0, len(names), len(OUTPUTS))]
-        self.figures = [key for key in FIGURES if key in self.methods[names[0]]["means"]]
+        self.figures = [key for key in FIGURES if _figure(self.methods[names[0]], key) is not None]
 
     def means(self, output: int) -> str:
         """Table of the six rows, and of the baselines, for one of `OUTPUTS` by its number."""
@@ -117,7 +118,7 @@ class Judged:
     def order(self, output: int) -> list[str]:
         """Whether each row from the third on is better than the first two, in sentences."""
         titles, sentences = list(ROWS.values()), []
-        for key in (k for k in ("haarpsi", "lpips") if k in self.figures):
+        for key in (k for k in ("efflp", "lpips", "haarpsi") if k in self.figures):
             for row in range(2, len(ROWS)):
                 for before in (0, 1):
                     mean, error = self.difference(output, row, before, key)
@@ -134,8 +135,15 @@ class Judged:
         return _number(entry["mean"]), _number(entry["standard_error"])
 
     def _mean(self, name: str, key: str) -> str:
-        method, digits = self.methods[name], FIGURES[key][1]
-        return plus_minus(_number(method["means"][key]), _number(method["standard_errors"][key]), digits, signed=False)
+        mean, error = _figure(self.methods[name], key) or (None, None)
+        return plus_minus(_number(mean), _number(error), FIGURES[key][1], signed=False)
+
+
+def _figure(method: dict[str, Any], key: str) -> tuple[float | None, float | None] | None:
+    """Mean and standard error of a figure; None where it was not measured."""
+    if key == "fd":
+        return None if method.get("fd") is None else (method["fd"], method["fd_standard_error"])
+    return (method["means"][key], method["standard_errors"][key]) if key in method["means"] else None
 
 
 def _number(value: float | None) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.tables import markdown
+from benchmarks.private import markdown
 from geo_refdiff.raster.process import cores
 
 PIXEL, CORNER = 40.0, (485_904.0, 5_209_248.0)
@@ -94,7 +94,7 @@ def run_batch(folder: Path, count: int, side: int, model: str, workers: int | No
     options = {"model": model, "scale": 8, "device": "cpu", "products": "none"}
     batch(
         areas,
-        Sources([scene]),
+        Sources((str(scene),)),
         folder / "out",
         options=options,
         threads=1,

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.private import DATA, lacking, need_city, need_index
-from benchmarks.tables import paired
+from benchmarks.private import DATA, lacking, need_city, need_index, paired
 from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, ChangeNetwork, load_detector
 from geo_refdiff.classes import CLASSES
 from geo_refdiff.data import Crop, open_dataset
@@ -147,7 +146,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
     for scale in (8, 16):
         sensor = SensorModel(scale)
         restorer = opened.make(sensor, (0, 1, 2, 3))
-        small = [Crop(*(a[..., :256, :256] for a in crop)) for crop in generated[:restore]]
+        small = [Crop._make(a[..., :256, :256] for a in crop) for crop in generated[:restore]]
         for title, crops in (("landscapes", small), (city, pairs[:restore])):
             masks: list[dict[str, Tensor | None]] = []
             for number, crop in enumerate(crops):

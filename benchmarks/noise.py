@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 import numpy as np
@@ -23,8 +24,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from benchmarks.private import DATA, need_scenes, observed, read_float, write_raster
-from benchmarks.tables import markdown
+from benchmarks.private import DATA, markdown, need_scenes, observed, read_float, write_raster
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.raster.picture import stretch
@@ -159,7 +159,7 @@ def measured(case: Case, picture: Path | None = None) -> Figures:
     """
     truth, reference = ground(case.scene)
     scene, sigma = simulated(truth, case.mtf, case.percent)
-    options: dict[str, object] = {"psf": psf_sigma_from_mtf(case.mtf)} if case.declared else {}
+    options: dict[str, Any] = {"psf": psf_sigma_from_mtf(case.mtf)} if case.declared else {}
     with TemporaryDirectory() as name:
         folder = Path(name)
         lr = write_raster(folder / "scene.tif", scene, _grid(8.0), CRS)
@@ -169,7 +169,7 @@ def measured(case: Case, picture: Path | None = None) -> Figures:
             lr, out=folder / "out.tif", scale=SCALE, model=case.model, products=[], on_misregistration="no-ref",
             keep=True, **options
         )  # fmt: skip
-        image = read_float(Path(done.out)) / GAIN
+        image = read_float(Path(done.out)) / np.float32(GAIN)
         assert done.plan_path is not None
         planned = np.array(json.loads(done.plan_path.read_text())["sensor"]["noise"])
     a, b = torch.from_numpy(image)[None], torch.from_numpy(truth)[None]

@@ -1,8 +1,9 @@
-"""What benchmarks share: real scenes and indexes, which a checkout does not have, and small rasters."""
+"""What benchmarks share: real scenes and indexes, which a checkout does not have, small rasters, Markdown tables."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_refdiff.evaluate.figures import mean_and_error
+from geo_refdiff.evaluate.report import markdown
 from geo_refdiff.sensor.sensor import SensorModel
 
 DATA = Path(os.environ.get("GEO_REFDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -91,3 +94,24 @@ def observed(image: NDArray[np.generic], sensor: SensorModel) -> NDArray[np.floa
     """What the sensor sees of (C, H, W) output pixels: (C, H / scale, W / scale)."""
     fine = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     return np.array(sensor.observe(fine[None])[0].numpy())
+
+
+__all__ = ["markdown", "paired", "plus_minus", "verdict"]
+
+
+def paired(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Mean over the tiles of (one - other) and its standard error; tiles that lack a figure (NaN) are left out."""
+    mean, error, _ = mean_and_error([a - b for a, b in zip(one, other, strict=True)])
+    return mean, error
+
+
+def plus_minus(mean: float, error: float, digits: int = 4, signed: bool = True) -> str:
+    """ "+0.0123 ± 0.0012"."""
+    return f"{mean:{'+' if signed else ''}.{digits}f} ± {error:.{digits}f}"
+
+
+def verdict(mean: float, error: float) -> str:
+    """Whether a difference is above 0: "yes" or "no" where two standard errors leave no doubt."""
+    if abs(mean) > 2.0 * error:
+        return "yes" if mean > 0 else "no"
+    return f"{'yes' if mean >= 0 else 'no'} by the mean, not settled by two standard errors"

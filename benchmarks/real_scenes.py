@@ -1,7 +1,8 @@
 """Real coarse scenes with real sharp ones: `python -m benchmarks.real_scenes [MODEL]... [--write]`.
 
 Runs `geo-refdiff evaluate` on the triplets of `GEO_REFDIFF_DATA`/real (or of another index) and prints the table of
-docs/real-scenes.md; with --write it puts the table, and pictures of those scenes whose terms allow it, into docs.
+docs/real-scenes.md; with --write it puts the table, and pictures of those scenes whose terms allow it, into docs, that
+of README's head among them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
 from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
-from benchmarks.private import DATA, need_scenes
-from benchmarks.tables import markdown
+from benchmarks.private import DATA, markdown, need_scenes
+from geo_refdiff import upscale
 from geo_refdiff.evaluate.run import evaluate
 from geo_refdiff.raster.files import atomic_path, write_bytes_atomic
+from geo_refdiff.raster.picture import Panel, stretch, write_panels
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "real-scenes.md"
@@ -27,6 +34,12 @@ FILES = ("lr", "ref", "truth", "lr_t1")
 
 PICTURED = ("idaho", "cangzhou", "oli2msi")
 """Scenes of USGS, USDA and Copernicus alone, which anybody may show with the source named."""
+
+HEAD = DOCS / "real_scene.webp"
+HEAD_SCENE, HEAD_FACTOR, HEAD_AREA = "cangzhou", 3, (201, 201, 198)
+"""The scene of README's first picture, and (row, col, side) of its close-up, output pixels."""
+_HEAD_SIDE = 2 * HEAD_AREA[2]
+_HEAD_CUT = (0.5, 99.5)
 
 FIGURES = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 3), "haarpsi": ("HaarPSI", 3), "efflp": ("effLP", 3)}
 
@@ -99,6 +112,37 @@ def write_page(text: str, page: Path = PAGE) -> None:
     write_bytes_atomic(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}".encode())
 
 
+def draw_head(path: Path, folder: Path) -> None:
+    """A close-up of a scene, its reference, its bicubic interpolation and what the bundled model makes of it."""
+    scene, ref = (DATA / "real" / HEAD_SCENE / f"{kind}.tif" for kind in ("lr", "ref"))
+    made = upscale(scene, ref=ref, scale=HEAD_FACTOR, out=folder / "head.tif").out
+    shown = {
+        "scene: Landsat 8, 30 m": _close_up(scene, made, Resampling.nearest),
+        "reference: Sentinel-2, 10 m, another date": _close_up(ref, made, Resampling.cubic),
+        "bicubic, 10 m": _close_up(scene, made, Resampling.cubic),
+        "geo-refdiff, 10 m": _close_up(made, made, Resampling.nearest),
+    }
+    sheet = folder / "head.png"
+    write_panels(sheet, [[Panel(title, pixels) for title, pixels in shown.items()]], _HEAD_SIDE)
+    _save_webp(sheet, path)
+
+
+def _close_up(path: Path, grid: Path, resampling: Resampling) -> NDArray[np.uint8]:
+    """Red, green and blue of a raster on another's grid, stretched by its own range, cut to `HEAD_AREA`."""
+    with rasterio.open(grid) as like, rasterio.open(path) as source:
+        where = {"crs": like.crs, "transform": like.transform, "width": like.width, "height": like.height}
+        with WarpedVRT(source, resampling=resampling, **where) as warped:
+            image = warped.read((1, 2, 3))
+    row, col, side = HEAD_AREA
+    cut = image[:, row : row + side, col : col + side]
+    return stretch(cut, *(np.percentile(cut, q, axis=(1, 2)) for q in _HEAD_CUT))
+
+
+def _save_webp(png: Path, path: Path) -> None:
+    with Image.open(png) as picture, atomic_path(path) as temporary:
+        picture.save(temporary, format="WEBP", quality=82, method=6)
+
+
 @click.command()
 @click.argument("models", nargs=-1)
 @click.option("--data", type=click.Path(path_type=Path), help="Index of triplets.  [default: the real ones]")
@@ -118,8 +162,8 @@ def main(models: tuple[str, ...], data: Path | None, write: bool) -> None:
         text = f"Models: {', '.join(models_used)}.\n\n{table(metrics)}\n\n" + "\n".join(differences(metrics))
         click.echo(text)
         if write:
-            with Image.open(out / "grid.png") as picture, atomic_path(PICTURE) as temporary:
-                picture.save(temporary, format="WEBP", quality=82, method=6)
+            _save_webp(out / "grid.png", PICTURE)
+            draw_head(HEAD, Path(folder))
             write_page(text)
 
 

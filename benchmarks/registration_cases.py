@@ -97,7 +97,7 @@ def make_case(case: Case, field: Field | None = None) -> View:
         old = _bent(old, field, case.scale, margin)
     old, old_known = np.roll(old, case.shift, (1, 2)), np.roll(old_known, case.shift, (0, 1))
     step = case.scale // OVERSAMPLING
-    fine = old_known.reshape(full // step, step, full // step, step).all(axis=(1, 3))
+    fine = np.asarray(old_known.reshape(full // step, step, full // step, step).all(axis=(1, 3)))
     return make_view(scene, valid, block_mean(old, step), fine, sensor)
 
 
@@ -211,7 +211,7 @@ def _base(first: Image, second: Image) -> tuple[float, float]:
             edges = [ndimage.gaussian_gradient_magnitude(x, sigma).astype(np.float32) for x in (a, b)]
             matrix = np.eye(2, 3, dtype=np.float32)
             try:
-                cv2.findTransformECC(*edges, matrix, cv2.MOTION_TRANSLATION, (3, 60, 1e-7), mask, 1)
+                cv2.findTransformECC(edges[0], edges[1], matrix, cv2.MOTION_TRANSLATION, (3, 60, 1e-7), mask, 1)
             except cv2.error:
                 continue
             shifts.append((float(matrix[1, 2]), float(matrix[0, 2])))

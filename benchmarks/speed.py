@@ -5,7 +5,7 @@ bands): the whole scene and an area of 192 x 192 pixels of it, each with and wit
 the scene mirrored to 4,096 x 4,096. PYTHON is the interpreter of an environment in which another version is installed,
 for instance `pip install git+https://...@e0dd34d` in a fresh one; its rows stand beside. What starting Python and its
 libraries takes is subtracted. `engine` is the part of the wall time that is not spent in the restorer: planning,
-reading, writing. Memory at 8,000 and 40,000 pixels a side is what `benchmarks.engine_memory_speed` measures.
+reading, writing.
 
 `--gpu` (`make bench-gpu`) measures a GPU instead: megapixels a second end to end of uint16 scenes from COGs on the
 local disk, the time that the GPU idles, its memory, and how far its pixels are from the CPU's.
@@ -156,7 +156,8 @@ def _ground(seed: tuple[int, ...]) -> np.ndarray:
     """(4, 1024, 1024) of a patchwork of fields, 500 to 4,000."""
     noise = np.random.default_rng(seed).standard_normal((4, 1024, 1024))
     fields = np.sign(ndimage.gaussian_filter(noise[:1], (0, 24, 24), mode="wrap"))
-    return np.clip(1800 + 500 * fields + 6000 * ndimage.gaussian_filter(noise, (0, 2, 2), mode="wrap"), 500, 4000)
+    detail = 6000 * ndimage.gaussian_filter(noise, (0, 2, 2), mode="wrap")
+    return np.asarray(np.clip(1800 + 500 * fields + detail, 500, 4000))
 
 
 def gpu_table(folder: Path) -> None:

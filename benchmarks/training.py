@@ -15,8 +15,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks.private import need_index
-from benchmarks.tables import markdown
+from benchmarks.private import markdown, need_index
 from geo_refdiff.train.config import load_config
 from geo_refdiff.train.distributed import distributed_context
 from geo_refdiff.train.loop import StopRequest, Trainer, denormals_flushed

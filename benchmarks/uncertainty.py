@@ -9,8 +9,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.private import INDEX, need_index
-from benchmarks.tables import markdown
+from benchmarks.private import INDEX, markdown, need_index
 from geo_refdiff.commands.calibrate import Trial, run_trial
 from geo_refdiff.data import open_dataset
 from geo_refdiff.evaluate.tiles import TileSource

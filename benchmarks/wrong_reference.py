@@ -26,8 +26,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.private import DATA, need_city, need_scenes, observed, write_raster
-from benchmarks.tables import markdown, paired, plus_minus
+from benchmarks.private import DATA, markdown, need_city, need_scenes, observed, paired, plus_minus, write_raster
 from geo_refdiff import upscale
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.sensor.sensor import SensorModel
@@ -59,7 +58,7 @@ def clouded(image: Bytes, share: float, seed: int) -> Bytes:
         thick = np.ones_like(field)
     relief = ndimage.gaussian_filter(rng.standard_normal(image.shape[1:]), 6)
     white = _CLOUD_DN + 5 * relief / relief.std()
-    return np.rint(np.clip(image * (1 - thick) + white * thick, 0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(image * (1 - thick) + white * thick, 0, 255)), dtype=np.uint8)
 
 
 def wrong_references(right: Bytes, other: Bytes, seed: int) -> Iterator[tuple[str, Bytes]]:

@@ -52,7 +52,7 @@ def batch(areas: str, out: str, plan_only: bool, as_json: bool, debug: bool, **o
         config = write_config(Path(out).absolute(), click.get_current_context(), decided)
         show(table, as_json, f"{table}\nsettings: {config}; run them with --config {config}")
         raise click.exceptions.Exit(0 if table.possible else 1)
-    from geo_refdiff.cli.batch_meter import BatchMeter
+    from geo_refdiff.cli.progress import BatchMeter
 
     with BatchMeter() as meter:
         try:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from geo_refdiff.cli.console import message_options, show
-from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.options import record_options, report_options
 from geo_refdiff.cli.progress import counted
-from geo_refdiff.errors import OptionError
+from geo_refdiff.options import CalibrateOptions
 
 
 @click.command(context_settings={"show_default": True})
@@ -20,12 +20,7 @@ from geo_refdiff.errors import OptionError
     metavar="INDEX",
     help="Pairs as geo-refdiff index makes them; must not be pairs you evaluate on.",
 )
-@click.option("--root", metavar="DIR", help="Folder of their files.  [default: that of the index, or GEO_REFDIFF_DATA]")
-@click.option("--scales", default="8,16", metavar="N,N,...", callback=lambda c, p, value: _numbers(value),
-              help="output pixels along a scene pixel.")  # fmt: skip
-@click.option("--runs", default=2, help="Sampling runs for each tile, 2 to 64.")
-@click.option("--places", default=48, help="Spread over the data; half serve for the fit, half for its factors.")
-@click.option("--overwrite", is_flag=True, help="Replace a calibration that the folder holds.")
+@record_options(CalibrateOptions)
 @message_options
 @report_options
 def calibrate(model: str, data: str, as_json: bool, debug: bool, **options: Any) -> None:
@@ -38,10 +33,3 @@ def calibrate(model: str, data: str, as_json: bool, debug: bool, **options: Any)
 
     with counted("tile") as progress:
         show(run(model, data, progress=progress, **options), as_json)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise OptionError(f"scales '{text}': give whole numbers, as 8,16") from None

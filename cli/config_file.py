@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from geo_refdiff import __version__
-from geo_refdiff.cli.options import Option
+from geo_refdiff.cli.options import GroupedOption
 from geo_refdiff.errors import InputError, OptionError, OutputError
 from geo_refdiff.options import FIELDS, GROUPS, check_names
 from geo_refdiff.raster.gdal import is_gdal_name, one_line
@@ -31,7 +31,7 @@ def config_option(command: _Command) -> _Command:
     """--config: settings from a file, which the command line overrules."""
     return click.option(
         "--config",
-        cls=Option,
+        cls=GroupedOption,
         metavar="FILE.toml",
         type=click.Path(path_type=Path),
         is_eager=True,

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from geo_refdiff.cli.console import message_options, show
-from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
+from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import counted
-from geo_refdiff.options import FIELDS
+from geo_refdiff.options import FIELDS, CoregisterOptions
 
 _HELP = {
     "scale": "Pixels of the aligned reference along a scene pixel.  [default: from the reference's pixel size]",
@@ -24,11 +24,8 @@ _HELP = {
 @click.argument("scene", type=click.Path(path_type=str))
 @click.argument("ref", type=click.Path(path_type=str))
 @click.option("-o", "--out", metavar="FILE", type=click.Path(path_type=Path), help="Aligned reference to write.")
-@click.option("--mode", default="auto", metavar="auto|global|local|affine", help="What may be done to the reference.")
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="JSON report to write.")
-@click.option("--picture", metavar="FILE", type=click.Path(path_type=Path), help="PNG of the shifts to write.")
+@record_options(CoregisterOptions)
 @shared("scale", "bands", "psf", "cloud_mask", "clouds", texts=_HELP)
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @message_options
 @report_options
 def coregister(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from geo_refdiff.cli.console import message_options, show
-from geo_refdiff.cli.options import GroupedCommand, given, report_options, shared
+from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import counted
-from geo_refdiff.options import FIELDS
+from geo_refdiff.options import FIELDS, DetectChangeOptions
 
 _HELP = {
     "scale": "Reference pixels along a scene pixel.  [default: from the reference's pixel size]",
@@ -24,14 +24,8 @@ _HELP = {
 @click.argument("scene", type=click.Path(path_type=str))
 @click.argument("ref", type=click.Path(path_type=str))
 @click.option("-o", "--out", required=True, metavar="FILE", type=click.Path(path_type=Path), help="Mask to write.")
-@click.option(
-    "--grid",
-    default="scene",
-    metavar="scene|output",
-    help="Whose pixels the mask has: the scene's, or the output's of upscale.",
-)
+@record_options(DetectChangeOptions)
 @shared("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask", texts=_HELP)
-@click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 @message_options
 @report_options
 def detect_change(scene: str, ref: str, as_json: bool, debug: bool, **options: Any) -> None:

@@ -16,7 +16,7 @@ Decorator = Callable[[Command], Command]
 _TYPES: dict[Any, Any] = {int: int, float: float, tuple[float, float]: (float, float)}
 
 
-class Option(click.Option):
+class GroupedOption(click.Option):
     """An option that help shows under a heading.
 
     Args:
@@ -94,12 +94,12 @@ def _option(field: Field, text: str | None = None) -> Decorator[Any]:
         more |= {"type": _TYPES.get(field.item, str), "multiple": repeated}
         more["metavar"] = field.option.metavar or "|".join(field.choices) or None
         if isinstance(default, tuple) and not repeated:
-            more["default"] = ",".join(default) or None
+            more["default"] = ",".join(map(str, default)) or None
         if default == "":
             more["show_default"] = False
     return click.option(
         *flags,
-        cls=Option,
+        cls=GroupedOption,
         group=field.group,
         help=text or field.help,
         **more,

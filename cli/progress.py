@@ -1,4 +1,4 @@
-"""How progress is shown on stderr: bars in a terminal, plain lines where a program reads them, else a line a minute."""
+"""Progress of a run or a batch on stderr: bars in a terminal, lines where a program reads them, else one a minute."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from geo_refdiff.cli.console import Console, say
 
 if TYPE_CHECKING:
+    from geo_refdiff.batch.jobs import Outcome
     from geo_refdiff.engine.run import Progress
 
 VARIABLE = "GEO_REFDIFF_PROGRESS"
@@ -182,3 +183,41 @@ def counted(what: str) -> Iterator[Callable[[int, int], None]]:
             display.show(f"{what} {done} of {total}", done, total, remaining=pace.remaining(done, total))
 
         yield show
+
+
+class BatchMeter(Display):
+    """Shows how a batch is going; see `ProgressListener`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pace = Pace()
+        self._over = self._count = -1
+
+    def total(self, done: int, failed: int, count: int) -> None:
+        """How many areas are done, failed, and there at all."""
+        over = done + failed
+        if self._count < 0 and over and not self.live:
+            self.message(f"{done} of {count} areas are done already, {failed} failed")
+        self._over, self._count = over, count
+        text = f"{over} of {count} areas" + (f", {failed} failed" if failed else "")
+        self.show(text, over, count, remaining=self._pace.remaining(over, count))
+
+    def started(self, name: str, worker: str) -> None:
+        """An area has been begun."""
+        self.show(f"  {name}: on {worker}" if worker else f"  {name}", part=name)
+
+    def progress(self, name: str, progress: Progress) -> None:
+        """How far an area is."""
+        if progress.stage == "plan":  # its notes are in the manifest
+            return
+        text = "writing" if progress.stage == "publish" else block_of(progress)
+        self.show(f"  {name}: {text}", progress.done, progress.total, part=name)
+
+    def finished(self, outcome: Outcome) -> None:
+        """An area is done or has failed: a line that stays, for failures in a terminal, for all elsewhere."""
+        self.remove(outcome.name)
+        place = f"[{self._over + 1}/{self._count}]"
+        if outcome.kind != "done":
+            self.message(f"{place} {outcome.name} failed: {outcome.error}", logging.ERROR)
+        elif not self.live:
+            self.message(f"{place} {outcome.name} done in {outcome.seconds:.1f} s")

@@ -43,7 +43,7 @@ def train(
     import json
 
     from geo_refdiff.train.config import load_config
-    from geo_refdiff.train.loop import Interrupted
+    from geo_refdiff.train.loop import TrainingInterrupted
     from geo_refdiff.train.run import train as run
 
     if init is not None:
@@ -57,7 +57,7 @@ def train(
             log=say,
             **options,
         )
-    except Interrupted as stop:
+    except TrainingInterrupted as stop:
         say(str(stop), logging.ERROR)
         raise click.exceptions.Exit(INTERRUPTED) from stop
 

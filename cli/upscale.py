@@ -16,10 +16,10 @@ from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import RunMeter
-from geo_refdiff.options import ClusterOptions, fields_of
+from geo_refdiff.options import ClusterOptions, RunOptions
 
 if TYPE_CHECKING:
-    from geo_refdiff.commands.result import UpscaleResult
+    from geo_refdiff.commands.upscale import UpscaleResult
 
 
 @click.command(cls=GroupedCommand, context_settings={"show_default": True})
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
 @shared(without=["mask"])
 @record_options(ClusterOptions)
 @config_option
-@click.option("--resume", is_flag=True, help="Continue with an unfinished run.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output or unfinished run.")
-@click.option("--plan-only", is_flag=True, help="Check everything, write the plan and OUT.run.toml, compute nothing.")
-@click.option("--keep", is_flag=True, help="Keep the folder with plan and blocks.")
+@record_options(RunOptions)
 @message_options
 @report_options
 def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: Any) -> None:
@@ -51,7 +48,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
-    cluster = ClusterOptions.of({name: options.pop(name) for name in fields_of(ClusterOptions)})
+    cluster = ClusterOptions.pop_from(options)
     options = given(options)
     try:
         with RunMeter() as meter:

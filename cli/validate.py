@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from geo_refdiff.cli.console import message_options, show
-from geo_refdiff.cli.options import report_options
+from geo_refdiff.cli.options import report_options, shared
 from geo_refdiff.cli.progress import counted
 
 
@@ -14,9 +14,7 @@ from geo_refdiff.cli.progress import counted
 @click.option("--scene", required=True, metavar="FILE", help="The scene that OUT was made of.")
 @click.option("--ref", metavar="FILE", help="The reference, for its registration and how much of its detail is used.")
 @click.option("--truth", metavar="FILE", help="A fine image of the same time: PSNR, SSIM, HaarPSI, hallucinations.")
-@click.option(
-    "--cloud-mask", default="auto", metavar="auto|none|[KIND:]FILE", help="As given to upscale with --clouds nodata."
-)
+@shared("cloud_mask", texts={"cloud_mask": "As given to upscale with --clouds nodata."})
 @message_options
 @report_options
 def validate(

@@ -13,6 +13,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -23,6 +24,9 @@ from geo_refdiff.classes import CLASSES
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.dates import asked_span
 
+CountCallback = Callable[[int, int], None]
+"""Called with the number of parts that are done, and of all."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 MAX_SCALE = 64
@@ -32,6 +36,7 @@ AUTO, NONE = "auto", "none"
 
 LiesOn = Literal["auto", "scene", "ref"]
 Coregister = Literal["auto", "global", "local", "off"]
+RegistrationMode = Literal["auto", "global", "local", "affine"]
 Misregistered = Literal["stop", "no-ref"]
 Consistency = Literal["strict", "standard", "off"]
 OtherBands = Literal["transfer", "drop"]
@@ -211,6 +216,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """The record made of those keywords that are its own."""
         return cls(**{name: given[name] for name in fields_of(cls) if name in given})
 
+    @classmethod
+    def pop_from(cls, given: dict[str, Any]) -> Self:
+        """The record made of those keywords that are its own, which are removed from `given`."""
+        return cls(**{name: given.pop(name) for name in fields_of(cls) if name in given})
+
 
 @cache
 def fields_of(record: type[Options]) -> Mapping[str, Field]:
@@ -273,8 +283,13 @@ def _area(value: Any) -> Any:
     return area_text(value)
 
 
-def _between_commas(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+def comma_separated(value: Any, kind: Callable[[str], Any] = str) -> Any:
+    """The parts of a text "a,b", in the type that they are to have; anything else comes back as it is."""
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError):
+        return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+    return value
 
 
 def _long_dtype(value: Any) -> Any:
@@ -350,7 +365,7 @@ class GridOptions(Options, frozen=True, kw_only=True):
     like: Annotated[
         str | None,
         Option(
-            help="Raster, such as the reference, on whose pixels the output's are to lie: it tells --scale, and is "
+            help="Raster, such as the reference, on whose grid the output's pixels are to be: it sets --scale, and is "
             "refused where the scene's pixels are not made of whole ones of it.",
             metavar="FILE",
         ),
@@ -408,7 +423,7 @@ class MaskOptions(Options, frozen=True, kw_only=True):
         LiesOn,
         Option(
             help="Whether the mask is aligned with the scene or with the reference; one aligned with the reference is "
-            "shifted together with it. auto: by the mask's tag or grid; polygons lie on the scene."
+            "shifted together with it. auto: by the mask's tag or grid; polygons belong to the scene."
         ),
     ] = "auto"
 
@@ -514,7 +529,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             help="Bands to use, names or numbers from 1, in the order of the model's channels.",
             default="those that the model knows",
             metavar="B,B,...",
-            parse=_between_commas,
+            parse=comma_separated,
             give="names or numbers of bands",
         ),
     ] = None
@@ -525,7 +540,7 @@ class RadiometryOptions(Options, frozen=True, kw_only=True):
             "order), names or numbers from 1; - stands for none.",
             default="by their names",
             metavar="B,B,...",
-            parse=_between_commas,
+            parse=comma_separated,
             give="names or numbers of bands",
         ),
     ] = None
@@ -584,14 +599,14 @@ def _check_cloud_mask(text: str) -> None:
 
 
 class CloudOptions(Options, frozen=True, kw_only=True):
-    """What is known of clouds, and what becomes of them."""
+    """Which pixels are cloudy, and how they are treated."""
 
     group: ClassVar[str] = "Clouds"
 
     cloud_mask: Annotated[
         str,
         Option(
-            help="What tells the scene's clouds and their shadows: auto, the quality layers of products (also of the "
+            help="Source of the scene's clouds and their shadows: auto, the quality layers of products (also of the "
             "reference); none; or a raster that covers the scene, which may be named by its kind: scl:FILE, "
             "qa_pixel:, fmask:, udm2:, probability:, percent:, mask: (0 = clear; OmniCloudMask).",
             metavar="auto|none|[KIND:]FILE",
@@ -714,6 +729,69 @@ class ComputeOptions(Options, frozen=True, kw_only=True):
             give="1 or more",
         ),
     ] = None
+
+
+class RunOptions(Options, frozen=True, kw_only=True):
+    """How one run of `upscale` begins and ends; no part of what it computes."""
+
+    resume: Annotated[
+        bool,
+        Option(help="Continue with an unfinished run of the same inputs and options; begin one where there is none."),
+    ] = False
+    overwrite: Annotated[bool, Option(help="Replace an existing output or unfinished run.")] = False
+    plan_only: Annotated[
+        bool, Option(help="Check everything, write the plan (the command also OUT.run.toml), compute nothing.")
+    ] = False
+    keep: Annotated[bool, Option(help="Keep the run's folder, with plan and blocks.")] = False
+
+
+class CoregisterOptions(Options, frozen=True, kw_only=True):
+    """How `coregister` moves a reference, and what it writes beside it."""
+
+    mode: Annotated[RegistrationMode, Option(help="What may be done to the reference.")] = "auto"
+    report: Annotated[
+        str | None,
+        Option(
+            help="JSON report to write: the shift, the field, residuals before and after, every place with its "
+            "reliability.",
+            metavar="FILE",
+        ),
+    ] = None
+    picture: Annotated[str | None, Option(help="PNG of the shifts to write.", metavar="FILE")] = None
+    overwrite: Annotated[bool, Option(help="Replace existing outputs.")] = False
+
+
+class DetectChangeOptions(Options, frozen=True, kw_only=True):
+    """What `detect-change` writes."""
+
+    grid: Annotated[
+        Literal["scene", "output"], Option(help="Whose pixels the mask has: the scene's, or the output's of upscale.")
+    ] = "scene"
+    overwrite: Annotated[bool, Option(help="Replace existing outputs.")] = False
+
+
+class CalibrateOptions(Options, frozen=True, kw_only=True):
+    """What `calibrate` runs a model on."""
+
+    root: Annotated[
+        str | None,
+        Option(help="Folder of their files.", default="that of the index, or GEO_REFDIFF_DATA", metavar="DIR"),
+    ] = None
+    scales: Annotated[
+        tuple[int, ...],
+        Option(
+            help="Output pixels along a scene pixel.",
+            metavar="N,N,...",
+            parse=lambda value: comma_separated(value, int),
+            fits=bool,
+            give="whole numbers, as 8,16",
+        ),
+    ] = (8, 16)
+    runs: Annotated[int, Option(help="Sampling runs for each tile.", low=2, high=MAX_RUNS)] = 2
+    places: Annotated[
+        int, Option(help="Spread over the data; half serve for the fit, half for its factors.", low=4)
+    ] = 48
+    overwrite: Annotated[bool, Option(help="Replace a calibration that the folder holds.")] = False
 
 
 class SimulateOptions(Options, frozen=True, kw_only=True):
@@ -940,7 +1018,7 @@ class ReadOptions(Options, frozen=True, kw_only=True):
 
     bands: Annotated[
         tuple[str, ...],
-        Option(help="Names of the bands wanted, in this order; empty: those of the first file.", parse=_between_commas),
+        Option(help="Names of the bands wanted, in this order; empty: those of the first file.", parse=comma_separated),
     ] = ()
     classes: Annotated[
         tuple[str, ...], Option(help='Names of the classes that masks hold; class 0 is "no change".')
@@ -1079,28 +1157,25 @@ def check_names(given: Iterable[str], allowed: Iterable[str]) -> None:
 _INDENTED: dict[str, Any] = {"initial_indent": " " * 4, "subsequent_indent": " " * 8}
 
 
-def takes_options(*names: str, record: type[Options] | None = None) -> Callable[[_F], _F]:
+def takes_options(fields: Mapping[str, Field]) -> Callable[[_F], _F]:
     """For a function with `**options`: the options in its signature and at the end of its docstring.
 
     Args:
-        names: of the options that it takes, parameters of its own included; default all.
-        record: of which record the options are; None: those of `upscale`.
+        fields: the options that it takes, parameters of its own included.
     """
-    fields = FIELDS if record is None else fields_of(record)
 
     def described(function: _F) -> _F:
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        chosen = [fields[name] for name in names or fields]
         more = [
             inspect.Parameter(
                 f.name, inspect.Parameter.KEYWORD_ONLY, default=inspect.Parameter.empty if f.required else f.default
             )
-            for f in chosen
+            for f in fields.values()
             if f.name not in signature.parameters
         ]
         function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
-        lines = [textwrap.fill(f"{f.name}: {f.help}", 116, **_INDENTED) for f in chosen]
+        lines = [textwrap.fill(f"{f.name}: {f.help}", 116, **_INDENTED) for f in fields.values()]
         function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Options:", *lines])
         return function
 

@@ -1,4 +1,4 @@
-"""Signed URLs: what in them lets somebody in, and says nothing of what is there."""
+"""Signed URLs: the signature grants access, and is no part of what they name."""
 
 from __future__ import annotations
 

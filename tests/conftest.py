@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import pytest
 import rasterio
 import torch
 from affine import Affine
-from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, calculate_default_transform, reproject
+
+sys.path.insert(0, str(Path(__file__).parent))
+from rasters import write_raster
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is no failure
@@ -119,29 +121,10 @@ def make_raster(tmp_path: Path) -> MakeRaster:
         pixel: float = 40.0,
         transform: Affine | None = None,
         crs: str | None = UTM,
-        nodata: float | None = None,
-        names: Sequence[str] = (),
-        mask: np.ndarray | None = None,
-        colorinterp: Sequence[ColorInterp] = (),
-        **profile: Any,
+        **more: Any,
     ) -> Path:
-        path = tmp_path / name
-        if transform is None:
-            transform = Affine(pixel, 0, CORNER[0], 0, -pixel, CORNER[1])
-        count, height, width = array.shape
-        options: dict[str, Any] = {
-            "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": array.dtype.name,
-            "crs": crs, "transform": transform, "nodata": nodata, "photometric": "minisblack", "alpha": "no",
-        }  # fmt: skip
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **(options | profile)) as dataset:
-            dataset.write(array)
-            if names:
-                dataset.descriptions = tuple(names)
-            if colorinterp:
-                dataset.colorinterp = tuple(colorinterp)
-            if mask is not None:
-                dataset.write_mask(mask)
-        return path
+        place = transform or Affine(pixel, 0, CORNER[0], 0, -pixel, CORNER[1])
+        return write_raster(tmp_path / name, array, place, crs=crs, **more)
 
     return make
 

@@ -69,6 +69,7 @@ from affine import Affine
 from PIL import Image
 from rasterio.enums import ColorInterp
 from rasterio.warp import Resampling, calculate_default_transform, reproject
+from rasters import write_raster
 from scipy import ndimage
 
 import geo_refdiff
@@ -377,31 +378,14 @@ def write(
     *,
     transform: Affine | None = None,
     crs: str = UTM,
-    nodata: float | None = None,
-    names: Sequence[str] = (),
-    mask: np.ndarray | None = None,
-    colorinterp: Sequence[ColorInterp] = (),
     scale: float | None = None,
+    **more: Any,
 ) -> Path:
-    """A GeoTIFF, pixels of `pixel` metres from CORNER on."""
-    count, height, width = array.shape
-    profile = {
-        "driver": "GTiff", "count": count, "height": height, "width": width, "dtype": array.dtype.name,
-        "transform": transform or Affine(pixel, 0, CORNER[0], 0, -pixel, CORNER[1]), "crs": crs, "nodata": nodata,
-        "photometric": "minisblack", "alpha": "no",
-    }  # fmt: skip
+    """A GeoTIFF, pixels of `pixel` metres from CORNER on; `more` as of `write_raster`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "w", **profile) as target:
-        target.write(array)
-        if names:
-            target.descriptions = tuple(names)
-        if colorinterp:
-            target.colorinterp = tuple(colorinterp)
-        if mask is not None:
-            target.write_mask(mask)
-        if scale is not None:
-            target.scales, target.offsets = [scale] * count, [-0.1] * count
-    return path
+    place = transform or Affine(pixel, 0, CORNER[0], 0, -pixel, CORNER[1])
+    scaled = None if scale is None else (scale, -0.1)
+    return write_raster(path, array, place, crs=crs, scaled=scaled, **more)
 
 
 def hole(height: int, width: int) -> np.ndarray:

@@ -13,6 +13,9 @@ import pytest
 
 import geo_refdiff
 from geo_refdiff.cli.batch import batch
+from geo_refdiff.cli.calibrate import calibrate as calibrate_command
+from geo_refdiff.cli.coregister import coregister as coregister_command
+from geo_refdiff.cli.detect_change import detect_change as detect_change_command
 from geo_refdiff.cli.index import index
 from geo_refdiff.cli.main import run
 from geo_refdiff.cli.options import GroupedCommand
@@ -20,6 +23,7 @@ from geo_refdiff.cli.simulate import simulate
 from geo_refdiff.cli.train import train
 from geo_refdiff.cli.train_detector import train_detector
 from geo_refdiff.cli.upscale import upscale as command
+from geo_refdiff.commands.calibrate import calibrate
 from geo_refdiff.commands.coregister import coregister
 from geo_refdiff.commands.detect_change import detect_change
 from geo_refdiff.commands.simulate import simulate as simulate_scene
@@ -30,12 +34,16 @@ from geo_refdiff.options import (
     FIELDS,
     GROUPS,
     PRODUCTS,
+    CalibrateOptions,
     ComputeOptions,
+    CoregisterOptions,
     DatasetOptions,
+    DetectChangeOptions,
     DetectorOptions,
     IndexOptions,
     MaskOptions,
     Options,
+    RunOptions,
     SimulateOptions,
     Sources,
     TrainOptions,
@@ -67,6 +75,10 @@ def test_a_command_has_the_options_and_defaults_of_the_records(
         (simulate, "hr.tif -o lr.tif --scale 8", SimulateOptions),
         (train, "cpu-minutes", TrainOptions),
         (train_detector, "-o out --data pairs.csv 3", DetectorOptions),
+        (command, "scene.tif", RunOptions),
+        (coregister_command, "scene.tif ref.tif", CoregisterOptions),
+        (detect_change_command, "scene.tif ref.tif -o mask.tif", DetectChangeOptions),
+        (calibrate_command, "model --data pairs.csv", CalibrateOptions),
     ],
 )
 def test_other_commands_have_the_options_and_defaults_of_their_records(
@@ -80,15 +92,24 @@ def test_other_commands_have_the_options_and_defaults_of_their_records(
 
 
 @pytest.mark.parametrize(
-    ("of", "record"), [(open_dataset, DatasetOptions), (make_index, IndexOptions), (simulate_scene, SimulateOptions)]
+    ("of", "record"),
+    [
+        (open_dataset, DatasetOptions),
+        (make_index, IndexOptions),
+        (simulate_scene, SimulateOptions),
+        (geo_refdiff.upscale, RunOptions),
+        (coregister, CoregisterOptions),
+        (detect_change, DetectChangeOptions),
+        (calibrate, CalibrateOptions),
+    ],
 )
 def test_functions_show_the_options_of_their_records(of: Any, record: type[Options]) -> None:
-    shown = inspect.signature(of).parameters
+    shown, given = inspect.signature(of).parameters, {"out": "b.tif", "scale": 8, "ref": "c.tif", "data": "d.csv"}
     for name, field in fields_of(record).items():
         assert shown[name].default == (inspect.Parameter.empty if field.required else field.default)
         assert f"\n    {name}: " in of.__doc__
     with pytest.raises(OptionError, match="unknown option 'sizes'"):
-        of("a", **{name: value for name, value in (("out", "b.csv"), ("scale", 8)) if name in shown}, sizes=3)
+        of("a", **{name: value for name, value in given.items() if name in shown}, sizes=3)
 
 
 def test_help_shows_options_in_groups(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +15,11 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geo_refdiff.batch.folder import is_batch
+from geo_refdiff.data.index import read_records
 from geo_refdiff.engine.publish import published_digest
 from geo_refdiff.engine.rasters import PLAN_TAG
 from geo_refdiff.errors import InputError, OptionError
+from geo_refdiff.options import comma_separated
 from geo_refdiff.products.files import is_archive
 from geo_refdiff.products.opening import gdal_source, holds_product
 from geo_refdiff.products.stac_item import has_bands
@@ -98,7 +99,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
     if suffix == ".json" or (remote and suffix in ("", ".geojson")) or (suffix == ".geojson" and is_stac(name)):
         return read_stac(name, role, assets)
     if is_gdal_name(name):
-        return opened([gdal_name(name)])
+        return open_entries([gdal_name(name)])
     path = Path(name).expanduser()
     if path.is_dir() and not holds_product(path):
         return _from_folder(path, role, unusable)
@@ -106,7 +107,7 @@ def _read(source: str, role: str, assets: Sequence[str], unusable: list[str] | N
         raise InputError(f"{path}: no such file; give a {role}, a folder, an index (CSV, GeoPackage) or STAC JSON")
     if suffix in TABLES:
         return read_table(path, table, role)
-    return opened([str(path.absolute())])
+    return open_entries([str(path.absolute())])
 
 
 def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entry]:
@@ -117,7 +118,7 @@ def _from_folder(path: Path, role: str, unusable: list[str] | None) -> list[Entr
     if not files:
         raise InputError(f"{path}: the folder holds no raster ({', '.join(RASTERS)}); give the {role}s")
     made: list[str] = []
-    entries = opened([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
+    entries = open_entries([str(file.absolute()) for file in files if not _is_quicklook(file)], unusable, made)
     if made and unusable is not None:
         unusable.append(f"{path}: {len(made)} outputs of runs, such as {min(made)}; name those that are meant")
     if not entries:
@@ -157,13 +158,13 @@ def check_asset_names(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ()
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    names: tuple[str, ...] = comma_separated(text)
     if not names:
         raise OptionError(f"asset '{text}': give the key of an asset, or several for bands: red,green,blue")
     return names
 
 
-def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
+def lonlat_footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
     """The polygons of an outline in degrees, valid, cut at the 180th meridian; possibly none.
 
     Args:
@@ -179,7 +180,7 @@ def footprint(where: str, shape: BaseGeometry) -> BaseGeometry:
     return shape if plain else sound_polygons(shape, LONLAT)
 
 
-def opened(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
+def open_entries(files: Sequence[str], unusable: list[str] | None = None, made: list[str] | None = None) -> list[Entry]:
     """Entries from the rasters themselves, in their order.
 
     Args:
@@ -221,7 +222,7 @@ def _open(file: str, made: list[str] | None = None) -> Entry | None:
                 raise InputError(
                     f"{file}: is not georeferenced; give it a CRS and an affine (gdal_edit.py), or leave it out"
                 )
-            ground = footprint(file, outline(dataset))
+            ground = lonlat_footprint(file, outline(dataset))
         taken = acquired(source)
     except GDAL_ERRORS as error:
         raise InputError(
@@ -243,7 +244,7 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
     """
     if table.subset and path.suffix.lower() in (".csv", *_PARQUET):
         raise InputError(f"{table}: a subset needs a GeoPackage or another vector file; leave it out")
-    rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _vector_rows(path, table)
+    rows = read_records(path)[1] if path.suffix.lower() == ".csv" else _vector_rows(path, table)
     if not rows:
         raise InputError(f"{path}: the index is empty; give one row for each {role}")
     columns = {str(c).lower(): str(c) for c in reversed(list(rows[0]))}
@@ -269,7 +270,7 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
         if ground is None:
             unknown.append(len(entries))
         entries.append(Entry((file,), ground or shapely.Polygon(), span or span_in_name(Path(file).stem)))
-    for at, inspected in zip(unknown, opened([entries[at].files[0] for at in unknown]), strict=True):
+    for at, inspected in zip(unknown, open_entries([entries[at].files[0] for at in unknown]), strict=True):
         entries[at] = Entry(inspected.files, inspected.lonlat, entries[at].span or inspected.span)
     return entries
 
@@ -277,18 +278,6 @@ def read_table(path: Path, table: LayerSource, role: str) -> list[Entry]:
 def _whole(value: Any) -> Any:
     """Years that a table reader took for floating numbers."""
     return str(int(value)) if isinstance(value, int | float) and float(value).is_integer() else value
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [dict(row) for row in csv.DictReader(stream, strict=True)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as CSV ({one_line(error, 120)}); save it as UTF-8 CSV") from error
-    for number, row in enumerate(rows, 1):
-        if None in row or None in row.values():
-            raise InputError(f"{path}, row {number}: has more or fewer cells than the head; correct it")
-    return rows
 
 
 def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
@@ -312,9 +301,9 @@ def _vector_rows(path: Path, table: LayerSource) -> list[dict[str, Any]]:
 
 
 def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> BaseGeometry | None:
-    """The footprint that a row tells, None if it tells none with an area."""
+    """The footprint in a row of an index; None where it has none with an area."""
     shape = row.get("geometry")
-    if isinstance(shape, BaseGeometry) and not (ground := footprint(where, shape)).is_empty:
+    if isinstance(shape, BaseGeometry) and not (ground := lonlat_footprint(where, shape)).is_empty:
         return ground
     for names in _BOX_COLUMNS:
         if all(name in columns for name in names):
@@ -337,7 +326,7 @@ def _ground(where: str, row: Mapping[str, Any], columns: Mapping[str, str]) -> B
             raise InputError(
                 f"{where}: the footprint is no WKT ({one_line(error, 80)}); give degrees as WKT"
             ) from error
-        ground = footprint(where, shape)
+        ground = lonlat_footprint(where, shape)
         return None if ground.is_empty else ground
     return None
 
@@ -445,7 +434,7 @@ def _entry(item: Any, source: str, wanted: Sequence[str], name: str | None) -> E
             raise InputError(f"{where}: has no asset '{missing[0]}', only {', '.join(item.assets) or 'none'}")
         files = tuple(_file(item.assets[key], source) for key in keys)
     try:
-        ground = footprint(where, shapely.geometry.shape(item.geometry))
+        ground = lonlat_footprint(where, shapely.geometry.shape(item.geometry))
     except (TypeError, ValueError, KeyError, AttributeError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{where}: its geometry makes no sense ({one_line(error, 80)}); leave it out") from error
     if ground.is_empty:

@@ -22,6 +22,7 @@ from geo_refdiff.batch.folder import is_there, output_of
 from geo_refdiff.batch.jobs import Stamp
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.raster.files import atomic_path, output_error
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.styles import write_field_style
 
 LAYER = "areas"
@@ -163,9 +164,7 @@ class Manifest:
         except OutputError:
             raise
         except Exception as error:  # pyogrio has its own
-            raise OutputError(
-                f"{self.path}: cannot be written ({' '.join(str(error).split())}); check the disk"
-            ) from error
+            raise OutputError(f"{self.path}: cannot be written ({one_line(error)}); check the disk") from error
 
     def remove(self) -> None:
         """Remove a file that is no manifest, or of another layout.
@@ -203,7 +202,7 @@ class Manifest:
                 raw = base.execute(f'SELECT {", ".join(COLUMNS)} FROM "{LAYER}" ORDER BY fid').fetchall()
         except (sqlite3.Error, OSError, UnicodeError) as error:
             raise ResumeError(
-                f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are found again"
+                f"{self.path}: is no manifest of a batch ({error}); move it away: finished outputs are recognised"
             ) from error
         rows = {}
         for number, values in enumerate(raw, 1):
@@ -211,7 +210,7 @@ class Manifest:
                 row = msgspec.convert(dict(values), Row)
             except msgspec.ValidationError as error:
                 raise ResumeError(
-                    f"{self.path}: is damaged, row {number} ({error}); move it away: finished outputs are found again"
+                    f"{self.path}: is damaged, row {number} ({error}); move it away: finished outputs are recognised"
                 ) from error
             rows[row.name] = row
         return rows
@@ -250,7 +249,7 @@ class Manifest:
             error = self._try(change)
         if error is not None:
             raise OutputError(
-                f"{self.path}: cannot be written ({error}); run the same command again: finished areas are found"
+                f"{self.path}: cannot be written ({error}); run the same command again: finished areas are recognised"
             ) from error
 
     def _try(self, change: Callable[[sqlite3.Connection], None]) -> sqlite3.Error | None:

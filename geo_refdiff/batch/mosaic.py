@@ -107,7 +107,7 @@ def _inspected(entry: Entry, role: Role, *, coarser: bool) -> _Layer:
 
 
 def _names(info: RasterInfo) -> tuple[str, ...]:
-    """What the bands measure, "" where nothing tells."""
+    """What the bands measure, "" where unknown."""
     keys = band_keys(info)
     return tuple(k if keys.is_named(p) and p not in keys.assumed else "" for p, k in enumerate(keys.keys))
 
@@ -165,7 +165,7 @@ def _placed(layers: Sequence[_Layer]) -> tuple[GeoBox, list[tuple[_Layer, Window
 
 
 def _clouds(layers: Sequence[_Layer]) -> ET.Element | None:
-    """What products tell of clouds, 255 where the visible layer tells one, else 0; None where none tells any."""
+    """Clouds by the products' quality layers: 255 where the visible layer marks one, else 0; None without any."""
     if all(layer.first.vrt is None for layer in layers):
         return None
     gbox, placed = _placed(layers)

@@ -20,7 +20,7 @@ from geo_refdiff.batch.selection import AreaPlan, Planner, check_options, plan_o
 from geo_refdiff.batch.work import open_batch_model, same_software, work
 from geo_refdiff.engine.run import Progress
 from geo_refdiff.errors import GeoRefDiffError
-from geo_refdiff.options import BatchOptions, Sources, takes_options
+from geo_refdiff.options import BatchOptions, Sources, fields_of, takes_options
 from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.process import cores
 from geo_refdiff.raster.stac import rfc3339
@@ -141,7 +141,7 @@ class BatchResult:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-@takes_options(record=BatchOptions)
+@takes_options(fields_of(BatchOptions))
 def batch(
     areas: str | Path,
     sources: Sources,
@@ -205,7 +205,7 @@ def batch(
     )
 
 
-@takes_options(record=BatchOptions)
+@takes_options(fields_of(BatchOptions))
 def plan_batch(
     areas: str | Path,
     sources: Sources,

@@ -127,7 +127,7 @@ class Chooser:
     Args:
         entries: of the catalogue.
         role: for messages.
-        clear: whether products whose quality layer tells clouds in the area come later.
+        clear: whether products whose quality layer marks clouds in the area come later.
     """
 
     def __init__(self, entries: Sequence[Entry], role: str, *, clear: bool = False) -> None:
@@ -219,7 +219,7 @@ def missing_share(entry: Entry, area: BaseGeometry) -> float:
 
 
 def cloudy_share(entry: Entry, area: BaseGeometry) -> float:
-    """Share of pixels that a product's own quality layer tells cloudy, as `missing_share`; 0 without such a layer.
+    """Share of pixels that a product's own quality layer marks as cloudy, as `missing_share`; 0 without such a layer.
 
     Raises:
         InputError: the product or its layer cannot be read.

@@ -17,8 +17,7 @@ from geo_refdiff.batch.folder import is_batch, output_of
 from geo_refdiff.batch.jobs import Job, Kind, Outcome, Settings, UnfitError, changed_inputs
 from geo_refdiff.batch.manifest import Figures
 from geo_refdiff.commands.products import product_path
-from geo_refdiff.commands.result import UpscaleResult
-from geo_refdiff.commands.upscale import upscale
+from geo_refdiff.commands.upscale import UpscaleResult, upscale
 from geo_refdiff.engine.run import BlockRunner, ProgressCallback, run_blocks
 from geo_refdiff.engine.shards import remove_output
 from geo_refdiff.engine.workdir import Workdir, workdir_of

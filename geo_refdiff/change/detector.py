@@ -26,9 +26,10 @@ from geo_refdiff.classes import NO_CHANGE, UNKNOWN_CLASS
 from geo_refdiff.diffusion.checkpoint import match_weights
 from geo_refdiff.diffusion.model_folder import model_digest, read_json, read_weights, resolve_model
 from geo_refdiff.errors import ModelError
+from geo_refdiff.nn.strips import in_strips
 from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.records import decode
-from geo_refdiff.sensor.resize import repeat_pixels
+from geo_refdiff.sensor.resize import cell_means
 from geo_refdiff.sensor.sensor import SensorModel
 
 BANDS = ("red", "green", "blue", "nir")
@@ -65,19 +66,24 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
         (CHANNELS, h, w) in the dtype of `lr`, 0 where the pixels they are computed from are missing. The last channel
         but one is 1 where the scene is valid, the last one where at least half of the scene pixel's reference is.
     """
-    ref_valid = ~torch.isnan(ref[:1])
-    image = torch.where(ref_valid, ref, 0.0)
-    share = _cell_mean(ref_valid.to(lr.dtype), sensor.scale)
+    there = ~torch.isnan(ref[:1])
+    images = [ref[None]] if bool(there.all()) else [torch.where(there, ref, 0.0)[None], there[None]]
+
+    def of_cells(image: Tensor, valid: Tensor | None = None) -> tuple[Tensor, ...]:
+        known = None if valid is None else valid[0].to(image.dtype)
+        return tuple(part[None] for part in _within(image[0], known, sensor.scale, nir))
+
+    rows = lr.shape[-2]
+    layout, texture, edges, green, share = (part[0] for part in in_strips(of_cells, *images, rows=rows, reach=0))
+    observed = sensor.observe_valid(images[0], images[1] if len(images) > 1 else None)[0][0]
     has_ref = (share >= 0.5).to(lr.dtype)
-    observed = sensor.observe_valid(image[None], ref_valid[None])[0][0]
-    texture, edges, green = _within(image, ref_valid.to(lr.dtype), share.clamp(min=1e-3), sensor.scale, nir)
     valid = lr_valid[None].to(lr.dtype)
     scene = torch.where(valid > 0, lr, 0.0)
     bands = torch.ones(len(BANDS), 1, 1, dtype=lr.dtype)
     bands[_NIR] = float(nir)
     scene, observed, texture = scene * bands, observed * bands, texture * bands
     of_scene = torch.cat([scene, _ndvi(scene) * float(nir)])
-    layout = _layout(image, ref_valid.to(lr.dtype), sensor.scale) * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
+    layout = layout * bands.repeat_interleave(LAYOUT_SIDE**2, 0)
     of_reference = torch.cat([observed, texture, edges, green * float(nir), _ndvi(observed) * float(nir)])
     constant = torch.tensor([float(nir), log2(sensor.scale / 8)], dtype=lr.dtype)[:, None, None].expand(
         2, *lr.shape[1:]
@@ -85,45 +91,56 @@ def change_features(lr: Tensor, lr_valid: Tensor, ref: Tensor, sensor: SensorMod
     return torch.cat([layout * has_ref, of_scene * valid, of_reference * has_ref, constant * valid, valid, has_ref])
 
 
-def _layout(image: Tensor, valid: Tensor, scale: int) -> Tensor:
-    """Mean of each part of a scene px less the mean of the scene px; 0 where a part has no data. (LAYOUT, h, w)."""
-    height, width = (
-        n // scale * LAYOUT_SIDE for n in image.shape[-2:]
-    )  # parts share output pixels unless 4 divides the scale
-    share = F.adaptive_avg_pool2d(valid[None], (height, width))[0]
-    parts = F.adaptive_avg_pool2d(image[None], (height, width))[0] / share.clamp(min=1e-3)
-    whole = _cell_mean(image, scale) / _cell_mean(valid, scale).clamp(min=1e-3)
-    around = whole.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
-    return F.pixel_unshuffle(torch.where(share > 0, parts - around, 0.0), LAYOUT_SIDE)
+def _within(image: Tensor, valid: Tensor | None, scale: int, nir: bool) -> tuple[Tensor, ...]:
+    """What valid output px (None: all) tell of each scene px.
 
+    Returns:
+        layout (LAYOUT, h, w), the mean of each part less that of the scene px, 0 where a part has no data; texture (4,
+        h, w), edges, share of vegetation and share of valid pixels (1, h, w).
+    """
 
-def _within(image: Tensor, valid: Tensor, share: Tensor, scale: int, nir: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Texture (4, h, w), edges (1, h, w) and share of vegetation (1, h, w) of the valid output px in each scene px."""
-    mean = _cell_mean(image, scale) / share
-    off = (image - repeat_pixels(mean, scale)) * valid  # squares of the image itself would need more digits
-    variance = _cell_mean(off**2, scale) / share
-    texture = torch.log2(variance.sqrt() + _FLOOR) / 4 + 1
-    grey = image[:3].mean(dim=0, keepdim=True)
-    both = valid[:, 1:, 1:] * valid[:, :-1, 1:] * valid[:, 1:, :-1]
-    steps = ((grey[:, 1:, 1:] - grey[:, :-1, 1:]).abs() + (grey[:, 1:, 1:] - grey[:, 1:, :-1]).abs()) * both
-    steps = F.pad(steps, (1, 0, 1, 0))
-    rows = torch.arange(image.shape[1]) % scale != 0  # steps across borders of scene pixels are left out
-    cols = torch.arange(image.shape[2]) % scale != 0
-    edges = _cell_mean(steps * rows[:, None] * cols, scale) / share
+    def mean(values: Tensor) -> Tensor:
+        means = cell_means(values if valid is None else values * valid, scale)
+        return means if valid is None else means / share.clamp(min=1e-3)
+
+    def of_rows(values: Tensor) -> Tensor:
+        return torch.unflatten(values, -2, (-1, scale))  # (., h, scale, W): rows are long
+
+    share = image.new_ones(1, *(n // scale for n in image.shape[1:])) if valid is None else cell_means(valid, scale)
+    means, parts = mean(image), _parts(image, scale)
+    layout = parts if valid is None else parts / _parts(valid, scale).clamp(min=1e-3)
+    layout = layout - means.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
+    if valid is not None:
+        layout = torch.where(_parts(valid, scale) > 0, layout, 0.0)
+    off = of_rows(image) - means.repeat_interleave(scale, -1).unsqueeze(-2)  # squares of the image need more digits
+    texture = torch.log2(mean(off.square_().flatten(-3, -2)).sqrt() + _FLOOR) / 4 + 1
+    grey = of_rows(image[:3].mean(dim=0, keepdim=True))
+    steps = (grey[..., 1:, 1:] - grey[..., :-1, 1:]).abs_() + (grey[..., 1:, 1:] - grey[..., 1:, :-1]).abs_()
+    if valid is not None:
+        there = of_rows(valid)
+        steps *= there[..., 1:, 1:] * there[..., :-1, 1:] * there[..., 1:, :-1]
+    across = torch.unflatten(F.pad(steps.sum(dim=-2), (1, 0)), -1, (-1, scale))[
+        ..., 1:
+    ]  # none across borders of scene px
+    edges = across.sum(dim=-1) / scale**2 / share.clamp(min=1e-3)
     green = torch.zeros_like(edges)
     if nir:  # a step, which float32 may take at another place
-        green = _cell_mean((_ndvi(image.to(torch.float64)) > _VEGETATED).to(image.dtype) * valid, scale) / share
-    return texture, 4 * edges, green
+        green = mean((_ndvi(image, torch.float64) > _VEGETATED).to(image.dtype))
+    return F.pixel_unshuffle(layout, LAYOUT_SIDE), texture, 4 * edges, green, share
 
 
-def _ndvi(image: Tensor) -> Tensor:
-    """NDVI (Rouse 1974) of model units, where -1 is no light; (1, ...)."""
-    red, infra = image[:1].clamp(min=-1) + 1, image[_NIR:].clamp(min=-1) + 1
+def _parts(image: Tensor, scale: int) -> Tensor:
+    """Means of the parts of scene pixels, which share output pixels unless `LAYOUT_SIDE` divides the scale."""
+    if scale % LAYOUT_SIDE == 0:
+        return cell_means(image, scale // LAYOUT_SIDE)
+    height, width = (n // scale * LAYOUT_SIDE for n in image.shape[-2:])
+    return F.adaptive_avg_pool2d(image[None], (height, width))[0]
+
+
+def _ndvi(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """NDVI (Rouse 1974) of model units, where -1 is no light; (1, ...), computed in a dtype, None = the image's."""
+    red, infra = (image[at : at + 1].to(dtype or image.dtype).clamp(min=-1) + 1 for at in (0, _NIR))
     return (infra - red) / (infra + red + _DARK)
-
-
-def _cell_mean(image: Tensor, scale: int) -> Tensor:
-    return F.avg_pool2d(image[None], scale)[0]
 
 
 ARCHITECTURE: Final = "change-detector"
@@ -250,7 +267,7 @@ _COARSE = 1e-4
 _FEW, _PATCH = 2, 400
 """scene pixels up to which single ones are computed again, rather than all: these, and of each so many one."""
 
-_HR_SIDE = 1024
+_HR_SIDE = 1280
 _LEAST_TILE = 16
 
 

@@ -129,10 +129,12 @@ def mask_notes(record: MaskRecord, classes: Sequence[str]) -> list[str]:
             "0 is the mask's nodata value, so it means not known instead of no change; if that is wrong, take it off: "
             "gdal_edit.py -unsetnodata"
         )
-    identity = record.kind == "classes" and not record.values
-    if len(classes) > 1 and identity and record.raster is not None and holds_only(record.raster, (0, 1)):
+    raster = record.raster
+    as_index = len(classes) > 1 and record.kind == "classes" and not record.values
+    if as_index and raster is not None and holds_only(raster, (0, 1)) and not holds_only(raster, (0,)):
+        zeros = "" if record.hides_no_change else "0 is taken for no change, "
         notes.append(
-            f"the mask holds 0 and 1 alone: 0 is taken for no change, 1 for '{classes[1]}', the model's class 1; if 1 "
+            f"the mask holds 0 and 1 alone: {zeros}1 is taken for '{classes[1]}', the model's class 1; if 1 "
             f'means a change to whatever, say so: --class-map FILE with {{"1": "unknown"}}'
         )
     likely = None if record.polygons is None else class_field(record.polygons)

@@ -45,7 +45,8 @@ TILE = 512
 
 _SUFFIXES = (".gpkg", ".geojson", ".json", ".geojsonl", ".shp", ".fgb", ".gml", ".kml", ".parquet", ".zip")
 _CLASS_FIELDS = frozenset(
-    {"class", "classes", "class_id", "classname", "class_name", "label", "label_id", "category", "landcover"}
+    {"class", "classes", "class_id", "classname", "class_name", "klasse", "label", "label_id", "category", "type"}
+    | {"landcover", "land_cover", "landuse", "land_use", "lulc", "dn"}
 )
 _TILES_KEPT = 64
 _STEP = 64.0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -18,7 +19,14 @@ from geo_refdiff.engine.block import BlockComputer
 from geo_refdiff.engine.workdir import check_output
 from geo_refdiff.errors import OptionError
 from geo_refdiff.evaluate.tiles import Tile, TileSource
-from geo_refdiff.options import MAX_RUNS, SamplingOptions, UpscaleOptions
+from geo_refdiff.options import (
+    CalibrateOptions,
+    CountCallback,
+    SamplingOptions,
+    UpscaleOptions,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import PREDICTORS, UncertaintyRecord
 from geo_refdiff.plan.uncertainty import FILE, Calibration
@@ -45,7 +53,7 @@ class Trial:
 
     Attributes:
         errors: (C, H, W) truth - output before it was rounded to the file, digital numbers of uint8.
-        widths: the same shape, half-widths as the plan's record tells them; digital numbers.
+        widths: the same shape, half-widths by the plan's record; digital numbers.
         energies: for each predictor (C, H, W), model units squared.
         half_range: digital numbers of a model unit.
     """
@@ -95,16 +103,13 @@ def run_trial(tile: Tile, model: Model, scale: int, runs: int, *, reference: boo
     )
 
 
+@takes_options(fields_of(CalibrateOptions))
 def calibrate(
     model: str | Path,
     data: str | Path,
     *,
-    root: str | Path | None = None,
-    scales: Sequence[int],
-    runs: int,
-    places: int,
-    overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
+    **options: Any,
 ) -> Calibration:
     """Fit a model's uncertainty to pairs whose truth is known, and write uncertainty.json into its folder.
 
@@ -113,19 +118,14 @@ def calibrate(
     Args:
         model: bundled name or folder, which must be writable; no URL.
         data: pairs as `open_dataset` takes them, which the model is never judged on.
-        root: folder of their files.
-        scales: output pixels along a scene pixel.
-        runs: sampling runs for each tile, 2 to 64.
-        places: how many, spread over the data.
-        overwrite: replace a calibration that the folder holds.
         progress: called with (tiles done, tiles).
+        options: as listed below.
 
     Raises:
         OptionError: numbers that make no sense, a model that is no diffusion model, or too few places.
         InputError, ModelError, OutputError: files that cannot be read or written, or a calibration that is there.
     """
-    if not 2 <= runs <= MAX_RUNS or places < 4 or not scales:
-        raise OptionError(f"{runs} runs, {places} places, scales {list(scales)}: give 2, 4 and one or more of them")
+    own = CalibrateOptions.of(options)
     opened = open_model(SamplingOptions(model=model))
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")
@@ -135,18 +135,18 @@ def calibrate(
             f"folder of your own, and give that"
         )
     file = opened.folder / FILE
-    check_output(file, overwrite)
-    for scale in scales:
+    check_output(file, own.overwrite)
+    for scale in own.scales:
         opened.check_scale(scale)
-    tiles, total = _tiles(data, root, opened, places), places * len(scales) * 2
+    tiles, total = _tiles(data, own, opened), own.places * len(own.scales) * 2
     tables: dict[str, dict[str, dict[str, list[float]]]] = {}
     done = 0
-    for scale in scales:
+    for scale in own.scales:
         table = tables[str(scale)] = {}
         for part in ("known", "unknown"):
             rows, errors = [], []
             for number, tile in enumerate(tiles()):
-                trial = run_trial(tile, opened, scale, runs, reference=part == "known", plain=True, seed=number)
+                trial = run_trial(tile, opened, scale, own.runs, reference=part == "known", plain=True, seed=number)
                 calibration = _sampled(trial, np.random.default_rng(number))
                 rows.append(calibration[0])
                 errors.append(calibration[1])
@@ -155,18 +155,18 @@ def calibrate(
                     progress(done, total)
             table[part] = _fitted(rows, errors)
     result = Calibration(
-        opened.sha256, opened.sampler, COVERAGE, runs, opened.bands, tables,
-        {"data": Path(data).name, "places": places, "tile": _SIDE},
+        opened.sha256, opened.sampler, COVERAGE, own.runs, opened.bands, tables,
+        {"data": Path(data).name, "places": own.places, "tile": _SIDE},
     )  # fmt: skip
     write_json_atomic(file, result.to_dict())
     return result
 
 
-def _tiles(data: str | Path, root: str | Path | None, model: Model, places: int) -> Callable[[], Iterator[Tile]]:
-    dataset = open_dataset(data, root=root, resident=False, pseudo_classes=False, match=False)
+def _tiles(data: str | Path, own: CalibrateOptions, model: Model) -> Callable[[], Iterator[Tile]]:
+    dataset = open_dataset(data, root=own.root, resident=False, pseudo_classes=False, match=False)
     source = TileSource(dataset, size=_SIDE, bands=model.bands)
     first = {spec.place: spec for spec in reversed(source.specs)}
-    valid = sorted(first)
+    valid, places = sorted(first), own.places
     if len(valid) < places:
         raise OptionError(f"{data}: has {len(valid)} places, {places} are wanted; give less --places")
     chosen = [first[valid[k * len(valid) // places]] for k in range(places)]

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import hypot, isfinite
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from PIL import Image, ImageDraw
+from rasterio.enums import Resampling
 
 from geo_refdiff import __version__
-from geo_refdiff.commands.coregister_picture import draw_registration
 from geo_refdiff.engine.finish import delivered
 from geo_refdiff.engine.workdir import check_geotiff, check_output
-from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
+from geo_refdiff.engine.writer import BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import MAX_SCALE, UpscaleOptions, check_names, takes_options
+from geo_refdiff.options import (
+    FIELDS,
+    MAX_SCALE,
+    CoregisterOptions,
+    CountCallback,
+    UpscaleOptions,
+    check_names,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.bands import choose_bands
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import declared_sensor
@@ -33,15 +46,18 @@ from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.location import Raster, name_of
+from geo_refdiff.raster.picture import Panel, stretch, write_panels
+from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
+from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.sensor.recognised import recognised
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA
 from geo_refdiff.signed_urls import unsigned
 
-OPTIONS = ("bands", "scale", "psf", "cloud_mask", "clouds")
+OPTIONS = {name: FIELDS[name] for name in ("bands", "scale", "psf", "cloud_mask", "clouds")}
 """Those of `upscale` that `coregister` takes, too."""
 
 _SIDE = 2048
@@ -88,30 +104,27 @@ class CoregisterResult:
             "affine": "the reference's content is displaced by an affine, on average",
             "local": "the reference's content is displaced by a local field, on average",
         }[registration.kind]
+        measured = f" (root mean square, {len(registration.accepted)} of {len(registration.sites)} places)"
+        places = measured if registration.accepted else ""
         lines = [
             f"{what}: {row:+.3f} rows, {col:+.3f} columns of the scene, standard error {registration.sigma:.3f}",
             f"  {hr_row:+.2f} rows, {hr_col:+.2f} columns of pixels {self.scale} times finer; x {x:+.6g}, y {y:+.6g} "
             f"{self.unit}",
             f"  {registration.reason}",
-            f"  left: {registration.before:.3f} scene pixels before, {registration.after:.3f} after (root mean square, "
-            f"{len(registration.accepted)} of {len(registration.sites)} places)",
+            f"  {registration.residual_text(3)}{places}",
         ]
         files = (("aligned reference", self.out), ("report", self.report), ("picture", self.picture))
         lines += [f"  {name}: {path}" for name, path in files if path is not None]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-@takes_options(*OPTIONS)
+@takes_options({**fields_of(CoregisterOptions), **OPTIONS})
 def coregister(
     scene: Raster,
     ref: Raster,
     out: str | Path | None = None,
     *,
-    mode: Mode = "auto",
-    report: str | Path | None = None,
-    picture: str | Path | None = None,
-    overwrite: bool = False,
-    progress: BlockProgress | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> CoregisterResult:
     """Measure how a reference is aligned with a scene; write it aligned, and a report.
@@ -122,51 +135,46 @@ def coregister(
     Args:
         scene, ref: coarse scene; finer reference of any CRS.
         out: GeoTIFF (COG) to write; None: measure only.
-        mode: "auto", "global", "local" or "affine".
-        report: JSON file to write: the shift, the field, residuals before and after, every place with its reliability.
-        picture: PNG to write.
-        overwrite: replace files that are there.
         progress: called after each block of the aligned reference.
-        options: as of `upscale`; `bands` are those of the scene to compare, by default those that both have by name,
-            else by their order; `scale` is that of the aligned reference.
+        options: as listed below, most as of `upscale`; `bands` are those of the scene to compare, by default those that
+            both have by name, else by their order; `scale` is that of the aligned reference.
 
     Raises:
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
+    own = CoregisterOptions.pop_from(options)
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
-    if mode not in get_args(Mode):
-        raise OptionError(f"mode '{mode}': choose {', '.join(get_args(Mode))}")
-    paths = [None if p is None else Path(p).absolute() for p in (out, report, picture)]
+    paths = [None if p is None else Path(p).absolute() for p in (out, own.report, own.picture)]
     final, report_file, picture_file = paths
     if final is not None:
-        check_geotiff(final, overwrite, (scene, ref))
-    _check_outputs([p for p in paths if p is not None], (scene, ref), overwrite)
+        check_geotiff(final, own.overwrite, (scene, ref))
+    _check_outputs([p for p in paths if p is not None], (scene, ref), own.overwrite)
     with gdal_env():
         cloud_mask = asked.clouds.cloud_mask
         lr, of_scene = cloudy_scene(inspect(scene, "scene"), cloud_mask)
         hr, of_reference = cloudy_reference(inspect(ref, "reference"), cloud_mask)
-        notes = tuple(told for told in (of_scene, of_reference) if told is not None)
+        notes = tuple(note for note in (of_scene, of_reference) if note is not None)
         finer = 1 / gsd_ratio(hr, scene_geobox(lr))
         factor = asked.grid.scale or min(max(1, round(finer)), MAX_SCALE)
         sensor = declared_sensor(psf, DEFAULT_PSF_SIGMA, factor, recognised(lr))[1]
         if bands is None:
-            own, other = comparable_bands(lr, hr)
+            here, there = comparable_bands(lr, hr)
         else:
             chosen = choose_bands(lr, hr, bands, (), ())
-            own, other = chosen.scene, chosen.reference
-        registration = register_rasters(lr, own, hr, other, sensor, mode)
+            here, there = chosen.scene, chosen.reference
+        registration = register_rasters(lr, here, hr, there, sensor, own.mode)
         result = CoregisterResult(
             registration, factor, lr.transform, unit_of(lr.crs_wkt), final, report_file, picture_file, notes
         )
         if picture_file is not None:
-            draw_registration(picture_file, lr, own, hr, other, registration, factor)
+            draw_registration(picture_file, lr, here, hr, there, registration, factor)
         if report_file is not None:
             inputs = {"scene": unsigned(lr.path), "reference": unsigned(hr.path)}
-            inputs |= {"mode": mode, "software": f"geo-refdiff {__version__}"}
+            inputs |= {"mode": own.mode, "software": f"geo-refdiff {__version__}"}
             write_json_atomic(report_file, inputs | result.to_dict())
         if not registration.registered:
             why = f"{registration.verdict}): {registration.reason}"
@@ -174,7 +182,7 @@ def coregister(
         if final is not None:
             target = output_geobox(scene_geobox(lr), factor)
             shown = hr if asked.clouds.clouds == "nodata" else replace(hr, clouds=None)
-            _write(shown, target, lr, registration.displacement.scaled(factor), final, overwrite, progress)
+            _write(shown, target, lr, registration.displacement.scaled(factor), final, own.overwrite, progress)
     return result
 
 
@@ -192,7 +200,7 @@ def _write(
     displacement: Displacement,
     out: Path,
     overwrite: bool,
-    progress: BlockProgress | None,
+    progress: CountCallback | None,
 ) -> None:
     """The reference on the target, in one warp, block by block."""
     output = Output.of(reference, more=True)
@@ -221,3 +229,129 @@ def _write(
 
     with WarpedReader(reference, reference.data_bands, target, "cubic", displacement) as reader:
         write_rasters([raster], [out], layout, blocks(reader), overwrite=overwrite)
+
+
+_PICTURE_SIDE = 512
+_CLOSE = 64
+"""Side of the close-up, scene pixels."""
+
+_FIELDS = 8
+"""Fields of the chequerboard along an axis."""
+
+_GOOD, _BAD, _LEFT_OUT = (40, 200, 90), (235, 60, 40), (150, 150, 150)
+
+Bytes = NDArray[np.uint8]
+
+
+def draw_registration(
+    path: Path,
+    scene: RasterInfo,
+    scene_bands: Sequence[int],
+    reference: RasterInfo,
+    reference_bands: Sequence[int],
+    registration: Registration,
+    scale: int,
+) -> None:
+    """Write a PNG: shifts on the scene before and after, and a close-up of scene and reference in a chequerboard.
+
+    Args:
+        path: PNG.
+        scene, scene_bands, reference, reference_bands: as compared.
+        registration: how the reference is aligned with the scene.
+        scale: output pixels along a scene pixel.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    overview = _overview(scene, scene_bands)
+    longest = max((hypot(*s.shift) for s in registration.accepted), default=hypot(*registration.shift))
+    factor = scene.width / 12 / max(longest, 1e-6)
+    caption = f"{factor:.0f} times" if factor < 1e4 else "none"
+    before, after = (
+        f"{when}: {rms:.2f} scene px rms" if isfinite(rms) else f"{when}: not measured"
+        for when, rms in (("before", registration.before), ("after", registration.after))
+    )
+    shifts = [
+        Panel(f"{before} (drawn {caption})", _arrows(overview, scene, registration, factor, residual=False)),
+        Panel(after, _arrows(overview, scene, registration, factor, residual=True)),
+    ]
+    close = _close_up(scene, registration)
+    boards = [
+        Panel(title, _board(scene, scene_bands, reference, reference_bands, close, scale, displacement))
+        for title, displacement in (("before: chequerboard", None), ("after", registration.displacement.scaled(scale)))
+    ]
+    write_panels(path, [shifts, boards], _PICTURE_SIDE)
+
+
+def _overview(scene: RasterInfo, bands: Sequence[int]) -> Bytes:
+    """The scene, or its overview, at most 512 pixels along a side; (3, height, width)."""
+    step = max(1.0, max(scene.height, scene.width) / _PICTURE_SIDE)
+    shape = (len(_three(bands)), max(1, round(scene.height / step)), max(1, round(scene.width / step)))
+    with rasterio.open(scene.source) as source:
+        image = source.read(_three(bands), out_shape=shape, resampling=Resampling.average).astype(np.float32)
+        valid = source.dataset_mask(out_shape=shape[1:]) > 0
+    return _shown(image, valid & np.isfinite(image).all(axis=0))
+
+
+def _arrows(overview: Bytes, scene: RasterInfo, registration: Registration, factor: float, *, residual: bool) -> Bytes:
+    """The overview, square, with an arrow for each place: from where the scene shows it to where the reference does."""
+    picture = Image.fromarray(np.ascontiguousarray(overview.transpose(1, 2, 0))).resize((_PICTURE_SIDE, _PICTURE_SIDE))
+    draw = ImageDraw.Draw(picture)
+    across, down = _PICTURE_SIDE / scene.width, _PICTURE_SIDE / scene.height
+    places = [(s.row, s.col, s.residual if residual else s.shift, s.accepted) for s in registration.sites]
+    if not places and registration.registered:
+        shift = (0.0, 0.0) if residual else registration.shift
+        places = [(scene.height / 2, scene.width / 2, shift, True)]
+    for row, col, (drow, dcol), accepted in places:
+        colour = _LEFT_OUT if not accepted else _GOOD if residual else _BAD
+        start = (col * across, row * down)
+        end = (start[0] + dcol * factor * across, start[1] + drow * factor * down)
+        if accepted:
+            draw.line([start, end], fill=colour, width=2)
+        draw.ellipse([start[0] - 3, start[1] - 3, start[0] + 3, start[1] + 3], outline=colour, width=2)
+    return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _close_up(scene: RasterInfo, registration: Registration) -> Window:
+    """Around the accepted place of the highest score, else the middle; scene pixels."""
+    best = max(registration.accepted, key=lambda s: s.score, default=None)
+    row, col = (scene.height / 2, scene.width / 2) if best is None else (best.row, best.col)
+    height, width = min(_CLOSE, scene.height), min(_CLOSE, scene.width)
+    top = int(np.clip(row - height / 2, 0, scene.height - height))
+    return Window(top, int(np.clip(col - width / 2, 0, scene.width - width)), height, width)
+
+
+def _board(
+    scene: RasterInfo,
+    scene_bands: Sequence[int],
+    reference: RasterInfo,
+    reference_bands: Sequence[int],
+    window: Window,
+    scale: int,
+    displacement: Displacement | None,
+) -> Bytes:
+    target = output_geobox(scene_geobox(scene), scale)
+    with (
+        RasterReader(scene, _three(scene_bands)) as lr,
+        WarpedReader(reference, _three(reference_bands), target, "cubic", displacement) as hr,
+    ):
+        coarse, valid = lr.read(window)
+        fine, fine_valid = hr.read(window.multiply(scale))
+    enlarged = np.repeat(
+        np.repeat(_shown(coarse.astype(np.float32), np.asarray(valid.all(axis=0))), scale, 1), scale, 2
+    )
+    rows, cols = np.indices(fine_valid.shape)
+    side = max(1, max(fine_valid.shape) // _FIELDS)
+    field = ((rows // side + cols // side) % 2).astype(bool)
+    return np.where(field, enlarged, _shown(fine, fine_valid)).astype(np.uint8)
+
+
+def _three(bands: Sequence[int]) -> list[int]:
+    return list(bands[:3]) if len(bands) >= 3 else [bands[0]] * 3
+
+
+def _shown(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> Bytes:
+    if not valid.any():
+        return np.zeros(image.shape, dtype=np.uint8)
+    low, high = (np.percentile(image[:, valid], q, axis=1) for q in (1, 99))
+    return np.where(valid, stretch(image, low, high), 0).astype(np.uint8)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
-from geo_refdiff.commands.result import UpscaleResult
-from geo_refdiff.commands.upscale import upscale
+from geo_refdiff.commands.upscale import UpscaleResult, upscale
 from geo_refdiff.engine.run import ProgressCallback
 from geo_refdiff.raster.picture import Panel, stretch, write_panels
 from geo_refdiff.sample_tiles import sample
@@ -42,7 +41,7 @@ class DemoResult:
         return "\n".join(
             [
                 str(self.image),
-                "against the truth that the sample brings:",
+                "against the sample's truth:",
                 f"  {'':22}{'PSNR':>11}{'HaarPSI':>9}",
                 *rows,
                 f"GeoTIFF: {self.image.out}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,18 @@ from geo_refdiff.change.mask_files import TAG as LIES_ON
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.engine.workdir import check_geotiff, check_output
-from geo_refdiff.engine.writer import BlockPixels, BlockProgress, BlockRaster, FinishedBlock, write_rasters
+from geo_refdiff.engine.writer import BlockPixels, BlockRaster, FinishedBlock, write_rasters
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import AUTO, UpscaleOptions, check_names, takes_options
+from geo_refdiff.options import (
+    AUTO,
+    FIELDS,
+    CountCallback,
+    DetectChangeOptions,
+    UpscaleOptions,
+    check_names,
+    fields_of,
+    takes_options,
+)
 from geo_refdiff.plan.layout import plan_blocks
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan
@@ -33,9 +42,7 @@ from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Classical, Conditions, Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
-Grid = Literal["scene", "output"]
-
-OPTIONS = ("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask")
+OPTIONS = {name: FIELDS[name] for name in ("scale", "bands", "scene_range", "psf", "min_confidence", "cloud_mask")}
 """Those of `upscale` that `detect_change` takes, too."""
 
 _SIDE = 2048
@@ -60,7 +67,7 @@ class DetectChangeResult:
     out: Path
     confidence: Path
     shape: tuple[int, int]
-    grid: Grid
+    grid: str
     scale: int
     shares: dict[str, float]
     unknown: float
@@ -86,21 +93,19 @@ class DetectChangeResult:
         return "\n".join([*lines, f"  confidence: {self.confidence}", *(f"  note: {note}" for note in self.notes)])
 
 
-@takes_options(*OPTIONS)
+@takes_options({**fields_of(DetectChangeOptions), **OPTIONS})
 def detect_change(
     scene: Raster,
     ref: Raster,
     out: str | Path,
     *,
-    grid: Grid = "scene",
-    overwrite: bool = False,
     block_size: int | None = None,
-    progress: BlockProgress | None = None,
+    progress: CountCallback | None = None,
     **options: Any,
 ) -> DetectChangeResult:
     """Write where and to what a scene has changed since a reference was taken, and how sure that is.
 
-    The changes are those that `upscale --mask auto` sees; it heeds the sure ones only.
+    The changes are those that `upscale --mask auto` sees; it uses the sure ones only.
 
     Beside `out` (uint8, 0 = no change, else the class now, 255 = unknown) appear its category names (`.aux.xml`), a
     QGIS style (`.qml`) and `<stem>.confidence.tif` (uint8, scale 1/250, 255 = unknown). Memory depends on the scale,
@@ -109,27 +114,24 @@ def detect_change(
     Args:
         scene, ref: coarse scene with red, green, blue and, if there is one, nir; older, finer reference of any CRS.
         out: GeoTIFF (COG) to write.
-        grid: "scene", the scene's, or "output", `scale` times finer.
-        overwrite: replace files that are there.
         block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         progress: called after each block.
-        options: as of `upscale`; `scale` is the one at which the reference is looked at, `bands` are red, green, blue
-            and, if there, nir.
+        options: as listed below, most as of `upscale`; `scale` is the one at which the reference is looked at, `bands`
+            are red, green, blue and, if there, nir.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
+    own = DetectChangeOptions.pop_from(options)
     check_names(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")
-    if grid not in get_args(Grid):
-        raise OptionError(f"grid '{grid}': give scene, or output (that of the upscaled scene)")
     if block_size is not None and (block_size < _BLOCK or block_size % _BLOCK):
         raise OptionError(f"block size {block_size}: give a multiple of {_BLOCK}")
-    check_geotiff(out, overwrite, (scene, ref))
+    check_geotiff(out, own.overwrite, (scene, ref))
     for path in (sure, *legend_files(out)):
-        check_output(path, overwrite, (scene, ref))
+        check_output(path, own.overwrite, (scene, ref))
     detector = load_detector()
     with gdal_env():
         asked = UpscaleOptions.of(
@@ -140,15 +142,15 @@ def detect_change(
         if planned.dropped is not None:
             raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")
         plan = _with_all_changes(planned.plan, detector, asked.mask.min_confidence)
-        counts = _written(plan, planned.restorer, detector, (out, sure), grid, block_size, overwrite, progress)
+        counts = _written(plan, planned.restorer, detector, (out, sure), own, block_size, progress)
     write_legend(out, detector.classes, class_colours(len(detector.classes)))
     classified = max(1, int(counts[:UNKNOWN_CLASS].sum()))
-    height, width = plan.target.shape if grid == "output" else (plan.scene.height, plan.scene.width)
+    height, width = plan.target.shape if own.grid == "output" else (plan.scene.height, plan.scene.width)
     return DetectChangeResult(
         out=out,
         confidence=sure,
         shape=(int(height), int(width)),
-        grid=grid,
+        grid=own.grid,
         scale=plan.grid.scale,
         shares={name: float(counts[i]) / classified for i, name in enumerate(detector.classes)},
         unknown=float(counts[UNKNOWN_CLASS]) / float(counts.sum()),
@@ -185,7 +187,7 @@ def _model(detector: Detector) -> Model:
 
 
 def _with_all_changes(plan: Plan, detector: Detector, least: float | None) -> Plan:
-    """The plan with a mask that keeps "no change" and what is less sure; a model heeds the sure ones only."""
+    """The plan with a mask that keeps "no change" and what is less sure; a model uses the sure ones only."""
     assert plan.mask is not None
     own = tuple((index, index) for index in range(len(detector.classes)))
     return replace(plan, mask=replace(plan.mask, values=own, min_confidence=least or 0.0))
@@ -196,13 +198,12 @@ def _written(
     restorer: Restorer,
     detector: Detector,
     paths: tuple[Path, Path],
-    grid: Grid,
+    own: DetectChangeOptions,
     block_size: int | None,
-    overwrite: bool,
-    progress: BlockProgress | None,
+    progress: CountCallback | None,
 ) -> NDArray[np.int64]:
     """Writes classes and confidence; how many pixels of the scene have each class."""
-    shape, finer = (plan.scene.height, plan.scene.width), 1 if grid == "scene" else plan.grid.scale
+    shape, finer = (plan.scene.height, plan.scene.width), 1 if own.grid == "scene" else plan.grid.scale
     coarse = plan_blocks(block_size or max(_BLOCK, _SIDE // plan.grid.scale // _BLOCK * _BLOCK), shape)
     counts = np.zeros(256, np.int64)
 
@@ -217,7 +218,7 @@ def _written(
                 progress(index + 1, coarse.count)
 
     classes = VirtualRaster(
-        geobox=plan.target if grid == "output" else scene_geobox(plan.scene),
+        geobox=plan.target if own.grid == "output" else scene_geobox(plan.scene),
         dtype="uint8",
         count=1,
         sources=(),
@@ -236,7 +237,7 @@ def _written(
     rasters = [BlockRaster(classes, "", "mode"), BlockRaster(confidence, "confidence")]
     layout = replace(coarse, size=coarse.size * finer)
     with ConditionReader(plan, restorer) as conditions:
-        write_rasters(rasters, paths, layout, blocks(conditions), overwrite=overwrite)
+        write_rasters(rasters, paths, layout, blocks(conditions), overwrite=own.overwrite)
     return counts
 
 

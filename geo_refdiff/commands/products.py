@@ -112,7 +112,7 @@ def _placed(plan: Plan) -> dict[str, Any]:
 
 
 def _clouds(plan: Plan) -> dict[str, str] | None:
-    """What tells the scene's clouds, and what has become of them."""
+    """The scene's cloud layer, and how cloudy pixels were treated."""
     layer = plan.scene.clouds
     return None if layer is None else {"layer": Path(layer.path).name, "kind": layer.kind, "pixels": plan.clouds}
 

@@ -23,6 +23,7 @@ from scipy.ndimage import uniform_filter
 
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.products.opening import inspect
+from geo_refdiff.raster.band_names import UNNAMED
 from geo_refdiff.raster.clouds import MEANINGS as MEANINGS_OF_CLOUDS
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.files import write_bytes_atomic
@@ -266,7 +267,7 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
         "bands",
         [_pair(pair) for pair in plan.bands.pairs(plan.model.bands)]
         + [
-            f"{name}: detail goes over from the others (correlation {r:.2f})"
+            f"{name}: detail is transferred from the others (correlation {r:.2f})"
             for name, r in zip(plan.bands.other_names, plan.bands.fitness, strict=True)
         ],
     )
@@ -294,13 +295,14 @@ def _decided(plan: Plan) -> Iterable[tuple[str, list[str]]]:
     layer = plan.scene.clouds
     if layer is not None:
         become = "nodata" if plan.clouds == "nodata" else "interpolated, and marked in the source map"
-        yield "clouds", [f"as {Path(layer.path).name} tells ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
+        yield "clouds", [f"by {Path(layer.path).name} ({MEANINGS_OF_CLOUDS[layer.kind]}): {become}"]
 
 
 def _pair(pair: Mapping[str, object]) -> str:
     text = f"{pair['name']} (scene band {pair['scene']})"
     if "reference" in pair:
-        text += f" with band {pair['reference']} of the reference ({pair['reference_name']})"
+        number, name = pair["reference"], str(pair["reference_name"])
+        text += f" with reference band {number}" + ("" if name.startswith(UNNAMED) else f" ({name})")
     return text if pair["channel"] is None else f"{text}, the model's {pair['channel']}"
 
 
@@ -317,9 +319,9 @@ def _shift(plan: Plan) -> str:
         moved = f"moved by {rows:+.3f} rows and {cols:+.3f} columns, scene pixels"
     else:
         moved = "moved by a field of shifts"
-    sure = "" if placed.after is None else f"; {placed.after:.3f} scene pixels remain"
-    dropped = f"; not used in {len(placed.dropped)} places, where it does not lie right" if placed.dropped else ""
-    return f"the reference was {moved}{sure}{dropped}"
+    sure = "too small to measure what remains" if placed.after is None else f"{placed.after:.3f} scene pixels remain"
+    dropped = f"; not used in {len(placed.dropped)} places, where it is misaligned" if placed.dropped else ""
+    return f"the reference was {moved}; {sure}{dropped}"
 
 
 def _mask(plan: Plan) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.commands.products import product_files, write_products
-from geo_refdiff.commands.result import UpscaleResult
-from geo_refdiff.engine.estimate import Speeds, estimate, kind_of
+from geo_refdiff.engine.estimate import CostEstimate, Speeds, estimate, kind_of
 from geo_refdiff.engine.publish import publish, published_digest, published_tags
 from geo_refdiff.engine.rasters import UNCERTAINTY, unreached
 from geo_refdiff.engine.run import (
@@ -25,7 +24,7 @@ from geo_refdiff.engine.shards import check_shards, publish_shards, published_si
 from geo_refdiff.engine.workdir import Workdir, check_geotiff, check_output, workdir_of
 from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError, ResumeError
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.options import UpscaleOptions, takes_options
+from geo_refdiff.options import FIELDS, RunOptions, UpscaleOptions, fields_of, takes_options
 from geo_refdiff.plan.planning import Planned, check_space, make_plan
 from geo_refdiff.plan.records import Plan
 from geo_refdiff.products.opening import inspect
@@ -42,17 +41,13 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; what is finished is kept, and the message says how to continue."""
 
 
-@takes_options()
+@takes_options({**fields_of(RunOptions), **FIELDS})
 def upscale(
     scene: Raster,
     *,
     ref: Raster | None = None,
     mask: Any = None,
     out: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    plan_only: bool = False,
-    keep: bool = False,
     progress: ProgressCallback | None = None,
     runner: BlockRunner = run_blocks,
     **options: Any,
@@ -63,13 +58,9 @@ def upscale(
         scene: raster with affine and CRS, a path or an open rasterio dataset; any number of bands for classical models.
         ref: older, finer reference, any CRS, as the scene; None: plain super-resolution.
         out: GeoTIFF to write, or VRT with `shard_size`; default `<scene>_<scale>x.tif` (.vrt) beside the scene.
-        resume: continue with an unfinished run of the same inputs and options.
-        overwrite: replace a finished output and drop an unfinished run.
-        plan_only: write plan.json, compute nothing.
-        keep: keep the run's folder with plan and blocks.
         progress: called now and then with a `Progress`.
         runner: who computes the blocks: this process, or workers.
-        mask, options: of `geo_refdiff.options`, as listed below; `mask` and `aoi` may also be polygons of shapely (in
+        mask, options: as listed below (`geo_refdiff.options`); `mask` and `aoi` may also be polygons of shapely (in
             the scene's CRS), a GeoSeries or a GeoDataFrame; other files also open rasterio datasets; `model` also an
             open model or a function that makes a restorer.
 
@@ -80,41 +71,43 @@ def upscale(
     """
     started = perf_counter()
     scene, ref = name_of(scene), None if ref is None else name_of(ref)
+    run = RunOptions.pop_from(options)
+    replaceable = run.resume or run.overwrite
     asked = UpscaleOptions.of(mask=mask_name(mask, lambda: inspect(scene, "scene").crs_wkt), **options)
     products, shard_size = asked.output.products, asked.output.shard_size
     if out is not None:
-        _check_out(Path(out).absolute(), shard_size, resume or overwrite)
+        _check_out(Path(out).absolute(), shard_size, replaceable)
     wanted = (*products, *(() if asked.output.uncertainty is None else (UNCERTAINTY,)))
     with gdal_env(), torch_settings(asked.compute.threads or 0):  # the plan notes their number, for all who compute
         planned = make_plan(scene, ref, asked)
     plan = planned.plan
     final = _default_out(plan, shard_size) if out is None else Path(out).absolute()
-    _check_out(final, shard_size, resume or overwrite)
+    _check_out(final, shard_size, replaceable)
     if shard_size is not None:
-        check_shards(final, shard_size, plan, replace=resume or overwrite)
+        check_shards(final, shard_size, plan, replace=replaceable)
     beside = product_files(final, wanted)
     inputs = _inputs(scene, ref, asked)
     for file in (final, *beside):
         _check_not_an_input(file, inputs)
     for file in beside:
-        check_output(file, resume or overwrite)
+        check_output(file, replaceable)
     check_space(plan, final.parent)
     timings = {"plan": perf_counter() - started}
-    if resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
+    if run.resume and _complete(plan, final, shard_size) and all(map(is_filled, beside)):
         planned = replace(planned, notes=("everything was finished already", *planned.notes, *_left(plan, final)))
         return _result(final, None, planned, {**timings, "total": timings["plan"]}, None)
-    check_free(final, overwrite or (resume and published_digest(final) == plan.digest))
+    check_free(final, run.overwrite or (run.resume and published_digest(final) == plan.digest))
     replaces = final.exists()
     workdir = Workdir(workdir_of(final))
     with workdir.locked() as existed:
         try:
-            planned = replace(planned, plan=workdir.prepare(plan, resume=resume, overwrite=overwrite))
-            if plan_only:
+            planned = replace(planned, plan=workdir.prepare(plan, resume=run.resume, overwrite=run.overwrite))
+            if run.plan_only:
                 return _result(final, workdir.plan, planned, {**timings, "total": timings["plan"]}, None)
             counts = _run(planned, workdir, final, asked, replaces, timings, progress, runner)
             planned = replace(planned, notes=(*planned.notes, *_left(plan, final)))
             write_products(plan, workdir, final, wanted, planned.notes, asked.output.scene_date)
-            if not keep:
+            if not run.keep:
                 workdir.remove()
             if runner is run_blocks and not counts.resumed:
                 Speeds.load().add(kind_of(plan), plan.shape[0] * plan.shape[1] / 1e6, perf_counter() - started)
@@ -129,18 +122,18 @@ def upscale(
                 workdir.remove()
             raise
         except GeoRefDiffError as error:
-            kept = _tidy(workdir, plan, resume=resume and existed)
+            kept = _tidy(workdir, plan, resume=run.resume and existed)
             if not kept:
                 raise
-            again = "the same command continues with them" if resume else "continue with --resume"
+            again = "the same command continues with them" if run.resume else "continue with --resume"
             raise type(error)(
                 f"{error}; {kept} of {plan.blocks.count} blocks are finished in {workdir.path}; {again}"
             ) from error
         except Exception:
-            _tidy(workdir, plan, resume=resume and existed)
+            _tidy(workdir, plan, resume=run.resume and existed)
             raise
     timings["total"] = perf_counter() - started
-    return _result(final, workdir.plan if keep else None, planned, timings, counts)
+    return _result(final, workdir.plan if run.keep else None, planned, timings, counts)
 
 
 def _run(
@@ -189,7 +182,7 @@ def _tidy(workdir: Workdir, plan: Plan, *, resume: bool) -> int:
     """
     try:
         done = len(workdir.done(plan.blocks))
-    except (OSError, OutputError):  # nobody can tell: left as it is
+    except (OSError, OutputError):  # cannot be read: stays as it is
         return 0
     if done or resume:
         workdir.clean()
@@ -273,3 +266,102 @@ def _result(
         pairs=plan.bands.pairs(plan.model.bands),
         estimate=estimate(plan) if counts is None else None,
     )
+
+
+@dataclass(frozen=True)
+class UpscaleResult:
+    """A finished (or only planned) run.
+
+    Attributes:
+        out: the GeoTIFF; it does not exist after `plan_only`.
+        plan_path: plan.json of a run that is only planned, or kept; None once the run's folder is gone.
+        crs: of the output.
+        transform: pixel (col, row) to CRS units, (a, b, c, d, e, f).
+        shape: (height, width), pixels.
+        bands: names.
+        config_path: TOML file of the settings, where the command has planned a run and no more.
+        pairs: which bands of scene, reference and model belong together, as of `plan.records.Bands.pairs`.
+        scale: output pixels along a scene pixel.
+        model, model_sha256: the model.
+        device: where it ran.
+        timings: seconds: "plan", "blocks", "restore" (part of "blocks" spent in the model), "publish", "total".
+        counts: "blocks", "blocks_resumed" (finished before), "windows", "batch_size", "pixels".
+        estimate: what the run will take, where it is only planned.
+        notes: what was decided without being asked, and what deserves a look.
+    """
+
+    out: Path
+    plan_path: Path | None
+    crs: str
+    transform: tuple[float, ...]
+    shape: tuple[int, int]
+    bands: tuple[str, ...]
+    scale: int
+    model: str
+    model_sha256: str
+    device: str
+    timings: Mapping[str, float]
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+    pairs: Sequence[Mapping[str, Any]] = ()
+    config_path: Path | None = None
+    estimate: CostEstimate | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "out": str(self.out),
+            "plan": None if self.plan_path is None else str(self.plan_path),
+            "config": None if self.config_path is None else str(self.config_path),
+            "grid": {
+                "crs": self.crs,
+                "transform": list(self.transform),
+                "shape": list(self.shape),
+                "scale": self.scale,
+            },
+            "bands": list(self.bands),
+            "pairs": [dict(pair) for pair in self.pairs],
+            "model": {"name": self.model, "sha256": self.model_sha256},
+            "device": self.device,
+            "timings": {k: round(v, 3) for k, v in self.timings.items()},
+            "counts": dict(self.counts),
+            "estimate": None if self.estimate is None else self.estimate.to_dict(),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        return self.words()
+
+    __repr__ = __str__
+
+    def words(self, said: Sequence[str] = ()) -> str:
+        """For people.
+
+        Args:
+            said: notes that they have read already.
+        """
+        from geo_refdiff.raster.crs import unit_of
+
+        height, width = self.shape
+        pixel = (self.transform[0] ** 2 + self.transform[3] ** 2) ** 0.5
+        size = f"{width} x {height} pixels of {pixel:.6g} {unit_of(self.crs)} in {_short(self.crs)}"
+        bands = f"{len(self.bands)} band{'s' * (len(self.bands) != 1)} ({', '.join(self.bands)})"
+        head = f"{self.out}: {size}, {bands}, {self.scale}x ({self.model} model)"
+        notes = [f"  note: {note}" for note in self.notes if note not in said]
+        if self.plan_path is not None and "blocks" not in self.timings:
+            plan = f"  plan: {self.plan_path}; run it with the same command without --plan-only"
+            if self.config_path is not None:
+                plan = f"{plan}, or with --config {self.config_path}"
+            costs = [] if self.estimate is None else [f"  {self.estimate}"]
+            return "\n".join([f"planned: {head}", *costs, plan, *notes])
+        total = self.timings.get("total", 0.0)
+        megapixels = self.counts.get("pixels", 0) / 1e6
+        speed = f", {total / megapixels:.3g} s a megapixel" if megapixels else ""
+        resumed = self.counts.get("blocks_resumed", 0)
+        count = self.counts.get("blocks", 0)
+        done = f"{count} block{'s' * (count != 1)}" + (f" ({resumed} from before)" if resumed else "")
+        return "\n".join([head, f"  {total:.1f} s on {self.device}, {done}{speed}", *notes])
+
+
+def _short(crs: str) -> str:
+    return crs if len(crs) < 40 else crs[:37] + "..."

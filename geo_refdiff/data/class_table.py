@@ -26,7 +26,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TableClass:
     """One class of a table: name as written, index, colour (red, green, blue) or None."""
 
     name: str
@@ -44,7 +44,7 @@ class ClassTable:
         targets: for each entry its index in `classes`; 255 = changed to an unknown class.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TableClass, ...]
     classes: tuple[str, ...]
     targets: tuple[int, ...]
 
@@ -203,7 +203,7 @@ def _parse(line: str, where: str) -> _Line | None:
     return _Line(word.group(), values[1:], values[0])
 
 
-def _entries(lines: Sequence[_Line], still: int, path: str) -> tuple[Entry, ...]:
+def _entries(lines: Sequence[_Line], still: int, path: str) -> tuple[TableClass, ...]:
     """Names, indices and colours; of four numbers behind a name the index is the one that differs from line to line."""
     place = 0
     four = [line.numbers for line in lines if len(line.numbers) == 4]
@@ -219,7 +219,7 @@ def _entries(lines: Sequence[_Line], still: int, path: str) -> tuple[Entry, ...]
         if len(rest) in (1, 4):
             index = rest.pop(place if len(rest) == 4 else 0)
         colour = (rest[0], rest[1], rest[2]) if rest else None
-        entries.append(Entry(line.name, order.index(n) if index is None else index, colour))
+        entries.append(TableClass(line.name, order.index(n) if index is None else index, colour))
     colours = [entry.colour for entry in entries if entry.colour is not None]
     names, indices = [_plain(entry.name) for entry in entries], [entry.index for entry in entries]
     for what, values in (("name", names), ("index", indices), ("colour", colours)):

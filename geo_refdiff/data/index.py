@@ -260,8 +260,8 @@ def chosen_places(places: Iterable[str], only: Sequence[str], exclude: Sequence[
         OptionError: a name that fits no place.
     """
     places = set(places)
-    check_names("only", only, places)
-    check_names("exclude", exclude, places)
+    check_places("only", only, places)
+    check_places("exclude", exclude, places)
     return {place for place in places if (not only or is_in(place, only)) and not is_in(place, exclude)}
 
 
@@ -270,7 +270,7 @@ def is_in(place: str, names: Iterable[str]) -> bool:
     return any(place == name or place.startswith(f"{name}/") or name in place.split("/") for name in names)
 
 
-def check_names(option: str, names: Sequence[str], places: Iterable[str]) -> None:
+def check_places(option: str, names: Sequence[str], places: Iterable[str]) -> None:
     """Check that every name matches a place: a misspelt one would let held-out places into training.
 
     Raises:

@@ -19,8 +19,7 @@ from msgspec.structs import replace
 from geo_refdiff.classes import UNKNOWN_CLASS
 from geo_refdiff.data.dataset import Crop, Numbers, Problems, ReadError, check_window
 from geo_refdiff.data.index import IndexRow, as_text
-from geo_refdiff.data.label_cache import LabelCache, LabelStore, content_key
-from geo_refdiff.data.labels import VERSION
+from geo_refdiff.data.labels import VERSION, LabelCache, LabelStore, content_key
 from geo_refdiff.data.pair_files import (
     Dates,
     Image,

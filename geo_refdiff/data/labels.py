@@ -5,15 +5,24 @@ The rules were tuned on hand-labelled points of aerial images of 0.6 m; docs/dat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import io
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from geo_refdiff.classes import BARE, BUILT, CLASSES, LOW, NO_CHANGE, TREE, WATER
+from geo_refdiff.errors import BusyError, GeoRefDiffError, OutputError
+from geo_refdiff.raster.files import held, write_bytes_atomic
 
 VERSION = 3
 """Of the rules, and of what else is made of the files' pixels: of all that the fingerprint of an index rests on."""
@@ -141,8 +150,10 @@ def land_cover(image: U8, tone: Tone | None = None) -> U8:
     classes[green & (2.0 * _share(rough, 11) > _share(green, 11))] = TREE
     wet = (features.ndwi > 0.3) & (features.brightness < 130)
     black = _smooth(image[3].astype(np.float32)) < 30.0
-    water = opened(wet & black, 7) | opened(wet, 25)  # narrow, it could be a road
-    water |= opened((features.ndwi > 0.25) & (features.warmth < -0.2) & (features.brightness > tone.dark + 25), 4)
+    water = morphological_opening(wet & black, 7) | morphological_opening(wet, 25)  # narrow, it could be a road
+    water |= morphological_opening(
+        (features.ndwi > 0.25) & (features.warmth < -0.2) & (features.brightness > tone.dark + 25), 4
+    )
     classes[water] = WATER
     shade &= ~green & ~water
     if shade.any():
@@ -186,7 +197,7 @@ def _share(mask: Mask, side: int) -> F32:
     return share
 
 
-def opened(mask: Mask, side: int) -> Mask:
+def morphological_opening(mask: Mask, side: int) -> Mask:
     """Morphological opening by a square of `side` pixels."""
     eroded = ndimage.minimum_filter(mask, side)
     return np.asarray(ndimage.maximum_filter(eroded, side, origin=-1 if side % 2 == 0 else 0))
@@ -224,7 +235,7 @@ def change_mask(new: U8, ref: U8, new_classes: U8, ref_classes: U8, tone: Tone |
     ground = (groups[new_classes] == _GROUPS[BUILT]) & (groups[ref_classes] == _GROUPS[BUILT])
     changed = classified & ((differ & (step > floor)) | (step > _FLOOR_OF_CONTENT) | (ground & _built_over(new, ref)))
     changed &= ~(shaded(new, tone) & (new_classes != WATER) | shaded(ref, tone) & (ref_classes != WATER))
-    changed = opened(changed, 4)
+    changed = morphological_opening(changed, 4)
     labels, _ = ndimage.label(changed, np.ones((3, 3)))
     large = np.bincount(labels.ravel()) >= MIN_AREA
     large[0] = False
@@ -264,3 +275,128 @@ def _absent(classes: U8, others: U8) -> Mask:
         here = classes == index
         absent[here] = ~ndimage.maximum_filter(others == index, _AROUND)[here]
     return absent
+
+
+Labels = NDArray[np.uint8]
+T = TypeVar("T")
+_AGAIN = 0.5
+"""Seconds between two looks whether another process is done."""
+
+
+def content_key(kind: str, *arrays: NDArray[Any]) -> str:
+    """What identifies a label: its kind, the arrays that it is made of, and the version of the rules."""
+    digest = hashlib.blake2b(f"{VERSION} {kind}".encode(), digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+class LabelCache:
+    """Labels (h, w) uint8 by key in one file, `INDEX.labels.npz`; it may be deleted at any time.
+
+    Args:
+        index: the index file.
+    """
+
+    def __init__(self, index: Path) -> None:
+        self.path = index.with_name(f"{index.name}.labels.npz")
+
+    def read(self) -> dict[str, Labels]:
+        """All labels; none where the file is missing or damaged."""
+        try:
+            with np.load(io.BytesIO(self.path.read_bytes())) as file:
+                keys, shapes, flat = file["keys"], file["shapes"], file["labels"]
+            ends = np.cumsum(shapes.prod(axis=1))
+            if not len(keys) or len(keys) != len(shapes) or len(flat) != ends[-1]:
+                return {}
+            parts = np.split(flat, ends[:-1])
+            return {str(key): part.reshape(shape) for key, part, shape in zip(keys, parts, shapes, strict=True)}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            return {}
+
+    def write(self, labels: Mapping[str, Labels]) -> bool:
+        """Keep these labels and no others; whether that was possible: a data set may be on a read-only disk."""
+        stream = io.BytesIO()
+        np.savez_compressed(
+            stream,
+            keys=np.array(list(labels)),
+            shapes=np.array([part.shape for part in labels.values()]).reshape(-1, 2),
+            labels=np.concatenate([part.ravel() for part in labels.values()] or [np.zeros(0, np.uint8)]),
+        )
+        try:
+            write_bytes_atomic(self.path, stream.getbuffer())
+        except OutputError:
+            return False
+        return True
+
+    @contextmanager
+    def exclusive(self, log: Callable[[str], None]) -> Iterator[None]:
+        """Make labels while no other process does; waits for one that does. Without a lock where none can be made.
+
+        Args:
+            log: takes the line that another process is waited for.
+        """
+        lock, locked, waiting = self.path.with_suffix(".lock"), False, False
+        with ExitStack() as stack:
+            while not locked:
+                try:
+                    stack.enter_context(held(lock, str(lock), "wait for it"))
+                    locked = True
+                except BusyError:
+                    if not waiting:
+                        log(f"waiting for the labels by rules that another process makes ({self.path})")
+                    waiting = True
+                    time.sleep(_AGAIN)
+                except OutputError:
+                    break
+            try:
+                yield
+            finally:
+                if locked:
+                    with suppress(OSError):
+                        lock.unlink()
+
+
+class LabelStore(ExitStack):
+    """Labels by key, those of a cache among them if there is one; what was made goes there when it closes.
+
+    Args:
+        cache: None: all labels are made.
+        log: takes lines about the progress.
+    """
+
+    def __init__(self, cache: LabelCache | None, log: Callable[[str], None]) -> None:
+        super().__init__()
+        self._cache, self._log, self._locked = cache, log, False
+        self._labels = {} if cache is None else cache.read()
+        self._made: dict[str, Labels] = {}
+
+    def labels(
+        self,
+        items: Sequence[T],
+        key: Callable[[T], str],
+        make: Callable[[Sequence[T]], list[Labels | GeoRefDiffError]],
+    ) -> list[Labels | GeoRefDiffError]:
+        """The labels of items; those that are missing are made, by one process at a time.
+
+        Args:
+            items: what they are labels of.
+            key: of a label.
+            make: labels of items, or errors.
+        """
+        if self._cache is None:
+            return make(items)
+        keys = [key(item) for item in items]
+        if not self._locked and not self._labels.keys() >= set(keys):
+            self.enter_context(self._cache.exclusive(self._log))
+            self.callback(self._write, self._cache)
+            self._locked, self._labels = True, self._cache.read()  # another process may have made them meanwhile
+        missing = [n for n, name in enumerate(keys) if name not in self._labels]
+        made = dict(zip(missing, make([items[n] for n in missing]), strict=True))
+        self._made |= {keys[n]: label for n, label in made.items() if not isinstance(label, GeoRefDiffError)}
+        return [made[n] if n in made else self._labels[name] for n, name in enumerate(keys)]
+
+    def _write(self, cache: LabelCache) -> None:
+        if self._made and cache.write(self._labels | self._made):
+            self._log(f"labels by rules are kept in {cache.path}")

@@ -22,7 +22,7 @@ from geo_refdiff.data.matching import View, fit_views, median_shift
 from geo_refdiff.data.pair_files import InfoCache, OpenPair, PairFiles, is_picture, named_bands, sample_windows
 from geo_refdiff.data.published import PublishedDataset, is_published, published_splits
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
-from geo_refdiff.options import DatasetOptions, IndexOptions, ReadOptions, takes_options
+from geo_refdiff.options import CountCallback, DatasetOptions, IndexOptions, ReadOptions, fields_of, takes_options
 from geo_refdiff.raster.files import check_free, write_bytes_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
@@ -98,7 +98,6 @@ def _template(pattern: str) -> re.Pattern[str]:
 NO_SHIFT = "no clear shift was found"
 _QUANTILES = (0.002, 0.998)
 _MIN_COMMON = 0.05
-Progress = Callable[[int, int], None]
 WriteMask = Callable[[], Path]
 
 
@@ -147,13 +146,13 @@ class MadeIndex:
         return sum(row.valid and row.note == NO_SHIFT for row in self.rows)
 
 
-@takes_options(record=IndexOptions)
+@takes_options(fields_of(IndexOptions))
 def make_index(
     folder: str | Path,
     out: str | Path,
     *,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: CountCallback = lambda done, total: None,
     **options: Any,
 ) -> MadeIndex:
     """Write the index of all ordered pairs of dates of every place under a folder.

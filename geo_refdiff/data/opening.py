@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from geo_refdiff.data.dataset import PairDataset, Problems
 from geo_refdiff.data.index import IndexRow, chosen_places, is_index, read_index
 from geo_refdiff.data.indexed import IndexDataset, Log
-from geo_refdiff.data.label_cache import LabelCache
+from geo_refdiff.data.labels import LabelCache
 from geo_refdiff.data.published import PublishedDataset, is_published
 from geo_refdiff.errors import InputError, OptionError
-from geo_refdiff.options import DatasetOptions, takes_options
+from geo_refdiff.options import DatasetOptions, fields_of, takes_options
 
 _WHAT = (
     "is no index (.csv, .parquet, .gpkg) and no folder of SECOND (im1, im2), CNAM-CD (A, B, label) or their repacked "
@@ -29,7 +29,7 @@ class OpenedDataset(PairDataset, Protocol):
     def problems(self) -> Problems: ...
 
 
-@takes_options(record=DatasetOptions)
+@takes_options(fields_of(DatasetOptions))
 def open_dataset(source: str | Path, *, log: Log | None = None, **options: Any) -> OpenedDataset:
     """Open a data set of ordered pairs of dates.
 

@@ -17,7 +17,6 @@ from geo_refdiff.diffusion.denoiser import Denoiser, wrap_network
 from geo_refdiff.diffusion.model_folder import (
     bundled_models,
     model_digest,
-    one_line,
     read_config,
     read_weights,
     resolve_model,
@@ -27,6 +26,7 @@ from geo_refdiff.diffusion.model_folder import (
 from geo_refdiff.errors import ModelError
 from geo_refdiff.nn.compact import CompactNet
 from geo_refdiff.nn.published import PublishedUNet
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.records import plain
 
 __all__ = [

@@ -188,7 +188,7 @@ def decode_config(raw: Mapping[str, Any], where: str = "the model's config") -> 
         where: what an error calls it.
 
     Raises:
-        ModelError: an architecture or a key that is not known, a value of the wrong type or out of its range.
+        ModelError: an unknown architecture or key, a value of the wrong type or out of its range.
     """
     architecture = raw.get("architecture", "published")
     kind = _ARCHITECTURES.get(architecture) if isinstance(architecture, str) else None

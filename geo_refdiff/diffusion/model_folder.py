@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from geo_refdiff.diffusion.config import ModelConfig, decode_config
-from geo_refdiff.diffusion.remote import INDEX, fetch_model, is_remote
+from geo_refdiff.diffusion.remote import INDEX, fetch_model, is_model_url
 from geo_refdiff.errors import ModelError, OutputError
 from geo_refdiff.raster.files import write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.records import plain
 
 SHARD_BYTES = 15_000_000
@@ -34,7 +35,7 @@ def resolve_model(name_or_path: str | Path) -> Path:
     Raises:
         ModelError: lists the bundled names; a URL: see `fetch_model`.
     """
-    if is_remote(name_or_path):
+    if is_model_url(name_or_path):
         return fetch_model(str(name_or_path)).folder
     bundled = bundled_models()
     if str(name_or_path) in bundled:
@@ -46,8 +47,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
         of_run = path / "model"
         way_out = f"; give {of_run}" if (of_run / "config.json").is_file() else ""
         raise ModelError(f"{path} is no model folder: it has no config.json{way_out}")
-    known = ", ".join(sorted(bundled)) or "none"
-    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({known})")
+    names = ", ".join(sorted(bundled)) or "none"
+    raise ModelError(f"unknown model {str(name_or_path)!r}: give a model folder, a URL or a bundled name ({names})")
 
 
 def bundled_models() -> dict[str, Path]:
@@ -186,9 +187,3 @@ def _shards(state: Mapping[str, Tensor], limit: int | None) -> list[dict[str, Te
         parts[-1][key] = value
         filled += value.nbytes
     return parts
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text without line breaks, and without the stack that torch's C++ adds."""
-    text = " ".join(str(error).partition("Exception raised from")[0].split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

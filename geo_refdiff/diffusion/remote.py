@@ -33,7 +33,8 @@ from typing import IO, Any
 from urllib.parse import urldefrag, urlsplit
 
 from geo_refdiff.errors import ModelError
-from geo_refdiff.raster.files import write_json_atomic
+from geo_refdiff.raster.files import cache_folder, write_json_atomic
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.signed_urls import unsigned
 
 MODEL_FILES = re.compile(
@@ -71,7 +72,7 @@ class RemoteModel:
     offline: str = ""
 
 
-def is_remote(name: object) -> bool:
+def is_model_url(name: object) -> bool:
     """Whether a model's name is a URL of those that `fetch_model` takes."""
     return isinstance(name, str) and name.startswith(("hf://", "https://", "http://"))
 
@@ -123,11 +124,11 @@ def _from_hub(url: str) -> RemoteModel:
         raise ModelError(f"{url}: no such model, or a private one; check the name, or set HF_TOKEN") from None
     except errors.LocalEntryNotFoundError as error:
         raise ModelError(
-            f"{url}: the Hub cannot be reached ({_short(error.__cause__ or error)}) and the model is not in the cache; "
-            f"fetch it once with a network"
+            f"{url}: the Hub cannot be reached ({one_line(error.__cause__ or error)}) and the model is not in the "
+            f"cache; fetch it once with a network"
         ) from error
     except Exception as error:  # whatever the HTTP client of the installed version raises
-        raise ModelError(f"{url}: cannot be fetched: {_short(error)}") from error
+        raise ModelError(f"{url}: cannot be fetched: {one_line(error)}") from error
     if not (folder / "config.json").is_file():
         raise ModelError(f"{url}: is no model of geo-refdiff: it has no config.json")
     return RemoteModel(folder, f"hf://{repository}@{folder.name}", repository)
@@ -168,8 +169,7 @@ def _from_web(address: str, pin: str) -> RemoteModel:
 
 
 def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "geo-refdiff" / "models"
+    return cache_folder() / "models"
 
 
 def _last_fetched(home: Path) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def _unpack(packed: Path, folder: Path, address: str) -> None:
     except FileExistsError:
         raise ModelError(f"{address}: the archive holds the same file twice") from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError, OverflowError) as error:
-        raise ModelError(f"{address}: is no intact .tar.gz: {_short(error)}") from error
+        raise ModelError(f"{address}: is no intact .tar.gz: {one_line(error)}") from error
     if len(tops) > 1 or not (folder / "config.json").is_file():
         raise ModelError(f"{address}: the archive is no model of geo-refdiff: one folder with config.json is expected")
 
@@ -340,11 +340,7 @@ def _get(url: str, target: Path, validator: str | None, limit: int = MAX_BYTES) 
                 raise _MissingError(f"the server says {error.code} {error.reason}") from None
             raise _UnreachableError(f"the server says {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise _UnreachableError(_short(error.reason)) from error
+        reason = error.reason
+        raise _UnreachableError(one_line(reason) if isinstance(reason, Exception) else str(reason)) from error
     except (TimeoutError, ConnectionError, http.client.HTTPException, ValueError) as error:
-        raise _UnreachableError(_short(error)) from error
-
-
-def _short(error: object) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+        raise _UnreachableError(one_line(error)) from error

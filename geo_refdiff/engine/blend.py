@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from geo_refdiff.plan.layout import Span
+from geo_refdiff.plan.layout import WindowSpan
 from geo_refdiff.raster.window import Window
 
 
@@ -32,7 +32,12 @@ class Blender:
     """
 
     def __init__(
-        self, region: Window, rows: Sequence[Span], cols: Sequence[Span], channels: int, device: torch.device | str
+        self,
+        region: Window,
+        rows: Sequence[WindowSpan],
+        cols: Sequence[WindowSpan],
+        channels: int,
+        device: torch.device | str,
     ) -> None:
         self.region, self.rows, self.cols = region, rows, cols
         self.data = torch.zeros(channels, *region.shape, device=device)
@@ -69,12 +74,12 @@ class Blender:
             _paste(self.data, self._strip, self.rows, self._row, self.region.row, self.region.stop_row, -2, before)
 
 
-def _clipped(span: Span, lo: int, hi: int) -> tuple[int, int]:
+def _clipped(span: WindowSpan, lo: int, hi: int) -> tuple[int, int]:
     return max(span.start, lo), min(span.stop, hi)
 
 
 def _paste(
-    target: Tensor, tile: Tensor, spans: Sequence[Span], index: int, lo: int, hi: int, dim: int, before: int = 0
+    target: Tensor, tile: Tensor, spans: Sequence[WindowSpan], index: int, lo: int, hi: int, dim: int, before: int = 0
 ) -> None:
     """Puts a tile, whose first `before` pixels were cut off, into its place along an axis, faded in over the last."""
     span = spans[index]

@@ -20,7 +20,7 @@ from geo_refdiff.engine.conditions import Clouds, ConditionReader, Inputs
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import as_array, avoid_nodata_collision, rounded, write_nodata
 from geo_refdiff.engine.uncertainty import Spread, half_widths, predictors
-from geo_refdiff.plan.layout import Span, kept, seen
+from geo_refdiff.plan.layout import WindowSpan, kept, seen
 from geo_refdiff.plan.records import PREDICTORS, Plan
 from geo_refdiff.plan.transfer import transfer_detail
 from geo_refdiff.raster.gdal import gdal_threads
@@ -88,7 +88,7 @@ class BlockComputer:
         batch_size: windows restored together on a GPU; halved where its memory does not suffice. On the CPU windows are
             restored one by one, so that it changes no bit.
         on_window: called after each batch with (windows done, windows of this block).
-        with_energies: whether blocks bring the predictors of uncertainty.
+        with_energies: whether blocks have the predictors of uncertainty.
     """
 
     def __init__(
@@ -114,13 +114,13 @@ class BlockComputer:
         self._consistency = LrConsistency(
             plan.sensors, plan.sensor.consistency, self._dtype, plan.output.nodata, plan.sensor.noise_filter
         )
-        bands, known = len(plan.bands.computed), len(plan.bands.scene)
+        bands, scene_bands = len(plan.bands.computed), len(plan.bands.scene)
         traced = plan.source_map or plan.uncertainty is not None
         self._channels = (
             bands,
             TRACES if traced else 0,
-            known if plan.uncertainty else 0,
-            known * len(PREDICTORS) if with_energies else 0,
+            scene_bands if plan.uncertainty else 0,
+            scene_bands * len(PREDICTORS) if with_energies else 0,
         )
 
     def __enter__(self) -> Self:
@@ -164,12 +164,12 @@ class BlockComputer:
             return self._empty(window)
         image, traces, widths, energies = self._blended(scene, following)
         inside = (..., *region.within(scene.outer.multiply(plan.grid.scale)))
-        known = None if bool(scene.valid.all()) else scene.valid.to(plan.device)
-        values = self._consistency.finish(image[None], scene.lr, known)
+        scene_valid = None if bool(scene.valid.all()) else scene.valid.to(plan.device)
+        values = self._consistency.finish(image[None], scene.lr, scene_valid)
         residual = Residual()
         cells = _cells_of(region, plan.grid.scale)
         if plan.sensor.consistency != "off" and cells is not None:
-            residual = self._consistency.measure(values, scene.lr, known, cells.within(scene.outer))
+            residual = self._consistency.measure(values, scene.lr, scene_valid, cells.within(scene.outer))
         pixels, widths = values[0][inside], widths[inside]
         sources = source_classes(traces[inside]) if plan.source_map else None
         if clouds is not None:
@@ -211,7 +211,7 @@ class BlockComputer:
         """scene pixels of the scene that the finished output over `cover` depends on."""
         return cover.pad(self._consistency.margin).intersect(self.plan.scene_on_lattice) or cover
 
-    def _spans(self, outer: Window) -> tuple[list[Span], list[Span]]:
+    def _spans(self, outer: Window) -> tuple[list[WindowSpan], list[WindowSpan]]:
         scale = self.plan.grid.scale
         return self.plan.windows.windows(outer.multiply(scale), self.plan.scene_on_lattice.multiply(scale))
 
@@ -309,7 +309,7 @@ class BlockComputer:
         height, width = inputs.lr.shape[-2:]
         at = (..., slice(around, height - around), slice(around, width - around))
         lr, valid = self._numbers(inputs.lr[at]), inputs.lr_valid[at]
-        known = None if bool(valid.all()) else valid
+        scene_valid = None if bool(valid.all()) else valid
         target = self._consistency.target(lr, lambda margin: self.conditions.filled(inputs, margin))
         prepared = restorer.prepare(self.conditions.conditions(inputs))
 
@@ -319,7 +319,7 @@ class BlockComputer:
             if plan.bands.other:
                 filled = self.conditions.filled(inputs, CONTEXT)
                 image = torch.cat([image, transfer_detail(image, filled, plan.bands.weights, scale)], dim=1)
-            return self._consistency.correct(image, target, known)
+            return self._consistency.correct(image, target, scene_valid)
 
         sample = restorer.sample(prepared, plan.seed)
         image = finished(sample)

@@ -1,4 +1,4 @@
-"""Reads what is known for windows, the scene, the reference and the mask, on one lattice, and makes conditions of it.
+"""Reads scene, reference and mask for windows, on one lattice, and makes conditions of it.
 
 Files are read in threads, in their own number types; all else is done on the device.
 """

@@ -1,5 +1,4 @@
-"""Consistency: the output, seen through the declared sensor, is the scene, as far as the scene's noise lets it be
-known.
+"""Consistency: the output, seen through the declared sensor, is the scene, up to the scene's noise.
 
 The residual between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
 A sees valid pixels only, so that what is under missing pixels never counts. Passes are repeated for borders and
@@ -139,7 +138,7 @@ class LrConsistency:
         """
         if self._noise is None:
             return lr
-        return lr - self._noise.told(around(REACH)).to(lr.dtype)
+        return lr - self._noise.estimate(around(REACH)).to(lr.dtype)
 
     def correct(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
         """Windows, corrected to a scene (`target`), not rounded."""
@@ -148,10 +147,10 @@ class LrConsistency:
         parts = []
         for sensor, bands in self._groups.items():
             x, scene = self._of(image, bands), self._of(lr, bands)
-            known = None if valid is None else self._of(valid, bands)
+            own_valid = None if valid is None else self._of(valid, bands)
             for _ in range(_PASSES):
-                left = self._residual(x, scene, known, sensor)
-                x = upsample(self._filtered(left, known, sensor), self.scale, kernel="lanczos").add_(x)
+                residual = self._residual(x, scene, own_valid, sensor)
+                x = upsample(self._filtered(residual, own_valid, sensor), self.scale, kernel="lanczos").add_(x)
             parts.append(x)
         order = [band for bands in self._groups.values() for band in bands]
         corrected = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -169,13 +168,13 @@ class LrConsistency:
         """
         dark = self._dark(lr, valid)
         if self.mode == "strict":
-            known = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
+            valid = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
             for band, sensor in enumerate(self.sensors):
                 one = (slice(None), slice(band, band + 1))
                 held, bounds = None if dark is None else dark[one], self._bounds(None if dark is None else dark[one])
-                if bool(known[one].any()):
-                    x = self._step(image[one], lr[one], known[one], sensor, bounds)
-                    image[one] = self._settle(x, lr[one], known[one], sensor, bounds, held)
+                if bool(valid[one].any()):
+                    x = self._step(image[one], lr[one], valid[one], sensor, bounds)
+                    image[one] = self._settle(x, lr[one], valid[one], sensor, bounds, held)
         return self._finished(image, dark)
 
     def measure(
@@ -197,21 +196,23 @@ class LrConsistency:
         """
         total = Residual()
         every = (slice(None), slice(None), *inner)
-        known = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
-        counted = known[every]
+        is_valid = torch.ones_like(lr, dtype=torch.bool) if valid is None else valid
+        counted = is_valid[every]
         if cut is not None:
             counted = counted & ~self._spread_out(cut)[every]
         for sensor, bands in self._groups.items():
             here = counted[:, bands]
             if not bool(here.any()):
                 continue
-            left = self._residual(pixels[:, bands], lr[:, bands], None if valid is None else valid[:, bands], sensor)
-            left = left[every].abs()
-            values, wrong = left[here], (left > HALF) & here
+            residual = self._residual(
+                pixels[:, bands], lr[:, bands], None if valid is None else valid[:, bands], sensor
+            )
+            residual = residual[every].abs()
+            values, wrong = residual[here], (residual > HALF) & here
             beyond = int(wrong.sum())
             limited = 0
             if beyond:
-                limited = int((wrong & self._at_limit(pixels[:, bands], known[:, bands])[every]).sum())
+                limited = int((wrong & self._at_limit(pixels[:, bands], is_valid[:, bands])[every]).sum())
             squares = float(values.to(torch.float64).square().sum())
             total = total.plus(Residual(values.numel(), float(values.max()), beyond, squares, limited))
         return total
@@ -222,21 +223,21 @@ class LrConsistency:
 
     def _residual(self, image: Tensor, lr: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """(N, C, h, w) float32, 0 where missing."""
-        known = None
+        fine_valid = None
         if valid is not None:
             same = bool((valid == valid[:, :1]).all())  # bands mostly share their missing pixels
-            known = repeat_pixels(valid[:, :1] if same else valid, self.scale)
-        seen, _ = sensor.observe_valid(image, known)
-        left = lr.to(torch.float32) - seen
-        return left if valid is None else torch.where(valid, left, 0)
+            fine_valid = repeat_pixels(valid[:, :1] if same else valid, self.scale)
+        seen, _ = sensor.observe_valid(image, fine_valid)
+        residual = lr.to(torch.float32) - seen
+        return residual if valid is None else torch.where(valid, residual, 0)
 
-    def _filtered(self, left: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
+    def _filtered(self, residual: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """G of what remains, missing pixels filled from their neighbours."""
-        grown = left
+        grown = residual
         if valid is not None and not bool(valid.all()):
-            around = F.pad(left, (_FILL,) * 4, mode="replicate")
-            there = F.pad(valid.to(left.dtype), (_FILL,) * 4, mode="replicate") > 0
-            grown = fill_missing(around, there, _FILL, (0.0,) * left.shape[1])
+            around = F.pad(residual, (_FILL,) * 4, mode="replicate")
+            there = F.pad(valid.to(residual.dtype), (_FILL,) * 4, mode="replicate") > 0
+            grown = fill_missing(around, there, _FILL, (0.0,) * residual.shape[1])
         return filter_residual(grown, sensor)
 
     def _step(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from geo_refdiff.engine.rasters import run_rasters
 from geo_refdiff.plan.outline import Outline
 from geo_refdiff.plan.planning import largest_window
 from geo_refdiff.plan.records import THREADS, Plan
-from geo_refdiff.raster.files import atomic_path
+from geo_refdiff.raster.files import atomic_path, cache_folder
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ _RUNS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """What a run, or several, will take.
 
     Attributes:
@@ -79,7 +78,7 @@ class Estimate:
         return f"{blocks}: about {disk} on disk, as much again while it runs, {memory} of memory, {time}"
 
 
-def estimate(plan: Plan) -> Estimate:
+def estimate(plan: Plan) -> CostEstimate:
     """What a run of a plan will take."""
     height, width = plan.shape
     disk = 0.0
@@ -91,7 +90,7 @@ def estimate(plan: Plan) -> Estimate:
     beyond = 2 * windows.halo + windows.overlap
     seen = [windows.size if windows.fixed else min(windows.size, side + beyond) for side in sides]
     pixels = height * width / 1e6
-    return Estimate(
+    return CostEstimate(
         plan.blocks.count,
         pixels,
         int(disk),
@@ -100,8 +99,8 @@ def estimate(plan: Plan) -> Estimate:
     )
 
 
-def rough_estimate(outline: Outline, options: Mapping[str, Any], threads: int, speeds: Speeds) -> Estimate:
-    """What a run will take whose inputs' pixels nobody has looked at.
+def rough_estimate(outline: Outline, options: Mapping[str, Any], threads: int, speeds: Speeds) -> CostEstimate:
+    """What a run will take, before its inputs' pixels are read.
 
     Args:
         outline: of the run.
@@ -123,7 +122,7 @@ def rough_estimate(outline: Outline, options: Mapping[str, Any], threads: int, s
     )
     pixels = height * width / 1e6
     disk = int(raw * _PACKED.get(dtype, _UNPACKED))
-    return Estimate(outline.blocks.count, pixels, disk, _memory(seen, sides), speeds.seconds(kind, pixels))
+    return CostEstimate(outline.blocks.count, pixels, disk, _memory(seen, sides), speeds.seconds(kind, pixels))
 
 
 def kind_of(plan: Plan) -> str:
@@ -181,10 +180,10 @@ class Speeds:
             megapixels: of all together.
             runs: how many.
         """
-        known = self._runs.get(kind)
-        if not known:
+        past = self._runs.get(kind)
+        if not past:
             return None
-        each, pixel = _line(known)
+        each, pixel = _line(past)
         return each * runs + pixel * megapixels
 
     def add(self, kind: str, megapixels: float, seconds: float) -> None:
@@ -216,8 +215,7 @@ def _line(runs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _file() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "geo-refdiff" / "speed.json"
+    return cache_folder() / "speed.json"
 
 
 def size(count: int) -> str:

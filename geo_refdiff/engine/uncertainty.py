@@ -63,14 +63,14 @@ def predictors(
         scale: output pixels along a scene pixel.
     """
     unit = 1.0 / half_range**2
-    known = repeat_pixels(valid, scale)
+    fine_valid = repeat_pixels(valid, scale)
     reference, generated = (part.expand_as(image) * NOTICEABLE**2 for part in (traces[:, :1], traces[:, 1:2]))
     energies = [
         torch.ones_like(image),
-        _mean(variance, known) * unit,
+        _mean(variance, fine_valid) * unit,
         reference,
         generated,
-        _mean(_steps(image, known), known) * unit,
+        _mean(_steps(image, fine_valid), fine_valid) * unit,
         _scene_contrast(lr, valid, scale) * unit,
     ]
     return torch.cat(energies, dim=1)
@@ -94,13 +94,13 @@ def half_widths(energies: Tensor, traces: Tensor, record: UncertaintyRecord, hal
     return widths
 
 
-def _steps(image: Tensor, known: Tensor) -> Tensor:
+def _steps(image: Tensor, valid: Tensor) -> Tensor:
     """Squared differences to the next pixel in the row and in the column, those to missing pixels left out."""
     total = torch.zeros_like(image)
     for dim in (-2, -1):
         here, there = slice(None, -1), slice(1, None)
         a, b = ((..., at, slice(None)) if dim == -2 else (..., at) for at in (here, there))
-        total[a] += torch.where(known[a] & known[b], image[b] - image[a], 0).square()
+        total[a] += torch.where(valid[a] & valid[b], image[b] - image[a], 0).square()
     return total
 
 
@@ -118,9 +118,9 @@ def _scene_contrast(lr: Tensor, valid: Tensor, scale: int) -> Tensor:
     return upsample(filled, scale).clamp(min=0)
 
 
-def _mean(values: Tensor, known: Tensor) -> Tensor:
-    """Local means over known pixels; 0 where there are none."""
-    if bool(known.all()):
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Local means over valid pixels; 0 where there are none."""
+    if bool(valid.all()):
         return box_mean(values, SIDE)
-    total, share = (box_mean(x, SIDE) for x in (torch.where(known, values, 0), known.to(values.dtype)))
+    total, share = (box_mean(x, SIDE) for x in (torch.where(valid, values, 0), valid.to(values.dtype)))
     return total / share.clamp(min=1 / SIDE**2)

@@ -76,9 +76,6 @@ class BlockPixels:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-BlockProgress = Callable[[int, int], None]
-"""Called after each block with the number of finished blocks and of all."""
-
 FinishedBlock = tuple[int, Sequence[BlockPixels]]
 """Index of a block, and its pixels in each of the rasters."""
 

@@ -82,28 +82,33 @@ def variants(models: Sequence[str], options: EvaluateOptions, masks: Sequence[st
     """
     asked, device = options.methods, chosen_device(options.compute.device)
     details, made = asked.detail or (None,), []
-    for name, label in zip(models, model_labels(models), strict=True):
+    told = dict(zip(masks, labels([str(mask) for mask in masks], "mask"), strict=True))
+    for name, label in zip(models, labels(models, "model"), strict=True):
         settings = (replace_options(options.sampling, model=name, detail=detail) for detail in details)
         opened = [open_model(sampling, device=device, dtype=asked.dtype) for sampling in settings]
         for mask, reference, (detail, model) in product(masks, asked.reference, zip(details, opened, strict=True)):
             parts = [label]
-            parts += [f"mask {Path(str(mask)).name}"] if len(masks) > 1 else []
+            parts += [f"mask {told[mask]}"] if len(masks) > 1 else []
             parts += [f"ref {reference}"] if len(asked.reference) > 1 else []
             parts += [f"detail {detail:g}"] if len(details) > 1 else []
             made.append(Variant(", ".join(parts), model, mask, reference))
     return made
 
 
-def model_labels(names: Sequence[str]) -> list[str]:
-    """Last parts of the paths, as many as make them differ."""
+def labels(names: Sequence[str], what: str) -> list[str]:
+    """Last parts of the paths, as many as make them differ.
+
+    Raises:
+        OptionError: one is named twice, of models (`what`) or masks.
+    """
     paths = [Path(name).expanduser().resolve() if Path(name).exists() else Path(name) for name in names]
     if len(set(paths)) < len(paths):
-        raise OptionError(f"a model is named twice among {', '.join(names)}; name each once")
-    labels, count = [path.name for path in paths], 1
-    while len(set(labels)) < len(labels):
+        raise OptionError(f"a {what} is named twice among {', '.join(names)}; name each once")
+    told, count = [path.name for path in paths], 1
+    while len(set(told)) < len(told):
         count += 1
-        labels = ["/".join(path.parts[-count:]) for path in paths]
-    return labels
+        told = ["/".join(path.parts[-count:]) for path in paths]
+    return told
 
 
 def model_channels(model: Model, bands: Sequence[str]) -> tuple[int | None, ...]:

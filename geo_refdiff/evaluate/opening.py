@@ -18,7 +18,16 @@ from geo_refdiff.data.published import PublishedDataset
 from geo_refdiff.errors import InputError, ModelError, OptionError
 from geo_refdiff.evaluate.image_folder import ImageFolder, Images, lacking
 from geo_refdiff.evaluate.masks import GIVEN_MASKS, MaskSource, TileDetector
-from geo_refdiff.evaluate.methods import BASELINES, Baseline, Method, ModelRun, Outputs, model_channels, variants
+from geo_refdiff.evaluate.methods import (
+    BASELINES,
+    Baseline,
+    Method,
+    ModelRun,
+    Outputs,
+    labels,
+    model_channels,
+    variants,
+)
 from geo_refdiff.evaluate.options import DATASET, OWN_LR, EvaluateOptions, ReportOptions, folders_by_name
 from geo_refdiff.evaluate.perceptual import STRIDE, EfficientNet, Inception, Lpips, Networks, efficientnet_weights
 from geo_refdiff.evaluate.tiles import TileSource, TileSpec
@@ -89,14 +98,15 @@ def open_all(data: str, models: Sequence[str], options: EvaluateOptions) -> Setu
     _check_same(dataset, raw)
     matched, unmatched = (coarser(pairs, options.data.average) for pairs in (dataset, raw))
     source = TileSource(matched, unmatched, tile, options.data.bands, paste, options.sampling.seed)
-    masks = {name: _masks(name, source) for name in options.methods.masks}
+    named = zip(options.methods.masks, labels(options.methods.masks, "mask"), strict=True)
+    masks = {name: _masks(name, label, source) for name, label in named}
     runs = []
     given = [model for model in models if model not in BASELINES]  # which are compared anyway
     for variant in variants(given, options, options.methods.masks):
         model = variant.model
         for scale in options.scene.scales:
             if not model.knows(scale):
-                raise ModelError(f"scale {scale}: {model.scales_told}; give one of these")
+                raise ModelError(f"scale {scale}: {model.scales_in_words}; give one of these")
         channels = model_channels(model, source.bands)
         runs.append(ModelRun(variant, masks[str(variant.mask)], channels, dataset.classes, options.sampling.seed))
         multiples = [runs[-1].restorer(options.scene.sensor(scale)).multiple for scale in options.scene.scales]
@@ -180,10 +190,10 @@ def _lr(setup: Setup, scale: int) -> Images | None:
     return _OwnLr(dataset, scale)
 
 
-def _masks(name: str, source: TileSource) -> MaskSource:
+def _masks(name: str, label: str, source: TileSource) -> MaskSource:
     if name == "auto":
         return MaskSource(name, detector=TileDetector(load_detector(), source.bands))
-    return MaskSource(name) if name in GIVEN_MASKS else MaskSource(Path(name).name, ImageFolder(Path(name), None))
+    return MaskSource(name) if name in GIVEN_MASKS else MaskSource(label, ImageFolder(Path(name), None))
 
 
 def _open(data: str, options: EvaluateOptions, match: bool) -> OpenedDataset:

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.options import ComputeOptions, DatasetOptions, Option, OptionRecords, Options, SamplingOptions
+from geo_refdiff.options import (
+    MAX_SCALE,
+    ComputeOptions,
+    DatasetOptions,
+    Option,
+    OptionRecords,
+    Options,
+    SamplingOptions,
+    comma_separated,
+)
 
 if TYPE_CHECKING:
     from geo_refdiff.sensor.sensor import SensorModel
@@ -18,7 +27,7 @@ Dtype = Literal["float32", "bfloat16"]
 OWN_LR = "own"
 """In place of a folder: the LR images that come with the data set."""
 
-MIN_SCALE, MAX_SCALE = 2, 64
+MIN_SCALE = 2
 
 SHARED = ("device", "sampler", "steps", "seed")
 """Options of `upscale` that mean the same here."""
@@ -47,10 +56,6 @@ def folders_by_name(texts: tuple[str, ...]) -> dict[str, Path]:
     return folders
 
 
-def _bands(given: Any) -> Any:
-    return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
-
-
 def _distinct(values: tuple[Any, ...]) -> bool:
     return len(set(values)) == len(values)
 
@@ -68,7 +73,7 @@ class DataOptions(Options, frozen=True, kw_only=True):
     group: ClassVar[str] = "Data"
 
     bands: Annotated[
-        tuple[str, ...], Option(help="Bands to use, by name.", default="all", metavar="B,B,...", parse=_bands)
+        tuple[str, ...], Option(help="Bands to use, by name.", default="all", metavar="B,B,...", parse=comma_separated)
     ] = ()
     places: Annotated[int | None, Option(help="The first N places.", default="all", metavar="N", low=1)] = None
     tile: Annotated[int, Option(help="Side of a tile, output pixels.", metavar="PIXELS", low=32)] = 256

@@ -283,7 +283,7 @@ def head(setup: Setup, results: Sequence[ScaleResult]) -> str:
             lines[f"{scale}, missing in {name}"] = _some(missing)
         if result.left_out:
             lines[f"{scale}, tiles left out"] = _some(result.left_out)
-    return listed(lines)
+    return markdown_list(lines)
 
 
 def model_facts(model: Model) -> str:
@@ -291,7 +291,7 @@ def model_facts(model: Model) -> str:
     return f"sha256 {model.sha256[:12]}, {model.sampler['name']}, {model.sampler['steps']} steps"
 
 
-def listed(lines: Mapping[str, str]) -> str:
+def markdown_list(lines: Mapping[str, str]) -> str:
     """A Markdown list of what is called what."""
     return "\n".join(f"- {key}: {value}" for key, value in lines.items())
 

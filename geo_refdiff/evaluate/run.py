@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -33,11 +33,10 @@ from geo_refdiff.evaluate.scenes import is_triplets, seen_pixels
 from geo_refdiff.evaluate.scenes_report import evaluate_triplets
 from geo_refdiff.evaluate.tiles import UINT8, Tile, read_ahead
 from geo_refdiff.nn.device import torch_settings
+from geo_refdiff.options import CountCallback
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, write_panels
 from geo_refdiff.registration.radiometry import fit_radiometry
-
-Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -45,7 +44,7 @@ def evaluate(
     models: Sequence[str | Path] = (),
     *,
     out: Path,
-    progress: Progress = lambda done, total: None,
+    progress: CountCallback = lambda done, total: None,
     **options: Any,
 ) -> Evaluation:
     """Run everything on the same tiles, measure, and write metrics.json, table.md and pictures to the folder `out`.
@@ -67,7 +66,7 @@ def evaluate(
     return _evaluate_pairs(open_all(str(data), names, asked), out, progress)
 
 
-def _evaluate_pairs(setup: Setup, out: Path, progress: Progress) -> Evaluation:
+def _evaluate_pairs(setup: Setup, out: Path, progress: CountCallback) -> Evaluation:
     asked = setup.options.report
     scales = [open_scale(setup, scale) for scale in setup.options.scene.scales]
     total, done = sum(len(scale.specs) for scale in scales), 0

@@ -31,10 +31,10 @@ from geo_refdiff.evaluate import metrics, perceptual
 from geo_refdiff.evaluate.figures import image_figures
 from geo_refdiff.evaluate.image_folder import as_written
 from geo_refdiff.evaluate.methods import Variant, variants
-from geo_refdiff.evaluate.options import MAX_SCALE, MIN_SCALE, SHARED, EvaluateOptions
+from geo_refdiff.evaluate.options import MIN_SCALE, SHARED, EvaluateOptions
 from geo_refdiff.evaluate.perceptual import STRIDE, Compared, Networks
 from geo_refdiff.nn.device import chosen_device
-from geo_refdiff.options import SamplingOptions, UpscaleOptions
+from geo_refdiff.options import MAX_SCALE, SamplingOptions, UpscaleOptions
 from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.band_names import band_keys, band_name
@@ -290,7 +290,7 @@ def open_picture(triplet: Triplet, scale: int | None) -> ScenePicture:
 
 
 def whole_factor(scene: RasterInfo, sharp: RasterInfo) -> int:
-    """How many pixels of the sharp raster lie along one of the scene.
+    """How many pixels of the sharp raster are along one of the scene.
 
     Raises:
         GridError: no overlap.

@@ -23,9 +23,9 @@ from geo_refdiff.evaluate.report import (
     Scores,
     differences_tables,
     efflp_note,
-    listed,
     make_folder,
     markdown,
+    markdown_list,
     means_table,
     model_facts,
     write_report,
@@ -190,7 +190,7 @@ def _head(
         lines[run.picture.triplet.name] = _facts(run)
     for name, reason in left_out.items():
         lines[f"{name}, left out"] = reason
-    return listed(lines)
+    return markdown_list(lines)
 
 
 def _facts(run: SceneRun) -> str:

@@ -176,14 +176,17 @@ def _cells(stem: nn.Sequential, x: Tensor) -> Tensor:
     return F.conv2d(x, layer.weight.view(len(layer.weight), -1, side, side), layer.bias, stride=side)
 
 
-def _beside(features: Tensor, image: Tensor) -> Tensor:
-    """Features and an image of their size, one after the other along the channels, in the features' dtype and layout.
+def _joined(*images: Tensor) -> Tensor:
+    """Images one after the other along the channels, in the dtype of layers and on a CPU in the layout of the first.
 
-    What `torch.cat` would make of two layouts is in neither, slowly.
+    Layers would round a float32 whole again; what `torch.cat` makes of two layouts is in neither, slowly.
     """
-    if features.device.type == "cpu" and features.is_contiguous(memory_format=torch.channels_last):
-        image = image.to(features.dtype).contiguous(memory_format=torch.channels_last)
-    return torch.cat([features, image.to(features.dtype)], dim=1)
+    kind, first = images[0].device.type, images[0]
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else first.dtype
+    parts = [image.to(dtype) for image in images]
+    if kind == "cpu" and first.is_contiguous(memory_format=torch.channels_last):
+        parts = [part.contiguous(memory_format=torch.channels_last) for part in parts]
+    return torch.cat(parts, dim=1)
 
 
 class FullResolutionHead(nn.Module):
@@ -208,7 +211,7 @@ class FullResolutionHead(nn.Module):
 
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
         x = self.shuffle(self.spread(F.silu(self.norm(features))))
-        x = F.silu(self.conv0(_beside(x, extra)))
+        x = F.silu(self.conv0(_joined(x, extra)))
         x = F.silu(self.conv1(x)) + x
         result: Tensor = self.conv2(x)
         return result
@@ -240,7 +243,7 @@ class ResizeHead(nn.Module):
     def forward(self, features: Tensor, extra: Tensor) -> Tensor:
         x = F.silu(self.middle(self.doubled(F.silu(self.norm(features)))))
         x = self.doubled(self.narrow(x))
-        x = F.silu(self.conv0(_beside(x, extra)))
+        x = F.silu(self.conv0(_joined(x, extra)))
         result: Tensor = self.conv1(x)
         return result
 
@@ -281,31 +284,34 @@ class GuidanceNet(nn.Module):
         self.detail_bands = DetailBands()
 
     def forward(self, lr: Tensor, ref: Tensor, mask: Tensor) -> _Guided:
-        known = torch.isfinite(ref).all(dim=1, keepdim=True)
+        finite = torch.isfinite(ref).all(dim=1, keepdim=True)
         if not self.size.ref:
-            known = torch.zeros_like(known)
-        valid, c = known.to(ref.dtype), self.bands
-        whole = ref.device.type == "cpu" and bool(known.all())  # on a GPU asking would wait for it
+            finite = torch.zeros_like(finite)
+        valid, c = finite.to(ref.dtype), self.bands
+        whole = ref.device.type == "cpu" and bool(finite.all())  # on a GPU asking would wait for it
         if not whole:
-            ref = torch.where(known, ref, torch.zeros_like(ref))
+            ref = torch.where(finite, ref, torch.zeros_like(ref))
 
         def changes(mask: Tensor) -> Tensor:
             planes = one_hot(mask, self.classes, lr.dtype)
             return planes if self.size.mask else torch.zeros_like(planes)
 
+        def where_valid(image: Tensor, valid: Tensor) -> Tensor:
+            return image if whole else image * valid
+
         def of_reference(ref: Tensor, lr: Tensor, valid: Tensor, mask: Tensor) -> Tensor:
-            return torch.cat([ref, (ref - lr) * valid, valid, changes(mask)], dim=1)
+            return _joined(ref, where_valid(ref - lr, valid), valid, changes(mask))
 
         def bands(*parts: Tensor) -> tuple[Tensor]:
             return (self.detail_bands(*parts),)
 
         def pixels(features: Tensor, lr: Tensor, ref: Tensor, valid: Tensor, detail: Tensor) -> tuple[Tensor, ...]:
-            out = self.head(features, torch.cat([lr, (ref - lr) * valid, detail], dim=1))
-            out = out.to(lr.dtype).contiguous()  # autocast's is coarser
-            gates = torch.sigmoid(out[:, c : c + (4 if self.size.texture else 2)] - 1.0) * valid
+            out = self.head(features, _joined(lr, where_valid(ref - lr, valid), detail))
+            out = out.contiguous().to(lr.dtype)  # autocast's is coarser
+            gates = where_valid(torch.sigmoid(out[:, c : c + (4 if self.size.texture else 2)] - 1.0), valid)
             return lr + out[:, :c], *gates.chunk(gates.shape[1] // 2, dim=1), out[:, c + gates.shape[1] :]
 
-        lr_features = self.lr_extractor(lambda lr, mask: torch.cat([lr, changes(mask)], dim=1), lr, mask)
+        lr_features = self.lr_extractor(lambda lr, mask: _joined(lr, changes(mask)), lr, mask)
         ref_features = self.ref_extractor(of_reference, ref, lr, valid, mask)
         x: Tensor | None = None
         for index, block in enumerate(self.blocks):
@@ -313,7 +319,12 @@ class GuidanceNet(nn.Module):
             parts = [lr_features[level], ref_features[level]]
             if x is not None:
                 parts.append(self.ups[index - 1](x))
-            x = block(torch.cat(parts, dim=1))
+            (x,) = in_strips(
+                lambda *parts, block=block: (block(torch.cat(parts, dim=1)),),
+                *parts,
+                rows=parts[0].shape[-2],
+                reach=ResidualBlock.reach,
+            )
         if x is None:
             raise ValueError("a network needs at least one level")
         given = (ref,) if whole else (ref, valid)

@@ -21,7 +21,8 @@ class PixelNorm(nn.Module):
         """(N, C, h, w), dtype of x; a pixel's scale, which all its channels share, is float32 or better."""
         precise = torch.promote_types(x.dtype, torch.float32)
         scale = torch.rsqrt(x.square().mean(dim=1, keepdim=True, dtype=precise) + 1e-6)
-        return (x * scale * self.weight.view(1, -1, 1, 1)).to(x.dtype)
+        scaled, weight = x * scale, self.weight.view(1, -1, 1, 1)
+        return (scaled * weight if torch.is_grad_enabled() else scaled.mul_(weight)).to(x.dtype)
 
 
 class NoiseEmbedding(nn.Module):

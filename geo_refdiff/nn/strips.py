@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PIXELS = 2**19
-"""Of the finest image in a strip."""
+_NUMBERS = 2**22
+"""Of all images in a strip."""
 
 
 def in_strips(compute: Callable[..., tuple[Tensor, ...]], *images: Tensor, rows: int, reach: int) -> tuple[Tensor, ...]:
@@ -25,7 +25,7 @@ def in_strips(compute: Callable[..., tuple[Tensor, ...]], *images: Tensor, rows:
         reach: how many of these rows away a result depends on.
     """
     first = images[0]
-    count = -(-max(image.shape[-2] * image.shape[-1] for image in images) // _PIXELS)
+    count = -(-sum(image.numel() for image in images) // _NUMBERS)
     if count < 2 or len(first) > 1 or first.device.type != "cpu" or torch.is_grad_enabled():
         return compute(*images)
     each = max(-(-rows // count), 2 * reach)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import hypot
 from statistics import fmean
 
@@ -10,9 +11,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.errors import InputError
-from geo_refdiff.options import RegistrationOptions
-from geo_refdiff.plan.coregistration import Coregistration
-from geo_refdiff.plan.records import Bands, Radiometry
+from geo_refdiff.options import RegistrationMode, RegistrationOptions
+from geo_refdiff.plan.records import Bands, Coregistration, Radiometry
 from geo_refdiff.plan.survey import ALIKE_UNITS, remembered
 from geo_refdiff.raster.crs import unit_of
 from geo_refdiff.raster.info import RasterInfo
@@ -20,7 +20,7 @@ from geo_refdiff.raster.warp import overlap_fraction
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import Site
 from geo_refdiff.registration.rasters import register_rasters
-from geo_refdiff.registration.register import Mode, Registration
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -54,7 +54,7 @@ def align_reference(
         what the plan remembers, and a note for the user, None where nothing is done.
 
     Raises:
-        InputError: the reference does not lie right, and the run is to stop then.
+        InputError: the reference is misaligned, and the run is to stop then.
     """
     if asked.coregister == "off" or reference is None or not (restorer.uses_reference or restorer.uses_mask):
         return Coregistration("off", "off"), None
@@ -65,8 +65,8 @@ def align_reference(
     if not registration.exceeds(asked.max_residual):
         return Coregistration.of(registration, asked.coregister), _shift_note(registration, scene)
     problem = (
-        f"the reference does not lie right on the scene: after correction {registration.after:.2f} scene pixels are "
-        f"left (root mean square), in {len(beyond)} of {len(registration.accepted)} places more than "
+        f"the reference is misaligned with the scene: after correction {registration.after:.2f} scene pixels "
+        f"remain (root mean square), in {len(beyond)} of {len(registration.accepted)} places more than "
         f"{asked.max_residual:g}"
     )
     if asked.on_misregistration == "stop":
@@ -87,13 +87,13 @@ def _registered(
     reference: RasterInfo,
     reference_bands: tuple[int, ...],
     sensor: SensorModel,
-    mode: Mode,
+    mode: RegistrationMode,
 ) -> Registration:
     return register_rasters(scene, scene_bands, reference, reference_bands, sensor, mode)
 
 
 def undecided(placed: Coregistration) -> bool:
-    """Whether the reference could not be registered in "auto", and may yet lie right."""
+    """Whether the reference could not be registered in "auto", but may be aligned."""
     return placed.mode == "auto" and placed.verdict not in ("registered", "off") and not placed.unused
 
 
@@ -109,14 +109,20 @@ def unfit(radiometry: Radiometry, placed: Coregistration, scene: RasterInfo, ref
         scene, reference: as inspected.
     """
     if radiometry.pixels == 0 and scene.dtype != reference.dtype:
-        return "too few common pixels to bring the reference to the scene's units: it is not used"
+        return "too few common pixels to fit the reference to the scene's units: it is not used"
     if undecided(placed) and radiometry.pixels >= _ENOUGH and (alike := fmean(radiometry.correlation)) < _ALIKE:
         return f"the reference does not look like the scene, either (correlation {alike:.2f}): it is not used"
     return None
 
 
-def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry) -> list[str]:
-    """How much of the scene the reference covers, and how well it agrees, where that deserves a look."""
+def reference_notes(
+    reference: RasterInfo, scene: RasterInfo, target: GeoBox, radiometry: Radiometry, names: Sequence[str]
+) -> list[str]:
+    """How much of the scene the reference covers, and how well it agrees, where that deserves a look.
+
+    Args:
+        names: of the scene's bands that `radiometry` was fitted to.
+    """
     low, high = ALIKE_UNITS
     notes = []
     if scene.dtype == reference.dtype and not low <= min(radiometry.gain) <= max(radiometry.gain) <= high:
@@ -129,8 +135,8 @@ def reference_notes(reference: RasterInfo, scene: RasterInfo, target: GeoBox, ra
         notes.append("too few common pixels to match the reference's radiometry: it is taken as it is")
     elif min(radiometry.correlation) < _POOR:
         notes.append(
-            f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f}): "
-            f"check its place, bands and date"
+            f"the reference agrees poorly with the scene (correlation {min(radiometry.correlation):.2f} in "
+            f"{names[radiometry.correlation.index(min(radiometry.correlation))]}): check its place, bands and date"
         )
     return notes
 
@@ -157,10 +163,7 @@ def _shift_note(registration: Registration, scene: RasterInfo) -> str | None:
     what = f"the reference is moved by {length:.2f} scene pixels (its content is {shift_text(registration, scene)} off)"
     if registration.kind == "local":
         what = f"the reference is moved by a local field, {length:.2f} scene pixels on average"
-    error = f"{registration.before:.2f} scene pixels before, {registration.after:.2f} after"
-    if not registration.accepted:
-        error = "the scene is too small to measure what remains"
-    return f"{what}; {error}"
+    return f"{what}; {registration.residual_text()}"
 
 
 def shift_text(registration: Registration, scene: RasterInfo) -> str:

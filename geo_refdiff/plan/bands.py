@@ -8,7 +8,7 @@ from typing import Any
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.plan.records import Bands
 from geo_refdiff.raster.band_names import UNNAMED, BandKeys, band_keys, band_name, meaning
-from geo_refdiff.raster.band_pairs import lacks, listed, paired_bands
+from geo_refdiff.raster.band_pairs import band_list, lacks, paired_bands
 from geo_refdiff.raster.info import RasterInfo
 
 NO_BAND = "-"
@@ -98,9 +98,9 @@ def band_notes(
     for info, role, option in ((scene, "scene", "--bands"), (reference, "reference", "--ref-bands")):
         keys = None if info is None else band_keys(info)
         if keys is not None and keys.assumed and (channels or reference is not None):
-            told = ", ".join(f"{p + 1} for {keys.keys[p]}" for p in keys.assumed)
+            taken = ", ".join(f"{p + 1} for {keys.keys[p]}" for p in keys.assumed)
             noun = "bands without names are" if len(keys.assumed) > 1 else "band without a name is"
-            yield f"the {role}'s {noun} taken by place: {told}; choose otherwise with {option}"
+            yield f"the {role}'s {noun} taken by place: {taken}; choose otherwise with {option}"
     if reference is not None or channels:
         yield f"bands: {'; '.join(map(_pair, bands.pairs(channels)))}"
     if reference is not None and not chosen:
@@ -112,13 +112,13 @@ def band_notes(
             or not own.is_named(scene.data_bands.index(band))
         ]
         if placed:
-            told = ", ".join(placed)
-            yield f"no name says which band of the reference is {told}: taken by place; choose with --ref-bands"
+            taken = ", ".join(placed)
+            yield f"no name says which band of the reference is {taken}: taken by place; choose with --ref-bands"
     lost = [name for name in alone.names if name not in bands.names]
     if lost:
         names, get = ", ".join(lost), "it gets" if len(lost) == 1 else "they get"
         yield (
-            f"the reference has no {names}: {get} no detail from it but what goes over from the other bands"
+            f"the reference has no {names}: {get} no detail from it but what is transferred from the other bands"
             if set(lost) <= set(bands.other_names)
             else f"the reference has no {names}, left out with --other-bands drop"
         )
@@ -200,9 +200,9 @@ def _check_order(info: RasterInfo, keys: BandKeys, wanted: Sequence[str], needed
         return
     lacking = ", ".join(c for c in needed if keys.place(c.lower()) is None)
     raise InputError(
-        f"{info.path}: the model takes {', '.join(needed)}, and none of the scene's bands ({listed(info)}) is known to "
-        f"be {lacking}; name that band, choose all in this order with --bands, or take a model for any bands: --model "
-        f"matched-ref, or bicubic-ibp without a reference"
+        f"{info.path}: the model takes {', '.join(needed)}, and none of the scene's bands ({band_list(info)}) is "
+        f"known to be {lacking}; name that band, choose all in this order with --bands, or take a model for any bands: "
+        f"--model matched-ref, or bicubic-ibp without a reference"
     )
 
 
@@ -231,5 +231,5 @@ def _wrong_count(
     way = "choose them with --bands, e.g. --bands 3,2,1"
     if count < len(channels) - len(optional):
         way = "take a model for any bands: --model matched-ref, or bicubic-ibp without a reference"
-    unknown = f" and none of them ({listed(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
+    unknown = f" and none of them ({band_list(scene)}) is known to be {', '.join(lacking)}" if lacking else ""
     return f"{scene.path}: {count} band{'s' * (count != 1)}, but the model takes {wants}{unknown}; {way}"

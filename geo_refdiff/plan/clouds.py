@@ -15,18 +15,18 @@ def cloudy_scene(info: RasterInfo, asked: str, mode: CloudMode = "keep") -> tupl
 
     Args:
         info: of the scene.
-        asked: "auto": as its product tells; "none", or a layer.
+        asked: "auto": the product's own layer; "none", or a layer.
         mode: what becomes of cloudy pixels.
 
     Raises:
-        InputError: the layer cannot serve, or tells clouds everywhere.
+        InputError: the layer cannot serve, or all is cloudy.
     """
     layer = _layer(info, asked)
     if layer is None:
-        note = "the scene's product tells no clouds; give a layer that does with --cloud-mask"
+        note = "the scene's product has no cloud layer; give one with --cloud-mask"
         return info, note if asked == AUTO and is_product(info) else None
     cloudy, share = with_layer(info, cloud_layer(layer, info))
-    note = _told(cloudy, share)
+    note = _by_layer(cloudy, share)
     if not share:
         return cloudy, f"the scene is free of clouds, {note}"
     become = "are nodata" if mode == "nodata" else "are marked in the source map (--clouds nodata leaves them out)"
@@ -41,10 +41,10 @@ def cloudy_reference(info: RasterInfo, asked: str) -> tuple[RasterInfo, str | No
 
     Args:
         info: of the reference.
-        asked: of the scene's clouds: unless "none", those are taken that the reference's product tells.
+        asked: of the scene's clouds; unless "none", the reference product's own layer is used.
 
     Raises:
-        InputError: the layer cannot serve, or tells clouds everywhere.
+        InputError: the layer cannot serve, or all is cloudy.
     """
     layer = None if asked == NONE else own_layer(info)
     if layer is None:
@@ -52,7 +52,7 @@ def cloudy_reference(info: RasterInfo, asked: str) -> tuple[RasterInfo, str | No
     cloudy, share = with_layer(info, cloud_layer(layer, info))
     if not share:
         return cloudy, None
-    return cloudy, f"{share:.1%} of the reference is cloudy, {_told(cloudy, share)}: nothing is taken from there"
+    return cloudy, f"{share:.1%} of the reference is cloudy, {_by_layer(cloudy, share)}: nothing is taken from there"
 
 
 def _layer(info: RasterInfo, asked: str) -> NamedLayer | None:
@@ -61,7 +61,7 @@ def _layer(info: RasterInfo, asked: str) -> NamedLayer | None:
     return own_layer(info) if asked == AUTO else NamedLayer.of(asked)
 
 
-def _told(info: RasterInfo, share: float) -> str:
+def _by_layer(info: RasterInfo, share: float) -> str:
     assert info.clouds is not None
     name = Path(info.clouds.path).name
-    return f"as {name} tells" + (f" ({MEANINGS[info.clouds.kind]})" if share else "")
+    return f"by {name}" + (f" ({MEANINGS[info.clouds.kind]})" if share else "")

@@ -1,6 +1,6 @@
 """Plans as files: reading one strictly, and what differs between two, for a run that is to be resumed.
 
-The file may have been damaged or tampered with; what is wrong is found here, not in the middle of a run.
+The file may have been damaged or tampered with; it is checked here, not in the middle of a run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where windows and blocks lie: blocks from the output's corner, windows in them or on the lattice."""
+"""The layout of windows and blocks: blocks from the output's corner, windows in them or on the lattice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK_MULTIPLE = 16
 MAX_WINDOW = 8192
 
 
-class Span(NamedTuple):
+class WindowSpan(NamedTuple):
     """A window along one axis, output pixels of the lattice, half-open.
 
     Attributes:
@@ -60,7 +60,7 @@ class WindowLayout:
         """What a window owns along an axis, at most; where windows are fixed, the distance between two."""
         return self.size - 2 * self.halo - self.overlap
 
-    def spans(self, lo: int, hi: int, scene: tuple[int, int]) -> list[Span]:
+    def spans(self, lo: int, hi: int, scene: tuple[int, int]) -> list[WindowSpan]:
         """The windows along an axis that make up `[lo, hi)`, in order.
 
         Args:
@@ -71,7 +71,7 @@ class WindowLayout:
         if self.fixed:
             numbers = range((lo - half) // self.stride, (hi - 1 + half) // self.stride + 1)
             kept = [(n * self.stride - half, (n + 1) * self.stride + half) for n in numbers]
-            return [Span(start - self.halo, stop + self.halo, start, stop) for start, stop in kept]
+            return [WindowSpan(start - self.halo, stop + self.halo, start, stop) for start, stop in kept]
         ends = _round_down(scene[0], step), _round_up(scene[1], step)
         count = 0
         while True:
@@ -83,11 +83,11 @@ class WindowLayout:
                 start = edges[number] - half * (number > 0)
                 stop = edges[number + 1] + half * (number + 2 < len(edges))
                 first, last = _round_down(start - self.halo, step), _round_up(stop + self.halo, step)
-                spans.append(Span(max(first, ends[0]), min(last, ends[1]), start, stop))
+                spans.append(WindowSpan(max(first, ends[0]), min(last, ends[1]), start, stop))
             if count * self.stride >= hi - lo or all(span.last - span.first <= self.size for span in spans):
                 return spans
 
-    def windows(self, region: Window, scene: Window) -> tuple[list[Span], list[Span]]:
+    def windows(self, region: Window, scene: Window) -> tuple[list[WindowSpan], list[WindowSpan]]:
         """Rows and columns of the windows that make up a region; both on the lattice."""
         return (
             self.spans(region.row, region.stop_row, (scene.row, scene.stop_row)),
@@ -95,12 +95,12 @@ class WindowLayout:
         )
 
 
-def seen(row: Span, col: Span) -> Window:
+def seen(row: WindowSpan, col: WindowSpan) -> Window:
     """What a window sees."""
     return Window(row.first, col.first, row.last - row.first, col.last - col.first)
 
 
-def kept(row: Span, col: Span) -> Window:
+def kept(row: WindowSpan, col: WindowSpan) -> Window:
     """What a window contributes."""
     return Window(row.start, col.start, row.stop - row.start, col.stop - col.start)
 

@@ -1,4 +1,4 @@
-"""What a run will make, determined from what is known of its inputs before any pixel is looked at."""
+"""What a run will make, determined from its inputs' metadata, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EDGE = 1e-6
 _SHOWN = 60
 _SHARPER = 1.5
 _ON_PIXELS = 0.01
-"""Output pixels by which the output's pixels may miss those that they are to lie on (--like)."""
+"""Output pixels by which the output's pixels may be off those of --like."""
 
 _SHIFT_TOLD = 1.0
 """Metres: nothing is said of frames that are taken for one another, as ETRS89 and WGS 84."""
@@ -84,7 +84,7 @@ class Outline:
 
     @property
     def output(self) -> Output:
-        """How the output tells its pixels."""
+        """Data type and nodata of the output."""
         return Output.of(self.scene, more=self.polygon is not None or self.hides_clouds)
 
 
@@ -102,7 +102,8 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     sampling, compute, wanted = options.sampling, options.compute, options.radiometry
     opened = sampling.model if isinstance(sampling.model, Model) else None
     device = opened.device if opened else chosen_device(compute.device)
-    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), notes)
+    registered = options.registration.coregister != "off"
+    ratio = None if reference is None else _reference_ratio(reference, scene_geobox(scene), registered, notes)
     model = open_model(sampling, device=device, dtype=compute.dtype)
     if model.offline:
         notes.append(
@@ -128,13 +129,14 @@ def make_outline(options: UpscaleOptions, scene: RasterInfo, reference: RasterIn
     )
 
 
-def _reference_ratio(reference: RasterInfo, gbox: Any, notes: list[str]) -> float:
+def _reference_ratio(reference: RasterInfo, gbox: Any, registered: bool, notes: list[str]) -> float:
     """GSD of the reference in scene pixels; a doubtful datum shift is noted."""
     overlap = find_overlap(reference, gbox)
     if overlap.accuracy is not None and overlap.accuracy > _SHIFT_TOLD:
+        rest = "registration takes out what remains" if registered else "without registration what remains stays"
         notes.append(
             f"the datum shift from the reference's CRS to the scene's is accurate to {overlap.accuracy:g} metres with "
-            f"what PROJ has here (projsync fetches finer grids); registration takes out what remains"
+            f"what PROJ has here (projsync fetches finer grids); {rest}"
         )
     ratio = overlap.gsd_ratio
     if ratio > 1 + 1e-3:
@@ -160,22 +162,22 @@ def _scale(wanted: int | None, ratio: float | None, model: Model) -> tuple[int, 
     scale = model.nearest_scale(1 / ratio)
     note = f"scale {scale}x (the reference's pixels are {1 / ratio:.3g} times finer"
     if scale != round(1 / ratio) and not model.knows(round(1 / ratio)):
-        return scale, f"{note}, but {model.scales_told}); {model.way_out(round(1 / ratio))}"
+        return scale, f"{note}, but {model.scales_in_words}); {model.way_out(round(1 / ratio))}"
     return scale, f"{note}); choose another with --scale"
 
 
 def wanted_scale(asked: GridOptions, scene: RasterInfo) -> int | None:
-    """The factor that was asked for, by --scale or by the pixels that the output's are to lie on.
+    """The factor that was asked for, by --scale or by --like.
 
     Raises:
-        GridError: the output's pixels cannot lie on those.
+        GridError: the output's pixels cannot be those.
         OptionError: both were given, and differ.
     """
     return asked.scale if asked.like is None else scale_of(inspect(asked.like, "reference"), scene, asked.scale)
 
 
 def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> int:
-    """The factor at which the output's pixels lie on those of another raster.
+    """The factor at which the output's pixels are those of another raster.
 
     Args:
         like: that raster.
@@ -183,7 +185,7 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
         scale: that was asked for beside it.
 
     Raises:
-        GridError: the output's pixels cannot lie on those.
+        GridError: the output's pixels cannot be those.
         OptionError: the factor is another one.
     """
     own, other = horizontal_crs(scene.crs_wkt), horizontal_crs(like.crs_wkt)
@@ -192,26 +194,26 @@ def scale_of(like: RasterInfo, scene: RasterInfo, scale: int | None = None) -> i
             f"--like {like.path}: is in {other.name}, the scene in {own.name}, which the output keeps; reproject the "
             f"scene first (gdalwarp -t_srs), or leave --like out and reproject the output"
         )
-    found = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
-    if found.is_exact(_ON_PIXELS):
-        if scale not in (None, found.scale):
-            raise OptionError(f"scale {scale}: pixels like those of {like.path} want {found.scale}; leave one out")
-        return found.scale
-    if not found.scale:
+    refined = refinement(scene_geobox(scene), scene_geobox(like), _ON_PIXELS)
+    if refined.is_exact(_ON_PIXELS):
+        if scale not in (None, refined.scale):
+            raise OptionError(f"scale {scale}: pixels like those of {like.path} want {refined.scale}; leave one out")
+        return refined.scale
+    if not refined.scale:
         raise GridError(
-            f"--like {like.path}: {found.size:.6g} of its pixels go into one of the scene along each axis, no whole "
+            f"--like {like.path}: {refined.size:.6g} of its pixels go into one of the scene along each axis, no whole "
             f"number, or they are turned or mirrored; leave --like out and resample the output (gdalwarp -te -tr)"
         )
-    finer = [n for n in range(2, MAX_SCALE // found.scale + 1) if found.is_exact(_ON_PIXELS, n)]
+    finer = [n for n in range(2, MAX_SCALE // refined.scale + 1) if refined.is_exact(_ON_PIXELS, n)]
     way_out = (
-        f"with --scale {found.scale * finer[0]}, {finer[0]} x {finer[0]} output pixels make one of its: average them "
+        f"with --scale {refined.scale * finer[0]}, {finer[0]} x {finer[0]} output pixels make one of its: average them "
         f"(gdalwarp -r average -te ... -tr ...)"
         if finer
         else "leave --like out and resample the output (gdalwarp -te -tr)"
     )
     raise GridError(
-        f"--like {like.path}: the scene's corner is {found.col % 1:.3g} columns and {found.row % 1:.3g} rows into a "
-        f"pixel of it, so that the output's pixels cannot lie on those; {way_out}"
+        f"--like {like.path}: the scene's corner is {refined.col % 1:.3g} columns and {refined.row % 1:.3g} rows into "
+        f"a pixel of it, so that the output's pixels cannot be those; {way_out}"
     )
 
 

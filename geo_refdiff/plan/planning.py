@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from msgspec.structs import replace as replace_options
 
 from geo_refdiff import __version__
+from geo_refdiff.change.detector import BANDS
 from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes
+from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError, OutputError
-from geo_refdiff.options import AUTO, ComputeOptions, UpscaleOptions
+from geo_refdiff.options import AUTO, ComputeOptions, MaskOptions, UpscaleOptions
 from geo_refdiff.plan.aligning import align_reference, reference_notes, undecided, unfit
-from geo_refdiff.plan.automatic_mask import automatic_mask
 from geo_refdiff.plan.bands import coarser_note
 from geo_refdiff.plan.clouds import cloudy_reference, cloudy_scene
 from geo_refdiff.plan.declared import chosen_consistency, declared_sensor, sensor_record
@@ -36,6 +39,7 @@ from geo_refdiff.plan.uncertainty import uncertainty_record
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.geobox import lattice_origin
 from geo_refdiff.raster.info import RasterInfo
+from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.recognised import recognised
 
@@ -119,7 +123,7 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
             notes.append(note)
             reference, dropped, placed, seen = None, note, replace(placed, unused=True), None
         else:
-            notes += reference_notes(reference, scene, target, fitted)
+            notes += reference_notes(reference, scene, target, fitted, bands.names)
             radiometry = fitted
     if undecided(placed):
         notes.append("the reference is taken by its own georeference")
@@ -128,7 +132,10 @@ def make_plan(scene_file: str | Path, ref: str | Path | None, options: UpscaleOp
     if reference is None and restorer.uses_reference and not model.bands:
         raise OptionError(f"{model.name} needs a reference{_because(dropped)}: give --ref, or use --model bicubic-ibp")
     _LOG.debug("deciding the change mask")
-    mask = decide_mask(options.mask, model.classes, target, reference)
+    asked = options.mask
+    if asked.mask_field is not None and not restorer.uses_mask:  # which knows no classes that the field could name
+        asked = replace_options(asked, mask_field=None, class_map=None)
+    mask = decide_mask(asked, model.classes, target, reference)
     if mask is None:
         mask, more = automatic_mask(options.mask, model, restorer, bands, reference is not None, dropped)
         notes += more
@@ -222,11 +229,11 @@ def _windows(
 
 
 def _noise_notes(noise: Noise, bands: Bands, asked: str | float) -> list[str]:
-    """Notes of the noise that was found, or taken."""
+    """Notes of the noise, estimated or assumed."""
     names = bands.names + bands.other_names
-    known = list(zip(names, noise.sigmas, noise.usual, strict=True))
+    by_band = list(zip(names, noise.sigmas, noise.usual, strict=True))
     measured, usual = (
-        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in known if sigma and of_sensor == wanted)
+        ", ".join(f"{name} {sigma:.3g}" for name, sigma, of_sensor in by_band if sigma and of_sensor == wanted)
         for wanted in (False, True)
     )
     notes = []
@@ -283,3 +290,79 @@ def software_versions() -> dict[str, str]:
         "torch_tf32": "off",
         THREADS: str(torch.get_num_threads()),
     }
+
+
+def automatic_mask(
+    asked: MaskOptions,
+    model: Model,
+    restorer: Restorer,
+    bands: Bands,
+    reference: bool,
+    dropped: str | None,
+) -> tuple[MaskRecord | None, list[str]]:
+    """The record of a detected mask if it is asked for, or if no mask is given and the model can use one; and notes.
+
+    The mask holds changes of sufficient confidence and is unknown elsewhere.
+
+    Args:
+        asked: what the user says of masks.
+        model, restorer, bands: of the plan.
+        reference: whether there is one to compare with.
+        dropped: why one that was given is not used.
+
+    Raises:
+        OptionError: there is no reference, or the model lacks the bands or the classes of the detector, and the mask is
+            asked for; a confidence is limited where there is none.
+        ModelError: the detector is damaged.
+    """
+    named = asked.mask == AUTO
+    if not named and asked.mask is not None:
+        return None, []
+    channels = detector_channels(model.bands, bands.channels)
+    if dropped is not None:
+        return None, ["without a reference no change can be looked for"] if named else []
+    if not (reference and restorer.uses_mask and model.classes) or channels is None:
+        if named:
+            return None, [_obstacle(model, restorer, reference)]
+        if asked.min_confidence is not None:
+            raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
+        return None, []
+    from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, CLASSES_FOR_MODEL, load_detector
+
+    detector = load_detector()
+    notes = [] if named else ["no mask was given: changes are looked for; --mask none leaves that out"]
+    classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]
+    record = MaskRecord(
+        "auto",
+        values=tuple((i, CLASSES_FOR_MODEL.get(i, UNKNOWN_CLASS if own is None else own)) for i, own in classes),
+        min_confidence=AUTO_MIN_CONFIDENCE if asked.min_confidence is None else asked.min_confidence,
+        channels=channels,
+        detector=detector.sha256,
+    )
+    return record, notes
+
+
+def _obstacle(model: Model, restorer: Restorer, reference: bool) -> str:
+    """The note why a mask that was asked for is not looked for, where the run continues without it."""
+    if not reference:
+        raise OptionError("--mask auto compares the scene with a reference: give --ref, or --mask none")
+    if not restorer.uses_mask:
+        return f"{restorer.name} does not use the mask"
+    lacks = f"takes the bands {', '.join(model.bands)}" if model.classes else "names no classes"
+    raise OptionError(
+        f"--mask auto needs a model with classes and the bands {', '.join(BANDS[:3])}, but '{model.name}' {lacks}; "
+        f"say --mask none"
+    )
+
+
+def detector_channels(names: Sequence[str], positions: Sequence[int | None]) -> tuple[int | None, ...] | None:
+    """For the detector's bands the position among a plan's bands; None where red, green or blue is missing.
+
+    Args:
+        names: of the model's channels.
+        positions: for each channel the position among the plan's bands, as `Bands.channels`; empty: one to one.
+    """
+    lowered = [name.strip().lower() for name in names]
+    positions_of = list(positions) or list(range(len(lowered)))
+    channels = tuple(positions_of[lowered.index(band)] if band in lowered else None for band in BANDS)
+    return None if None in channels[:3] else channels

@@ -12,16 +12,18 @@ from typing import Any, Self
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geo_refdiff.change.mask import MaskRecord
 from geo_refdiff.options import CloudMode, Consistency
-from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.layout import BlockLayout, WindowLayout
+from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import crop, output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.nodata import in_dtype
 from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.register import Registration
 from geo_refdiff.restore.models import Model
 from geo_refdiff.restore.restorers import Restorer
 from geo_refdiff.sensor.resize import LOBES
@@ -106,7 +108,7 @@ class Bands:
             one to one.
         other: 1-based bands of the scene that the model does not know.
         other_names: their names.
-        weights: for each of `other` a weight for each of `scene`: how much of its detail goes over.
+        weights: for each of `other` a weight for each of `scene`: how much of its detail is transferred.
         fitness: for each of `other` the correlation of what the weights make of `scene` with it, 0..1.
     """
 
@@ -150,6 +152,61 @@ class Bands:
     def output_names(self) -> tuple[str, ...]:
         """Names of the output's bands."""
         return tuple((self.names + self.other_names)[place] for place in self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Coregistration:
+    """How the reference, and the mask with it, is laid on the scene.
+
+    Attributes:
+        mode: as asked for: "auto", "global", "local" or "off".
+        verdict: "registered", "off", or why it is not registered (see `registration.register`).
+        kind: of the displacement: "none", "global" or "local".
+        displacement: what the scene shows at p the reference shows at p + displacement; scene pixels from the scene's
+            corner.
+        sigma, before, after: standard error, and root mean square of the shifts before and after, scene px; None where
+            unknown.
+        dropped: parts of the scene, scene pixels, where the reference is not used because it is misaligned.
+        unused: whether it is used nowhere for that reason.
+    """
+
+    mode: str
+    verdict: str
+    kind: str = "none"
+    displacement: Displacement = field(default_factory=Displacement)
+    sigma: float | None = None
+    before: float | None = None
+    after: float | None = None
+    dropped: tuple[Window, ...] = ()
+    unused: bool = False
+
+    @staticmethod
+    def of(
+        registration: Registration, mode: str, dropped: tuple[Window, ...] = (), unused: bool = False
+    ) -> Coregistration:
+        """From what was measured."""
+        r = registration
+        sigma, before, after = (round(v, 4) if np.isfinite(v) else None for v in (r.sigma, r.before, r.after))
+        return Coregistration(mode, r.verdict, r.kind, r.displacement, sigma, before, after, dropped, unused)
+
+    def on_target(self, scale: int) -> Displacement | None:
+        """The displacement in output pixels; None if nothing is displaced."""
+        return None if self.displacement.is_zero else self.displacement.scaled(scale)
+
+    def kept(self, window: Window, scale: int) -> NDArray[np.bool_] | None:
+        """(height, width) True = the reference may be used; None: everywhere.
+
+        Args:
+            window: output pixels of the whole scene.
+            scale: output pixels along a scene pixel.
+        """
+        parts = [p for p in (d.multiply(scale).intersect(window) for d in self.dropped) if p is not None]
+        if not parts:
+            return None
+        kept = np.ones(window.shape, dtype=np.bool_)
+        for part in parts:
+            kept[part.within(window)] = False
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,12 +285,12 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How the output tells its pixels.
+    """Data type and nodata of the output.
 
     Attributes:
         dtype: numpy name, the scene's.
-        nodata: value of missing pixels (NaN for floating data), None if a mask tells them or nothing is missing.
-        mask: whether an internal mask band tells missing pixels.
+        nodata: value of missing pixels (NaN for floating data), None if a mask marks them or nothing is missing.
+        mask: whether an internal mask band marks missing pixels.
     """
 
     dtype: str
@@ -335,7 +392,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `plan.file.parsed` is the inverse. Beside the records: version, and the output's CRS and grid.
 
-        URLs come without what lets somebody in: it does not belong into files, and is another one the next day.
+        URLs come without their signatures, which do not belong into files and change from day to day.
         """
         data: dict[str, Any] = msgspec.to_builtins(self, builtin_types=())
         data = {"version": VERSION, **_as_json(data)}
@@ -344,7 +401,7 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all that decides the pixels, but for where the inputs lie and when they were written."""
+        """SHA-256 over all that decides the pixels, but for paths and times of the inputs."""
         data = _without({k: v for k, v in self.to_dict().items() if k not in _NOT_OF_PIXELS}, _NOT_OF_CONTENT)
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 

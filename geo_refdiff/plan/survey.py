@@ -19,8 +19,9 @@ from odc.geo.geobox import GeoBox
 from geo_refdiff.options import AUTO, snr_of
 from geo_refdiff.plan.records import Bands, Radiometry
 from geo_refdiff.plan.transfer import fit_transfer
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.displacement import Displacement
+from geo_refdiff.raster.gdal import is_remote
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.sampling import pick_evenly, spread_starts, tiles_with_data
@@ -83,18 +84,20 @@ class SeenReference:
 
 
 _Given = ParamSpec("_Given")
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
 
-def remembered(survey: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
-    """A survey of rasters that many areas of one scene ask for; it is made anew where a file's time is not known."""
+def remembered(survey: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """A survey of rasters, cached for the areas of one scene; repeated where a file has no modification time."""
     kept = lru_cache(maxsize=4)(survey)
 
     @wraps(survey)
-    def call(*args: _Given.args, **options: _Given.kwargs) -> _Found:
-        infos = (each.info if isinstance(each, SeenReference) else each for each in args)
-        known = all(info.mtime_ns for info in infos if isinstance(info, RasterInfo))
-        return kept(*args, **options) if known else survey(*args, **options)  # type: ignore[arg-type]
+    def call(*args: _Given.args, **options: _Given.kwargs) -> _Result:
+        infos = [each.info if isinstance(each, SeenReference) else each for each in args]
+        rasters = [each for each in infos if isinstance(each, RasterInfo)]
+        remote = any(each.clouds is not None and is_remote(each.clouds.path) for each in rasters)
+        dated = not remote and all(each.mtime_ns for each in rasters)
+        return kept(*args, **options) if dated else survey(*args, **options)  # type: ignore[arg-type]
 
     return call
 
@@ -141,7 +144,7 @@ def fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
 def undeclared_fill_note(info: RasterInfo, bands: Sequence[int]) -> str | None:
     """That pixels look missing where no nodata value says so, and so count as data; None where none do.
 
-    0 in all bands of whole numbers, the greatest value of long ones, and values that nobody measures (-9999).
+    0 in all bands of whole numbers, the greatest value of long ones, and values that cannot be measured (-9999).
     """
     if info.validity not in ("none", "nan"):
         return None
@@ -218,11 +221,13 @@ def survey_noise(
         estimate = estimate_noise([]) if reference is None else estimate_noise(*_pairs(info, bands.computed, reference))
         if reference is None or np.isnan(estimate.sigmas).any():
             estimate = estimate_noise(tiles)
-        untold = tuple(bool(np.isnan(sigma)) for sigma in estimate.sigmas)
-        sigmas = tuple(
-            _usual(info, bands, k, instrument) if untold[k] else sigma for k, sigma in enumerate(estimate.sigmas)
-        )
-        return Noise(sigmas, untold, estimate.uncertain, components(tiles, sigmas))
+        own = info.count - info.coarser  # bands behind these were resampled, which smooths noise: nothing to measure
+        estimates = [s if band <= own else 0.0 for band, s in zip(bands.computed, estimate.sigmas, strict=True)]
+        undetermined = tuple(bool(np.isnan(sigma)) for sigma in estimates)
+        usual = [_usual(info, bands, k, instrument) for k in range(len(estimates))]
+        sigmas = tuple(u if none else s for s, u, none in zip(estimates, usual, undetermined, strict=True))
+        uncertain = tuple(unsure and sigma > 0 for unsure, sigma in zip(estimate.uncertain, estimates, strict=True))
+        return Noise(sigmas, undetermined, uncertain, components(tiles, sigmas))
     if isinstance(asked, str):
         zeros = (info.offsets[band - 1] / (info.scales[band - 1] or 1.0) for band in bands.computed)
         sigmas = tuple(abs(fill + zero) / snr_of(asked) for fill, zero in zip(radiometry.fill, zeros, strict=True))
@@ -268,7 +273,7 @@ def _tiles(info: RasterInfo, bands: tuple[int, ...]) -> tuple[NDArray[np.float64
 def fit_reference(
     radiometry: Radiometry, scene: RasterInfo, scene_bands: tuple[int, ...], reference: SeenReference
 ) -> Radiometry:
-    """Gain and offset that bring the reference, as the sensor would see it, to the scene; a pair a band for the run.
+    """Gain and offset from the reference, as the sensor would see it, to the scene; a pair a band for the run.
 
     Args:
         radiometry: of the scene; comes back with the fit added.
@@ -284,7 +289,7 @@ def _pairs(
     scene: RasterInfo, scene_bands: tuple[int, ...], reference: SeenReference
 ) -> tuple[tuple[NDArray[np.float64], ...], tuple[NDArray[np.float64], ...]]:
     """(C, h, w) tiles of the scene, and of the reference as the sensor would see it; NaN where either is missing."""
-    area = footprint(reference.info, scene)
+    area = covered_window(reference.info, scene)
     sensor = reference.sensor
     reference_values: list[NDArray[np.float64]] = []
     scene_values: list[NDArray[np.float64]] = []

@@ -1,4 +1,4 @@
-"""Bands that a model does not know: detail of its own bands goes over to them.
+"""Bands that a model does not know: detail of its own bands is transferred to them.
 
 Pansharpening by multiresolution analysis with the sensor's modulation transfer function (MTF-GLP: Aiazzi, Alparone,
 Baronti, Garzelli and Selva 2006, "MTF-tailored multiscale fusion of high-resolution MS and Pan imagery") in which the
@@ -41,11 +41,11 @@ def fit_transfer(model_bands: NDArray[np.float64], other: NDArray[np.float64]) -
     """Least squares with a little ridge, so that bands that are alike share the weight.
 
     Args:
-        known: (C, n) the model's bands, digital numbers; NaN = missing.
+        model_bands: (C, n) the model's bands, digital numbers; NaN = missing.
         other: (n,) the band.
 
     Returns:
-        the fit; weights of 0 where fewer than 64 pixels are known or the band is flat.
+        the fit; weights of 0 where fewer than 64 pixels are valid or the band is flat.
     """
     good = np.isfinite(model_bands).all(axis=0) & np.isfinite(other)
     none = TransferFit((0.0,) * len(model_bands), 0.0)

@@ -23,7 +23,7 @@ _SPREAD_ALONE = tuple(float(name == "spread") for name in PREDICTORS)
 
 @dataclass(frozen=True)
 class Calibration:
-    """What `calibrate` found.
+    """The result of `calibrate`.
 
     Attributes:
         model_sha256, sampler: the model, and the settings that it ran with.

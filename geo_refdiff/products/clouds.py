@@ -1,4 +1,4 @@
-"""The layer of clouds that a raster brings along."""
+"""A raster's own cloud layer."""
 
 from __future__ import annotations
 

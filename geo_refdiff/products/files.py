@@ -42,7 +42,7 @@ class Files:
         if self._archive is None:
             self.names = self._listed()
         else:
-            with self._told():
+            with self._readable():
                 names = _zip_names(path) if self._archive == "/vsizip/" else _tar_names(path)
             tops = {name.partition("/")[0] for name in names}
             if len(tops) == 1 and all("/" in name for name in names):
@@ -70,7 +70,7 @@ class Files:
         Raises:
             InputError: it cannot be read.
         """
-        with self._told(name):
+        with self._readable(name):
             if self._archive is None:
                 return (self.path / self._root / name).read_text(encoding="utf-8")
             return _member(self.path, self._root + name).decode()
@@ -82,7 +82,7 @@ class Files:
         return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)
 
     def _listed(self) -> tuple[str, ...]:
-        with self._told():
+        with self._readable():
             top = list(self.path.iterdir())
             if len(top) == 1 and top[0].is_dir():
                 self._root = f"{top[0].name}/"
@@ -95,7 +95,7 @@ class Files:
         return tuple(listed)
 
     @contextmanager
-    def _told(self, name: str = "") -> Iterator[None]:
+    def _readable(self, name: str = "") -> Iterator[None]:
         """Errors of the file system and of archives as one line."""
         try:
             yield

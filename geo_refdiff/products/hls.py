@@ -33,14 +33,14 @@ def read_hls(files: Files) -> Product | None:
     Raises:
         InputError: no blue, green or red band, or several products.
     """
-    found = files.matching(f"(?:.*/)?{_NAME}")
-    if not found:
+    matches = files.matching(f"(?:.*/)?{_NAME}")
+    if not matches:
         return None
-    stems = sorted({match["stem"] for match in found})
+    stems = sorted({match["stem"] for match in matches})
     if len(stems) > 1:
         raise InputError(f"{files.path}: holds {len(stems)} products ({', '.join(stems[:3])}); give one of them")
-    kind, time = found[0]["kind"], found[0]["time"]
-    names = {match["band"]: match[0] for match in found}
+    kind, time = matches[0]["kind"], matches[0]["time"]
+    names = {match["band"]: match[0] for match in matches}
     missing = [band for band in _NEEDED if band not in names]
     if missing:
         raise InputError(f"{files.path}: band {', '.join(missing)} is missing; fetch the product again")

@@ -43,23 +43,23 @@ def read_landsat(files: Files) -> Product | None:
     Raises:
         InputError: incomplete or damaged metadata, files that are missing, another collection.
     """
-    found = files.matching(_METADATA)
-    if not found:
+    matches = files.matching(_METADATA)
+    if not matches:
         if files.matching(r"L[COTEM]0\d_L[12]\w{2}_\d{6}_\d{8}_\d{8}_02_\w{2}_.*B\d+\.TIF"):
             raise InputError(f"{files.path}: has no MTL file (..._MTL.json, .txt or .xml); fetch the product again")
         return None
-    stems = sorted({match["stem"] for match in found})
+    stems = sorted({match["stem"] for match in matches})
     if len(stems) > 1:
         raise InputError(f"{files.path}: holds {len(stems)} products ({', '.join(stems[:3])}); give one of them")
-    name = found[0][0]
+    name = matches[0][0]
     where = f"{files.path}/{name}"
-    groups = _groups(where, files.text(name), found[0]["kind"])
+    groups = _groups(where, files.text(name), matches[0]["kind"])
     contents, image = _group(where, groups, "PRODUCT_CONTENTS"), _group(where, groups, "IMAGE_ATTRIBUTES")
     if contents.get("COLLECTION_NUMBER", "").lstrip("0") != "2":
         raise InputError(f"{where}: is of Collection {contents.get('COLLECTION_NUMBER')}; give Collection 2")
     level = contents.get("PROCESSING_LEVEL", "")
     if level not in _LEVELS:
-        raise InputError(f"{where}: processing level '{level}' is not known; known are {', '.join(_LEVELS)}")
+        raise InputError(f"{where}: processing level '{level}' is not supported; give one of {', '.join(_LEVELS)}")
     scales = _group(where, groups, _LEVELS[level])
     platform = re.fullmatch(r"LANDSAT_([4-9])", image.get("SPACECRAFT_ID", ""))
     if platform is None:

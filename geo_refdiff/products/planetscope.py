@@ -31,13 +31,13 @@ def read_planetscope(files: Files) -> Product | None:
     Raises:
         InputError: several scenes, or radiance without its metadata file.
     """
-    found = files.matching(f"{_NAME}{_ENDING}\\.tif")
-    if not found:
+    matches = files.matching(f"{_NAME}{_ENDING}\\.tif")
+    if not matches:
         return None
-    if len(found) > 1:
-        some = ", ".join(match[0] for match in found[:3])
-        raise InputError(f"{files.path}: holds {len(found)} analytic rasters ({some}); give one of them")
-    match = found[0]
+    if len(matches) > 1:
+        some = ", ".join(match[0] for match in matches[:3])
+        raise InputError(f"{files.path}: holds {len(matches)} analytic rasters ({some}); give one of them")
+    match = matches[0]
     bands = _EIGHT if match["eight"] else _FOUR
     metadata = files.matching(f"(?:.*/)?{re.escape(match['scene'])}_3B_AnalyticMS(?:_8b)?_metadata(?:_clip)?\\.xml")
     used = [match[0], *(m[0] for m in metadata[:1])]

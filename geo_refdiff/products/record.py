@@ -1,4 +1,4 @@
-"""What is known of a product from its metadata."""
+"""A product as its metadata describe it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Band(msgspec.Struct, frozen=True):
 
 
 class Quality(msgspec.Struct, frozen=True):
-    """The layer that tells clouds.
+    """The cloud layer.
 
     Attributes:
         kind: what its values mean.

@@ -40,12 +40,12 @@ def read_sentinel_2(files: Files) -> Product | None:
     Raises:
         InputError: incomplete or damaged metadata, files that are missing, an unknown baseline.
     """
-    found = files.matching(_METADATA)
-    if not found:
+    matches = files.matching(_METADATA)
+    if not matches:
         if re.fullmatch(r"S2.*\.SAFE(\.zip)?", files.path.name):
             raise InputError(f"{files.path}: has no MTD_MSIL1C.xml or MTD_MSIL2A.xml; fetch the product again")
         return None
-    name, level = found[0][0], found[0][1]
+    name, level = matches[0][0], matches[0][1]
     where = f"{files.path}/{name}"
     root = parsed_xml(where, files.text(name))
     scale = 1 / _quantification(where, root, level)

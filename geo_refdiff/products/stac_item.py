@@ -74,10 +74,10 @@ def _item_in(name: str) -> tuple[str, str]:
 
 def _features(data: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """The STAC items of a FeatureCollection; None where it is none."""
-    found = data.get("features")
-    if data.get("type") != "FeatureCollection" or not isinstance(found, list) or not found:
+    items = data.get("features")
+    if data.get("type") != "FeatureCollection" or not isinstance(items, list) or not items:
         return None
-    return found if all(isinstance(item, dict) and "stac_version" in item for item in found) else None
+    return items if all(isinstance(item, dict) and "stac_version" in item for item in items) else None
 
 
 def _item(source: str) -> dict[str, Any]:
@@ -118,8 +118,8 @@ def read_stac_item(source: str) -> Product:
     if not assets:
         raise InputError(f"{source}: the STAC item has no assets; give one whose assets are rasters")
     properties = _mapping(item.get("properties"))
-    found = [found for key, asset in assets.items() if _is_measured(key, asset) for found in _bands_of(key, asset)]
-    fine, coarser = _by_resolution(found)
+    measured = [band for key, asset in assets.items() if _is_measured(key, asset) for band in _bands_of(key, asset)]
+    fine, coarser = _by_resolution(measured)
     if not fine:
         raise InputError(
             f"{source}: none of its assets ({', '.join(assets)}) is a raster whose bands tell a common name "
@@ -139,7 +139,7 @@ def read_stac_item(source: str) -> Product:
     )  # fmt: skip
 
 
-class _Found:
+class _AssetBand:
     """A band of an asset, as the item tells it."""
 
     def __init__(
@@ -163,14 +163,14 @@ class _Found:
         return abs(float(resolution)) if isinstance(resolution, int | float) and resolution else None
 
 
-def _bands_of(key: str, asset: Mapping[str, Any]) -> Iterator[_Found]:
+def _bands_of(key: str, asset: Mapping[str, Any]) -> Iterator[_AssetBand]:
     one = asset.get("bands") or asset.get("eo:bands") or []
     rasters = asset.get("raster:bands") or asset.get("bands") or []
     for index, eo in enumerate(one if isinstance(one, list) else [], 1):
         raster = rasters[index - 1] if isinstance(rasters, list) and len(rasters) >= index else {}
-        found = _Found(key, asset, index, _mapping(eo), _mapping(raster))
-        if found.common_name in _ORDER:
-            yield found
+        band = _AssetBand(key, asset, index, _mapping(eo), _mapping(raster))
+        if band.common_name in _ORDER:
+            yield band
 
 
 def _is_measured(key: str, asset: Mapping[str, Any]) -> bool:
@@ -181,10 +181,10 @@ def _is_measured(key: str, asset: Mapping[str, Any]) -> bool:
     return raster and not roles & _NO_MEASUREMENT and key.lower() not in _NO_MEASUREMENT
 
 
-def _by_resolution(found: Sequence[_Found]) -> tuple[list[_Found], list[_Found]]:
+def _by_resolution(bands: Sequence[_AssetBand]) -> tuple[list[_AssetBand], list[_AssetBand]]:
     """Bands of the red one's resolution, and coarser ones, by wavelength, each common name once."""
-    once: dict[str, _Found] = {}
-    for one in sorted(found, key=lambda f: (f.jp2, f.pixel or 0.0)):
+    once: dict[str, _AssetBand] = {}
+    for one in sorted(bands, key=lambda f: (f.jp2, f.pixel or 0.0)):
         once.setdefault(one.common_name, one)
     ordered = [once[name] for name in _ORDER if name in once]
     sizes = [one.pixel for one in ordered]
@@ -199,23 +199,23 @@ def _by_resolution(found: Sequence[_Found]) -> tuple[list[_Found], list[_Found]]
     )
 
 
-def _band(source: str, found: _Found, properties: Mapping[str, Any]) -> Band:
-    href = found.asset.get("href")
+def _band(source: str, band: _AssetBand, properties: Mapping[str, Any]) -> Band:
+    href = band.asset.get("href")
     if not isinstance(href, str) or not href:
-        raise InputError(f"{source}: its asset '{found.key}' has no href")
-    scale, offset = _scale(source, found, properties)
-    return Band(found.name, found.common_name, gdal_name(located(href, item_file(source))), found.index, scale, offset)
+        raise InputError(f"{source}: its asset '{band.key}' has no href")
+    scale, offset = _scale(source, band, properties)
+    return Band(band.name, band.common_name, gdal_name(located(href, item_file(source))), band.index, scale, offset)
 
 
-def _scale(source: str, found: _Found, properties: Mapping[str, Any]) -> tuple[float, float]:
+def _scale(source: str, band: _AssetBand, properties: Mapping[str, Any]) -> tuple[float, float]:
     """Digital numbers to reflectance.
 
     Sentinel-2's offset is stated in three ways: by the asset; by the baseline alone; not at all where the catalogue has
     taken it off the pixels (`earthsearch:boa_offset_applied`), whatever the asset says.
     """
-    values = [found.raster.get(name, found.raster.get(f"raster:{name}")) for name in ("scale", "offset")]
+    values = [band.raster.get(name, band.raster.get(f"raster:{name}")) for name in ("scale", "offset")]
     scale, offset = (
-        None if v is None else number(f"{source}, asset '{found.key}'", n, str(v), float)
+        None if v is None else number(f"{source}, asset '{band.key}'", n, str(v), float)
         for n, v in zip(("scale", "offset"), values, strict=True)
     )
     if _is_sentinel_2(properties):
@@ -234,7 +234,7 @@ def _baseline(source: str, properties: Mapping[str, Any]) -> float:
     return number(source, "s2:processing_baseline", str(baseline), float)
 
 
-def _nodata(source: str, bands: Sequence[_Found], properties: Mapping[str, Any]) -> float | None:
+def _nodata(source: str, bands: Sequence[_AssetBand], properties: Mapping[str, Any]) -> float | None:
     values = next((b.raster["nodata"] for b in bands if b.raster.get("nodata") is not None), None)
     if values is not None:
         return number(source, "nodata", str(values), float)

@@ -60,7 +60,7 @@ def lacks(scene: RasterInfo, reference: RasterInfo, positions: Sequence[int]) ->
     """That a reference has no bands for some of the scene's."""
     names = ", ".join(band_name(scene, p) for p in positions)
     return (
-        f"{reference.path}: none of its bands ({listed(reference)}) is known to be the scene's {names}; "
+        f"{reference.path}: none of its bands ({band_list(reference)}) is known to be the scene's {names}; "
         f"name its bands, or say which belong together with --bands and --ref-bands"
     )
 
@@ -81,7 +81,7 @@ def _same_places(scene: BandKeys, reference: BandKeys, positions: Sequence[int])
     return True
 
 
-def listed(info: RasterInfo) -> str:
+def band_list(info: RasterInfo) -> str:
     """The names of a raster's data bands."""
     names = [band_name(info, p) for p in range(len(info.data_bands))]
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")

@@ -127,7 +127,7 @@ def cloud_layer(given: NamedLayer, target: RasterInfo) -> CloudLayer:
         return _of_polygons(given, target)
     with gdal_env():
         info = inspect(given.path, "clouds")
-        kind = given.kind or _told(info)
+        kind = given.kind or _recognised_kind(info)
         _check(info, kind)
         overlap = _overlap(info, target)
         cloudy = _cloudy(info, kind)
@@ -148,7 +148,7 @@ def with_layer(info: RasterInfo, layer: CloudLayer) -> tuple[RasterInfo, float]:
         share = 1.0 - reader.share(_SAMPLED)
     if share == 1.0:
         raise InputError(
-            f"{info.path}: is cloudy everywhere, as {layer.path} tells ({MEANINGS[layer.kind]}); give another one, or "
+            f"{info.path}: is cloudy everywhere, by {layer.path} ({MEANINGS[layer.kind]}); give another one, or "
             f"say --cloud-mask none"
         )
     return cloudy, share
@@ -164,11 +164,11 @@ def check_layer_name(text: str) -> None:
         raise OptionError(f"cloud mask '{text}': give auto, none, or a file, e.g. scl:SCL.tif")
 
 
-def _told(info: RasterInfo) -> CloudKind:
+def _recognised_kind(info: RasterInfo) -> CloudKind:
     """What the values of a layer mean, by its name, its bands and its values.
 
     Raises:
-        InputError: nothing tells.
+        InputError: neither name nor values show it.
     """
     name = Path(info.path).name.lower()
     for pattern, kind in _NAMES:
@@ -226,7 +226,7 @@ def _overlap(info: RasterInfo, target: RasterInfo) -> Overlap:
 
 
 def _cloudy(info: RasterInfo, kind: CloudKind) -> str:
-    """A VRT on the layer's own grid: 255 where it tells a cloud, 0 elsewhere."""
+    """A VRT on the layer's own grid: 255 where it marks a cloud, 0 elsewhere."""
     if kind in _BANDS:
         name = gdal_name(info.path)
         parts = [xml_text(_looked_up(name, str(band), info, "0:0,1:255", info)) for band in _BANDS[kind]]

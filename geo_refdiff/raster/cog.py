@@ -30,8 +30,7 @@ from geo_refdiff.raster.files import atomic_path, check_free, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env, gdal_threads, one_line
 from geo_refdiff.raster.geobox import compose
 from geo_refdiff.raster.nodata import avoid_nodata_pixels, equals_nodata, is_sentinel
-from geo_refdiff.raster.vrt import add_overviews as vrt_overviews
-from geo_refdiff.raster.vrt import tiled_geotiff
+from geo_refdiff.raster.vrt import add_overview_elements, tiled_geotiff
 from geo_refdiff.raster.window import Window
 
 OverviewResampling = Literal["average", "mode"]
@@ -281,7 +280,7 @@ def _with_overviews(vrt: Path, path: Path, levels: list[Path]) -> Path:
     bands = [(b, b.get("band") or "1") for b in root.findall("VRTRasterBand")]
     bands += [(b, "mask,1") for b in root.findall("MaskBand/VRTRasterBand")]
     for band, source_band in bands:
-        vrt_overviews(band, ((2**k, level.name) for k, level in enumerate(levels, 1)), source_band)
+        add_overview_elements(band, ((2**k, level.name) for k, level in enumerate(levels, 1)), source_band)
     write_bytes_atomic(path, ET.tostring(root, encoding="utf-8", xml_declaration=False))
     return path
 

@@ -167,7 +167,7 @@ def _with_meridian(crs: pyproj.CRS, longitude: float) -> pyproj.CRS:
     return pyproj.CRS.from_json_dict(parts)
 
 
-def footprint(reference: RasterInfo, scene: RasterInfo) -> Window:
+def covered_window(reference: RasterInfo, scene: RasterInfo) -> Window:
     """Window of the scene that the reference may cover; the whole scene if that is not known."""
     x, y = apply(Affine(*reference.transform), *edge(reference.height, reference.width, _EDGE_STEPS))
     x, y = (np.asarray(v) for v in rasterio.warp.transform(reference.crs_wkt, scene.crs_wkt, x, y)[:2])

@@ -34,6 +34,11 @@ _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
+def cache_folder() -> Path:
+    """Where fetched models and measured speeds are kept: `geo-refdiff` in XDG_CACHE_HOME, else in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geo-refdiff"
+
+
 def output_error(path: Path, error: OSError) -> OutputError:
     """An OutputError that names the file, what the system said and the way out."""
     reason = _REASONS.get(error.errno or 0, f"{error.strerror or error}; check the disk")

@@ -98,8 +98,9 @@ def check_proj() -> None:
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """What went wrong, on one line of at most `limit` characters: GDAL's own error where rasterio only points to it."""
-    text = str(error)
+    """What went wrong, on one line of at most `limit` characters: GDAL's own error where rasterio only points to it,
+    and without the stack that torch's C++ adds."""
+    text = str(error).partition("Exception raised from")[0]
     cause = error.__cause__ or error.__context__
     if cause is not None and ("previous exception" in text or not text):
         text = str(cause)

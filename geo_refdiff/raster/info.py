@@ -26,7 +26,7 @@ Role = Literal["scene", "reference", "mask", "clouds"]
 CloudKind = Literal[
     "scl", "qa_pixel", "fmask", "fmask4", "udm", "udm2", "msk_classi", "msk_clouds", "probability", "percent", "mask"
 ]
-"""What the values of a layer that tells clouds mean, see `raster.clouds`."""
+"""What the values of a cloud layer mean, see `raster.clouds`."""
 
 Validity = Literal["nodata", "nan", "alpha", "mask", "none"]
 
@@ -40,7 +40,7 @@ _ALPHA_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class CloudLayer:
-    """What tells the clouds of a raster.
+    """The cloud layer of a raster.
 
     Attributes:
         path: of the layer.
@@ -74,7 +74,7 @@ class RasterInfo:
         data_bands: 1-based indices of the bands that are not alpha.
         size_bytes, mtime_ns: size and time of last change (of a VRT: together with its sources); 0 if unknown.
         vrt: XML of the GDAL VRT that a product is read through; None: `path` itself is opened.
-        clouds: what tells its cloudy pixels, which are missing for readers; None: nothing.
+        clouds: the layer of its cloudy pixels, which are missing for readers; None: there is none.
         coarser: how many bands, the last ones, are of a product's coarser pixels, resampled to those of the others.
     """
 
@@ -201,29 +201,31 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 is below opaque.
+    what its name says; one without is alpha if hardly any of its values that are not 0 is below the greatest.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:
         return "alpha" in name or "mask" in name
     if np.dtype(dataset.dtypes[band - 1]).kind != "u":
         return True
-    soft = shown = 0
+    tiles = []
     for row in (0.0, 0.5, 1.0):
         for col in (0.0, 0.5, 1.0):
             height, width = min(_ALPHA_TILE, dataset.height), min(_ALPHA_TILE, dataset.width)
             at = RioWindow(int(col * (dataset.width - width)), int(row * (dataset.height - height)), width, height)
-            values = dataset.read(band, window=at)
-            soft += int(((values > 0) & (values < np.iinfo(values.dtype).max)).sum())
-            shown += int((values > 0).sum())
-    return soft <= _ALPHA_SHARE * shown
+            tiles.append(dataset.read(band, window=at).ravel())
+    values = np.concatenate(tiles)
+    shown = values[values > 0]
+    return bool((shown < shown.max(initial=0)).sum() <= _ALPHA_SHARE * len(shown))
 
 
 def _check_shape(dataset: Any, name: str) -> None:
     if dataset.width < 1 or dataset.height < 1 or dataset.count < 1:
         shape = f"{dataset.width} x {dataset.height} pixels, {dataset.count} bands"
         hint = (
-            "name one of its subdatasets (gdalinfo lists them)" if dataset.subdatasets else "give a raster with pixels"
+            f"name one of its subdatasets, e.g. {dataset.subdatasets[0]} (gdalinfo lists them)"
+            if dataset.subdatasets
+            else "give a raster with pixels"
         )
         raise InputError(f"{name}: holds no image ({shape}); {hint}")
 

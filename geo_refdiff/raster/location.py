@@ -1,4 +1,4 @@
-"""Where rasters and STAC files lie: paths, URLs and GDAL's names."""
+"""Locations of rasters and STAC files: paths, URLs and GDAL's names."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class RasterReader(ThreadHandles):
 
         A pixel is missing (valid = False) in every band outside the raster, where the mask band or alpha is 0, where
         it is cloudy (`RasterInfo.clouds`), and where all data bands of the file hold their nodata value; in one band
-        where that band is NaN, infinite or a nodata value that nobody measures (`is_sentinel`).
+        where that band is NaN, infinite or a nodata value that cannot be measured (`is_sentinel`).
 
         Returns:
             The values (C, height, width) in the file's dtype, 0 outside the raster, and valid (C, height, width),

@@ -142,7 +142,7 @@ def read_aoi(text: str, crs: Any) -> BaseGeometry:
     if numbers.group(2) is None:
         return box
     own = _known_crs(numbers.group(2), text)
-    check_degrees(f"area of interest '{text}'", own, box.bounds)
+    check_degrees(f"area of interest '{text}'", own, box.bounds, "give a box in the scene's CRS without its name")
     return _moved(box, own, crs, text)
 
 
@@ -224,7 +224,12 @@ def _swapped_file(text: str, crs: Any) -> list[tuple[str, BaseGeometry]]:
         frame = read_layer(source, columns=[])
         own = pyproj.CRS.from_user_input(frame.crs)
         turned = shapely.transform(shapely.union_all(frame.geometry.dropna()), lambda xy: xy[:, ::-1])
-        return [("x and y swapped: put longitude first", _moved(sound_polygons(turned, own), own, crs, source.path))]
+        return [
+            (
+                "a file with x and y swapped: write longitude first",
+                _moved(sound_polygons(turned, own), own, crs, source.path),
+            )
+        ]
     return []
 
 
@@ -305,12 +310,13 @@ def _read_parquet(source: LayerSource) -> Any:
         raise InputError(f"{source.path}: GeoParquet needs pyarrow: pip install 'geo-refdiff[parquet]'") from error
 
 
-def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float]) -> None:
+def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float], way_out: str | None = None) -> None:
     """Whether coordinates that are to be longitudes and latitudes can be.
 
     Args:
         name: of the file, or the text.
         bounds: xmin, ymin, xmax, ymax.
+        way_out: what to do about coordinates of another CRS; None: what helps with a file.
 
     Raises:
         InputError: they cannot, as those of GeoJSON in metres without a CRS, or with latitudes first.
@@ -323,10 +329,9 @@ def check_degrees(name: str, crs: pyproj.CRS, bounds: Sequence[float]) -> None:
     )
     if max(abs(xmin), abs(xmax)) <= 90.0 and max(abs(ymin), abs(ymax)) <= 540.0:
         raise InputError(f"{problem}: they look swapped; put longitude first")
-    raise InputError(
-        f"{problem}, as a file without a CRS of its own is taken to hold (GeoJSON); write it with the right one: "
-        f"ogr2ogr -a_srs EPSG:... area.gpkg {name}"
-    )
+    assign = f"write it with the right one: ogr2ogr -a_srs EPSG:... area.gpkg {name}"
+    of_file = f", as a file without a CRS of its own is taken to hold (GeoJSON); {assign}"
+    raise InputError(problem + (of_file if way_out is None else f"; {way_out}"))
 
 
 def only_layer(source: LayerSource) -> str | int:

@@ -140,7 +140,7 @@ def add_source(
     return source
 
 
-def add_overviews(band: ET.Element, overviews: Iterable[tuple[int, str]], source_band: str) -> None:
+def add_overview_elements(band: ET.Element, overviews: Iterable[tuple[int, str]], source_band: str) -> None:
     """Adds files, named relative to the VRT, as overviews of `band`, the finest first."""
     for _, name in sorted(overviews):
         overview = ET.SubElement(band, "Overview")
@@ -168,7 +168,7 @@ def _sources(mosaic: VirtualRaster, source_band: str) -> Iterator[bytes]:
     for name, window in mosaic.sources:
         yield _text(add_source(ET.Element("VRTRasterBand"), name, source_band, window, relative=True))
     overviews = ET.Element("VRTRasterBand")
-    add_overviews(overviews, mosaic.overviews, source_band)
+    add_overview_elements(overviews, mosaic.overviews, source_band)
     yield from map(_text, overviews)
 
 

@@ -83,14 +83,14 @@ Corner = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ShiftEstimate:
     """What both estimators find.
 
     Attributes:
         verdict: "registered", or why not: "too small" (too few common pixels to tell), "featureless" (no edges to go
             by, or noise alone), "mismatch" (enough of both, but they do not show the same place, or the estimators
             disagree).
-        candidate: (rows, columns), scene pixels: scene pixel p is found in the reference at p + candidate. By phase
+        candidate: (rows, columns), scene pixels: scene pixel p is at p + candidate in the reference. By phase
             correlation, the more accurate estimator; a guess unless registered.
         sigma: standard error of the candidate (length of the vector), scene pixels; infinite unless registered.
         score: of phase correlation, standard deviations above chance.
@@ -129,7 +129,7 @@ class Estimate:
         return texts[self.verdict]
 
 
-def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
+def estimate_shift(view: View, radius: int = RADIUS) -> ShiftEstimate:
     """Estimate the shift of the reference against the scene.
 
     Args:
@@ -139,7 +139,7 @@ def estimate_shift(view: View, radius: int = RADIUS) -> Estimate:
     return estimate_pair(Pair(view, (0.0, 0.0)), radius)
 
 
-def estimate_pair(first: Pair, radius: int = RADIUS) -> Estimate:
+def estimate_pair(first: Pair, radius: int = RADIUS) -> ShiftEstimate:
     """The same from a pair whose reference is placed by its georeference."""
     view = first.view
     radius = max(1, min(radius, view.pad, min(view.shape) // 4))
@@ -154,8 +154,8 @@ def estimate_pair(first: Pair, radius: int = RADIUS) -> Estimate:
     agreed = apart <= tolerance(last.pixels) and score >= _MIN_AGREEING_SCORE and correlation >= MIN_CORRELATION
     if not agreed or not _sure(last, score) or max(map(abs, shift)) > radius:
         verdict: Verdict = "featureless" if not last.structured else "too small" if few or agreed else "mismatch"
-        return Estimate(verdict, shift, float("inf"), score, correlation, apart, last.pixels)
-    return Estimate("registered", shift, standard_error(score), score, correlation, apart, last.pixels)
+        return ShiftEstimate(verdict, shift, float("inf"), score, correlation, apart, last.pixels)
+    return ShiftEstimate("registered", shift, standard_error(score), score, correlation, apart, last.pixels)
 
 
 def tolerance(pixels: int) -> float:
@@ -174,8 +174,8 @@ def _sure(pair: Pair, score: float) -> bool:
     return score >= MIN_SCORE_UNLIKE or (score >= least and pair.likeness >= _ALIKE)
 
 
-def _refused(verdict: Verdict, pixels: int) -> Estimate:
-    return Estimate(verdict, (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), pixels)
+def _refused(verdict: Verdict, pixels: int) -> ShiftEstimate:
+    return ShiftEstimate(verdict, (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), pixels)
 
 
 def _by_phase(pair: Pair, radius: int) -> tuple[Shift, float, Pair]:
@@ -214,7 +214,7 @@ class Site:
         shift: (rows, columns) of the reference, as georeferenced, against the scene, scene pixels.
         residual: the part of it that remains at the placement it was measured at, scene pixels.
         sigma: standard error, length of the vector, scene pixels.
-        score, correlation, disagreement: as in `Estimate`.
+        score, correlation, disagreement: as in `ShiftEstimate`.
         accepted: whether both estimators agree.
     """
 

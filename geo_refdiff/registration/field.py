@@ -97,8 +97,8 @@ def fit_affine(points: Array, shifts: Array, sigma: Array) -> FittedDisplacement
         spread = 1.4826 * float(np.median(off[inlier]))
         inlier = off <= np.maximum(_OUTLIER * error, 2.5 * spread)
     a, b, c, d, e, f = (float(v) for v in coefficients.T.ravel())
-    left = np.linalg.norm((shifts - design @ coefficients)[inlier], axis=1)
-    scatter = float(np.sqrt((left**2).mean() * 3 / max(int(inlier.sum()) - 3, 1)))
+    residuals = np.linalg.norm((shifts - design @ coefficients)[inlier], axis=1)
+    scatter = float(np.sqrt((residuals**2).mean() * 3 / max(int(inlier.sum()) - 3, 1)))
     return FittedDisplacement(Displacement((a, b, c, d, e, f)), inlier, 0.0, np.array([[scatter]]))
 
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.options import RegistrationMode
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
@@ -16,7 +17,7 @@ from geo_refdiff.raster.sampling import pick_evenly, spread_tiles, tiles_with_da
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window, around
 from geo_refdiff.registration.estimate import RADIUS
-from geo_refdiff.registration.register import Mode, Registration, register_tiles, register_view
+from geo_refdiff.registration.register import Registration, register_tiles, register_view
 from geo_refdiff.registration.view import OVERSAMPLING, View, make_view
 from geo_refdiff.sensor.sensor import SensorModel
 
@@ -58,7 +59,7 @@ def register_rasters(
     reference: RasterInfo,
     reference_bands: Sequence[int],
     sensor: SensorModel,
-    mode: Mode = "auto",
+    mode: RegistrationMode = "auto",
 ) -> Registration:
     """Register a reference on a scene; their georeferences must agree to within 16 scene pixels.
 
@@ -78,7 +79,7 @@ def register_rasters(
     """
     chosen = sorted({0, len(scene_bands) // 2, len(scene_bands) - 1})[:_BANDS]
     fine = output_geobox(scene_geobox(scene), OVERSAMPLING)
-    area = footprint(reference, scene).pad(RADIUS).intersect(Window(0, 0, scene.height, scene.width))
+    area = covered_window(reference, scene).pad(RADIUS).intersect(Window(0, 0, scene.height, scene.width))
     assert area is not None
     with (
         RasterReader(scene, [scene_bands[k] for k in chosen]) as lr,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import hypot
+from math import hypot, isfinite, nan
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -12,13 +12,14 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from geo_refdiff.options import RegistrationMode
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import apply, apply_linear
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.estimate import (
     MIN_SCENE,
     RADIUS,
-    Estimate,
+    ShiftEstimate,
     Site,
     Verdict,
     estimate_pair,
@@ -29,7 +30,6 @@ from geo_refdiff.registration.features import Pair, Shift
 from geo_refdiff.registration.field import FittedDisplacement, fit_affine, fit_constant, fit_field
 from geo_refdiff.registration.view import View
 
-Mode = Literal["auto", "global", "local", "affine"]
 Kind = Literal["none", "global", "local", "affine"]
 
 _MAX_BEYOND = 0.05
@@ -88,7 +88,8 @@ class Registration:
         score: of phase correlation, standard deviations above chance; the median over sites if only they were compared.
         correlation: of edge strengths, -1..1.
         disagreement: distance between the two estimates.
-        before, after: root mean square of the shifts at the accepted sites, without and with the displacement.
+        before, after: root mean square of the shifts at the accepted sites, without and with the displacement; where
+            there are none, `before` is the length of the shift, and `after` NaN unless nothing is moved.
         sites: where shifts were measured; `residual` is the shift less the displacement; empty for a small scene.
     """
 
@@ -123,6 +124,12 @@ class Registration:
         """Whether residuals exceed `limit` scene px: their root mean square, or more of them than chance explains."""
         many = len(self.beyond(limit)) > _MAX_BEYOND * max(len(self.accepted), 1 / _MAX_BEYOND)
         return self.registered and (self.after > limit or many)
+
+    def residual_text(self, digits: int = 2) -> str:
+        """What is left of the shifts, for people."""
+        if not isfinite(self.after):
+            return "the scene is too small to measure what remains"
+        return f"{self.before:.{digits}f} scene pixels before, {self.after:.{digits}f} after"
 
     def lengths(self, scale: int, affine: Affine) -> dict[str, list[float]]:
         """The shift in scene pixels and output pixels (rows, columns) and in units of the CRS (x, y), JSON-ready.
@@ -182,7 +189,7 @@ def _number(value: float) -> float | None:
     return round(value, 4) if np.isfinite(value) else None
 
 
-def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Registration:
+def register_view(view: View, mode: RegistrationMode = "auto", radius: int = RADIUS) -> Registration:
     """Register a scene that is compared as a whole.
 
     Args:
@@ -214,7 +221,7 @@ def register_view(view: View, mode: Mode = "auto", radius: int = RADIUS) -> Regi
     return _by_field(smooth, sites, area, "affine" if mode == "affine" else "local")
 
 
-def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> Registration:
+def register_tiles(views: Iterable[View], area: Window, mode: RegistrationMode = "auto") -> Registration:
     """Register a large scene from tiles, each of which is one site; one tile is held in memory at a time.
 
     Args:
@@ -222,7 +229,7 @@ def register_tiles(views: Iterable[View], area: Window, mode: Mode = "auto") -> 
         area: part of the scene that they sample, scene pixels.
         mode: as for `register_view`.
     """
-    estimates: list[Estimate] = []
+    estimates: list[ShiftEstimate] = []
     sites: list[Site] = []
     for view in views:
         estimate = estimate_shift(view)
@@ -269,7 +276,7 @@ def _constant(sites: Sequence[Site]) -> FittedDisplacement:
     return fit_constant(good.shifts, good.sigma)
 
 
-def _fitted(sites: Sequence[Site], area: Window, mode: Mode) -> FittedDisplacement | None:
+def _fitted(sites: Sequence[Site], area: Window, mode: RegistrationMode) -> FittedDisplacement | None:
     """A field or affine through the accepted sites; None if too few are."""
     good = _arrays(sites)
     if len(good.points) < max(_MIN_SITES, _MIN_PART * len(sites)):
@@ -297,17 +304,17 @@ def _bent(pair: Pair, displacement: Displacement) -> Pair:
     return pair.placed(displacement.on_pixels(pair.view.shape, pair.view.origin))
 
 
-def _by_sites(sites: Sequence[Site], pixels: int) -> Estimate:
+def _by_sites(sites: Sequence[Site], pixels: int) -> ShiftEstimate:
     """One shift from the accepted sites."""
     smooth, good = _constant(sites), [s for s in sites if s.accepted]
     score, correlation, apart = (
         float(np.median([getattr(s, name) for s in good])) for name in ("score", "correlation", "disagreement")
     )
     matrix, sigma = smooth.displacement.matrix, float(smooth.sigma[0, 0])
-    return Estimate("registered", (matrix[2], matrix[5]), sigma, score, correlation, apart, pixels)
+    return ShiftEstimate("registered", (matrix[2], matrix[5]), sigma, score, correlation, apart, pixels)
 
 
-def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registration:
+def _by_one_shift(whole: ShiftEstimate, sites: Sequence[Site], mode: RegistrationMode) -> Registration:
     shift = whole.candidate
     small = hypot(*shift) <= max(NEGLIGIBLE, whole.sigma)
     displacement = Displacement() if small else Displacement.constant(*shift).rounded()
@@ -325,7 +332,7 @@ def _by_one_shift(whole: Estimate, sites: Sequence[Site], mode: Mode) -> Registr
         correlation=whole.correlation,
         disagreement=whole.disagreement,
         before=rms(s.shift for s in good) if good else hypot(*shift),
-        after=rms(s.residual for s in good) if good else hypot(shift[0] - matrix[2], shift[1] - matrix[5]),
+        after=rms(s.residual for s in good) if good else hypot(*shift) if small else nan,
         sites=with_residuals,
     )
 
@@ -352,7 +359,7 @@ def _by_field(smooth: FittedDisplacement, sites: Sequence[Site], area: Window, k
     )
 
 
-def _not_registered(whole: Estimate, verdict: Verdict | None = None, reason: str | None = None) -> Registration:
+def _not_registered(whole: ShiftEstimate, verdict: Verdict | None = None, reason: str | None = None) -> Registration:
     return Registration(
         verdict=verdict or whole.verdict,
         reason=reason or whole.reason,
@@ -378,7 +385,7 @@ def _residual(site: Site, displacement: Displacement) -> Shift:
     return site.shift[0] - float(row), site.shift[1] - float(col)
 
 
-def _as_site(estimate: Estimate, view: View) -> Site:
+def _as_site(estimate: ShiftEstimate, view: View) -> Site:
     """A tile's shift as a site at its centre."""
     return Site(
         row=view.origin[0] + view.shape[0] / 2,
@@ -393,19 +400,19 @@ def _as_site(estimate: Estimate, view: View) -> Site:
     )
 
 
-def _summary(estimates: Sequence[Estimate]) -> Estimate:
+def _summary(estimates: Sequence[ShiftEstimate]) -> ShiftEstimate:
     """Medians over the tiles that are registered, else over all."""
     chosen = [e for e in estimates if e.registered] or list(estimates)
     if not chosen:
-        return Estimate("too small", (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), 0)
+        return ShiftEstimate("too small", (0.0, 0.0), float("inf"), 0.0, 0.0, float("inf"), 0)
     score, correlation, apart = (
         float(np.median([getattr(e, name) for e in chosen])) for name in ("score", "correlation", "disagreement")
     )
     pixels = sum(e.pixels for e in chosen)
-    return Estimate("mismatch", (0.0, 0.0), float("inf"), score, correlation, apart, pixels)
+    return ShiftEstimate("mismatch", (0.0, 0.0), float("inf"), score, correlation, apart, pixels)
 
 
-def _tiles_refused(estimates: Sequence[Estimate], good: int, summary: Estimate) -> Registration:
+def _tiles_refused(estimates: Sequence[ShiftEstimate], good: int, summary: ShiftEstimate) -> Registration:
     """Why too few tiles agree, by the verdict of most of them."""
     verdicts: list[Verdict] = [e.verdict for e in estimates]
     if verdicts.count("mismatch") >= _MIN_TILES:

@@ -24,6 +24,8 @@ interpolation between four of them is good to 1 % of the image's contrast."""
 _SUPPORT = 0.6
 """Part of the sensor's response that must fall on valid pixels of the reference."""
 _MIN_SUPPORT = 1e-3
+_ROWS = 64
+"""Of the reference that the sensor looks at together: what it adds up stays in the processor's cache."""
 
 Placement = tuple[float, float] | NDArray[np.float32]
 """Where the reference is read: a shift (rows, columns), or one for each scene pixel (2, h, w); scene pixels."""
@@ -119,5 +121,9 @@ def _look(
     filled = np.where(valid, image, 0).astype(np.float32)
     fine = torch.from_numpy(np.pad(filled, ((0, 0), *sides), mode="edge"))[None]
     support = convolve(valid_pixels.to(torch.float32), [sensor.factors], 1)
-    observed = convolve(fine, [sensor.factors], 1) / support.clamp(min=_MIN_SUPPORT)
+    observed = torch.empty(1, *image.shape)
+    for start in range(0, image.shape[-2], _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = convolve(fine[..., start : start + _ROWS + before + after, :], [sensor.factors], 1)
+        torch.div(part, support[..., rows, :].clamp(min=_MIN_SUPPORT), out=observed[..., rows, :])
     return observed[0].numpy(), support[0, 0].numpy()

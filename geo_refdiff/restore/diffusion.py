@@ -221,21 +221,21 @@ class DiffusionRestorer:
 
     def trace(self, prepared: _Prepared, image: Tensor) -> Tensor:
         """What was copied from the reference, what the mean estimate adds, and what the image has beyond both."""
-        copied, known, learned = torch.zeros_like(image), prepared.lr, torch.zeros_like(image)
+        copied, explained, learned = torch.zeros_like(image), prepared.lr, torch.zeros_like(image)
         leaning = torch.zeros_like(image[:, :1])
         denoiser, guidance, blend = self.denoiser, prepared.guidance, self.settings.blend
         if prepared.start is not None and isinstance(denoiser, GuidedDenoiser):
-            mean = known = denoiser.mean(guidance, prepared.lr)
+            mean = explained = denoiser.mean(guidance, prepared.lr)
             if hasattr(guidance, "copy"):
                 fine, medium = guidance.detail.chunk(2, dim=1)
                 parts = (guidance.copy[:, :1] * fine, guidance.copy[:, 1:] * medium)
                 copied = blend * torch.cat([self._to_scene(part) for part in parts], dim=1)
-                known = mean + blend * (prepared.start - guidance.texture - mean)
+                explained = mean + blend * (prepared.start - guidance.texture - mean)
                 shows = guidance.detail.abs().amax(dim=1, keepdim=True) > NOTICEABLE  # a flat reference lends nothing
                 leaning = guidance.gate.mean(dim=1, keepdim=True).to(image.dtype) * shows
             nothing = torch.zeros_like(self._to_model(prepared.batch.inner_lr))
             learned = self._to_scene(back_project(mean - prepared.lr, nothing, self.sensor))
-        return trace(copied, image - self._to_scene(known), learned, leaning)
+        return trace(copied, image - self._to_scene(explained), learned, leaning)
 
     def _sample(self, prepared: _Prepared, seed: int) -> Tensor:
         denoiser, settings, lr = self.denoiser, self.settings, prepared.lr

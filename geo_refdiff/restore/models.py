@@ -62,7 +62,7 @@ class Model:
         return not self.scales or scale in self.scales
 
     @property
-    def scales_told(self) -> str:
+    def scales_in_words(self) -> str:
         """In words: "model 'default' knows 4 to 16"."""
         low, high = min(self.scales), max(self.scales)
         whole = len(self.scales) > 2 and tuple(range(low, high + 1)) == self.scales
@@ -79,7 +79,7 @@ class Model:
             ModelError: not one of the model's.
         """
         if not self.knows(scale):
-            raise ModelError(f"scale {scale}: {self.scales_told}; {self.way_out(scale)}")
+            raise ModelError(f"scale {scale}: {self.scales_in_words}; {self.way_out(scale)}")
 
     def nearest_scale(self, ratio: float) -> int:
         """The factor that suits a reference `ratio` times finer than the scene.
@@ -87,11 +87,11 @@ class Model:
         A whole ratio that the model knows as it is; for any other, as it comes from a reference in another CRS, the
         nearest power of two that the model knows, or else the nearest factor.
         """
-        known = self.scales or tuple(range(2, MAX_SCALE + 1))
+        scales = self.scales or tuple(range(2, MAX_SCALE + 1))
         whole = round(ratio)
-        if whole in known and abs(ratio - whole) <= _WHOLE * ratio:
+        if whole in scales and abs(ratio - whole) <= _WHOLE * ratio:
             return whole
-        likely = [s for s in known if s & (s - 1) == 0] or known
+        likely = [s for s in scales if s & (s - 1) == 0] or scales
         return min(likely, key=lambda s: abs(log2(s / ratio)))
 
 
@@ -132,14 +132,14 @@ def _diffusion(sampling: SamplingOptions, device: str, dtype: str) -> Model:
 
     from geo_refdiff.diffusion.checkpoint import bundled_models, load_denoiser, model_digest, resolve_model
     from geo_refdiff.diffusion.model_folder import read_config
-    from geo_refdiff.diffusion.remote import fetch_model, is_remote
+    from geo_refdiff.diffusion.remote import fetch_model, is_model_url
     from geo_refdiff.nn.device import chosen_dtype
     from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
 
-    name, remote = str(sampling.model), fetch_model(sampling.model) if is_remote(sampling.model) else None
+    name, remote = str(sampling.model), fetch_model(sampling.model) if is_model_url(sampling.model) else None
     if remote is None and name not in bundled_models() and not Path(name).expanduser().exists():
-        known = ", ".join([*sorted(bundled_models()), *CLASSICAL])
-        raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {known}")
+        names = ", ".join([*sorted(bundled_models()), *CLASSICAL])
+        raise ModelError(f"unknown model '{name}': give a model folder, a URL or one of {names}")
     folder = remote.folder if remote else resolve_model(name)
     dtype = chosen_dtype(dtype, device, bfloat16=read_config(folder).bfloat16)
     denoiser: Denoiser = load_denoiser(folder, device, getattr(torch, dtype))

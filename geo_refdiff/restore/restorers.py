@@ -23,7 +23,7 @@ LR_MARGIN = CONTEXT
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is known for N windows of one shape (H, W); C bands of the scene, in the restorer's units, on its device.
+    """Inputs of N windows of one shape (H, W); C bands of the scene, in the restorer's units, on its device.
 
     Attributes:
         windows: the N windows on the output lattice.
@@ -143,7 +143,7 @@ class Classical(ABC):
         return self.restore(prepared)
 
     def trace(self, prepared: Conditions, image: Tensor) -> Tensor:
-        """(N, 2, H, W): no detail but what a known reference brings."""
+        """(N, 2, H, W): no detail but the reference's."""
         traces = image.new_zeros(image.shape[0], TRACES, *image.shape[-2:])
         if self.uses_reference and prepared.ref is not None:
             traces[:, 0] = torch.isfinite(prepared.ref).all(dim=1)

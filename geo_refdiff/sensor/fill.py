@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def fill_missing(values: Tensor, valid: Tensor, rounds: int, beyond: Sequence[float]) -> Tensor:
-    """Grow the valid pixels into the missing ones, a pixel a round: the mean of the known among the 8 neighbours.
+    """Grow the valid pixels into the missing ones, a pixel a round: the mean of the valid ones among the 8 neighbours.
 
     A filled pixel depends on no pixel further than `rounds` away, so with `rounds` pixels of margin the
     result inside does not depend on where the array was cut.

@@ -67,7 +67,7 @@ def resize_taps(kind: Resize, scale: int) -> Taps:
     return weights
 
 
-def convolved(taps: Taps, blur: Taps) -> Taps:
+def convolved_taps(taps: Taps, blur: Taps) -> Taps:
     """The full convolution of two kernels, not normalised."""
     out = np.zeros(len(taps) + len(blur) - 1)
     for p, weight in enumerate(taps):
@@ -83,7 +83,7 @@ def separable(scale: int, sigma: float, resize: Resize) -> Taps:
         sigma: standard deviation in scene pixels; 0 = no blur.
         resize: of `RESIZES`.
     """
-    taps = convolved(resize_taps(resize, scale), gaussian_taps(sigma * scale))
+    taps = convolved_taps(resize_taps(resize, scale), gaussian_taps(sigma * scale))
     return np.asarray(taps / sum(taps.tolist()))
 
 

@@ -100,8 +100,8 @@ def _sentinel_2() -> Preset:
     pixels = {name: float(coarse[band]) for name, band in spoken.items() if band in coarse}
     pixels |= {band: float(metres) for band, metres in coarse.items()}
     noise = {name: math.pi * radiance / sun / ratio for name, (ratio, radiance, sun) in _MSI_NOISE.items()}
-    for known in (pixels, noise):
-        known |= {f"b0{name[1:]}": value for name, value in known.items() if re.fullmatch(r"b\d", name)}
+    for table in (pixels, noise):
+        table |= {f"b0{name[1:]}": value for name, value in table.items() if re.fullmatch(r"b\d", name)}
     noise |= {name: noise[band] for name, band in spoken.items()}
     return Preset("psf", _mean([bands[b] for b in ("b2", "b3", "b4", "b8")]), bands, 10.0, pixels, noise)
 

@@ -34,13 +34,13 @@ class Instrument:
     Attributes:
         preset: its name among `PRESETS`.
         named: for people: "Sentinel-2A L2A".
-        told: by what: "metadata", "file name" or "band names".
+        source: of that: "metadata", "file name" or "band names".
         pixel: side of the scene's pixels, metres.
     """
 
     preset: str
     named: str
-    told: str
+    source: str
     pixel: float
 
     def width(self, band: str | None = None) -> float:
@@ -53,7 +53,7 @@ class Instrument:
             band: by name; None or unknown: of the instrument as a whole.
         """
         preset = PRESETS[self.preset]
-        name = known_name(self.preset, band)
+        name = preset_band(self.preset, band)
         own = preset.pixels.get(name, preset.pixel) / self.pixel
         width = preset.bands.get(name, preset.psf_sigma) * own
         if own <= 1 / _OWN_PIXEL:
@@ -63,7 +63,7 @@ class Instrument:
     def noise(self, band: str) -> float | None:
         """Usual noise, reflectance; None where it is not known. Means of several pixels have less."""
         preset = PRESETS[self.preset]
-        name = known_name(self.preset, band)
+        name = preset_band(self.preset, band)
         if name not in preset.noise:
             return None
         return preset.noise[name] * min(1.0, preset.pixels.get(name, preset.pixel) / self.pixel)
@@ -71,21 +71,21 @@ class Instrument:
     def note(self, names: tuple[str, ...]) -> str:
         """What was recognised, and what follows for bands of these names."""
         widths = sorted({round(self.width(name), 2) for name in names})
-        told = f"{widths[0]:g}" if len(widths) == 1 else f"{widths[0]:g} to {widths[-1]:g}"
+        range_ = f"{widths[0]:g}" if len(widths) == 1 else f"{widths[0]:g} to {widths[-1]:g}"
         return (
-            f"sensor: {self.named}, by the scene's {self.told}: PSF of {told} scene pixels ({self.preset}); say "
+            f"sensor: {self.named}, by the scene's {self.source}: PSF of {range_} scene pixels ({self.preset}); say "
             f"otherwise with --psf"
         )
 
 
 def recognised(info: RasterInfo) -> Instrument | None:
     """The instrument that has taken a scene, where it is known and the scene's pixels are not finer than its own."""
-    found = _in_metadata(info) or _in_names(info)
-    if found is None:
+    match = _in_metadata(info) or _in_names(info)
+    if match is None:
         return None
-    preset, named, told = found
+    preset, named, source = match
     pixel = pixel_metres(info)
-    return None if pixel < _OWN_PIXEL * PRESETS[preset].pixel else Instrument(preset, named, told, pixel)
+    return None if pixel < _OWN_PIXEL * PRESETS[preset].pixel else Instrument(preset, named, source, pixel)
 
 
 def pixel_metres(info: RasterInfo) -> float:
@@ -98,10 +98,10 @@ def pixel_metres(info: RasterInfo) -> float:
     return side * float(crs.axis_info[0].unit_conversion_factor)
 
 
-def known_name(preset: str, band: str | None) -> str:
+def preset_band(preset: str, band: str | None) -> str:
     """What a preset calls a band, as far as its name is understood."""
-    known, name = PRESETS[preset].bands or PRESETS[preset].noise, (band or "").strip().lower()
-    if name in known:
+    table, name = PRESETS[preset].bands or PRESETS[preset].noise, (band or "").strip().lower()
+    if name in table:
         return name
     return meaning(name, "msi" if preset == "sentinel-2" else "oli") or name
 
@@ -119,6 +119,8 @@ def _in_metadata(info: RasterInfo) -> tuple[str, str, str] | None:
 
 
 def _in_names(info: RasterInfo) -> tuple[str, str, str] | None:
-    numbers, told = instrument(info)
+    numbers, source = instrument(info)
     preset = _OF_NUMBERS.get(numbers or "")
-    return None if preset is None else (preset, {"sentinel-2": "Sentinel-2", "landsat": "Landsat 8 or 9"}[preset], told)
+    return (
+        None if preset is None else (preset, {"sentinel-2": "Sentinel-2", "landsat": "Landsat 8 or 9"}[preset], source)
+    )

@@ -93,8 +93,8 @@ def repeat_pixels(lr: Tensor, scale: int) -> Tensor:
 def cell_means(hr: Tensor, scale: int) -> Tensor:
     """(..., h scale, w scale) -> (..., h, w), the mean of each scene pixel's own area; booleans give shares."""
     x = hr.to(torch.float32) if hr.dtype == torch.bool else hr
-    *rest, height, width = x.shape
-    return x.reshape(*rest, height // scale, scale, width // scale, scale).mean(dim=(-3, -1))
+    total = torch.unflatten(x, -2, (-1, scale)).sum(dim=-2)  # whole rows first, which are long
+    return sum((total[..., k::scale] for k in range(1, scale)), total[..., ::scale]) / scale**2
 
 
 def _cut(x: Tensor, n: int) -> Tensor:

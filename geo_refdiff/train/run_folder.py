@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from geo_refdiff.errors import OptionError, OutputError, ResumeError
 from geo_refdiff.raster.files import held, output_error, sync, write_bytes_atomic, write_json_atomic
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.records import decode
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.monitor import LOG
@@ -30,7 +31,7 @@ _CURRENT, _NEXT, _LAST = "state", "state.next", "state.last"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """Where a run stands.
 
     Attributes:
@@ -53,7 +54,7 @@ class Progress:
 
 
 def save_state(
-    out: Path, progress: Progress, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    out: Path, progress: RunProgress, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> None:
     """Write a checkpoint beside the last one, then let it take its place; the last one stays until then.
 
@@ -69,7 +70,7 @@ def save_state(
         for name, tensors in parts.items():
             held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
             write_bytes_atomic(fresh / f"{name}.safetensors", save(held))
-        write_json_atomic(fresh / "progress.json", {k: getattr(progress, k) for k in Progress.__slots__})
+        write_json_atomic(fresh / "progress.json", {k: getattr(progress, k) for k in RunProgress.__slots__})
         sync(fresh)
         current, last = out / _CURRENT, out / _LAST
         if current.exists():  # else a kill between the two renames has left `last` alone: keep it until the end
@@ -81,7 +82,7 @@ def save_state(
     except (OSError, SafetensorError, OutputError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise OutputError(
-            f"{fresh}: the checkpoint cannot be written ({' '.join(str(error).split())}); the last one is kept"
+            f"{fresh}: the checkpoint cannot be written ({one_line(error, 400)}); the last one is kept"
         ) from error
 
 
@@ -108,12 +109,12 @@ def remove_state(out: Path) -> None:
         raise output_error(out, error) from error
 
 
-def read_progress(state: Path) -> Progress:
+def read_progress(state: Path) -> RunProgress:
     """Where the run of a checkpoint stands (ResumeError where it is damaged)."""
     try:
-        return Progress(**json.loads((state / "progress.json").read_text(encoding="utf-8")))
+        return RunProgress(**json.loads((state / "progress.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise ResumeError(f"{state}: the checkpoint is damaged ({' '.join(str(error).split())})") from error
+        raise ResumeError(f"{state}: the checkpoint is damaged ({one_line(error)})") from error
 
 
 def load_state(state: Path, networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
@@ -126,7 +127,7 @@ def load_state(state: Path, networks: Mapping[str, nn.Module], optimizers: Mappi
             optimizer.load_state_dict({"state": _nested(held), "param_groups": groups})
             _lay_out(optimizer)
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise ResumeError(f"{state}: the checkpoint does not fit ({' '.join(str(error).split())})") from error
+        raise ResumeError(f"{state}: the checkpoint does not fit ({one_line(error)})") from error
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
@@ -180,7 +181,7 @@ def locked(out: Path) -> Iterator[None]:
                     out.rmdir()
 
 
-def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_run_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Whether a run may be started or resumed in a folder, as far as can be seen without its data.
 
     Raises:
@@ -228,7 +229,7 @@ def _clean(out: Path) -> None:
         raise output_error(out, error) from error
 
 
-def _check(before: Progress, config: TrainConfig, fingerprint: str, out: Path, world_size: int) -> list[str]:
+def _check(before: RunProgress, config: TrainConfig, fingerprint: str, out: Path, world_size: int) -> list[str]:
     """Whether a resumed run gives what an uninterrupted one would have; warnings where it does but for rounding."""
     try:
         old = decode(TrainConfig, before.config, f"{out}: the run there")

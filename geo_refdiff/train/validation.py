@@ -18,6 +18,7 @@ from geo_refdiff.errors import GeoRefDiffError, InputError, OutputError
 from geo_refdiff.evaluate import metrics
 from geo_refdiff.evaluate.pictures import rgb
 from geo_refdiff.options import SamplingOptions
+from geo_refdiff.raster.gdal import one_line
 from geo_refdiff.raster.picture import Panel, write_panels
 from geo_refdiff.raster.window import Window
 from geo_refdiff.restore.diffusion import DiffusionRestorer, sampler_settings
@@ -53,7 +54,7 @@ class ValidationPlan:
     folder: Path
 
 
-class Validation:
+class TileValidation:
     """The same tiles each time: one factor, the default sensor, no mask; the middle of evenly chosen pairs.
 
     Args:
@@ -127,7 +128,7 @@ class Validation:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_panels(path, rows, _SIDE)
         except (OSError, OutputError) as error:
-            self.log(f"warning: the pictures of step {step} are lost: {' '.join(str(error).split())}")
+            self.log(f"warning: the pictures of step {step} are lost: {one_line(error)}")
 
     def _images(self, denoiser: Denoiser, lr: Tensor, ref: Tensor) -> dict[str, Tensor]:
         """DN, on the CPU, as the product makes them."""

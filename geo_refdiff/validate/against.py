@@ -18,8 +18,8 @@ from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.finish import rounded
 from geo_refdiff.errors import GridError, InputError
 from geo_refdiff.evaluate.metrics import haarpsi, ssim
-from geo_refdiff.raster.band_pairs import listed, matching_bands
-from geo_refdiff.raster.crs import footprint
+from geo_refdiff.raster.band_pairs import band_list, matching_bands
+from geo_refdiff.raster.crs import covered_window
 from geo_refdiff.raster.displacement import Displacement
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
@@ -155,7 +155,7 @@ def against_reference(
 
     Returns:
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
-        shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless registered.
+        shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless measured.
         "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
         registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
@@ -166,8 +166,8 @@ def against_reference(
     chosen = declared.reference or matching_bands(source, reference, [source.data_bands.index(b) for b in bands])
     if not set(chosen) <= set(reference.data_bands):
         raise InputError(
-            f"{reference.path}: has bands {listed(reference)}, the output was made with {', '.join(map(str, chosen))} "
-            f"of its reference (--ref-bands); give that reference"
+            f"{reference.path}: has bands {band_list(reference)}, the output was made with "
+            f"{', '.join(map(str, chosen))} of its reference (--ref-bands); give that reference"
         )
     registration, displacement = _registration(source, bands, reference, chosen, declared.sensors[0])
     own, other, pixels, covered = np.zeros(3), np.zeros(3), 0, 0
@@ -226,7 +226,7 @@ def _registration(
     measured = {
         "shift": [round(v, 4) for v in registration.shift],
         "sigma": round(registration.sigma, 4),
-        "after": round(registration.after, 4),
+        "after": round(registration.after, 4) if isfinite(registration.after) else None,
     }
     return {"verdict": registration.verdict, "reason": registration.reason, **measured}, registration.displacement
 
@@ -344,7 +344,7 @@ def _samples(
     samples: list[list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = [[] for _ in bands]
     target = output_geobox(scene_geobox(source), scale)
     with RasterReader(source, bands) as coarse, WarpedReader(truth, chosen, target, "cubic") as fine:
-        for tile in spread_tiles(footprint(truth, source), _UNITS_SIDE, _UNITS_TILES, _UNITS_TILES):
+        for tile in spread_tiles(covered_window(truth, source), _UNITS_SIDE, _UNITS_TILES, _UNITS_TILES):
             values, valid = coarse.read(tile)
             image, truth_valid = fine.read(tile.multiply(scale))
             cells = (tile.height, scale, tile.width, scale)

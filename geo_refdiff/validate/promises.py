@@ -250,7 +250,7 @@ def consistency(residual: Residual, declared: Declared, dtype: str, value_range:
     if declared.consistency == "strict" and unit != "DN" and residual.largest > limit:
         broken.append(
             f"consistency: strict mode promises {limit:.4g} {unit} ({STRICT_SHARE:g} of the scene's range), "
-            f"{residual.largest:.4g} are left"
+            f"{residual.largest:.4g} remain"
         )
     if declared.residual is not None:
         broken += [f"consistency: {line}" for line in _exceeds_tags(residual, declared.residual, slack, unit)]
@@ -265,7 +265,7 @@ def _exceeds_tags(residual: Residual, declared: DeclaredResidual, slack: float, 
     most = sqrt(declared.count) * (declared.rms * (1 + _DIGITS) + slack)
     if sqrt(residual.squares) > most:
         rms = most / sqrt(max(residual.count, 1))
-        lines.append(f"a root mean square of {residual.rms:.4g} {unit} is left, the tags allow {rms:.4g}")
+        lines.append(f"a root mean square of {residual.rms:.4g} {unit} remains, the tags allow {rms:.4g}")
     if declared.beyond is not None and residual.beyond > declared.beyond * (1 + _DIGITS) + 1:
         lines.append(f"{residual.beyond} scene pixels are off by more than half a DN, the tags say {declared.beyond}")
     return lines

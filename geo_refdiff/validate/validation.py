@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from geo_refdiff.engine.conditions import enlarged
 from geo_refdiff.engine.consistency import LrConsistency, Residual
 from geo_refdiff.engine.finish import rounded
-from geo_refdiff.options import AUTO
+from geo_refdiff.options import AUTO, CountCallback
 from geo_refdiff.plan.clouds import cloudy_scene
 from geo_refdiff.plan.survey import survey_scene
 from geo_refdiff.products.opening import inspect
@@ -35,7 +34,7 @@ from geo_refdiff.validate import promises
 from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, tiles
 from geo_refdiff.validate.promises import Declared, read_declared
 from geo_refdiff.validate.seams import Gradients, Seams
-from geo_refdiff.validate.verdict import Figure, Promise, Verdict, verdict_of
+from geo_refdiff.validate.verdict import ComparedFigure, Promise, Verdict, verdict_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,15 +87,15 @@ class Validation:
         figures = []
         if self.residual.count:
             unit = f" {self.unit}"
-            figures.append(Figure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
+            figures.append(ComparedFigure("scene residual", self.residual.rms, self.bicubic_residual.rms, unit))
         if isfinite(self.seams.detail):
-            figures.append(Figure("sharpness", self.seams.detail, 1.0))
+            figures.append(ComparedFigure("sharpness", self.seams.detail, 1.0))
         if self.reference.get("detail_shared") is not None:
             shared = self.reference["detail_shared"], self.reference["bicubic_detail_shared"] or 0.0
-            figures.append(Figure("detail shared", *shared))
+            figures.append(ComparedFigure("detail shared", *shared))
         for name, value in self.truth.figures.items():
             if name in self.truth.bicubic:
-                figures.append(Figure(name, value, self.truth.bicubic[name], " dB" if name == "PSNR" else ""))
+                figures.append(ComparedFigure(name, value, self.truth.bicubic[name], " dB" if name == "PSNR" else ""))
         return verdict_of(self.promises, figures, "its grid or bands are not the scene's: nothing can be compared")
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,17 +166,13 @@ class Validation:
         ]
 
 
-TileProgress = Callable[[int, int], None]
-"""Called with the number of tiles that are done, and of all."""
-
-
 def validate_product(
     out: Raster,
     scene: Raster,
     truth: Raster | None = None,
     reference: Raster | None = None,
     cloud_mask: str = AUTO,
-    progress: TileProgress | None = None,
+    progress: CountCallback | None = None,
 ) -> Validation:
     """Check an output of `upscale` against its scene, tile by tile.
 
@@ -187,7 +182,7 @@ def validate_product(
         truth: an image of the same date, as fine as the output, in the scene's units, on any grid; bands are matched by
             name, else by order.
         reference: that it was made with; bands are matched as by `upscale`.
-        cloud_mask: that it was made with, as of `upscale`; it is looked at where the output heeds clouds.
+        cloud_mask: that it was made with, as of `upscale`; used where the output was made with clouds.
         progress: called after each tile with their number so far and in all.
 
     Raises:
@@ -215,7 +210,7 @@ def validate_raster(
     source: RasterInfo,
     truth: RasterInfo | None = None,
     reference: RasterInfo | None = None,
-    progress: TileProgress | None = None,
+    progress: CountCallback | None = None,
 ) -> Validation:
     """Check an output as `validate_product` does: `info` against `source`, all of them inspected."""
     with gdal_env():
@@ -225,8 +220,8 @@ def validate_raster(
         result = Validation(Path(info.path), consistency=declared.consistency)
         if np.dtype(source.dtype).kind == "f":
             result.unit = source.units[declared.bands[0] - 1] or "scene units"
-        corner, amiss = _comparable(info, source, declared)
-        result.promises.append(Promise("grid", amiss))
+        corner, problems = _comparable(info, source, declared)
+        result.promises.append(Promise("grid", problems))
         if corner is None:
             return result
         half_range = survey_scene(source, declared.bands, model_units=True, scene_range=None).half_range
@@ -255,7 +250,7 @@ def _judged(
     off = promises.consistency(result.residual, declared, source.dtype, result.value_range, magnitude)
     nothing = "nothing is promised: it was made without consistency" if declared.residual is None else ""
     hidden = declared.clouds == "keep" and source.clouds is None
-    unseen = "it shows clouds, and nothing tells where: give --cloud-mask" if hidden else ""
+    unseen = "it shows clouds of an unknown layer: give --cloud-mask" if hidden else ""
     unstated = "" if any(declared.statistics) else "the file holds none"
     seams = result.seams
     return [
@@ -270,7 +265,7 @@ def _judged(
 def _comparable(
     info: RasterInfo, source: RasterInfo, declared: Declared
 ) -> tuple[tuple[int, int] | None, tuple[str, ...]]:
-    """(row, col) of the scene's pixel in the output's corner, None if grids or bands differ; and what is amiss."""
+    """(row, col) of the scene's pixel in the output's corner, None if grids or bands differ; and the problems."""
     corner = _corner(info, source, declared.scale)
     if corner is None:
         return None, ("grid: not the scene's grid divided by the scale",)
@@ -282,13 +277,13 @@ def _comparable(
         )
     row, col = (v * declared.scale for v in corner)
     held = Window(row, col, info.height, info.width)
-    amiss = []
+    problems = []
     if held != declared.extent:
-        amiss.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
+        problems.append(f"extent: {_extent(held)}, the tags say {_extent(declared.extent)}")
     whole = Window(0, 0, source.height * declared.scale, source.width * declared.scale)
     if declared.area == "none" and declared.extent != whole:
-        amiss.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
-    return corner, tuple(amiss)
+        problems.append(f"extent: {_extent(declared.extent)} of the scene's {_extent(whole)}, without any area")
+    return corner, tuple(problems)
 
 
 def _extent(window: Window) -> str:
@@ -300,8 +295,11 @@ def _describe(registration: dict[str, Any]) -> str:
     if registration["shift"] is None:
         return f"{registration['verdict']}: {registration['reason']}"
     row, col = registration["shift"]
-    sure = f"+- {registration['sigma']:.3f} scene pixels, {registration['after']:.3f} left after correction"
-    return f"shift {row:+.3f} rows, {col:+.3f} columns, {sure}"
+    after = registration["after"]
+    rest = "the scene is too small to measure what remains"
+    if after is not None:
+        rest = f"{after:.3f} remain after correction"
+    return f"shift {row:+.3f} rows, {col:+.3f} columns, +- {registration['sigma']:.3f} scene pixels, {rest}"
 
 
 def _corner(info: RasterInfo, source: RasterInfo, scale: int) -> tuple[int, int] | None:
@@ -323,7 +321,7 @@ def _compare(
     source: RasterInfo,
     corner: tuple[int, int],
     declared: Declared,
-    progress: TileProgress | None,
+    progress: CountCallback | None,
 ) -> list[BandSums]:
     """Fill in what the pixels say; gives the sums of each band."""
     scale, dtype = declared.scale, np.dtype(source.dtype)

@@ -47,7 +47,7 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class ComparedFigure:
     """A figure of an output beside that of its scene enlarged by bicubic interpolation.
 
     Attributes:
@@ -84,7 +84,7 @@ class Verdict:
     """Promises in the order of `PROMISES`, and figures."""
 
     promises: tuple[Promise, ...]
-    figures: tuple[Figure, ...]
+    figures: tuple[ComparedFigure, ...]
 
     @property
     def ok(self) -> bool:
@@ -119,7 +119,7 @@ class Verdict:
         return "\n".join([f"verdict: {self.summary}", *lines, *(f"  {figure}" for figure in self.figures)])
 
 
-def verdict_of(promises: Iterable[Promise], figures: Iterable[Figure], unjudged: str) -> Verdict:
+def verdict_of(promises: Iterable[Promise], figures: Iterable[ComparedFigure], unjudged: str) -> Verdict:
     """The verdict on promises in any order; of those that are not among them it says that they were not judged."""
     by_name = {p.name: p for p in promises}
     return Verdict(tuple(by_name.get(name, Promise(name, unjudged=unjudged)) for name in PROMISES), tuple(figures))

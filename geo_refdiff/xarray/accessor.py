@@ -27,11 +27,11 @@ from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.restore.models import default_batch
 from geo_refdiff.xarray.arrays import Layers, centres, layers, stacked
 from geo_refdiff.xarray.store import Store, Stored, store_image, temporary_folder
-from geo_refdiff.xarray.tasks import Job, get_block, get_ready
+from geo_refdiff.xarray.tasks import DeferredPlan, get_block, get_ready
 
 _LOG = logging.getLogger("geo_refdiff.xarray")
 
-OPTIONS = tuple(name for name in FIELDS if name not in ("mask", "threads", *fields_of(OutputOptions)))
+OPTIONS = {name: field for name, field in FIELDS.items() if name not in ("mask", "threads", *fields_of(OutputOptions))}
 """Options of `geo_refdiff.upscale` that the accessor takes; the others are about its output file or its process."""
 
 _STALE = ("spec", "transform", "resolution", "resolution_xy", "res", "is_tiled", "nodatavals")
@@ -49,7 +49,7 @@ class RefdiffAccessor:
     def __init__(self, data: Array) -> None:
         self._data = data
 
-    @takes_options(*OPTIONS)
+    @takes_options(OPTIONS)
     def upscale(
         self,
         ref: Raster | Array | None = None,
@@ -71,7 +71,7 @@ class RefdiffAccessor:
             folder: for the array's chunks and the plan, kept for the next time; to be seen by all workers. Default: a
                 temporary one of this machine, removed when the process ends.
             options: as of `geo_refdiff.upscale`, listed below; `mask_confidence`, `cloud_mask` and `like` may be
-                arrays, clouds of the kind that the array's name tells ("scl", "qa_pixel", ...), else its values.
+                arrays, clouds of the kind that the array is named after ("scl", "qa_pixel", ...), else its values.
 
         Returns:
             The same dimensions in the same order, attributes and names; y and x are pixel centres; chunks are the
@@ -181,7 +181,7 @@ def _blocks(
         options.flat(), outline.scene, outline.reference, outline.model.sha256, files, threads, __version__, batch,
         [s.store.info.path for s in stored],
     )  # fmt: skip
-    job = Job(token, scene.store.info.path, ref, options, tuple(s.store for s in stored), batch, threads)
+    job = DeferredPlan(token, scene.store.info.path, ref, options, tuple(s.store for s in stored), batch, threads)
     ready = delayed(get_ready, pure=True)(job, [s.written for s in stored], dask_key_name=f"refdiff-plan-{token}")
     layout, (height, width) = outline.blocks, outline.geobox.shape
     dtype = np.dtype(outline.output.dtype)

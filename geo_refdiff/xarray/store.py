@@ -33,7 +33,7 @@ _VRT = "image.vrt"
 
 @dataclass(frozen=True)
 class Store:
-    """Where the chunks of an image lie, or will lie.
+    """Where the chunks of an image are, or will be.
 
     Attributes:
         info: what the VRT over them is going to be.

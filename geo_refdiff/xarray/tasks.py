@@ -30,7 +30,7 @@ _LOG = logging.getLogger("geo_refdiff.xarray")
 
 
 @dataclass(frozen=True)
-class Job:
+class DeferredPlan:
     """An image to upscale.
 
     Attributes:
@@ -60,11 +60,11 @@ class Job:
 class Ready:
     """A job whose inputs are there and whose plan is made."""
 
-    job: Job
+    job: DeferredPlan
     plan: Plan
 
 
-def get_ready(job: Job, written: Any) -> Ready:
+def get_ready(job: DeferredPlan, written: Any) -> Ready:
     """Plan a job; call it when all chunks are written. A plan that was made before is taken over.
 
     Raises:
@@ -99,7 +99,7 @@ def get_block(ready: Ready, block_id: tuple[int, ...] = (0, 0, 0)) -> NDArray[An
             return np.ascontiguousarray(computer.compute(index, following).pixels)
 
 
-def _names(job: Job) -> list[str]:
+def _names(job: DeferredPlan) -> list[str]:
     """What the inputs are called, as they were given and as absolute paths."""
     masks, clouds = job.options.mask.files, job.options.clouds.file
     names = [str(name) for name in (job.scene, job.ref, *masks, clouds) if name is not None]

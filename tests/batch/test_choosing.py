@@ -248,7 +248,7 @@ def test_bad_catalogues_are_one_line(make_raster: Any, tmp_path: Path) -> None:
         "no_column.csv": "no column that names the files",
         "bad_date.csv": "row 1: date 'soon' is no date",
         "bad_box.csv": "is no box in degrees",
-        "ragged.csv": "row 1: has more or fewer cells",
+        "ragged.csv": "row 1: 1 cells for 2 columns",
         "text.tif": "cannot be opened as a raster",
         "no.json": "cannot be read as STAC",
         "gone.tif": "no such file",

@@ -17,9 +17,8 @@ from geo_refdiff.batch import folder, jobs, work
 from geo_refdiff.batch import run as module
 from geo_refdiff.batch.catalogue import read_catalogue
 from geo_refdiff.batch.run import batch, plan_batch
-from geo_refdiff.cli.batch_meter import BatchMeter
 from geo_refdiff.cli.main import run as cli
-from geo_refdiff.cli.progress import RunMeter
+from geo_refdiff.cli.progress import BatchMeter, RunMeter
 from geo_refdiff.engine.run import Progress
 
 from .conftest import EAST, NORTH, OPTIONS, PIXEL, Country, square, write_areas

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import ablation
-from benchmarks.tables import markdown, paired, plus_minus, verdict
+from benchmarks import ablation, real_scenes
+from benchmarks.private import markdown, paired, plus_minus, verdict
 from geo_refdiff.diffusion.checkpoint import save_model
 from geo_refdiff.evaluate.methods import Observation
 from geo_refdiff.evaluate.opening import open_all
@@ -101,13 +101,18 @@ def test_plus_minus() -> None:
     assert plus_minus(0.5, 0.04, 2, signed=False) == "0.50 ± 0.04"
 
 
-def told_of(haarpsi: list[float]) -> dict[str, Any]:
-    """As metrics.json holds it: six rows whose HaarPSI is given, in three outputs."""
+def report_of(efflp: list[float]) -> dict[str, Any]:
+    """As metrics.json holds it: six rows whose effLP is given, in three outputs."""
     names = [f"{row}, detail {detail:g}" for row in ablation.ROWS for detail in ablation.OUTPUTS]
-    value = {name: haarpsi[k // 3] for k, name in enumerate(names)} | dict.fromkeys(ablation.BASELINES, 0.4)
-    keys = ("haarpsi", "haarpsi_changed", "haarpsi_unchanged", "ssim", "gmsd", "energy")
+    value = {name: efflp[k // 3] for k, name in enumerate(names)} | dict.fromkeys(ablation.BASELINES, 0.4)
+    keys = ("efflp", "efflp_changed", "efflp_unchanged", "haarpsi", "psnr", "chroma", "energy")
     methods = {
-        name: {"means": dict.fromkeys(keys, v), "standard_errors": dict.fromkeys(keys, 0.01)}
+        name: {
+            "means": dict.fromkeys(keys, v),
+            "standard_errors": dict.fromkeys(keys, 0.01),
+            "fd": 1000.0 * v,
+            "fd_standard_error": 7.0,
+        }
         for name, v in value.items()
     }
     differences = {
@@ -123,16 +128,26 @@ def told_of(haarpsi: list[float]) -> dict[str, Any]:
 
 
 def test_the_order_of_the_rows_is_reported_as_it_is() -> None:
-    judged = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.549, 0.52, 0.70]))
+    judged = ablation.Judged(report_of([0.50, 0.45, 0.40, 0.451, 0.48, 0.30]))
     order = judged.order(2)
-    assert len(order) == 8
-    assert order[0] == "+ mask better than LR in HaarPSI: yes (+0.1000 ± 0.0020)"
-    assert order[3].startswith("+ Ref SFT better than + Ref in HaarPSI: no by the mean, not settled")
-    assert order[5] == "+ semantic SFT better than + Ref in HaarPSI: no (-0.0300 ± 0.0020)"
+    assert len(order) == 16
+    assert order[0] == "+ mask better than LR in effLP: yes (-0.1000 ± 0.0020)"
+    assert order[3].startswith("+ Ref SFT better than + Ref in effLP: no by the mean, not settled")
+    assert order[5] == "+ semantic SFT better than + Ref in effLP: no (+0.0300 ± 0.0020)"
+    assert order[8] == "+ mask better than LR in HaarPSI: no (-0.1000 ± 0.0020)"
+
+
+def test_fd_has_a_column_of_its_own_where_it_was_measured() -> None:
+    report = report_of([0.50, 0.45, 0.40, 0.451, 0.48, 0.30])
+    head, _, first, *_ = ablation.Judged(report).means(0).splitlines()
+    assert [c.strip() for c in first.split("|")][[c.strip() for c in head.split("|")].index("FD")] == "500 ± 7"
+    for method in next(iter(report["scales"].values()))["methods"].values():
+        method["fd"] = None
+    assert " FD " not in ablation.Judged(report).means(0).splitlines()[0]
 
 
 def test_steps_compare_rows_that_differ_in_one_thing() -> None:
-    lines = ablation.Judged(told_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
+    lines = ablation.Judged(report_of([0.50, 0.55, 0.60, 0.61, 0.63, 0.70])).steps(0).splitlines()[2:]
     summary = [line.split("|")[1].strip() + line.split("|")[2] for line in lines]
     assert [text.split(" ± ")[0] for text in summary] == [
         "+ Ref, less LR +0.0500",
@@ -193,3 +208,38 @@ def test_nothing_trained_is_said_and_a_wrong_number_is_refused(tmp_path: Path, m
     few = CliRunner().invoke(ablation.main, ["one", "two"])
     assert few.exit_code == 2
     assert "2 model folders: give 6" in few.output
+
+
+def test_the_table_of_real_scenes_goes_into_its_page(tmp_path: Path) -> None:
+    def method(kind: str, psnr: list[float | None], fd: float | None = None) -> dict[str, object]:
+        return {"kind": kind, "means": {"psnr": 1}, "per_tile": {"psnr": psnr}, "fd": fd, "fd_standard_error": 2.0}
+
+    metrics = {
+        "tiles": ["a", "b"],
+        "scenes": {"a": {"factor": 3}, "b": {"factor": 16}},
+        "methods": {"bicubic": method("baseline", [30.0, 20.0], 9.0), "new": method("model", [31.0, None], 7.0)},
+        "common": {
+            "tiles": ["a"],
+            "methods": {
+                "bicubic": method("baseline", [], 9.0) | {"means": {"psnr": 30.0}},
+                "new": method("model", [], 7.0) | {"means": {"psnr": 31.0}},
+            },
+        },
+        "differences": {
+            "new": {"bicubic": {"psnr": {"mean": 1.0, "standard_error": None, "tiles": 1}}, "matched-ref": {}}
+        },
+    }
+    text = real_scenes.table(metrics)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    assert cells == [
+        ["a, 3x", "bicubic", "30.00", ""],
+        ["", "**new**", "31.00", ""],
+        ["b, 16x", "bicubic", "20.00", ""],
+        ["mean of 1", "bicubic", "30.00", "9 ± 2"],
+        ["", "**new**", "31.00", "7 ± 2"],
+    ]
+    assert real_scenes.differences(metrics) == ["- **new** less bicubic, 1 scenes: PSNR +1.00"]
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{real_scenes.BEGIN}\nold\n{real_scenes.END}\nafter\n")
+    real_scenes.write_page("new text", page)
+    assert page.read_text() == f"before\n{real_scenes.BEGIN}\n\nnew text\n\n{real_scenes.END}\nafter\n"

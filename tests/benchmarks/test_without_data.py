@@ -18,7 +18,6 @@ from benchmarks.__main__ import run_all
         ("ablation", []),
         ("change_detection", []),
         ("change_detection", ["--landscapes", "PAINTED", "--restore", "0"]),
-        ("conditions", []),
         ("real_scenes", []),
         ("registration", []),
         ("training", []),
@@ -67,5 +66,5 @@ def test_every_benchmark_is_described() -> None:
     folder = Path(__file__).parents[2] / "benchmarks"
     page = (folder / "README.md").read_text()
     names = [path.stem for path in folder.glob("*.py") if "\ndef main(" in path.read_text()]
-    assert len(names) == 13
+    assert len(names) == 11
     assert not [name for name in names if f"**{name}**" not in page]

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from odc.geo.geobox import GeoBox
 
-from geo_refdiff.change.mask import MaskRecord, decide_mask, open_mask
+from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes, open_mask
 from geo_refdiff.classes import CLASSES, SECOND_COLOURS
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.options import MaskOptions
@@ -94,6 +94,26 @@ def test_nodata_cannot_be_a_class(make_raster: Make, target: GeoBox) -> None:
     assert record is not None
     assert record.hides_no_change  # a run notes it
     assert (read(record, target) == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("ones", "nodata", "said"),
+    [
+        (True, None, "0 is taken for no change, 1 is taken for 'water'"),
+        (True, 0, "alone: 1 is taken for 'water'"),
+        (False, None, ""),
+    ],
+)
+def test_what_0_and_1_are_taken_for(
+    make_raster: Make, target: GeoBox, ones: bool, nodata: int | None, said: str
+) -> None:
+    values = np.zeros((1, 64, 64), np.uint8)
+    values[0, 8:16] = ones
+    record = decide_mask(MaskOptions(mask=make_raster("m.tif", values, pixel=5, nodata=nodata)), CLASSES, target)
+    assert record is not None
+    notes = [note for note in mask_notes(record, CLASSES) if "0 and 1 alone" in note]
+    assert len(notes) == bool(said)
+    assert all(said in note for note in notes)
 
 
 def test_categories_of_the_raster_are_matched_by_name(make_raster: Make, target: GeoBox) -> None:

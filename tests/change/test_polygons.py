@@ -169,7 +169,9 @@ def test_rasters_are_no_vector_files(make_raster: Make, tmp_path: Path) -> None:
     assert scene_geobox(inspect(str(tmp_path / "m.tif"), "mask")).shape == (8, 8)
 
 
-@pytest.mark.parametrize(("fields", "likely"), [(("id", "Class"), "Class"), (("label",), "label"), (("area",), None)])
+@pytest.mark.parametrize(
+    ("fields", "likely"), [(("id", "Class"), "Class"), (("label",), "label"), (("DN",), "DN"), (("area",), None)]
+)
 def test_a_field_that_looks_like_classes_is_found(tmp_path: Path, fields: tuple[str, ...], likely: str | None) -> None:
     frame = geopandas.GeoDataFrame({key: [3] for key in fields}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326")
     frame.to_file(tmp_path / "a.gpkg")

@@ -9,7 +9,7 @@ import pytest
 
 from geo_refdiff.cli.main import run
 from geo_refdiff.train.config import presets
-from geo_refdiff.train.loop import Interrupted
+from geo_refdiff.train.loop import TrainingInterrupted
 
 TINY = [
     "cpu-minutes",
@@ -96,7 +96,7 @@ def test_an_error_is_one_line(
 
 def test_a_stop_tells_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(*args: object, **kwargs: object) -> None:
-        raise Interrupted("stopped after step 3, kept in runs/x/state; continue with --resume")
+        raise TrainingInterrupted("stopped after step 3, kept in runs/x/state; continue with --resume")
 
     monkeypatch.setattr("geo_refdiff.train.run.train", stopped)
     assert run(["train", *TINY]) == 130

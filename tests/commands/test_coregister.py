@@ -25,10 +25,11 @@ from geo_refdiff.engine.conditions import ConditionReader
 from geo_refdiff.errors import InputError, OptionError, ResumeError
 from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.aligning import unfit
-from geo_refdiff.plan.coregistration import Coregistration
 from geo_refdiff.plan.planning import Planned, make_plan
+from geo_refdiff.plan.records import Coregistration
 from geo_refdiff.raster.window import Window
 from geo_refdiff.sensor.sensor import SensorModel
+from geo_refdiff.validate.validation import validate_product
 
 MARGIN = 40
 """output pixels by which the reference reaches beyond the scene."""
@@ -91,7 +92,8 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert result["shift"]["output_pixels"] == pytest.approx([11, -6], abs=0.4)
     assert result["shift"]["crs_units"] == pytest.approx([-30, -55], abs=2)  # x to the west, y to the south
     residual = result["residual_scene_pixels"]
-    assert residual["after"] < 0.1 < 1 < residual["before"]
+    assert residual["before"] > 1
+    assert residual["after"] is None, "64 scene pixels hold no places to measure it at"
     with rasterio.open(out) as aligned, rasterio.open(scene) as lr:
         assert aligned.shape == (512, 512)
         assert aligned.transform.almost_equals(lr.transform @ Affine.scale(1 / 8))
@@ -109,6 +111,20 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert "exists already" in capsys.readouterr().err
     assert run([*asked, "--overwrite", "--json", "--mode", "global"]) == 0
     assert json.loads(capsys.readouterr().out)["files"]["out"] == str(out)
+
+
+def test_what_remains_in_a_small_scene_is_not_told_as_nothing(make: Make, tmp_path: Path, capsys: Any) -> None:
+    scene, ref = make(56, rows=11, cols=-6)
+    picture, out = tmp_path / "p.png", tmp_path / "o.tif"
+    assert run(["coregister", str(scene), str(ref), "--picture", str(picture)]) == 0
+    assert "  the scene is too small to measure what remains\n" in capsys.readouterr().out
+    assert picture.stat().st_size > 1000
+    upscale(scene, ref=ref, model="matched-ref", out=out, products="report,stac")
+    assert described(out)["geo_refdiff:coregistration"]["residual_scene_pixels"]["after"] is None
+    assert "scene pixels; too small to measure what remains" in out.with_suffix(".html").read_text()
+    checked = validate_product(out, scene, reference=ref)
+    assert "the scene is too small to measure what remains" in str(checked)
+    assert checked.reference["registration"]["after"] is None
 
 
 def test_near_infrared_flagged_as_alpha_stays_data(make: Make, make_raster: Any, tmp_path: Path) -> None:
@@ -191,7 +207,7 @@ def test_a_black_or_flat_reference_is_not_used(make: Make, make_raster: Any, tmp
         assert described(done.out)["geo_refdiff:sources"]["reference"] == 0
 
         kept = upscale(scene, out=tmp_path / f"off{value}.tif", coregister="off", **options)
-        assert any("agrees poorly with the scene (correlation 0.00)" in note for note in kept.notes)
+        assert any("agrees poorly with the scene (correlation 0.00 in band 1)" in note for note in kept.notes)
         assert described(kept.out)["geo_refdiff:sources"]["reference"] == 0  # what says nothing gives no detail
 
 

@@ -75,7 +75,7 @@ def test_the_page_tells_what_validate_tells_and_what_was_decided(make_pair: Any,
     assert html.escape(verdict.summary) in text
     decided = plain(page, "decided")
     for reported in (
-        "red (scene band 1) with band 1 of the reference (red)",
+        "red (scene band 1) with reference band 1 (red)",
         "the reference was ",
         "red: reference times ",
         "consistency with the scene standard",

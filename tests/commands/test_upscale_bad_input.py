@@ -16,7 +16,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
-from geo_refdiff.engine.run import Progress
+from geo_refdiff.engine.run import Progress, RunCounts
 from geo_refdiff.errors import GeoRefDiffError, GridError, InputError, ModelError, OptionError, OutputError
 
 FLAT = np.full((3, 16, 16), 7, np.uint8)
@@ -168,6 +168,16 @@ def test_damage_in_mid_run_loses_no_block(make_raster: Any, tmp_path: Path) -> N
     scene.write_bytes(whole)
     os.utime(scene, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert upscale(scene, **options, resume=True).counts["blocks_resumed"] == len(kept)
+
+
+def test_a_run_that_fails_before_its_first_block_leaves_nothing(make_raster: Any, tmp_path: Path) -> None:
+    def refuse(*args: Any, **options: Any) -> RunCounts:
+        raise InputError("the server answers 403")
+
+    scene, out = make_raster("scene.tif", FLAT), tmp_path / "out.tif"
+    with pytest.raises(InputError, match=r"^the server answers 403$"):
+        upscale(scene, model="bicubic", scale=2, out=out, runner=refuse)
+    assert [p.name for p in tmp_path.iterdir()] == ["scene.tif"]
 
 
 @pytest.fixture

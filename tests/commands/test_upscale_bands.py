@@ -34,7 +34,7 @@ def test_bands_that_the_reference_lacks_stay_at_their_place(pair: tuple[Path, Pa
     result = upscale(scene, ref=reference, model="matched-ref", coregister="off", out=out)
     assert result.bands == NAMES
     assert "bands: B02 <- ref band 2 (blue); B04 <- ref band 1 (red)" in result.notes
-    lost = "the reference has no B03, B08: they get no detail from it but what goes over from the other bands"
+    lost = "the reference has no B03, B08: they get no detail from it but what is transferred from the other bands"
     assert lost in result.notes
     assert json.loads(json.dumps(result.to_dict()))["pairs"] == [
         {"scene": 1, "name": "B02", "channel": None, "reference": 2, "reference_name": "blue"},

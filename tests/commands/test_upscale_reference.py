@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from scipy import ndimage
 
@@ -145,3 +147,13 @@ def test_sixteen_bit_scene_through_a_model(
     actual = pixels(result.out)
     assert 0 < np.median(actual) < 20_000
     assert any("no reference" in note for note in result.notes)
+
+
+def test_polygons_with_names_of_classes_stop_no_method_that_uses_no_mask(make_pair: Any, tmp_path: Path) -> None:
+    scene, ref = make_pair(40, 48)
+    with rasterio.open(scene) as dataset:
+        area, crs = shapely.box(*dataset.bounds), dataset.crs
+    geopandas.GeoDataFrame({"class": ["low vegetation"]}, geometry=[area], crs=crs).to_file(tmp_path / "m.gpkg")
+    options: dict[str, Any] = {"ref": ref, "mask": tmp_path / "m.gpkg", "mask_field": "class", "plan_only": True}
+    planned = upscale(scene, model="matched-ref", scale=8, out=tmp_path / "o.tif", **options)
+    assert "matched-ref does not use the mask" in planned.notes

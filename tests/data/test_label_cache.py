@@ -13,9 +13,10 @@ import rasterio
 from affine import Affine
 from scipy import ndimage
 
-from geo_refdiff.data import OpenedDataset, label_cache, open_dataset
+from geo_refdiff.data import OpenedDataset, open_dataset
+from geo_refdiff.data import labels as rules
 from geo_refdiff.data import pair_files as files
-from geo_refdiff.data.label_cache import LabelCache, content_key
+from geo_refdiff.data.labels import LabelCache, content_key
 from geo_refdiff.data.make_index import make_index
 from geo_refdiff.errors import OutputError
 
@@ -116,7 +117,7 @@ def test_labels_belong_to_the_pixels_not_to_names_and_times(index: Path, monkeyp
 
 def test_other_rules_make_other_labels(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(index)
-    monkeypatch.setattr(label_cache, "VERSION", 1_000)
+    monkeypatch.setattr(rules, "VERSION", 1_000)
     made = counted(monkeypatch)
     opened(index)
     assert made.count("change_mask") == 6
@@ -166,8 +167,8 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(index: Path, mon
     def refused(*args: object) -> None:
         raise OutputError("a read-only disk")
 
-    monkeypatch.setattr(label_cache, "write_bytes_atomic", refused)
-    monkeypatch.setattr(label_cache, "held", refused)
+    monkeypatch.setattr(rules, "write_bytes_atomic", refused)
+    monkeypatch.setattr(rules, "held", refused)
     messages: list[str] = []
     assert len(opened(index, messages)) == 6
     assert messages

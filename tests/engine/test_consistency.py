@@ -264,7 +264,7 @@ def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_text
 
 def test_blocks_and_cut_outs_change_no_pixel_by_more_than_one(make_pair: Any, tmp_path: Path) -> None:
     scene, ref = make_pair(70, 60)
-    options: dict[str, Any] = {"ref": ref, "model": "matched-ref", "scale": 4, "psf": "landsat", "window": 128}
+    options: dict[str, Any] = {"ref": ref, "model": "matched-ref", "scale": 4, "psf": "landsat", "window": 160}
     options |= {"products": "none", "coregister": "off"}
     pixels = {}
     for name, more in {

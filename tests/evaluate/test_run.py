@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,12 @@ def test_masks_reference_and_detail_reach_the_model(data: str, tiny_compact: Pat
     runs = {name: tuple(means(report.metrics, name).values()) for name in report.metrics["models"]}
     assert list(runs)[-1] == "tiny-compact, mask masks, ref given"
     assert len(runs) == len(set(runs.values())) == 4 * 2
+    twin = tmp_path / "twin" / "masks"
+    shutil.copytree(masks, twin)
+    twins = evaluate(data, mask=(str(masks), str(twin)), **models, out=tmp_path / "twins")
+    assert list(twins.metrics["models"]) == [
+        f"tiny-compact, mask {folder.parent.name}/masks" for folder in (masks, twin)
+    ]
     other = evaluate(data, reference=("given", "other"), detail=(0.0, 0.5), **models, out=tmp_path / "b")
     runs = {name: tuple(means(other.metrics, name).values()) for name in other.metrics["models"]}
     assert list(runs)[-1] == "tiny-compact, ref other, detail 0.5"

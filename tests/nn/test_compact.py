@@ -225,7 +225,7 @@ def test_strips_of_a_window_are_the_window(monkeypatch: pytest.MonkeyPatch, half
     ref[:, :, 100:120, 10:20] = torch.nan
     with torch.inference_mode():
         whole = net.guidance(lr, ref, mask, start_only=True)
-        monkeypatch.setattr(strips, "_PIXELS", 256 * 12)
+        monkeypatch.setattr(strips, "_NUMBERS", 256 * 12)
         cut = net.guidance(lr, ref, mask, start_only=True)
     for name in ("mean", "gate", "detail", "copy", "texture", "plain"):
         torch.testing.assert_close(getattr(cut, name), getattr(whole, name), rtol=0, atol=1e-12)

@@ -23,10 +23,10 @@ def local(coarse: torch.Tensor, fine: torch.Tensor) -> tuple[torch.Tensor, torch
     return enlarged[:, :1] * fine, around.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("pixels", [400, 1000, 3000])
-def test_strips_are_what_the_whole_is(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
+@pytest.mark.parametrize("numbers", [1000, 3000, 9000])
+def test_strips_are_what_the_whole_is(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     whole = local(COARSE, FINE)
-    monkeypatch.setattr(strips, "_PIXELS", pixels)
+    monkeypatch.setattr(strips, "_NUMBERS", numbers)
     HEIGHTS.clear()
     with torch.no_grad():
         cut = in_strips(local, COARSE, FINE, rows=24, reach=2)
@@ -40,7 +40,7 @@ def test_strips_are_what_the_whole_is(monkeypatch: pytest.MonkeyPatch, pixels: i
 
 
 def test_gradients_and_several_images_are_computed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strips, "_PIXELS", 400)
+    monkeypatch.setattr(strips, "_NUMBERS", 1000)
     for images in ((COARSE, FINE), (COARSE.repeat(2, 1, 1, 1), FINE.repeat(2, 1, 1, 1))):
         HEIGHTS.clear()
         with torch.set_grad_enabled(len(images[0]) == 1):

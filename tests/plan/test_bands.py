@@ -190,7 +190,7 @@ def test_the_pairing_is_said(make_info: Any) -> None:
         "with --ref-bands",
         "bands: B02 <- ref band 3, the model's blue; B03 <- ref band 2, the model's green; B04 <- ref band 1, the "
         "model's red",
-        "the reference has no B08: it gets no detail from it but what goes over from the other bands",
+        "the reference has no B08: it gets no detail from it but what is transferred from the other bands",
     ]
     named = make_info(4, "c.tif", names=MODEL)
     bands = choose_bands(scene, named, None, (), ())

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geo_refdiff.errors import OptionError
-from geo_refdiff.plan.layout import Span, plan_blocks, plan_windows
+from geo_refdiff.plan.layout import WindowSpan, plan_blocks, plan_windows
 from geo_refdiff.raster.window import Window
 
 FAR = (-100_000, 100_000)
 
 
-def covers_once(spans: list[Span], lo: int, hi: int, overlap: int) -> None:
+def covers_once(spans: list[WindowSpan], lo: int, hi: int, overlap: int) -> None:
     """Spans follow each other, overlap by the cross-fade and no more, and cover [lo, hi)."""
     assert spans[0].start <= lo
     assert spans[-1].stop >= hi

@@ -23,7 +23,7 @@ from geo_refdiff.plan.planning import make_plan
 from geo_refdiff.plan.records import Plan, Radiometry
 from geo_refdiff.plan.survey import SeenReference, fit_reference, remembered, survey_scene
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
-from geo_refdiff.raster.info import RasterInfo, inspect
+from geo_refdiff.raster.info import CloudLayer, RasterInfo, inspect
 from geo_refdiff.raster.sampling import tiles_with_data
 from geo_refdiff.raster.window import Window
 from geo_refdiff.registration.rasters import register_rasters
@@ -234,3 +234,6 @@ def test_nothing_is_remembered_of_a_file_whose_time_is_unknown(make_pair: Any) -
     assert [survey(info), survey(info)] == [1, 1]
     unknown = replace(info, mtime_ns=0)
     assert [survey(unknown), survey(unknown)] == [2, 3]
+    layer = CloudLayer("/vsicurl/http://127.0.0.1/scl.tif", "scl", 0, 0, "")
+    afar = replace(info, clouds=layer)
+    assert [survey(afar), survey(afar)] == [4, 5]

@@ -32,6 +32,8 @@ def test_they_are_resampled_and_get_detail(make_sentinel_2: Make, tiny_compact: 
     check_inputs(plan)
     assert plan.scene.coarser == 6
     assert plan.bands.output_names == FINE + COARSER
+    assert plan.sensor.noise[: len(FINE)] != (0.0,) * len(FINE)
+    assert plan.sensor.noise[len(FINE) :] == (0.0,) * len(COARSER), "resampling has smoothed it"
     widths = dict(zip(plan.bands.names + plan.bands.other_names, plan.sensor.sigmas, strict=True))
     assert all(widths[name] == 0.6 for name in COARSER), "the width of pixels of 20 m"
     assert max(widths[name] for name in FINE) < 0.45

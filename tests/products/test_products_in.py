@@ -170,7 +170,7 @@ def test_broken_landsat_products_give_one_line(make_landsat: Make, tmp_path: Pat
     whole = mtl.read_text()
     for old, new, told in (
         ('"COLLECTION_NUMBER": "02"', '"COLLECTION_NUMBER": "01"', "is of Collection 01; give Collection 2"),
-        ('"PROCESSING_LEVEL": "L2SP"', '"PROCESSING_LEVEL": "L3XX"', "processing level 'L3XX' is not known"),
+        ('"PROCESSING_LEVEL": "L2SP"', '"PROCESSING_LEVEL": "L3XX"', "processing level 'L3XX' is not supported"),
         ("LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", "OTHER", "has no group LEVEL2_SURFACE"),
         ("LANDSAT_8", "SENTINEL_2", "is none of Landsat 4 to 9"),
         ("2022-05-03", "yesterday", "DATE_ACQUIRED 'yesterday' is no date"),

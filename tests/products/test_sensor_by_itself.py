@@ -78,11 +78,11 @@ def test_landsat(make_landsat: Make, tmp_path: Path, number: int) -> None:
 def test_names_of_files_and_bands(tmp_path: Path) -> None:
     named = inspect(written(tmp_path / "S2B_MSIL2A_20220503.tif", ("a", "b", "c"), 10), "scene")
     assert (found := recognised(named)) is not None
-    assert (found.preset, found.told) == ("sentinel-2", "file name")
+    assert (found.preset, found.source) == ("sentinel-2", "file name")
     assert found.width("c") == PRESETS["sentinel-2"].psf_sigma
     numbered = inspect(written(tmp_path / "scene.tif", ("B02", "B03", "B8A"), 10), "scene")
     assert (found := recognised(numbered)) is not None
-    assert (found.preset, found.told) == ("sentinel-2", "band names")
+    assert (found.preset, found.source) == ("sentinel-2", "band names")
     assert found.width("B03") == PRESETS["sentinel-2"].bands["b3"]
     assert found.width("Band 2: B03 (Gray)") == PRESETS["sentinel-2"].bands["b3"]
     assert found.width("B8A") == 0.6  # pixels of 20 m on a grid of 10 m

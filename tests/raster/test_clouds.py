@@ -154,7 +154,7 @@ def test_a_layer_that_does_not_cover_the_raster_gives_one_line(scene: RasterInfo
 
 def test_clouds_everywhere_are_refused(scene: RasterInfo, tmp_path: Path) -> None:
     layer = cloud_layer(NamedLayer(str(write(tmp_path / "m.tif", np.ones((SIDE, SIDE), np.uint8)))), scene)
-    with pytest.raises(InputError, match=r"is cloudy everywhere, as .*m\.tif tells \(all values but 0\)"):
+    with pytest.raises(InputError, match=r"is cloudy everywhere, by .*m\.tif \(all values but 0\)"):
         with_layer(scene, layer)
 
 

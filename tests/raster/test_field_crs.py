@@ -19,6 +19,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
+from geo_refdiff.errors import InputError
 from geo_refdiff.options import UpscaleOptions
 from geo_refdiff.plan.outline import make_outline
 from geo_refdiff.raster.crs import find_overlap
@@ -109,7 +110,9 @@ def test_an_approximate_datum_shift_is_told_with_its_accuracy(
     fine = np.repeat(np.repeat(image, 8, 1), 8, 2)
     reference = inspect(make_raster("ref.tif", fine, pixel=5.0, crs="EPSG:26914"), "reference")  # NAD83
     output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, reference).notes
-    assert any("datum shift" in note and "accurate to 4 metres" in note for note in output)
+    assert any("accurate to 4 metres" in note and "registration takes out what remains" in note for note in output)
+    output = make_outline(UpscaleOptions.of(model="matched-ref", coregister="off"), scene, reference).notes
+    assert any("accurate to 4 metres" in note and "without registration what remains stays" in note for note in output)
     same = inspect(make_raster("same.tif", fine, pixel=5.0, crs="EPSG:32614"), "reference")
     output = make_outline(UpscaleOptions.of(model="matched-ref"), scene, same).notes
     assert not any("datum shift" in note for note in output)
@@ -126,6 +129,8 @@ def test_a_subdataset_is_opened_by_the_name_that_rasterio_gives(
         with rasterio.open("two.nc") as dataset:
             names = dataset.subdatasets
     assert names[0].startswith("netcdf:")
+    with pytest.raises(InputError, match=r"name one of its subdatasets, e\.g\. netcdf:"):
+        inspect("two.nc", "scene")
     info = inspect(names[0], "scene")
     assert (info.width, info.height, info.count) == (24, 20, 1)
 

@@ -202,12 +202,18 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
     assert output.descriptions == ("nir" if named else None, None)
 
 
-def test_soft_edged_alpha_is_alpha(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "opaque", "edge"), [
+    ("uint8", 255, 128), ("uint8", 1, 0), ("uint16", 1, 0), ("uint16", 255, 100), ("uint16", 65535, 1), ("int16", 1, 0),
+])  # fmt: skip
+def test_alpha_of_0_and_one_other_value_is_alpha_even_with_soft_edges(
+    tmp_path: Path, dtype: str, opaque: int, edge: int
+) -> None:
     path = tmp_path / "rgba.tif"
-    alpha = np.full((50, 60), 255, np.uint8)
-    alpha[:, :10], alpha[:, 10:12] = 0, 128
-    profile = {"driver": "GTiff", "count": 4, "height": 50, "width": 60, "dtype": "uint8", "crs": "EPSG:32633"}
+    alpha = np.full((50, 60), opaque, dtype)
+    alpha[:, :10], alpha[:, 10:12] = 0, edge
+    profile = {"driver": "GTiff", "count": 4, "height": 50, "width": 60, "dtype": dtype, "crs": "EPSG:32633"}
+    profile |= {"photometric": "rgb", "alpha": "yes"}
     with rasterio.open(path, "w", **profile, transform=Affine(8, 0, 500000, 0, -8, 5000000)) as target:
-        target.write(np.stack([np.full((50, 60), 90, np.uint8)] * 3 + [alpha]))
+        target.write(np.stack([np.full((50, 60), 90, dtype)] * 3 + [alpha]))
     info = inspect(path, "scene")
     assert (info.data_bands, info.validity) == ((1, 2, 3), "alpha")

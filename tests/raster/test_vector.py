@@ -123,6 +123,8 @@ def test_metres_without_a_crs_are_no_degrees(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"x 485900 to 486000.*are no degrees.*ogr2ogr -a_srs") as caught:
             look()
         assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="are no degrees of longitude and latitude; give a box in the scene's CRS"):
+        read_aoi("485900,5200000,486000,5200100,EPSG:4326", UTM)
 
 
 def test_geoparquet_is_read(tmp_path: Path) -> None:
@@ -192,4 +194,6 @@ def test_latitude_first_is_told_where_both_could_be_longitudes(
     output = aoi_error(scene, "48.743,16.361,48.749,16.367,EPSG:4326")
     assert "it is inside as 16.361,48.743,16.367,48.749,EPSG:4326" in output
     geopandas.GeoDataFrame(geometry=[box], crs=4326).to_file(tmp_path / "swapped.gpkg")
-    assert "it is inside as x and y swapped: put longitude first" in aoi_error(scene, str(tmp_path / "swapped.gpkg"))
+    assert "it is inside as a file with x and y swapped: write longitude first" in aoi_error(
+        scene, str(tmp_path / "swapped.gpkg")
+    )

@@ -46,7 +46,8 @@ def test_another_date_with_noise_holes_and_changes(
     if side > 64 or found.registered:
         assert found.registered
         assert off(found, truth) < limit
-        assert found.after < 0.2 < found.before
+        assert found.before > 0.2
+        assert found.after < 0.2 if found.accepted else np.isnan(found.after)
 
 
 def test_a_large_scene_to_a_fiftieth_of_a_pixel(pair: MakePair) -> None:

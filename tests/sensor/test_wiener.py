@@ -91,35 +91,35 @@ def test_noise_is_taken_off_and_edges_stay() -> None:
     clean = ground()
     scene = with_noise(clean)
     inner = slice(REACH, -REACH)
-    left = (scene[..., inner, inner] - noise_filter(scene).told(scene)) - clean[..., inner, inner]
-    assert (rms(left) < 0.65 * torch.tensor(SIGMAS)).all()
-    colour = left[:, 0] - left[:, 1]
+    remaining = (scene[..., inner, inner] - noise_filter(scene).estimate(scene)) - clean[..., inner, inner]
+    assert (rms(remaining) < 0.65 * torch.tensor(SIGMAS)).all()
+    colour = remaining[:, 0] - remaining[:, 1]
     assert colour.square().mean().sqrt() < 0.5 * float(np.hypot(SIGMAS[0], SIGMAS[1]))  # bands share the ground
     step = clean[..., inner, inner].diff(dim=-1).abs().amax(dim=1, keepdim=True) > 20
-    assert (left[..., 1:] * step).abs().max() < 5 * max(SIGMAS)
+    assert (remaining[..., 1:] * step).abs().max() < 5 * max(SIGMAS)
 
 
 def test_without_noise_nothing_is_taken_off() -> None:
     clean = ground()
-    assert not noise_filter(clean, (0.0, 0.0, 0.0)).told(clean).any()
-    faint = noise_filter(clean, (1e-3,) * 3).told(clean)
+    assert not noise_filter(clean, (0.0, 0.0, 0.0)).estimate(clean).any()
+    faint = noise_filter(clean, (1e-3,) * 3).estimate(clean)
     assert faint.abs().max() < 0.01
 
 
 def test_bands_without_noise_stay_as_they_are_and_guide_no_others() -> None:
     clean = ground()
     scene = with_noise(clean)
-    told = noise_filter(scene, (3.0, 0.0, 2.0)).told(scene)
-    assert not told[:, 1].any()
-    two = noise_filter(scene[:, ::2], (3.0, 2.0)).told(scene[:, ::2])
-    torch.testing.assert_close(told[:, ::2], two)
+    noise = noise_filter(scene, (3.0, 0.0, 2.0)).estimate(scene)
+    assert not noise[:, 1].any()
+    two = noise_filter(scene[:, ::2], (3.0, 2.0)).estimate(scene[:, ::2])
+    torch.testing.assert_close(noise[:, ::2], two)
 
 
 def test_a_pixel_depends_on_its_surroundings_alone() -> None:
     scene = with_noise(ground())
-    known = noise_filter(scene)
-    whole = known.told(scene)
-    part = known.told(scene[..., 11 : 11 + 40, 5 : 5 + 33])
+    filtered = noise_filter(scene)
+    whole = filtered.estimate(scene)
+    part = filtered.estimate(scene[..., 11 : 11 + 40, 5 : 5 + 33])
     torch.testing.assert_close(part, whole[..., 11 : 11 + 26, 5 : 5 + 19], atol=1e-3, rtol=0)
 
 

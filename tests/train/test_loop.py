@@ -18,7 +18,7 @@ from geo_refdiff.errors import GeoRefDiffError, OptionError, OutputError
 from geo_refdiff.train import loop
 from geo_refdiff.train.config import TrainConfig, TrainingConfig
 from geo_refdiff.train.distributed import DistributedContext
-from geo_refdiff.train.loop import Interrupted, Trainer
+from geo_refdiff.train.loop import Trainer, TrainingInterrupted
 from geo_refdiff.train.model import new_denoiser
 from geo_refdiff.train.monitor import Monitor
 from geo_refdiff.train.run_folder import find_state, read_progress
@@ -259,7 +259,7 @@ def test_asked_to_stop_it_does_so_after_the_step_and_keeps_it(number: int, make:
             os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=r"stopped after step 4, kept in .*state; continue with --resume"):
+    with pytest.raises(TrainingInterrupted, match=r"stopped after step 4, kept in .*state; continue with --resume"):
         run(trainer, messages)
     assert signal.getsignal(number) is before
     again = make("training.steps=6", "report.log_steps=1")

@@ -29,7 +29,7 @@ def test_a_line_tells_losses_speed_waiting_and_the_time_left(tmp_path: Path) -> 
     for _ in range(10):
         made.step(4, 0.75, 0.25)
     made.line(10, {"mean": 0.1 + 0.2, "edm": 0.5}, 1e-3)
-    assert messages == ["step 10/100  mean 0.300 edm 0.500  4.0 images/s, 25 % waiting, 9 min left"]
+    assert messages == ["step 10/100  mean 0.300 edm 0.500  4.0 images/s, 25 % waiting, 9 min 00 s left"]
     entry = lines(tmp_path)[0]
     assert entry["mean"] == 0.1 + 0.2  # to the last digit
     assert entry["loss"] == 0.1 + 0.2 + 0.5
@@ -38,7 +38,7 @@ def test_a_line_tells_losses_speed_waiting_and_the_time_left(tmp_path: Path) -> 
         made.step(4, 0.5, 0.0)
     made.line(20, {"mean": 0.3}, 1e-3)
     assert (lines(tmp_path)[1]["images_per_s"], lines(tmp_path)[1]["waiting"]) == (8.0, 0.0)
-    assert "20 steps in 1 min: 5.3 images/s, 16.7 % of the time waiting for data" in made.summary()
+    assert "20 steps in 1 min 00 s: 5.3 images/s, 16.7 % of the time waiting for data" in made.summary()
 
 
 def test_long_times_are_reported_in_hours(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from torch import nn
 from geo_refdiff.cli.main import run
 from geo_refdiff.errors import OutputError, ResumeError
 from geo_refdiff.train import run_folder as states
-from geo_refdiff.train.run_folder import Progress, find_state, load_state, read_progress, remove_state, save_state
+from geo_refdiff.train.run_folder import RunProgress, find_state, load_state, read_progress, remove_state, save_state
 
-NOTE = Progress(7, 1.5, {"mean": 0.1 + 0.2}, {"training": {"steps": 9}}, "print", 2, 1)
+NOTE = RunProgress(7, 1.5, {"mean": 0.1 + 0.2}, {"training": {"steps": 9}}, "print", 2, 1)
 
 
 Parts = tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]
@@ -66,7 +66,7 @@ def test_everything_comes_back_with_its_layout(tmp_path: Path) -> None:
 def test_a_new_checkpoint_takes_the_place_of_the_last(tmp_path: Path) -> None:
     parts = trained(1)
     for step in (3, 4):
-        save_state(tmp_path, Progress(step, 0.0, {}, {}, "", 1), *parts)
+        save_state(tmp_path, RunProgress(step, 0.0, {}, {}, "", 1), *parts)
     assert read_progress(tmp_path / "state").step == 4
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
@@ -76,7 +76,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = trained(1)
-    save_state(tmp_path, Progress(1, 0.0, {}, {}, "", 1), *parts)
+    save_state(tmp_path, RunProgress(1, 0.0, {}, {}, "", 1), *parts)
 
     class Killed(BaseException):
         pass
@@ -100,7 +100,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
                 lambda p, **k: killed() if p.name == "state.last" and p.exists() else kept(p, **k),
             )
         with pytest.raises(Killed):
-            save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)
+            save_state(tmp_path, RunProgress(2, 0.0, {}, {}, "", 1), *parts)
     result = find_state(tmp_path)
     assert result is not None
     assert read_progress(result).step == (2 if moment == "at the end" else 1)
@@ -109,17 +109,17 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(states, "write_json_atomic", killed)
         with pytest.raises(Killed):
-            save_state(tmp_path, Progress(3, 0.0, {}, {}, "", 1), *parts)
+            save_state(tmp_path, RunProgress(3, 0.0, {}, {}, "", 1), *parts)
     again = find_state(tmp_path)
     assert again is not None
     load_state(again, *trained(2, steps=0))
-    save_state(tmp_path, Progress(4, 0.0, {}, {}, "", 1), *parts)
+    save_state(tmp_path, RunProgress(4, 0.0, {}, {}, "", 1), *parts)
     assert read_progress(tmp_path / "state").step == 4
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = trained(1)
-    save_state(tmp_path, Progress(1, 0.0, {}, {}, "", 1), *parts)
+    save_state(tmp_path, RunProgress(1, 0.0, {}, {}, "", 1), *parts)
     written = Path.write_bytes
 
     def full(path: Path, data: Any) -> int:
@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"the disk is full.*; the last one is kept"):
-        save_state(tmp_path, Progress(2, 0.0, {}, {}, "", 1), *parts)
+        save_state(tmp_path, RunProgress(2, 0.0, {}, {}, "", 1), *parts)
     assert read_progress(tmp_path / "state").step == 1
     load_state(tmp_path / "state", *trained(2, steps=0))
     assert [path.name for path in tmp_path.iterdir()] == ["state"]  # what was begun is not left in the way
@@ -144,14 +144,14 @@ def test_a_really_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
         pytest.skip("a small disk of its own needs the right to mount one")
     try:
         parts = trained(1)
-        save_state(disk, Progress(1, 0.0, {}, {}, "", 1), *parts)
+        save_state(disk, RunProgress(1, 0.0, {}, {}, "", 1), *parts)
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
         with pytest.raises(OutputError, match="the disk is full"):
-            save_state(disk, Progress(2, 0.0, {}, {}, "", 1), *parts)
+            save_state(disk, RunProgress(2, 0.0, {}, {}, "", 1), *parts)
         assert read_progress(disk / "state").step == 1
         load_state(disk / "state", *trained(2, steps=0))
         (disk / "filler").unlink()
-        save_state(disk, Progress(3, 0.0, {}, {}, "", 1), *parts)
+        save_state(disk, RunProgress(3, 0.0, {}, {}, "", 1), *parts)
         assert read_progress(disk / "state").step == 3
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -1,4 +1,4 @@
-"""Validation: the same tiles and figures each time, pictures, and tiles that cannot be used messages by name."""
+"""Validation in training: the same tiles and figures each time, pictures, unusable tiles named in messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from geo_refdiff.errors import InputError
 from geo_refdiff.train import validation as validations
 from geo_refdiff.train.config import TrainConfig
 from geo_refdiff.train.model import new_denoiser
-from geo_refdiff.train.validation import Validation, ValidationPlan
+from geo_refdiff.train.validation import TileValidation, ValidationPlan
 
-Make = Callable[..., tuple[Validation, Any]]
+Make = Callable[..., tuple[TileValidation, Any]]
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def make(tiny_config: Callable[..., TrainConfig], tmp_path: Path) -> Make:
 
     def made(
         data: Any, messages: list[str], *overrides: str, tiles: int = 4, pictures: int = 1
-    ) -> tuple[Validation, Any]:
+    ) -> tuple[TileValidation, Any]:
         denoiser = new_denoiser(tiny_config(*overrides), data.bands, data.classes)
         plan = ValidationPlan(4, tiles, pictures, tmp_path / "pictures")
-        return Validation([data], denoiser, plan, "cpu", messages.append), denoiser
+        return TileValidation([data], denoiser, plan, "cpu", messages.append), denoiser
 
     return made
 

@@ -61,7 +61,7 @@ def test_the_reference_and_its_use(make_pair: Any, make_raster: Any, make_textur
     assert used.reference["registration"]["verdict"] == "registered"
     assert np.abs(used.reference["registration"]["shift"]).max() < 0.1
     assert used.reference["detail_shared"] > 0.9
-    assert f"scene pixels, {used.reference['registration']['after']:.3f} left after correction" in str(used)
+    assert f"scene pixels, {used.reference['registration']['after']:.3f} remain after correction" in str(used)
     other = np.round(255 * make_texture((3, 512, 512), 9)).astype("uint8")
     elsewhere = make_raster("elsewhere.tif", other, pixel=5.0)
     stranger = validate_product(out, scene, reference=elsewhere)

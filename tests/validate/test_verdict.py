@@ -14,7 +14,7 @@ from broken import damaged
 from geo_refdiff import upscale
 from geo_refdiff.cli.main import run
 from geo_refdiff.validate.validation import validate_product
-from geo_refdiff.validate.verdict import PROMISES, Figure
+from geo_refdiff.validate.verdict import PROMISES, ComparedFigure
 
 Pair = tuple[Path, Path]
 
@@ -127,6 +127,9 @@ def test_what_cannot_be_judged_is_not_called_kept(pair: Pair, tmp_path: Path) ->
 
 
 def test_a_worse_figure_is_called_worse() -> None:
-    assert str(Figure("PSNR", 22.104, 23.9, " dB")) == "PSNR is 22.10 dB, bicubic's 23.90 dB: FARTHER from the truth."
-    assert str(Figure("SSIM", 0.50001, 0.5)) == "SSIM is 0.5000, bicubic's 0.5000: as close to the truth."
-    assert "hardly sharper than bicubic" in str(Figure("sharpness", 1.0, 1.0))
+    assert (
+        str(ComparedFigure("PSNR", 22.104, 23.9, " dB"))
+        == "PSNR is 22.10 dB, bicubic's 23.90 dB: FARTHER from the truth."
+    )
+    assert str(ComparedFigure("SSIM", 0.50001, 0.5)) == "SSIM is 0.5000, bicubic's 0.5000: as close to the truth."
+    assert "hardly sharper than bicubic" in str(ComparedFigure("sharpness", 1.0, 1.0))
