@@ -66,6 +66,9 @@ _ALIKE = 0.05
 _CALMEST, _HIDDEN = 10.0, 0.5
 """Percentile of the places by energy, and what of it must be noise, or the estimate is uncertain."""
 
+_COPIED = 1e-3
+"""Part of a band that others do not explain, up to which it is made of them."""
+
 _CLEAR = 2.0
 """Times the variance of rounding; what is less is rounding."""
 
@@ -106,7 +109,7 @@ def estimate_noise(tiles: Sequence[Array], references: Sequence[Array] = ()) -> 
     if high.shape[1] * stride**2 < _FEWEST:
         return NoiseEstimate(tuple(sigmas.tolist()), tuple(uncertain.tolist()))
     sigmas[:] = 0
-    largest = max(float(np.max(np.abs(tile), initial=0.0, where=np.isfinite(tile))) for tile in both)
+    largest = np.max([np.max(np.abs(tile), axis=(1, 2), initial=0.0, where=np.isfinite(tile)) for tile in both], axis=0)
     moving = np.abs(high).max(axis=0) > _NOTHING * largest
     live = moving.mean(axis=0) >= 0.5
     cut = np.concatenate([_cut(tile, stride) for tile in both])[valid]
@@ -117,12 +120,29 @@ def estimate_noise(tiles: Sequence[Array], references: Sequence[Array] = ()) -> 
     high, lower = high[:, used][..., live], lower[:, used][..., live]
     if _explained(lower, own.size) < _ALIKE:
         high, lower = high[..., : own.size], lower[..., : own.size]
-    variance = _variance(high, lower, own.size)
+    kept = _independent(high)
+    scene = [k for k in kept if k < own.size]
+    predictors, predicted = high[..., scene].reshape(-1, len(scene)), high[..., : own.size].reshape(-1, own.size)
+    weights = np.linalg.lstsq(predictors, predicted, rcond=None)[0]
+    weights[:, scene] = np.eye(len(scene))
+    variance = (weights**2).T @ _variance(high[..., kept], lower[..., kept], len(scene))
     rounding = np.array([_step(tiles, band) ** 2 / 12 for band in own.tolist()])
     sigmas[own] = np.sqrt(np.where(variance > _CLEAR * rounding, variance - rounding, 0.0))
     calmest = np.percentile(np.square(high[..., : own.size]).mean(axis=0), _CALMEST, axis=0)
     uncertain[own] = (sigmas[own] > 0) & (variance < _HIDDEN * calmest)
     return NoiseEstimate(tuple(float(f"{sigma:.4g}") for sigma in sigmas), tuple(uncertain.tolist()))
+
+
+def _independent(high: Array) -> list[int]:
+    """The bands of squares (F, n, B) that those before do not explain: a copy, or a mean, has no noise of its own."""
+    flat = high.reshape(-1, high.shape[2])
+    kept: list[int] = []
+    for band in range(flat.shape[1]):
+        before, values = flat[:, kept], flat[:, band]
+        rest = values - before @ np.linalg.lstsq(before, values, rcond=None)[0]
+        if np.square(rest).sum() > _COPIED * np.square(values).sum():
+            kept.append(band)
+    return kept
 
 
 def _views(tile: Array, stride: int) -> Array:

@@ -217,3 +217,30 @@ def test_noise_of_a_small_dense_city_with_a_reference(shared_data: Path, first: 
     sigma = dark * percent / 100
     found = np.array(estimate_noise(noisy(scene, sigma), reference).sigmas)
     assert found == pytest.approx(sigma, rel=0.2)
+
+
+def test_bands_that_are_made_of_others_have_the_noise_of_those(houses: list[np.ndarray]) -> None:
+    draw = np.random.default_rng(8)
+    made = [np.stack([t[0], np.roll(t[0], 9, axis=0), np.roll(t[0], 9, axis=1)]) for t in houses]
+    made = [t + draw.normal(size=t.shape) * 4.0 for t in made]
+    plain = estimate_noise(made).sigmas
+    more = [np.concatenate([t, t.mean(axis=0, keepdims=True), t[:1]]) for t in made]
+    assert estimate_noise(more).sigmas == pytest.approx(
+        (*plain, np.sqrt(np.mean(np.square(plain)) / 3), plain[0]), rel=0.05
+    )
+    assert plain == pytest.approx((4.0,) * 3, rel=0.2)
+
+
+def test_a_grey_image_of_three_equal_bands_has_the_noise_of_one(houses: list[np.ndarray]) -> None:
+    grey = noisy([t[:1] for t in houses], np.array([3.0]))
+    (one,) = estimate_noise(grey).sigmas
+    assert one > 2.0
+    assert estimate_noise([np.repeat(t, 3, axis=0) for t in grey]).sigmas == pytest.approx((one,) * 3, rel=0.02)
+
+
+def test_units_of_a_reference_do_not_hide_the_scene(houses: list[np.ndarray]) -> None:
+    tiles = noisy(houses, np.full(4, 3.0))
+    small = [t * 1e-8 for t in tiles]
+    assert estimate_noise(small, houses).sigmas == pytest.approx(
+        [1e-8 * sigma for sigma in estimate_noise(tiles, houses).sigmas], rel=0.01
+    )
