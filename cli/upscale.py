@@ -48,7 +48,7 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
-    cluster = ClusterOptions.pop_from(options)
+    cluster = ClusterOptions.pop_from(options, others=options)  # click has checked the names
     options = given(options)
     try:
         with RunMeter() as meter:

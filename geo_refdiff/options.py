@@ -55,7 +55,7 @@ GROUPS = ("Basic", "Model", "Bands and radiometry", "Registration", "Change mask
 
 _SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _KINDS: dict[Any, str] = {
-    int: "a whole number", float: "a number", str: "a text", tuple[str, ...]: "a list of texts"
+    bool: "True or False", int: "a whole number", float: "a number", str: "a text", tuple[str, ...]: "a list of texts"
 }  # fmt: skip
 
 
@@ -217,8 +217,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return cls(**{name: given[name] for name in fields_of(cls) if name in given})
 
     @classmethod
-    def pop_from(cls, given: dict[str, Any]) -> Self:
-        """The record made of those keywords that are its own, which are removed from `given`."""
+    def pop_from(cls, given: dict[str, Any], others: Iterable[str]) -> Self:
+        """The record made of those keywords that are its own, which are removed from `given`.
+
+        Args:
+            given: keywords of a call.
+            others: names of the options that may stay in it.
+
+        Raises:
+            OptionError: one that is neither, with the nearest name; a value that makes no sense.
+        """
+        check_names(given, (*fields_of(cls), *others))
         return cls(**{name: given.pop(name) for name in fields_of(cls) if name in given})
 
 
@@ -740,7 +749,8 @@ class RunOptions(Options, frozen=True, kw_only=True):
     ] = False
     overwrite: Annotated[bool, Option(help="Replace an existing output or unfinished run.")] = False
     plan_only: Annotated[
-        bool, Option(help="Check everything, write the plan (the command also OUT.run.toml), compute nothing.")
+        bool,
+        Option(help="Check everything, write the plan (and OUT.run.toml, from the command line), compute nothing."),
     ] = False
     keep: Annotated[bool, Option(help="Keep the run's folder, with plan and blocks.")] = False
 
@@ -765,7 +775,8 @@ class DetectChangeOptions(Options, frozen=True, kw_only=True):
     """What `detect-change` writes."""
 
     grid: Annotated[
-        Literal["scene", "output"], Option(help="Whose pixels the mask has: the scene's, or the output's of upscale.")
+        Literal["scene", "output"],
+        Option(help="Whose pixels the mask has: the scene's, or the output's of upscale, `scale` times finer."),
     ] = "scene"
     overwrite: Annotated[bool, Option(help="Replace existing outputs.")] = False
 
@@ -775,7 +786,7 @@ class CalibrateOptions(Options, frozen=True, kw_only=True):
 
     root: Annotated[
         str | None,
-        Option(help="Folder of their files.", default="that of the index, or GEO_REFDIFF_DATA", metavar="DIR"),
+        Option(help="Folder of the pairs' files.", default="that of the index, or GEO_REFDIFF_DATA", metavar="DIR"),
     ] = None
     scales: Annotated[
         tuple[int, ...],
@@ -787,9 +798,10 @@ class CalibrateOptions(Options, frozen=True, kw_only=True):
             give="whole numbers, as 8,16",
         ),
     ] = (8, 16)
-    runs: Annotated[int, Option(help="Sampling runs for each tile.", low=2, high=MAX_RUNS)] = 2
+    runs: Annotated[int, Option(help="Sampling runs for each tile, 2 to 64.", low=2, high=MAX_RUNS)] = 2
     places: Annotated[
-        int, Option(help="Spread over the data; half serve for the fit, half for its factors.", low=4)
+        int,
+        Option(help="How many places, spread over the data, 4 or more; half fit, half give the factors.", low=4),
     ] = 48
     overwrite: Annotated[bool, Option(help="Replace a calibration that the folder holds.")] = False
 

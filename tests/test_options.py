@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def test_python_and_the_command_write_the_same_files(make_pair: Any, tmp_path: P
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == sorted(p.name for p in (tmp_path / "b").iterdir())
     assert {"o.tif", "o.source.tif", "o.qml", "o.json", "o.png"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: geo_refdiff.upscale("a.tif", resme=True), "unknown option 'resme': did you mean resume?"),
+        (lambda: coregister("a.tif", "b.tif", overwite=True), "unknown option 'overwite': did you mean overwrite?"),
+        (lambda: detect_change("a.tif", "b.tif", "c.tif", gird="scene"), "unknown option 'gird': did you mean grid?"),
+        (lambda: geo_refdiff.upscale("a.tif", keep=1), "keep 1: give True or False"),
+    ],
+)
+def test_options_of_a_run_are_checked_like_the_others(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        call()
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

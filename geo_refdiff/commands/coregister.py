@@ -28,7 +28,6 @@ from geo_refdiff.options import (
     CoregisterOptions,
     CountCallback,
     UpscaleOptions,
-    check_names,
     fields_of,
     takes_options,
 )
@@ -143,8 +142,7 @@ def coregister(
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
-    own = CoregisterOptions.pop_from(options)
-    check_names(options, OPTIONS)
+    own = CoregisterOptions.pop_from(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)
     asked = UpscaleOptions.of(**options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf

@@ -25,7 +25,6 @@ from geo_refdiff.options import (
     CountCallback,
     DetectChangeOptions,
     UpscaleOptions,
-    check_names,
     fields_of,
     takes_options,
 )
@@ -122,8 +121,7 @@ def detect_change(
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
-    own = DetectChangeOptions.pop_from(options)
-    check_names(options, OPTIONS)
+    own = DetectChangeOptions.pop_from(options, OPTIONS)
     scene, ref = name_of(scene), name_of(ref)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")

@@ -319,7 +319,11 @@ def _shift(plan: Plan) -> str:
         moved = f"moved by {rows:+.3f} rows and {cols:+.3f} columns, scene pixels"
     else:
         moved = "moved by a field of shifts"
-    sure = "too small to measure what remains" if placed.after is None else f"{placed.after:.3f} scene pixels remain"
+    sure = (
+        "the scene is too small to measure what remains"
+        if placed.after is None
+        else f"{placed.after:.3f} scene pixels remain"
+    )
     dropped = f"; not used in {len(placed.dropped)} places, where it is misaligned" if placed.dropped else ""
     return f"the reference was {moved}; {sure}{dropped}"
 

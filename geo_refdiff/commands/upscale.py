@@ -71,7 +71,7 @@ def upscale(
     """
     started = perf_counter()
     scene, ref = name_of(scene), None if ref is None else name_of(ref)
-    run = RunOptions.pop_from(options)
+    run = RunOptions.pop_from(options, FIELDS)
     replaceable = run.resume or run.overwrite
     asked = UpscaleOptions.of(mask=mask_name(mask, lambda: inspect(scene, "scene").crs_wkt), **options)
     products, shard_size = asked.output.products, asked.output.shard_size

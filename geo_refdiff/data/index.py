@@ -100,7 +100,7 @@ def read_records(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
 def _read_csv(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            lines = [line for line in csv.reader(stream, strict=True) if any(cell.strip() for cell in line)]
+            lines = [line for line in csv.reader(stream, strict=True) if line]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as CSV ({one_line(error, 120)}); save it as UTF-8 CSV") from error
     columns = [name.strip() for name in lines[0]] if lines else []

@@ -82,13 +82,13 @@ def variants(models: Sequence[str], options: EvaluateOptions, masks: Sequence[st
     """
     asked, device = options.methods, chosen_device(options.compute.device)
     details, made = asked.detail or (None,), []
-    told = dict(zip(masks, labels([str(mask) for mask in masks], "mask"), strict=True))
+    names_of_masks = dict(zip(masks, labels([str(mask) for mask in masks], "mask"), strict=True))
     for name, label in zip(models, labels(models, "model"), strict=True):
         settings = (replace_options(options.sampling, model=name, detail=detail) for detail in details)
         opened = [open_model(sampling, device=device, dtype=asked.dtype) for sampling in settings]
         for mask, reference, (detail, model) in product(masks, asked.reference, zip(details, opened, strict=True)):
             parts = [label]
-            parts += [f"mask {told[mask]}"] if len(masks) > 1 else []
+            parts += [f"mask {names_of_masks[mask]}"] if len(masks) > 1 else []
             parts += [f"ref {reference}"] if len(asked.reference) > 1 else []
             parts += [f"detail {detail:g}"] if len(details) > 1 else []
             made.append(Variant(", ".join(parts), model, mask, reference))
@@ -104,11 +104,11 @@ def labels(names: Sequence[str], what: str) -> list[str]:
     paths = [Path(name).expanduser().resolve() if Path(name).exists() else Path(name) for name in names]
     if len(set(paths)) < len(paths):
         raise OptionError(f"a {what} is named twice among {', '.join(names)}; name each once")
-    told, count = [path.name for path in paths], 1
-    while len(set(told)) < len(told):
+    parts, count = [path.name for path in paths], 1
+    while len(set(parts)) < len(parts):
         count += 1
-        told = ["/".join(path.parts[-count:]) for path in paths]
-    return told
+        parts = ["/".join(path.parts[-count:]) for path in paths]
+    return parts
 
 
 def model_channels(model: Model, bands: Sequence[str]) -> tuple[int | None, ...]:

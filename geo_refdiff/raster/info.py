@@ -201,7 +201,8 @@ def _is_alpha(dataset: Any, band: int) -> bool:
     """Whether a band that is flagged as alpha is one.
 
     GDAL flags the fourth band of every new 4-band byte GeoTIFF as alpha, near infrared or not. A band with a name is
-    what its name says; one without is alpha if hardly any of its values that are not 0 is below the greatest.
+    what its name says; one without is alpha if its values are 0 and one other, or the greatest is one that stands for
+    opaque and hardly any of those that are not 0 is below it.
     """
     name = (dataset.descriptions[band - 1] or "").strip().lower()
     if name:
@@ -216,7 +217,9 @@ def _is_alpha(dataset: Any, band: int) -> bool:
             tiles.append(dataset.read(band, window=at).ravel())
     values = np.concatenate(tiles)
     shown = values[values > 0]
-    return bool((shown < shown.max(initial=0)).sum() <= _ALPHA_SHARE * len(shown))
+    opaque = shown.max(initial=0)
+    below = (shown < opaque).sum()
+    return bool(below == 0 or (opaque in (1, 255, np.iinfo(values.dtype).max) and below <= _ALPHA_SHARE * len(shown)))
 
 
 def _check_shape(dataset: Any, name: str) -> None:

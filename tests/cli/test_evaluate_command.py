@@ -48,7 +48,7 @@ def test_real_places_by_the_bundled_model(
     assert result["default"]["haarpsi"] > result["bicubic-ibp"]["haarpsi"] > result["bicubic"]["haarpsi"]
     assert result["matched-ref"]["haarpsi"] > result["ref"]["haarpsi"]
     assert result["matched-ref"]["haarpsi_unchanged"] > result["matched-ref"]["haarpsi_changed"] + 0.03
-    assert result["default"]["lr_rmse"] < 0.5
+    assert result["default"]["lr_rmse"] < 0.7  # each tile is a scene with borders
     assert result["ref"]["energy"] > 0.8 > result["default"]["energy"] > result["bicubic-ibp"]["energy"]
     assert run([*arguments, "--device", "cpu"]) == 1
     assert "holds a report already; give another folder, or --overwrite" in capsys.readouterr().err

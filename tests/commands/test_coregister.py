@@ -121,7 +121,7 @@ def test_what_remains_in_a_small_scene_is_not_told_as_nothing(make: Make, tmp_pa
     assert picture.stat().st_size > 1000
     upscale(scene, ref=ref, model="matched-ref", out=out, products="report,stac")
     assert described(out)["geo_refdiff:coregistration"]["residual_scene_pixels"]["after"] is None
-    assert "scene pixels; too small to measure what remains" in out.with_suffix(".html").read_text()
+    assert "scene pixels; the scene is too small to measure what remains" in out.with_suffix(".html").read_text()
     checked = validate_product(out, scene, reference=ref)
     assert "the scene is too small to measure what remains" in str(checked)
     assert checked.reference["registration"]["after"] is None

@@ -155,7 +155,7 @@ def test_a_mask_of_0_and_1_is_said_to_mean_what_it_is_taken_for(
     values[0, 3:5] = 1
     options: dict[str, Any] = {"model": tiny_compact, "coregister": "off", "products": None, "ref": ref}
     notes = upscale(scene, mask=make_raster("m.tif", values), out=tmp_path / "a.tif", **options).notes
-    assert any("1 for 'water', the model's class 1; if 1 means a change to whatever" in note for note in notes)
+    assert any("1 is taken for 'water', the model's class 1; if 1 means a change to whatever" in note for note in notes)
     (tmp_path / "map.json").write_text('{"1": "unknown"}')
     more = {"class_map": tmp_path / "map.json", "mask": tmp_path / "m.tif"}
     notes = upscale(scene, out=tmp_path / "b.tif", **more, **options).notes

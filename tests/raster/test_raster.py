@@ -203,7 +203,7 @@ def test_near_infrared_that_gdal_flags_as_alpha_is_a_band(tmp_path: Path, named:
 
 
 @pytest.mark.parametrize(("dtype", "opaque", "edge"), [
-    ("uint8", 255, 128), ("uint8", 1, 0), ("uint16", 1, 0), ("uint16", 255, 100), ("uint16", 65535, 1), ("int16", 1, 0),
+    ("uint8", 255, 128), ("uint8", 1, 0), ("uint16", 1, 0), ("uint16", 255, 100), ("uint16", 65535, 1),
 ])  # fmt: skip
 def test_alpha_of_0_and_one_other_value_is_alpha_even_with_soft_edges(
     tmp_path: Path, dtype: str, opaque: int, edge: int
@@ -217,3 +217,14 @@ def test_alpha_of_0_and_one_other_value_is_alpha_even_with_soft_edges(
         target.write(np.stack([np.full((50, 60), 90, dtype)] * 3 + [alpha]))
     info = inspect(path, "scene")
     assert (info.data_bands, info.validity) == ((1, 2, 3), "alpha")
+
+
+def test_near_infrared_of_dark_water_is_no_alpha(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    nir = np.where(rng.random((50, 60)) < 0.97, 7, rng.integers(1, 7, (50, 60))).astype(np.uint8)
+    profile = {"driver": "GTiff", "count": 4, "height": 50, "width": 60, "dtype": "uint8", "crs": "EPSG:32633"}
+    path = tmp_path / "rgbn.tif"
+    with rasterio.open(path, "w", **profile, transform=Affine(8, 0, 500000, 0, -8, 5000000)) as target:
+        target.write(np.stack([np.full((50, 60), 90, np.uint8)] * 3 + [nir]))
+        assert target.colorinterp[3].name == "alpha"
+    assert inspect(path, "scene").data_bands == (1, 2, 3, 4)
