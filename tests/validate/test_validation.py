@@ -151,14 +151,14 @@ def test_psnr_is_of_all_valid_pixels_and_small_outputs_are_measured(
     assert "PSNR              not measured: all common pixels are the same" in str(same)
 
     small = upscale(
-        scene, model="bicubic-ibp", scale=8, out=tmp_path / "s.tif", aoi="485904,5208768,486384,5209248"
+        scene, model="bicubic-ibp", scale=8, out=tmp_path / "s.tif", aoi="487904,5208128,488384,5208608"
     ).out
     with rasterio.open(small) as dataset:
         assert dataset.shape == (96, 96)
     assert set(validate_product(small, scene, truth=truth).truth.figures) == {"PSNR", "SSIM", "HaarPSI"}
     with rasterio.open(truth, "r+") as dataset:
         dataset.nodata = 0
-        dataset.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(40, 40, 2, 2))
+        dataset.write(np.zeros((3, 2, 2), np.uint8), window=rasterio.windows.Window(440, 168, 2, 2))
     assert run(["validate", str(small), "--scene", str(scene), "--truth", str(truth), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert set(summary["truth"]) == {"PSNR"}
