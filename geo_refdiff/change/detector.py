@@ -108,10 +108,12 @@ def _within(image: Tensor, valid: Tensor | None, scale: int, nir: bool) -> tuple
 
     share = image.new_ones(1, *(n // scale for n in image.shape[1:])) if valid is None else cell_means(valid, scale)
     means, parts = mean(image), _parts(image, scale)
-    layout = parts if valid is None else parts / _parts(valid, scale).clamp(min=1e-3)
-    layout = layout - means.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
-    if valid is not None:
-        layout = torch.where(_parts(valid, scale) > 0, layout, 0.0)
+    around = means.repeat_interleave(LAYOUT_SIDE, -2).repeat_interleave(LAYOUT_SIDE, -1)
+    if valid is None:
+        layout = parts - around
+    else:
+        parts_share = _parts(valid, scale)
+        layout = torch.where(parts_share > 0, parts / parts_share.clamp(min=1e-3) - around, 0.0)
     off = of_rows(image) - means.repeat_interleave(scale, -1).unsqueeze(-2)  # squares of the image need more digits
     texture = torch.log2(mean(off.square_().flatten(-3, -2)).sqrt() + _FLOOR) / 4 + 1
     grey = of_rows(image[:3].mean(dim=0, keepdim=True))
@@ -119,10 +121,9 @@ def _within(image: Tensor, valid: Tensor | None, scale: int, nir: bool) -> tuple
     if valid is not None:
         there = of_rows(valid)
         steps *= there[..., 1:, 1:] * there[..., :-1, 1:] * there[..., 1:, :-1]
-    across = torch.unflatten(F.pad(steps.sum(dim=-2), (1, 0)), -1, (-1, scale))[
-        ..., 1:
-    ]  # none across borders of scene px
-    edges = across.sum(dim=-1) / scale**2 / share.clamp(min=1e-3)
+    by_column = torch.unflatten(F.pad(steps.sum(dim=-2), (1, 0)), -1, (-1, scale))
+    within = by_column[..., 1:]  # steps across borders of scene pixels are left out
+    edges = within.sum(dim=-1) / scale**2 / share.clamp(min=1e-3)
     green = torch.zeros_like(edges)
     if nir:  # a step, which float32 may take at another place
         green = mean((_ndvi(image, torch.float64) > _VEGETATED).to(image.dtype))

@@ -33,6 +33,7 @@ from geo_refdiff.raster.picture import picture_of, reduced, shown_bands, stretch
 from geo_refdiff.raster.styles import RAMP
 from geo_refdiff.raster.warp import WarpedReader
 from geo_refdiff.raster.window import Window
+from geo_refdiff.registration.register import TOO_SMALL
 from geo_refdiff.restore.sources import CLASSES, COLOURS, MEANINGS
 from geo_refdiff.signed_urls import unsigned
 from geo_refdiff.validate.validation import Validation, validate_raster
@@ -319,11 +320,7 @@ def _shift(plan: Plan) -> str:
         moved = f"moved by {rows:+.3f} rows and {cols:+.3f} columns, scene pixels"
     else:
         moved = "moved by a field of shifts"
-    sure = (
-        "the scene is too small to measure what remains"
-        if placed.after is None
-        else f"{placed.after:.3f} scene pixels remain"
-    )
+    sure = TOO_SMALL if placed.after is None else f"{placed.after:.3f} scene pixels remain"
     dropped = f"; not used in {len(placed.dropped)} places, where it is misaligned" if placed.dropped else ""
     return f"the reference was {moved}; {sure}{dropped}"
 

@@ -13,7 +13,7 @@ from affine import Affine
 from msgspec.structs import replace as replace_options
 
 from geo_refdiff import __version__
-from geo_refdiff.change.detector import BANDS
+from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, BANDS, CLASSES_FOR_MODEL, load_detector
 from geo_refdiff.change.mask import MaskRecord, decide_mask, mask_notes
 from geo_refdiff.classes import UNKNOWN_CLASS, class_index
 from geo_refdiff.errors import OptionError, OutputError
@@ -327,8 +327,6 @@ def automatic_mask(
         if asked.min_confidence is not None:
             raise OptionError("--min-confidence needs a confidence: give --mask-confidence, or --mask auto")
         return None, []
-    from geo_refdiff.change.detector import AUTO_MIN_CONFIDENCE, CLASSES_FOR_MODEL, load_detector
-
     detector = load_detector()
     notes = [] if named else ["no mask was given: changes are looked for; --mask none leaves that out"]
     classes = [(index, class_index(name, model.classes)) for index, name in enumerate(detector.classes)]

@@ -218,14 +218,14 @@ def survey_noise(
         return Noise((0.0,) * count, none, none, ())
     tiles = _tiles(info, bands.computed)
     if asked == AUTO:
-        estimate = estimate_noise([]) if reference is None else estimate_noise(*_pairs(info, bands.computed, reference))
-        if reference is None or np.isnan(estimate.sigmas).any():
+        estimate = None if reference is None else estimate_noise(*_pairs(info, bands.computed, reference))
+        if estimate is None or np.isnan(estimate.sigmas).any():
             estimate = estimate_noise(tiles)
         own = info.count - info.coarser  # bands behind these were resampled, which smooths noise: nothing to measure
         estimates = [s if band <= own else 0.0 for band, s in zip(bands.computed, estimate.sigmas, strict=True)]
         undetermined = tuple(bool(np.isnan(sigma)) for sigma in estimates)
         usual = [_usual(info, bands, k, instrument) for k in range(len(estimates))]
-        sigmas = tuple(u if none else s for s, u, none in zip(estimates, usual, undetermined, strict=True))
+        sigmas = tuple(u if unsure else s for s, u, unsure in zip(estimates, usual, undetermined, strict=True))
         uncertain = tuple(unsure and sigma > 0 for unsure, sigma in zip(estimate.uncertain, estimates, strict=True))
         return Noise(sigmas, undetermined, uncertain, components(tiles, sigmas))
     if isinstance(asked, str):

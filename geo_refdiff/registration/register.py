@@ -32,6 +32,9 @@ from geo_refdiff.registration.view import View
 
 Kind = Literal["none", "global", "local", "affine"]
 
+TOO_SMALL = "the scene is too small to measure what remains"
+"""Said of shifts in place of their residual."""
+
 _MAX_BEYOND = 0.05
 """Part of the sites that may exceed a limit: so many are measured wrongly, or have truly moved."""
 
@@ -128,7 +131,7 @@ class Registration:
     def residual_text(self, digits: int = 2) -> str:
         """What is left of the shifts, for people."""
         if not isfinite(self.after):
-            return "the scene is too small to measure what remains"
+            return TOO_SMALL
         return f"{self.before:.{digits}f} scene pixels before, {self.after:.{digits}f} after"
 
     def lengths(self, scale: int, affine: Affine) -> dict[str, list[float]]:

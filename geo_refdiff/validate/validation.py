@@ -29,6 +29,7 @@ from geo_refdiff.raster.location import Raster, name_of
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.statistics import EMPTY, BandSums
 from geo_refdiff.raster.window import Window, repeated
+from geo_refdiff.registration.register import TOO_SMALL
 from geo_refdiff.restore.sources import CLASSES, MEANINGS
 from geo_refdiff.validate import promises
 from geo_refdiff.validate.against import AgainstTruth, against_reference, against_truth, tiles
@@ -296,9 +297,7 @@ def _describe(registration: dict[str, Any]) -> str:
         return f"{registration['verdict']}: {registration['reason']}"
     row, col = registration["shift"]
     after = registration["after"]
-    rest = "the scene is too small to measure what remains"
-    if after is not None:
-        rest = f"{after:.3f} remain after correction"
+    rest = TOO_SMALL if after is None else f"{after:.3f} remain after correction"
     return f"shift {row:+.3f} rows, {col:+.3f} columns, +- {registration['sigma']:.3f} scene pixels, {rest}"
 
 
