@@ -310,7 +310,6 @@ class BlockComputer:
         at = (..., slice(around, height - around), slice(around, width - around))
         lr, valid = self._numbers(inputs.lr[at]), inputs.lr_valid[at]
         scene_valid = None if bool(valid.all()) else valid
-        target = self._consistency.target(lr, lambda margin: self.conditions.filled(inputs, margin))
         prepared = restorer.prepare(self.conditions.conditions(inputs))
 
         def finished(sample: Tensor) -> Tensor:
@@ -319,7 +318,7 @@ class BlockComputer:
             if plan.bands.other:
                 filled = self.conditions.filled(inputs, CONTEXT)
                 image = torch.cat([image, transfer_detail(image, filled, plan.bands.weights, scale)], dim=1)
-            return self._consistency.correct(image, target, scene_valid)
+            return self._consistency.correct(image, lr, scene_valid)
 
         sample = restorer.sample(prepared, plan.seed)
         image = finished(sample)

@@ -28,7 +28,6 @@ from geo_refdiff.restore.restorers import LR_MARGIN, Conditions, Restorer
 from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.resize import CONTEXT, upsample
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.sensor.wiener import REACH
 
 _FILL = 3
 """scene pixels by which valid pixels grow into missing ones before they are enlarged."""
@@ -128,7 +127,7 @@ class ConditionReader:
         halo = plan.windows.halo if plan.windows else 0
         self.rounds = LR_MARGIN + -(-halo // scale)
         """scene pixels by which valid pixels grow into missing ones."""
-        self.around = (LR_MARGIN if plan.sensor.noise_filter is None else REACH) + self.rounds
+        self.around = LR_MARGIN + self.rounds
         """scene pixels beyond a window that are read."""
         self._closing = ExitStack()
         self.scene = self._closing.enter_context(RasterReader(plan.scene, plan.bands.computed))

@@ -2,8 +2,9 @@
 
 The residual between an image and the scene is corrected by back-projection (`sensor.inverse`): x <- x + U G (lr - A x).
 A sees valid pixels only, so that what is under missing pixels never counts. Passes are repeated for borders and
-missing pixels, where G is not quite the inverse. Where the scene has noise, it is corrected to what Wiener's filter
-(`sensor.wiener`) makes of it, both together a regularised inverse: what remains is as large as the noise, not zero.
+missing pixels, where G is not quite the inverse. Where the scene has noise, what Wiener's filter (`sensor.wiener`)
+takes for noise in the first residual is left out, a regularised inverse: what remains is as large as the noise, not
+zero.
 
 "standard" corrects windows, in which the halo is the context that it takes. "strict" continues, on a whole block with
 all of the context that its steps reach, until what remains in finished pixels is at most half a digital number; it
@@ -27,7 +28,7 @@ from geo_refdiff.sensor.fill import fill_missing
 from geo_refdiff.sensor.inverse import filter_residual
 from geo_refdiff.sensor.resize import CONTEXT, cell_means, repeat_pixels, upsample
 from geo_refdiff.sensor.sensor import SensorModel
-from geo_refdiff.sensor.wiener import REACH, NoiseFilter
+from geo_refdiff.sensor.wiener import NoiseFilter
 
 HALF = 0.5
 """Digital numbers: what strict mode promises."""
@@ -128,33 +129,20 @@ class LrConsistency:
         steps = _SMOOTH * (self.sees + CONTEXT) + (_WITHIN + _SETTLING) * self.sees if self.mode == "strict" else 0
         return steps + self.sees
 
-    def target(self, lr: Tensor, around: Callable[[int], Tensor]) -> Tensor:
-        """What windows are to be corrected to: the scene, less its noise.
-
-        Args:
-            lr: as of the class.
-            around: from a margin of scene pixels to the scene with it, (N, C, h + 2 margin, w + 2 margin) float32,
-                missing pixels filled.
-        """
-        if self._noise is None:
-            return lr
-        return lr - self._noise.estimate(around(REACH)).to(lr.dtype)
-
     def correct(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
-        """Windows, corrected to a scene (`target`), not rounded."""
+        """Windows, corrected to a scene, not rounded."""
         if self.mode == "off":
             return image
-        parts = []
-        for sensor, bands in self._groups.items():
-            x, scene = self._of(image, bands), self._of(lr, bands)
-            own_valid = None if valid is None else self._of(valid, bands)
-            for _ in range(_PASSES):
-                residual = self._residual(x, scene, own_valid, sensor)
-                x = upsample(self._filtered(residual, own_valid, sensor), self.scale, kernel="lanczos").add_(x)
-            parts.append(x)
-        order = [band for bands in self._groups.values() for band in bands]
-        corrected = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        return corrected if order == sorted(order) else corrected[:, [order.index(b) for b in range(len(order))]]
+        noise: Tensor | None = None
+        for _ in range(_PASSES):
+            residual = self._by_sensor(
+                lambda sensor, x, scene, own: self._residual(x, scene, own, sensor), valid, image, lr
+            )
+            if self._noise is not None:
+                noise = self._noise.estimate(residual) if noise is None else noise
+                residual = residual - noise if valid is None else torch.where(valid, residual - noise, 0)
+            image = self._by_sensor(self._back_projected, valid, image, residual)
+        return image
 
     def finish(self, image: Tensor, lr: Tensor, valid: Tensor | None) -> Tensor:
         """Values of the output's type, none of them the nodata value but where the scene has it.
@@ -217,9 +205,22 @@ class LrConsistency:
             total = total.plus(Residual(values.numel(), float(values.max()), beyond, squares, limited))
         return total
 
-    def _of(self, image: Tensor, bands: list[int]) -> Tensor:
-        """Some bands of an image; a copy only where they are not all of them."""
-        return image if bands == list(range(len(self.sensors))) else image[:, bands]
+    def _by_sensor(
+        self,
+        of: Callable[[SensorModel, Tensor, Tensor, Tensor | None], Tensor],
+        valid: Tensor | None,
+        image: Tensor,
+        lr: Tensor,
+    ) -> Tensor:
+        """A function of sensor, image, scene and validity, called for the bands of each sensor together."""
+        if len(self._groups) == 1:
+            return of(self.sensors[0], image, lr, valid)
+        parts = [
+            of(sensor, image[:, bands], lr[:, bands], None if valid is None else valid[:, bands])
+            for sensor, bands in self._groups.items()
+        ]
+        order = [band for bands in self._groups.values() for band in bands]
+        return torch.cat(parts, dim=1)[:, [order.index(band) for band in range(len(order))]]
 
     def _residual(self, image: Tensor, lr: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
         """(N, C, h, w) float32, 0 where missing."""
@@ -231,14 +232,10 @@ class LrConsistency:
         residual = lr.to(torch.float32) - seen
         return residual if valid is None else torch.where(valid, residual, 0)
 
-    def _filtered(self, residual: Tensor, valid: Tensor | None, sensor: SensorModel) -> Tensor:
-        """G of what remains, missing pixels filled from their neighbours."""
-        grown = residual
-        if valid is not None and not bool(valid.all()):
-            around = F.pad(residual, (_FILL,) * 4, mode="replicate")
-            there = F.pad(valid.to(residual.dtype), (_FILL,) * 4, mode="replicate") > 0
-            grown = fill_missing(around, there, _FILL, (0.0,) * residual.shape[1])
-        return filter_residual(grown, sensor)
+    def _back_projected(self, sensor: SensorModel, image: Tensor, residual: Tensor, valid: Tensor | None) -> Tensor:
+        """x + U G of a residual."""
+        filtered = filter_residual(_filled(residual, valid), sensor)
+        return upsample(filtered, self.scale, kernel="lanczos").add_(image)
 
     def _step(
         self,
@@ -331,6 +328,15 @@ class LrConsistency:
         """scene pixels that see marked ones."""
         side = 2 * self.sees + 1
         return F.max_pool2d(marked.to(torch.float32), side, stride=1, padding=self.sees) > 0
+
+
+def _filled(residual: Tensor, valid: Tensor | None) -> Tensor:
+    """A residual, missing pixels filled from their neighbours."""
+    if valid is None or bool(valid.all()):
+        return residual
+    around = F.pad(residual, (_FILL,) * 4, mode="replicate")
+    there = F.pad(valid.to(residual.dtype), (_FILL,) * 4, mode="replicate") > 0
+    return fill_missing(around, there, _FILL, (0.0,) * residual.shape[1])
 
 
 def _clipped(image: Tensor, bounds: Bounds) -> Tensor:

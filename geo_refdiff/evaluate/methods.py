@@ -276,7 +276,7 @@ def _restored(restorer: Restorer, batch: Conditions, seen: Observation) -> Tenso
     noise = (seen.noise * (numbers.high - numbers.low) / 255.0,) * lr.shape[1]
     filtered = NoiseFilter(noise, components(list(lr.numpy()), noise)) if seen.noise else None
     correction = LrConsistency((seen.sensor,) * lr.shape[1], mode, np.dtype(numbers.dtype), noise=filtered)
-    values = correction.correct(values, correction.target(lr, lambda margin: _padded(lr, margin)), None)
+    values = correction.correct(values, lr, None)
     return numbers.scaled(correction.finish(values, lr, None) if mode == "strict" else values)
 
 

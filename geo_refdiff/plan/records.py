@@ -257,7 +257,7 @@ class SensorRecord:
 
     @property
     def noise_filter(self) -> NoiseFilter | None:
-        """What takes the noise off before images are corrected to the scene; None where that is exact."""
+        """What leaves the noise out of corrections to the scene; None where these are exact."""
         if self.consistency != "standard" or not any(self.noise):
             return None
         return NoiseFilter(self.noise, self.noise_components)

@@ -1,11 +1,12 @@
-"""The scene without its noise, as well as can be estimated: a local Wiener filter, which corrections use as the scene.
+"""The noise in what an image misses of the scene: a local Wiener filter, which corrections to the scene begin with.
 
 With noise in the scene an exact correction writes the noise into the image, amplified where the sensor lets little
-through. Wiener's (1949) regularised inverse H / (H^2 + n), n the noise's variance over that of the ground, is the exact
-inverse 1 / H after the filter S / (S + sigma^2), S the variance of what the sensor sees. That filter is here: S is
-estimated from the scene itself, around every pixel, frequency by frequency (cosine transforms of overlapping squares,
-as Yu and Sapiro, "DCT image denoising", IPOL 2011), of mixtures of bands that have least in common (`components`),
-since bands share the ground and not the noise. So it leaves edges, and what bands share; colours lose most.
+through. Wiener's (1949) regularised inverse H / (H^2 + n), n the noise's variance over that of what is missing, is the
+exact inverse 1 / H after the filter S / (S + sigma^2), S the variance of what the sensor sees. That filter is here: S
+is estimated from the residual between scene and image itself, around every pixel, frequency by frequency (cosine
+transforms of overlapping squares, as Yu and Sapiro, "DCT image denoising", IPOL 2011), of mixtures of bands that have
+least in common (`components`), since bands share the ground and not the noise. The better the image already is, the
+less of the residual is ground, and the more noise is taken off; detail that image and scene share is not touched.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SIDE = 8
 """Of the squares, scene pixels."""
 
 REACH = SIDE - 1
-"""scene pixels on each side that a filtered pixel depends on."""
+"""scene pixels on each side that a filtered pixel depends on; nearer to an edge, fewer squares give it."""
 
 _DOUBT = 1.5
 """Times the noise's variance that is taken off the scene's: estimates from few frequencies scatter, and what stands out
@@ -76,27 +77,30 @@ class NoiseFilter:
         mix = torch.tensor(mixtures, dtype=torch.float64).reshape(len(self.noisy), len(self.noisy))
         self._mix, self._unmix = mix / scale, (mix * scale).T
 
-    def estimate(self, scene: Tensor) -> Tensor:
-        """The scene's noise, estimated.
+    def estimate(self, residual: Tensor) -> Tensor:
+        """The noise in a residual between the scene and an image, or in a scene.
 
         Args:
-            scene: (N, C, h + 2 REACH, w + 2 REACH) float, nothing missing.
+            residual: (N, C, h, w) float, nothing missing.
 
         Returns:
-            (N, C, h, w), same dtype, to be taken off the scene.
+            (N, C, h, w), same dtype, to be taken off.
         """
-        n, bands, height, width = scene.shape
-        noise = scene.new_zeros(n, bands, height - 2 * REACH, width - 2 * REACH)
+        height, width = residual.shape[-2:]
+        noise = torch.zeros_like(residual)
         if self.noisy:
-            mix, unmix = (m.to(device=scene.device, dtype=scene.dtype) for m in (self._mix, self._unmix))
-            mixed = torch.einsum("kc,nchw->nkhw", mix, scene[:, self.noisy])
+            mix, unmix = (m.to(device=residual.device, dtype=residual.dtype) for m in (self._mix, self._unmix))
+            mixed = torch.einsum("kc,nchw->nkhw", mix, residual[:, self.noisy])
+            if min(height, width) < SIDE:
+                mixed = F.pad(mixed, (0, max(SIDE - width, 0), 0, max(SIDE - height, 0)), mode="replicate")
             parts = [_noise(mixed[:, k : k + 1]) for k in range(len(self.noisy))]  # 64 coefficients a pixel each
-            noise[:, self.noisy] = torch.einsum("ck,nkhw->nchw", unmix, torch.cat(parts, dim=1))
+            unmixed = torch.einsum("ck,nkhw->nchw", unmix, torch.cat(parts, dim=1))
+            noise[:, self.noisy] = unmixed[..., :height, :width]
         return noise
 
 
 def _noise(image: Tensor) -> Tensor:
-    """(N, 1, h + 2 REACH, w + 2 REACH) with white noise of variance 1 -> the noise in it, (N, 1, h, w)."""
+    """(N, 1, h, w) with white noise of variance 1 -> the noise in it, the mean over the squares inside, same shape."""
     rows, rings = _squares(image.dtype, image.device)
     with torch.autocast(image.device.type, enabled=False):
         across = F.conv2d(image, rows[:, None, None, :])  # (N, 8, ., w + 7)
@@ -112,8 +116,7 @@ def _noise(image: Tensor) -> Tensor:
         back = F.conv_transpose2d(taken, rows[:, None, :, None]).reshape(n, SIDE, height, width)
         back = F.conv_transpose2d(back, rows[:, None, None, :])
         total = F.conv_transpose2d(weight, torch.ones_like(weight[:1, :1, :1, :1]).expand(1, 1, SIDE, SIDE))
-    inner = (..., slice(REACH, -REACH), slice(REACH, -REACH))
-    return back[inner] / total[inner]
+    return back / total
 
 
 @lru_cache(maxsize=16)
@@ -130,21 +133,20 @@ def _squares(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def without_noise(scenes: Tensor, sigmas: Sequence[float], margin: int = 0) -> Tensor:
-    """Scenes as corrections take them: less their noise, for each scene the same in all bands.
+    """Scenes less their noise, for each scene the same in all bands: what a trainer corrects to, which has no image yet.
 
     Args:
-        scenes: (N, C, h + 2 margin, w + 2 margin) float; what is beyond them is replicated.
+        scenes: (N, C, h + 2 margin, w + 2 margin) float.
         sigmas: N standard deviations of their noise, same units.
-        margin: scene pixels around what is wanted, `REACH` at most.
+        margin: scene pixels around what is wanted.
 
     Returns:
         (N, C, h, w).
     """
-    padded = F.pad(scenes, (REACH - margin,) * 4, mode="replicate")
     inner = (..., slice(margin, scenes.shape[-2] - margin), slice(margin, scenes.shape[-1] - margin))
     cleaned = scenes[inner].clone()
-    for scene, sigma, around, result in zip(scenes, sigmas, padded, cleaned, strict=True):
+    for scene, sigma, result in zip(scenes, sigmas, cleaned, strict=True):
         if sigma > 0:
             bands = (sigma,) * len(scene)
-            result -= NoiseFilter(bands, components([scene.cpu().numpy()], bands)).estimate(around[None])[0]
+            result -= NoiseFilter(bands, components([scene.cpu().numpy()], bands)).estimate(scene[None])[inner][0]
     return cleaned
