@@ -133,7 +133,7 @@ def _squares(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def without_noise(scenes: Tensor, sigmas: Sequence[float], margin: int = 0) -> Tensor:
-    """Scenes less their noise, for each scene the same in all bands: what a trainer corrects to, which has no image yet.
+    """Scenes less their noise, for each scene the same in all bands: what a trainer corrects to, which has no image.
 
     Args:
         scenes: (N, C, h + 2 margin, w + 2 margin) float.
