@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from geo_refdiff.errors import OptionError
 from geo_refdiff.raster.window import Window
@@ -19,6 +20,13 @@ from geo_refdiff.sensor.sensor import SensorModel
 
 LR_MARGIN = CONTEXT
 """scene pixels of context that a condition carries on each side of its window."""
+
+_AGREE = 4
+"""scene pixels on each side over which scene and reference are compared."""
+_ALIKE = 0.01
+"""Share of a value below which variation does not count against a reference."""
+_SEEN = 0.5
+"""Share of what the sensor sees that the reference must know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +151,8 @@ class Classical(ABC):
         return self.restore(prepared)
 
     def trace(self, prepared: Conditions, image: Tensor) -> Tensor:
-        """(N, 2, H, W): no detail but the reference's."""
-        traces = image.new_zeros(image.shape[0], TRACES, *image.shape[-2:])
-        if self.uses_reference and prepared.ref is not None:
-            traces[:, 0] = torch.isfinite(prepared.ref).all(dim=1)
-        return traces
+        """(N, 4, H, W): no detail."""
+        return image.new_zeros(image.shape[0], TRACES, *image.shape[-2:])
 
     def projected(self, image: Tensor, batch: Conditions) -> Tensor:
         """Back-projected to each window's scene, where that is asked for."""
@@ -196,7 +201,12 @@ class BicubicBackProjected(Classical):
 
 
 class MatchedReference(Classical):
-    """The reference in the scene's radiometry, cubic convolution where it is missing, then back-projected."""
+    """The scene, enlarged by cubic convolution, and the reference's detail, in the scene's radiometry, as far as both
+    agree; then back-projected.
+
+    How far they agree is the correlation of the scene and of the reference as the sensor sees it, over the scene pixels
+    around, all bands together: what has changed since, or is another shadow, does not come through.
+    """
 
     name = "matched-ref"
     uses_reference = True
@@ -206,8 +216,62 @@ class MatchedReference(Classical):
         """(N, C, H, W), digital numbers."""
         if batch.ref is None:
             raise OptionError("matched-ref needs a reference: give --ref, or use --model bicubic-ibp")
-        image = upsample(batch.lr, self.sensor.scale, LR_MARGIN)
-        return self.projected(torch.where(torch.isnan(batch.ref), image, batch.ref), batch)
+        seen, share = self._compared(batch, batch.ref)
+        detail = torch.where(torch.isnan(batch.ref), 0, batch.ref - upsample(seen, self.sensor.scale))
+        return self.projected(upsample(batch.lr, self.sensor.scale, LR_MARGIN) + share * detail, batch)
+
+    def trace(self, prepared: Conditions, image: Tensor) -> Tensor:
+        """(N, 4, H, W): the reference's detail, where at least half of it is taken."""
+        traces = image.new_zeros(image.shape[0], TRACES, *image.shape[-2:])
+        if prepared.ref is not None:
+            _, share = self._compared(prepared, prepared.ref)
+            traces[:, :1] = (share >= 0.5) & ~torch.isnan(prepared.ref).any(dim=1, keepdim=True)
+        return traces
+
+    def _compared(self, batch: Conditions, ref: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference as the sensor sees it, the scene where it is missing, (N, C, h, w); and the share of its detail
+        that is taken, (N, 1, H, W)."""
+        lr = batch.inner_lr
+        seen, weight = self.sensor.observe_valid(ref, ~torch.isnan(ref))
+        seen = torch.where(weight > _SEEN, seen, lr)
+        share = agreement(lr, seen, (weight > _SEEN).expand_as(lr))
+        return seen, F.interpolate(share, scale_factor=self.sensor.scale, mode="bilinear")
+
+    @property
+    def halo(self) -> int:
+        """output pixels that back-projection, the correlation and what the sensor sees reach."""
+        return inverse_reach(self.sensor) + (_AGREE + CONTEXT) * self.sensor.scale + self.sensor.reach
+
+
+def agreement(lr: Tensor, seen: Tensor, valid: Tensor) -> Tensor:
+    """How far two images agree: their correlation over the 9 x 9 pixels around each, the mean of all bands.
+
+    Images that both vary by less than a hundredth of their values agree: that is mostly noise.
+
+    Args:
+        lr, seen: (N, C, h, w) real numbers, the same units.
+        valid: bool of their shape, where both count.
+
+    Returns:
+        (N, 1, h, w) in 0..1; 0 where nothing counts.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    counted = valid.to(torch.float64)
+    count = _around(counted).clamp(min=tiny)
+    images = [image.to(torch.float64) * counted for image in (lr, seen)]
+    means = [_around(image) / count for image in images]
+    (of_lr, of_both), (_, of_seen) = (
+        [_around(one * other) / count - mean * other_mean for other, other_mean in zip(images, means, strict=True)]
+        for one, mean in zip(images, means, strict=True)
+    )
+    least = (_ALIKE * means[0]).square()
+    spread = (of_lr.clamp(min=0) + least) * (of_seen.clamp(min=0) + least)
+    correlation = (of_both + least) / spread.sqrt().clamp(min=tiny)
+    return correlation.mean(dim=1, keepdim=True).clamp(0, 1).to(lr.dtype)
+
+
+def _around(image: Tensor) -> Tensor:
+    return F.avg_pool2d(image, 2 * _AGREE + 1, 1, _AGREE, count_include_pad=False)
 
 
 CLASSICAL: dict[str, Callable[[SensorModel], Restorer]] = {
