@@ -47,8 +47,8 @@ _SPREAD /= _SPREAD.sum(axis=1, keepdims=True)
 """Smooths how often each s occurs, after every round (Silverman et al., "A smoothed EM approach to indirect estimation
 problems", JRSS B 52, 1990): the strength of the ground varies, else what is the same everywhere could be ground."""
 
-_ROUNDS, _STEPS = 40, 5
-"""Of expectation, and of maximisation in each."""
+_ROUNDS, _STEPS, _SETTLED = 40, 5, 4e-3
+"""Of expectation, at most, and of maximisation in each; and the change of variances in a round that is the last one."""
 
 _LEAST = 1e-9
 """Variance beside the usual one, so that matrices have inverses."""
@@ -197,6 +197,7 @@ def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
     scale = np.sqrt(np.median(high**2, axis=(0, 1))) + 1e-300
     high = high / scale
     row, col = np.triu_indices(count)
+    places32 = high.astype(np.float32)  # what is computed of every place: the share of each s needs no more digits
     products = np.concatenate([values[:, row] * values[:, col] for values in high], axis=1)
     energy = np.mean(high**2, axis=(0, 2))
     noise = np.eye(count) * np.percentile(energy, 5)
@@ -212,11 +213,12 @@ def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
         white = np.linalg.inv(np.linalg.cholesky(noise))
         power, axes = np.linalg.eigh(white @ ground @ white.T)
         variance = 1 + np.maximum(power, 0)[..., None] * _STRENGTHS  # (2, F, B, S)
-        fit = np.square(high @ (white.T @ axes)) @ (1 / variance) + np.log(variance).sum(axis=2, keepdims=True)
-        likely = (np.log(share)[:, None] - fit.sum(axis=1) / 2).swapaxes(0, 1).reshape(places, -1)
+        turned = np.square(places32 @ (white.T @ axes).astype(np.float32))
+        fit = (turned @ (1 / variance).astype(np.float32)).sum(axis=1) + np.log(variance).sum(axis=(1, 2))[:, None]
+        likely = (np.log(share)[:, None] - fit / 2).swapaxes(0, 1).reshape(places, -1).astype(np.float32)
         likely = np.exp(likely - likely.max(axis=1, keepdims=True))
         likely /= likely.sum(axis=1, keepdims=True)
-        total = likely.sum(axis=0)
+        total = likely.sum(axis=0, dtype=np.float64)
         share = (total.reshape(kinds, levels) + 0.5) @ _SPREAD
         share /= share.sum()
         mean = (
@@ -225,6 +227,7 @@ def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
         seen = np.empty((kinds, orders, levels, count, count))
         seen[..., row, col] = seen[..., col, row] = mean
         weight = total.reshape(kinds, 1, levels, 1, 1)
+        before = np.diag(noise)[:bands]
         for _ in range(_STEPS):
             each = ground[:, :, None]
             inverse = np.linalg.inv(noise + s * each)
@@ -232,6 +235,8 @@ def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
             ground = ((each + s * (each @ more @ each)) * weight).sum(axis=2) / np.maximum(weight.sum(axis=2), 1e-9)
             noise = noise + noise @ ((weight * more).sum(axis=(0, 1, 2)) / (orders * places)) @ noise
             noise = np.where(noisy, noise + noise.T, 0.0) / 2 + _LEAST * np.eye(count)
+        if np.all(np.abs(np.diag(noise)[:bands] - before) < _SETTLED * np.maximum(before, 0.01 * before.max())):
+            break
     return np.asarray(np.diag(noise) * scale**2)[:bands]
 
 
