@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,12 +65,27 @@ def write_panels(path: Path, rows: Sequence[Sequence[Panel]], side: int) -> None
     for r, row in enumerate(rows):
         for c, panel in enumerate(row):
             left, top = _GAP + c * (side + _GAP), _GAP + r * (side + _TITLE + _GAP)
-            draw.text((left, top + 4), panel.title, fill=_INK, font=font)
+            draw.text((left, top + 4), fitted(panel.title, side, font.getlength), fill=_INK, font=font)
             image = Image.fromarray(np.ascontiguousarray(panel.pixels.transpose(1, 2, 0)))
             method = Image.Resampling.NEAREST if image.width < side else Image.Resampling.BOX
             sheet.paste(image.resize((side, side), method), (left, top + _TITLE))
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", optimize=True)
+
+
+def fitted(title: str, width: float, length: Callable[[str], float]) -> str:
+    """A title, its middle left out ("long_b...0123") where it is longer than a width.
+
+    Args:
+        length: of a text, in the width's unit.
+    """
+    if length(title) <= width:
+        return title
+    for kept in range(len(title) - 1, 0, -1):
+        short = title[: (kept + 1) // 2] + "..." + title[len(title) - kept // 2 :]
+        if length(short) <= width:
+            return short
+    return "..."
 
 
 def stretch(image: NDArray[np.generic], low: NDArray[np.floating], high: NDArray[np.floating]) -> NDArray[np.uint8]:

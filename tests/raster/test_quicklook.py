@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
-from geo_refdiff.raster.picture import look
+from geo_refdiff.raster.picture import Panel, fitted, look, write_panels
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,17 @@ def test_the_style_of_an_output_shows_sentinel_2_in_its_colours(make_pair: Any, 
     style = (tmp_path / "o.qml").read_text()
     for output in ('redBand="3"', 'greenBand="2"', 'blueBand="1"'):
         assert output in style
+
+
+def test_a_panel_stays_under_its_own_title(tmp_path: Path) -> None:
+    """A long title is cut in the middle; it does not run over that of the next panel."""
+    grey = np.full((3, 64, 64), 128, dtype=np.uint8)
+    long, short = Panel("LR, claremont/050, 2014-06-04 from 2016-07-11", grey), Panel("", grey)
+    write_panels(tmp_path / "long.png", [[long, short]], 64)
+    sheet = np.array(Image.open(tmp_path / "long.png"))[:, :, 0]
+    title = sheet[8:38]
+    assert title[:, 8:72].min() < 100
+    assert title[:, 80:].min() == 255
+    assert fitted("abcdefgh", 8, len) == "abcdefgh"
+    assert fitted("abcdefghi", 8, len) == "abc...hi"
+    assert fitted("abc", 2, len) == "..."
