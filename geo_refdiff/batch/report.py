@@ -7,6 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import cos, radians
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from geo_refdiff.products.opening import gdal_source
 from geo_refdiff.raster.files import check_replaceable, output_error, write_bytes_atomic
 from geo_refdiff.raster.gdal import GDAL_ERRORS, gdal_env
 from geo_refdiff.raster.geobox import point
-from geo_refdiff.raster.picture import look, picture_of, stretch
+from geo_refdiff.raster.picture import look, picture_of, reduced, stretch
 from geo_refdiff.restore.sources import CLOUD
 
 PICTURES = 48
@@ -168,7 +169,7 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
     try:
         with gdal_env(), rasterio.open(out) as fine, rasterio.open(gdal_source(str(scene))) as coarse:
             source = product_path(out, "source")
-            after = look(out, _SIDE, (source, CLOUD) if source.exists() else None)
+            after = look(out, _SIDE, clear=partial(_clear, source) if source.exists() else None)
             scale = int(fine.tags()["GEO_REFDIFF_SCALE"])
             bands = [int(b) for b in fine.tags()["GEO_REFDIFF_BANDS"].split(",")]
             col, row = point(~coarse.transform, fine.transform.c, fine.transform.f)
@@ -182,6 +183,11 @@ def _pair(out: Path, scene: str | None) -> tuple[str, str] | None:
         return None
     low, high = (np.full(len(after.bands), edge) for edge in after.range)
     return _png(stretch(before, low, high), seen), _png(stretch(after.values, low, high), after.valid)
+
+
+def _clear(source: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where a map of sources, reduced to a shape, shows no cloud."""
+    return np.asarray(reduced(str(source), (1,), max(shape))[0][0] != CLOUD)
 
 
 def _png(values: NDArray[np.uint8], valid: NDArray[np.bool_]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.engine.publish import publish_sources, publish_uncertainty
 from geo_refdiff.engine.rasters import UNCERTAINTY
@@ -18,8 +21,8 @@ from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.picture import look, write_quicklook
+from geo_refdiff.raster.reader import ClearReader
 from geo_refdiff.raster.styles import write_image_style, write_ramp_style
-from geo_refdiff.restore.sources import CLOUD
 
 
 def product_path(out: Path, product: str) -> Path:
@@ -57,14 +60,12 @@ def write_products(
         OutputError: a file cannot be written.
     """
     wanted, notes, measured = tuple(products), tuple(notes), {}
-    shows_clouds = "source" in wanted and plan.scene.clouds is not None and plan.clouds == "keep"
-    apart = (product_path(out, "source"), CLOUD) if shows_clouds else None
     with gdal_env(GDAL_PAM_ENABLED=False):
         if "source" in wanted:
             measured["sources"] = publish_sources(plan, workdir, product_path(out, "source"))
         if UNCERTAINTY in wanted:
             publish_uncertainty(plan, workdir, product_path(out, UNCERTAINTY))
-        preview = look(out, apart=apart) if {"style", "quicklook"} & set(wanted) else None
+        preview = look(out, clear=_clear_of(plan)) if {"style", "quicklook"} & set(wanted) else None
         if preview and "style" in wanted:
             write_image_style(preview, product_path(out, "style"))
         if "style" in wanted and UNCERTAINTY in wanted:
@@ -115,6 +116,19 @@ def _clouds(plan: Plan) -> dict[str, str] | None:
     """The scene's cloud layer, and how cloudy pixels were treated."""
     layer = plan.scene.clouds
     return None if layer is None else {"layer": Path(layer.path).name, "kind": layer.kind, "pixels": plan.clouds}
+
+
+def _clear_of(plan: Plan) -> Callable[[tuple[int, int]], NDArray[np.bool_]] | None:
+    """From the shape of a reduced output to where it shows no clouds; None: it shows none at all."""
+    if plan.scene.clouds is None or plan.clouds != "keep":
+        return None
+
+    def clear(shape: tuple[int, int]) -> NDArray[np.bool_]:
+        crop = plan.grid.crop
+        with ClearReader(plan.scene) as reader:
+            return reader.inside(RioWindow(crop.col, crop.row, crop.width, crop.height), shape)
+
+    return clear
 
 
 def _item(

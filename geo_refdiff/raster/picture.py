@@ -121,23 +121,21 @@ class Look:
         return low, high
 
 
-def look(raster: Path, side: int = SIDE, apart: tuple[Path, int] | None = None) -> Look:
+def look(raster: Path, side: int = SIDE, clear: Callable[[tuple[int, int]], NDArray[np.bool_]] | None = None) -> Look:
     """A raster reduced to at most `side` pixels, which its overviews serve: memory does not depend on its size.
 
     Args:
         raster: to look at.
         side: pixels.
-        apart: a map of classes on its grid, and the class of pixels that do not count for the range, such as clouds.
+        clear: from a shape to which of the raster's pixels, reduced to it, are free of clouds, which do not count for
+            the range; None: all are.
 
     Raises:
         InputError: it cannot be read.
     """
     bands = shown_bands(inspect(raster, "scene"))
     values, valid = reduced(str(raster), bands, side)
-    counted = valid
-    if apart is not None:
-        counted = valid & (reduced(str(apart[0]), (1,), side)[0][0] != apart[1])
-    return Look(bands, values, valid, counted)
+    return Look(bands, values, valid, valid if clear is None else valid & clear(valid.shape))
 
 
 def shown_bands(info: RasterInfo) -> tuple[int, ...]:
