@@ -87,6 +87,8 @@ def run(args: list[str]) -> int:
     Returns:
         The exit code.
     """
+    # read when numpy is loaded: its products are small, and threads that wait for each other cost seconds
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     debug = "--debug" in args
     if not debug:
         warnings.simplefilter("ignore")

@@ -47,7 +47,7 @@ _SPREAD /= _SPREAD.sum(axis=1, keepdims=True)
 """Smooths how often each s occurs, after every round (Silverman et al., "A smoothed EM approach to indirect estimation
 problems", JRSS B 52, 1990): the strength of the ground varies, else what is the same everywhere could be ground."""
 
-_ROUNDS, _STEPS, _SETTLED = 40, 5, 4e-3
+_ROUNDS, _STEPS, _SETTLED = 40, 5, 1e-3
 """Of expectation, at most, and of maximisation in each; and the change of variances in a round that is the last one."""
 
 _LEAST = 1e-9
@@ -155,7 +155,7 @@ def _cut(tile: Array, stride: int) -> NDArray[np.bool_]:
     near = _SIDE // 2
     views = _views(tile, stride)
     sides = (views[..., :near, :], views[..., -near:, :], views[..., :near], views[..., -near:])
-    same = np.any([np.ptp(side, axis=(-2, -1)) == 0 for side in sides], axis=0)
+    same = np.any([(side == side[..., :1, :1]).all(axis=(-2, -1)) for side in sides], axis=0)
     return np.asarray(same.reshape(len(tile), -1).T)
 
 
@@ -195,49 +195,65 @@ def _noise(high: Array, noisy: NDArray[np.bool_], bands: int) -> Array:
     """(bands,) variance of the noise in squares (F, n, B), whose covariance is 0 where not noisy (B, B)."""
     orders, places, count = high.shape
     scale = np.sqrt(np.median(high**2, axis=(0, 1))) + 1e-300
-    high = high / scale
+    high = np.ascontiguousarray((high / scale).swapaxes(1, 2))  # (F, B, n)
     row, col = np.triu_indices(count)
-    places32 = high.astype(np.float32)  # what is computed of every place: the share of each s needs no more digits
-    products = np.concatenate([values[:, row] * values[:, col] for values in high], axis=1)
-    energy = np.mean(high**2, axis=(0, 2))
+    products = (high[:, row] * high[:, col]).reshape(-1, places).T
+    energy = np.mean(high**2, axis=(0, 1))
     noise = np.eye(count) * np.percentile(energy, 5)
-    shape = high / np.sqrt(energy)[:, None]
-    whole = shape.swapaxes(1, 2) @ shape / places + 1e-6 * np.eye(count)
+    shape = high / np.sqrt(energy)
+    whole = shape @ shape.swapaxes(1, 2) / places + 1e-6 * np.eye(count)
     groups = np.arange(count) < bands
     apart = np.equal.outer(groups, groups) if bands < count else np.eye(count)
     ground = np.stack([whole, whole * apart])  # (2, F, B, B)
     kinds, levels = len(ground), len(_STRENGTHS)
-    s = _STRENGTHS[:, None, None]
     share = np.full((kinds, levels), 1 / (kinds * levels))
+    power, forth, back = _axes(noise, ground)
     for _ in range(_ROUNDS):
-        white = np.linalg.inv(np.linalg.cholesky(noise))
-        power, axes = np.linalg.eigh(white @ ground @ white.T)
-        variance = 1 + np.maximum(power, 0)[..., None] * _STRENGTHS  # (2, F, B, S)
-        turned = np.square(places32 @ (white.T @ axes).astype(np.float32))
-        fit = (turned @ (1 / variance).astype(np.float32)).sum(axis=1) + np.log(variance).sum(axis=(1, 2))[:, None]
-        likely = (np.log(share)[:, None] - fit / 2).swapaxes(0, 1).reshape(places, -1).astype(np.float32)
-        likely = np.exp(likely - likely.max(axis=1, keepdims=True))
-        likely /= likely.sum(axis=1, keepdims=True)
-        total = likely.sum(axis=0, dtype=np.float64)
+        variance = 1 + _STRENGTHS[:, None, None] * power[:, None]  # (2, S, F, B)
+        along = np.square(_transposed(forth) @ high).reshape(kinds, -1, places)
+        fit = (1 / variance).reshape(kinds, levels, -1) @ along + np.log(variance).sum(axis=(2, 3))[..., None]
+        likely = (np.log(share)[..., None] - fit / 2).reshape(-1, places)
+        likely = np.exp(likely - likely.max(axis=0))
+        likely /= likely.sum(axis=0)
+        total = likely.sum(axis=1)
         share = (total.reshape(kinds, levels) + 0.5) @ _SPREAD
         share /= share.sum()
-        mean = (
-            (likely.T @ products / np.maximum(total, 1e-9)[:, None]).reshape(kinds, levels, orders, -1).swapaxes(1, 2)
-        )
+        mean = (likely @ products / np.maximum(total, 1e-9)[:, None]).reshape(kinds, levels, orders, -1).swapaxes(1, 2)
         seen = np.empty((kinds, orders, levels, count, count))
         seen[..., row, col] = seen[..., col, row] = mean
-        weight = total.reshape(kinds, 1, levels, 1, 1)
+        weight = total.reshape(kinds, 1, 1, levels)
         before = np.diag(noise)[:bands]
+        sums = np.concatenate([weight, weight * _STRENGTHS], axis=2)
         for _ in range(_STEPS):
-            each = ground[:, :, None]
-            inverse = np.linalg.inv(noise + s * each)
-            more = inverse @ seen @ inverse - inverse
-            ground = ((each + s * (each @ more @ each)) * weight).sum(axis=2) / np.maximum(weight.sum(axis=2), 1e-9)
-            noise = noise + noise @ ((weight * more).sum(axis=(0, 1, 2)) / (orders * places)) @ noise
+            inverse = 1 / (1 + _STRENGTHS[:, None] * power[:, :, None])[..., None]  # (2, F, S, B, 1)
+            turned = _transposed(forth)[:, :, None] @ seen @ forth[:, :, None]
+            more = inverse * (turned * _transposed(inverse) - np.eye(count))
+            both = (sums @ more.reshape(kinds, orders, levels, -1)).reshape(kinds, orders, 2, count, count)
+            noise = noise + (back @ both[:, :, 0] @ _transposed(back)).sum(axis=(0, 1)) / (orders * places)
             noise = np.where(noisy, noise + noise.T, 0.0) / 2 + _LEAST * np.eye(count)
+            strength = power[..., None] * both[:, :, 1] / np.maximum(weight.sum(axis=3)[..., None], 1e-9)
+            ground = back @ ((strength + np.eye(count)) * power[..., None, :]) @ _transposed(back)
+            power, forth, back = _axes(noise, ground)
         if np.all(np.abs(np.diag(noise)[:bands] - before) < _SETTLED * np.maximum(before, 0.01 * before.max())):
             break
     return np.asarray(np.diag(noise) * scale**2)[:bands]
+
+
+def _axes(noise: Array, ground: Array) -> tuple[Array, Array, Array]:
+    """Where noise (B, B) and ground (..., B, B) are both diagonal.
+
+    Returns:
+        (..., B) the ground's variance along each axis, where the noise's is 1; (..., B, B) T, whose columns are
+        these axes, T' noise T = 1 and T' ground T diagonal; its inverse, transposed.
+    """
+    root = np.linalg.cholesky(noise)
+    white = np.linalg.inv(root)
+    power, turn = np.linalg.eigh(white @ ground @ white.T)
+    return np.maximum(power, 0), white.T @ turn, root @ turn
+
+
+def _transposed(matrices: Array) -> Array:
+    return matrices.swapaxes(-1, -2)
 
 
 def _step(tiles: Sequence[Array], band: int) -> float:
