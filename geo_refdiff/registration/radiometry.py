@@ -67,12 +67,12 @@ def fit_radiometry(
     kept = np.ones(a.shape[1], dtype=bool)
     limits = np.outer(_GAIN_LIMITS, _ratio(a, b))
     gain, offset = np.ones(bands), np.zeros(bands)
+    scatter = np.maximum(b.std(axis=1), 1e-9)[:, None]
     for _ in range(_ROUNDS):
         x, y = a[:, kept], b[:, kept]
         spread, flat = x.std(axis=1), _is_flat(x)
         gain = np.where(flat, 1.0, np.clip(y.std(axis=1) / np.where(flat, 1.0, spread), *limits))
         offset = np.median(y, axis=1) - gain * np.median(x, axis=1)
-        scatter = np.maximum(b.std(axis=1), 1e-9)[:, None]
         misfit = (np.abs(gain[:, None] * a + offset[:, None] - b) / scatter).mean(axis=0)
         kept = misfit <= np.quantile(misfit, _KEEP)
     x, y = a[:, kept], b[:, kept]
