@@ -140,8 +140,9 @@ def _parts(image: Tensor, scale: int) -> Tensor:
 
 def _ndvi(image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """NDVI (Rouse 1974) of model units, where -1 is no light; (1, ...), computed in a dtype, None = the image's."""
-    red, infra = (image[at : at + 1].to(dtype or image.dtype).clamp(min=-1) + 1 for at in (0, _NIR))
-    return (infra - red) / (infra + red + _DARK)
+    red, infra = (image[at : at + 1].clamp(min=-1).to(dtype or image.dtype).add_(1) for at in (0, _NIR))
+    light = (infra + red).add_(_DARK)
+    return infra.sub_(red).div_(light)
 
 
 ARCHITECTURE: Final = "change-detector"
@@ -407,6 +408,8 @@ class DetectedMask:
 
     def _bands(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """The detector's bands; a missing band is 0, or NaN where the image is."""
+        if self.channels == tuple(range(len(image))):
+            return image.to(dtype)
         zeros = torch.where(torch.isnan(image[:1]), torch.nan, 0.0)
         parts = [zeros if at is None else image[at : at + 1] for at in self.channels]
         return torch.cat(parts).to(dtype)

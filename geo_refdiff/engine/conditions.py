@@ -205,7 +205,7 @@ class ConditionReader:
         lr = self.filled(inputs, LR_MARGIN)[:, :count]
         ref = inputs.ref
         if ref is not None and inputs.ref_valid is not None:
-            ref = torch.where(inputs.ref_valid, radiometry.units.to_model(self._matched(ref)), torch.nan)
+            ref = self._in_units(ref, inputs.ref_valid)
         by_itself = self.plan.sensor.consistency == "off"
         return Conditions(inputs.windows, radiometry.units.to_model(lr), ref, inputs.mask, by_itself, self.plan.seed)
 
@@ -215,6 +215,12 @@ class ConditionReader:
         at = (..., slice(spare, inputs.lr.shape[-2] - spare), slice(spare, inputs.lr.shape[-1] - spare))
         values, valid = inputs.lr[at].to(torch.float32), inputs.lr_valid[at]
         return fill_missing(values, valid, self.rounds, self.plan.radiometry.fill)
+
+    def _in_units(self, ref: Tensor, valid: Tensor) -> Tensor:
+        """The reference in the scene's radiometry and the restorer's units, NaN where it is not valid."""
+        image = self.plan.radiometry.units.to_model(self._matched(ref))
+        whole = valid.device.type == "cpu" and bool(valid.all())  # on a GPU asking would wait for it
+        return image if whole else torch.where(valid, image, torch.nan)
 
     def _matched(self, ref: Tensor) -> Tensor:
         """The reference in the scene's radiometry, float32 digital numbers."""
@@ -254,7 +260,7 @@ class ConditionReader:
     def _reference_units(self, window: Window) -> Tensor:
         """The reference on the output lattice in the scene's radiometry and the restorer's units, NaN where missing."""
         values, valid = (torch.from_numpy(part) for part in self._reference(window))
-        return torch.where(valid, self.plan.radiometry.units.to_model(self._matched(values)), torch.nan)
+        return self._in_units(values, valid)
 
     def _local(self, window: Window) -> Window:
         row, col = self.plan.lr_origin
