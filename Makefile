@@ -37,8 +37,8 @@ bench-gpu: $(VENV)/.ready   # says "not measured" where there is no GPU
 sample: $(VENV)/.ready
 	$(BIN)/python -m sample_tiles.painter valley
 
-# The bundled model `default` anew: weights of the losses, indexes of the data, landscapes, then its stages on two processes.
-# Goes on where it stopped.
+# The bundled model `default` again: weights of the losses, indexes of the data, landscapes, then its stages on two processes.
+# Continues where it stopped.
 DATA ?= $(or $(GEO_REFDIFF_DATA),../shared/data)
 KEPT := $(foreach city,chico claremont long_beach palm_springs,$(city)/007 $(city)/050)
 TRAIN := OMP_NUM_THREADS=1 GEO_REFDIFF_DATA=$(DATA) $(BIN)/torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train

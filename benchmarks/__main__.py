@@ -9,7 +9,7 @@ from importlib import import_module
 import benchmarks
 
 LEFT_OUT = ("__main__", "pictures")
-"""The latter draws the pictures of docs, which are part of the project, anew."""
+"""The latter draws the pictures of docs, which are part of the project, again."""
 
 
 def run_all() -> int:

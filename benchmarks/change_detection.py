@@ -135,7 +135,7 @@ def main(landscapes: str, places: int, city: str, restore: int, model: str) -> N
         sensor = SensorModel(scale)
         kinds = {
             "same date": [lr_sample(against(p, p.new), sensor, noise=1.0) for p in pairs[::2]],
-            "same date, exposed anew": [lr_sample(against(p, exposed(p.new)), sensor, noise=1.0) for p in pairs[::2]],
+            "same date, other exposure": [lr_sample(against(p, exposed(p.new)), sensor, noise=1.0) for p in pairs[::2]],
             "another year": [lr_sample(p, sensor) for p in pairs],
         }
         shares = ", ".join(f"{name} {reported(network, samples, limit):.2%}" for name, samples in kinds.items())

@@ -919,7 +919,7 @@ class BatchOptions(Options, frozen=True, kw_only=True):
         ),
     ] = None
     retry_failed: Annotated[bool, Option(help="Try areas that failed before once more.")] = False
-    overwrite: Annotated[bool, Option(help="Begin anew; replace outputs that are there.")] = False
+    overwrite: Annotated[bool, Option(help="Start over; replace outputs that are there.")] = False
     report: Annotated[
         str | None,
         Option(help="HTML page to write: map, thumbnails, figures; replaces its own.", metavar="FILE"),
@@ -1083,7 +1083,7 @@ class TrainOptions(Options, frozen=True, kw_only=True):
 
     device: Annotated[Literal["auto", "cpu", "cuda"], Option(help="Where to compute.")] = "auto"
     resume: Annotated[bool, Option(help="Continue with the run in the folder; begin where there is none.")] = False
-    overwrite: Annotated[bool, Option(help="Begin anew although the folder holds a run.")] = False
+    overwrite: Annotated[bool, Option(help="Start over although the folder holds a run.")] = False
     dry_run: Annotated[bool, Option(help="Check configuration and data, make one batch, train nothing.")] = False
 
 

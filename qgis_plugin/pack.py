@@ -1,6 +1,6 @@
 """Packs the QGIS plugin as a zip: `python qgis_plugin/pack.py DIST` says where. The same files, the same bytes.
 
-With geo-refdiff installed, `python qgis_plugin/pack.py --options` writes the plugin's options.json anew: what its forms
+With geo-refdiff installed, `python qgis_plugin/pack.py --options` rewrites the plugin's options.json: what its forms
 know of the command's options.
 """
 

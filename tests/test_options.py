@@ -189,7 +189,7 @@ def test_options_of_a_run_are_checked_like_the_others(call: Callable[[], object]
         ({"no_change": 3}, "--no-change goes with a mask from a file: give --mask FILE, or leave it out"),
     ],
 )
-def test_what_makes_no_sense_is_told_with_the_way_out(given: dict[str, Any], words: str) -> None:
+def test_what_makes_no_sense_is_reported_with_the_way_out(given: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError) as caught:
         UpscaleOptions.of(**given)
     assert words in str(caught.value)
@@ -228,7 +228,7 @@ def test_keywords_survive_json() -> None:
 def test_the_forms_of_qgis_know_the_options_as_they_are() -> None:
     file = ROOT / "qgis_plugin" / "geo_refdiff_qgis" / "options.json"
     kept = json.loads(file.read_text(encoding="utf-8"))
-    assert kept == as_forms(), f"write {file.name} anew: python qgis_plugin/pack.py --options"
+    assert kept == as_forms(), f"write {file.name} again: python qgis_plugin/pack.py --options"
 
 
 def test_a_single_text_is_no_list_of_them() -> None:

@@ -1,4 +1,4 @@
-"""The folder of a batch: held by one client, begun anew or continued only as asked."""
+"""The folder of a batch: held by one client, started over or continued only as asked."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def settled(folder: Path, settings: Settings, *, overwrite: bool) -> Settings:
     Args:
         folder: of the batch.
         settings: of this run.
-        overwrite: begin anew.
+        overwrite: start over.
 
     Raises:
         ResumeError: the batch that is there has others, which are named.
@@ -120,13 +120,13 @@ def _read(path: Path, folder: Path) -> Settings:
         return msgspec.json.decode(text, type=Settings)
     except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise ResumeError(
-            f"{path}: is damaged ({error}); begin anew with --overwrite, or choose another --out"
+            f"{path}: is damaged ({error}); start over with --overwrite, or choose another --out"
         ) from error
 
 
 def _other(folder: Path, what: str) -> ResumeError:
     return ResumeError(
-        f"{folder}: holds a batch of other settings: {what}; give the same, another --out, or --overwrite to begin anew"
+        f"{folder}: holds a batch of other settings: {what}; give the same, another --out, or --overwrite to start over"
     )
 
 

@@ -120,7 +120,7 @@ class Manifest:
 
         Args:
             areas: one row each.
-            keep: names of rows that stay as they are; those of all other areas are begun anew.
+            keep: names of rows that stay as they are; those of all other areas start over.
 
         Raises:
             OutputError: it cannot be written.
@@ -359,7 +359,7 @@ def check_outlines(folder: Path, areas: Sequence[Area], old: Mapping[str, Row]) 
     if moved:
         raise ResumeError(
             f"{folder}: area '{moved[0]}'{f' and {len(moved) - 1} more' if len(moved) > 1 else ''} had another "
-            f"outline when the batch began; choose another --out, or --overwrite to begin anew"
+            f"outline when the batch began; choose another --out, or --overwrite to start over"
         )
 
 

@@ -171,7 +171,7 @@ def _upscaled(job: Job, progress: ProgressCallback | None, runner: BlockRunner, 
             result = upscale(job.scene, resume=True, overwrite=settings.replace, **options)
         except BusyError:
             raise
-        except ResumeError:  # blocks of other inputs or another version: this area is begun anew
+        except ResumeError:  # blocks of other inputs or another version: this area starts over
             result = upscale(job.scene, overwrite=True, **options)
     if settings.replace:
         _remove_other_form(out)

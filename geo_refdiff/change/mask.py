@@ -274,7 +274,7 @@ def open_mask(
     elif record.raster:
         mask = ClassMask(record.raster, target, values, displacement, colours=record.kind == "colours")
     else:
-        raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start anew")
+        raise InputError(f"the plan's change mask is damaged (kind {record.kind} without a file); start over")
     if record.confidence is None:
         return mask
     return ConfidenceMask(mask, record.confidence, target, record.min_confidence, displacement)

@@ -104,7 +104,7 @@ def _check_archive(path: Path) -> None:
     with path.open("rb") as stream:
         if stream.read(4) != b"PK\x03\x04":
             raise ModelError(
-                f"{path}: not a file from torch.save, or one of torch before 1.6 (which has to be saved anew)"
+                f"{path}: not a file from torch.save, or one of torch before 1.6 (which has to be saved again)"
             )
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()

@@ -78,7 +78,7 @@ class Workdir:
                 more = f"; and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
                 raise ResumeError(
                     f"{self.path}: cannot be resumed, this is not the same run: {'; '.join(changed[:_SHOWN])}{more}; "
-                    f"give the same inputs and options, or start anew with --overwrite"
+                    f"give the same inputs and options, or start over with --overwrite"
                 )
             self.clean()
             try:
@@ -91,7 +91,7 @@ class Workdir:
             return plan
         if self.plan.exists() and not overwrite and self._holds_blocks():
             raise ResumeError(
-                f"{self.path}: holds an unfinished run; continue with --resume or start anew with --overwrite"
+                f"{self.path}: holds an unfinished run; continue with --resume or start over with --overwrite"
             )
         used_by_workers = self.workers.exists()
         with held(self.workers, str(self.path), "wait for its workers") if used_by_workers else nullcontext():

@@ -381,4 +381,4 @@ def _is_plain(file: Path) -> bool:
 
 
 def _not_followed(path: Path) -> OutputError:
-    return OutputError(f"{path}: is a link, which is not followed; remove it, and start anew with --overwrite")
+    return OutputError(f"{path}: is a link, which is not followed; remove it, and start over with --overwrite")

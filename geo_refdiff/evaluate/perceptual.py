@@ -52,7 +52,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: no state dict of plain tensors can be read from it ({type(error).__name__}); "
-            f"fetch it again, or save it anew with torch.save(model.state_dict(), ...)"
+            f"fetch it again, or save it again with torch.save(model.state_dict(), ...)"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]

@@ -1,4 +1,4 @@
-"""The published network of Ref-Diff (Dong et al., CVPR 2024, section 3.2, figure 2), written anew from its description.
+"""The published network of Ref-Diff (Dong et al., CVPR 2024, section 3.2, figure 2), written from its description.
 
 Its modules carry the published parameter names, so that published weights load as they are:
 ``model.enc.{R}x{R}_block{i}`` and so on, R being the training size on that level. R only names things and places
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geo_refdiff.nn.published_blocks import PositionalEmbedding, ResampleConv, ResidualBlock, group_norm
+from geo_refdiff.nn.published_blocks import PositionalEmbedding, ResampleConv, UNetBlock, group_norm
 
 
 class ChangeAwareUNet(nn.Module):
@@ -55,12 +55,12 @@ class ChangeAwareUNet(nn.Module):
             size = img_resolution >> level
             name = f"{size}x{size}"
             if level:
-                self.enc[f"{name}_down"] = ResidualBlock(channels, channels, direction="down", **settings)
+                self.enc[f"{name}_down"] = UNetBlock(channels, channels, direction="down", **settings)
                 skips.append(channels)
             for index in range(num_blocks):
                 before, channels = channels, model_channels * factor
                 attends = size in attn_resolutions
-                self.enc[f"{name}_block{index}"] = ResidualBlock(before, channels, attention=attends, **settings)
+                self.enc[f"{name}_block{index}"] = UNetBlock(before, channels, attention=attends, **settings)
                 skips.append(channels)
 
         self.dec = nn.ModuleDict()
@@ -69,14 +69,14 @@ class ChangeAwareUNet(nn.Module):
             size = img_resolution >> level
             name = f"{size}x{size}"
             if level == len(channel_mult) - 1:
-                self.dec[f"{name}_in0"] = ResidualBlock(channels, channels, attention=True, **settings)
-                self.dec[f"{name}_in1"] = ResidualBlock(channels, channels, **settings)
+                self.dec[f"{name}_in0"] = UNetBlock(channels, channels, attention=True, **settings)
+                self.dec[f"{name}_in1"] = UNetBlock(channels, channels, **settings)
             else:
-                self.dec[f"{name}_up"] = ResidualBlock(channels, channels, direction="up", **settings)
+                self.dec[f"{name}_up"] = UNetBlock(channels, channels, direction="up", **settings)
             for index in range(num_blocks + 1):
                 before, channels = channels + skips.pop(), model_channels * factor
                 attends = index == num_blocks and size in attn_resolutions
-                self.dec[f"{name}_block{index}"] = ResidualBlock(before, channels, attention=attends, **settings)
+                self.dec[f"{name}_block{index}"] = UNetBlock(before, channels, attention=attends, **settings)
         self.dec[f"{name}_aux_norm"] = group_norm(channels)
         self.dec[f"{name}_aux_conv"] = ResampleConv(channels, img_channels, 3)
         nn.init.normal_(self.dec[f"{name}_aux_conv"].get_parameter("weight"), std=1e-5)
@@ -90,10 +90,10 @@ class ChangeAwareUNet(nn.Module):
         h = torch.cat([x, lr, ref, mask], dim=1)
         skips: list[Tensor] = []
         for block in self.enc.values():
-            h = block(h, embedding) if isinstance(block, ResidualBlock) else block(h)
+            h = block(h, embedding) if isinstance(block, UNetBlock) else block(h)
             skips.append(h)
         for name, block in self.dec.items():
-            if not isinstance(block, ResidualBlock):
+            if not isinstance(block, UNetBlock):
                 h = F.silu(block(h)) if name.endswith("_aux_norm") else block(h)
                 continue
             if "_block" in name:

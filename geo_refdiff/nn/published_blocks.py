@@ -61,11 +61,12 @@ class ResampleConv(nn.Conv2d):
         return super().forward(x)
 
 
-class SpatialFeatureTransform(nn.Module):
+class PublishedFeatureTransform(nn.Module):
     """Ref-Diff equation 3: F' = gamma(F_e (+) F) * F + beta(F_e (+) F), (+) joins channels.
 
     F_e is the raw condition, resized to the features by nearest neighbour; gamma (which ends in a sigmoid) and beta
-    are each conv 3 x 3, leaky ReLU, conv 3 x 3.
+    are each conv 3 x 3, leaky ReLU, conv 3 x 3. The compact network's `nn.layers.SpatialFeatureTransform` takes learned
+    features at their own size and shares one hidden layer.
     """
 
     def __init__(self, condition: int, channels: int) -> None:
@@ -85,12 +86,13 @@ class SpatialFeatureTransform(nn.Module):
         return result
 
 
-class ResidualBlock(nn.Module):
+class UNetBlock(nn.Module):
     """A DDPM++ residual block; with `condition` channels a change-aware block (Ref-Diff section 3.2, figure 2).
 
     Plain: norm, SiLU, conv, noise embedding, norm, SiLU, dropout, conv. Change-aware: norm, SFT with LR and mask,
     SiLU, conv, norm, SFT with reference and mask, noise embedding, SiLU, dropout, conv. Then the residual, and
-    single-head attention where `attention` is set. Sums of two branches are scaled by sqrt(1/2).
+    single-head attention where `attention` is set. Sums of two branches are scaled by sqrt(1/2). Group norm needs whole
+    windows; the compact network's `nn.layers.ResidualBlock` norms each pixel by itself.
     """
 
     def __init__(
@@ -113,8 +115,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = ResampleConv(outputs, outputs, 3)
         projects = bool(direction) or inputs != outputs
         self.skip = ResampleConv(inputs, outputs, 1, direction) if projects else None
-        self.sft0 = SpatialFeatureTransform(condition, inputs) if condition else None
-        self.sft1 = SpatialFeatureTransform(condition, outputs) if condition else None
+        self.sft0 = PublishedFeatureTransform(condition, inputs) if condition else None
+        self.sft1 = PublishedFeatureTransform(condition, outputs) if condition else None
         self.norm2 = group_norm(outputs) if attention else None
         self.qkv = ResampleConv(outputs, 3 * outputs, 1) if attention else None
         self.proj = ResampleConv(outputs, outputs, 1) if attention else None

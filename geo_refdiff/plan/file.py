@@ -33,7 +33,7 @@ def read_plan(path: Path) -> Plan:
         text = path.read_bytes()
     except OSError as error:
         raise ResumeError(
-            f"{path}: the plan cannot be read ({one_line(error)}); start anew with --overwrite"
+            f"{path}: the plan cannot be read ({one_line(error)}); start over with --overwrite"
         ) from error
     return parsed(text)
 
@@ -51,7 +51,7 @@ def parsed(text: bytes | str) -> Plan:
         if data.get("version") != VERSION:
             raise ResumeError(
                 f"the plan has format version {str(data.get('version'))[:20]}, this program writes {VERSION}; "
-                f"start anew with --overwrite"
+                f"start over with --overwrite"
             )
         plan = msgspec.convert(_nodata_as_numbers(data), Plan)
         _check_plan(plan)
@@ -59,7 +59,7 @@ def parsed(text: bytes | str) -> Plan:
         if extra:
             raise ValueError(f"{extra[0]}, which does not belong to it")
     except (msgspec.MsgspecError, ArithmeticError, RecursionError, TypeError, ValueError) as error:
-        raise ResumeError(f"the plan is damaged ({one_line(error)}); start anew with --overwrite") from error
+        raise ResumeError(f"the plan is damaged ({one_line(error)}); start over with --overwrite") from error
     return plan
 
 

@@ -355,7 +355,7 @@ class Plan:
         return self.scene.crs_wkt if number is None else f"EPSG:{number}"
 
     def restorer(self, model: Model) -> Restorer:
-        """The restorer that the plan was made for, of a model opened anew."""
+        """The restorer that the plan was made for, with its model opened again."""
         sensor = SensorModel(self.grid.scale, self.psf_sigma, self.sensor.kernel)
         return model.make(sensor, self.bands.channels)
 

@@ -19,7 +19,7 @@ _Info = TypeVar("_Info", RasterInfo, VectorInfo)
 
 
 def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
-    """Look at the scene, the reference, their clouds, the mask and its confidence anew.
+    """Look at the scene, the reference, their clouds, the mask and its confidence again.
 
     Args:
         plan: as it was made, or as it was read from a file, without the signatures of URLs.
@@ -39,7 +39,7 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
             return None
         name = info.path if called is None else called.get(unsigned(info.path))
         if name is None:
-            raise ResumeError(f"the plan names {info.path}, which was not asked for; remove the plan, and plan anew")
+            raise ResumeError(f"the plan names {info.path}, which was not asked for; remove the plan, and plan again")
         now = look(name, info)
         if _unsigned(now) != _unsigned(info):
             raise InputError(f"{info.path}: is another file here, or was changed")
@@ -56,7 +56,7 @@ def check_inputs(plan: Plan, names: Iterable[str] | None = None) -> Plan:
         offered |= {} if own is None else {unsigned(own.path): own.path}
         name = offered.get(unsigned(layer.path))
         if name is None:
-            raise ResumeError(f"the plan names {layer.path}, which was not asked for; remove the plan, and plan anew")
+            raise ResumeError(f"the plan names {layer.path}, which was not asked for; remove the plan, and plan again")
         polygons = own.polygons if own is not None and name == own.path else ""
         now = cloud_layer(NamedLayer(name, layer.kind, polygons), info)
         if (now.size_bytes, now.mtime_ns) != (layer.size_bytes, layer.mtime_ns):

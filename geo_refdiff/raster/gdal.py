@@ -90,7 +90,7 @@ def check_proj() -> None:
     except (*GDAL_ERRORS, pyproj.exceptions.ProjError) as error:
         named = [f"{name}={os.environ[name]}" for name in ("PROJ_DATA", "PROJ_LIB") if name in os.environ]
         if not named:
-            raise InputError(f"PROJ's database cannot be read ({one_line(error, 120)}); install pyproj anew") from error
+            raise InputError(f"PROJ's database cannot be read ({one_line(error, 120)}); reinstall pyproj") from error
         raise InputError(
             f"{' and '.join(named)}: no database of coordinate systems that this program can read, likely another "
             f"program's; unset it: env -u {named[0].partition('=')[0]} geo-refdiff ..."

@@ -164,7 +164,7 @@ def _checked(dataset: Any, name: str, role: Role) -> RasterInfo:
     _check_shape(dataset, name)
     _check_georeference(dataset, name)
     _check_crs(dataset, name)
-    interp, dtypes = dataset.colorinterp, dataset.dtypes  # lists over all bands, made anew at each access
+    interp, dtypes = dataset.colorinterp, dataset.dtypes  # lists over all bands, rebuilt at each access
     if ColorInterp.alpha in interp:
         _check_chunks(dataset, name)
     data_bands = tuple(b for b, c in enumerate(interp, 1) if c != ColorInterp.alpha or not _is_alpha(dataset, b))

@@ -173,7 +173,7 @@ class Degradation:
         scale: output pixels along a scene pixel.
         seed: of the noise.
         sigma: N pairs of standard deviations, scene pixels: along the angle and across it.
-        apart: N times what is added to them in each band, scene px (bands beyond the last begin anew); () = nothing.
+        apart: N times what is added to them in each band, scene px (bands beyond the last start over); () = nothing.
         angle: N, radians, from the direction of rows (to the right) towards that of columns (downwards).
         motion: N lengths, scene pixels; 0 = none.
         resize: N names of resize kernels.

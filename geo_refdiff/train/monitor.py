@@ -65,7 +65,7 @@ class Monitor:
         self.done += 1
 
     def line(self, step: int, losses: dict[str, float], rate: float) -> None:
-        """A line of the log; counts since the last one start anew."""
+        """A line of the log; counts since the last one start over."""
         speed, share = _speed(self.images, self.busy, self.waited)
         record = {"step": step, "loss": sum(losses.values()), **losses, "rate": rate}
         self._write(record | {"images_per_s": round(speed, 2), "waiting": round(share, 4)})

@@ -234,7 +234,7 @@ def _check(before: RunProgress, config: TrainConfig, fingerprint: str, out: Path
     try:
         old = decode(TrainConfig, before.config, f"{out}: the run there")
     except OptionError as error:
-        raise ResumeError(f"{error}; it was made by another version: begin anew with --overwrite") from error
+        raise ResumeError(f"{error}; it was made by another version: start over with --overwrite") from error
     changed = _differences(old, config)
     shares = before.world * old.training.accumulate
     if shares != world_size * config.training.accumulate:
@@ -242,7 +242,7 @@ def _check(before: RunProgress, config: TrainConfig, fingerprint: str, out: Path
     if changed:
         raise ResumeError(f"{out}: the run there was made with other settings: {', '.join(changed)}")
     if before.fingerprint != fingerprint:
-        raise ResumeError(f"{out}: the run there learned from other data; give --overwrite to begin anew")
+        raise ResumeError(f"{out}: the run there learned from other data; give --overwrite to start over")
     training = config.training
     if before.step > training.steps:
         raise ResumeError(f"{out}: the run there is at step {before.step}, past training.steps = {training.steps}")

@@ -133,7 +133,7 @@ _CACHE = _Cache()
 
 
 def _restorer(ready: Ready) -> Restorer:
-    """The plan's restorer, made anew in a process that did not plan.
+    """The plan's restorer, rebuilt in a process that did not plan.
 
     Raises:
         ModelError: the model here is not the plan's.

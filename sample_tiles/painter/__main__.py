@@ -54,7 +54,7 @@ def pairs(seeds: str, out: Path, size: int, gsd: float) -> None:
 @painter.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path(__file__).parents[1] / "valley")
 def valley(folder: Path) -> None:
-    """Draw the sample scene anew."""
+    """Draw the sample scene again."""
     generate(folder)
     click.echo(f"{folder}: {sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.2f} MB")
 

@@ -98,7 +98,7 @@ def test_work_begins_before_all_is_planned(country: Country, tmp_path: Path, mon
     assert (log.count("planned"), log.count("done")) == (6, 5)
 
 
-def test_scenes_that_do_not_fit_are_told_and_not_counted(country: Country, tmp_path: Path) -> None:
+def test_scenes_that_do_not_fit_are_reported_and_not_counted(country: Country, tmp_path: Path) -> None:
     """The eastern scene in other units: the manifest names what is used, and says what is not, after the run, too."""
     with rasterio.open(country.scenes / "east_20210613.tif", "r+") as dataset:
         dataset.scales = (1e-4,) * 3
@@ -343,7 +343,7 @@ def test_other_settings_are_refused_by_name(country: Country, tmp_path: Path) ->
     assert pixels(out / "plain.tif")[0].shape[1:] == (32, 32)
 
 
-def test_new_areas_join_and_gone_ones_are_told(country: Country, tmp_path: Path) -> None:
+def test_new_areas_join_and_gone_ones_are_reported(country: Country, tmp_path: Path) -> None:
     out = tmp_path / "out"
     batch(country.areas, country.sources(), out, options=OPTIONS)
     frame = geopandas.read_file(country.areas)
@@ -512,14 +512,14 @@ def test_tampered_settings_and_manifest_stay_inside(country: Country, tmp_path: 
     assert table(out).loc["plain", ["output", "status"]].tolist() == ["plain.tif", "done"]
     settings = out / "batch" / "batch.json"
     settings.write_text(settings.read_text().replace('"threads"', '"thread"').replace('"rules"', '"rule"'))
-    with pytest.raises(ResumeError, match=r"json: is damaged \(.*unknown field `rule`.*\); begin anew with --over"):
+    with pytest.raises(ResumeError, match=r"json: is damaged \(.*unknown field `rule`.*\); start over with --over"):
         batch(country.areas, country.sources(), out, options=OPTIONS)
     settings.write_text('{"version": 0}')
     with pytest.raises(ResumeError, match="format version: 0 -> 1; give the same, another --out, or --overwrite"):
         batch(country.areas, country.sources(), out, options=OPTIONS)
 
 
-def test_inputs_that_change_are_told(country: Country, tmp_path: Path) -> None:
+def test_inputs_that_change_are_reported(country: Country, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         batch(tmp_path / "none.gpkg", country.sources(), tmp_path / "out", options=OPTIONS)
 

@@ -127,7 +127,7 @@ def test_failures_are_tried_again(country: Country, sharded: Path) -> None:
     assert batch(country.areas, country.sources(), sharded, options=SHARDED, retry_failed=True).done == 5
 
 
-def test_begun_anew_in_another_form(country: Country, sharded: Path) -> None:
+def test_started_over_in_another_form(country: Country, sharded: Path) -> None:
     with pytest.raises(ResumeError, match=r"shard_size: 32 -> null; give the same, another --out, or --overwrite"):
         batch(country.areas, country.sources(), sharded, options=PLAIN)
     with pytest.raises(ResumeError, match="shard_size: 32 -> 64"):

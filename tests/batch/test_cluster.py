@@ -263,7 +263,7 @@ def test_tasks_go_to_workers_that_have_what_they_need(
     assert bytes_of(tmp_path / "two") == expected
 
 
-def test_missing_resources_are_told_and_waited_for(
+def test_missing_resources_are_reported_and_waited_for(
     country: Country, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geo_refdiff.batch.cluster._NOTICE_AFTER", 0.5)
@@ -439,7 +439,7 @@ def test_embedded_workers_and_their_command(
     assert str(os.getpid()) not in "".join(workers)
 
 
-def test_second_client_is_told_who_holds_the_folder(country: Country, tmp_path: Path) -> None:
+def test_second_client_is_shown_who_holds_the_folder(country: Country, tmp_path: Path) -> None:
     import socket
 
     code = (

@@ -94,7 +94,7 @@ def test_plan_only_is_a_dry_run_of_the_same_command(
         assert cli([*command, *more]) == 0
         assert f"{would_run} of 3 areas would run" in capsys.readouterr().out
     for more, output in (
-        (["4"], "scale: 2 -> 4; give the same, another --out, or --overwrite to begin anew"),
+        (["4"], "scale: 2 -> 4; give the same, another --out, or --overwrite to start over"),
         (["2", "--mask", "none"], 'mask: [] -> ["none"]'),
         (["2", "--workers", "1", "--resource", "GPU=0"], "resource 'GPU=0': give NAME=NUMBER"),
     ):
@@ -120,7 +120,9 @@ def test_empty_shard_is_made_again(country: Country, one: Path, tmp_path: Path) 
     assert shard.read_bytes() == good
 
 
-def test_a_changed_input_is_told_and_made_of_again_only_if_asked(country: Country, one: Path, tmp_path: Path) -> None:
+def test_a_changed_input_is_reported_and_made_of_again_only_if_asked(
+    country: Country, one: Path, tmp_path: Path
+) -> None:
     out, scene = tmp_path / "out", country.scenes / "west_20210503.tif"
     batch(one, country.sources(), out, options=OPTIONS)
     assert batch(one, country.sources(), out, options=OPTIONS).notes == ()

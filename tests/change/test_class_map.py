@@ -73,7 +73,7 @@ def test_class_map_files(tmp_path: Path, name: str, text: str, want: dict[object
         ('{"classes": [{"value": 1}]}', InputError, "names no class"),
     ],
 )
-def test_bad_class_maps_are_told_in_one_line(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
+def test_bad_class_maps_are_reported_in_one_line(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
     (tmp_path / "m").write_text(text)
     with pytest.raises(error, match=words.replace("(", r"\(")) as result:
         read_class_map(tmp_path / "m", CLASSES)

@@ -123,7 +123,7 @@ def test_the_layout_tells_how_the_reference_lies_within_an_lr_pixel(scale: int) 
     assert torch.allclose(result[:, LAYOUT_SIDE + 1, 0], cell[:, rows, cols].mean((1, 2)) - cell.mean((1, 2)))
 
 
-def test_the_layout_is_told_where_the_reference_is_known() -> None:
+def test_the_layout_is_reported_where_the_reference_is_known() -> None:
     ref = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ref[:, :5, :5] = torch.nan  # 25 of 64 of the first scene pixel, and part of parts
     ref[:, 8:, :5] = torch.nan  # most of another

@@ -213,7 +213,7 @@ def test_options_that_do_not_go_together(options: dict[str, Any], words: str) ->
         MaskOptions(**options)
 
 
-def test_files_are_told_without_layers() -> None:
+def test_files_are_reported_without_layers() -> None:
     request = MaskOptions(mask="a.gpkg|layername=x", class_map="m.csv", mask_confidence="c.tif")
     assert request.files == ("a.gpkg", "m.csv", "c.tif")
     assert MaskOptions(mask="auto").files == ()

@@ -35,8 +35,8 @@ for number, file in enumerate(files):
         args += ["--model", "matched-ref", "--scale", "4", "--ref", file]
     else:
         args += ["--model", "matched-ref", "--scale", "4", "--ref", good_reference, "--mask", file]
-    told, errors, begun = io.StringIO(), io.StringIO(), time.monotonic()
-    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(errors):
+    printed, errors, begun = io.StringIO(), io.StringIO(), time.monotonic()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         code = run(args)
     record = {"file": file, "code": code, "errors": errors.getvalue(), "seconds": time.monotonic() - begun}
     record["left"] = sorted(p.name for p in Path(folder).iterdir())

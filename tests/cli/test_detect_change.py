@@ -161,7 +161,7 @@ def test_polygons_and_the_raster_that_they_make_give_the_same_picture(
         (["--min-confidence", "0.5"], 2, "--min-confidence needs a confidence"),
     ],
 )
-def test_options_of_the_mask_are_told_in_one_line(
+def test_options_of_the_mask_are_reported_in_one_line(
     pair: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -31,7 +31,7 @@ def job(make_pair: Any, tmp_path: Path) -> list[str]:
     return [*map(str, words), "-o", str(tmp_path / "o.tif"), "--overwrite"]
 
 
-def test_every_long_command_can_be_told_how_much_to_say() -> None:
+def test_every_long_command_takes_verbose_and_quiet() -> None:
     for name, command in commands(cli):
         flags = {flag for parameter in command.params for flag in parameter.opts}
         assert name in SHORT or {"-v", "-q", "--log-file"} <= flags, name
@@ -90,7 +90,7 @@ def test_verbose_says_each_step(job: list[str], capsys: Told) -> None:
     assert not logging.getLogger("geo_refdiff").handlers  # nothing is left behind
 
 
-def test_a_log_file_holds_everything_and_is_gone_on_with(job: list[str], tmp_path: Path, capsys: Told) -> None:
+def test_a_log_file_holds_everything_and_is_appended_to(job: list[str], tmp_path: Path, capsys: Told) -> None:
     log = tmp_path / "run.log"
     assert run([*job, "-q", "--log-file", str(log)]) == 0
     first = log.read_text()

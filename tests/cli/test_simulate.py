@@ -1,4 +1,4 @@
-"""`geo-refdiff simulate`: what a person asks for, sees and is told."""
+"""`geo-refdiff simulate`: what a user asks for and sees."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_the_command_measures_reports_and_aligns(make: Make, tmp_path: Path, cap
     assert json.loads(capsys.readouterr().out)["files"]["out"] == str(out)
 
 
-def test_what_remains_in_a_small_scene_is_not_told_as_nothing(make: Make, tmp_path: Path, capsys: Any) -> None:
+def test_what_remains_in_a_small_scene_is_not_reported_as_nothing(make: Make, tmp_path: Path, capsys: Any) -> None:
     scene, ref = make(56, rows=11, cols=-6)
     picture, out = tmp_path / "p.png", tmp_path / "o.tif"
     assert run(["coregister", str(scene), str(ref), "--picture", str(picture)]) == 0
@@ -340,7 +340,7 @@ def test_what_detect_change_finds_is_used_where_it_was_found(make: Make, tmp_pat
         assert (used == dataset.read(1).repeat(8, 0).repeat(8, 1)).all()
 
 
-def test_without_a_fit_reference_no_change_is_looked_for_and_the_reason_is_told(
+def test_without_a_fit_reference_no_change_is_looked_for_and_the_reason_is_reported(
     make: Make, make_raster: Any, tmp_path: Path
 ) -> None:
     scene, ref = make()

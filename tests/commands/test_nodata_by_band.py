@@ -73,7 +73,7 @@ def test_every_overview_knows_them(make_scene: Any, tmp_path: Path) -> None:
         assert values[values > 0].min() > 900
 
 
-def test_a_zero_that_may_be_measured_is_kept_and_told(make_scene: Any, tmp_path: Path) -> None:
+def test_a_zero_that_may_be_measured_is_kept_and_reported(make_scene: Any, tmp_path: Path) -> None:
     scene, out = make_scene("uint16", 0), tmp_path / "o.tif"
     result = upscale(scene, model="bicubic-ibp", scale=SCALE, out=out)
     assert [note for note in result.notes if note.startswith("0, the nodata value, stands in band 2 where other bands")]

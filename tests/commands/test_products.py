@@ -151,7 +151,7 @@ def test_the_item_says_when_the_scene_was_taken(
     assert reported.get("start_datetime") == (reported["datetime"] if want[1] else None)
 
 
-def test_a_date_that_is_none_is_told_before_anything_runs(make_pair: Any, tmp_path: Path) -> None:
+def test_a_date_that_is_none_is_reported_before_anything_runs(make_pair: Any, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--scene-date 'may': give a date as 2021-05-03"):
         upscale(make_pair()[0], model="bicubic", scale=2, out=tmp_path / "o.tif", scene_date="may")
 

@@ -71,7 +71,7 @@ def test_a_dataset_in_memory_goes_as_long_as_it_is_open(make_pair: Any, tmp_path
         upscale(dataset, out=tmp_path / "p.tif", **QUICK)
 
 
-def test_what_is_no_file_is_told_with_the_way_out(make_pair: Any, tmp_path: Path) -> None:
+def test_what_is_no_file_is_reported_with_the_way_out(make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair(16, 16)
     out = tmp_path / "o.tif"
     output = pytest.raises(InputError, match="WarpedVRT has no name of its own; give what it warps")
@@ -103,7 +103,7 @@ def test_areas_of_interest_come_in_many_forms(make_pair: Any, tmp_path: Path, ki
     assert result.shape == (10, 10)
 
 
-def test_areas_that_are_none_are_told() -> None:
+def test_areas_that_are_none_are_reported() -> None:
     line = shapely.LineString([(0, 0), (1, 1)])
     with pytest.raises(GridError, match="holds no polygon with an area"):
         area_text(line)
@@ -138,7 +138,7 @@ def test_polygons_are_masks(make_pair: Any, tiny_compact: Path, tmp_path: Path, 
     assert len(list(cache.rglob("*.gpkg"))) == 1
 
 
-def test_masks_that_are_none_are_told(make_pair: Any, tmp_path: Path) -> None:
+def test_masks_that_are_none_are_reported(make_pair: Any, tmp_path: Path) -> None:
     scene, _ = make_pair(16, 16)
     frame = geopandas.GeoDataFrame(geometry=[square(0, 0, 1)])
     for mask, output in ((frame, "has no CRS"), (frame.set_crs(UTM).iloc[:0], "mask: holds no geometry")):
@@ -176,7 +176,7 @@ def test_a_mask_of_0_and_1_is_said_to_mean_what_it_is_taken_for(
         ("float32", 0, 0.1, None),
     ],
 )
-def test_a_missing_nodata_value_is_told(
+def test_a_missing_nodata_value_is_reported(
     make_raster: Any, tmp_path: Path, dtype: str, value: float, share: float, output: str | None
 ) -> None:
     values = np.random.default_rng(0).integers(1, 200, (3, 40, 50)).astype(dtype)

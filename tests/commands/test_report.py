@@ -21,26 +21,26 @@ from geo_refdiff.errors import OutputError
 from geo_refdiff.validate.validation import validate_product
 
 ASK = """<script>addEventListener("load", () => {
-  const at = id => document.getElementById(id), told = {};
-  told.mode = document.compatMode;
-  told.loaded = performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length;
-  told.wide = document.documentElement.scrollWidth - innerWidth;
-  told.images = [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, i.alt]);
-  told.layers = [...at("right").options].map(o => o.value);
-  told.hidden = at("compare").hidden;
+  const at = id => document.getElementById(id), shown = {};
+  shown.mode = document.compatMode;
+  shown.loaded = performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length;
+  shown.wide = document.documentElement.scrollWidth - innerWidth;
+  shown.images = [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight, i.alt]);
+  shown.layers = [...at("right").options].map(o => o.value);
+  shown.hidden = at("compare").hidden;
   const box = at("swipe").getBoundingClientRect();
-  told.box = [box.left, box.top, box.width, box.height];
-  told.clip = at("over").style.clipPath;
+  shown.box = [box.left, box.top, box.width, box.height];
+  shown.clip = at("over").style.clipPath;
   const drag = new PointerEvent("pointerdown", {clientX: box.left + box.width / 4, clientY: box.top + 9, buttons: 1});
   at("swipe").dispatchEvent(drag);
-  told.dragged = [Number(at("slide").value), at("over").style.clipPath];
+  shown.dragged = [Number(at("slide").value), at("over").style.clipPath];
   at("right").value = "source";
   at("right").dispatchEvent(new Event("change"));
-  told.source = at("under").src === document.querySelector('[data-view="0"] [data-key="source"]').src;
+  shown.source = at("under").src === document.querySelector('[data-view="0"] [data-key="source"]').src;
   at("view").value = "1";
   at("view").dispatchEvent(new Event("change"));
-  told.part = [at("over").naturalWidth, at("swipe").style.aspectRatio];
-  document.title = JSON.stringify(told);
+  shown.part = [at("over").naturalWidth, at("swipe").style.aspectRatio];
+  document.title = JSON.stringify(shown);
 });</script></head>"""
 
 
@@ -100,7 +100,7 @@ def test_the_page_tells_what_validate_tells_and_what_was_decided(make_pair: Any,
     assert assets["report"]["href"] == "./a<b>&c.html"
 
 
-def test_what_there_is_not_is_told(make_pair: Any, tiny_compact: Path, tmp_path: Path) -> None:
+def test_what_there_is_not_is_reported(make_pair: Any, tiny_compact: Path, tmp_path: Path) -> None:
     scene, _ = make_pair(24, 30)
     out = upscale(scene, model=tiny_compact, scale=4, out=tmp_path / "o.tif", products="report", uncertainty=2).out
     page = out.with_suffix(".html")

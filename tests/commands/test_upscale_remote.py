@@ -70,7 +70,7 @@ def test_finished_blocks_outlive_a_server_that_refuses(scene: Path, server: tupl
     assert out.stat().st_size > 0
 
 
-def test_a_busy_server_is_told_and_given_up_soon(
+def test_a_busy_server_is_reported_and_given_up_soon(
     server: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, status = server
@@ -85,7 +85,7 @@ def test_a_busy_server_is_told_and_given_up_soon(
     assert "its server does not give it" in error
 
 
-def test_a_server_busy_in_mid_run_is_told_and_given_up_soon(
+def test_a_server_busy_in_mid_run_is_reported_and_given_up_soon(
     server: tuple[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, status = server

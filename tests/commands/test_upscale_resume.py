@@ -97,7 +97,7 @@ def test_ctrl_c_leaves_a_resumable_state(make_pair: Any, tmp_path: Path) -> None
     with pytest.raises(Interrupted, match=r"of 30 blocks are finished .* --resume"):
         upscale(scene, model=Stops, out=out, **OPTIONS)
     assert not out.exists()
-    with pytest.raises(ResumeError, match="continue with --resume or start anew with --overwrite"):
+    with pytest.raises(ResumeError, match="continue with --resume or start over with --overwrite"):
         upscale(scene, model="bicubic-ibp", out=out, **OPTIONS)
     upscale(scene, model="bicubic-ibp", out=out, resume=True, **OPTIONS)
     assert out.read_bytes() == expected

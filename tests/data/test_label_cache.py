@@ -124,7 +124,7 @@ def test_other_rules_make_other_labels(index: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("harm", ["cut short", "no file at all", "another file", "a label less"])
-def test_a_broken_cache_is_made_anew(index: Path, harm: str) -> None:
+def test_a_broken_cache_is_rebuilt(index: Path, harm: str) -> None:
     expected = opened(index)
     kept = LabelCache(index).path
     if harm == "cut short":

@@ -162,7 +162,7 @@ def test_houses_on_bare_ground_are_found_by_their_edges() -> None:
     assert (mask[:, 156:] == 0).all()
 
 
-def test_specks_are_not_told() -> None:
+def test_specks_are_not_labelled() -> None:
     new = town()
     new[:, 30:34, 100:104] = 250  # a car on the lawn
     mask = labels_of(new, town())

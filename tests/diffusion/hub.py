@@ -72,8 +72,8 @@ class Handler(BaseHTTPRequestHandler):
             ]
             return self._answer(json.dumps(entries).encode(), head=head)
         if api:
-            told = {"id": "/".join(parts[:2]), "sha": commit, "siblings": [{"rfilename": name} for name in tags]}
-            return self._answer(json.dumps(told).encode(), head=head)
+            answer = {"id": "/".join(parts[:2]), "sha": commit, "siblings": [{"rfilename": name} for name in tags]}
+            return self._answer(json.dumps(answer).encode(), head=head)
         name = "/".join(parts[4:])
         if name not in tags:
             return self._answer(b"", status=404, **{"X-Error-Code": "EntryNotFound"})

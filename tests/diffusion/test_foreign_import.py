@@ -170,7 +170,7 @@ def test_the_error_names_what_was_asked_for(tmp_path, canary):
 
 def test_a_file_of_an_old_torch_says_so(tmp_path, monkeypatch, canary):
     publish(tmp_path / "old.pt", monkeypatch, f"open({str(canary)!r}, 'w').close()", legacy=True)
-    with pytest.raises(ModelError, match=r"torch before 1\.6 .which has to be saved anew"):
+    with pytest.raises(ModelError, match=r"torch before 1\.6 .which has to be saved again"):
         read_foreign(tmp_path / "old.pt")
     assert not canary.exists()
 

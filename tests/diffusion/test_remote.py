@@ -59,33 +59,33 @@ def hub(server: Server, tmp_path: Path, tiny_compact: Path, monkeypatch: pytest.
     return server
 
 
-def anew(url: str) -> remote.RemoteModel:
+def opened(url: str) -> remote.RemoteModel:
     """As another process would fetch it."""
     fetch_model.cache_clear()
     return fetch_model(url)
 
 
 def test_a_model_of_the_hub_is_pinned_kept_and_there_without_a_network(hub: Server, tiny_compact: Path) -> None:
-    now = anew("hf://owner/name")
+    now = opened("hf://owner/name")
     assert (now.source, now.name) == (f"hf://owner/name@{SECOND}", "owner/name")
     assert read_config(now.folder).halo == 24
     assert not (now.folder / "evil.py").exists()
-    before = anew("hf://owner/name@v1")
+    before = opened("hf://owner/name@v1")
     assert before.source == f"hf://owner/name@{FIRST}"
     assert model_digest(before.folder) == model_digest(tiny_compact)
     weights = [path for path in hub.sent if path.endswith(".safetensors")]
     hub.sent.clear()
-    assert anew("hf://owner/name").folder == now.folder
-    assert anew(before.source).folder == before.folder
+    assert opened("hf://owner/name").folder == now.folder
+    assert opened(before.source).folder == before.folder
     assert not [path for path in hub.sent if path.endswith(".safetensors")]
     assert len(weights) == 1  # both commits share them
     hub.shutdown()
     hub.server_close()
-    assert anew("hf://owner/name").folder == now.folder
-    assert anew(before.source).folder == before.folder
+    assert opened("hf://owner/name").folder == now.folder
+    assert opened(before.source).folder == before.folder
     assert load_denoiser("hf://owner/name").halo == 24
     with pytest.raises(ModelError, match=r"hf://owner/other: the Hub cannot be reached .* not in the cache") as caught:
-        anew("hf://owner/other")
+        opened("hf://owner/other")
     assert "\n" not in str(caught.value)
 
 
@@ -103,14 +103,14 @@ def test_what_the_hub_does_not_have_is_said_in_one_line(hub: Server, name: str, 
     hub.repositories["owner/bare"] = {FIRST: {"pytorch_model.bin": b"x"}}
     hub.branches["owner/bare", "main"] = FIRST
     with pytest.raises(ModelError, match=text) as caught:
-        anew(name)
+        opened(name)
     assert "\n" not in str(caught.value)
 
 
 def test_without_the_library_the_extra_is_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ModelError, match=r"pip install 'geo-refdiff\[hub\]'"):
-        anew("hf://owner/name")
+        opened("hf://owner/name")
 
 
 def packed(folder: Path, prefix: str = "model/", mode: str = "w:gz") -> bytes:
@@ -124,25 +124,25 @@ def packed(folder: Path, prefix: str = "model/", mode: str = "w:gz") -> bytes:
 def test_an_archive_is_fetched_once_and_again_when_it_changes(server: Server, tiny_compact: Path) -> None:
     for path, prefix, mode in (("/a/m.tar.gz", "x/", "w:gz"), ("/a/n.tgz", "", "w:gz"), ("/a/o.tar", "./", "w")):
         server.files[path] = packed(tiny_compact, prefix, mode)
-        got = anew(server.url + path)
+        got = opened(server.url + path)
         assert {file.name for file in got.folder.iterdir()} == {file.name for file in tiny_compact.iterdir()}
         assert got.source == f"{server.url}{path}#sha256={model_digest(tiny_compact)}"
         assert not list(got.folder.parent.glob("fetching-*"))
     url, server.sent[:] = server.url + "/a/m.tar.gz", []
-    before = anew(url)
+    before = opened(url)
     assert server.sent == []  # 304
     config = json.loads((tiny_compact / "config.json").read_text())
     (tiny_compact / "config.json").write_text(json.dumps(config | {"halo": 20}))
     server.files["/a/m.tar.gz"] = packed(tiny_compact)
-    after = anew(url)
+    after = opened(url)
     assert read_config(after.folder).halo == 20
     assert before.folder.is_dir()
-    assert anew(before.source).folder == before.folder  # pinned: as it was
+    assert opened(before.source).folder == before.folder  # pinned: as it was
     server.status = 503
-    cached = anew(url)
+    cached = opened(url)
     assert (cached.folder, cached.offline) == (after.folder, "the server says 503 Service Unavailable")
     with pytest.raises(ModelError, match=r"b\.tar\.gz: cannot be fetched .*503.* is not in the cache"):
-        anew(f"{server.url}/b.tar.gz")
+        opened(f"{server.url}/b.tar.gz")
 
 
 def test_several_processes_may_fetch_at_once(server: Server, tiny_compact: Path) -> None:
@@ -158,7 +158,7 @@ def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp
     server.files["/m.tar.gz"] = packed(tiny_compact)
     server.files |= {f"/m/{path.name}": path.read_bytes() for path in tiny_compact.iterdir()}
     for path in ("/m.tar.gz", "/m"):
-        first, second = (anew(f"{server.url}{path}?token=SECRET{n}") for n in "12")
+        first, second = (opened(f"{server.url}{path}?token=SECRET{n}") for n in "12")
         assert first.folder == second.folder
         assert first.source == f"{server.url}{path}#sha256={model_digest(tiny_compact)}"
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and b"SECRET" in p.read_bytes()]
@@ -167,11 +167,11 @@ def test_signatures_are_recorded_nowhere(server: Server, tiny_compact: Path, tmp
 def test_another_model_than_the_pin_says_is_refused(server: Server, tiny_compact: Path) -> None:
     server.files["/m.tar.gz"] = packed(tiny_compact)
     good = model_digest(tiny_compact)
-    assert anew(f"{server.url}/m.tar.gz#sha256={good}").folder.name == good
+    assert opened(f"{server.url}/m.tar.gz#sha256={good}").folder.name == good
     with pytest.raises(ModelError, match=f"another model .SHA-256 {good}. than the pinned one"):
-        anew(f"{server.url}/m.tar.gz#sha256={'0' * 64}")
+        opened(f"{server.url}/m.tar.gz#sha256={'0' * 64}")
     with pytest.raises(ModelError, match="behind '#' stands sha256="):
-        anew(f"{server.url}/m.tar.gz#v1")
+        opened(f"{server.url}/m.tar.gz#v1")
 
 
 @pytest.mark.parametrize("shard_bytes", [None, 2000])
@@ -182,17 +182,17 @@ def test_a_folder_of_safetensors(server: Server, tiny_compact: Path, tmp_path: P
     assert (len(list(folder.glob("model-*.safetensors"))) > 2) == (shard_bytes is not None)
     server.files |= {f"/models/m/{path.name}": path.read_bytes() for path in folder.iterdir()}
     url = f"{server.url}/models/m"
-    got = anew(url)
+    got = opened(url)
     assert got.source == f"{url}#sha256={model_digest(folder)}"
     server.sent.clear()
-    assert anew(url + "/").folder.name == model_digest(folder)
-    again = anew(url)
+    assert opened(url + "/").folder.name == model_digest(folder)
+    again = opened(url)
     assert again.folder == got.folder
     server.shutdown()
     server.server_close()
-    assert anew(url).folder == got.folder
-    assert "refused" in anew(url).offline
-    assert anew(got.source).offline == ""
+    assert opened(url).folder == got.folder
+    assert "refused" in opened(url).offline
+    assert opened(got.source).offline == ""
 
 
 def member(name: str, content: bytes = b"{}", **changes: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -228,7 +228,7 @@ def test_hostile_archives_come_to_nothing(server: Server, tmp_path: Path, name: 
     server.files["/evil.tar.gz"] = stream.getvalue()
     before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
     with pytest.raises(ModelError, match=text) as caught:
-        anew(f"{server.url}/evil.tar.gz")
+        opened(f"{server.url}/evil.tar.gz")
     assert "\n" not in str(caught.value)
     assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
@@ -255,7 +255,7 @@ def claiming(size: int) -> bytes:
 def test_damaged_archives(server: Server, content: bytes, text: str) -> None:
     server.files["/m.tar.gz"] = content
     with pytest.raises(ModelError, match=text) as caught:
-        anew(f"{server.url}/m.tar.gz")
+        opened(f"{server.url}/m.tar.gz")
     assert "\n" not in str(caught.value)
 
 
@@ -266,7 +266,7 @@ def test_an_extended_header_of_any_length_takes_no_memory(server: Server) -> Non
     info.type, info.size = tarfile.XHDTYPE, 1 << 30
     server.files["/bomb.tar.gz"] = gzip.compress(info.tobuf(tarfile.PAX_FORMAT) + bytes(1 << 20))
     with pytest.raises(ModelError, match="no intact"):
-        anew(f"{server.url}/bomb.tar.gz")
+        opened(f"{server.url}/bomb.tar.gz")
 
 
 def test_a_file_beyond_the_limit_is_refused(
@@ -276,16 +276,16 @@ def test_a_file_beyond_the_limit_is_refused(
     monkeypatch.setattr(remote._get, "__defaults__", (1000,))
     server.files["/m.tar.gz"] = packed(tiny_compact)
     with pytest.raises(ModelError, match="larger than 1000 bytes"):
-        anew(f"{server.url}/m.tar.gz")
+        opened(f"{server.url}/m.tar.gz")
 
 
 def test_a_download_that_ends_early_is_not_kept(server: Server, tmp_path: Path, tiny_compact: Path) -> None:
     whole = packed(tiny_compact)
     server.files["/m.tar.gz"] = whole[: len(whole) // 2]
     with pytest.raises(ModelError, match="no intact"):
-        anew(f"{server.url}/m.tar.gz")
+        opened(f"{server.url}/m.tar.gz")
     server.files["/m.tar.gz"] = whole
-    assert anew(f"{server.url}/m.tar.gz").folder.is_dir()
+    assert opened(f"{server.url}/m.tar.gz").folder.is_dir()
 
 
 def test_other_commands_take_the_same_names(hub: Server) -> None:

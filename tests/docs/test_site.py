@@ -125,9 +125,9 @@ def test_the_site_has_every_page_of_the_menu(site: Path) -> None:
 
 def test_pages_from_disk_can_be_searched(site: Path, browse: Callable[..., str]) -> None:
     page = browse(site / "index.html", "--dump-dom", query="?q=lattice")
-    told = re.search(r'md-search-result__meta">\s*(\d+) matching documents', page)
-    assert told is not None
-    assert int(told[1]) > 1
+    matches = re.search(r'md-search-result__meta">\s*(\d+) matching documents', page)
+    assert matches is not None
+    assert int(matches[1]) > 1
     assert 'href="design.html' in page
 
 

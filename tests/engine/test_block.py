@@ -49,7 +49,7 @@ def test_the_batch_is_halved_until_it_fits(room: int, size: int) -> None:
     assert torch.equal(found, seven().lr.float() * 2)
 
 
-def test_one_window_too_many_is_told() -> None:
+def test_one_window_too_many_is_reported() -> None:
     with pytest.raises(OptionError, match="smaller --window"):
         in_batches(Small(0), seven(), 4)
 

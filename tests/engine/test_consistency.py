@@ -221,8 +221,10 @@ def test_a_fresh_strict_output_tells_what_it_did_not_reach(wide: bool, make_rast
     found = validate_product(result.out, scene)
     left, note = found.residual, result.notes[-1]
     others = left.beyond - left.saturated
-    told = f"did not reach {left.beyond} of 576 scene pixels (bands counted apart), off by up to {left.largest:.4g} DN"
-    assert told in note
+    stated = (
+        f"did not reach {left.beyond} of 576 scene pixels (bands counted apart), off by up to {left.largest:.4g} DN"
+    )
+    assert stated in note
     assert (f"{left.saturated} see pixels at the limits of uint16" in note) == (left.saturated > 0)
     assert (f"for {others} the declared PSF is too wide" in note) == wide
     assert (others > 0) == bool(found.broken) == wide
@@ -254,7 +256,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_texture: Any, tmp_path: Path) -> None:
-    """Of the file itself, at borders and beside missing pixels, too; what the type's range forbids is told."""
+    """Of the file itself, at borders and beside missing pixels, too; what the type's range forbids is reported."""
     dtype, nodata, low, span = KINDS[kind]
     sensor, shape = SensorModel(4), (2, 36, 44)
     fine = low + span * make_texture((2, 144, 176), 7, 1.0)
@@ -280,8 +282,8 @@ def test_strict_mode_on_every_valid_pixel(kind: str, make_raster: Any, make_text
         whole = np.broadcast_to(valid.any(axis=0), valid.shape)
         np.testing.assert_array_equal(dataset.dataset_mask() > 0, np.kron(whole[0], np.ones((4, 4))) > 0)
     left = np.abs(observed(image, whole, sensor) - scene.astype(float))[whole]
-    told = float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"])
-    assert left.max() == pytest.approx(told, rel=1e-3, abs=1e-6 if dtype == "float32" else 2e-3)
+    stated = float(tags["GEO_REFDIFF_SCENE_RESIDUAL_MAX"])
+    assert left.max() == pytest.approx(stated, rel=1e-3, abs=1e-6 if dtype == "float32" else 2e-3)
     assert int(tags["GEO_REFDIFF_SCENE_PIXELS"]) == left.size
     if dtype == "float32":
         assert left.max() < 1e-4

@@ -1,4 +1,4 @@
-"""What a run will take is told before it begins, from what runs took on this machine."""
+"""A run's time and memory are estimated before it begins, from what runs took on this machine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypat
     assert Speeds.load().seconds("a", 1.0) is None
 
 
-def test_a_run_is_told_before_it_begins_and_the_next_one_by_it(
+def test_a_run_is_estimated_before_it_begins_and_the_next_one_from_it(
     cache: Path, tmp_path: Path, make_pair: Callable[..., tuple[Path, Path]]
 ) -> None:
     scene, _ = make_pair(40, 48)
@@ -64,9 +64,9 @@ def test_a_run_is_told_before_it_begins_and_the_next_one_by_it(
     assert planned.estimate.blocks == 4
     assert "0.123 megapixels in 4 blocks" in str(planned)
     assert "time not known before the first block" in str(planned)
-    told: list[Progress] = []
-    done = upscale(scene, progress=told.append, **given)
-    assert [each.estimate for each in told if each.stage == "plan"] == [str(planned.estimate)]
+    reports: list[Progress] = []
+    done = upscale(scene, progress=reports.append, **given)
+    assert [each.estimate for each in reports if each.stage == "plan"] == [str(planned.estimate)]
     size = (tmp_path / "out.tif").stat().st_size
     assert size / 3 < planned.estimate.disk_bytes < 3 * size
     again = upscale(scene, plan_only=True, overwrite=True, **given)

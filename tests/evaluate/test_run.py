@@ -306,7 +306,7 @@ def test_window_disagreement_is_measured_at_the_stated_halo(tiny_compact: Path, 
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_deep_figures_are_there_with_their_weights_and_else_told_to_be_missing(
+def test_deep_figures_are_there_with_their_weights_and_else_reported_as_missing(
     data: str, tmp_path: Path, lpips_files: tuple[Path, Path], inception_file: Path, wanted: bool
 ) -> None:
     weights = {"alexnet": lpips_files[0], "lpips": lpips_files[1], "inception": inception_file} if wanted else {}

@@ -135,7 +135,7 @@ AREAS = st.fixed_dictionaries(
 
 
 def area_of(area: dict[str, Any], raster: dict[str, Any]) -> tuple[str | None, shapely.Geometry | None]:
-    """(as text, as polygon in the scene's CRS where that is easily told); corners are shares of the raster's sides."""
+    """(as text, as polygon in the scene's CRS if easy to write); corners are shares of the raster's sides."""
     u0, v0, u1, v1 = area["corners"]
     place = raster["transform"] @ Affine.scale(raster["width"], raster["height"])
     ring = [place @ at for at in ((u0, v0), (u1, v0), (u1, v1), (u0, v1))]

@@ -151,7 +151,7 @@ def test_linked_folder_of_the_run_is_refused(job: Path, secret: Path) -> None:
     assert everything(job, parts) == before
 
 
-def test_linked_block_is_written_anew_by_workers_and_refused_by_the_client(job: Path, secret: Path) -> None:
+def test_linked_block_is_rewritten_by_workers_and_refused_by_the_client(job: Path, secret: Path) -> None:
     before = secret.read_bytes()
     block = linked(job, "blocks/r00000_c00000.tif", secret)
     with pytest.raises(OutputError, match="is a link"):

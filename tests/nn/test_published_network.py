@@ -16,7 +16,7 @@ from geo_refdiff.diffusion.checkpoint import load_denoiser
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.diffusion.samplers import heun, published_start
 from geo_refdiff.nn.published import PublishedUNet
-from geo_refdiff.nn.published_blocks import PositionalEmbedding, ResidualBlock, SpatialFeatureTransform
+from geo_refdiff.nn.published_blocks import PositionalEmbedding, PublishedFeatureTransform, UNetBlock
 
 SMALL = {
     "img_resolution": 16,
@@ -176,7 +176,7 @@ def test_positional_embedding():
 
 
 def test_spatial_feature_transform_is_equation_3():
-    sft = SpatialFeatureTransform(4, 8)
+    sft = PublishedFeatureTransform(4, 8)
     filled(sft)
     features, condition = pattern(1, 8, 5, 6, pace=0.3), pattern(1, 4, 10, 12, pace=0.11)
     joined = torch.cat([features, condition[:, :, ::2, ::2]], dim=1)
@@ -190,7 +190,7 @@ def test_spatial_feature_transform_is_equation_3():
 
 
 def test_attention_is_softmax_over_pixels():
-    block = ResidualBlock(8, 8, 16, attention=True)
+    block = UNetBlock(8, 8, 16, attention=True)
     filled(block)
     x = pattern(2, 8, 3, 4, pace=0.37)
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_attention_is_softmax_over_pixels():
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_resampling_is_by_a_box(direction):
-    block = ResidualBlock(8, 8, 16, direction=direction)
+    block = UNetBlock(8, 8, 16, direction=direction)
     x = pattern(1, 8, 4, 6, pace=0.37)
     with torch.no_grad():
         torch.nn.init.dirac_(block.skip.weight)

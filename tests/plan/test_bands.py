@@ -114,7 +114,7 @@ def test_sentinel_2_names_are_known(make_info: Any) -> None:
     assert (chosen.scene, chosen.channels) == ((1, 2, 3, 4), (2, 1, 0, 3))
 
 
-def test_names_that_contradict_the_order_are_told(make_info: Any) -> None:
+def test_names_that_contradict_the_order_are_reported(make_info: Any) -> None:
     scene = make_info(4, names=("blue", "green", "red", "other"))
     with pytest.raises(InputError, match=r"\(blue, green, red, other\) is known to be nir; .* --model matched-ref"):
         choose_bands(scene, None, None, MODEL, ())
@@ -173,7 +173,7 @@ def test_the_reference_s_bands_are_the_user_s_choice(make_info: Any) -> None:
         choose_bands(scene, reference, None, (), (), False, [1, 2, 3, 6])
 
 
-def test_bands_taken_by_place_are_told(make_info: Any) -> None:
+def test_bands_taken_by_place_are_reported(make_info: Any) -> None:
     scene, reference = make_info(5, names=("a", "b", "c", "d", "e")), make_info(5, "b.tif")
     bands = choose_bands(scene, reference, None, (), ())
     assert list(band_notes(scene, reference, bands, bands, ()))[-1] == (

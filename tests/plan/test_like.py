@@ -124,9 +124,9 @@ def test_a_model_that_does_not_know_the_factor_says_so_with_the_way_out(
     asked = UpscaleOptions.of(model=str(tiny_compact), scale=3)
     with pytest.raises(ModelError, match="scale 3: model 'tiny-compact' knows 4, 8; for 3 give --model matched-ref"):
         make_outline(asked, inspect(scene, "scene"), inspect(ref, "reference"))
-    told = make_outline(UpscaleOptions.of(model=str(tiny_compact)), inspect(scene, "scene"), inspect(ref, "reference"))
-    assert told.scale == 4
-    assert told.notes[0] == (
+    made = make_outline(UpscaleOptions.of(model=str(tiny_compact)), inspect(scene, "scene"), inspect(ref, "reference"))
+    assert made.scale == 4
+    assert made.notes[0] == (
         "scale 4x (the reference's pixels are 3 times finer, but model 'tiny-compact' knows 4, 8); for 3 give "
         "--model matched-ref --scale 3 (bicubic-ibp without a reference)"
     )

@@ -139,15 +139,17 @@ def noisy_scene(path: Path, make_texture: Callable[..., np.ndarray]) -> Path:
     return path
 
 
-def test_noise_is_estimated_told_and_kept_in_the_plan(tmp_path: Path, make_texture: Callable[..., np.ndarray]) -> None:
+def test_noise_is_estimated_reported_and_kept_in_the_plan(
+    tmp_path: Path, make_texture: Callable[..., np.ndarray]
+) -> None:
     scene = noisy_scene(tmp_path / "scene.tif", make_texture)
     made = make_plan(scene, None, UpscaleOptions.of(model="bicubic-ibp", scale=4))
     assert made.plan.sensor.noise == pytest.approx([12, 20, 15], rel=0.2)
     assert parsed(json.dumps(made.plan.to_dict())).sensor.noise == made.plan.sensor.noise
-    told = [note for note in made.notes if "noise of the scene" in note]
-    assert len(told) == 1
-    assert "red 1" in told[0]
-    assert "--noise" in told[0]
+    noise_notes = [note for note in made.notes if "noise of the scene" in note]
+    assert len(noise_notes) == 1
+    assert "red 1" in noise_notes[0]
+    assert "--noise" in noise_notes[0]
 
 
 def test_a_reference_helps_to_tell_noise(tmp_path: Path) -> None:

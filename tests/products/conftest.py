@@ -264,7 +264,7 @@ def make_planetscope(tmp_path: Path) -> Make:
         usable[0] = 1
         if "udm2" not in without:
             write(folder / f"{scene}_3B_udm2_clip.tif", usable, 3)
-        told = "".join(
+        fields = "".join(
             f"<ps:bandSpecificMetadata><ps:bandNumber>{k}</ps:bandNumber>"
             f"<ps:reflectanceCoefficient>{2e-5 * k}</ps:reflectanceCoefficient></ps:bandSpecificMetadata>"
             for k in range(1, bands + 1)
@@ -272,7 +272,7 @@ def make_planetscope(tmp_path: Path) -> Make:
         if "metadata" not in without:
             (folder / f"{scene}_3B_AnalyticMS{eight}_metadata_clip.xml").write_text(
                 f'<ps:EarthObservation xmlns:ps="http://schemas.planet.com/ps/v1/planet_product_metadata_geocorrected_level">'
-                f"{told}</ps:EarthObservation>"
+                f"{fields}</ps:EarthObservation>"
             )
         return tmp_path / "order"
 

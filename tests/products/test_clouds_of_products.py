@@ -264,8 +264,8 @@ def test_detect_change_and_coregister_leave_clouds_out(make_sentinel_2: Make, tm
 
 def test_layers_that_do_not_fit_give_one_line(make_sentinel_2: Make, tmp_path: Path) -> None:
     folder = make_sentinel_2()
-    for mask, told in ((str(tmp_path / "no.tif"), "no such file"), ("scl:", "give auto, none, or a file")):
-        with pytest.raises((InputError, OptionError), match=told):
+    for mask, expected in ((str(tmp_path / "no.tif"), "no such file"), ("scl:", "give auto, none, or a file")):
+        with pytest.raises((InputError, OptionError), match=expected):
             run(folder, tmp_path / "out.tif", cloud_mask=mask)
     assert sorted(p.name for p in tmp_path.iterdir()) == [folder.name]
     plain = make_sentinel_2(level="L1C", without=("MSK",))
@@ -295,10 +295,12 @@ def test_a_batch_heeds_the_clouds_of_one_product_and_of_mosaics(make_sentinel_2:
     )  # fmt: skip
     assert done.done == 1
     _, valid = pixels(tmp_path / "out" / "a.tif")
-    told = np.zeros((2, SIDE, 44), int)  # 0 nothing, 1 clear, 2 cloudy
+    expected = np.zeros((2, SIDE, 44), int)  # 0 nothing, 1 clear, 2 cloudy
     for place, offset in enumerate((0, 20)):
-        told[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
-    layered = [np.where(told[k] > 0, told[k], told[1 - k]) for k in (0, 1)]  # which is on top is the batch's choice
+        expected[place][:, offset : offset + SIDE] = np.where(EMPTY, 0, np.where(CLOUDS, 2, 1))
+    layered = [
+        np.where(expected[k] > 0, expected[k], expected[1 - k]) for k in (0, 1)
+    ]  # which is on top is the batch's choice
     assert any(np.array_equal(valid, fine(seen == 1)) for seen in layered)
 
 

@@ -94,7 +94,7 @@ def test_before_baseline_4_there_is_no_offset(make_sentinel_2: Make) -> None:
 
 
 def test_broken_sentinel_2_products_give_one_line(make_sentinel_2: Make, zip_folder: Any, tmp_path: Path) -> None:
-    for options, told in (
+    for options, expected in (
         ({"without": ["B03"]}, r"band B03_10m is missing \(GRANULE/.*B03_10m.jp2\)"),
         (
             {"offset": None},
@@ -103,7 +103,7 @@ def test_broken_sentinel_2_products_give_one_line(make_sentinel_2: Make, zip_fol
         ({"baseline": "N/A"}, "PROCESSING_BASELINE is 'N/A', no number"),
     ):
         folder = make_sentinel_2(**options)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=expected):
             run(folder, tmp_path / "o.tif")
         shutil.rmtree(folder)
     folder = make_sentinel_2()
@@ -157,18 +157,18 @@ def test_landsat_level_1_is_scaled_by_its_mtl(make_landsat: Make) -> None:
 
 
 def test_broken_landsat_products_give_one_line(make_landsat: Make, tmp_path: Path) -> None:
-    for options, told in (
+    for options, expected in (
         ({"without": ["B4"]}, r"SR_B4.TIF is missing \(FILE_NAME_BAND_4\)"),
         ({"without": ["MTL"]}, "has no MTL file"),
     ):
         folder = make_landsat(**options)
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=expected):
             inspect(folder, "scene")
         shutil.rmtree(folder)
     folder = make_landsat()
     mtl = next(folder.glob("*_MTL.json"))
     whole = mtl.read_text()
-    for old, new, told in (
+    for old, new, expected in (
         ('"COLLECTION_NUMBER": "02"', '"COLLECTION_NUMBER": "01"', "is of Collection 01; give Collection 2"),
         ('"PROCESSING_LEVEL": "L2SP"', '"PROCESSING_LEVEL": "L3XX"', "processing level 'L3XX' is not supported"),
         ("LEVEL2_SURFACE_REFLECTANCE_PARAMETERS", "OTHER", "has no group LEVEL2_SURFACE"),
@@ -177,7 +177,7 @@ def test_broken_landsat_products_give_one_line(make_landsat: Make, tmp_path: Pat
         (whole[200:], "", "is no JSON"),
     ):
         mtl.write_text(whole.replace(old, new))
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=expected):
             inspect(folder, "scene")
     shutil.rmtree(folder)
     tar = make_landsat(tar=True)
@@ -250,7 +250,7 @@ def test_a_stac_item(make_stac_item: Make, tmp_path: Path, style: str, propertie
 def test_broken_stac_items_give_one_line(make_stac_item: Make) -> None:
     item = make_stac_item("planetary-computer", **{"s2:processing_baseline": "04.00"})
     whole = json.loads(item.read_text())
-    for change, told in (
+    for change, expected in (
         ({"assets": {}}, "the STAC item has no assets"),
         ({"assets": {"thumbnail": {"href": "a.png", "type": "image/png"}}}, r"none of its assets \(thumbnail\)"),
         ({"type": "Collection"}, "is no STAC item but Collection"),
@@ -258,7 +258,7 @@ def test_broken_stac_items_give_one_line(make_stac_item: Make) -> None:
         ({"properties": whole["properties"] | {"datetime": None}}, "its datetime 'None' is no date"),
     ):
         item.write_text(json.dumps(whole | change))
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=expected):
             inspect(item, "scene")
     item.write_text(json.dumps(whole))
     (item.parent / "assets" / "B03.tif").unlink()

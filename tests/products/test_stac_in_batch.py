@@ -30,9 +30,9 @@ def item(make_stac_item: Make) -> Path:
     """An item with its footprint."""
     path = make_stac_item()
     ground = gpd.GeoSeries([shapely.box(600_000, 5_399_760, 600_240, 5_400_000)], crs=32633).to_crs(4326).iloc[0]
-    told = json.loads(path.read_text())
-    told |= {"geometry": shapely.geometry.mapping(ground), "bbox": list(ground.bounds)}
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    content |= {"geometry": shapely.geometry.mapping(ground), "bbox": list(ground.bounds)}
+    path.write_text(json.dumps(content))
     return path
 
 
@@ -45,10 +45,10 @@ def done(source: Path, folder: Path) -> rasterio.DatasetReader:
 
 
 def test_items_collections_and_catalogues_by_common_names(item: Path, tmp_path: Path) -> None:
-    told = json.loads(item.read_text())
-    other = told | {"id": "another", "properties": told["properties"] | {"datetime": "2020-01-01T00:00:00Z"}}
+    content = json.loads(item.read_text())
+    other = content | {"id": "another", "properties": content["properties"] | {"datetime": "2020-01-01T00:00:00Z"}}
     several = tmp_path / "search.json"
-    several.write_text(json.dumps({"type": "FeatureCollection", "features": [other, told]}))
+    several.write_text(json.dumps({"type": "FeatureCollection", "features": [other, content]}))
     catalogue = pystac.Catalog("all", "all")
     catalogue.add_item(pystac.Item.from_file(str(item)))
     catalogue.normalize_hrefs(str(tmp_path / "stac"))
@@ -70,9 +70,11 @@ def test_items_collections_and_catalogues_by_common_names(item: Path, tmp_path: 
 
 
 def test_one_item_of_several_is_named(item: Path, tmp_path: Path) -> None:
-    told = json.loads(item.read_text())
+    content = json.loads(item.read_text())
     several = tmp_path / "search.json"
-    several.write_text(json.dumps({"type": "FeatureCollection", "features": [told | {"id": "a"}, told | {"id": "b"}]}))
+    several.write_text(
+        json.dumps({"type": "FeatureCollection", "features": [content | {"id": "a"}, content | {"id": "b"}]})
+    )
     out = tmp_path / "out.tif"
     upscale(f"{several}#b", out=out, **OPTIONS)
     with rasterio.open(out) as dataset:

@@ -69,7 +69,7 @@ SURE = {0.0: True, 0.39: True, 0.4: False, 0.41: False, 1.0: False, float("nan")
         ("by_hand.tif", "uint8", {0: True, 255: False}),
     ],
 )  # fmt: skip
-def test_kinds_are_told_by_name_and_values(
+def test_kinds_are_recognised_by_name_and_values(
     scene: RasterInfo, tmp_path: Path, name: str, dtype: str, values: dict[float, bool]
 ) -> None:
     grid = np.resize(np.array(list(values), dtype=dtype), (SIDE, SIDE))

@@ -102,7 +102,7 @@ def test_longitudes_beyond_180_are_the_same_places(
     assert (plain == values[0])[both].mean() > 0.97
 
 
-def test_an_approximate_datum_shift_is_told_with_its_accuracy(
+def test_an_approximate_datum_shift_is_reported_with_its_accuracy(
     make_raster: MakeRaster, make_texture: Callable[..., np.ndarray]
 ) -> None:
     image = np.round(20 + 200 * make_texture((3, 40, 40))).astype("uint8")

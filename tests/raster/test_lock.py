@@ -45,7 +45,7 @@ def test_held_by_another(tmp_path: Path, flock_fails: Any, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
-def test_a_disk_without_locks_is_used_and_told(
+def test_a_disk_without_locks_is_used_and_reported(
     tmp_path: Path, flock_fails: Any, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     flock_fails(number)
@@ -55,7 +55,7 @@ def test_a_disk_without_locks_is_used_and_told(
     assert reported.startswith("it: its disk knows no locks (")
 
 
-def test_other_errors_are_told_as_they_are(tmp_path: Path, flock_fails: Any) -> None:
+def test_other_errors_are_reported_as_they_are(tmp_path: Path, flock_fails: Any) -> None:
     flock_fails(errno.EIO)
     with pytest.raises(OutputError, match=r"lock: cannot be written: .*nput/output"), held(tmp_path / "lock", "it", ""):
         pass

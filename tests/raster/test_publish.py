@@ -207,7 +207,7 @@ def test_small_pictures_need_no_overviews(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset.read(), image)
 
 
-def test_an_output_is_not_overwritten_unless_told(tmp_path: Path) -> None:
+def test_an_output_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     vrt, _ = mosaic(tmp_path / "work", picture(1, 64, 64, "uint8"), None)
     out = tmp_path / "out.tif"
     out.write_text("mine")

@@ -159,7 +159,7 @@ def test_a_file_cut_short(tmp_path: Path) -> None:
         inspect(path, "scene")
 
 
-def test_damage_in_the_middle_is_told_when_it_is_read(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_reported_when_it_is_read(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 9, (1, 320, 320), np.uint8)
     path = write(tmp_path / "bad.tif", values, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
     with rasterio.open(path) as dataset:

@@ -162,7 +162,7 @@ def aoi_error(scene: Path, aoi: str) -> str:
     return str(caught.value)
 
 
-def test_boxes_in_another_order_or_in_degrees_are_told(make_raster: Callable[..., Path], tmp_path: Path) -> None:
+def test_boxes_in_another_order_or_in_degrees_are_reported(make_raster: Callable[..., Path], tmp_path: Path) -> None:
     scene = make_raster("scene.tif", np.ones((1, 20, 24), np.uint8))
     forth = pyproj.Transformer.from_crs(UTM, 4326, always_xy=True)
     with rasterio.open(scene) as dataset:
@@ -182,7 +182,7 @@ def test_boxes_in_another_order_or_in_degrees_are_told(make_raster: Callable[...
     assert "a vector file may be in any CRS" in aoi_error(scene, "1,2,3,4")
 
 
-def test_latitude_first_is_told_where_both_could_be_longitudes(
+def test_latitude_first_is_reported_where_both_could_be_longitudes(
     make_raster: Callable[..., Path], tmp_path: Path
 ) -> None:
     scene = make_raster(

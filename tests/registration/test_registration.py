@@ -81,7 +81,7 @@ def test_another_place_is_refused(pair: MakePair) -> None:
         assert found.reason.startswith("the images do not match (phase correlation")
 
 
-def test_what_cannot_be_told_is_said(pair: MakePair) -> None:
+def test_what_cannot_be_measured_is_reported(pair: MakePair) -> None:
     small = register_view(pair(20))
     assert (small.verdict, small.reason) == ("too small", "400 scene pixels valid in both images are too few")
     view = pair(64)

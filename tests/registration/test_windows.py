@@ -75,7 +75,7 @@ def test_a_moved_pair_is_a_pair_made_there(pair: MakePair, nodata: float) -> Non
         assert all((a == b).all() for a, b in zip(one, other, strict=True))
 
 
-def test_where_other_pixels_are_known_the_scene_is_described_anew(pair: MakePair) -> None:
+def test_where_other_pixels_are_known_the_scene_is_described_again(pair: MakePair) -> None:
     view = pair(64, (0.0, 0.0))
     first = Pair(view, (0.0, 0.0))
     beyond = first.moved((view.pad + 4.0, 0.0))

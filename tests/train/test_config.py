@@ -51,7 +51,7 @@ def read(text: str, tmp_path: Path, *overrides: str) -> TrainConfig:
         ("[report]\nlog_steps = 0", "report.log_steps is 0"),
         ("[model]\narchitecture = 'unet'", "model.architecture is 'unet': choose compact, published"),
         ("[model]\nwidths = []", "model.widths is []: expected `array` of length >= 1"),
-        ("[data]\non_error = 'go on'", "data.on_error is 'go on': choose skip, stop"),
+        ("[data]\non_error = 'continue'", "data.on_error is 'continue': choose skip, stop"),
         ("[data]\ntrain = ['a']\nweights = [1.0, 2.0]", "data.weights is (1.0, 2.0)"),
         ("[samples]\nscales = { 1 = 1.0 }", "samples.scales is {'1': 1.0}"),
         ("[samples]\nscales = { eight = 1.0 }", "at least one whole factor of 2 or more"),

@@ -1,4 +1,4 @@
-"""Two processes by torchrun over gloo learn what one does with the same batch; the first alone writes; they go on."""
+"""Two processes by torchrun over gloo learn what one does with the same batch; only the first writes; they resume."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_two_processes_learn_what_one_does(
     assert "torchrun --nproc-per-node 2 -m geo_refdiff.cli.main train" in (pair / "model" / "README.md").read_text()
     check_alike(pair, alone)
 
-    # what one began, two go on with
+    # what one began, two continue
     assert "continuing after step 2" in two(tiny_toml, half, "training.steps=4", more=("--resume",))
     check_alike(half, alone)
 

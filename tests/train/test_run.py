@@ -212,7 +212,7 @@ def test_more_steps_are_given_only_where_the_rate_would_have_been_the_same(
         trained(tiny_config("training.steps=40", "training.decay=0.5"), out, resume=True)
 
 
-def test_what_was_begun_anew_is_never_resumed_as_the_old_run(
+def test_what_was_started_over_is_never_resumed_as_the_old_run(
     tiny_config: Configs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, out = tiny_config("training.steps=2"), tmp_path / "run"

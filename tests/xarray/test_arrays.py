@@ -205,7 +205,7 @@ def test_every_second_pixel_is_twice_as_large(scene: Path, opened: Opened) -> No
 
 
 @pytest.mark.parametrize("source", ["raster", "odc", "stackstac", "masked"])
-def test_what_is_told_before_is_what_the_file_says_after(
+def test_what_is_announced_is_what_the_file_says_after(
     scene: Path, opened: Opened, tmp_path: Path, source: str
 ) -> None:
     array = {

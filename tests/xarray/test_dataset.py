@@ -60,7 +60,7 @@ def test_a_reference_may_be_a_dataset_and_a_step_of_time_a_scene(dataset: Any, o
     np.testing.assert_array_equal(lazy.blue[1].values, single.blue.values)
 
 
-def test_variables_that_do_not_go_together_are_told(dataset: Any) -> None:
+def test_variables_that_do_not_go_together_are_reported(dataset: Any) -> None:
     scene, _, _ = dataset
     for other, output in (
         (scene.red.astype("uint16"), "the data type of 'other' is uint16, of 'red' uint8"),
@@ -87,7 +87,7 @@ def test_polygons_go_with_arrays(dataset: Any, tmp_path: Path, monkeypatch: pyte
     assert lazy.red.values.any()
 
 
-def test_a_missing_nodata_value_is_told(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_nodata_value_is_reported(dataset: Any, caplog: pytest.LogCaptureFixture) -> None:
     scene, _, _ = dataset
     with caplog.at_level(logging.WARNING, "geo_refdiff.xarray"):
         scene.refdiff.upscale(model="bicubic", scale=2)

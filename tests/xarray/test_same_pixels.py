@@ -248,7 +248,9 @@ def test_like_as_an_array(make_pair: Any, opened: Opened, command: Command, kind
 
 
 @pytest.mark.parametrize("name", ["like", "cloud_mask"])
-def test_arrays_beside_files_are_told_the_way(make_pair: Any, opened: Opened, tmp_path: Path, name: str) -> None:
+def test_arrays_beside_files_are_refused_with_the_way_out(
+    make_pair: Any, opened: Opened, tmp_path: Path, name: str
+) -> None:
     scene, reference = make_pair(16, 20)
     options: dict[str, Any] = {"model": "bicubic", "out": tmp_path / "o.tif"}
     with pytest.raises(GeoRefDiffError, match=r"an array is no file: .* call array\.refdiff\.upscale"):
