@@ -16,7 +16,7 @@ from geo_refdiff.cli.console import message_options, say, show
 from geo_refdiff.cli.main import INTERRUPTED
 from geo_refdiff.cli.options import GroupedCommand, given, record_options, report_options, shared
 from geo_refdiff.cli.progress import RunMeter
-from geo_refdiff.options import ClusterOptions, RunOptions
+from geo_refdiff.options import ClusterOptions, RunOptions, fields_of
 
 if TYPE_CHECKING:
     from geo_refdiff.commands.upscale import UpscaleResult
@@ -48,8 +48,8 @@ def upscale(scene: str, out: str | None, as_json: bool, debug: bool, **options: 
     from geo_refdiff.raster.process import steady_heap
 
     steady_heap()
-    cluster = ClusterOptions.pop_from(options, others=options)  # click has checked the names
-    options = given(options)
+    cluster = ClusterOptions.among(options)
+    options = {name: value for name, value in given(options).items() if name not in fields_of(ClusterOptions)}
     try:
         with RunMeter() as meter:
             where = _on_workers(cluster, options, meter) if cluster.used else options

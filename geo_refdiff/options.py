@@ -15,8 +15,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache, cached_property, partial, wraps
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -202,33 +202,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, field.name, field.accepted(getattr(self, field.name)))
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """The record made of keywords.
-
-        Raises:
-            OptionError: an unknown name, with the nearest known one, or a value that makes no sense.
-        """
-        check_names(given, fields_of(cls))
-        return cls(**given)
-
-    @classmethod
     def among(cls, given: Mapping[str, Any]) -> Self:
         """The record made of those keywords that are its own."""
         return cls(**{name: given[name] for name in fields_of(cls) if name in given})
-
-    @classmethod
-    def pop_from(cls, given: dict[str, Any], others: Iterable[str]) -> Self:
-        """The record made of those keywords that are its own, which are removed from `given`.
-
-        Args:
-            given: keywords of a call.
-            others: names of the options that may stay in it.
-
-        Raises:
-            OptionError: one that is neither, with the nearest name; a value that makes no sense.
-        """
-        check_names(given, (*fields_of(cls), *others))
-        return cls(**{name: given.pop(name) for name in fields_of(cls) if name in given})
 
 
 @cache
@@ -1119,8 +1095,13 @@ class OptionRecords(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             OptionError: an unknown name, with the nearest known one, or what a record does not take.
         """
+        check_names(given, [name for some in cls.names().values() for name in some])
+        return cls.among(given)
+
+    @classmethod
+    def among(cls, given: Mapping[str, Any]) -> Self:
+        """The records made of those keywords that are their own."""
         names = cls.names()
-        check_names(given, [name for some in names.values() for name in some])
         return cls(
             **{
                 f.name: f.type(**{name: given[name] for name in names[f.name] if name in given})
@@ -1170,14 +1151,23 @@ _INDENTED: dict[str, Any] = {"initial_indent": " " * 4, "subsequent_indent": " "
 
 
 def takes_options(fields: Mapping[str, Field]) -> Callable[[_F], _F]:
-    """For a function with `**options`: the options in its signature and at the end of its docstring.
+    """For a function with `**options`: the options in its signature and at the end of its docstring, names checked.
 
     Args:
         fields: the options that it takes, parameters of its own included.
+
+    Raises:
+        OptionError: (the function) an unknown name, with the nearest known one.
     """
 
     def described(function: _F) -> _F:
         signature = inspect.signature(function)
+
+        @wraps(function)
+        def checked(*args: Any, **given: Any) -> Any:
+            check_names((name for name in given if name not in signature.parameters), fields)
+            return function(*args, **given)
+
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         more = [
             inspect.Parameter(
@@ -1186,10 +1176,10 @@ def takes_options(fields: Mapping[str, Field]) -> Callable[[_F], _F]:
             for f in fields.values()
             if f.name not in signature.parameters
         ]
-        function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        checked.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
         lines = [textwrap.fill(f"{f.name}: {f.help}", 116, **_INDENTED) for f in fields.values()]
-        function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Options:", *lines])
-        return function
+        checked.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Options:", *lines])
+        return cast(_F, checked)
 
     return described
 

@@ -52,6 +52,8 @@ from geo_refdiff.options import (
     as_forms,
     fields_of,
 )
+from geo_refdiff.train.detector import train_detector as train_detector_model
+from geo_refdiff.train.run import train as train_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,7 +89,7 @@ def test_other_commands_have_the_options_and_defaults_of_their_records(
 ) -> None:
     params = of.make_context("geo-refdiff", words.split()).params
     required = {name: params[name] for name, field in fields_of(record).items() if field.required}
-    assert record.of({name: params[name] for name in fields_of(record)}) == record(**required)
+    assert record(**{name: params[name] for name in fields_of(record)}) == record(**required)
     help_texts = {option.name: option.help for option in of.params if isinstance(option, click.Option)}
     assert all(help_texts[name] == field.help for name, field in fields_of(record).items())
 
@@ -102,6 +104,8 @@ def test_other_commands_have_the_options_and_defaults_of_their_records(
         (coregister, CoregisterOptions),
         (detect_change, DetectChangeOptions),
         (calibrate, CalibrateOptions),
+        (train_model, TrainOptions),
+        (train_detector_model, DetectorOptions),
     ],
 )
 def test_functions_show_the_options_of_their_records(of: Any, record: type[Options]) -> None:

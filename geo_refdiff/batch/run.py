@@ -169,7 +169,7 @@ def batch(
         GeoRefDiffError: nothing can be done at all; an area's own failure is in the manifest instead.
         BatchInterrupted: Ctrl-C; the same command continues.
     """
-    begun, listener, how = perf_counter(), listener or Silent(), BatchOptions.of(settings)
+    begun, listener, how = perf_counter(), listener or Silent(), BatchOptions(**settings)
     given, folder, listed, model = _prepared(areas, how.name_field, out, options, elsewhere)
     if how.report is not None:
         from geo_refdiff.batch.report import check_report
@@ -224,7 +224,7 @@ def plan_batch(
     """
     from tempfile import TemporaryDirectory
 
-    how = BatchOptions.of(settings)
+    how = BatchOptions(**settings)
     given, folder, listed, model = _prepared(areas, how.name_field, out, options, elsewhere)
     check_folder(folder)
     kept = settled(folder, _settings(given, sources, model, 1, how.overwrite), overwrite=how.overwrite)

@@ -125,7 +125,7 @@ def calibrate(
         OptionError: numbers that make no sense, a model that is no diffusion model, or too few places.
         InputError, ModelError, OutputError: files that cannot be read or written, or a calibration that is there.
     """
-    own = CalibrateOptions.of(options)
+    own = CalibrateOptions(**options)
     opened = open_model(SamplingOptions(model=model))
     if opened.folder is None:
         raise OptionError(f"model '{opened.name}' has no folder to keep a calibration in: choose a diffusion model")

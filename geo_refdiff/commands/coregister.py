@@ -142,9 +142,9 @@ def coregister(
         InputError: the reference cannot be registered; a report that was asked for is written all the same.
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
-    own = CoregisterOptions.pop_from(options, OPTIONS)
+    own = CoregisterOptions.among(options)
     scene, ref = name_of(scene), name_of(ref)
-    asked = UpscaleOptions.of(**options)
+    asked = UpscaleOptions.among(options)
     bands, psf = asked.radiometry.bands, asked.radiometry.psf
     paths = [None if p is None else Path(p).absolute() for p in (out, own.report, own.picture)]
     final, report_file, picture_file = paths

@@ -121,7 +121,7 @@ def detect_change(
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains.
     """
-    own = DetectChangeOptions.pop_from(options, OPTIONS)
+    own = DetectChangeOptions.among(options)
     scene, ref = name_of(scene), name_of(ref)
     out = Path(out).absolute()
     sure = out.with_name(f"{out.stem}.confidence.tif")
@@ -132,10 +132,11 @@ def detect_change(
         check_output(path, own.overwrite, (scene, ref))
     detector = load_detector()
     with gdal_env():
-        asked = UpscaleOptions.of(
-            mask=AUTO, model=_model(detector), device="cpu", other_bands="drop", products=(),
-            on_misregistration="no-ref", **options,
-        )  # fmt: skip
+        asked = UpscaleOptions.among(
+            options
+            | {"mask": AUTO, "model": _model(detector), "device": "cpu", "other_bands": "drop", "products": ()}
+            | {"on_misregistration": "no-ref"}
+        )
         planned = make_plan(scene, ref, asked)
         if planned.dropped is not None:
             raise InputError(f"{ref}: no change can be looked for: {planned.dropped}")

@@ -117,13 +117,13 @@ def simulate(
         block_size: scene pixels along a block, a multiple of 16; changes no pixel.
         overwrite: replace a file that is there.
         progress: called after each block.
-        options: see `options.SimulateOptions`; noise is in digital numbers of the file, a recipe may also be a
+        options: as listed below; noise is in digital numbers of the file, a recipe may also be a
             `DegradationRecipe`.
 
     Raises:
         GeoRefDiffError: one line that says what is wrong and what to do; nothing half-written remains as `out`.
     """
-    chosen = SimulateOptions.of({"scale": scale, **options})
+    chosen = SimulateOptions(scale=scale, **options)
     fine, out = name_of(fine), Path(out).absolute()
     check_geotiff(out, overwrite, (fine,))
     with gdal_env():

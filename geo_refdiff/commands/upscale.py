@@ -71,9 +71,9 @@ def upscale(
     """
     started = perf_counter()
     scene, ref = name_of(scene), None if ref is None else name_of(ref)
-    run = RunOptions.pop_from(options, FIELDS)
+    run = RunOptions.among(options)
     replaceable = run.resume or run.overwrite
-    asked = UpscaleOptions.of(mask=mask_name(mask, lambda: inspect(scene, "scene").crs_wkt), **options)
+    asked = UpscaleOptions.among({**options, "mask": mask_name(mask, lambda: inspect(scene, "scene").crs_wkt)})
     products, shard_size = asked.output.products, asked.output.shard_size
     if out is not None:
         _check_out(Path(out).absolute(), shard_size, replaceable)

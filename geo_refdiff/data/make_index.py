@@ -165,7 +165,7 @@ def make_index(
         out: .csv, .parquet, .geoparquet or .gpkg.
         overwrite: replace an existing index.
         progress: called with (pairs done, pairs in all).
-        options: see `options.IndexOptions`.
+        options: as listed below.
 
     Raises:
         InputError: nothing to pair.
@@ -173,7 +173,7 @@ def make_index(
         OutputError: the index exists or cannot be written.
         ReadError: with on_error "stop".
     """
-    folder, out, chosen = Path(folder).resolve(), Path(out), IndexOptions.of(options)
+    folder, out, chosen = Path(folder).resolve(), Path(out), IndexOptions(**options)
     check_suffix(out)
     check_free(out, overwrite)
     root = (out.parent if chosen.root is None else Path(chosen.root)).resolve()

@@ -43,7 +43,7 @@ def open_dataset(source: str | Path, *, log: Log | None = None, **options: Any) 
         InputError: the source cannot be read, or no pair of it can be used.
         OptionError: an option that makes no sense.
     """
-    chosen = DatasetOptions.of(options)
+    chosen = DatasetOptions(**options)
     path = Path(source)
     if is_published(path):
         _check_bands(path, chosen.bands)

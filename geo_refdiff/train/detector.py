@@ -24,7 +24,7 @@ from geo_refdiff.data import Crop, PairDataset
 from geo_refdiff.data.synthetic_change import paste_change, random_region
 from geo_refdiff.diffusion.checkpoint import match_weights, model_digest, read_weights, save_model
 from geo_refdiff.errors import InputError
-from geo_refdiff.options import DetectorOptions
+from geo_refdiff.options import DetectorOptions, fields_of, takes_options
 from geo_refdiff.sensor.sensor import DEFAULT_PSF_SIGMA, SensorModel
 from geo_refdiff.sensor.units import BYTES
 
@@ -262,6 +262,7 @@ class DetectorData:
     samples: int
 
 
+@takes_options(fields_of(DetectorOptions))
 def train_detector(
     out: Path,
     data: Sequence[DetectorData],
@@ -277,7 +278,7 @@ def train_detector(
         out: model folder.
         data: what to learn from.
         log: takes a line for the terminal, now and then.
-        options: see `options.DetectorOptions`.
+        options: as listed below.
 
     Returns:
         Counts over the pairs that were held out, at 8x and 16x.
@@ -287,7 +288,7 @@ def train_detector(
         ModelError: `init` is no detector of this width.
         OutputError: the model cannot be written.
     """
-    chosen = DetectorOptions.of(options)
+    chosen = DetectorOptions(**options)
     first = data[0].dataset
     if len(first) < _HELD:
         raise InputError(f"{data[0].name}: {len(first)} pairs; give {_HELD} or more, a tenth is kept to choose on")

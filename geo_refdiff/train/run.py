@@ -15,7 +15,7 @@ from geo_refdiff.data.dataset import pair_bytes
 from geo_refdiff.diffusion.denoiser import Denoiser
 from geo_refdiff.errors import InputError, OptionError
 from geo_refdiff.nn.device import torch_settings
-from geo_refdiff.options import TrainOptions
+from geo_refdiff.options import TrainOptions, fields_of, takes_options
 from geo_refdiff.raster.files import write_json_atomic
 from geo_refdiff.train.config import DataConfig, TrainConfig
 from geo_refdiff.train.distributed import DistributedContext, distributed_context
@@ -100,6 +100,7 @@ def open_run(config: TrainConfig, context: DistributedContext, log: Log) -> tupl
     return data, denoiser, maker
 
 
+@takes_options(fields_of(TrainOptions))
 def train(config: TrainConfig, out: Path, *, command: str = "", log: Log = print, **options: Any) -> Path | None:
     """Train what a configuration describes and write the model folder `out`/model.
 
@@ -108,7 +109,7 @@ def train(config: TrainConfig, out: Path, *, command: str = "", log: Log = print
         out: folder of the run: config.toml, log.jsonl, state (checkpoint), pictures, model, model.json (its SHA-256).
         command: that started it, for the model card.
         log: takes lines for the terminal.
-        options: see `options.TrainOptions`.
+        options: as listed below.
 
     Returns:
         The model folder; None after a dry run.
@@ -120,7 +121,7 @@ def train(config: TrainConfig, out: Path, *, command: str = "", log: Log = print
         Interrupted: asked to stop (Ctrl-C, SIGTERM); a checkpoint was written.
         GeoRefDiffError: the loss is not finite.
     """
-    chosen = TrainOptions.of(options)
+    chosen = TrainOptions(**options)
     with distributed_context(chosen.device) as context, torch_settings(), ExitStack() as stack:
         stack.enter_context(denormals_flushed())
         say: Log = log if context.is_main else _nothing

@@ -18,7 +18,7 @@ from dask.delayed import delayed
 from geo_refdiff import __version__
 from geo_refdiff.change.polygons import mask_name
 from geo_refdiff.errors import InputError, OutputError
-from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, check_names, fields_of, takes_options
+from geo_refdiff.options import FIELDS, OutputOptions, UpscaleOptions, fields_of, takes_options
 from geo_refdiff.plan.outline import Outline, make_outline, scale_of
 from geo_refdiff.products.opening import inspect
 from geo_refdiff.raster.clouds import KINDS, NamedLayer
@@ -104,7 +104,6 @@ def _as_dataset(given: xarray.Dataset, made: xarray.Dataset) -> xarray.Dataset:
 def _upscaled(
     array: xarray.DataArray, ref: Raster | Array | None, mask: Any, folder: str | Path | None, options: dict[str, Any]
 ) -> xarray.DataArray:
-    check_names(options, OPTIONS)
     base = _folder(folder)
     scenes = layers(array, "the array")
     stored = [store_image(image, base, "the array") for image in scenes.images]
@@ -122,7 +121,7 @@ def _upscaled(
         given["cloud_mask"] = _named(given["cloud_mask"], options["cloud_mask"])
     reference = given.pop("ref")
     reference = None if reference is None else name_of(reference)
-    asked = UpscaleOptions.of(**given, products=())
+    asked = UpscaleOptions.among(given | {"products": ()})
     _check_files(asked, [s.store for s in beside.values()])
     outline = _outline(asked, stored[0].store, reference, beside.get("ref"))
     blocks = [_blocks(asked, reference, s, beside, outline) for s in stored]
