@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from affine import Affine
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.geobox import output_geobox, scene_geobox
 from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.location import Raster, name_of
-from geo_refdiff.raster.picture import Panel, stretch, write_panels
+from geo_refdiff.raster.picture import Panel, reduced, stretch, write_panels
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.vrt import VirtualRaster, with_bands_of
 from geo_refdiff.raster.warp import WarpedReader, gsd_ratio
@@ -283,12 +282,7 @@ def draw_registration(
 
 def _overview(scene: RasterInfo, bands: Sequence[int]) -> Bytes:
     """The scene, or its overview, at most 512 pixels along a side; (3, height, width)."""
-    step = max(1.0, max(scene.height, scene.width) / _PICTURE_SIDE)
-    shape = (len(_three(bands)), max(1, round(scene.height / step)), max(1, round(scene.width / step)))
-    with rasterio.open(scene.source) as source:
-        image = source.read(_three(bands), out_shape=shape, resampling=Resampling.average).astype(np.float32)
-        valid = source.dataset_mask(out_shape=shape[1:]) > 0
-    return _shown(image, valid & np.isfinite(image).all(axis=0))
+    return _shown(*reduced(scene.source, _three(bands), _PICTURE_SIDE, resampling=Resampling.average))
 
 
 def _arrows(overview: Bytes, scene: RasterInfo, registration: Registration, factor: float, *, residual: bool) -> Bytes:

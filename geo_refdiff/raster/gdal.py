@@ -18,6 +18,7 @@ from geo_refdiff.errors import InputError
 
 CACHE_BYTES = 8 * 2**20
 """GDAL's block cache: fixed, so that memory does not grow with the scene (GDAL takes 5 % of the RAM else)."""
+_REDUCING_CACHE_BYTES = 64 * 2**20
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError)
 """What rasterio raises when GDAL refuses a file or fails on it; SystemError, where it failed in a thread of its own."""
@@ -69,6 +70,16 @@ def gdal_env(**options: Any) -> rasterio.Env:
     }
     settings.update(options)
     return rasterio.Env(**settings)
+
+
+def reducing_env() -> rasterio.Env:
+    """The environment in which a raster is read in fewer pixels than it or its overview has.
+
+    GDAL then takes one row of the result after the other, each from all blocks across, whose bands are decoded
+    together: where a row of blocks does not fit into the cache, each is decoded again for every row of the result
+    (four float32 bands of 928 x 720 pixels: 39 s of processor time instead of .04).
+    """
+    return gdal_env(GDAL_CACHEMAX=_REDUCING_CACHE_BYTES)
 
 
 def gdal_threads(count: int, name: str) -> ThreadPoolExecutor:

@@ -16,6 +16,7 @@ from rasterio.windows import Window as RioWindow
 
 from geo_refdiff.raster.band_names import band_keys
 from geo_refdiff.raster.files import atomic_path
+from geo_refdiff.raster.gdal import reducing_env
 from geo_refdiff.raster.info import RasterInfo, inspect
 from geo_refdiff.raster.window import Window
 
@@ -161,7 +162,7 @@ def reduced(
     Returns:
         Values (C, height, width) and where they are valid, (height, width).
     """
-    with rasterio.open(source) as dataset:
+    with reducing_env(), rasterio.open(source) as dataset:
         place = window or Window(0, 0, dataset.height, dataset.width)
         shrink = max(*place.shape, side) / side
         shape = max(1, round(place.height / shrink)), max(1, round(place.width / shrink))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from geo_refdiff import upscale
+from geo_refdiff.raster.gdal import gdal_env
 from geo_refdiff.raster.picture import Panel, fitted, look, write_panels
 
 
@@ -30,6 +32,16 @@ def test_which_bands_are_shown(make_raster: Any, names: Any, colours: Any, wante
     pixels = np.full((len(names) or 4, 8, 8), 255, np.uint8)
     path = make_raster("r.tif", pixels, names=names, colorinterp=[ColorInterp[c] for c in colours])
     assert look(path).bands == wanted
+
+
+def test_a_look_at_many_wide_bands_decodes_each_block_once(make_raster: Any) -> None:
+    """Not once for each row of the picture: a row of blocks of four float32 bands is more than GDAL's small cache."""
+    values = np.random.default_rng(0).random((4, 512, 1536), dtype=np.float32)
+    path = make_raster("r.tif", values, tiled=True, blockxsize=512, blockysize=512, interleave="pixel", compress="zstd")
+    busy = process_time()
+    with gdal_env():
+        assert look(path, 1000).values.shape == (3, 333, 1000)
+    assert process_time() - busy < 5.0  # seconds: .1, or 40
 
 
 def test_the_style_of_an_output_shows_sentinel_2_in_its_colours(make_pair: Any, tmp_path: Path) -> None:
