@@ -105,7 +105,7 @@ def test_without_a_calibration_it_is_the_plain_spread(make_pair: Any, tiny_compa
 
 def test_churn_is_noise(make_pair: Any, tiny_published: Path, tmp_path: Path) -> None:
     """The published sampler begins without noise and adds some between steps, unless its churn is none."""
-    scene, ref = make_pair(12, 12)
+    scene, ref = make_pair(6, 6)
     options: dict[str, Any] = {"ref": ref, "model": tiny_published, "sampler": "published", "steps": 4, "scale": 8}
     out = upscale(scene, out=tmp_path / "o.tif", uncertainty=2, keep=True, **options).out
     assert (read(out) != read(upscale(scene, out=tmp_path / "p.tif", seed=1, **options).out)).any()
