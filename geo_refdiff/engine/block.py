@@ -310,7 +310,8 @@ class BlockComputer:
         at = (..., slice(around, height - around), slice(around, width - around))
         lr, valid = self._numbers(inputs.lr[at]), inputs.lr_valid[at]
         scene_valid = None if bool(valid.all()) else valid
-        prepared = restorer.prepare(self.conditions.conditions(inputs))
+        conditions = self.conditions.conditions(inputs)
+        prepared = restorer.prepare(conditions)
 
         def finished(sample: Tensor) -> Tensor:
             """All bands, digital numbers, corrected."""
@@ -320,7 +321,7 @@ class BlockComputer:
                 image = torch.cat([image, transfer_detail(image, filled, plan.bands.weights, scale)], dim=1)
             return self._consistency.correct(image, lr, scene_valid)
 
-        sample = restorer.sample(prepared, plan.seed)
+        sample = restorer.sample(prepared, conditions.seed)
         image = finished(sample)
         parts = [image]
         if self._channels[1]:
@@ -330,7 +331,7 @@ class BlockComputer:
                 count, record = len(plan.bands.scene), plan.uncertainty
                 spread = Spread(image[:, :count])
                 for member in range(1, record.runs):
-                    spread.feed(finished(restorer.sample(prepared, plan.seed + member))[:, :count])
+                    spread.feed(finished(restorer.sample(prepared, conditions.seed + member))[:, :count])
                 energies = predictors(
                     spread.first, spread.variance(), traces, lr[:, :count].to(torch.float32), valid[:, :count],
                     plan.radiometry.half_range, scale,
