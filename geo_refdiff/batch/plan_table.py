@@ -35,6 +35,7 @@ class PlannedArea:
             None where there are none.
         error: why it is impossible.
         notes: what deserves a look about its inputs.
+        bands: which of scene, reference and model belong together.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PlannedArea:
     seconds: float | None = None
     error: str = ""
     notes: str = ""
+    bands: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,12 @@ class PlanTable:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"areas": [asdict(area) for area in self.areas], "totals": self.totals()}
+        return {"areas": [asdict(area) for area in self.areas], "bands": list(self.bands), "totals": self.totals()}
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Each pairing of bands once."""
+        return tuple(dict.fromkeys(area.bands for area in self.areas if area.bands))
 
     def totals(self) -> dict[str, Any]:
         """Of what is still to be done."""
@@ -107,6 +114,7 @@ class PlanTable:
             f"{t['raw_mib']:.1f} MiB uncompressed, about {t['disk_mib']:.1f} MiB on disk, {t['memory_mib']:.0f} MiB of "
             f"memory a process{time}"
         )
+        lines += [f"bands: {bands}" for bands in self.bands]
         return "\n".join([*lines, *(f"{a.name}: {a.error or a.notes}" for a in self.areas if a.error or a.notes)])
 
 
@@ -148,6 +156,7 @@ def plan_table(
                 costs.memory_bytes / 2**20,
                 costs.seconds if speed is None else speed * width * height / 1e6,
                 notes="; ".join(plan.notes),
+                bands=plan.bands,
             )
         )
     return PlanTable(tuple(planned))

@@ -98,6 +98,7 @@ class BatchResult:
         errors: (area, what went wrong) of this run's failures.
         failed_before: failures of earlier runs that were not tried again.
         notes: what deserves a look.
+        bands: which of scene, reference and model belong together in the areas of this run; each pairing once.
     """
 
     folder: Path
@@ -110,6 +111,7 @@ class BatchResult:
     errors: tuple[tuple[str, str], ...] = ()
     failed_before: int = 0
     notes: tuple[str, ...] = ()
+    bands: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -125,6 +127,7 @@ class BatchResult:
             "megapixels": round(self.megapixels, 3),
             "errors": dict(self.errors),
             "notes": list(self.notes),
+            "bands": list(self.bands),
         }
 
     def __str__(self) -> str:
@@ -133,6 +136,7 @@ class BatchResult:
             f"{self.megapixels:.1f} MPix",
             f"  manifest: {self.manifest}",
         ]
+        lines += [f"  bands: {bands}" for bands in self.bands]
         if self.failed:
             before = f" ({self.failed_before} of them before)" if self.failed_before else ""
             lines.append(
@@ -202,6 +206,7 @@ def batch(
         tuple(run.errors),
         opened.failed_before,
         tuple(notes),
+        tuple(run.bands),
     )
 
 
@@ -274,6 +279,7 @@ class _Run(ProgressListener):
         self.done = count - self.failed - len(opened.todo)
         self.megapixels = 0.0
         self.errors: list[tuple[str, str]] = []
+        self.bands: dict[str, None] = {}
         self._attempts, self._running = dict(opened.attempts), set[str]()
         self._notes: dict[str, tuple[str, ...]] = {}
 
@@ -300,6 +306,8 @@ class _Run(ProgressListener):
             plan = plan_or_reason(self.planner, area, self.settings)
             if isinstance(plan, AreaPlan):
                 self._notes[area.name] = plan.notes
+                if plan.bands:
+                    self.bands[plan.bands] = None
                 self.manifest.set(area.name, **plan.columns())
                 yield plan.job
             else:

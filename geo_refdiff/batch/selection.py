@@ -25,6 +25,7 @@ from geo_refdiff.batch.mosaic import Mosaic
 from geo_refdiff.engine.shards import check_size
 from geo_refdiff.errors import GeoRefDiffError, InputError, OptionError
 from geo_refdiff.options import AUTO, MaskOptions, Sources, UpscaleOptions, fields_of
+from geo_refdiff.plan.bands import pairing
 from geo_refdiff.plan.outline import BLOCK as DEFAULT_BLOCK
 from geo_refdiff.plan.outline import Outline, make_outline
 from geo_refdiff.products.clouds import own_layer
@@ -322,6 +323,12 @@ class AreaPlan:
     def notes(self) -> tuple[str, ...]:
         """What deserves a look about the inputs."""
         return (*self.scene.notes, *self.reference.notes, *self.mask.notes)
+
+    @property
+    def bands(self) -> str:
+        """Which bands belong together; "" where there is neither a reference nor a model that knows bands."""
+        channels = self.outline.model.bands
+        return pairing(self.outline.bands, channels) if self.outline.reference or channels else ""
 
     def columns(self) -> dict[str, Any]:
         """For the manifest."""

@@ -102,7 +102,7 @@ def band_notes(
             noun = "bands without names are" if len(keys.assumed) > 1 else "band without a name is"
             yield f"the {role}'s {noun} taken by place: {taken}; choose otherwise with {option}"
     if reference is not None or channels:
-        yield f"bands: {'; '.join(map(_pair, bands.pairs(channels)))}"
+        yield f"bands: {pairing(bands, channels)}"
     if reference is not None and not chosen:
         own, theirs = band_keys(scene), band_keys(reference)
         placed = [
@@ -134,6 +134,11 @@ def coarser_note(scene: RasterInfo) -> str | None:
         f"{names} have coarser pixels: they are resampled to those of the others and get detail that is finer than "
         f"these; what is between the two sizes stays soft"
     )
+
+
+def pairing(bands: Bands, channels: Sequence[str]) -> str:
+    """Which bands of the scene, the reference and the model belong together, one after the other."""
+    return "; ".join(map(_pair, bands.pairs(channels)))
 
 
 def _pair(pair: Mapping[str, Any]) -> str:

@@ -245,6 +245,23 @@ def test_an_archive_may_be_partial(partial: Country, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_each_pairing_of_bands_is_printed_once(partial: Country, tmp_path: Path) -> None:
+    """Of three areas two have a reference: one pairing, in the text and for programs, of the plan and of the run."""
+    shapes = {"west": square(2, 2, 8), "too": square(3, 3, 8), "east": square(2, 30, 8)}
+    areas = write_areas(tmp_path / "three.gpkg", shapes)
+    sources = partial.sources(references=[partial.references])
+    planned = plan_batch(areas, sources, tmp_path / "out", options=OPTIONS)
+    result = batch(areas, sources, tmp_path / "out", options=OPTIONS)
+    assert result.done == 3, result.errors
+    (pairing,) = result.bands
+    references = [pair.split(" <- ")[1].split(" (")[0] for pair in pairing.split("; ")]
+    assert references == ["ref band 1", "ref band 2", "ref band 3"]
+    assert [area.bands for area in planned.areas] == [pairing, pairing, ""]
+    for shown in (planned, result):
+        assert shown.to_dict()["bands"] == [pairing]
+        assert str(shown).count(f"bands: {pairing}") == 1
+
+
 def test_without_a_reference_nothing_is_compared(partial: Country, tmp_path: Path) -> None:
     sources = partial.sources(references=[partial.references], masks=["auto"])
     result = batch(partial.areas, sources, tmp_path / "out", options=OPTIONS | {"min_confidence": 0.6})
