@@ -32,7 +32,7 @@ from geo_refdiff.raster.vrt import VirtualRaster, add_source, band_element, data
 from geo_refdiff.raster.window import Window
 
 _READERS = (read_sentinel_2, read_landsat, read_hls, read_planetscope)
-_ONE = r"MTD_MSI(L1C|L2A)\.xml|.*_MTL\.(json|txt|xml)"
+_ONE = r"MTD_MSI(L1C|L2A)\.xml|[^/]*_MTL\.(json|txt|xml)"
 """Metadata that make a folder a product, whatever it lacks."""
 
 _COLOURS = {"red": "red", "green": "green", "blue": "blue"} | (

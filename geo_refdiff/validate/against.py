@@ -26,7 +26,7 @@ from geo_refdiff.raster.info import RasterInfo
 from geo_refdiff.raster.reader import RasterReader
 from geo_refdiff.raster.sampling import spread_tiles
 from geo_refdiff.raster.warp import WarpedReader
-from geo_refdiff.raster.window import Window
+from geo_refdiff.raster.window import Window, repeated
 from geo_refdiff.registration.rasters import register_rasters
 from geo_refdiff.sensor.sensor import SensorModel
 from geo_refdiff.validate.promises import Declared
@@ -34,7 +34,7 @@ from geo_refdiff.validate.promises import Declared
 _TILE = 256
 _WIDEST = 16
 """Pixels along the widest wavelet of HaarPSI; SSIM's window has 11."""
-_NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing pixels"
+_NO_TILE = f"no part of {_WIDEST} pixels or more a side is without missing or cloudy pixels"
 _LEAST = 1.0
 """Difference of scene and truth, in units of 255 for the scene's range, below which a place does not count."""
 
@@ -44,8 +44,8 @@ class AgainstTruth:
     """An output compared with a truth; values are in units of 255 for the scene's range.
 
     Attributes:
-        figures: "PSNR" (dB) over all valid pixels; "SSIM" and "HaarPSI", means over tiles without missing pixels,
-            weighted by area.
+        figures: "PSNR" (dB) over all valid pixels but cloudy ones; "SSIM" and "HaarPSI", means over tiles without
+            missing or cloudy pixels, weighted by area.
         bicubic: the same figures of the scene enlarged by bicubic interpolation, in the output's data type.
         unmeasured: for each figure that is missing, the reason.
         correctness: scene pixels of each class of `correctness`; empty if there are none.
@@ -94,10 +94,10 @@ def against_truth(
             window = tile.multiply(scale)
             (pixels, valid), (wanted, truth_valid) = fine.read(window), true.read(window)
             smooth, _, lr_valid = enlarged(coarse, tile.shift(*corner), scale)
-            both = valid & truth_valid
+            both = valid & truth_valid & repeated(lr_valid, scale)
             own.feed(pixels, wanted, both, unit)
             other.feed(rounded(torch.from_numpy(smooth), np.dtype(source.dtype)).numpy(), wanted, both, unit)
-            if both.all() and lr_valid.all():
+            if both.all():
                 a, b, c = (_tensor(x, unit) for x in (pixels, smooth, wanted))
                 counts += correctness(a, b, c, scale, _LEAST).numpy()
     figures, unmeasured = own.means()
@@ -156,8 +156,8 @@ def against_reference(
     Returns:
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
         shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless measured.
-        "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid, after
-        registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
+        "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid and the
+        scene is free of clouds, after registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
 
     Raises:
         InputError: the reference has other bands than the scene, or lacks declared ones.
@@ -188,9 +188,9 @@ def against_reference(
             values, ref_valid = old.read(tile.shift(*corner).multiply(scale))
             whole = valid.all(axis=0)
             pixels, covered = pixels + int(whole.sum()), covered + int((whole & ref_valid).sum())
-            both = whole & ref_valid
+            smooth, _, lr_valid = enlarged(coarse, tile.shift(*corner), scale)
+            both = whole & ref_valid & repeated(lr_valid, scale).all(axis=0)
             if both.any():
-                smooth = enlarged(coarse, tile.shift(*corner), scale)[0]
                 a, b, c = (_detail(x.astype(np.float64), both) for x in (image, values, smooth))
                 own += ((a * b).sum(), (a * a).sum(), (b * b).sum())
                 other += ((c * b).sum(), (c * c).sum(), (b * b).sum())

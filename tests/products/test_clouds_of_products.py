@@ -150,6 +150,26 @@ def test_no_cloud_rings_into_clear_pixels(make_sentinel_2: Make, tmp_path: Path,
     assert "clouds of an unknown layer: give --cloud-mask" in consistency.unjudged
 
 
+def test_clouds_count_for_nothing_beside_a_truth_and_a_reference(make_sentinel_2: Make, tmp_path: Path) -> None:
+    folder, out = make_sentinel_2(clouds=True), tmp_path / "out.tif"
+    run(folder, out)
+    values, valid = pixels(out)
+    ground = values.astype(np.int64) + np.random.default_rng(0).integers(-90, 91, values.shape)
+    ground[:, fine(CLOUDS)] -= 9_000
+    truth = tmp_path / "truth.tif"
+    with rasterio.open(out) as dataset:
+        profile, names, scales, offsets = dataset.profile, dataset.descriptions, dataset.scales, dataset.offsets
+    with rasterio.open(truth, "w", **profile) as dataset:
+        dataset.write(np.where(valid, ground, 0).astype(np.uint16))
+        dataset.descriptions, dataset.scales, dataset.offsets = names, scales, offsets
+    found = validate_product(out, folder, truth=truth, reference=truth)
+    clear = valid & fine(~CLOUDS)
+    mse = ((values - ground)[:, clear].astype(float) * 255 / found.value_range) ** 2
+    assert found.truth.figures["PSNR"] == pytest.approx(10 * np.log10(255**2 / mse.mean()))
+    everywhere = validate_product(out, folder, reference=truth, cloud_mask="none")
+    assert everywhere.reference["detail_shared"] < 0.5 < found.reference["detail_shared"]
+
+
 @pytest.mark.parametrize("mode", ["keep", "nodata"])
 def test_blocks_and_areas_do_not_change_pixels_near_clouds(make_sentinel_2: Make, tmp_path: Path, mode: str) -> None:
     folder = make_sentinel_2(clouds=True)

@@ -348,6 +348,15 @@ def test_a_batch_takes_the_products_of_a_folder(make_sentinel_2: Make, make_land
     assert "data:image/png" in (tmp_path / "report.html").read_text()
 
 
+def test_a_folder_of_landsat_folders_is_no_product(make_landsat: Make, tmp_path: Path) -> None:
+    scenes = tmp_path / "scenes"
+    scenes.mkdir()
+    for number, kind in ((8, "txt"), (9, "json")):
+        shutil.move(make_landsat(number=number, mtl=kind), scenes)
+    found = read_catalogue([scenes], "scene")
+    assert sorted(Path(entry.files[0]).name[:4] for entry in found) == ["LC08", "LC09"]
+
+
 def test_workers_read_a_product_like_one_process(make_sentinel_2: Make, zip_folder: Any, tmp_path: Path) -> None:
     folder = make_sentinel_2()
     packed = zip_folder(folder, f"{folder.name}.zip")
