@@ -157,7 +157,8 @@ def against_reference(
         "covered": share of the output's valid pixels where the reference is valid. "registration": verdict, reason,
         shift (rows, columns), its standard error "sigma" and the residual "after", scene px, None unless measured.
         "detail_shared": correlation of the detail of both below some 9 px, -1..1, where both are valid and the
-        scene is free of clouds, after registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic interpolation.
+        scene is free of clouds, after registration. "bicubic_detail_shared": the same of the scene enlarged by bicubic
+        interpolation.
 
     Raises:
         InputError: the reference has other bands than the scene, or lacks declared ones.
